@@ -1,0 +1,87 @@
+"""What a data set is once it is read: tracklets, images, splits. No pixels, no torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+JUNK = -1  # person_id of boxes that show no person; ignored in every evaluation (MARS, Market-1501)
+DISTRACTOR = 0  # person_id of wrong detections that stay in the gallery (MARS, Market-1501)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracklet:
+    """One person walking past one camera: ordered frames.
+
+    `name` is unique in its data set; `folder` is absolute and `files` are names in it, in temporal order.
+    """
+
+    name: str
+    person_id: int
+    camera_id: int
+    folder: str
+    files: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def frames(self) -> list[Path]:
+        return [Path(self.folder, file) for file in self.files]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Who is trained on and who is tested: disjoint people.
+
+    `test` holds queries and gallery; row i is a query where `is_query[i]`. `source` says where the split comes from
+    ("official", "file splits.json", "drawn with seed 0").
+    """
+
+    train: tuple[Tracklet, ...]
+    test: tuple[Tracklet, ...]
+    is_query: tuple[bool, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class VideoDataset:
+    """A data set of tracklets with its splits; `numbered` data sets have several and take `--split`."""
+
+    name: str
+    splits: tuple[Split, ...]
+    numbered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDataset:
+    """Single images, for the texture auto-encoder."""
+
+    name: str
+    paths: tuple[Path, ...]
+    person_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeDataset:
+    """Images with binary attributes (PETA).
+
+    `labels` is (N, len(attributes)) uint8; `person_ids` number the people within the data set, so that a split by
+    person can be drawn; `attributes` are the names of the columns. `partitions` are the data set's own splits, each
+    a mapping "train" | "val" | "test" -> row indices, empty when the data set brings none. `evaluated` are the column
+    indices of the usual 35 attributes.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    person_ids: np.ndarray
+    labels: np.ndarray
+    attributes: tuple[str, ...]
+    partitions: tuple[dict[str, np.ndarray], ...]
+    evaluated: tuple[int, ...]
+
+
+def people(tracklets: Sequence[Tracklet]) -> list[int]:
+    """The person ids that occur, sorted."""
+    return sorted({tracklet.person_id for tracklet in tracklets})
