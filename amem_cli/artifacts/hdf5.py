@@ -1,0 +1,111 @@
+"""HDF5 files as bytes: built in memory and written at once, read from memory and distrusted.
+
+h5py writing in place leaves unreadable files behind a kill and can crash on a full disk; a file image cannot.
+"""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parse_json_object
+from amem_cli.errors import BadData, listing
+
+LARGEST_FILE = 8 << 30
+
+
+def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenance: Provenance, **attributes) -> Path:
+    """Write `columns` (arrays with N rows; sequences of str become UTF-8 strings) and `attributes`, sealed."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        file.attrs["kind"] = kind
+        file.attrs["schema"] = SCHEMA
+        file.attrs["dataset"] = dataset
+        file.attrs["created_by"] = CREATED_BY
+        file.attrs["provenance"] = json.dumps(provenance.as_json(), sort_keys=True)
+        file.attrs.create("seal", atomic.SEAL_BLANK, dtype=f"S{len(atomic.SEAL_BLANK)}")
+        for name, value in attributes.items():
+            file.attrs[name] = value
+        for name, values in columns.items():
+            if isinstance(values, np.ndarray):
+                file.create_dataset(name, data=values, track_times=False)
+            else:
+                file.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"), track_times=False)
+    return atomic.write_bytes(path, atomic.seal(buffer.getvalue()))
+
+
+class Table:
+    """An HDF5 file of rows, read from memory and checked: `columns` by name, `attributes`, `provenance`."""
+
+    def __init__(self, path: Path, kind: str, wanted: dict[str, tuple[str, int]], *, remedy: str):
+        """Read `path`; `wanted` maps a column to its dtype ("str" or NumPy's) and number of axes.
+
+        Raises `InputMissing`, or `BadData` for damage, another kind or schema, missing or odd columns, external
+        links, unequal lengths, values that are not finite.
+        """
+        self.path = Path(path)
+        self._kind = kind
+        if self.path.is_file() and self.path.stat().st_size > LARGEST_FILE:
+            raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB")
+        content = atomic.read_sealed(self.path, f"{kind} file", required=False, remedy=remedy)
+        try:
+            with h5py.File(io.BytesIO(content), "r") as file:
+                self.attributes: dict[str, Any] = {name: file.attrs[name] for name in file.attrs}
+                self._check_head(content, remedy)
+                self.columns = {name: self._column(file, name, *spec) for name, spec in wanted.items()}
+        except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
+            raise BadData(kind, path, why=f"not a readable HDF5 file ({error})", remedy=remedy) from error
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise BadData(kind, path, why=f"columns of unequal length ({lengths})")
+        text = self.attributes.get("provenance", "{}")
+        self.provenance = parse_json_object(text, kind, self.path)
+
+    @property
+    def dataset(self) -> str:
+        return str(self.attributes["dataset"])
+
+    def _check_head(self, content: bytes, remedy: str) -> None:
+        missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in self.attributes]
+        if missing:
+            raise BadData(self._kind, self.path, why=f"lacks the attributes {', '.join(missing)}", remedy=remedy)
+        if self.attributes["kind"] != self._kind:
+            raise BadData(
+                "file", self.path, why=f"is of kind {self.attributes['kind']}, not {self._kind}", remedy=remedy
+            )
+        if self.attributes["schema"] != SCHEMA:
+            why = f"has schema {self.attributes['schema']}, this version reads {SCHEMA}"
+            raise BadData(self._kind, self.path, why=why, remedy=remedy)
+        if str(self.attributes["created_by"]).startswith("amem ") and atomic.SEAL_MARK not in content:
+            raise BadData(self._kind, self.path, why="its seal is gone: the file is damaged", remedy=remedy)
+
+    def _column(self, file: h5py.File, name: str, dtype: str, axes: int) -> Any:
+        link = file.get(name, getlink=True)
+        if link is None:
+            raise BadData(self._kind, self.path, why=f"has no column '{name}'")
+        if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
+            raise BadData(self._kind, self.path, why=f"'{name}' is not a plain data set")
+        column = file[name]
+        if column.is_virtual or column.external:
+            raise BadData(self._kind, self.path, why=f"'{name}' points to another file")
+        if column.ndim != axes:
+            raise BadData(self._kind, self.path, why=f"'{name}' has {column.ndim} axes, not {axes}")
+        if column.size * max(column.dtype.itemsize, 1) > LARGEST_FILE:
+            raise BadData(self._kind, self.path, why=f"'{name}' claims {column.shape} values")
+        if dtype == "str":
+            if h5py.check_string_dtype(column.dtype) is None:
+                raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not strings")
+            return list(column.asstr("utf-8")[()])
+        if not np.can_cast(column.dtype, np.dtype(dtype), "same_kind") and column.dtype != np.dtype(dtype):
+            raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not {dtype}")
+        values = np.ascontiguousarray(column[()].astype(dtype))
+        if values.dtype.kind == "f":
+            bad = np.unique(np.nonzero(~np.isfinite(values))[0])
+            if len(bad):
+                rows = listing(str(row) for row in bad)
+                raise BadData(self._kind, self.path, why=f"'{name}' has NaN or infinity in the rows {rows}")
+        return values

@@ -1,0 +1,101 @@
+"""Where an artifact comes from: the command, its options, its parents and the data it read.
+
+Two artifacts of the same provenance (versions apart) are interchangeable, so a rerun keeps the one that is there.
+"""
+
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from amem_cli import __version__
+from amem_cli.artifacts.atomic import sha256_file, sha256_lines
+from amem_cli.errors import BadData, OutputExists
+
+CREATED_BY = f"amem {__version__}"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """`options` are those that decide the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256
+    of the data set's listing. Times and places are left out: the same run gives the same bytes anywhere."""
+
+    command: str
+    options: dict[str, Any]
+    parents: dict[str, dict[str, str]] = field(default_factory=dict)
+    data: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "command": self.command,
+            "options": self.options,
+            "parents": self.parents,
+            "data": self.data,
+            "versions": versions(),
+        }
+
+    def fingerprint(self) -> str:
+        """A short digest of everything but the versions; names folders of unfinished work."""
+        document = {key: value for key, value in self.as_json().items() if key != "versions"}
+        return sha256_lines([json.dumps(document, sort_keys=True)])[:16]
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """What differs from the provenance found in an artifact, one line for each key; empty when nothing does."""
+        found = [
+            f"{name}: {_short(theirs.get(name))} there, {_short(ours.get(name))} now"
+            for ours, theirs in ((self.options, other.get("options", {})),)
+            for name in sorted({*ours, *theirs})
+            if ours.get(name) != theirs.get(name)
+        ]
+        parents = other.get("parents", {})
+        for role in sorted({*self.parents, *parents}):
+            if self.parents.get(role, {}).get("sha256") != parents.get(role, {}).get("sha256"):
+                found.append(f"another {role}")
+        if self.data != other.get("data", ""):
+            found.append("other data (files were added, removed or renamed)")
+        if self.command != other.get("command"):
+            found.append(f"made by {other.get('command')}")
+        return found
+
+    def check_same(self, kind: str, path: Path, other: dict[str, Any]) -> None:
+        """Raise `OutputExists` with every difference when `other` is not this provenance."""
+        differences = self.differences(other)
+        if differences:
+            raise OutputExists(
+                kind,
+                path,
+                why=f"made with other options or inputs ({'; '.join(differences)})",
+                remedy="Use another --workspace, the same options, or --force to overwrite it",
+            )
+
+
+def parent(path: Path) -> dict[str, str]:
+    """The entry of a file among the parents of an artifact."""
+    return {"name": Path(path).name, "sha256": sha256_file(path)}
+
+
+def versions() -> dict[str, str]:
+    """The versions that can change a result."""
+    packages = ("torch", "torchvision", "numpy", "pillow", "h5py")
+    return {"amem": __version__, "python": platform.python_version()} | {
+        name: metadata.version(name) for name in packages
+    }
+
+
+def parse_json_object(text: str, kind: str, path: Path) -> dict[str, Any]:
+    """A JSON object found inside a file, or `BadData`."""
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise BadData(kind, path, why=f"its description is not JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise BadData(kind, path, why="its description is not a JSON object")
+    return document
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

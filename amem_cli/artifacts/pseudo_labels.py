@@ -1,0 +1,81 @@
+"""The pseudo attribute labels of a data set's tracklets (paper, section AEM: temporal mean, threshold 0.5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amem_cli.artifacts import hdf5
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.errors import BadData, listing
+
+KIND = "amem-pseudo-labels"
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """One row per tracklet: `probabilities` (N, A) float32 temporal means in [0, 1], `labels` (N, A) uint8.
+
+    `frames` (N,) int64 counts the frames that were averaged; `attributes` names the A columns.
+    """
+
+    dataset: str
+    tracklet: list[str]
+    person_id: np.ndarray
+    camera_id: np.ndarray
+    frames: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+    attributes: tuple[str, ...]
+    threshold: float
+    provenance: dict[str, Any]
+
+    def rows_for(self, names: Sequence[str], path: Path, command: str) -> np.ndarray:
+        """The labels (len(names), A) of the named tracklets; `BadData` lists those that have none."""
+        row = {name: index for index, name in enumerate(self.tracklet)}
+        missing = [name for name in names if name not in row]
+        if missing:
+            why = f"does not cover {len(missing)} of {len(names)} training tracklets ({listing(missing, 5)})"
+            raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
+        return self.labels[[row[name] for name in names]]
+
+
+def write(path: Path, labels: PseudoLabels, provenance: Provenance) -> Path:
+    """Write the labels file; see the contract in the README for its fields."""
+    columns = {
+        "tracklet": labels.tracklet,
+        "person_id": labels.person_id.astype(np.int64),
+        "camera_id": labels.camera_id.astype(np.int64),
+        "frames": labels.frames.astype(np.int64),
+        "probabilities": labels.probabilities.astype(np.float32),
+        "labels": labels.labels.astype(np.uint8),
+    }
+    extra = {"attributes": list(labels.attributes), "threshold": labels.threshold}
+    return hdf5.write(path, KIND, labels.dataset, columns, provenance, **extra)
+
+
+def read(path: Path, *, remedy: str = "Run: amem label-videos") -> PseudoLabels:
+    """Read and check a labels file."""
+    wanted = {
+        "tracklet": ("str", 1),
+        "person_id": ("int64", 1),
+        "camera_id": ("int64", 1),
+        "frames": ("int64", 1),
+        "probabilities": ("float32", 2),
+        "labels": ("uint8", 2),
+    }
+    table = hdf5.Table(path, KIND, wanted, remedy=remedy)
+    try:
+        attributes = tuple(str(name) for name in table.attributes["attributes"])
+        threshold = float(table.attributes["threshold"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadData(KIND, path, why=f"lacks the attributes 'attributes' or 'threshold' ({error})") from error
+    labels = PseudoLabels(
+        dataset=table.dataset, attributes=attributes, threshold=threshold, provenance=table.provenance, **table.columns
+    )
+    width = {labels.probabilities.shape[1], labels.labels.shape[1], len(attributes)}
+    if len(width) != 1 or labels.labels.max(initial=0) > 1 or len(set(labels.tracklet)) != len(labels.tracklet):
+        raise BadData(KIND, path, why="columns, attribute names or tracklets do not fit together", remedy=remedy)
+    return labels
