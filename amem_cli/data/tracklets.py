@@ -47,20 +47,25 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class VideoDataset:
-    """A data set of tracklets with its splits; `numbered` data sets have several and take `--split`."""
+    """A data set of tracklets with its splits; `numbered` data sets have several and take `--split`.
+
+    `notes` is what the reader left out and a stage should say aloud (people of a split file who are not there, ...).
+    """
 
     name: str
     splits: tuple[Split, ...]
     numbered: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ImageDataset:
-    """Single images, for the texture auto-encoder."""
+    """Single images, for the texture auto-encoder; `notes` as in `VideoDataset`."""
 
     name: str
     paths: tuple[Path, ...]
     person_ids: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ class AttributeDataset:
     `labels` is (N, len(attributes)) uint8; `person_ids` number the people within the data set, so that a split by
     person can be drawn; `attributes` are the names of the columns. `partitions` are the data set's own splits, each
     a mapping "train" | "val" | "test" -> row indices, empty when the data set brings none. `evaluated` are the column
-    indices of the usual 35 attributes.
+    indices of the usual 35 attributes. `notes` as in `VideoDataset`.
     """
 
     name: str
@@ -80,6 +85,7 @@ class AttributeDataset:
     attributes: tuple[str, ...]
     partitions: tuple[dict[str, np.ndarray], ...]
     evaluated: tuple[int, ...]
+    notes: tuple[str, ...] = ()
 
 
 def people(tracklets: Sequence[Tracklet]) -> list[int]:

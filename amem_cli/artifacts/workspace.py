@@ -1,0 +1,183 @@
+"""Where each stage's output lives, who may write it, and whether it is there, missing or stale."""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.provenance import parse_json_object
+from amem_cli.errors import AmemError, BadData, DiskError, Locked
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of `--workspace`; every path of every artifact is made here."""
+
+    root: Path
+
+    @property
+    def arm(self) -> Path:
+        return self.root / "arm" / "arm.safetensors"
+
+    @property
+    def tae(self) -> Path:
+        return self.root / "tae" / "tae.safetensors"
+
+    def labels(self, dataset: str) -> Path:
+        return self.root / "labels" / f"{dataset}.h5"
+
+    def amem(self, dataset: str, split: int | None) -> Path:
+        """The training model's checkpoint; `amem-main.safetensors` stands beside it."""
+        return self.root / "amem" / _numbered(dataset, split) / "amem.safetensors"
+
+    def amem_main(self, dataset: str, split: int | None) -> Path:
+        return self.amem(dataset, split).with_name("amem-main.safetensors")
+
+    def features(self, dataset: str, split: int | None) -> Path:
+        return self.root / "features" / f"{_numbered(dataset, split)}.h5"
+
+    def results(self, protocol: str) -> Path:
+        return self.root / "results" / f"{protocol}.json"
+
+
+def _numbered(dataset: str, split: int | None) -> str:
+    return dataset if split is None else f"{dataset}-split{split}"
+
+
+@contextlib.contextmanager
+def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
+    """Hold the right to write `output` (a file); raise `Locked` naming the holder when another run has it.
+
+    The lock belongs to the process, so one that died holds nothing. Temporaries that crashed writers left beside the
+    output are swept. Without `owner` (all but the first of several processes) nothing is locked.
+    """
+    if not owner:
+        yield
+        return
+    name = output.parent / f".{output.name}.lock"
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(name, timeout=0, mode=0o666)
+        lock.acquire()
+    except filelock.Timeout as error:
+        holder = _read_holder(name)
+        why = f"another run writes it ({holder})"
+        raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
+    except OSError as error:
+        raise DiskError(
+            "output", output, why=(error.strerror or str(error)).lower(), remedy="Check the folder"
+        ) from error
+    try:
+        name.with_suffix(".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        atomic.sweep_temporaries(output.parent)
+        yield
+    finally:
+        name.with_suffix(".holder").unlink(missing_ok=True)
+        lock.release()
+
+
+def _read_holder(lock: Path) -> str:
+    try:
+        return lock.with_suffix(".holder").read_text()[:200]
+    except OSError:
+        return "unknown"
+
+
+# -- the chain ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ArtifactState:
+    """One link of the chain: `state` and, unless it is ready, `why` and the `command` that comes next."""
+
+    stage: str
+    path: Path
+    state: Literal["ready", "missing", "stale", "damaged"]
+    why: str = ""
+    command: str = ""
+    provenance: dict[str, Any] | None = None
+
+
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The provenance inside any artifact (safetensors, HDF5, JSON), without reading the rest where that is possible."""
+    from amem_cli.artifacts import checkpoint
+
+    if path.suffix == ".safetensors":
+        return checkpoint.read_description(path).get("provenance", {})
+    if path.suffix == ".h5":
+        import h5py
+
+        try:
+            with h5py.File(path, "r") as file:
+                return parse_json_object(str(file.attrs.get("provenance", "{}")), "file", path)
+        except (OSError, RuntimeError) as error:
+            raise BadData("file", path, why=f"not a readable HDF5 file ({error})") from error
+    document = parse_json_object(path.read_text("utf-8"), "result", path)
+    return document.get("provenance", {})
+
+
+def verify(path: Path) -> None:
+    """Compare an artifact with its seal; raise `BadData` when it is damaged."""
+    atomic.read_sealed(path, "artifact")
+
+
+def state_of(stage: str, path: Path, command: str, parents: dict[str, Path], *, deep: bool = False) -> ArtifactState:
+    """The state of one artifact whose parents (role -> path) are these; `deep` also verifies its seal."""
+    if not path.is_file():
+        return ArtifactState(stage, path, "missing", command=command)
+    try:
+        if deep:
+            verify(path)
+        provenance = read_provenance(path)
+    except (AmemError, OSError, ValueError) as error:
+        return ArtifactState(stage, path, "damaged", why=str(error), command=f"{command} --force")
+    for role, parent in parents.items():
+        recorded = provenance.get("parents", {}).get(role)
+        if recorded is None or not parent.is_file():
+            continue
+        if recorded.get("sha256") != atomic.sha256_file(parent):
+            why = f"made from another {role} than the one in {parent}"
+            return ArtifactState(stage, path, "stale", why, f"{command} --force", provenance)
+    return ArtifactState(stage, path, "ready", provenance=provenance)
+
+
+def chain(root: Path, dataset: str, split: int | None, protocol: str, *, deep: bool = False) -> list[ArtifactState]:
+    """The six stages for one data set (and split), in order, each with its state and the command that makes it."""
+    workspace = Workspace(root)
+    on = f" --dataset {dataset}"
+    part = "" if split is None else f" --split {split}"
+    arm, tae, labels = workspace.arm, workspace.tae, workspace.labels(dataset)
+    model, main = workspace.amem(dataset, split), workspace.amem_main(dataset, split)
+    features = workspace.features(dataset, split)
+    check = {"deep": deep}
+    return [
+        state_of("train-arm", arm, "amem train-arm", {}, **check),
+        state_of("label-videos", labels, f"amem label-videos{on}", {"arm": arm}, **check),
+        state_of("train-tae", tae, "amem train-tae", {}, **check),
+        state_of("train-amem", model, f"amem train-amem{on}{part}", {"labels": labels, "tae": tae}, **check),
+        state_of("extract-features", features, f"amem extract-features{on}{part}", {"amem-main": main}, **check),
+        state_of(
+            "evaluate",
+            workspace.results(protocol),
+            f"amem evaluate --protocol {protocol}",
+            {features.stem: features},
+            **check,
+        ),
+    ]
+
+
+def append_metrics(path: Path, record: dict[str, Any]) -> None:
+    """Add one line to a stage's metrics.jsonl; the one file that grows in place, a torn last line is harmless."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:
+        raise DiskError("file", path, why=(error.strerror or str(error)).lower(), remedy="Free some space") from error

@@ -1,0 +1,135 @@
+"""Batches from disk. An item of a data set here is one whole batch, so any worker can make it, in any order."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from amem_cli.data.clips import training_clip
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.data.transforms import random_box, read_image
+from amem_cli.randomness import keyed_generator
+
+
+class ImageBatches(Dataset):
+    """Training batches of single images: item `step` is (uint8 (B, H, W, 3), image indices (B,) int64)."""
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        batches: Sequence[np.ndarray],
+        size: tuple[int, int],
+        *,
+        augment: tuple[int, int] | None,
+    ):
+        """`augment` is (seed, epoch): images are mirrored and cropped by chance, keyed by both and the index."""
+        self.paths, self.batches, self.size, self.augment = paths, batches, size, augment
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        batch = self.batches[step]
+        images = np.stack([self._image(int(index)) for index in batch])
+        return torch.from_numpy(images), torch.from_numpy(np.asarray(batch, dtype=np.int64))
+
+    def _image(self, index: int) -> np.ndarray:
+        if self.augment is None:
+            return read_image(self.paths[index], *self.size)
+        generator = keyed_generator(*self.augment, "image", index)
+        image = read_image(self.paths[index], *self.size, box=random_box(0.5, generator))
+        return image[:, ::-1] if generator.random() < 0.5 else image
+
+
+class ClipBatches(Dataset):
+    """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,)).
+
+    Clip, mirroring and cropping are keyed by (seed, epoch, step, position), the same for all frames of a clip; the
+    start frame satisfies 0 < t < T - c.
+    """
+
+    def __init__(
+        self,
+        tracklets: Sequence[Tracklet],
+        batches: Sequence[np.ndarray],
+        size: tuple[int, int],
+        *,
+        clip_frames: int,
+        predict_frames: int,
+        flip: float,
+        crop: float,
+        seed: int,
+        epoch: int,
+    ):
+        self.tracklets, self.batches, self.size = tracklets, batches, size
+        self.clip_frames, self.predict_frames, self.flip, self.crop = clip_frames, predict_frames, flip, crop
+        self.key = (seed, epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        batch = self.batches[step]
+        clips, starts = [], []
+        for position, index in enumerate(batch.tolist()):
+            tracklet = self.tracklets[index]
+            generator = keyed_generator(*self.key, "clip", step, position)
+            frames = training_clip(len(tracklet), self.clip_frames, generator)
+            box = random_box(self.crop, generator)
+            clip = read_frames(tracklet, frames, self.size, box)
+            clips.append(clip[:, :, ::-1] if generator.random() < self.flip else clip)
+            starts.append(generator.integers(1, max(2, self.clip_frames - self.predict_frames)))
+        return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts)
+
+
+class FrameBatches(Dataset):
+    """Inference batches: item `step` is uint8 (B, H, W, 3) frames, or (B, T, H, W, 3) clips.
+
+    `batches` hold (tracklet, frame indices) pairs; for single frames the indices have one entry and no T axis is kept.
+    """
+
+    def __init__(self, batches: Sequence[Sequence[tuple[Tracklet, np.ndarray]]], size: tuple[int, int], single: bool):
+        self.batches, self.size, self.single = batches, size, single
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, step: int) -> torch.Tensor:
+        frames = [read_frames(tracklet, indices, self.size) for tracklet, indices in self.batches[step]]
+        batch = np.concatenate(frames) if self.single else np.stack(frames)
+        return torch.from_numpy(batch)
+
+
+def read_frames(
+    tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], box: tuple[float, ...] = (0.0, 0.0, 1.0, 1.0)
+) -> np.ndarray:
+    """The frames at `indices` (T,) as uint8 (T, H, W, 3); each file is decoded once however often it occurs."""
+    unique, where = np.unique(indices, return_inverse=True)
+    images = [read_image(Path(tracklet.folder, tracklet.files[index]), *size, box=box) for index in unique.tolist()]
+    return np.stack(images)[where]
+
+
+def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0) -> DataLoader[Any]:
+    """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes.
+
+    -1 workers chooses: none on a CPU, where the network takes every core, and up to 8 on CUDA.
+    """
+    if workers < 0:
+        workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(start, len(dataset)),  # type: ignore[arg-type]
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_one_thread if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)

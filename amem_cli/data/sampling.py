@@ -1,0 +1,69 @@
+"""Which samples make the batches of an epoch: pure functions of (seed, epoch), so that any step can be resumed at."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.errors import BadData, listing
+from amem_cli.randomness import keyed_generator
+
+
+def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """The indices 0 ... count-1 in a new order for each epoch, cut into full batches (int64); the rest is left out.
+
+    With fewer than `batch_size` items all of them make one batch.
+    """
+    order = keyed_generator(seed, "images", epoch).permutation(count)
+    full = max(1, count // batch_size)
+    return [order[start : start + batch_size] for start in range(0, full * batch_size, batch_size)]
+
+
+def people_clips_batches(
+    tracklets: Sequence[Tracklet], people_per_batch: int, clips_per_person: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """P x K batches: each holds `clips_per_person` clips of each of `people_per_batch` people, as tracklet indices.
+
+    An epoch goes once through all tracklets, person by person in groups of K (a person's last group is filled with
+    tracklets drawn again, other clips of which are taken). Batches of P different people are then drawn among the
+    groups left, those with most groups first to be available, until fewer than P people have any. Indices of one
+    person are adjacent: batch.reshape(P, K).
+    """
+    generator = keyed_generator(seed, "people", epoch)
+    by_person: dict[int, list[int]] = {}
+    for index, tracklet in enumerate(tracklets):
+        by_person.setdefault(tracklet.person_id, []).append(index)
+    groups: dict[int, list[np.ndarray]] = {}
+    for person, members in sorted(by_person.items()):
+        order = generator.permutation(members)
+        short = -len(order) % clips_per_person
+        order = np.concatenate([order, generator.choice(members, short)])
+        groups[person] = list(order.reshape(-1, clips_per_person))
+    batches = []
+    while len(groups) >= people_per_batch:
+        left = np.array([len(group) for group in groups.values()], dtype=float)
+        chosen = generator.choice(sorted(groups), people_per_batch, replace=False, p=left / left.sum())
+        batches.append(np.concatenate([groups[person].pop() for person in chosen.tolist()]))
+        groups = {person: group for person, group in groups.items() if group}
+    return batches
+
+
+def check_people(tracklets: Sequence[Tracklet], people_per_batch: int, clip_frames: int) -> None:
+    """Raise `BadData` when the people cannot fill a P x K batch, or someone's clips would all be the same one."""
+    frames: dict[int, list[int]] = {}
+    for tracklet in tracklets:
+        frames.setdefault(tracklet.person_id, []).append(len(tracklet))
+    if len(frames) < people_per_batch:
+        raise BadData(
+            "training people",
+            why=f"there are {len(frames)}, a batch wants {people_per_batch}",
+            remedy=f"Use --people-per-batch {max(2, len(frames))} or less",
+        )
+    poor = [
+        f"person {person} has one tracklet of {lengths[0]} frames"
+        for person, lengths in sorted(frames.items())
+        if len(lengths) == 1 and lengths[0] <= clip_frames
+    ]
+    if poor:
+        why = f"too few clips to compare a person with themselves ({listing(poor)})"
+        raise BadData("training people", why=why, remedy="Give them a second tracklet or leave them out")

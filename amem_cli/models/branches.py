@@ -1,0 +1,63 @@
+"""The appearance and motion branches: small networks on `backbone_maps`, same structure, own weights (paper, Table 2).
+
+Each turns BF (B, C, T', H, W) into one feature map f_A or f_M (B, 1024, H, W).
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from amem_cli.models.i3d import InceptionBlock, Unit3D
+
+BRANCH_CHANNELS = 1024
+
+
+class InceptionBranch(nn.Module):
+    """One I3D Inception block, then the mean over T' (Table 2).
+
+    `kernel` is that of the two 3-convolutions: 3x3x3 by the text ("3D Inception block"), 1x3x3 by the paper's sizes.
+    """
+
+    def __init__(self, in_channels: int, kernel: Literal["3x3x3", "1x3x3"] = "3x3x3"):
+        super().__init__()
+        size = (3, 3, 3) if kernel == "3x3x3" else (1, 3, 3)
+        self.block = InceptionBlock(in_channels, (384, 192, 384, 48, 128, 128), size)
+
+    def forward(self, backbone_maps: Tensor) -> Tensor:
+        return self.block(backbone_maps).mean(dim=2)  # (B, 1024, T', H, W) -> (B, 1024, H, W)
+
+
+class Conv3dBranch(nn.Module):
+    """The paper's alternative of one 3-D convolution (section Model Size), then the mean over T'."""
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.unit = Unit3D(in_channels, BRANCH_CHANNELS, (3, 3, 3))
+
+    def forward(self, backbone_maps: Tensor) -> Tensor:
+        return self.unit(backbone_maps).mean(dim=2)
+
+
+class Conv2dBranch(nn.Module):
+    """The paper's alternative of two 2-D convolutions (section Model Size), on the mean over T'."""
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(in_channels, 512, 3, padding=1, bias=False),
+            nn.BatchNorm2d(512, eps=1e-3),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(512, BRANCH_CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(BRANCH_CHANNELS, eps=1e-3),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, backbone_maps: Tensor) -> Tensor:
+        return self.layers(backbone_maps.mean(dim=2))  # (B, C, H, W) -> (B, 1024, H, W)
+
+
+def build_branch(design: str, in_channels: int, kernel: str = "3x3x3") -> nn.Module:
+    """The branch of `--branch` (and `--branch-kernel`) for a backbone of `in_channels`."""
+    if design == "inception":
+        return InceptionBranch(in_channels, kernel)  # type: ignore[arg-type]
+    return {"conv3d": Conv3dBranch, "conv2d": Conv2dBranch}[design](in_channels)

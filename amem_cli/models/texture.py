@@ -1,0 +1,97 @@
+"""The texture auto-encoder TAE (paper, Fig. 3): encoder, decoder and discriminator.
+
+Images are (B, 3, H, W), float in [0, 1]; `texture` f_tex is (B, 512, H/16, W/16), non-negative.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from amem_cli.models.resnet2d import ResNetMaps
+
+TEXTURE_CHANNELS = 512
+
+
+class TextureEncoder(nn.Module):
+    """ResNet-18, last stride 1: images -> texture.
+
+    `texture_mean` and `texture_std` (512,) are the statistics of its textures over the training images; they are
+    measured when the TAE is done and give MEM its scale.
+    """
+
+    def __init__(self, weights: str = ""):
+        super().__init__()
+        self.maps = ResNetMaps(18, weights)
+        self.register_buffer("texture_mean", torch.zeros(TEXTURE_CHANNELS))
+        self.register_buffer("texture_std", torch.ones(TEXTURE_CHANNELS))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.maps(images)
+
+
+class FrozenTextureEncoder(TextureEncoder):
+    """The encoder as MEM uses it: its weights never change and its BN stays in eval mode, whatever `train()` says.
+
+    Gradients still flow through it into the images.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> "FrozenTextureEncoder":
+        return super().train(False)
+
+
+class TextureDecoder(nn.Module):
+    """Four blocks of a 3x3 stride-2 transposed convolution, BN and ReLU (no BN or ReLU in the last), then a sigmoid.
+
+    Texture (B, 512, H/16, W/16) -> images (B, 3, H, W).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((TEXTURE_CHANNELS, 256), (256, 128), (128, 64), (64, 3)):
+            last = outputs == 3
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=last))
+            layers += [] if last else [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers, nn.Sigmoid())
+
+    def forward(self, texture: Tensor) -> Tensor:
+        return self.layers(texture)
+
+
+class Discriminator(nn.Module):
+    """DCGAN's (Radford et al. 2016): 4x4 stride-2 convolutions, BN but in the first, LeakyReLU 0.2.
+
+    The sides are halved until the shorter one is 4 or less (five times for 256 x 128: 64 ... 1024 channels), then one
+    convolution over what is left gives a logit. Images (B, 3, H, W) -> logits (B,) of "real".
+    """
+
+    def __init__(self, height: int, width: int):
+        super().__init__()
+        halvings = max(1, math.ceil(math.log2(min(height, width) / 4)))
+        layers: list[nn.Module] = []
+        inputs = 3
+        for level in range(halvings):
+            outputs = min(64 << level, 1024)
+            layers.append(nn.Conv2d(inputs, outputs, 4, 2, padding=1, bias=level == 0))
+            layers += [] if level == 0 else [nn.BatchNorm2d(outputs)]
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            inputs = outputs
+        rest = (height >> halvings, width >> halvings)
+        self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, 1, rest))
+        self.apply(_dcgan_initialisation)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images * 2 - 1).flatten()  # DCGAN's range is [-1, 1]
+
+
+def _dcgan_initialisation(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
