@@ -1,8 +1,9 @@
-"""What the three training loops share, and no more: learning rate, running means, stopping in time, saving and resuming.
+"""What the three training loops share, and no more: learning rate, running means, stopping, saving and resuming.
 
 The loops themselves are written out in `stages/`.
 """
 
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -109,10 +110,8 @@ class Run:
 
     def __enter__(self) -> "Run":
         for number in (signal.SIGINT, signal.SIGTERM):
-            try:
+            with contextlib.suppress(ValueError):  # not the main thread: signals are the caller's business
                 self._handlers[number] = signal.signal(number, self._on_signal)
-            except ValueError:  # not the main thread: signals are the caller's business
-                pass
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

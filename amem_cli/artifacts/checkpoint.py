@@ -22,6 +22,7 @@ KINDS = {
     "amem-model": "amem train-amem",
     "amem-main": "amem train-amem",
     "amem-state": "the training command again with --resume never",
+    "amem-shard": "the same command again",
 }
 _HEADER_KEY = "amem"
 _LARGEST_HEADER = 64 << 20

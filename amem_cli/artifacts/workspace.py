@@ -12,7 +12,7 @@ from typing import Any, Literal
 import filelock
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import parse_json_object
+from amem_cli.artifacts.provenance import Provenance, parse_json_object
 from amem_cli.errors import AmemError, BadData, DiskError, Locked
 
 
@@ -88,6 +88,22 @@ def _read_holder(lock: Path) -> str:
         return lock.with_suffix(".holder").read_text()[:200]
     except OSError:
         return "unknown"
+
+
+def already_made(kind: str, output: Path, provenance: Provenance, *, resume: str, force: bool) -> bool:
+    """Whether `output` stands there, whole, from this very provenance, so that nothing is left to do.
+
+    With `resume` "never" the work is done again. Raises `OutputExists` naming every difference when it was made
+    otherwise, and `BadData` when it is damaged, unless `force` says to overwrite it.
+    """
+    if not output.is_file():
+        return False
+    if force:
+        return False
+    content = atomic.read_sealed(output, kind, required=False, remedy="Use --force to make it again")
+    del content
+    provenance.check_same(kind, output, read_provenance(output))
+    return resume != "never"
 
 
 # -- the chain ---------------------------------------------------------------------------------------------------------

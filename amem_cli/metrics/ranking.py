@@ -97,23 +97,15 @@ def evaluate_ranking(
     whose squares overflow.
     """
     on_device = _device_of(query_features, gallery_features, device)
-    problems = [
-        f"{name} has the shape {tuple(np.shape(features))}, not (rows, features)"
-        for name, features in (("query_features", query_features), ("gallery_features", gallery_features))
-        if len(np.shape(features)) != 2
-    ]
-    if not problems and query_features.shape[1] != gallery_features.shape[1]:
-        problems.append(f"queries have {query_features.shape[1]} features, the gallery {gallery_features.shape[1]}")
-    labels = _Labels.read(
-        (np.shape(query_features) or (0,))[0],
-        (np.shape(gallery_features) or (0,))[0],
+    labels = read_labels(
+        query_features,
+        gallery_features,
         (query_ids, gallery_ids, query_cameras, gallery_cameras, gallery_is_query),
-        problems,
     )
     if on_device != "cpu":
         with _full_float32_precision():
             return _sweep(_distances_by_torch(query_features, gallery_features, on_device), _CloserByTorch, labels)
-    query, gallery = _same_precision(query_features, gallery_features)
+    query, gallery = same_precision(query_features, gallery_features)
     return _sweep(_distances_by_numpy(query, gallery), _closer_by_numpy(threads), labels, gallery.itemsize)
 
 
@@ -166,6 +158,21 @@ def evaluate_distances(
         return rows
 
     return _sweep(checked, _closer_by_numpy(threads), labels, itemsize)
+
+
+def read_labels(query: Features, gallery: Features, given: Sequence[Features | None]) -> "_Labels":
+    """Ids, cameras and, unless None, `gallery_is_query`, checked against the features and each other.
+
+    Raises `BadData` that lists every wrong shape, length and kind.
+    """
+    problems = [
+        f"{name} has the shape {tuple(np.shape(features))}, not (rows, features)"
+        for name, features in (("query_features", query), ("gallery_features", gallery))
+        if len(np.shape(features)) != 2
+    ]
+    if not problems and query.shape[1] != gallery.shape[1]:
+        problems.append(f"queries have {query.shape[1]} features, the gallery {gallery.shape[1]}")
+    return _Labels.read((np.shape(query) or (0,))[0], (np.shape(gallery) or (0,))[0], given, problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -430,7 +437,8 @@ def as_numpy(values: Features) -> np.ndarray:
     return np.asarray(values)
 
 
-def _same_precision(query: Features, gallery: Features) -> tuple[np.ndarray, np.ndarray]:
+def same_precision(query: Features, gallery: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Both as numpy arrays: float64 when either is, else float32."""
     arrays = as_numpy(query), as_numpy(gallery)
     precision = np.float64 if np.float64 in (arrays[0].dtype, arrays[1].dtype) else np.float32
     return arrays[0].astype(precision, copy=False), arrays[1].astype(precision, copy=False)
@@ -442,6 +450,16 @@ def squared_norms(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, n
         squares = np.einsum("qd,qd->q", query, query), np.einsum("gd,gd->g", gallery, gallery)
     _require_finite(*squares)
     return squares
+
+
+def squared_distances(
+    query: np.ndarray, gallery: np.ndarray, query_squares: np.ndarray, gallery_squares: np.ndarray
+) -> np.ndarray:
+    """|q - g|^2 (Q, G), never negative, of features and their `squared_norms`."""
+    distances = (query * query.dtype.type(-2)) @ gallery.T
+    distances += gallery_squares
+    distances += query_squares[:, None]
+    return np.maximum(distances, 0, out=distances)
 
 
 def _require_finite(query_squares: np.ndarray, gallery_squares: np.ndarray) -> None:

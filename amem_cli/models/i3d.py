@@ -40,7 +40,8 @@ def _pad_behind(x: Tensor, extra: Size3, value: float) -> Tensor:
 class MaxPoolSame(nn.Module):
     """3-D max-pooling with SAME padding that never wins: (B, C, T, H, W) -> (B, C, T', H', W').
 
-    Along the axes whose `valid` is set nothing is padded, T' = floor((T - kernel) / stride) + 1.
+    No kernel may be narrower than its stride. Along the axes whose `valid` is set nothing is padded there, e.g.
+    T' = floor((T - kernel) / stride) + 1.
     """
 
     def __init__(self, kernel: Size3, stride: Size3, valid: tuple[bool, bool, bool] = (False, False, False)):
@@ -51,8 +52,8 @@ class MaxPoolSame(nn.Module):
         before, extra = same_padding(x.shape[2:], self.kernel, self.stride)
         before = tuple(0 if valid else b for b, valid in zip(before, self.valid, strict=True))
         extra = tuple(0 if valid else e for e, valid in zip(extra, self.valid, strict=True))
-        # The pooling's own rounding up covers the extra element behind where the stride is 2, without a copy.
-        in_pooling = all(step == 2 for e, step in zip(extra, self.stride, strict=True) if e) and not any(self.valid)
+        # The pooling's own rounding up covers the extra element behind where the stride is above 1, without a copy.
+        in_pooling = all(step > 1 for e, step in zip(extra, self.stride, strict=True) if e) and not any(self.valid)
         if not in_pooling:
             x = _pad_behind(x, extra, -torch.inf)
         return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=in_pooling)
@@ -149,9 +150,7 @@ class I3D(nn.Module):
         self.Mixed_4e = InceptionBlock(512, (112, 144, 288, 32, 64, 64))
         self.Mixed_4f = InceptionBlock(528, (256, 160, 320, 32, 128, 128))
         self.MaxPool3d_5a_2x2 = (
-            MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))
-            if reid
-            else MaxPoolSame((2, 2, 2), (2, 2, 2))
+            MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False)) if reid else MaxPoolSame((2, 2, 2), (2, 2, 2))
         )
         self.Mixed_5b = InceptionBlock(832, (256, 160, 320, 32, 128, 128))
         self.Mixed_5c = InceptionBlock(832, (384, 192, 384, 48, 128, 128))

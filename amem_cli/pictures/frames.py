@@ -222,7 +222,11 @@ def animate(
         draw.text((image.width / 2, height + 41), text, font=font(13), fill=SOFT_INK, anchor="ms")
         images.append(image)
     content = io.BytesIO()
-    options = {"lossless": True} if path.suffix.lower() == ".webp" else {"optimize": False, "disposal": 2}
+    if path.suffix.lower() == ".gif":
+        # One palette for all and no dithering: with one each, what stands still would flicker.
+        palette = stack_strips(images).quantize(256)
+        images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    options = {".webp": {"lossless": True}, ".gif": {"optimize": False}}[path.suffix.lower()]
     images[0].save(
         content,
         format=path.suffix[1:].upper(),

@@ -3,6 +3,7 @@
 Everything read here comes from outside, so sizes and types are checked before a value is used.
 """
 
+import itertools
 import json
 import os
 import re
@@ -100,7 +101,7 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     Raises `ValueError` naming two frames with the same number ("1.jpg" and "01.png"): their order would be a guess.
     """
     keyed = sorted((natural_key(name), name) for name in names)
-    for (key, name), (next_key, next_name) in zip(keyed, keyed[1:], strict=False):
+    for (key, name), (next_key, next_name) in itertools.pairwise(keyed):
         if key == next_key:
             raise ValueError(f"{name} and {next_name} have the same number")
     return tuple(name for _, name in keyed)
@@ -151,7 +152,9 @@ def read_matlab(path: Path, variable: str, what: str) -> Any:
     try:
         variables = {name: shape for name, shape, _ in whosmat(path, appendmat=False)}
         if variable not in variables:
-            raise BadData(what, path, why=f"it holds no variable {variable}, but {listing(sorted(variables)) or 'none'}")
+            raise BadData(
+                what, path, why=f"it holds no variable {variable}, but {listing(sorted(variables)) or 'none'}"
+            )
         if np.prod([float(length) for length in variables[variable]]) * 8 > MOST_BYTES_OF_METADATA:
             raise BadData(what, path, why=f"{variable} claims the shape {variables[variable]}, too large to be true")
         return loadmat(path, variable_names=[variable], simplify_cells=True, appendmat=False)[variable]

@@ -82,7 +82,10 @@ def find(root: Path) -> Path | None:
 
 def _tracklets(root: Path) -> tuple[dict[str, list[Tracklet]], tuple[str, ...]]:
     """Person's name -> tracklets in order of camera, people in order of name; and notes."""
-    folders = {person: list_folder(root / person)[1] for person in list_folder(root)[1]}
+    folders, loose = {}, []
+    for person in list_folder(root)[1]:
+        images, folders[person] = list_folder(root / person)
+        loose += [person] if images else []
     cameras = {camera for names in folders.values() for camera in names}
     bad = [f"{name!r} cannot be stored as a name" for name in sorted({*folders, *cameras}) if not is_plain_name(name)]
     person_ids, camera_ids = _ids(folders, "people", bad), _ids(cameras, "cameras", bad)
@@ -107,7 +110,10 @@ def _tracklets(root: Path) -> tuple[dict[str, list[Tracklet]], tuple[str, ...]]:
         raise BadRows("data folder", root, why="folders that cannot be read", rows=bad)
     if not found:
         raise BadData("data folder", root, why="it holds no images", remedy=f"Expected {LAYOUT}")
-    return found, (f"folders without images: {listing(empty, 5)}",) if empty else ()
+    notes = [f"folders without images: {listing(empty, 5)}"] if empty else []
+    if loose:
+        notes.append(f"images of {listing(loose, 5)} that lie in no camera's folder are left out")
+    return found, tuple(notes)
 
 
 def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:
@@ -116,7 +122,7 @@ def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:
     Two names for one number ("1" and "01") are a bad row.
     """
     ordered = sorted(names, key=lambda name: (natural_key(name), name))
-    if all(name.isascii() and name.isdigit() and 1 <= int(name) < 2**53 for name in ordered if len(name) < 4000):
+    if all(name.isascii() and name.isdigit() and len(name) <= 15 and int(name) >= 1 for name in ordered):
         by_number: dict[int, str] = {}
         for name in ordered:
             if by_number.setdefault(int(name), name) != name:

@@ -72,7 +72,7 @@ def two_camera_tracklets(
             digits = "".join(character for character in person if character in "0123456789")
             folder = sequences / camera / person
             images = list_folder(folder)[0]
-            if not digits or int(digits) < 1:
+            if not 1 <= len(digits) <= 15 or int(digits) < 1:
                 bad.append(f"{camera}/{person}: no person's number in the name")
                 continue
             if not images:
@@ -144,7 +144,9 @@ def read_official_splits(path: Path, everybody: list[str]) -> tuple[PeopleSplit,
         raise BadRows(what, path, why=f"rows of ls_set that do not list the people 1 to {count} once each", rows=wrong)
     if count != len(everybody):
         why = f"ls_set counts {count} people by their place in the sorted folders, and {len(everybody)} are there"
-        raise BadData(what, path, why=why, remedy="With a part of the data set, use a splits.json that names the people")
+        raise BadData(
+            what, path, why=why, remedy="With a part of the data set, use a splits.json that names the people"
+        )
     people = []
     for row in (table - 1).tolist():
         test, train = row[: count // 2], row[count // 2 :]

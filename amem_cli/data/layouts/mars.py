@@ -5,6 +5,7 @@ distractors (person 0) and `00-1` junk (person -1). The tables in `info/` give o
 per tracklet, counted from 1 and inclusive, into the list of image names.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.data.layouts.files import BadRows, find_folder, is_image_name, list_folder, read_matlab, read_text
-from amem_cli.data.layouts.files import whole_numbers
+from amem_cli.data.layouts.files import BadRows, find_folder, list_folder, read_matlab, read_text, whole_numbers
 from amem_cli.data.tracklets import JUNK, Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 
@@ -23,6 +23,7 @@ TABLES = {
     "tracks_test_info.mat": "track_test_info",
     "query_IDX.mat": "query_IDX",
 }
+MOST_IMAGES = 10**8
 LAYOUT = "bbox_train/<person>/*.jpg, bbox_test/<person>/*.jpg and info/*.mat"
 
 
@@ -71,9 +72,7 @@ def read(root: Path, name: str) -> VideoDataset:
             if row.files
         )
 
-    there = tuple(
-        query for row, query in zip(tables.test, tables.is_query, strict=True) if row.files
-    )
+    there = tuple(query for row, query in zip(tables.test, tables.is_query, strict=True) if row.files)
     split = Split(
         tracklets(tables.train, (images / "bbox_train").absolute()),
         tracklets(tables.test, (images / "bbox_test").absolute()),
@@ -174,7 +173,7 @@ def _parse_table(part: str, names: Sequence[str | None], rows: np.ndarray, bad: 
             bad.append(f"{where}: its images begin with {files[0]}, but {strange} is among them")
         elif tracklet in row_of:
             bad.append(f"{where}: {tracklet} is row {row_of[tracklet]} already")
-        elif any(one >= other for one, other in zip(files, files[1:], strict=False)):
+        elif any(one >= other for one, other in itertools.pairwise(files)):
             bad.append(f"{where}: the frames of {tracklet} are not in order")
         row_of.setdefault(tracklet, number)
         parsed.append(InfoRow(tracklet, person, camera, tuple(files)))
@@ -212,24 +211,18 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
     for person in list_folder(folder)[1]:
         listed[person] = list_folder(folder / person)[0]
     if name_file.is_file():
-        names = [line.strip() for line in read_text(name_file, "MARS image list").splitlines() if line.strip()]
-        there = {name for images in listed.values() for name in images}
-        absent = [name for name in names if not is_image_name(name) or "/" in name or "\\" in name]
-        if absent:
-            raise BadRows("MARS image list", name_file, why="these are not image names", rows=map(repr, absent))
-        misplaced = [f"{person}/{name}" for person, images in listed.items() for name in images if name[:4] != person]
-        if misplaced:
-            raise BadRows("MARS folder", folder, why="images in another person's folder", rows=misplaced)
-        extra = there.difference(names)
-        notes = (f"{len(extra)} images in {folder.name} are in no tracklet",) if extra else ()
-        return [name if name in there else None for name in names], notes
+        listed_names = [line.strip() for line in read_text(name_file, "MARS image list").splitlines() if line.strip()]
+        strange = [repr(name) for name in listed_names if FRAME_NAME.fullmatch(name) is None]
+        if strange:
+            raise BadRows("MARS image list", name_file, why="these are not MARS image names", rows=strange)
+        there = {name for person, images in listed.items() for name in images if name.startswith(f"{person}C")}
+        extra_images = len(there.difference(listed_names))
+        notes = (f"{extra_images} images in {folder.name} are not in {name_file.name}",) if extra_images else ()
+        return [name if name in there else None for name in listed_names], notes
 
     rebuilt = [name for person in sorted(listed) for name in listed[person]]
-    total = int(rows[-1, 1]) if len(rows) else 0
-    missing_people = {person_folder(person) for person in rows[:, 2].tolist()} - set(listed)
-    if len(rebuilt) == total or not missing_people:
+    if len(rebuilt) == (int(rows[-1, 1]) if len(rows) else 0):
         return list(rebuilt), ()
-
     names: list[str | None] = []
     counts: dict[str, int] = {}
     for first, last, person, _ in rows.tolist():
@@ -239,12 +232,10 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
         for person, count in counts.items()
         if person in listed and len(listed[person]) != count
     ]
-    if wrong:
+    if wrong or sum(counts.values()) > MOST_IMAGES:
         raise BadRows("MARS folder", folder, why="people whose images do not fit the table", rows=wrong)
     for person, count in counts.items():
         names += listed.get(person) or [None] * count
     extra = sorted(set(listed) - set(counts))
     notes = (f"people in {folder.name} that the table does not know: {listing(extra, 5)}",) if extra else ()
     return names, notes
-
-

@@ -24,8 +24,8 @@ class Camera:
 
     `height` and `width` of the box in pixels; `oversampling` is how many times larger it is painted; `heading` in
     radians as for `paint_figure`; `pitch` how far it looks down; `light` -1 or 1, the lit side; `fill` the body's share
-    of the box height; `tone` the (768,) table that maps painted to recorded R, G and B; `grain` (8, H, W, 1) int16
-    noise; `wall` and `ground` the scenery, wider than the box, at the painted size.
+    of the box height; `blur` the lens's, in pixels; `tone` the (768,) table that maps painted to recorded R, G and B;
+    `grain` (8, H, W, 1) int16 noise; `wall` and `ground` the scenery, wider than the box, at the painted size.
     """
 
     height: int
@@ -35,6 +35,7 @@ class Camera:
     pitch: float
     light: float
     fill: float
+    blur: float
     tone: tuple[int, ...]
     grain: np.ndarray
     wall: Image.Image
@@ -67,16 +68,18 @@ def build_camera(seed: int, index: int, *, height: int = 128, width: int = 64) -
     """Camera `index` (from 0) of the world of `seed`, for boxes of `height` x `width` pixels."""
     rng = keyed_generator(seed, "walker", "camera", index)
     oversampling = min(4, max(2, round(360 / height)))
-    gain = rng.uniform(0.86, 1.1)
+    gain = rng.uniform(0.8, 1.12)
     contrast = rng.uniform(0.84, 1.08)
-    cast = 1.0 + rng.uniform(-0.07, 0.07) * np.array([1.0, 0.1, -1.0]) + rng.normal(0.0, 0.015, 3)
+    cast = (
+        1.0 + rng.choice([-1.0, 1.0]) * rng.uniform(0.02, 0.1) * np.array([1.0, 0.1, -1.0]) + rng.normal(0.0, 0.015, 3)
+    )
     levels = np.arange(256) / 255.0
     gamma = rng.uniform(0.85, 1.18)
     tone = [np.clip(255 * ((levels**gamma - 0.45) * contrast + 0.45) * gain * channel, 0, 255) for channel in cast]
     grain = keyed_generator(seed, "walker", "grain", index).normal(0.0, rng.uniform(1.5, 4.0), (8, height, width, 1))
     pitch = rng.uniform(0.06, 0.2)
     horizon = int(height * oversampling * rng.uniform(0.42, 0.68))
-    wall, ground = _scenery(rng, height * oversampling, horizon, width * oversampling)
+    wall, ground = _scenery(rng, index, height * oversampling, horizon, width * oversampling)
     return Camera(
         height=height,
         width=width,
@@ -85,6 +88,7 @@ def build_camera(seed: int, index: int, *, height: int = 128, width: int = 64) -
         pitch=float(pitch),
         light=float(rng.choice([-1.0, 1.0])),
         fill=float(rng.uniform(0.82, 0.9)),
+        blur=float(rng.choice([0.0, 0.3, 0.6])),
         tone=tuple(int(value) for value in np.concatenate(tone).round()),
         grain=grain.round().astype(np.int16),
         wall=wall,
@@ -110,8 +114,10 @@ def draw_passage(camera: Camera, frames: int, *key: int | str, passer: Walker | 
         state = 0.9 * state + 0.44 * wander[frame]
         shift[frame] = state
     shift = (shift + 0.25 * rng.normal(0.0, 1.0, (frames, 3))) * (0.008, 0.006, 0.012)
-    passage = Passage(heading, float(rng.random()), float(rng.uniform(0.0, PANORAMA)), shift)
     event, when = rng.random(), float(rng.uniform(0.2, 0.8) * frames)
+    if frames == 1:  # a single image catches the meeting at some other moment
+        when = float(rng.uniform(-10.0, 10.0))
+    passage = Passage(heading, float(rng.random()), float(rng.uniform(0.0, PANORAMA)), shift)
     size, phase = float(rng.uniform(0.05, 0.11)), float(rng.random())
     if event < 0.2:
         return replace(passage, post=when, post_width=size)
@@ -152,7 +158,7 @@ def _render(walker: Walker, camera: Camera, frame: int, passage: Passage) -> Ima
     step = stride_length(walker) / walker.gait.period * size / high  # box heights a frame
     along = step * math.cos(passage.heading) * frame
     image = Image.new("RGB", (wide, high))
-    _paste_scenery(image, camera, passage.place + along)
+    _paste_scenery(image, camera, passage.place + along + right)
     foot = (wide * 0.5 - right * high, high * (0.5 + 0.5 * camera.fill + 0.022) - down * high)
     _cast_shadow(image, foot, size, camera.light)
     paint_figure(
@@ -232,15 +238,19 @@ def _let_pass(
 def _record(image: Image.Image, camera: Camera, frame: int) -> Image.Image:
     """Average the painted picture down, then the camera's colours and grain."""
     small = image.reduce(camera.oversampling).point(camera.tone)
+    if camera.blur:
+        small = small.filter(ImageFilter.BoxBlur(camera.blur))
     pixels = np.asarray(small, dtype=np.int16) + camera.grain[frame % len(camera.grain)]
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def _scenery(rng: np.random.Generator, high: int, horizon: int, wide: int) -> tuple[Image.Image, Image.Image]:
+def _scenery(
+    rng: np.random.Generator, index: int, high: int, horizon: int, wide: int
+) -> tuple[Image.Image, Image.Image]:
     """Wall and ground, `PANORAMA` box heights wide plus one box, so that a crop never runs over the end."""
     span = PANORAMA * high
-    wall = _wall(rng, span, horizon, high)
-    ground = _ground(rng, span, high - horizon, high)
+    wall = _wall(rng, index, span, horizon, high)
+    ground = _ground(rng, index, span, high - horizon, high)
     return _repeat(wall, wide), _repeat(ground, wide)
 
 
@@ -251,7 +261,9 @@ def _repeat(image: Image.Image, more: int) -> Image.Image:
     return out
 
 
-def _mottle(rng: np.random.Generator, wide: int, high: int, colour: np.ndarray, patches: float, speckle: float) -> Image.Image:
+def _mottle(
+    rng: np.random.Generator, wide: int, high: int, colour: np.ndarray, patches: float, speckle: float
+) -> Image.Image:
     """A surface of one colour with large soft patches and fine speckle."""
     coarse = rng.normal(0.0, patches, (max(2, high // 90), max(4, wide // 90), 1))
     fine = rng.normal(0.0, speckle, (max(2, high // 6), max(4, wide // 6), 3))
@@ -262,12 +274,12 @@ def _mottle(rng: np.random.Generator, wide: int, high: int, colour: np.ndarray, 
     return Image.fromarray(np.clip(colour.astype(np.int16) + layers[0] + layers[1], 0, 255).astype(np.uint8))
 
 
-def _wall(rng: np.random.Generator, span: int, horizon: int, high: int) -> Image.Image:
-    colour = np.array([(158, 140, 122), (168, 168, 164), (142, 106, 90), (122, 138, 146), (188, 178, 156)])[int(rng.integers(5))]
+def _wall(rng: np.random.Generator, index: int, span: int, horizon: int, high: int) -> Image.Image:
+    colour = np.array([(158, 140, 122), (168, 168, 164), (142, 106, 90), (122, 138, 146), (188, 178, 156)])[index % 5]
     wall = _mottle(rng, span, horizon, colour, 9.0, 7.0)
     draw = ImageDraw.Draw(wall)
     dark = tuple(int(value * 0.8) for value in colour)
-    kind = int(rng.integers(4))
+    kind = index % 4
     if kind == 0:  # bricks
         row = max(4, high // 26)
         for k, v in enumerate(range(0, horizon, row)):
@@ -277,10 +289,11 @@ def _wall(rng: np.random.Generator, span: int, horizon: int, high: int) -> Image
     elif kind == 1:  # windows
         _windows(rng, draw, span, horizon, high, dark)
     elif kind == 2:  # a hedge under open ground
-        for _ in range(span // 5):
-            u, v = rng.uniform(0, span), horizon * rng.uniform(0.35, 1.0)
-            r = high * rng.uniform(0.012, 0.04)
-            green = int(rng.uniform(56, 118))
+        draw.rectangle((0, horizon * 0.42, span, horizon), fill=(44, 66, 42))
+        for _ in range(span // 2):
+            u, v = rng.uniform(0, span), horizon * rng.uniform(0.36, 1.0)
+            r = high * rng.uniform(0.008, 0.026)
+            green = int(rng.uniform(60, 112))
             draw.ellipse((u - r, v - r, u + r, v + r), fill=(green // 2 + 12, green, green // 2))
     else:  # panels and doors
         u = 0.0
@@ -303,16 +316,23 @@ def _windows(
         wide = high * rng.uniform(0.22, 0.42)
         glass = int(rng.uniform(70, 130))
         draw.rectangle((u, horizon * 0.06, u + wide, horizon * 0.74), fill=frame)
-        draw.rectangle((u + 5, horizon * 0.06 + 5, u + wide - 5, horizon * 0.74 - 5), fill=(glass - 12, glass, glass + 12))
+        draw.rectangle(
+            (u + 5, horizon * 0.06 + 5, u + wide - 5, horizon * 0.74 - 5), fill=(glass - 12, glass, glass + 12)
+        )
         draw.polygon(
-            ((u + 5, horizon * 0.5), (u + wide * 0.5, horizon * 0.08), (u + wide * 0.75, horizon * 0.08), (u + 5, horizon * 0.66)),
+            (
+                (u + 5, horizon * 0.5),
+                (u + wide * 0.5, horizon * 0.08),
+                (u + wide * 0.75, horizon * 0.08),
+                (u + 5, horizon * 0.66),
+            ),
             fill=(glass + 14, glass + 26, glass + 36),
         )
         u += wide + high * rng.uniform(0.08, 0.25)
 
 
-def _ground(rng: np.random.Generator, span: int, deep: int, high: int) -> Image.Image:
-    colour = np.array([(136, 134, 130), (112, 112, 116), (164, 154, 138), (128, 120, 108)])[int(rng.integers(4))]
+def _ground(rng: np.random.Generator, index: int, span: int, deep: int, high: int) -> Image.Image:
+    colour = np.array([(136, 134, 130), (112, 112, 116), (164, 154, 138), (128, 120, 108)])[index // 2 % 4]
     ground = _mottle(rng, span, deep, colour, 7.0, 6.0)
     draw = ImageDraw.Draw(ground)
     dark = tuple(int(value * 0.86) for value in colour)

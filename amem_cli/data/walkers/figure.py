@@ -6,6 +6,7 @@ cosine, the knee bends a little under load and a lot in the swing, the heel land
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from amem_cli.data.walkers.people import RGB, Walker
 THIGH, SHIN, ANKLE = 0.245, 0.235, 0.045
 UPPER_ARM, FOREARM, HAND = 0.165, 0.14, 0.045
 TRUNK = 0.305  # from the hips to the base of the neck
+HIP_SWING = 21.0  # degrees to either side at stride 1
 HEAD = 0.068  # half of the head's height: 1 / 7.5 of the body
 
 Point = tuple[float, float, float]
@@ -69,7 +71,7 @@ def _down(origin: Point, length: float, angle: float, aside: float = 0.0) -> Poi
 
 def stride_length(walker: Walker) -> float:
     """How far the body moves in one full cycle, in body heights: the ground covered by the two stances."""
-    return 2.0 * 2.0 * (THIGH + SHIN) * math.sin(math.radians(23.0)) * walker.gait.stride
+    return 2.0 * 2.0 * (THIGH + SHIN) * math.sin(math.radians(HIP_SWING)) * walker.gait.stride
 
 
 def pose_at(walker: Walker, phase: float) -> Pose:
@@ -83,7 +85,7 @@ def pose_at(walker: Walker, phase: float) -> Pose:
     legs: list[Leg] = []
     for side, offset, more in ((1.0, 0.0, 1.0 + gait.asymmetry), (-1.0, 0.5, 1.0 - gait.asymmetry)):
         p = (phase + offset) % 1.0
-        hip_angle = math.radians(5.0 + 23.0 * gait.stride * more * math.cos(cycle * p))
+        hip_angle = math.radians(5.0 + HIP_SWING * gait.stride * more * math.cos(cycle * p))
         bend = 5.0 + 14.0 * _bump(p, 0.14, 0.07) + 56.0 * gait.knee_lift * (0.5 + 0.5 * more) * _bump(p, 0.72, 0.095)
         shin_angle = hip_angle - math.radians(bend)
         pitch = math.radians(20.0 * _bump(p, 0.0, 0.05) - 48.0 * _bump(p, 0.63, 0.09))
@@ -110,10 +112,12 @@ def pose_at(walker: Walker, phase: float) -> Pose:
         holds = side < 0 and carrying in ("Suitcase", "LuggageCase", "PlasticBags")
         reach = 0.25 if holds else 1.0
         angle = math.radians(2.0 + 21.0 * gait.arm_swing * more * reach * swing) - 0.35 * lean
-        bend = math.radians(10.0 + (0.0 if holds else 62.0 * gait.elbow) + 9.0 * gait.arm_swing * reach * max(swing, 0.0))
+        bend = math.radians(
+            10.0 + (0.0 if holds else 44.0 * gait.elbow) + 9.0 * gait.arm_swing * reach * max(swing, 0.0)
+        )
         aside = side * 0.09
         if carrying == "Folder" and side > 0:
-            angle, bend, aside = math.radians(4.0), math.radians(95.0), 0.02
+            angle, bend, aside = math.radians(-4.0), math.radians(76.0), 0.02
         elif carrying == "LuggageCase" and side < 0:
             angle, bend = math.radians(-16.0), math.radians(6.0)
         twist = 0.016 * gait.arm_swing * swing
@@ -212,21 +216,19 @@ class _Painter:
     # primitives
 
     def capsule(self, p: Point, q: Point, r: float, s: float, colour: RGB) -> None:
-        """A tapered limb from p (radius r) to q (radius s), rounded by a shaded and a lit side."""
-        pu, pv = self.at(p)
-        qu, qv = self.at(q)
-        r, s = r * self.size, s * self.size
-        du, dv = qu - pu, qv - pv
-        length = math.hypot(du, dv) or 1e-6
-        du, dv = du / length, dv / length
+        """A tapered limb from p (radius r) to q (radius s)."""
+        self.tube(((p, r), (q, s)), colour)
+
+    def tube(self, joints: Sequence[tuple[Point, float]], colour: RGB) -> None:
+        """A limb through joints, each with its radius, rounded by a shaded and a lit side and at both ends."""
+        spine = []
+        for point, radius in joints:
+            u, v = self.at(point)
+            spine.append((u, v, radius * self.size))
         shift = self.light * 0.26
-        self._capsule(pu, pv, qu, qv, du, dv, r, s, _shade(colour, 0.74))
-        self._capsule(
-            pu + shift * r, pv - 0.08 * r, qu + shift * s, qv - 0.08 * s, du, dv, r * 0.74, s * 0.74, colour
-        )
-        self._capsule(
-            pu + 1.7 * shift * r, pv, qu + 1.7 * shift * s, qv, du, dv, r * 0.34, s * 0.34, _shade(colour, 1.14)
-        )
+        for share, aside, tone in ((1.0, 0.0, 0.76), (0.76, shift, 1.0), (0.34, 1.7 * shift, 1.12)):
+            line = [(u + aside * r, v, share * r) for u, v, r in spine]
+            self.draw.polygon(_outline(line), fill=_shade(colour, tone))
 
     def _capsule(
         self, pu: float, pv: float, qu: float, qv: float, du: float, dv: float, r: float, s: float, colour: RGB
@@ -271,8 +273,9 @@ class _Painter:
         hem = -0.2 if clothes.upper in ("Jacket", "Suit") else -0.02 if clothes.upper == "Top" else -0.1
         stations = (
             (1.02, 0.034, 0.036, 0.0),
-            (0.97, 0.060 * b, 0.040 * b, -0.004),
-            (0.91, 0.100 * b, 0.050 * b, -0.006),
+            (0.98, 0.054 * b, 0.040 * b, -0.004),
+            (0.94, 0.082 * b, 0.046 * b, -0.006),
+            (0.88, 0.100 * b, 0.053 * b, -0.004),
             (0.80, 0.104 * b, 0.058 * b, 0.0),
             (0.66, 0.098 * b, (0.061 + chest) * b, 0.006 + chest / 2),
             (0.44, (waist + 0.008) * b, 0.056 * b, 0.004 + belly),
@@ -296,9 +299,11 @@ class _Painter:
         if self.sin > -0.1 and clothes.pattern == "Logo":
             self.front_patch(((0.76, 0.038), (0.76, -0.038), (0.56, -0.038), (0.56, 0.038)), clothes.second)
         if clothes.upper == "Shirt" and front and not clothes.pattern:
-            self.front_patch(((1.0, 0.007), (1.0, -0.007), (0.0, -0.007), (0.0, 0.007)), _shade(clothes.upper_colour, 0.82))
+            self.front_patch(
+                ((1.0, 0.007), (1.0, -0.007), (0.0, -0.007), (0.0, 0.007)), _shade(clothes.upper_colour, 0.82)
+            )
         if clothes.upper in ("Sweater", "Tshirt"):  # ribbed hem, collar
-            self.draw.polygon(_ring(edges[-2:], 0.0, 1.0), fill=_shade(clothes.upper_colour, 0.8))
+            self.draw.polygon(_ring(edges[-2:], 0.0, 1.0), fill=_shade(clothes.upper_colour, 0.88))
 
     def stripes(self, edges: list[tuple[float, float, float]], pattern: str, colour: RGB) -> None:
         top, bottom = 0.9, 0.0
@@ -322,7 +327,8 @@ class _Painter:
         build = self.walker.body.build
         points = []
         for station, left in corners:
-            bulge = 0.06 * math.sqrt(max(0.0, 1.0 - (left / 0.1) ** 2)) * build
+            depth = min(0.058, 0.032 + 0.22 * (1.02 - station))  # the neck is thinner than the chest
+            bulge = depth * math.sqrt(max(0.0, 1.0 - (left / 0.1) ** 2)) * build
             points.append(self.at(self.trunk_point(station, bulge, left)))
         self.draw.polygon(points, fill=colour)
 
@@ -332,7 +338,10 @@ class _Painter:
             self.front_patch(((1.02, 0.036), (1.02, -0.036), (0.55, 0.0)), clothes.second)
             self.front_patch(((1.0, 0.009), (1.0, -0.009), (0.6, 0.0)), (120, 30, 40))
         else:
-            self.front_patch(((1.01, 0.03), (1.01, -0.03), (0.0, -0.028), (0.0, 0.028)), clothes.second)
+            self.front_patch(
+                ((1.01, 0.03), (1.01, -0.03), (0.6, -0.018), (-0.2, -0.032), (-0.2, 0.032), (0.6, 0.018)),
+                clothes.second,
+            )
 
     def pelvis(self) -> None:
         clothes, body = self.walker.clothes, self.walker.body
@@ -366,7 +375,11 @@ class _Painter:
             us, vs = [], []
             for leg in self.pose.legs:
                 if long:
-                    point = _between(leg.hip, leg.knee, share * 2.0) if share <= 0.5 else _between(leg.knee, leg.ankle, (share - 0.5) * 1.5)
+                    point = (
+                        _between(leg.hip, leg.knee, share * 2.0)
+                        if share <= 0.5
+                        else _between(leg.knee, leg.ankle, (share - 0.5) * 1.5)
+                    )
                 else:
                     point = _between(leg.hip, leg.knee, share * 0.85)
                 u, v = self.at(point)
@@ -386,27 +399,32 @@ class _Painter:
         calf = (0.035 * b, 0.021 * b)
         self.foot_part(leg, tone)
         kind = clothes.lower
+        calf_point = _between(leg.knee, leg.ankle, 0.28)
+        cuff = _between(leg.ankle, leg.heel, 0.25)
         if kind in ("Trousers", "Jeans", "Suits"):
-            snug = 1.0 if kind == "Jeans" else 1.12
-            self.capsule(leg.knee, _between(leg.ankle, leg.heel, 0.25), calf[0] * snug * 1.06, calf[1] * snug * 1.3, cloth)
-            self.capsule(leg.hip, leg.knee, thigh[0] * 1.04, thigh[1] * snug, cloth)
+            snug = 1.0 if kind == "Jeans" else 1.1
+            joints = (
+                (leg.hip, thigh[0] * 1.04), (leg.knee, thigh[1] * snug), (calf_point, calf[0] * snug * 1.05),
+                (cuff, calf[1] * snug * 1.3),
+            )  # fmt: skip
+            self.tube(joints, cloth)
             if clothes.lower_pattern == "ThinStripes":
                 self.seam(leg, _shade(clothes.lower_colour, tone * 1.5))
             elif kind == "Jeans":  # worn at the thigh
-                self.capsule(_between(leg.hip, leg.knee, 0.35), _between(leg.hip, leg.knee, 0.85), 0.015, 0.012, _shade(cloth, 1.2))
+                worn = _between(leg.hip, leg.knee, 0.4), _between(leg.hip, leg.knee, 0.85)
+                self.thin(*worn, 0.014, 0.01, _shade(cloth, 1.22))
             return
-        self.capsule(leg.knee, leg.ankle, calf[0], calf[1], bare)
-        calf_point = _between(leg.knee, leg.ankle, 0.28)
-        self.capsule(leg.knee, calf_point, calf[0] * 0.98, calf[0] * 1.05, bare)
-        self.capsule(leg.hip, leg.knee, thigh[0], thigh[1], bare)
+        joints = ((leg.hip, thigh[0]), (leg.knee, thigh[1] * 0.98), (calf_point, calf[0] * 1.08), (leg.ankle, calf[1]))
+        self.tube(joints, bare)
         if clothes.footwear == "Boots":
-            self.capsule(_between(leg.knee, leg.ankle, 0.35), leg.ankle, calf[0] * 1.15, calf[1] * 1.5, _shade(clothes.shoe_colour, tone))
+            boot = _between(leg.knee, leg.ankle, 0.35)
+            self.capsule(boot, leg.ankle, calf[0] * 1.15, calf[1] * 1.5, _shade(clothes.shoe_colour, tone))
         if kind == "Capri":
-            self.capsule(leg.knee, _between(leg.knee, leg.ankle, 0.5), calf[0] * 1.1, calf[0] * 1.05, cloth)
-            self.capsule(leg.hip, leg.knee, thigh[0] * 1.04, thigh[1] * 1.06, cloth)
+            end = _between(leg.knee, leg.ankle, 0.5)
+            self.tube(((leg.hip, thigh[0] * 1.04), (leg.knee, thigh[1] * 1.08), (end, calf[0] * 1.06)), cloth)
         elif kind in ("Shorts", "HotPants"):
-            end = _between(leg.hip, leg.knee, 0.9 if kind == "Shorts" else 0.38)
-            self.capsule(leg.hip, end, thigh[0] * 1.06, (thigh[1] * 1.32 if kind == "Shorts" else thigh[0]), cloth)
+            share, flare = (0.92, 1.3) if kind == "Shorts" else (0.38, 1.35)
+            self.capsule(leg.hip, _between(leg.hip, leg.knee, share), thigh[0] * 1.05, thigh[1] * flare, cloth)
 
     def seam(self, leg: Leg, colour: RGB) -> None:
         width = max(1, round(0.006 * self.size))
@@ -453,17 +471,26 @@ class _Painter:
         self.held(arm, tone)
         self.thin(arm.wrist, arm.hand, 0.016, 0.017, _shade(skin, 0.97))
         if clothes.sleeve == "Long":
-            self.capsule(arm.elbow, arm.wrist, 0.024 * b * bulky, 0.019 * b * bulky, cloth)
-            self.capsule(arm.shoulder, arm.elbow, 0.031 * b * bulky, 0.025 * b * bulky, cloth)
+            widths = (0.031 * b * bulky, 0.025 * b * bulky, 0.019 * b * bulky)
+            self.tube(tuple(zip((arm.shoulder, arm.elbow, arm.wrist), widths, strict=True)), cloth)
             if clothes.pattern in ("ThickStripes", "ThinStripes", "Plaid"):
-                for start in (0.25, 0.65):
-                    p, q = _between(arm.shoulder, arm.elbow, start), _between(arm.shoulder, arm.elbow, start + 0.12)
-                    self.thin(p, q, 0.022 * b, 0.022 * b, _shade(clothes.second, tone))
+                for p, q, r in ((arm.shoulder, arm.elbow, widths[0] * 0.9), (arm.elbow, arm.wrist, widths[1] * 0.85)):
+                    for share in (0.3, 0.7):
+                        self.band(p, q, share, r, _shade(clothes.second, tone * 0.94))
             return
-        self.capsule(arm.elbow, arm.wrist, 0.022 * b, 0.016 * b, skin)
-        self.capsule(arm.shoulder, arm.elbow, 0.027 * b, 0.022 * b, skin)
+        self.tube(((arm.shoulder, 0.027 * b), (arm.elbow, 0.022 * b), (arm.wrist, 0.016 * b)), skin)
         if clothes.sleeve == "Short":
-            self.capsule(arm.shoulder, _between(arm.shoulder, arm.elbow, 0.62), 0.033 * b, 0.031 * b, cloth)
+            end = _between(arm.shoulder, arm.elbow, 0.62)
+            self.capsule(arm.shoulder, end, 0.033 * b, 0.031 * b, cloth)
+            if clothes.pattern in ("ThickStripes", "ThinStripes"):
+                self.band(arm.shoulder, arm.elbow, 0.4, 0.03 * b, _shade(clothes.second, tone * 0.94))
+
+    def band(self, p: Point, q: Point, share: float, r: float, colour: RGB) -> None:
+        """A stripe around a limb, an eighth of its length."""
+        (au, av), (bu, bv) = self.at(_between(p, q, share)), self.at(_between(p, q, share + 0.12))
+        length = math.hypot(bu - au, bv - av) or 1e-6
+        nu, nv = -(bv - av) / length * r * self.size, (bu - au) / length * r * self.size
+        self.draw.polygon(((au + nu, av + nv), (au - nu, av - nv), (bu - nu, bv - nv), (bu + nu, bv + nv)), fill=colour)
 
     def held(self, arm: Arm, tone: float) -> None:
         """What the right hand carries, or the left arm presses to the body."""
@@ -480,8 +507,8 @@ class _Painter:
             self.draw.polygon([(u + a * n, v + c * n) for a, c in points], fill=bag)
             self.draw.polygon([(u + a * 0.5 * n, v + c * n) for a, c in points[2:]], fill=_shade(bag, 0.86))
         elif clothes.carrying == "Folder" and left:
-            half = n * max(0.018, 0.075 * abs(self.cos))
-            self.box(u - half, v - 0.07 * n, u + half, v + 0.04 * n, bag)
+            half = n * math.hypot(0.07 * self.cos, 0.02 * self.sin)
+            self.box(u - half, v - 0.085 * n, u + half, v + 0.025 * n, bag)
 
     def box(self, left: float, top: float, right: float, bottom: float, colour: RGB) -> None:
         self.draw.rectangle((left, top, right, bottom), fill=_shade(colour, 0.74))
@@ -506,7 +533,12 @@ class _Painter:
         if clothes.carrying != "Backpack":
             return
         rows = []
-        for station, broad, deep in ((0.95, 0.05, 0.03), (0.86, 0.074, 0.046), (0.5, 0.08, 0.054), (0.28, 0.072, 0.046)):
+        for station, broad, deep in (
+            (0.95, 0.05, 0.03),
+            (0.86, 0.074, 0.046),
+            (0.5, 0.08, 0.054),
+            (0.28, 0.072, 0.046),
+        ):
             u, v = self.at(self.trunk_point(station, -0.088 * self.walker.body.build))
             half = self.size * math.hypot(broad * self.sin, deep * self.cos)
             rows.append((u - half, u + half, v))
@@ -515,7 +547,7 @@ class _Painter:
         self.draw.polygon(_ring(pocket, 0.16, 0.84), fill=_shade(clothes.bag_colour, 0.62))
 
     def strap_bag(self) -> None:
-        """Straps of a rucksack, or a bag at the right hip on a strap across the chest (messenger) or shoulder (other)."""
+        """Straps of a rucksack, or a bag on the right: across the chest (messenger) or on the shoulder (other)."""
         clothes, n = self.walker.clothes, self.size
         width = max(1, round(0.017 * n))
         strap = _shade(clothes.bag_colour, 0.68)
@@ -523,7 +555,10 @@ class _Painter:
             for side in (1.0, -1.0):
                 if side * self.cos > 0.5:  # on the far side of the chest
                     continue
-                line = [self.at(self.trunk_point(s, f, side * 0.064)) for s, f in ((0.95, -0.02), (0.84, 0.05), (0.5, 0.04), (0.42, -0.05))]
+                line = [
+                    self.at(self.trunk_point(s, f, side * 0.064))
+                    for s, f in ((0.95, -0.02), (0.84, 0.05), (0.5, 0.04), (0.42, -0.05))
+                ]
                 self.draw.line(line, fill=strap, width=width, joint="curve")
         if clothes.carrying not in ("MessengerBag", "Other"):
             return
@@ -534,8 +569,6 @@ class _Painter:
         middle = self.at(self.trunk_point(0.55, chest * (0.2 + 0.8 * abs(self.sin)), 0.0 if top > 0 else -0.1))
         u, v = self.at(self.trunk_point(station, -0.015, hangs * 0.118 * self.walker.body.build))
         self.draw.line((p, middle, (u, v)), fill=strap, width=width, joint="curve")
-        if self.cos < -0.75 and clothes.carrying == "MessengerBag":  # the bag itself hangs behind the body
-            u -= 0.05 * n * self.cos * 0
         half = n * math.hypot((0.08 if clothes.carrying == "MessengerBag" else 0.055) * self.cos, 0.032 * self.sin)
         self.box(u - half, v - 0.035 * n, u + half, v + 0.075 * n, clothes.bag_colour)
 
@@ -572,7 +605,9 @@ class _Painter:
             end = 338.0 - 20.0 * right + 66.0 * left + behind
             self.draw.chord((u - a, v - b, u + a, v + b), start, end, fill=hair)
             shine = self.light * 0.4
-            self.draw.ellipse((u + (shine - 0.3) * a, v - 0.9 * b, u + (shine + 0.3) * a, v - 0.62 * b), fill=_shade(hair, 1.25))
+            self.draw.ellipse(
+                (u + (shine - 0.3) * a, v - 0.9 * b, u + (shine + 0.3) * a, v - 0.62 * b), fill=_shade(hair, 1.25)
+            )
         for side in (1.0, -1.0):  # ears, where hair leaves them free
             azimuth = self.heading - side * math.pi / 2
             if body.hair != "Long" and math.sin(azimuth) > -0.25 and abs(math.cos(azimuth)) < 2.0:
@@ -580,10 +615,19 @@ class _Painter:
                 self.oval(ear, 0.009, 0.016, _shade(skin, 0.82))
         self.worn_on_head(u, v, broad, tall)
         if clothes.accessory == "Muffler":
-            for point, r in (((neck[0] + 0.006, 0.0, neck[2] + 0.008), 0.046), ((neck[0] + 0.01, 0.0, neck[2] + 0.02), 0.04)):
+            for point, r in (
+                ((neck[0] + 0.006, 0.0, neck[2] + 0.008), 0.046),
+                ((neck[0] + 0.01, 0.0, neck[2] + 0.02), 0.04),
+            ):
                 self.oval(self.at(point), r * 1.1, 0.022, _shade(clothes.accessory_colour, 0.75 if r > 0.045 else 1.0))
             if self.sin > -0.35:
-                self.capsule(self.trunk_point(0.95, 0.055, 0.02), self.trunk_point(0.6, 0.075, 0.026), 0.017, 0.02, clothes.accessory_colour)
+                self.capsule(
+                    self.trunk_point(0.95, 0.055, 0.02),
+                    self.trunk_point(0.6, 0.075, 0.026),
+                    0.017,
+                    0.02,
+                    clothes.accessory_colour,
+                )
 
     def face(self, u: float, v: float, broad: float, tall: float) -> None:
         n, body = self.size, self.walker.body
@@ -606,7 +650,9 @@ class _Painter:
                 eye = u + math.cos(azimuth) * broad * 0.94 * n
                 self.oval((eye, v - 0.006 * n), 0.0085, 0.0075, (34, 28, 28))
                 brow = 0.011 * n
-                self.draw.rectangle((eye - brow, v - 0.023 * n, eye + brow, v - 0.017 * n), fill=_shade(body.hair_colour, 0.9))
+                self.draw.rectangle(
+                    (eye - brow, v - 0.023 * n, eye + brow, v - 0.017 * n), fill=_shade(body.hair_colour, 0.9)
+                )
         if self.sin > -0.3:
             mouth = u + self.cos * broad * 0.76 * n
             self.oval((mouth, v + 0.037 * n), 0.006 + 0.009 * frontal, 0.0048, (150, 76, 70))
@@ -617,35 +663,70 @@ class _Painter:
         a, b = broad * n, tall * n
         kind = clothes.accessory
         if kind == "Hat":
-            self.draw.chord((u - 1.14 * a, v - 1.22 * b, u + 1.14 * a, v + 0.62 * b), 180, 360, fill=_shade(colour, 0.8))
+            self.draw.chord(
+                (u - 1.14 * a, v - 1.22 * b, u + 1.14 * a, v + 0.62 * b), 180, 360, fill=_shade(colour, 0.8)
+            )
             lit = u + self.light * 0.12 * a
             self.draw.chord((lit - 0.95 * a, v - 1.18 * b, lit + 0.95 * a, v + 0.56 * b), 180, 360, fill=colour)
             peak = u + self.cos * 0.75 * a
             self.oval((peak, v - 0.3 * b), broad * (0.55 + 0.55 * abs(self.cos)), 0.012, _shade(colour, 0.62))
         elif kind == "HairBand":
             self.draw.polygon(
-                [(u - 1.08 * a, v - 0.55 * b), (u + 1.08 * a, v - 0.55 * b), (u + 1.02 * a, v - 0.3 * b), (u - 1.02 * a, v - 0.3 * b)],
+                [
+                    (u - 1.08 * a, v - 0.55 * b),
+                    (u + 1.08 * a, v - 0.55 * b),
+                    (u + 1.02 * a, v - 0.3 * b),
+                    (u - 1.02 * a, v - 0.3 * b),
+                ],
                 fill=colour,
             )
         elif kind == "Headphone":
             width = max(2, round(0.017 * n))
-            self.draw.arc((u - 1.18 * a, v - 1.2 * b, u + 1.18 * a, v + 0.9 * b), 190, 350, fill=(40, 40, 44), width=width)
+            self.draw.arc(
+                (u - 1.18 * a, v - 1.2 * b, u + 1.18 * a, v + 0.9 * b), 190, 350, fill=(40, 40, 44), width=width
+            )
             for side in (1.0, -1.0):
                 azimuth = self.heading + side * math.pi / 2
                 if math.sin(azimuth) > -0.3:
-                    self.oval((u + math.cos(azimuth) * 1.08 * a, v + 0.1 * b), 0.019, 0.026, colour)
+                    self.oval((u + math.cos(azimuth) * 1.08 * a, v + 0.1 * b), 0.015, 0.022, colour)
         elif kind == "Kerchief":
-            self.draw.chord((u - 1.16 * a, v - 1.14 * b, u + 1.16 * a, v + 1.2 * b), 150 - 30 * max(self.cos, 0), 390 + 30 * max(-self.cos, 0), fill=colour) if self.sin < -0.3 else self.hood(u, v, a, b)
+            self.hood(u, v, a, b)
         elif kind == "Sunglasses" and self.sin > -0.4:
             eye = u + self.cos * 0.5 * a
             self.oval((eye, v - 0.1 * b), broad * (0.42 + 0.36 * max(self.sin, 0.0)), 0.0155, (16, 16, 20))
-            self.draw.line((eye, v - 0.12 * b, u - self.cos * 0.35 * a, v - 0.12 * b), fill=(16, 16, 20), width=max(1, round(0.007 * n)))
+            self.draw.line(
+                (eye, v - 0.12 * b, u - self.cos * 0.35 * a, v - 0.12 * b),
+                fill=(16, 16, 20),
+                width=max(1, round(0.007 * n)),
+            )
 
     def hood(self, u: float, v: float, a: float, b: float) -> None:
         colour = self.walker.clothes.accessory_colour
-        right, left = max(self.cos, 0.0), max(-self.cos, 0.0)
-        self.draw.chord((u - 1.16 * a, v - 1.14 * b, u + 1.16 * a, v + 1.2 * b), 195 - 95 * right, 345 + 95 * left, fill=colour)
+        right, left, behind = max(self.cos, 0.0), max(-self.cos, 0.0), 60.0 * max(-self.sin, 0.0)
+        box = (u - 1.16 * a, v - 1.14 * b, u + 1.16 * a, v + 1.2 * b)
+        self.draw.chord(box, 195 - 95 * right - behind, 345 + 95 * left + behind, fill=colour)
         self.draw.ellipse((u - 0.7 * a, v + 0.85 * b, u + 0.7 * a, v + 1.3 * b), fill=_shade(colour, 0.8))
+
+
+def _outline(line: list[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    """The polygon around a line of (u, v, radius), with half circles at its ends."""
+    way = []
+    for (pu, pv, _), (qu, qv, _) in pairwise(line):
+        length = math.hypot(qu - pu, qv - pv) or 1e-6
+        way.append(((qu - pu) / length, (qv - pv) / length))
+    u, v, r = line[0]
+    du, dv = way[0]
+    points = [(u + r * (c * du - n * dv), v + r * (c * dv + n * du)) for c, n in _ARC]
+    back = []
+    for (u, v, r), (au, av), (bu, bv) in zip(line[1:-1], way, way[1:], strict=False):
+        nu, nv = -(av + bv), au + bu
+        stretch = r * 2.0 / max(nu * nu + nv * nv, 1.0)  # the mitre, bounded
+        points.append((u - stretch * nu, v - stretch * nv))
+        back.append((u + stretch * nu, v + stretch * nv))
+    u, v, r = line[-1]
+    du, dv = way[-1]
+    points += [(u - r * (c * du - n * dv), v - r * (c * dv + n * du)) for c, n in _ARC]
+    return points + back[::-1]
 
 
 def _between(p: Point, q: Point, share: float) -> Point:

@@ -191,7 +191,15 @@ def _draw_body(rng: np.random.Generator) -> tuple[Body, list[str]]:
 
 def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, list[str]]:
     female, child = body.sex == "Female", body.age == "Less15"
-    uppers = {"Tshirt": 5, "VNeck": 2, "Top": 3 * female, "Shirt": 3, "Sweater": 4, "Jacket": 5, "Suit": 3 * (not child)}
+    uppers = {
+        "Tshirt": 5,
+        "VNeck": 2,
+        "Top": 3 * female,
+        "Shirt": 3,
+        "Sweater": 4,
+        "Jacket": 5,
+        "Suit": 3 * (not child),
+    }
     upper = _pick(rng, uppers)
     patterns: dict[str, dict[str, float]] = {
         "Tshirt": {"": 4, "Logo": 3, "ThickStripes": 2, "ThinStripes": 1},
@@ -230,7 +238,13 @@ def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, list[s
         names.append(f"lowerBody{lower_pattern}")
 
     bare = lower in ("Shorts", "Capri", "HotPants", "ShortSkirt", "LongSkirt")
-    shoes = {"Shoes": 4, "Sneaker": 4, "Boots": 2 + 2 * female, "Sandals": 3 * bare, "Stocking": 3 * ("Short" in lower) * female}
+    shoes = {
+        "Shoes": 4,
+        "Sneaker": 4,
+        "Boots": 2 + 2 * female,
+        "Sandals": 3 * bare,
+        "Stocking": 3 * ("Short" in lower) * female,
+    }
     footwear = "LeatherShoes" if smart and not (female and lower != "Suits") else _pick(rng, shoes)
     darks = {"Black": 4, "Brown": 2}
     shoe_colour = _pick(rng, darks if footwear in ("LeatherShoes", "Boots", "Stocking") else SHOE_WEIGHTS)
@@ -240,7 +254,15 @@ def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, list[s
     if female:
         accessories |= {"HairBand": 1, "Kerchief": 1}
     accessory = _pick(rng, accessories)
-    bags = {"Nothing": 6, "Backpack": 4, "MessengerBag": 4, "PlasticBags": 2, "Folder": 1, "Suitcase": 1, "LuggageCase": 1}
+    bags = {
+        "Nothing": 6,
+        "Backpack": 4,
+        "MessengerBag": 4,
+        "PlasticBags": 2,
+        "Folder": 1,
+        "Suitcase": 1,
+        "LuggageCase": 1,
+    }
     carrying = _pick(rng, bags | {"Other": 2 * female})
     names += [f"accessory{accessory}", f"carrying{carrying}"]
     bag = _pick(rng, {"White": 1, "Yellow": 1} if carrying in ("PlasticBags", "Folder") else UPPER_WEIGHTS)

@@ -1,0 +1,66 @@
+"""The video networks torchvision keeps with official Kinetics weights: S3D, R3D-18, MC3-18, R(2+1)D-18.
+
+Their own modules under their own names, without the head, so that torchvision's weight files load as they are.
+"""
+
+from typing import Literal
+
+import torchvision
+from torch import Tensor, nn
+
+from amem_cli.models.i3d import MaxPoolSame
+from amem_cli.models.pretrained import TORCHVISION_KINETICS
+
+
+class S3D(nn.Module):
+    """S3D (Xie et al., ECCV 2018): a clip (B, 3, T, H, W) -> `backbone_maps` (B, 1024, T', H', W').
+
+    The clip is normalised as `normalisation` says. strides="stock" is torchvision's: T/8, H/32, W/32. strides="reid"
+    is as in `I3D`: 1024 x 3 x 16 x 8 from 3 x 8 x 256 x 128. No weight depends on the strides.
+    """
+
+    out_channels = 1024
+    normalisation = TORCHVISION_KINETICS
+    head_keys = ("classifier.1.weight", "classifier.1.bias")
+
+    def __init__(self, strides: Literal["reid", "stock"] = "reid"):
+        super().__init__()
+        self.features = torchvision.models.video.s3d(weights=None).features
+        if strides == "reid":
+            first, second = (i for i, part in enumerate(self.features) if _halves_time(part))
+            self.features[first].stride = (1, 2, 2)
+            self.features[second] = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.features(clip)
+
+
+def _halves_time(part: nn.Module) -> bool:
+    return isinstance(part, nn.MaxPool3d) and part.stride == (2, 2, 2)
+
+
+class VideoResNet18(nn.Module):
+    """R3D-18, MC3-18 or R(2+1)D-18 (Tran et al., CVPR 2018): (B, 3, T, H, W) -> (B, 512, T', H/16, W/16).
+
+    The clip is normalised as `normalisation` says. These networks never pool, so they come to 16 x 8 from 256 x 128
+    with their own strides. strides="stock": T' = ceil(T/8) (MC3-18: T' = T). strides="reid" leaves out the last
+    halving of time: T' = ceil(T/4). No weight depends on the strides.
+    """
+
+    out_channels = 512
+    normalisation = TORCHVISION_KINETICS
+    head_keys = ("fc.weight", "fc.bias")
+
+    def __init__(self, name: Literal["r3d_18", "mc3_18", "r2plus1d_18"], strides: Literal["reid", "stock"] = "reid"):
+        super().__init__()
+        network = getattr(torchvision.models.video, name)(weights=None)
+        self.stem = network.stem
+        self.layer1, self.layer2 = network.layer1, network.layer2
+        self.layer3, self.layer4 = network.layer3, network.layer4
+        if strides == "reid":
+            for module in self.layer4.modules():
+                if isinstance(module, nn.Conv3d):
+                    module.stride = (1, *module.stride[1:])
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clip)))))

@@ -1,0 +1,141 @@
+"""Stage 5: one f_s per tracklet by the main model alone (paper, section Optimization, last paragraph)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from amem_cli.artifacts import checkpoint, features
+from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.artifacts.shards import Shards, plan_shards
+from amem_cli.artifacts.workspace import Workspace, already_made, locked
+from amem_cli.data.clips import inference_clips
+from amem_cli.data.loading import FrameBatches, loader
+from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.tracklets import Split, Tracklet
+from amem_cli.distributed import Processes, process_group
+from amem_cli.engine import Engine, prepare, resolve_precision
+from amem_cli.models.amem import SIMILARITY_FEATURE, MainModel, build_main_model
+from amem_cli.options import ExtractFeaturesOptions
+from amem_cli.progress import Loop, Progress, Silent
+from amem_cli.stages.result import StageResult, listing_of_tracklets, science, split_numbers, warn_of_other_counts
+
+
+def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> list[StageResult]:
+    """Extract the test tracklets' features of one split, or of all; returns one features file each.
+
+    A tracklet is cut into consecutive clips that cover every frame (`inference_clips`), f_s is averaged over the clips
+    and then L2-normalised (D).
+    """
+    with process_group(options.device) as processes:
+        progress = progress if processes.first else Silent()
+        manifest = load_manifest(options.dataset)
+        dataset = read_videos(manifest, options.data_root)
+        warn_of_other_counts(manifest, dataset, progress)
+        workspace = Workspace(options.workspace)
+        results = []
+        for number in split_numbers(dataset, options.split):
+            split = dataset.splits[number or 0]
+            model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
+            model, described = load_main_model(model_file)
+            image_size = options.image_size or described["image_size"]
+            precision = resolve_precision(options.precision, processes.device)
+            resolved = {"precision": precision, "image_size": image_size, "split": number}
+            provenance = Provenance(
+                command="extract-features",
+                options=science(options, manifest, **resolved) | {"split_source": split.source},
+                parents={"amem-main": parent(model_file)},
+                data=listing_of_tracklets(split.test),
+            )
+            output = workspace.features(manifest.name, number)
+            with locked(output, owner=processes.first):
+                if already_made("features", output, provenance, resume=options.resume, force=options.force):
+                    results.append(StageResult("extract-features", output, True, summary(features.read(output))))
+                    continue
+                shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
+                engine = prepare(model, processes.device, precision)
+                clip_shape = (described["clip_frames"], *map(int, image_size.split("x")))
+                _extract_shards(shards, split.test, clip_shape, engine, options, processes, progress)
+                processes.wait()
+                if processes.first:
+                    rows = shards.merge(len(plan_shards(split.test)))["features"]
+                    features.write(output, table_of(manifest.name, split, rows, provenance), provenance)
+                    shards.remove()
+                processes.wait()
+                results.append(StageResult("extract-features", output, False, summary(features.read(output))))
+    return results
+
+
+def _extract_shards(
+    shards: Shards,
+    tracklets: tuple[Tracklet, ...],
+    clip_shape: tuple[int, int, int],
+    engine: Engine,
+    options: ExtractFeaturesOptions,
+    processes: Processes,
+    progress: Progress,
+) -> None:
+    mine = processes.share(list(enumerate(plan_shards(tracklets))))
+    todo = [(number, rows) for number, rows in mine if not shards.has(number)]
+    total, left = (
+        sum(-(-len(tracklets[row]) // clip_shape[0]) for _, rows in some for row in rows) for some in (mine, todo)
+    )
+    with progress.loop("extract-features", total, done=total - left, unit="clips") as loop:
+        for number, rows in todo:
+            part = [tracklets[row] for row in rows]
+            shards.write(number, {"features": _extract(part, clip_shape, engine, options, processes, loop)})
+
+
+def _extract(
+    tracklets: list[Tracklet],
+    clip_shape: tuple[int, int, int],
+    engine: Engine,
+    options: ExtractFeaturesOptions,
+    processes: Processes,
+    loop: Loop,
+) -> np.ndarray:
+    """The features (n, 512) float32 of some tracklets, of unit length; clips of several tracklets share a batch."""
+    clip_frames, *size = clip_shape
+    clips = [
+        (row, frames)
+        for row, tracklet in enumerate(tracklets)
+        for frames in inference_clips(len(tracklet), clip_frames)
+    ]
+    owners = np.array([row for row, _ in clips])
+    groups = np.split(np.arange(len(clips)), range(options.batch_size, len(clips), options.batch_size))
+    batches = [[(tracklets[clips[at][0]], clips[at][1]) for at in group] for group in groups]
+    sums = np.zeros((len(tracklets), SIMILARITY_FEATURE))
+    images = loader(FrameBatches(batches, tuple(size), single=False), options.workers, processes.device)
+    for group, pixels in zip(groups, images, strict=True):
+        loop.data_arrived()
+        np.add.at(sums, owners[group], engine(pixels).numpy())
+        loop.advance(len(pixels))
+    means = sums / np.bincount(owners)[:, None]
+    return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+
+
+def load_main_model(path: Path) -> tuple[MainModel, dict]:
+    """The main model of a checkpoint `amem-main`, and its description."""
+    saved = checkpoint.load(path, "amem-main")
+    model = build_main_model(saved.description["model"])
+    checkpoint.load_into(model, saved)
+    return model, saved.description["model"]
+
+
+def table_of(dataset: str, split: Split, rows: np.ndarray, provenance: Provenance) -> Features:
+    """The features file's content for the test tracklets of a split."""
+    return Features(
+        dataset=dataset,
+        tracklet=[tracklet.name for tracklet in split.test],
+        person_id=np.array([tracklet.person_id for tracklet in split.test], dtype=np.int64),
+        camera_id=np.array([tracklet.camera_id for tracklet in split.test], dtype=np.int64),
+        is_query=np.array(split.is_query, dtype=bool),
+        features=rows,
+        provenance=provenance.as_json(),
+    )
+
+
+def summary(found: Features) -> dict[str, int]:
+    """Figures of a features file for people."""
+    rows, width = found.features.shape
+    return {"tracklets": rows, "queries": int(found.is_query.sum()), "dimensions": width}

@@ -1,0 +1,80 @@
+"""What every stage returns, and what every stage asks first."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from amem_cli.artifacts.atomic import sha256_file, sha256_lines
+from amem_cli.artifacts.provenance import parent
+from amem_cli.data.manifest import Manifest, count_differences
+from amem_cli.data.tracklets import AttributeDataset, ImageDataset, Tracklet, VideoDataset
+from amem_cli.errors import InputMissing, UsageError
+from amem_cli.options import StageOptions
+from amem_cli.progress import Progress
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """The artifact of a stage; `reused` when it stood there already; `metrics` are figures for the summary."""
+
+    stage: str
+    artifact: Path
+    reused: bool
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "artifact": str(self.artifact),
+            "sha256": sha256_file(self.artifact),
+            "reused": self.reused,
+            "metrics": self.metrics,
+        }
+
+
+def science(options: StageOptions, manifest: Manifest, **resolved: Any) -> dict[str, Any]:
+    """The options that decide the result: the data set by its name, `resolved` values for automatic ones."""
+    return options.science() | {"dataset": manifest.name} | resolved
+
+
+def listing_of_tracklets(tracklets: list[Tracklet] | tuple[Tracklet, ...]) -> str:
+    """A digest of names, people, cameras and frame names: another one means other data."""
+    return sha256_lines(
+        f"{tracklet.name}\t{tracklet.person_id}\t{tracklet.camera_id}\t{' '.join(tracklet.files)}"
+        for tracklet in tracklets
+    )
+
+
+def warn_of_other_counts(
+    manifest: Manifest, dataset: VideoDataset | ImageDataset | AttributeDataset, progress: Progress
+) -> None:
+    """A folder with other counts than the manifest's, such as a part of a data set, is worth a line."""
+    differences = count_differences(manifest, dataset)
+    if differences:
+        shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
+        progress.warn(f"{manifest.name} is not the data set that its manifest describes: {shown}")
+
+
+def weights_parent(weights: str) -> dict[str, dict[str, str]]:
+    """The entry of a file of `--weights` among the parents; none without weights."""
+    if not weights:
+        return {}
+    if weights == "imagenet":
+        return {"weights": {"name": "torchvision ImageNet", "sha256": ""}}
+    if not Path(weights).is_file():
+        raise InputMissing("--weights", weights, why="not found")
+    return {"weights": parent(Path(weights))}
+
+
+def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
+    """The splits that `--split` asks for: [None] for a data set with one official split."""
+    if not dataset.numbered:
+        if split:
+            raise UsageError("--split", split, why=f"{dataset.name} has one official split", remedy="Leave --split out")
+        return [None]
+    if split == "all":
+        return list(range(len(dataset.splits)))
+    number = int(split or 0)
+    if number >= len(dataset.splits):
+        raise UsageError("--split", split, why=f"{dataset.name} has the splits 0 to {len(dataset.splits) - 1}")
+    return [number]

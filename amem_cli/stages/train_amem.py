@@ -1,0 +1,372 @@
+"""Stage 4: AMEM, end to end (paper, Fig. 1, eq. 6): identity and triplet loss, AEM, MEM."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from amem_cli.artifacts import checkpoint, pseudo_labels
+from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.artifacts.workspace import Workspace, already_made, locked
+from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
+from amem_cli.data.loading import ClipBatches, loader
+from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.sampling import check_people, people_clips_batches
+from amem_cli.data.tracklets import Tracklet, people
+from amem_cli.data.transforms import as_pixels
+from amem_cli.distributed import Processes, process_group
+from amem_cli.engine import autocast, resolve_precision
+from amem_cli.errors import BadData, UsageError, listing
+from amem_cli.losses import (
+    adversarial_loss,
+    attribute_loss,
+    discriminator_loss,
+    identity_loss,
+    prediction_losses,
+    triplet_loss,
+)
+from amem_cli.models.amem import Amem, AmemOutput, build_main_model
+from amem_cli.models.attributes import AttributeHeads
+from amem_cli.models.branches import BRANCH_CHANNELS
+from amem_cli.models.motion import MotionEnhancement
+from amem_cli.models.texture import Discriminator, FrozenTextureEncoder, TextureDecoder
+from amem_cli.options import TrainAmemOptions
+from amem_cli.progress import Progress, Silent
+from amem_cli.randomness import keyed_seed
+from amem_cli.stages.result import (
+    StageResult,
+    listing_of_tracklets,
+    science,
+    split_numbers,
+    warn_of_other_counts,
+    weights_parent,
+)
+from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
+
+
+class Batch(NamedTuple):
+    """One P x K batch on the device: `clip` (B, 3, T, H, W) in [0, 1], `identity` (B,) int64 from 0, `attributes`
+    (B, A) or None, MEM's `start` frames (B,) int64."""
+
+    clip: Tensor
+    identity: Tensor
+    attributes: Tensor | None
+    start: Tensor
+
+
+def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResult]:
+    """Train AMEM on one split, or on all of them one after another; returns one checkpoint `amem-model` each.
+
+    Beside each stands `amem-main`: backbone, branches and FC, all that inference needs.
+    """
+    with process_group(options.device) as processes:
+        progress = progress if processes.first else Silent()
+        manifest = load_manifest(options.dataset)
+        dataset = read_videos(manifest, options.data_root)
+        warn_of_other_counts(manifest, dataset, progress)
+        results = []
+        for split in split_numbers(dataset, options.split):
+            tracklets = list(dataset.splits[split or 0].train)
+            check_people(tracklets, options.people_per_batch, options.clip_frames)
+            labels, label_parent = training_labels(options, manifest.name, tracklets)
+            workspace = Workspace(options.workspace)
+            tae = Path(options.tae) if options.tae else workspace.tae
+            tae_parent = {"tae": parent_of_tae(tae)} if options.uses_mem else {}
+
+            precision = resolve_precision(options.precision, processes.device)
+            provenance = Provenance(
+                command="train-amem",
+                options=science(options, manifest, precision=precision, split=split),
+                parents=weights_parent(options.weights) | label_parent | tae_parent,
+                data=listing_of_tracklets(tracklets),
+            )
+            output = workspace.amem(manifest.name, split)
+            with locked(output, owner=processes.first):
+                if already_made("AMEM checkpoint", output, provenance, resume=options.resume, force=options.force):
+                    metrics = checkpoint.read_description(output)["metrics"]
+                    results.append(StageResult("train-amem", output, True, metrics))
+                    continue
+                torch.manual_seed(keyed_seed(options.seed, "weights of AMEM"))
+                described = describe(options, len(people(tracklets)))
+                model, discriminator = build_amem(described, tae, options)
+                run, metrics = _train(
+                    model, discriminator, tracklets, labels, output.parent, options, provenance, processes, progress
+                )
+                if processes.first:
+                    save_models(output, model, discriminator, described, provenance, metrics)
+                    run.finished()
+                processes.wait()
+                results.append(StageResult("train-amem", output, False, metrics))
+    return results
+
+
+def _train(
+    model: Amem,
+    discriminator: Discriminator | None,
+    tracklets: list[Tracklet],
+    labels: Tensor | None,
+    folder: Path,
+    options: TrainAmemOptions,
+    provenance: Provenance,
+    processes: Processes,
+    progress: Progress,
+) -> tuple[Run, dict[str, float]]:
+    device, precision = processes.device, provenance.options["precision"]
+    model.to(device)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    modules: dict[str, torch.nn.Module] = {"amem": model}
+    optimizers = {"adam": optimizer}
+    if discriminator is not None:
+        discriminator.to(device)
+        modules["discriminator"] = discriminator
+        optimizers["discriminator-adam"] = critic = torch.optim.Adam(
+            discriminator.parameters(), lr=options.discriminator_learning_rate, betas=(0.5, 0.999)
+        )
+    identity_of = {person: index for index, person in enumerate(people(tracklets))}
+    identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in tracklets])
+
+    run = Run(folder, options, provenance, processes, progress, modules, optimizers)
+    means, metrics = Means(), {}
+    for module in modules.values():
+        module.train()
+    total = sum(len(_batches(tracklets, options, epoch)) for epoch in range(options.epochs))
+    with run, progress.loop("train-amem", total, done=run.step) as loop:
+        while run.epoch < options.epochs:
+            epoch = run.epoch
+            order = _batches(tracklets, options, epoch)
+            clips = ClipBatches(
+                tracklets,
+                [_share_of_people(batch, options, processes) for batch in order],
+                options.height_width,
+                clip_frames=options.clip_frames,
+                predict_frames=options.predict_frames if options.uses_mem else 1,
+                flip=options.flip,
+                crop=options.crop,
+                seed=options.seed,
+                epoch=epoch,
+            )
+            for pixels, indices, start in loader(clips, options.workers, device, start=run.step_in_epoch):
+                loop.data_arrived()
+                set_learning_rate(optimizer, learning_rate(options, epoch, run.step))
+                batch = Batch(
+                    clip=as_pixels(pixels, device),
+                    identity=identities[indices].to(device),
+                    attributes=labels[indices].to(device) if labels is not None else None,
+                    start=start.to(device),
+                )
+
+                if discriminator is not None:
+                    discriminator.requires_grad_(False)
+                with autocast(precision, device):
+                    output = model(batch.clip, batch.start, options.predict_frames)
+                    terms = loss_terms(output, batch, model, discriminator, options)
+                weighted = weigh(terms, options)
+                loss = sum(weighted.values())  # eq. 6
+                check_finite(terms, run.step)
+                optimizer.zero_grad(set_to_none=True)
+                if options.gradient_steps and run.step % options.gradient_steps == 0:
+                    run.log({"gradient_norms": gradient_norms(weighted, output.maps.backbone_maps)})
+                loss.backward()
+                processes.average_gradients(trained)
+                optimizer.step()
+
+                if discriminator is not None and options.adversarial_weight:
+                    discriminator.requires_grad_(True)
+                    with autocast(precision, device):
+                        true, predicted = frames_of(output, batch, options.predict_frames)
+                        real = discriminator(true.flatten(0, 1))
+                        fake = discriminator(predicted.detach().flatten(0, 1))
+                    terms["discriminator"] = discriminator_loss(real.float(), fake.float())
+                    critic.zero_grad(set_to_none=True)
+                    terms["discriminator"].backward()
+                    processes.average_gradients(list(discriminator.parameters()))
+                    critic.step()
+
+                with torch.no_grad():
+                    terms["accuracy"] = (output.identity_logits.argmax(dim=1) == batch.identity).float().mean()
+                    if output.predictions:
+                        terms["copy_image"] = copy_error(batch, options.predict_frames)
+                named = terms | {f"weighted_{name}": value for name, value in weighted.items()}
+                means.add({name: value.detach() for name, value in named.items()})
+                loop.advance(total=float(loss.detach()), **{name: float(value) for name, value in weighted.items()})
+                last_in_epoch = run.step_in_epoch + 1 == len(order)
+                if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
+                    metrics = means.take()
+                    run.log(metrics)
+                run.step_done(last_in_epoch)
+    return run, {"train_tracklets": len(tracklets), "people": len(identity_of), "steps": run.step, **metrics}
+
+
+def loss_terms(
+    output: AmemOutput, batch: Batch, model: Amem, discriminator: Discriminator | None, options: TrainAmemOptions
+) -> dict[str, Tensor]:
+    """Every term of the loss, unweighted, by name: id, tri, aem, image, texture, adversarial."""
+    terms = {
+        "id": identity_loss(output.identity_logits.float(), batch.identity),
+        "tri": triplet_loss(
+            output.similarity_feature.float(), batch.identity, options.margin, options.triplet_features == "normalised"
+        ),
+    }
+    if output.attribute_logits is not None:
+        terms["aem"] = attribute_loss(output.attribute_logits.float(), batch.attributes)
+    if output.predictions:
+        encoder = model.motion_enhancement.encoder
+        true, predicted = frames_of(output, batch, options.predict_frames)  # (c, B, 3, H, W)
+        with torch.no_grad():
+            true_textures = encoder(true.flatten(0, 1)).unflatten(0, true.shape[:2]).float()
+        variance = encoder.texture_std.square().mean() if options.texture_loss == "standardised" else 1.0
+        predictions = [p._replace(frame=p.frame.float(), texture=p.texture.float()) for p in output.predictions]
+        image, texture = prediction_losses(predictions, true, true_textures, variance)
+        terms["image"] = image
+        if options.texture_loss != "none":
+            terms["texture"] = texture
+        if discriminator is not None and options.adversarial_weight:
+            logits = discriminator(predicted.flatten(0, 1))
+            # a mean over rounds and batch, times c: summed over the rounds like the other terms
+            terms["adversarial"] = options.predict_frames * adversarial_loss(logits.float(), options.adversarial_form)
+    return terms
+
+
+def weigh(terms: dict[str, Tensor], options: TrainAmemOptions) -> dict[str, Tensor]:
+    """The terms as they add up to L_total (eq. 6): L_id + L_tri + lambda_A L_AEM + lambda_M L_MEM."""
+    texture = options.texture_weight if options.texture_loss == "standardised" else 1.0
+    weights = {
+        "id": 1.0,
+        "tri": 1.0,
+        "aem": options.lambda_a,
+        "image": options.lambda_m,
+        "texture": options.lambda_m * texture,
+        "adversarial": options.lambda_m * options.adversarial_weight,
+    }
+    return {name: weights[name] * value for name, value in terms.items()}
+
+
+def frames_of(output: AmemOutput, batch: Batch, rounds: int) -> tuple[Tensor, Tensor]:
+    """The true frames t+1 ... t+c and the predicted ones, (c, B, 3, H, W) each, in [0, 1]."""
+    return true_frames(batch, rounds), torch.stack([prediction.frame for prediction in output.predictions]).float()
+
+
+def true_frames(batch: Batch, rounds: int) -> Tensor:
+    """The frames t+1 ... t+c of each clip: (c, B, 3, H, W)."""
+    rows = torch.arange(len(batch.clip), device=batch.clip.device)
+    return torch.stack([batch.clip[rows, :, batch.start + step] for step in range(1, rounds + 1)])
+
+
+def copy_error(batch: Batch, rounds: int) -> Tensor:
+    """The image term that copying frame t would have: the yardstick of prediction."""
+    current = batch.clip[torch.arange(len(batch.clip), device=batch.clip.device), :, batch.start]
+    return (true_frames(batch, rounds) - current).square().mean(dim=(1, 2, 3, 4)).sum()
+
+
+def gradient_norms(weighted: dict[str, Tensor], backbone_maps: Tensor) -> dict[str, float]:
+    """The norm of each weighted term's gradient at `backbone_maps`: who pulls how hard."""
+    norms = {}
+    for name, term in weighted.items():
+        (gradient,) = torch.autograd.grad(term, backbone_maps, retain_graph=True, allow_unused=True)
+        norms[name] = 0.0 if gradient is None else float(gradient.norm())
+    return norms
+
+
+def _batches(tracklets: list[Tracklet], options: TrainAmemOptions, epoch: int) -> list[Any]:
+    return people_clips_batches(tracklets, options.people_per_batch, options.clips_per_person, options.seed, epoch)
+
+
+def _share_of_people(batch: Any, options: TrainAmemOptions, processes: Processes) -> Any:
+    """This process's people of a P x K batch, with all their K clips, so that it can make triplets."""
+    rows = batch.reshape(options.people_per_batch, options.clips_per_person)
+    return processes.share(rows).reshape(-1)
+
+
+# -- putting it together -----------------------------------------------------------------------------------------------
+
+
+def describe(options: TrainAmemOptions, number_of_people: int) -> dict[str, Any]:
+    """The model's dimensions, as its checkpoints describe themselves."""
+    return {
+        "backbone": options.backbone,
+        "branch": options.branch,
+        "branch_kernel": options.branch_kernel,
+        "appearance": options.uses_aem,
+        "motion": options.uses_mem,
+        "fused": options.modules != "after-enhancement",
+        "modules": options.modules,
+        "clip_frames": options.clip_frames,
+        "predict_frames": options.predict_frames,
+        "image_size": options.image_size,
+        "people": number_of_people,
+        "attributes": list(ATTRIBUTES) if options.uses_aem else [],
+    }
+
+
+def build_amem(
+    described: dict[str, Any], tae: Path | None, options: TrainAmemOptions | None = None
+) -> tuple[Amem, Discriminator | None]:
+    """The training model and MEM's discriminator, untrained but for `--weights` and the TAE's parts.
+
+    Without `tae` (to load a trained model) the TAE's parts stay untrained.
+    """
+    main = build_main_model(described, options.weights if options else "")
+    heads = AttributeHeads(BRANCH_CHANNELS, GROUP_SIZES) if described["appearance"] else None
+    if not described["motion"]:
+        return Amem(main, described["people"], heads, None), None
+    encoder, decoder = FrozenTextureEncoder(), TextureDecoder()
+    height, width = map(int, described["image_size"].split("x"))
+    discriminator = Discriminator(height, width)
+    if tae is not None:
+        saved = checkpoint.load(tae, "amem-tae")
+        if saved.description["model"]["image_size"] != described["image_size"]:
+            raise UsageError(
+                "--image-size",
+                described["image_size"],
+                why=f"the TAE in {tae} was trained at {saved.description['model']['image_size']}",
+                remedy="Use the same size in train-tae and train-amem",
+            )
+        checkpoint.load_into(encoder, saved, "encoder.")
+        checkpoint.load_into(decoder, saved, "decoder.")
+        checkpoint.load_into(discriminator, saved, "discriminator.")
+    standardised = options is None or options.texture_loss != "literal"
+    motion = MotionEnhancement(BRANCH_CHANNELS, encoder, decoder, start_at_texture_statistics=standardised)
+    return Amem(main, described["people"], heads, motion), discriminator
+
+
+def training_labels(
+    options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]
+) -> tuple[Tensor | None, dict[str, dict[str, str]]]:
+    """The pseudo-labels (N, A) float of the training tracklets, columns as in `ATTRIBUTES`; None without AEM."""
+    if not options.uses_aem:
+        return None, {}
+    path = Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
+    command = f"amem label-videos --dataset {options.dataset}"
+    found = pseudo_labels.read(path, remedy=f"Run: {command}")
+    missing = [name for name in ATTRIBUTES if name not in found.attributes]
+    if missing:
+        why = f"lack {len(missing)} of PETA's attributes ({listing(missing, 5)})"
+        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
+    columns = [found.attributes.index(name) for name in ATTRIBUTES]
+    rows = found.rows_for([tracklet.name for tracklet in tracklets], path, command)
+    return torch.from_numpy(rows[:, columns]).float(), {"labels": parent(path)}
+
+
+def parent_of_tae(path: Path) -> dict[str, str]:
+    """The TAE among the parents, once it is known to be one."""
+    checkpoint.load(path, "amem-tae")
+    return parent(path)
+
+
+def save_models(
+    output: Path,
+    model: Amem,
+    discriminator: Discriminator | None,
+    described: dict[str, Any],
+    provenance: Provenance,
+    metrics: dict[str, Any],
+) -> None:
+    """Write `amem-main`, then the whole model, whose presence says that the stage is done."""
+    bare = described if described["fused"] else described | {"appearance": False, "motion": False}
+    main = model.main.for_inference()
+    checkpoint.save(output.with_name("amem-main.safetensors"), "amem-main", main.state_dict(), provenance, model=bare)
+    tensors = checkpoint.prefixed("amem.", model)
+    tensors |= checkpoint.prefixed("discriminator.", discriminator) if discriminator is not None else {}
+    checkpoint.save(output, "amem-model", tensors, provenance, model=described, metrics=metrics)

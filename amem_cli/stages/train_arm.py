@@ -1,0 +1,165 @@
+"""Stage 1: the attribute recognition model on PETA (paper, section AEM; eq. 1-3)."""
+
+import numpy as np
+import torch
+
+from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.atomic import sha256_lines
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.artifacts.workspace import Workspace, already_made, locked
+from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
+from amem_cli.data.layouts.peta import split_by_person
+from amem_cli.data.loading import ImageBatches, loader
+from amem_cli.data.manifest import load_manifest, read_attributes
+from amem_cli.data.sampling import shuffled_batches
+from amem_cli.data.tracklets import AttributeDataset
+from amem_cli.data.transforms import as_pixels
+from amem_cli.distributed import Processes, process_group
+from amem_cli.engine import autocast, prepare, resolve_precision
+from amem_cli.errors import BadData, UsageError
+from amem_cli.losses import attribute_loss
+from amem_cli.metrics.attributes import attribute_metrics
+from amem_cli.models.attributes import Arm
+from amem_cli.options import TrainArmOptions
+from amem_cli.progress import Progress, Silent
+from amem_cli.randomness import keyed_seed
+from amem_cli.stages.result import StageResult, science, warn_of_other_counts, weights_parent
+from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
+
+DEPTH = {"resnet50": 50, "resnet18": 18}
+
+
+def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
+    """Train the ARM and judge it on held-out images; returns the checkpoint `amem-arm`.
+
+    Its description holds `model` (depth, attributes, image size) and the held-out `metrics`. Raises the kinds of
+    `AmemError` that the README lists.
+    """
+    with process_group(options.device) as processes:
+        progress = progress if processes.first else Silent()
+        manifest = load_manifest(options.dataset)
+        data = read_attributes(manifest, options.data_root)
+        warn_of_other_counts(manifest, data, progress)
+        if data.attributes != ATTRIBUTES:
+            raise BadData("attributes of", manifest.name, why="are not PETA's 105, whose groups the model is made of")
+        train_rows, held_out = partition(data, options)
+
+        precision = resolve_precision(options.precision, processes.device)
+        listing = (f"{path.name}\t{row.tobytes().hex()}" for path, row in zip(data.paths, data.labels, strict=True))
+        provenance = Provenance(
+            command="train-arm",
+            options=science(options, manifest, precision=precision),
+            parents=weights_parent(options.weights),
+            data=sha256_lines(listing),
+        )
+        output = Workspace(options.workspace).arm
+        with locked(output, owner=processes.first):
+            if already_made("ARM checkpoint", output, provenance, resume=options.resume, force=options.force):
+                metrics = checkpoint.read_description(output)["metrics"]
+                return StageResult("train-arm", output, reused=True, metrics=metrics)
+            torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
+            model = Arm(DEPTH[options.backbone], GROUP_SIZES, options.weights).to(processes.device)
+            run = _train(model, data, train_rows, options, provenance, processes, progress)
+            metrics = {"train_images": len(train_rows), "held_out_images": len(held_out)}
+            if processes.first:
+                if len(held_out):
+                    metrics |= evaluate_arm(model, data, held_out, options, precision, processes.device, progress)
+                described = {"depth": DEPTH[options.backbone], "attributes": list(ATTRIBUTES)}
+                described |= {"image_size": options.image_size, "normalisation": "ImageNet, inside the network"}
+                checkpoint.save(output, "amem-arm", model.state_dict(), provenance, model=described, metrics=metrics)
+                run.finished()
+            processes.wait()
+    return StageResult("train-arm", output, reused=False, metrics=metrics)
+
+
+def _train(
+    model: Arm,
+    data: AttributeDataset,
+    rows: np.ndarray,
+    options: TrainArmOptions,
+    provenance: Provenance,
+    processes: Processes,
+    progress: Progress,
+) -> Run:
+    device = processes.device
+    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    folder = Workspace(options.workspace).arm.parent
+    run = Run(folder, options, provenance, processes, progress, {"arm": model}, {"adam": optimizer})
+    steps = len(shuffled_batches(len(rows), options.batch_size, options.seed, 0))
+    labels = torch.from_numpy(data.labels).float()
+    means = Means()
+    model.train()
+    with run, progress.loop("train-arm", options.epochs * steps, done=run.step) as loop:
+        while run.epoch < options.epochs:
+            epoch = run.epoch
+            order = shuffled_batches(len(rows), options.batch_size, options.seed, epoch)
+            batches = [processes.share(rows[batch]) for batch in order]
+            images = ImageBatches(data.paths, batches, options.height_width, augment=(options.seed, epoch))
+            for pixels, indices in loader(images, options.workers, device, start=run.step_in_epoch):
+                loop.data_arrived()
+                set_learning_rate(optimizer, learning_rate(options, epoch, run.step))
+                with autocast(provenance.options["precision"], device):
+                    logits = model(as_pixels(pixels, device))
+                loss = attribute_loss(logits.float(), labels[indices].to(device))
+                check_finite({"attribute loss": loss}, run.step)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                processes.average_gradients(list(model.parameters()))
+                optimizer.step()
+
+                means.add({"attribute": loss.detach()})
+                loop.advance(attribute=float(loss.detach()), epoch=epoch + 1)
+                if (run.step + 1) % options.log_steps == 0:
+                    run.log(means.take())
+                run.step_done(last_in_epoch=run.step_in_epoch + 1 == steps)
+    return run
+
+
+def partition(data: AttributeDataset, options: TrainArmOptions) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to train on and those held out, (n,) int64 each, by `--partition`.
+
+    A random split of PETA lets one person into both parts, which flatters the result; `person` does not.
+    """
+    if options.partition == "none":
+        return np.arange(len(data.paths)), np.array([], dtype=np.int64)
+    if options.partition == "person":
+        return split_by_person(data, options.hold_out, options.seed)
+    number = int(options.partition.removeprefix("random-"))
+    if number > len(data.partitions):
+        why = f"{data.name} brings {len(data.partitions)} partitions (they are in PETA.mat)"
+        raise UsageError("--partition", options.partition, why=why, remedy="Use --partition person")
+    parts = data.partitions[number - 1]
+    return np.concatenate([parts["train"], parts["val"]]), parts["test"]
+
+
+def evaluate_arm(
+    model: Arm,
+    data: AttributeDataset,
+    rows: np.ndarray,
+    options: TrainArmOptions,
+    precision: str,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, object]:
+    """mA, accuracy, precision, recall and F1 on `rows`: over all attributes with positives and over the usual 35."""
+    batches = [rows[start : start + options.batch_size] for start in range(0, len(rows), options.batch_size)]
+    engine = prepare(model, device, precision)
+    probabilities = []
+    with progress.loop("held-out images", len(rows), unit="images") as loop:
+        images = ImageBatches(data.paths, batches, options.height_width, augment=None)
+        for pixels, _ in loader(images, options.workers, device):
+            loop.data_arrived()
+            probabilities.append(engine(pixels).sigmoid().numpy())
+            loop.advance(len(pixels))
+    found, labels = np.concatenate(probabilities), data.labels[rows]
+    model.requires_grad_(True)
+    return attribute_metrics_of(found, labels, data)
+
+
+def attribute_metrics_of(probabilities: np.ndarray, labels: np.ndarray, data: AttributeDataset) -> dict[str, object]:
+    """The figures of a held-out part as JSON values: `all` and `usual_35`."""
+    every = attribute_metrics(probabilities, labels, data.attributes)
+    usual = attribute_metrics(
+        probabilities, labels, data.attributes, subset=[data.attributes[i] for i in data.evaluated]
+    )
+    return {"all": every.as_json(), "usual_35": usual.as_json()}

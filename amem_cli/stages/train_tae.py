@@ -1,0 +1,170 @@
+"""Stage 3: the texture auto-encoder (paper, Fig. 3, eq. 4)."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.atomic import sha256_lines
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.artifacts.workspace import Workspace, already_made, locked
+from amem_cli.data.loading import ImageBatches, loader
+from amem_cli.data.manifest import Manifest, load_manifest, read_attributes, read_images, read_videos
+from amem_cli.data.sampling import shuffled_batches
+from amem_cli.data.transforms import as_pixels
+from amem_cli.distributed import Processes, process_group
+from amem_cli.engine import autocast, resolve_precision
+from amem_cli.errors import BadData
+from amem_cli.losses import adversarial_loss, discriminator_loss
+from amem_cli.models.texture import TEXTURE_CHANNELS, Discriminator, TextureDecoder, TextureEncoder
+from amem_cli.options import TrainTaeOptions
+from amem_cli.progress import Progress, Silent
+from amem_cli.randomness import keyed_seed
+from amem_cli.stages.result import StageResult, science, warn_of_other_counts, weights_parent
+from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
+
+
+def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
+    """Train encoder, decoder and discriminator on single images; returns the checkpoint `amem-tae`.
+
+    When the training is done the mean and deviation of the textures are measured over all training images and kept
+    with the encoder: MEM starts from them and counts its texture error in units of their variance.
+    """
+    with process_group(options.device) as processes:
+        device = processes.device
+        progress = progress if processes.first else Silent()
+        manifest = load_manifest(options.dataset)
+        paths = training_images(manifest, options.data_root, progress)
+
+        precision = resolve_precision(options.precision, device)
+        provenance = Provenance(
+            command="train-tae",
+            options=science(options, manifest, precision=precision),
+            parents=weights_parent(options.weights),
+            data=sha256_lines(path.name for path in paths),
+        )
+        output = Workspace(options.workspace).tae
+        with locked(output, owner=processes.first):
+            if already_made("TAE checkpoint", output, provenance, resume=options.resume, force=options.force):
+                return StageResult("train-tae", output, True, checkpoint.read_description(output)["metrics"])
+            torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
+            encoder = TextureEncoder(options.weights).to(device)
+            decoder = TextureDecoder().to(device)
+            discriminator = Discriminator(*options.height_width).to(device)
+            run, metrics = _train(
+                encoder, decoder, discriminator, paths, options, provenance, precision, processes, progress
+            )
+            if processes.first:
+                _measure_textures(encoder, paths, options, device, progress)
+                tensors = checkpoint.prefixed("encoder.", encoder) | checkpoint.prefixed("decoder.", decoder)
+                tensors |= checkpoint.prefixed("discriminator.", discriminator)
+                described = {"image_size": options.image_size, "encoder": "ResNet-18, last stride 1"}
+                checkpoint.save(output, "amem-tae", tensors, provenance, model=described, metrics=metrics)
+                run.finished()
+            processes.wait()
+    return StageResult("train-tae", output, False, metrics)
+
+
+def _train(
+    encoder: TextureEncoder,
+    decoder: TextureDecoder,
+    discriminator: Discriminator,
+    paths: list[Path],
+    options: TrainTaeOptions,
+    provenance: Provenance,
+    precision: str,
+    processes: Processes,
+    progress: Progress,
+) -> tuple[Run, dict[str, float]]:
+    device = processes.device
+    generator = [*encoder.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.Adam(generator, lr=options.learning_rate, weight_decay=options.weight_decay)
+    critic = torch.optim.Adam(discriminator.parameters(), lr=options.discriminator_learning_rate, betas=(0.5, 0.999))
+    modules = {"encoder": encoder, "decoder": decoder, "discriminator": discriminator}
+    optimizers = {"adam": optimizer, "discriminator-adam": critic}
+    run = Run(Workspace(options.workspace).tae.parent, options, provenance, processes, progress, modules, optimizers)
+    steps = len(shuffled_batches(len(paths), options.batch_size, options.seed, 0))
+    means, last = Means(), {}
+    for module in modules.values():
+        module.train()
+    with run, progress.loop("train-tae", options.epochs * steps, done=run.step) as loop:
+        while run.epoch < options.epochs:
+            epoch = run.epoch
+            order = shuffled_batches(len(paths), options.batch_size, options.seed, epoch)
+            dataset = ImageBatches(
+                paths, [processes.share(b) for b in order], options.height_width, augment=(options.seed, epoch)
+            )
+            for pixels, _ in loader(dataset, options.workers, device, start=run.step_in_epoch):
+                loop.data_arrived()
+                set_learning_rate(optimizer, learning_rate(options, epoch, run.step))
+                images = as_pixels(pixels, device)
+
+                discriminator.requires_grad_(False)
+                with autocast(precision, device):
+                    reconstruction = decoder(encoder(images))
+                    fake = discriminator(reconstruction)
+                terms = {"mse": F.mse_loss(reconstruction.float(), images)}
+                terms["adversarial"] = adversarial_loss(fake.float(), options.adversarial_form)
+                loss = terms["mse"] + options.adversarial_weight * terms["adversarial"]  # eq. 4
+                check_finite(terms, run.step)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                processes.average_gradients(generator)
+                optimizer.step()
+
+                discriminator.requires_grad_(True)
+                if options.adversarial_weight:
+                    with autocast(precision, device):
+                        real, fake = discriminator(images), discriminator(reconstruction.detach().float())
+                    terms["discriminator"] = discriminator_loss(real.float(), fake.float())
+                    critic.zero_grad(set_to_none=True)
+                    terms["discriminator"].backward()
+                    processes.average_gradients(list(discriminator.parameters()))
+                    critic.step()
+
+                means.add({name: value.detach() for name, value in terms.items()})
+                loop.advance(mse=float(terms["mse"]), adversarial=float(terms["adversarial"]), epoch=epoch + 1)
+                last_in_epoch = run.step_in_epoch + 1 == steps
+                if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
+                    last = means.take()
+                    run.log(last)
+                run.step_done(last_in_epoch)
+    return run, {"train_images": len(paths), **last}
+
+
+@torch.no_grad()
+def _measure_textures(
+    encoder: TextureEncoder, paths: list[Path], options: TrainTaeOptions, device: torch.device, progress: Progress
+) -> None:
+    """Mean and deviation of each texture channel over all positions of all training images, encoder in eval mode."""
+    encoder.eval()
+    batches = shuffled_batches(len(paths), options.batch_size, options.seed, epoch=0)
+    sums = torch.zeros(2, TEXTURE_CHANNELS, dtype=torch.float64)
+    positions = 0
+    with progress.loop("texture statistics", len(batches)) as loop:
+        images = ImageBatches(paths, batches, options.height_width, augment=None)
+        for pixels, _ in loader(images, options.workers, device):
+            loop.data_arrived()
+            texture = encoder(as_pixels(pixels, device)).double()  # (B, 512, H/16, W/16)
+            sums += torch.stack([texture.sum(dim=(0, 2, 3)), texture.square().sum(dim=(0, 2, 3))]).cpu()
+            positions += texture.numel() // TEXTURE_CHANNELS
+            loop.advance()
+    mean, square = sums / positions
+    encoder.texture_mean.copy_(mean)
+    encoder.texture_std.copy_((square - mean.square()).clamp(min=0).sqrt())
+
+
+def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> list[Path]:
+    """The images to reconstruct: those of an image or attribute data set, or the training frames of a video one."""
+    if manifest.kind == "video":
+        videos = read_videos(manifest, data_root)
+        warn_of_other_counts(manifest, videos, progress)
+        paths = [frame for tracklet in videos.splits[0].train for frame in tracklet.frames]
+    else:
+        images = (read_images if manifest.kind == "images" else read_attributes)(manifest, data_root)
+        warn_of_other_counts(manifest, images, progress)
+        paths = list(images.paths)
+    if len(paths) < 2:
+        raise BadData("training images of", manifest.name, why=f"there are {len(paths)}, at least 2 are needed")
+    return paths

@@ -1,0 +1,174 @@
+"""CMC and mAP: our evaluator beside the usual ways, on random features with MARS's shape.
+
+    python benchmarks/ranking.py [--queries 1980] [--gallery 11310] [--dim 512] [--runs 3] [--only NAME ...]
+
+Every way starts from features and ends with rank-1 and mAP at hits, which must agree. The runs are interleaved and the
+median is printed; memory is the growth of the process beyond its inputs at its peak, in a process of its own (Linux).
+torchreid's evaluators take part where `torchreid` can be imported, its Cython one where that is compiled.
+"""
+
+import argparse
+import contextlib
+import io
+import multiprocessing
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from amem_cli.metrics.ranking import evaluate_ranking
+
+Way = Callable[..., tuple[float, float]]  # inputs -> rank-1, mAP
+
+
+def made(queries: int, gallery: int, dim: int) -> tuple[np.ndarray, ...]:
+    """Features that find their person often but not always, at MARS's 18 items a person over six cameras."""
+    rng = np.random.default_rng(0)
+    people = max(1, gallery // 18)
+    ids = [rng.integers(1, people + 1, count) for count in (queries, gallery)]
+    cameras = [rng.integers(1, 7, count) for count in (queries, gallery)]
+    centres = rng.standard_normal((people + 1, dim), dtype=np.float32)
+    features = []
+    for person in ids:
+        rows = np.empty((len(person), dim), np.float32)
+        for start in range(0, len(rows), 1024):
+            block = rows[start : start + 1024]
+            rng.standard_normal(out=block, dtype=np.float32)
+            block *= 3
+            block += centres[person[start : start + 1024]]
+            block /= np.linalg.norm(block, axis=1, keepdims=True)
+        features.append(rows)
+    return (*features, *ids, *cameras)
+
+
+def ours(*inputs: np.ndarray) -> tuple[float, float]:
+    result = evaluate_ranking(*inputs)
+    return result.cmc[0], result.mAP
+
+
+def distance_matrix(query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    return (query**2).sum(1)[:, None] + (gallery**2).sum(1) - 2 * query @ gallery.T
+
+
+def brute_force(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras) -> tuple[float, float]:
+    """An argsort a query, the rest in numpy: the usual Python at its best."""
+    distances = distance_matrix(query, gallery)
+    first, precisions = [], []
+    for row, person, camera in zip(distances, query_ids, query_cameras, strict=True):
+        order = np.argsort(row, kind="stable")
+        same = gallery_ids[order] == person
+        hits = same[~(same & (gallery_cameras[order] == camera))]
+        if not hits.any():
+            continue
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        precisions.append(precision[hits].mean())
+        first.append(hits[0])
+    return float(np.mean(first)), float(np.mean(precisions))
+
+
+def of_torchreid(cython: bool) -> Way:
+    module = torchreid_rank()
+
+    def way(query, gallery, *labels) -> tuple[float, float]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            cmc, mean = module.evaluate_rank(distance_matrix(query, gallery), *labels, use_cython=cython)
+        return float(cmc[0]), float(mean)
+
+    return way
+
+
+def torchreid_rank():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return import_module("torchreid.metrics.rank")
+        except ModuleNotFoundError:
+            return import_module("torchreid.reid.metrics.rank")  # where the package index's fork keeps it
+
+
+def ways() -> tuple[dict[str, Callable[[], Way]], list[str]]:
+    """How to get each way that can run here, and a line for each that cannot."""
+    found: dict[str, Callable[[], Way]] = {"amem": lambda: ours, "brute force": lambda: brute_force}
+    try:
+        module = torchreid_rank()
+    except ImportError as error:
+        return found, [f"torchreid is left out: {error}"]
+    found["torchreid Python"] = lambda: of_torchreid(cython=False)
+    if not module.IS_CYTHON_AVAI:
+        return found, ["torchreid Cython is left out: its extension is not compiled"]
+    found["torchreid Cython"] = lambda: of_torchreid(cython=True)
+    return found, []
+
+
+def memory_of(name: str, size: tuple[int, int, int], answer) -> None:
+    inputs = made(*size)
+    way = ways()[0][name]()
+    before = resident("VmRSS")
+    way(*inputs)
+    answer.put(resident("VmHWM") - before)
+
+
+def resident(field: str) -> int:
+    """Bytes from Linux's own account of this process."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+def peak_memory(name: str, size: tuple[int, int, int]) -> str:
+    if sys.platform != "linux":
+        return "-"
+    context = multiprocessing.get_context("spawn")
+    answer = context.SimpleQueue()
+    process = context.Process(target=memory_of, args=(name, size, answer))
+    process.start()
+    process.join()
+    return f"{answer.get() / 1e6:.0f} MB" if process.exitcode == 0 else "-"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--queries", type=int, default=1980)
+    parser.add_argument("--gallery", type=int, default=11310)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", nargs="*", help="names of ways, as the table prints them")
+    options = parser.parse_args()
+    size = (options.queries, options.gallery, options.dim)
+
+    available, notes = ways()
+    chosen = {name: make() for name, make in available.items() if options.only is None or name in options.only}
+    inputs = made(*size)
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    results = {}
+    for _ in range(options.runs):
+        for name, way in chosen.items():
+            start = time.perf_counter()
+            results[name] = way(*inputs)
+            seconds[name].append(time.perf_counter() - start)
+    del inputs
+
+    reference = next(iter(results.values()))
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    print(f"{size[0]} queries x {size[1]} gallery items x {size[2]} features, median of {options.runs}")
+    print(f"{'':18} {'seconds':>9} {'to amem':>8} {'memory':>9} {'rank-1':>8} {'mAP':>8}")
+    for name, (rank1, mean) in results.items():
+        ratio = f"{medians[name] / medians['amem']:.1f}" if "amem" in medians else "-"
+        print(
+            f"{name:18} {medians[name]:9.3f} {ratio:>8} {peak_memory(name, size):>9} {rank1:8.4f} {mean:8.4f}",
+            flush=True,
+        )
+        if not np.allclose((rank1, mean), reference, atol=1e-4):
+            sys.exit(f"{name} disagrees")
+    for note in notes:
+        print(note)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""3D-ResNet-50 against an independent functional rendering, loaded from a file as its authors published it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from amem_cli.models.backbones import build_backbone
+from amem_cli.models.pretrained import HARA_2018, HARA_2020
+from amem_cli.models.resnet3d import ResNet3D50
+
+
+def random_state(classes: int = 400, seed: int = 0) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    state: dict[str, torch.Tensor] = {}
+
+    def conv(name, c_out, c_in, width):
+        scale = (2 / (c_in * width**3)) ** 0.5
+        # float16, as a half-size file: loading must widen it without another change
+        state[name + ".weight"] = (scale * torch.randn(c_out, c_in, width, width, width, generator=draw)).half()
+
+    def norm(name, c):
+        state[name + ".weight"] = (0.5 + torch.rand(c, generator=draw)).half()
+        state[name + ".bias"] = (0.1 * torch.randn(c, generator=draw)).half()
+        state[name + ".running_mean"] = (0.1 * torch.randn(c, generator=draw)).half()
+        state[name + ".running_var"] = (0.5 + torch.rand(c, generator=draw)).half()
+
+    conv("conv1", 64, 3, 7)
+    norm("bn1", 64)
+    c_in = 64
+    for stage, (blocks, width) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), start=1):
+        for block in range(blocks):
+            name = f"layer{stage}.{block}"
+            for part, (c_out, c, kernel) in enumerate(
+                ((width, c_in, 1), (width, width, 3), (4 * width, width, 1)), start=1
+            ):
+                conv(f"{name}.conv{part}", c_out, c, kernel)
+                norm(f"{name}.bn{part}", c_out)
+            if block == 0:
+                conv(f"{name}.downsample.0", 4 * width, c_in, 1)
+                norm(f"{name}.downsample.1", 4 * width)
+            c_in = 4 * width
+    state["fc.weight"] = torch.randn(classes, 2048, generator=draw).half()
+    state["fc.bias"] = torch.randn(classes, generator=draw).half()
+    return state
+
+
+def published_maps(clip, state):
+    state = {key: value.float() for key, value in state.items()}
+
+    def conv(x, name, stride=1):
+        weight = state[name + ".weight"]
+        return F.conv3d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    def norm(x, name):
+        names = (f"{name}.{part}" for part in ("running_mean", "running_var", "weight", "bias"))
+        return F.batch_norm(x, *(state[key] for key in names))
+
+    x = F.relu(norm(conv(clip, "conv1", (1, 2, 2)), "bn1"))
+    x = F.max_pool3d(x, 3, 2, 1)
+    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
+        for block in range(blocks):
+            name, stride = f"layer{stage}.{block}", 2 if block == 0 and stage > 1 else 1
+            y = F.relu(norm(conv(x, f"{name}.conv1"), f"{name}.bn1"))
+            y = F.relu(norm(conv(y, f"{name}.conv2", stride), f"{name}.bn2"))
+            y = norm(conv(y, f"{name}.conv3"), f"{name}.bn3")
+            if block == 0:
+                x = norm(conv(x, f"{name}.downsample.0", stride), f"{name}.downsample.1")
+            x = F.relu(x + y)
+    return x
+
+
+def test_the_file_as_published_gives_the_published_output(tmp_path):
+    state = random_state()
+    assert sum(v.numel() for k, v in state.items() if "running" not in k) == 47_018_576  # 46.2 M without the head
+    path = tmp_path / "resnet-50-kinetics.pth"
+    torch.save({"epoch": 1, "arch": "resnet-50", "state_dict": {f"module.{k}": v for k, v in state.items()}}, path)
+    net = build_backbone("r3d", strides="stock", weights=path).eval()
+    clip = torch.rand(1, 3, 16, 47, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        ours, theirs = net(clip), published_maps(clip, state)
+    assert ours.shape == theirs.shape == (1, 2048, 1, 2, 2)
+    assert theirs.abs().max() > 0.1
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+    assert net.normalisation == HARA_2018
+    assert net.pretrained.head_classes == 400
+
+
+def test_the_files_of_2020_expect_another_input(tmp_path):
+    path = tmp_path / "r3d50_K_200ep.pth"
+    torch.save({"state_dict": random_state(classes=700)}, path)
+    assert build_backbone("r3d", weights=path).normalisation == HARA_2020
+
+
+def test_parameters_and_strides():
+    net = ResNet3D50().eval()
+    assert sum(p.numel() for p in net.parameters()) == 46_198_976
+    with torch.no_grad():
+        assert net(torch.zeros(1, 3, 8, 64, 32)).shape == (1, 2048, 2, 4, 2)
+        assert ResNet3D50("stock").eval()(torch.zeros(1, 3, 8, 64, 32)).shape == (1, 2048, 1, 2, 1)
+
+
+@pytest.mark.slow
+def test_gradients_reach_every_parameter():
+    torch.manual_seed(0)
+    net = ResNet3D50().train()
+    net(torch.rand(2, 3, 4, 32, 32)).square().mean().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in net.parameters())
