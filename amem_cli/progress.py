@@ -24,6 +24,13 @@ class Loop:
         """Call when the batch of this step is there: the time since the last `advance` was waiting for data."""
         self.waiting += time.monotonic() - self._mark
 
+    def show(self, done: int, total: int) -> None:
+        """Show a loop that counts for itself: `done` of `total`."""
+        self._total = total
+        if self._bar is not None:
+            self._bar.update(self._task, total=total)
+        self.advance(done - self._done)
+
     def advance(self, amount: int = 1, **terms: float) -> None:
         """`amount` more units are done; `terms` are loss terms by name."""
         self._done += amount

@@ -16,18 +16,18 @@ from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parse_
 from amem_cli.errors import BadData, listing
 
 LARGEST_FILE = 8 << 30
+USER_BLOCK = 512  # bytes before the HDF5 structures, which HDF5 leaves alone: the seal stands there
 
 
 def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenance: Provenance, **attributes) -> Path:
     """Write `columns` (arrays with N rows; sequences of str become UTF-8 strings) and `attributes`, sealed."""
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+    with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
         file.attrs["kind"] = kind
         file.attrs["schema"] = SCHEMA
         file.attrs["dataset"] = dataset
         file.attrs["created_by"] = CREATED_BY
         file.attrs["provenance"] = json.dumps(provenance.as_json(), sort_keys=True)
-        file.attrs.create("seal", atomic.SEAL_BLANK, dtype=f"S{len(atomic.SEAL_BLANK)}")
         for name, value in attributes.items():
             file.attrs[name] = value
         for name, values in columns.items():
@@ -35,7 +35,8 @@ def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenan
                 file.create_dataset(name, data=values, track_times=False)
             else:
                 file.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"), track_times=False)
-    return atomic.write_bytes(path, atomic.seal(buffer.getvalue()))
+    content = atomic.SEAL_BLANK.ljust(USER_BLOCK, b"\0") + buffer.getbuffer()[USER_BLOCK:]
+    return atomic.write_bytes(path, atomic.seal(content))
 
 
 class Table:
@@ -55,9 +56,11 @@ class Table:
         try:
             with h5py.File(io.BytesIO(content), "r") as file:
                 self.attributes: dict[str, Any] = {name: file.attrs[name] for name in file.attrs}
-                self._check_head(content, remedy)
+                self._check_head(remedy)
                 self.columns = {name: self._column(file, name, *spec) for name, spec in wanted.items()}
-        except (OSError, RuntimeError, KeyError, ValueError, UnicodeDecodeError) as error:
+        except BadData:
+            raise
+        except Exception as error:  # h5py raises nearly every kind for damaged files
             raise BadData(kind, path, why=f"not a readable HDF5 file ({error})", remedy=remedy) from error
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
@@ -69,7 +72,7 @@ class Table:
     def dataset(self) -> str:
         return str(self.attributes["dataset"])
 
-    def _check_head(self, content: bytes, remedy: str) -> None:
+    def _check_head(self, remedy: str) -> None:
         missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in self.attributes]
         if missing:
             raise BadData(self._kind, self.path, why=f"lacks the attributes {', '.join(missing)}", remedy=remedy)
@@ -80,8 +83,6 @@ class Table:
         if self.attributes["schema"] != SCHEMA:
             why = f"has schema {self.attributes['schema']}, this version reads {SCHEMA}"
             raise BadData(self._kind, self.path, why=why, remedy=remedy)
-        if str(self.attributes["created_by"]).startswith("amem ") and atomic.SEAL_MARK not in content:
-            raise BadData(self._kind, self.path, why="its seal is gone: the file is damaged", remedy=remedy)
 
     def _column(self, file: h5py.File, name: str, dtype: str, axes: int) -> Any:
         link = file.get(name, getlink=True)

@@ -133,7 +133,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
         try:
             with h5py.File(path, "r") as file:
                 return parse_json_object(str(file.attrs.get("provenance", "{}")), "file", path)
-        except (OSError, RuntimeError) as error:
+        except Exception as error:  # h5py raises nearly every kind for damaged files
             raise BadData("file", path, why=f"not a readable HDF5 file ({error})") from error
     document = parse_json_object(path.read_text("utf-8"), "result", path)
     return document.get("provenance", {})
@@ -164,29 +164,35 @@ def state_of(stage: str, path: Path, command: str, parents: dict[str, Path], *, 
     return ArtifactState(stage, path, "ready", provenance=provenance)
 
 
-def chain(root: Path, dataset: str, split: int | None, protocol: str, *, deep: bool = False) -> list[ArtifactState]:
-    """The six stages for one data set (and split), in order, each with its state and the command that makes it."""
+def chain(
+    root: Path, argument: str, dataset: str, split: int | None, protocol: str, splits: int | None, *, deep: bool = False
+) -> list[ArtifactState]:
+    """The six stages for one data set (and split), in order, each with its state and the command that makes it.
+
+    `argument` is the data set as the user names it in commands, `dataset` its manifest's name; `splits` is how many
+    the protocol has, None for one official split.
+    """
     workspace = Workspace(root)
-    on = f" --dataset {dataset}"
+    on = f" --dataset {argument}"
     part = "" if split is None else f" --split {split}"
     arm, tae, labels = workspace.arm, workspace.tae, workspace.labels(dataset)
-    model, main = workspace.amem(dataset, split), workspace.amem_main(dataset, split)
+    main = workspace.amem_main(dataset, split)
     features = workspace.features(dataset, split)
-    check = {"deep": deep}
-    return [
-        state_of("train-arm", arm, "amem train-arm", {}, **check),
-        state_of("label-videos", labels, f"amem label-videos{on}", {"arm": arm}, **check),
-        state_of("train-tae", tae, "amem train-tae", {}, **check),
-        state_of("train-amem", model, f"amem train-amem{on}{part}", {"labels": labels, "tae": tae}, **check),
-        state_of("extract-features", features, f"amem extract-features{on}{part}", {"amem-main": main}, **check),
-        state_of(
-            "evaluate",
-            workspace.results(protocol),
-            f"amem evaluate --protocol {protocol}",
-            {features.stem: features},
-            **check,
-        ),
+    scored = (
+        {"features": features}
+        if splits is None
+        else {f"features {number}": workspace.features(dataset, number) for number in range(splits)}
+    )
+    evaluated = protocol if argument == dataset else argument
+    links: list[tuple[str, Path, str, dict[str, Path]]] = [
+        ("train-arm", arm, "amem train-arm", {}),
+        ("label-videos", labels, f"amem label-videos{on}", {"arm": arm}),
+        ("train-tae", tae, "amem train-tae", {}),
+        ("train-amem", workspace.amem(dataset, split), f"amem train-amem{on}{part}", {"labels": labels, "tae": tae}),
+        ("extract-features", features, f"amem extract-features{on}{part}", {"amem-main": main}),
+        ("evaluate", workspace.results(protocol), f"amem evaluate --protocol {evaluated}", scored),
     ]
+    return [state_of(*link, deep=deep) for link in links]
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ A manifest and a data root give a data set: `read_videos`, `read_images`, `read_
 import difflib
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,7 +84,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
         return _parse(Path(text), shipped=False)
     if text not in SHIPPED:
         remedy = f"{did_you_mean(text, SHIPPED)}Known are {', '.join(SHIPPED)}, or the path of your own .toml"
-        raise UsageError("--dataset", text, why="there is no such data set", remedy=remedy)
+        raise UsageError("data set", text, why="there is none of this name", remedy=remedy)
     return _parse(_manifest_folder() / f"{text}.toml", shipped=True)
 
 
@@ -102,11 +102,11 @@ def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
     by_protocol = {manifest.protocol.name: manifest for manifest in manifests if manifest.protocol}
     if text not in by_protocol:
         remedy = f"{did_you_mean(text, by_protocol)}Known are {', '.join(by_protocol)}, or the path of your own .toml"
-        raise UsageError("--protocol", text, why="there is no such protocol", remedy=remedy)
+        raise UsageError("protocol", text, why="there is none of this name", remedy=remedy)
     return by_protocol[text]
 
 
-def did_you_mean(word: str, known: Any) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`Did you mean X? ` for the nearest of `known`, or nothing.
 
     >>> did_you_mean("ilids", ["mars", "ilids-vid"])
@@ -313,7 +313,7 @@ def _require_kind(manifest: Manifest, kind: str) -> None:
     words = {"video": "tracklets", "images": "single images", "attributes": "images with attributes"}
     fitting = [name for name in SHIPPED if KINDS[name] == kind]
     why = f"it holds {words[manifest.kind]}, and {words[kind]} are needed"
-    raise UsageError("--dataset", manifest.name, why=why, remedy=f"Choose {', '.join(fitting)}, or your own .toml")
+    raise UsageError("data set", manifest.name, why=why, remedy=f"Choose {', '.join(fitting)}, or your own .toml")
 
 
 # ---- counting -------------------------------------------------------------------------------------------------------

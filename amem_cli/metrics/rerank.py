@@ -127,5 +127,5 @@ def _jaccard(weights: sparse.csr_array, by_column: sparse.csc_array, row: int) -
     counts = stops - starts
     where = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
     smaller = np.minimum(by_column.data[where], np.repeat(own, counts))
-    shared = np.bincount(by_column.indices[where], weights=smaller, minlength=by_column.shape[0])
-    return 1 - shared / (2 - shared)
+    common = np.bincount(by_column.indices[where], weights=smaller, minlength=by_column.shape[0])
+    return 1 - common / (2 - common)

@@ -1,4 +1,4 @@
-"""I3D, the backbone of AMEM (paper, section "Network architecture"): Inception-v1 inflated to three dimensions.
+"""I3D, the backbone of AMEM (paper, "BF"): Inception-v1 inflated to three dimensions.
 
 Source: Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Modules are named as in the common PyTorch
 port (`Conv3d_1a_7x7.conv3d.weight`, `Mixed_3b.b1b.bn.running_mean`), so that its Kinetics weights load as they are.
@@ -124,7 +124,7 @@ class I3D(nn.Module):
     ceil(H/16), W' = ceil(W/16). MaxPool3d_4a keeps the frames, MaxPool3d_5a is 2x2x2 at stride 1, padded in space only.
     strides="stock": the published network, 1024 x 1 x 8 x 4 from the same clip; every size is divided as SAME padding
     does, ceil(T/8), ceil(H/32), ceil(W/32).
-    No weight depends on the strides: 12,287,264 parameters either way.
+    No weight depends on the strides: 12,287,264 parameters either way. Raises `ValueError` for other strides.
     """
 
     out_channels = 1024
@@ -170,8 +170,6 @@ class I3DClassifier(I3D):
     As in the original the maps are averaged in windows of 2 x 7 x 7 at stride 1 (smaller where the map is), classified
     at each position, and the logits averaged over positions. `strides` as in `I3D`; no dropout.
     """
-
-    head_keys = ()
 
     def __init__(self, strides: Literal["reid", "stock"] = "stock", classes: int = 400):
         super().__init__(strides)

@@ -17,6 +17,7 @@ import hashlib
 import io
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def load_pretrained(network: nn.Module, path: str | Path, architecture: str) -> 
     path = Path(path)
     file = _read(path)
     weights = _translate(file, architecture)
-    problems = _misfits(network, weights)
+    problems = _misfits(network, weights.tensors)
     if problems:
         conv1 = weights.tensors.get("Conv3d_1a_7x7.conv3d.weight")
         flow = conv1 is not None and conv1.dim() == 5 and conv1.shape[1] == 2
@@ -111,12 +112,12 @@ def load_pretrained(network: nn.Module, path: str | Path, architecture: str) -> 
             if flow
             else f"`amem weights inspect {path}` says what the file is",
         )
-    head = set(getattr(network, "head_keys", ()))
-    network.load_state_dict({key: value for key, value in weights.tensors.items() if key not in head}, strict=False)
-    network.normalisation = weights.normalisation
-    return Pretrained(
-        path, file.sha256, weights.dialect, weights.normalisation, weights.head_classes, weights.has_head and not head
-    )
+    expected = network.state_dict().keys()
+    network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
+    network.normalisation = weights.normalisation or network.normalisation
+    classes = _head_classes(network, weights.tensors)
+    head_loaded = classes is not None and network.head_keys[0] in expected
+    return Pretrained(path, file.sha256, weights.dialect, network.normalisation, classes, head_loaded)
 
 
 def imagenet_resnet(depth: int, weights: str | Path | None = None, *, last_stride: int = 2) -> nn.Module:
@@ -177,31 +178,42 @@ def inspect_weights(path: str | Path) -> WeightsReport:
 
     path = Path(path)
     file = _read(path)
+    about_file = {
+        "path": path,
+        "bytes": file.bytes,
+        "sha256": file.sha256,
+        "container": file.container,
+        "keys": len(file.tensors),
+        "parameters": sum(tensor.numel() for key, tensor in file.tensors.items() if _is_parameter(key)),
+    }
     builders = {name: lambda build=build: build(strides="stock") for name, build in BACKBONES.items()}
     builders |= {f"resnet{depth}": lambda depth=depth: imagenet_resnet(depth) for depth in (18, 50)}
     best = None
     for name, build in builders.items():
-        weights = _translate(file, name)
         with torch.device("meta"):
             network = build()
-        problems = _misfits(network, weights)
+        weights = _translate(file, name)
+        problems = _misfits(network, weights.tensors)
         known = len(weights.tensors.keys() & network.state_dict().keys())
-        if known * 2 > len(weights.tensors) and (best is None or len(problems) < len(best[2])):
-            best = (name, weights, problems)
-    name, weights, problems = best or (None, None, ["its keys resemble none of " + ", ".join(builders)])
-    return WeightsReport(
-        path=path,
-        bytes=file.bytes,
-        sha256=file.sha256,
-        container=file.container,
-        keys=len(file.tensors),
-        parameters=sum(tensor.numel() for key, tensor in file.tensors.items() if _is_parameter(key)),
-        architecture=name,
-        dialect=weights and weights.dialect,
-        normalisation=weights and weights.normalisation,
-        head_classes=weights and weights.head_classes,
-        fits=best is not None and not problems,
-        problems=tuple(problems),
+        if known * 2 > len(weights.tensors) and (best is None or len(problems) < len(best.problems)):
+            best = WeightsReport(
+                **about_file,
+                architecture=name,
+                dialect=weights.dialect,
+                normalisation=weights.normalisation or network.normalisation,
+                head_classes=_head_classes(network, weights.tensors),
+                fits=not problems,
+                problems=tuple(problems),
+            )
+    unknown = "its keys resemble none of " + ", ".join(builders)
+    return best or WeightsReport(
+        **about_file,
+        architecture=None,
+        dialect=None,
+        normalisation=None,
+        head_classes=None,
+        fits=False,
+        problems=(unknown,),
     )
 
 
@@ -210,37 +222,30 @@ def inspect_weights(path: str | Path) -> WeightsReport:
 
 @dataclass(frozen=True)
 class _Weights:
+    """A file's tensors under our names; `normalisation` where the file decides it, None where the network does."""
+
     tensors: dict[str, Tensor]
     dialect: str
-    normalisation: Normalisation
-    head_classes: int | None
-    has_head: bool
-
-
-_HEADS = {"i3d": "logits.conv3d.weight", "s3d": "classifier.1.weight"}  # all others: fc.weight
+    normalisation: Normalisation | None = None
 
 
 def _translate(file: "_File", architecture: str) -> _Weights:
-    tensors, normalisation = file.tensors, IMAGENET
-    dialect = "a state dict in our own names"
     if architecture == "i3d":
-        tensors, dialect = _i3d_names(tensors)
-        normalisation = PLUS_MINUS_ONE
-    elif architecture == "r3d":
+        return _i3d_names(file.tensors)
+    if architecture == "r3d":
         # The weights of 2020 are for 700 or more classes and were saved without `module.`; only the input differs.
-        classes = tensors["fc.weight"].shape[0] if "fc.weight" in tensors else None
-        first = file.module_prefix or classes in (None, 400)
-        dialect = "3D-ResNet of Hara et al., " + ("2018" if first else "2020")
-        normalisation = HARA_2018 if first else HARA_2020
-    elif architecture == "p3d":
-        dialect = "P3D, PyTorch port"
-    elif architecture in ("s3d", "r3d_18", "mc3_18", "r2plus1d_18"):
-        dialect, normalisation = "torchvision video", TORCHVISION_KINETICS
-    elif architecture in ("resnet18", "resnet50"):
-        dialect = "torchvision ResNet"
-    head = tensors.get(_HEADS.get(architecture, "fc.weight"))
-    classes = head.shape[0] if head is not None and head.dim() else None
-    return _Weights(tensors, dialect, normalisation, classes, head is not None)
+        head = file.tensors.get("fc.weight")
+        first = file.module_prefix or head is None or len(head) == 400
+        year, normalisation = ("2018", HARA_2018) if first else ("2020", HARA_2020)
+        return _Weights(file.tensors, f"3D-ResNet of Hara et al., {year}", normalisation)
+    dialects = {"p3d": "P3D, PyTorch port", "resnet18": "torchvision ResNet", "resnet50": "torchvision ResNet"}
+    dialects |= dict.fromkeys(("s3d", "r3d_18", "mc3_18", "r2plus1d_18"), "torchvision video")
+    return _Weights(file.tensors, dialects.get(architecture, "the network's own names"))
+
+
+def _head_classes(network: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
+    head = next((tensors[key] for key in network.head_keys if key in tensors), None)
+    return None if head is None else len(head)
 
 
 _PORT_UNITS = {
@@ -273,12 +278,13 @@ _TENSORFLOW_NAME = re.compile(
 )
 
 
-def _i3d_names(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+def _i3d_names(tensors: dict[str, Tensor]) -> _Weights:
     if any("/conv_3d/" in key for key in tensors):
-        return _from_tensorflow(tensors), "I3D, TensorFlow variables"
+        return _Weights(_from_tensorflow(tensors), "I3D, TensorFlow variables")
     if any(key.startswith(("conv3d_1a_7x7.", "mixed_3b.")) for key in tensors):
-        return _renamed({key: _from_other_port(key) for key in tensors}, tensors), "I3D, PyTorch port with branch_*"
-    return dict(tensors), "I3D, PyTorch port with Mixed_*.b*"
+        names = {key: _from_other_port(key) for key in tensors}
+        return _Weights(_renamed(names, tensors), "I3D, PyTorch port with mixed_*.branch_*")
+    return _Weights(tensors, "I3D, PyTorch port with Mixed_*.b*")
 
 
 def _from_other_port(key: str) -> str:
@@ -324,12 +330,10 @@ def _renamed(names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[st
     return renamed
 
 
-def _misfits(network: nn.Module, weights: _Weights) -> list[str]:
+def _misfits(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
     expected = network.state_dict()
-    given = weights.tensors
-    head = getattr(network, "head_keys", ())
     rows = [f"missing {key}" for key in expected if key not in given and _is_counted(key)]
-    rows += [f"left over {key}" for key in given if key not in expected and key not in head]
+    rows += [f"left over {key}" for key in given if key not in expected and key not in network.head_keys]
     for key, tensor in given.items():
         wanted = expected[key].shape if key in expected else tensor.shape
         if tensor.shape != wanted:
@@ -459,7 +463,9 @@ def _load_npz(path: Path, content: bytes) -> dict[str, Tensor]:
 
 def _load_torch(path: Path, content: bytes) -> object:
     try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on damaged bytes torch asks for an issue to be filed
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|class|instantiate|function)\s+`?([\w.]+\.[\w.]+)", str(error))
         if named:

@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from amem_cli.models.pretrained import imagenet_resnet
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 class ResNetMaps(nn.Module):
     """torchvision's ResNet without pooling and classifier, last stride 1 (D).
@@ -17,19 +15,11 @@ class ResNetMaps(nn.Module):
 
     def __init__(self, depth: int, weights: str = ""):
         super().__init__()
-        import torchvision
-
-        network = {18: torchvision.models.resnet18, 50: torchvision.models.resnet50}[depth](weights=None)
-        if weights:
-            network.load_state_dict(imagenet_resnet(depth, weights))
-        first = network.layer4[0]
-        (first.conv1 if depth == 18 else first.conv2).stride = (1, 1)
-        first.downsample[0].stride = (1, 1)
-        self.out_channels: int = network.fc.in_features
-        del network.avgpool, network.fc
-        self.network = network
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.network = imagenet_resnet(depth, weights or None, last_stride=1)
+        self.out_channels: int = self.network.layer4[-1].bn2.num_features * (4 if depth == 50 else 1)
+        normalisation = self.network.normalisation
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         net = self.network

@@ -1,4 +1,4 @@
-"""Stage 6: CMC and mAP under a stated protocol. Every convention that the figures depend on is a field of the result."""
+"""Stage 6: CMC and mAP under a stated protocol; every convention that the figures depend on is in the result."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ CMC_LENGTH = 50
 
 CHOICES = {
     "distance": "squared Euclidean between L2-normalised features (the order of the cosine distance)",
-    "average_precision": "mAP: mean precision at the hits; mAP_official: trapezoids from precision 1 (MARS, Market-1501)",
+    "average_precision": "mAP: mean precision at the hits; mAP_official: trapezoids from precision 1 (MATLAB)",
     "denominator": "rank, mAP: queries with a match; mAP_official: all queries",
     "ignored": "gallery items of person -1 (junk), and of the query's person in the query's camera",
     "kept": "distractors (person 0) and other people of the query's camera",

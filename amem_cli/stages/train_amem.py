@@ -131,7 +131,7 @@ def _train(
     means, metrics = Means(), {}
     for module in modules.values():
         module.train()
-    total = sum(len(_batches(tracklets, options, epoch)) for epoch in range(options.epochs))
+    total = options.epochs * len(_batches(tracklets, options, 0))  # later epochs may have one batch more or less
     with run, progress.loop("train-amem", total, done=run.step) as loop:
         while run.epoch < options.epochs:
             epoch = run.epoch
@@ -190,7 +190,7 @@ def _train(
                         terms["copy_image"] = copy_error(batch, options.predict_frames)
                 named = terms | {f"weighted_{name}": value for name, value in weighted.items()}
                 means.add({name: value.detach() for name, value in named.items()})
-                loop.advance(total=float(loss.detach()), **{name: float(value) for name, value in weighted.items()})
+                loop.advance(total=loss.item(), **{name: value.item() for name, value in weighted.items()})
                 last_in_epoch = run.step_in_epoch + 1 == len(order)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     metrics = means.take()

@@ -108,7 +108,7 @@ def _train(
                 optimizer.step()
 
                 means.add({"attribute": loss.detach()})
-                loop.advance(attribute=float(loss.detach()), epoch=epoch + 1)
+                loop.advance(attribute=loss.item(), epoch=epoch + 1)
                 if (run.step + 1) % options.log_steps == 0:
                     run.log(means.take())
                 run.step_done(last_in_epoch=run.step_in_epoch + 1 == steps)
@@ -157,9 +157,24 @@ def evaluate_arm(
 
 
 def attribute_metrics_of(probabilities: np.ndarray, labels: np.ndarray, data: AttributeDataset) -> dict[str, object]:
-    """The figures of a held-out part as JSON values: `all` and `usual_35`."""
-    every = attribute_metrics(probabilities, labels, data.attributes)
-    usual = attribute_metrics(
-        probabilities, labels, data.attributes, subset=[data.attributes[i] for i in data.evaluated]
-    )
-    return {"all": every.as_json(), "usual_35": usual.as_json()}
+    """The figures of a held-out part as JSON values: over `all` attributes with positives, over the `usual_35`, and
+    per attribute; None where nothing can be counted."""
+    figures: dict[str, object] = {}
+    for part, columns in (("all", range(len(data.attributes))), ("usual_35", data.evaluated)):
+        found = attribute_metrics(probabilities, labels, data.attributes, subset=list(columns))
+        names = ("mA", "accuracy", "precision", "recall", "f1")
+        figures[part] = {name: _number(getattr(found, name)) for name in names} | {"left_out": list(found.left_out)}
+        if part == "all":
+            figures["per_attribute"] = {
+                score.name: {
+                    "positives": score.positives,
+                    "mA": _number((score.true_positive_rate + score.true_negative_rate) / 2),
+                    "f1": _number(score.f1),
+                }
+                for score in found.attributes
+            }
+    return figures
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)

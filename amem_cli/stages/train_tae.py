@@ -124,7 +124,7 @@ def _train(
                     critic.step()
 
                 means.add({name: value.detach() for name, value in terms.items()})
-                loop.advance(mse=float(terms["mse"]), adversarial=float(terms["adversarial"]), epoch=epoch + 1)
+                loop.advance(mse=terms["mse"].item(), adversarial=terms["adversarial"].item(), epoch=epoch + 1)
                 last_in_epoch = run.step_in_epoch + 1 == steps
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     last = means.take()

@@ -76,7 +76,7 @@ def test_official_mat_tests_the_first_half_of_the_columns(tmp_path):
     with pytest.raises(BadRows, match="once each: row 0"):
         ilids_vid.read(root, "ilids-vid")
     savemat(path, {"ls_set": np.arange(1, 7)[None]})
-    with pytest.raises(BadData, match="counts 6 people .* 4 are there"):
+    with pytest.raises(BadData, match=r"counts 6 people .* 4 are there"):
         ilids_vid.read(root, "ilids-vid")
 
 

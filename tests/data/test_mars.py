@@ -58,6 +58,20 @@ def test_tracklets_come_in_the_order_of_the_tables(tmp_path, name_files):
     assert (dataset.numbered, dataset.notes, split.source) == (False, (), "official")
 
 
+def test_counts_by_hand(tmp_path):
+    counts = manifests.dataset_counts(mars.read(write_mars(tmp_path), "mars"))
+    assert {key: counts[key] for key in counts if key not in ("splits", "people", "tracklets", "images")} == {
+        "shortest": 1, "longest": 4,
+        "train_people": 2, "train_tracklets": 5, "train_images": 12, "train_shortest": 1, "train_longest": 4,
+        "train_under_32_frames": 5, "train_under_16_frames": 5,
+        "test_people": 2, "test_tracklets": 8, "test_images": 19, "test_shortest": 1, "test_longest": 4,
+        "junk_tracklets": 2, "distractor_tracklets": 1, "real_test_tracklets": 5,
+        "query_people": 2, "query_tracklets": 3, "query_images": 8,
+        # 3 queries leave 0000C1, 0002C1T2 and 0004C2; the query 0004C1 finds 0004C2, 0002C2 finds 0002C1T2
+        "gallery_tracklets": 6, "gallery_tracklets_without_queries": 3, "queries_unmatched_without_queries": 1,
+    }  # fmt: skip
+
+
 def test_other_arrangements_of_the_same_data(tmp_path):
     plain = mars.read(write_mars(tmp_path / "a"), "mars")
     root = write_mars(tmp_path / "b" / "MARS-v1" / "MARS")
@@ -90,7 +104,9 @@ def test_a_part_of_mars_leaves_out_people_and_says_so(tmp_path, name_files):
 def test_a_missing_frame_is_named(tmp_path, name_files):
     root = write_mars(tmp_path, name_files=name_files)
     (root / "bbox_test" / "0002" / "0002C1T0001F003.jpg").unlink()
-    with pytest.raises(BadData, match=r"row 4 \[8, 11, 2, 1\]: 1 of its 4 images" if name_files else "0002: 8 images, 9"):
+    with pytest.raises(
+        BadData, match=r"row 4 \[8, 11, 2, 1\]: 1 of its 4 images" if name_files else "0002: 8 images, 9"
+    ):
         mars.read(root, "mars")
 
 
@@ -156,7 +172,14 @@ def test_a_boundary_moved_between_two_tracklets_of_one_person_is_found():
 
 
 @pytest.mark.parametrize(
-    ("queries", "why"), [([0], "not in the test table"), ([4, 4], "twice"), ([1], "junk"), ([99], "not in the test")]
+    ("queries", "why"),
+    [
+        ([0], "not in the test table"),
+        ([4, 4], "twice"),
+        ([1], "junk"),
+        ([3], "a distractor"),
+        ([99], "not in the test"),
+    ],
 )
 def test_queries_must_be_rows_of_people(queries, why):
     train_names, test_names, train_rows, test_rows, _ = tables()

@@ -22,7 +22,7 @@ from amem_cli.data.walkers import (
     draw_walker,
     write_walkers,
 )
-from amem_cli.data.walkers.figure import pose_at
+from amem_cli.data.walkers.gait import pose_at
 from amem_cli.errors import UsageError
 
 SMALL = {"people": 4, "frames": (3, 5), "images_per_person": 3, "height": 32, "width": 16}

@@ -19,7 +19,8 @@ EXPECTED = {
     "mc3_18": (512, 8),
     "r2plus1d_18": (512, 2),
 }
-TORCHVISION = ("s3d", "r3d_18", "mc3_18", "r2plus1d_18")
+LARGE = tuple(pytest.param(name, marks=pytest.mark.slow) for name in ("r3d_18", "r2plus1d_18"))
+TORCHVISION = ("s3d", "mc3_18", *LARGE)
 
 
 def test_names():
@@ -104,7 +105,7 @@ def test_normalise():
 
 
 def test_what_does_not_exist_is_said_in_one_line(tmp_path):
-    with pytest.raises(UsageError, match="there is no 'i4d'. Choose one of i3d, r3d"):
+    with pytest.raises(UsageError, match=r"there is no 'i4d'\. Choose one of i3d, r3d"):
         build_backbone("i4d")
     with pytest.raises(UsageError, match='Choose "reid" or "stock"'):
         build_backbone("r3d", strides="stok")
@@ -149,6 +150,7 @@ def test_a_newcomer_is_one_entry(tmp_path, monkeypatch):
     net = build_backbone("newcomer", weights=tmp_path / "w.pt")
     assert torch.equal(net.conv.weight, state["conv.weight"])
     assert net.normalisation == Newcomer.normalisation
+    assert net.pretrained.head_classes == 2
     assert net(torch.zeros(1, 3, 8, 256, 128)).shape[3:] == (16, 8)
     torch.save(state | {"other": torch.zeros(1)}, tmp_path / "w.pt")
     with pytest.raises(BadData, match="left over other"):

@@ -109,18 +109,19 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 def read_text(path: Path, what: str) -> str:
     """A text file as UTF-8; bytes that are none become surrogates, as Python does with file names, so both compare."""
-    return _read_bytes(path, what).decode("utf-8-sig", "surrogateescape")
+    return read_bytes(path, what).decode("utf-8-sig", "surrogateescape")
 
 
 def read_json(path: Path, what: str) -> Any:
     """A JSON file from outside; `BadData` when it is none."""
     try:
-        return json.loads(_read_bytes(path, what).decode("utf-8-sig"))
+        return json.loads(read_bytes(path, what).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise BadData(what, path, why=f"it is not JSON ({error})") from error
 
 
-def _read_bytes(path: Path, what: str) -> bytes:
+def read_bytes(path: Path, what: str) -> bytes:
+    """A metadata file; `InputMissing` when it is not there, `BadData` when it is no file, unreadable or too large."""
     _check_size(path, what)
     try:
         return path.read_bytes()
@@ -139,32 +140,6 @@ def _check_size(path: Path, what: str) -> None:
         raise BadData(what, path, why="this is not a file")
     if size > MOST_BYTES_OF_METADATA:
         raise BadData(what, path, why=f"{size / 2**20:.0f} MiB is too much for such a file")
-
-
-def read_matlab(path: Path, variable: str, what: str) -> Any:
-    """One variable of a MATLAB 5 file, cells and structs as lists and dicts.
-
-    Raises `InputMissing`, or `BadData` when the file is damaged, of another kind, or lacks the variable.
-    """
-    _check_size(path, what)
-    from scipy.io import loadmat, whosmat
-
-    try:
-        variables = {name: shape for name, shape, _ in whosmat(path, appendmat=False)}
-        if variable not in variables:
-            raise BadData(
-                what, path, why=f"it holds no variable {variable}, but {listing(sorted(variables)) or 'none'}"
-            )
-        if np.prod([float(length) for length in variables[variable]]) * 8 > MOST_BYTES_OF_METADATA:
-            raise BadData(what, path, why=f"{variable} claims the shape {variables[variable]}, too large to be true")
-        return loadmat(path, variable_names=[variable], simplify_cells=True, appendmat=False)[variable]
-    except NotImplementedError as error:
-        remedy = "Save it again in MATLAB with -v7"
-        raise BadData(what, path, why="it is a MATLAB 7.3 file", remedy=remedy) from error
-    except AmemError:
-        raise
-    except Exception as error:  # scipy's parser raises whatever a damaged file leads it to
-        raise BadData(what, path, why=f"it is not a readable MATLAB file ({error})".replace("\n", " ")) from error
 
 
 def whole_numbers(values: Any, path: Path, variable: str, what: str) -> np.ndarray:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.data.layouts.files import BadRows, find_folder, frames_in_order, list_folder, read_matlab, whole_numbers
+from amem_cli.data.layouts.files import BadRows, find_folder, frames_in_order, list_folder, whole_numbers
+from amem_cli.data.layouts.matlab import read_matlab
 from amem_cli.data.layouts.splits import PeopleSplit, cross_camera_split, draw_splits, people_there, read_split_file
 from amem_cli.data.tracklets import Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.data.layouts.files import BadRows, find_folder, list_folder, read_matlab, read_text, whole_numbers
+from amem_cli.data.layouts.files import BadRows, find_folder, list_folder, read_text, whole_numbers
+from amem_cli.data.layouts.matlab import read_matlab
 from amem_cli.data.tracklets import JUNK, Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 
@@ -187,7 +188,7 @@ def _table(path: Path) -> np.ndarray:
     variable = TABLES[path.name]
     table = whole_numbers(read_matlab(path, variable, "MARS table"), path, variable, "MARS table")
     if table.shape == (4,):
-        table = table[None]  # scipy squeezes a table of one row
+        table = table[None]  # a table of one row comes without its first axis
     if table.ndim != 2 or table.shape[1] != 4:
         raise BadData("MARS table", path, why=f"{variable} has the shape {table.shape}, not (tracklets, 4)")
     return table

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.layouts.files import BadRows, find_folder, list_folder, read_matlab, read_text, whole_numbers
+from amem_cli.data.layouts.files import BadRows, find_folder, list_folder, read_text, whole_numbers
+from amem_cli.data.layouts.matlab import read_matlab
 from amem_cli.data.tracklets import AttributeDataset
 from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.randomness import keyed_generator

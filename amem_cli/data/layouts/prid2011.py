@@ -14,7 +14,7 @@ from amem_cli.errors import BadData, listing
 
 CAMERAS = ("cam_a", "cam_b")  # query, gallery
 LAYOUT = "prid_2011/multi_shot/cam_a/person_0001/*.png and cam_b likewise"
-SPLIT_FILES = ("splits_prid2011.json", "splits_prid.json", "splits.json")
+SPLIT_FILES = ("splits_prid2011.json",)
 IN_BOTH_CAMERAS = 200  # persons 1 to 200 of a and b are the same people, later numbers are not
 FEWEST_FRAMES = 27
 

@@ -6,11 +6,13 @@ are painted a few times larger than they are kept and averaged down, so that edg
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from amem_cli.data.walkers.figure import paint_figure, stride_length
+from amem_cli.data.walkers.figure import paint_figure
+from amem_cli.data.walkers.gait import stride_length
 from amem_cli.data.walkers.people import Walker
 from amem_cli.randomness import keyed_generator
 
@@ -168,7 +170,7 @@ def _render(walker: Walker, camera: Camera, frame: int, passage: Passage) -> Ima
         travelled = 1.25 * step * math.cos(passage.heading) * (passage.post - frame)
         _stand_post(image, wide * 0.5 + travelled * high, passage.post_width * high, camera.light)
     if passage.passer is not None:
-        _let_pass(image, camera, passage, frame, step, foot, size)
+        _let_pass(image, camera, passage, passage.passer, frame, step, foot, size)
     return _record(image, camera, frame)
 
 
@@ -182,22 +184,17 @@ def _paste_scenery(image: Image.Image, camera: Camera, place: float) -> None:
 
 
 def _cast_shadow(image: Image.Image, foot: tuple[float, float], size: float, light: float) -> None:
-    mask = _shadow_mask(round(size * 0.62), round(size * 0.075))
+    # The size varies a little from frame to frame: coarse steps keep the shadow steady and its cache small.
+    mask = _shadow_mask(8 * round(size * 0.08), 4 * round(size * 0.021))
     left = round(foot[0] - mask.width / 2 - light * 0.12 * size)
     image.paste((22, 22, 26), (left, round(foot[1] - mask.height * 0.55)), mask)
 
 
-_MASKS: dict[tuple[int, int], Image.Image] = {}
-
-
+@lru_cache(maxsize=64)
 def _shadow_mask(wide: int, high: int) -> Image.Image:
-    # Sizes vary by a pixel from frame to frame: a coarse key keeps the cache small and the shadow steady.
-    key = (wide // 8 * 8 + 8, high // 4 * 4 + 4)
-    if key not in _MASKS:
-        mask = Image.new("L", key)
-        ImageDraw.Draw(mask).ellipse((key[0] * 0.14, key[1] * 0.2, key[0] * 0.86, key[1] * 0.8), fill=120)
-        _MASKS[key] = mask.filter(ImageFilter.GaussianBlur(key[1] * 0.13))
-    return _MASKS[key]
+    mask = Image.new("L", (wide, high))
+    ImageDraw.Draw(mask).ellipse((wide * 0.14, high * 0.2, wide * 0.86, high * 0.8), fill=120)
+    return mask.filter(ImageFilter.GaussianBlur(high * 0.13))
 
 
 def _stand_post(image: Image.Image, centre: float, width: float, light: float) -> None:
@@ -215,13 +212,12 @@ def _let_pass(
     image: Image.Image,
     camera: Camera,
     passage: Passage,
+    other: Walker,
     frame: int,
     step: float,
     foot: tuple[float, float],
     size: float,
 ) -> None:
-    other = passage.passer
-    assert other is not None
     wide, high = image.size
     theirs = stride_length(other) / other.gait.period * camera.fill
     apart = (theirs + step) * abs(math.cos(passage.heading)) + 0.004
@@ -269,8 +265,11 @@ def _mottle(
     fine = rng.normal(0.0, speckle, (max(2, high // 6), max(4, wide // 6), 3))
     layers = []
     for layer in (coarse.repeat(3, axis=2), fine):
-        tile = Image.fromarray(np.clip(128 + layer, 0, 255).astype(np.uint8))
-        layers.append(np.asarray(tile.resize((wide, high), Image.Resampling.BILINEAR), dtype=np.int16) - 128)
+        around = np.concatenate([layer[:, -1:], layer, layer[:, :1]], axis=1)  # the scenery repeats without a seam
+        tile = Image.fromarray(np.clip(128 + around, 0, 255).astype(np.uint8))
+        box = (1, 0, 1 + layer.shape[1], layer.shape[0])
+        tile = tile.resize((wide, high), Image.Resampling.BILINEAR, box=box)
+        layers.append(np.asarray(tile, dtype=np.int16) - 128)
     return Image.fromarray(np.clip(colour.astype(np.int16) + layers[0] + layers[1], 0, 255).astype(np.uint8))
 
 

@@ -96,10 +96,10 @@ def write_walkers(
     `people` is the number of training people and, again, of test people in MARS and Market-1501; the number of people
     in iLIDS-VID (rounded down to even) and in both cameras of PRID-2011 (at most 200); and of each of PETA's ten
     subsets (CUHK and MIT, with one image each: twice that). `cameras` (2 to 6) and `tracklets_per_camera` shape
-    MARS, where everybody passes at least two cameras; `frames` are the least and the greatest length of its tracklets (iLIDS-VID:
-    three quarters of that; PRID-2011: 27 to 32, and some people less). `images_per_person` is Market-1501's, over all
-    cameras, and that of PETA's TownCentre. `height` and `width` are the box in pixels; PETA's subsets resize it. PETA's
-    `Label.txt` has one key without an image in TownCentre, as the original has.
+    MARS, where everybody passes at least two cameras; `frames` are the least and the greatest length of its tracklets
+    (iLIDS-VID: three quarters of that; PRID-2011: 27 to 32, and some people less). `images_per_person` is
+    Market-1501's, over all cameras, and that of PETA's TownCentre. `height` and `width` are the box in pixels; PETA's
+    subsets resize it. TownCentre's `Label.txt` has one key without an image, as the original has.
 
     The same arguments give the same bytes. `progress(done, total)` is called after every image. Raises `UsageError` for
     arguments out of range and when OUT holds anything.

@@ -26,6 +26,7 @@ PALETTE: dict[str, RGB] = {
     "White": (232, 232, 228),
     "Yellow": (230, 200, 72),
 }
+DENIM: RGB = (64, 90, 140)
 UPPER_WEIGHTS = {
     "Black": 5, "Blue": 4, "Brown": 2, "Green": 3, "Grey": 4, "Orange": 2, "Pink": 2, "Purple": 2, "Red": 4, "White": 5,
     "Yellow": 2,
@@ -40,7 +41,7 @@ HAIR_COLOURS: dict[str, RGB] = {
     "Grey": (146, 146, 146),
     "White": (222, 220, 214),
 }
-SKINS: tuple[RGB, ...] = ((240, 202, 176), (226, 182, 150), (200, 150, 116), (158, 110, 80), (112, 76, 56))
+SKINS: tuple[RGB, ...] = ((224, 182, 154), (212, 168, 138), (200, 150, 116), (158, 110, 80), (112, 76, 56))
 
 # Each gait parameter's range; a gait is a point of the unit cube over them.
 GAIT_RANGES: dict[str, tuple[float, float]] = {
@@ -267,6 +268,7 @@ def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, list[s
     names += [f"accessory{accessory}", f"carrying{carrying}"]
     bag = _pick(rng, {"White": 1, "Yellow": 1} if carrying in ("PlasticBags", "Folder") else UPPER_WEIGHTS)
 
+    cloth = DENIM if (lower, lower_colour) == ("Jeans", "Blue") else PALETTE[lower_colour]
     upper_rgb = _tint(rng, PALETTE[colour])
     clothes = Clothes(
         upper=upper,
@@ -276,7 +278,7 @@ def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, list[s
         second=_tint(rng, PALETTE["White"] if upper == "Suit" else PALETTE[second]),
         lower=lower,
         lower_pattern=lower_pattern,
-        lower_colour=upper_rgb if lower == "Suits" else _tint(rng, PALETTE[lower_colour]),
+        lower_colour=upper_rgb if lower == "Suits" else _tint(rng, cloth),
         footwear=footwear,
         shoe_colour=_tint(rng, PALETTE[shoe_colour]),
         accessory=accessory,

@@ -1,0 +1,364 @@
+"""The command line. Each command reads its options, calls one stage and prints what came out.
+
+Stages are imported inside the commands, so that `amem --help` does not wait for torch.
+"""
+
+import dataclasses
+import inspect
+import json
+import signal
+import sys
+import time
+import traceback
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amem_cli import __version__
+from amem_cli.cli import console
+from amem_cli.errors import AmemError, BadData
+from amem_cli.options import (
+    COMMANDS,
+    PRESETS,
+    ExtractFeaturesOptions,
+    LabelVideosOptions,
+    TrainAmemOptions,
+    TrainArmOptions,
+    TrainTaeOptions,
+    resolve,
+)
+from amem_cli.progress import Progress
+
+app = typer.Typer(
+    name="amem",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).\n\n"
+    "Six stages, each leaving an artifact for the next: train-arm, label-videos, train-tae, train-amem, "
+    "extract-features, evaluate. Try them all on generated people: amem demo",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Check data sets, or generate one.")
+app.add_typer(data_app, name="data")
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; returns the exit code. An `AmemError` becomes one line on standard error; a bug keeps its
+    traceback and gives 70."""
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return typer.main.get_command(app).main(arguments, prog_name="amem", standalone_mode=False) or 0
+    except AmemError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print("error: interrupted: finished parts are kept. Run the same command again to continue.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader of our output has gone, as in `amem status | head`
+        return 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # Typer's usage errors; where their class lives depends on its version
+            print(_usage_error(error), file=sys.stderr)
+            return 2
+        traceback.print_exc()
+        print("error: this is a bug in amem. Please report the lines above.", file=sys.stderr)
+        return 70
+
+
+def _usage_error(error: Any) -> str:
+    message = error.format_message()
+    if "\n" in message:  # the help of a command that was called without arguments
+        return message
+    context = getattr(error, "ctx", None)
+    return f"error: {message.rstrip('.')}. See {context.command_path if context else 'amem'} --help."
+
+
+# -- commands from options ---------------------------------------------------------------------------------------------
+
+
+def stage_command(name: str, examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a Typer command whose flags are the fields of the stage's options dataclass.
+
+    The decorated function gets (options, progress, as_json); names, defaults, choices and help come from the dataclass.
+    """
+    cls = COMMANDS[name]
+    kinds = typing.get_type_hints(cls)
+    parameters = [_parameter(field, kinds[field.name]) for field in dataclasses.fields(cls)]
+    parameters += [
+        _flag("config", Path | None, "TOML file with the same names; flags win"),
+        _flag("preset", typing.Literal[PRESETS], "the paper's numbers, or small ones for a CPU", "paper"),
+        _flag("json", bool, "one JSON document on standard output", False, "--json"),
+        _flag("quiet", bool, "warnings and errors only", False, "--quiet"),
+        _flag("dry_run", bool, "print the resolved options and stop", False, "--dry-run"),
+    ]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        def command(config: Path | None, preset: str, json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
+            flags = {key: value if value != [] else None for key, value in flags.items()}
+            options = resolve(cls, flags, preset=preset, config=config)
+            if dry_run:
+                console.print_options(name, options, json)
+                return
+            function(options, Progress(quiet), json)
+
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__doc__ = f"{inspect.getdoc(function)}\n\nExamples:\n\n{examples}"
+        app.command(name)(command)
+        return function
+
+    return decorate
+
+
+def _parameter(field: dataclasses.Field, kind: Any) -> inspect.Parameter:
+    default = ", ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
+    notes = [f"default {default}"] if default and kind is not bool else []
+    if field.metadata["small"] != field.default:
+        notes.append(f"small {field.metadata['small']}")
+    if field.metadata["env"]:
+        notes.append(f"env {field.metadata['env']}")
+    help_text = field.metadata["help"] + (f" <{', '.join(notes)}>" if notes else "")
+    extra: dict[str, Any] = {"help": help_text, "show_default": False}
+    if kind is bool:
+        return _annotated(field.name, bool | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
+    if typing.get_origin(kind) is tuple:
+        return _annotated(field.name, list[Path] | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
+    return _annotated(field.name, kind | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
+
+
+def _flag(name: str, kind: Any, help: str, default: Any = None, *declarations: str) -> inspect.Parameter:
+    return _annotated(name, kind, typer.Option(*(declarations or (f"--{_dashed(name)}",)), help=help), default)
+
+
+def _annotated(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
+    annotation = Annotated[kind, option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _finish(results: list[Any], progress: Progress, as_json: bool, began: float) -> None:
+    """Print what a stage made: one JSON document, or lines for people."""
+    seconds = round(time.monotonic() - began, 3)
+    if as_json:
+        documents = [result.as_json() for result in results]
+        document = documents[0] if len(documents) == 1 else {"stage": results[0].stage, "results": documents}
+        print(json.dumps(document | {"seconds": seconds, "warnings": progress.warnings}, allow_nan=False))
+    elif not progress.quiet:
+        for result in results:
+            console.print_stage(result, seconds)
+
+
+# -- the six stages ----------------------------------------------------------------------------------------------------
+
+
+@stage_command("train-arm", "amem train-arm --data-root data --weights resnet50.pth\n\namem train-arm --preset small")
+def train_arm(options: TrainArmOptions, progress: Progress, as_json: bool) -> None:
+    """Train the attribute recognition model (ARM) on PETA."""
+    from amem_cli.stages.train_arm import train_arm
+
+    began = time.monotonic()
+    _finish([train_arm(options, progress)], progress, as_json, began)
+
+
+@stage_command("label-videos", "amem label-videos --dataset mars\n\namem label-videos --dataset my-cameras.toml")
+def label_videos(options: LabelVideosOptions, progress: Progress, as_json: bool) -> None:
+    """Give tracklets pseudo attribute labels by the ARM."""
+    from amem_cli.stages.label_videos import label_videos
+
+    began = time.monotonic()
+    _finish([label_videos(options, progress)], progress, as_json, began)
+
+
+@stage_command("train-tae", "amem train-tae --dataset market1501\n\namem train-tae --preset small --epochs 5")
+def train_tae(options: TrainTaeOptions, progress: Progress, as_json: bool) -> None:
+    """Train the texture auto-encoder (TAE) on single images."""
+    from amem_cli.stages.train_tae import train_tae
+
+    began = time.monotonic()
+    _finish([train_tae(options, progress)], progress, as_json, began)
+
+
+@stage_command(
+    "train-amem",
+    "amem train-amem --weights rgb_imagenet.pt\n\namem train-amem --dataset ilids-vid --split all --modules mem",
+)
+def train_amem(options: TrainAmemOptions, progress: Progress, as_json: bool) -> None:
+    """Train AMEM: a 3-D backbone with appearance and motion enhancement, end to end."""
+    from amem_cli.stages.train_amem import train_amem
+
+    began = time.monotonic()
+    _finish(train_amem(options, progress), progress, as_json, began)
+
+
+@stage_command(
+    "extract-features", "amem extract-features --dataset mars\n\namem extract-features --dataset prid2011 --split all"
+)
+def extract_features(options: ExtractFeaturesOptions, progress: Progress, as_json: bool) -> None:
+    """Extract one feature per test tracklet by the main model alone."""
+    from amem_cli.stages.extract_features import extract_features
+
+    began = time.monotonic()
+    _finish(extract_features(options, progress), progress, as_json, began)
+
+
+@stage_command(
+    "evaluate",
+    "amem evaluate --protocol mars\n\namem evaluate --protocol ilids-10split --features f0.h5 --features f1.h5",
+)
+def evaluate(options: Any, progress: Progress, as_json: bool) -> None:
+    """Score features: CMC and mAP under a stated protocol."""
+    from amem_cli.stages.evaluate import evaluate
+
+    result = evaluate(options, progress)
+    if as_json:
+        print(json.dumps(result.metrics, allow_nan=False))
+    else:
+        console.print_result(result.metrics, result.artifact)
+
+
+# -- beside the stages -------------------------------------------------------------------------------------------------
+
+AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="warnings and errors only")]
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="where people, artifacts and pictures go")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="key of every random draw")] = 0,
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """The six stages on generated walking people, start to end, on a CPU, in minutes.
+
+    Examples:
+
+    amem demo
+
+    amem demo /tmp/demo --seed 1
+    """
+    from amem_cli.stages.demo import demo
+
+    result, pictures = demo(folder, seed, Progress(quiet))
+    if json:
+        import json as writer
+
+        print(writer.dumps(result.metrics | {"pictures": [str(path) for path in pictures]}, allow_nan=False))
+    else:
+        console.print_result(result.metrics, result.artifact)
+        console.print_pictures(pictures)
+
+
+@app.command()
+def status(
+    dataset: Annotated[str, typer.Option(help="shipped manifest's name, or the path of your own .toml")] = "mars",
+    split: Annotated[int | None, typer.Option(help="split of a data set that has several; 0 when left out")] = None,
+    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
+        "workspace"
+    ),
+    verify: Annotated[bool, typer.Option("--verify", help="compare every artifact with its seal")] = False,
+    json: AsJson = False,
+) -> None:
+    """The chain of artifacts: there, missing, stale or damaged, and the command that comes next.
+
+    Examples:
+
+    amem status
+
+    amem status --dataset ilids-vid --split 3 --verify
+    """
+    from amem_cli.artifacts.workspace import chain
+    from amem_cli.data.manifest import load_manifest
+
+    manifest = load_manifest(dataset)
+    if manifest.protocol is None:
+        raise BadData("data set", dataset, why="has no tracklets, so no chain of six stages")
+    numbered = manifest.protocol.kind != "single-split"
+    states = chain(
+        workspace,
+        dataset if not manifest.shipped else manifest.name,
+        manifest.name,
+        (split or 0) if numbered else None,
+        manifest.protocol.name,
+        manifest.protocol.splits if numbered else None,
+        deep=verify,
+    )
+    console.print_chain(states, json)
+    if any(state.state == "damaged" for state in states):
+        raise typer.Exit(65)
+
+
+@data_app.command()
+def walkers(
+    out: Annotated[Path, typer.Argument(help="folder to make: OUT/{peta,market1501,mars,ilids-vid,prid2011}")],
+    seed: Annotated[int, typer.Option(help="key of every random draw: same seed, same bytes")] = 0,
+    people: Annotated[int, typer.Option(help="people to train on, and as many to test on")] = 24,
+    cameras: Annotated[int, typer.Option(help="cameras of the MARS-like set")] = 2,
+    height: Annotated[int, typer.Option(help="pixels")] = 128,
+    width: Annotated[int, typer.Option(help="pixels")] = 64,
+    quiet: Quiet = False,
+) -> None:
+    """Generate walking people in the original layouts of the five data sets.
+
+    Examples:
+
+    amem data walkers walkers
+
+    amem data walkers walkers --people 60 --cameras 4 --seed 7
+    """
+    from amem_cli.data.walkers import write_walkers
+
+    report = Progress(quiet)
+    with report.loop("walkers", 1, unit="images") as loop:
+        write_walkers(out, seed=seed, people=people, cameras=cameras, height=height, width=width, progress=loop.show)
+    if not quiet:
+        print(f"walkers in {out}: use them with --data-root {out}", file=sys.stderr)
+
+
+@data_app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="shipped manifest's name, the path of your own .toml, or a folder")],
+    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    deep: Annotated[bool, typer.Option("--deep", help="decode every image and write their list")] = False,
+    json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a data set with its manifest: counts, splits, damaged files.
+
+    Examples:
+
+    amem data check mars
+
+    amem data check prid2011 --data-root /data --deep
+    """
+    from amem_cli.data.check import check_dataset
+    from amem_cli.data.manifest import load_manifest
+
+    report = Progress(quiet)
+    with report.loop("check", 1, unit="images") as loop:
+        found = check_dataset(load_manifest(name), data_root, deep=deep, progress=loop.show)
+    console.print_check(found, json)
+    if not found.ok:
+        raise typer.Exit(65)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"amem {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="version")] = False,
+) -> None:
+    pass

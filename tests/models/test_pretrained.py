@@ -1,0 +1,323 @@
+"""Weight files: every key accounted for, every kind of broken file told apart, nothing in them run."""
+
+import hashlib
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.models.backbones import build_backbone
+from amem_cli.models.i3d import I3D, I3DClassifier
+from amem_cli.models.p3d import P3D199
+from amem_cli.models.pretrained import IMAGENET, PLUS_MINUS_ONE, imagenet_resnet, inspect_weights, load_pretrained
+from amem_cli.models.resnet3d import ResNet3D50
+
+
+@pytest.fixture(scope="module")
+def state():
+    torch.manual_seed(0)
+    return {key: value.half() if value.is_floating_point() else value for key, value in I3D().state_dict().items()}
+
+
+def saved(path: Path, state: object) -> Path:
+    torch.save(state, path)
+    return path
+
+
+def refusal(path: Path, name: str = "i3d", **options) -> str:
+    with pytest.raises(BadData) as caught:
+        build_backbone(name, weights=path, **options)
+    message = str(caught.value)
+    assert message.startswith(f"weights {path}: ")
+    assert message.endswith(".")
+    assert "\n" not in message
+    return message
+
+
+# ---- every key is accounted for ------------------------------------------------------------------------------------
+
+
+def test_every_key_that_does_not_fit_is_listed(tmp_path, state):
+    broken = dict(state)
+    del broken["Mixed_3b.b0.bn.weight"], broken["Conv3d_2b_1x1.conv3d.weight"]
+    broken["Mixed_9z.b0.bn.weight"] = torch.ones(3)
+    broken["Mixed_4c.b0.bn.bias"] = torch.ones(7)
+    broken["Mixed_5c.b0.bn.bias"] = torch.full((384,), float("nan"))
+    broken["Mixed_5b.b0.conv3d.weight"] = torch.full((256, 832, 1, 1, 1), float("inf"))
+    broken["Mixed_5b.b0.bn.running_var"] = -torch.ones(256)
+    broken["Mixed_4d.b0.bn.bias"] = torch.ones(128, dtype=torch.int64)
+    message = refusal(saved(tmp_path / "w.pt", broken))
+    for row in (
+        "missing Mixed_3b.b0.bn.weight",
+        "missing Conv3d_2b_1x1.conv3d.weight",
+        "left over Mixed_9z.b0.bn.weight",
+        "Mixed_4c.b0.bn.bias is (7,) where (160,) belongs",
+        "Mixed_5c.b0.bn.bias has NaN or infinite values",
+        "Mixed_5b.b0.conv3d.weight has NaN or infinite values",
+        "Mixed_5b.b0.bn.running_var has negative variances",
+        "Mixed_4d.b0.bn.bias is torch.int64, not floating point",
+    ):
+        assert row in message
+    assert message.count(";") == 7
+
+
+def test_a_refused_file_changes_nothing(tmp_path, state):
+    net = I3D()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(BadData):
+        load_pretrained(net, saved(tmp_path / "w.pt", state | {"other": torch.zeros(1)}), "i3d")
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+
+
+def test_a_head_that_is_asked_for_must_be_there(tmp_path, state):
+    path = saved(tmp_path / "w.pt", state)
+    assert build_backbone("i3d", weights=path).pretrained.head_classes is None
+    assert "missing logits.conv3d.weight; missing logits.conv3d.bias" in refusal(path, head=True)
+    head = {"logits.conv3d.weight": torch.zeros(157, 1024, 1, 1, 1), "logits.conv3d.bias": torch.zeros(157)}
+    path = saved(tmp_path / "charades.pt", state | head)
+    assert build_backbone("i3d", weights=path).pretrained.head_classes == 157
+    assert "(157, 1024, 1, 1, 1) where (400, 1024, 1, 1, 1) belongs" in refusal(path, head=True)
+
+
+def test_the_flow_network_is_told(tmp_path, state):
+    flow = state | {"Conv3d_1a_7x7.conv3d.weight": torch.zeros(64, 2, 7, 7, 7)}
+    assert "optical-flow network, take the RGB one" in refusal(saved(tmp_path / "flow_imagenet.pt", flow))
+
+
+def test_two_keys_with_one_meaning_are_not_merged(tmp_path, state):
+    twice = state | {"mixed_3b.branch_0.conv3d.weight": state["Mixed_3b.b0.conv3d.weight"]}
+    assert "left over mixed_3b.branch_0.conv3d.weight" in refusal(saved(tmp_path / "w.pt", twice))
+
+
+def test_another_networks_file(tmp_path, state):
+    path = saved(tmp_path / "w.pt", state)
+    message = refusal(path, "r3d")
+    assert "missing conv1.weight" in message
+    assert f"`amem weights inspect {path}` says what the file is" in message
+
+
+# ---- files that are no weights -------------------------------------------------------------------------------------
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 49297000\n"
+NO_WEIGHTS = {
+    "empty": (b"", "it is empty", "Download it again"),
+    "zeros": (bytes(4096), "all its 4096 bytes are zero", "Download it again"),
+    "web page": (b"\n<!DOCTYPE html><html><head><title>Sign in", "it is a web page", "direct address"),
+    "web page in capitals": (b"\xef\xbb\xbf<HTML>\xc3\xa9", "it is a web page", "direct address"),
+    "LFS pointer": (POINTER, "it is a Git LFS pointer", "git lfs pull"),
+    "message": (b"404: Not Found", "a text file that begins '404: Not Found'", "Download it again"),
+    "JSON": (b'{"error": "quota exceeded"}', 'a text file that begins \'{"error"', "Download it again"),
+    "gzip": (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", "compressed by gzip", "Unpack it first"),
+    "tar": (b"a" + bytes(256) + b"ustar" + bytes(250), "it is a tar archive", "Unpack it first"),
+    "HDF5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "it is an HDF5 file", "Take the PyTorch"),
+    "noise": (bytes(range(128, 256)) * 9, "damaged, or no weight file", "Download it again"),
+    "image": (b"\xff\xd8\xff\xe0\x00\x10JFIF\x00" + bytes(range(256)), "no weight file", "Download it again"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_what_is_no_weight_file_is_said(kind, tmp_path):
+    content, why, remedy = NO_WEIGHTS[kind]
+    path = tmp_path / "rgb_imagenet.pt"
+    path.write_bytes(content)
+    message = refusal(path)
+    assert why in message
+    assert remedy in message
+    with pytest.raises(BadData, match=r"^weights "):
+        inspect_weights(path)
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(InputMissing, match="not found"):
+        build_backbone("i3d", weights=tmp_path / "none.pt")
+    assert "this is a folder" in refusal(tmp_path)
+
+
+def test_a_tensorflow_checkpoint_is_told_by_its_name(tmp_path):
+    path = tmp_path / "model.ckpt.data-00000-of-00001"
+    path.write_bytes(np.random.default_rng(0).bytes(4096))
+    assert "part of a TensorFlow checkpoint" in refusal(path)
+
+
+# ---- truncated and damaged files -----------------------------------------------------------------------------------
+
+
+def small(path: Path) -> Path:
+    """A weight file of each format, by the ending of its name."""
+    tensors = {f"layer.{i}.weight": torch.randn(40, 30) for i in range(5)}
+    if path.suffix == ".npz":
+        np.savez(path, **{key: value.numpy() for key, value in tensors.items()})
+    elif path.suffix == ".safetensors":
+        save_file(tensors, path)
+    else:
+        torch.save(tensors, path, _use_new_zipfile_serialization=path.suffix == ".pt")
+    return path
+
+
+FORMATS = ("w.pt", "w.legacy", "w.npz", "w.safetensors")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.7, 0.99, 0.9999])
+def test_a_truncated_file_is_told(name, share, tmp_path):
+    path = small(tmp_path / name)
+    inspect_weights(path)  # whole, it can be read
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    message = refusal(path)
+    assert "cut off" in message or "damaged" in message
+    assert "Download it again" in message
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.npz"])
+def test_one_flipped_bit_is_found(name, tmp_path):
+    path = small(tmp_path / name)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert "does not match its checksum" in refusal(path)
+
+
+# ---- nothing is run ------------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """What a hostile file does: unpickling it would make a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_pickle_that_needs_code_is_refused_and_not_run(new_format, tmp_path):
+    trap, path = tmp_path / "sprung", tmp_path / "w.pt"
+    torch.save({"state_dict": {}, "extra": Trap(trap)}, path, _use_new_zipfile_serialization=new_format)
+    message = refusal(path)
+    assert "mkdir" in message
+    assert "would run code" in message
+    assert "save its state_dict() alone" in message
+    assert not trap.exists()
+
+
+def test_a_whole_pickled_network_is_refused(tmp_path):
+    message = refusal(saved(tmp_path / "w.pt", torch.nn.Linear(2, 2)))
+    assert "(torch.nn.modules.linear.Linear)" in message
+
+
+def test_a_torchscript_program_is_refused(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("net/code/__torch__.py", "class Net(Module): ...")
+        archive.writestr("net/constants.pkl", b"")
+    (tmp_path / "w.pt").write_bytes(buffer.getvalue())
+    assert "a TorchScript program" in refusal(tmp_path / "w.pt")
+
+
+def test_arrays_of_objects_are_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.array([Trap(tmp_path / "sprung")], dtype=object), allow_pickle=True)
+    assert "would run code" in refusal(tmp_path / "w.npz")
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_arrays_of_text_are_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", a=np.array(["hello"]))
+    assert "no plain numbers" in refusal(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {"state_dict": {"a": 1}}, {}, {1: torch.ones(2)}, "text"])
+def test_a_file_without_a_state_dict(content, tmp_path):
+    assert "no state dict of tensors in it" in refusal(saved(tmp_path / "w.pt", content))
+
+
+# ---- amem weights inspect ------------------------------------------------------------------------------------------
+
+
+def test_inspect_says_what_a_file_is(tmp_path):
+    torch.manual_seed(0)
+    path = saved(tmp_path / "w.pt", I3DClassifier().state_dict())
+    report = inspect_weights(path)
+    assert (report.architecture, report.dialect) == ("i3d", "I3D, PyTorch port with Mixed_*.b*")
+    assert (report.fits, report.problems, report.container) == (True, (), "PyTorch")
+    assert (report.keys, report.head_classes) == (344, 400)
+    assert report.parameters == 12_287_264 + 400 * 1024 + 400
+    assert report.normalisation == PLUS_MINUS_ONE
+    assert report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert report.bytes == path.stat().st_size
+    assert build_backbone("i3d", weights=path).pretrained.sha256 == report.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("mc3_18", torchvision.models.video.mc3_18),
+        ("s3d", torchvision.models.video.s3d),
+        ("resnet18", torchvision.models.resnet18),
+        pytest.param("r3d", ResNet3D50, marks=pytest.mark.slow),
+        pytest.param("p3d", P3D199, marks=pytest.mark.slow),
+        pytest.param("r3d_18", torchvision.models.video.r3d_18, marks=pytest.mark.slow),
+        pytest.param("r2plus1d_18", torchvision.models.video.r2plus1d_18, marks=pytest.mark.slow),
+        pytest.param("resnet50", torchvision.models.resnet50, marks=pytest.mark.slow),
+    ],
+)
+def test_inspect_recognises_every_architecture(name, build, tmp_path):
+    state = {key: value.half() if value.is_floating_point() else value for key, value in build().state_dict().items()}
+    report = inspect_weights(saved(tmp_path / "w.pt", {"state_dict": state}))
+    assert (report.architecture, report.fits, report.problems) == (name, True, ())
+
+
+def test_inspect_of_a_file_that_almost_fits_and_of_a_stranger(tmp_path, state):
+    almost = {key: value for key, value in state.items() if key != "Mixed_3b.b0.bn.weight"}
+    report = inspect_weights(saved(tmp_path / "w.pt", almost))
+    assert (report.architecture, report.fits) == ("i3d", False)
+    assert report.problems == ("missing Mixed_3b.b0.bn.weight",)
+    report = inspect_weights(saved(tmp_path / "w.pt", {"a": torch.ones(3)}))
+    assert (report.architecture, report.dialect, report.fits) == (None, None, False)
+    assert "resemble none of i3d, r3d" in report.problems[0]
+
+
+# ---- ImageNet ResNets for ARM and TAE ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(18, 512), (50, 2048)])
+def test_imagenet_resnet_from_a_file(depth, channels, tmp_path):
+    torch.manual_seed(0)
+    theirs = getattr(torchvision.models, f"resnet{depth}")(weights=None).eval()
+    path = saved(tmp_path / "w.pth", theirs.state_dict())
+    ours = imagenet_resnet(depth, path).eval()
+    images = torch.randn(2, 3, 64, 32)
+    theirs.fc = torch.nn.Identity()
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+    assert ours.normalisation == IMAGENET
+    dense = imagenet_resnet(depth, path, last_stride=1).eval()
+    maps = torch.nn.Sequential(*list(dense.children())[:-2])
+    with torch.no_grad():
+        assert maps(images).shape == (2, channels, 4, 2)
+    with pytest.raises(BadData, match=f"do not fit resnet{68 - depth}"):
+        imagenet_resnet(68 - depth, path)
+
+
+def test_imagenet_resnet_by_name_needs_the_network_or_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def offline(url, *args, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(InputMissing, match="copy the file here"):
+        imagenet_resnet(18, "imagenet")
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    saved(tmp_path / "checkpoints" / "resnet18-f37072fd.pth", state)
+    assert torch.equal(imagenet_resnet(18, "imagenet").conv1.weight, state["conv1.weight"])
+    with pytest.raises(UsageError, match="Choose 18 or 50"):
+        imagenet_resnet(34)
