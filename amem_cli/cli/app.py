@@ -235,7 +235,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="warnings and errors only")
 def demo(
     folder: Annotated[Path, typer.Argument(help="where people, artifacts and pictures go")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="key of every random draw")] = 0,
-    json: AsJson = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """The six stages on generated walking people, start to end, on a CPU, in minutes.
@@ -246,15 +246,15 @@ def demo(
 
     amem demo /tmp/demo --seed 1
     """
-    from amem_cli.stages.demo import demo
+    from amem_cli.stages import demo as stage
 
-    result, pictures = demo(folder, seed, Progress(quiet))
-    if json:
-        import json as writer
-
-        print(writer.dumps(result.metrics | {"pictures": [str(path) for path in pictures]}, allow_nan=False))
+    result, pictures, errors = stage.demo(folder, seed, Progress(quiet))
+    if as_json:
+        more = {"pictures": [str(path) for path in pictures], "predicted_frames": errors}
+        print(json.dumps(result.metrics | more, allow_nan=False))
     else:
         console.print_result(result.metrics, result.artifact)
+        console.print_prediction(errors)
         console.print_pictures(pictures)
 
 
@@ -266,7 +266,7 @@ def status(
         "workspace"
     ),
     verify: Annotated[bool, typer.Option("--verify", help="compare every artifact with its seal")] = False,
-    json: AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """The chain of artifacts: there, missing, stale or damaged, and the command that comes next.
 
@@ -292,7 +292,7 @@ def status(
         manifest.protocol.splits if numbered else None,
         deep=verify,
     )
-    console.print_chain(states, json)
+    console.print_chain(states, as_json)
     if any(state.state == "damaged" for state in states):
         raise typer.Exit(65)
 
@@ -329,7 +329,7 @@ def check(
     name: Annotated[str, typer.Argument(help="shipped manifest's name, the path of your own .toml, or a folder")],
     data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
     deep: Annotated[bool, typer.Option("--deep", help="decode every image and write their list")] = False,
-    json: AsJson = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Compare a data set with its manifest: counts, splits, damaged files.
@@ -346,7 +346,7 @@ def check(
     report = Progress(quiet)
     with report.loop("check", 1, unit="images") as loop:
         found = check_dataset(load_manifest(name), data_root, deep=deep, progress=loop.show)
-    console.print_check(found, json)
+    console.print_check(found, as_json)
     if not found.ok:
         raise typer.Exit(65)
 

@@ -108,6 +108,14 @@ def print_check(report: Any, as_json: bool) -> None:
     print("good" if report.ok else "not good")
 
 
+def print_prediction(errors: dict[str, Any]) -> None:
+    """What MEM predicts, beside copying the last frame: only a ratio below 1 has learned about motion."""
+    print(
+        f"predicted frames: MSE {errors['mse']:.4f}, copying the last frame {errors['mse_copied']:.4f}, "
+        f"ratio {errors['mse_ratio']:.2f}; PSNR {errors['psnr']:.1f} dB (copy {errors['psnr_copied']:.1f})"
+    )
+
+
 def print_pictures(paths: list[Path]) -> None:
     """Where the pictures are."""
     print("pictures to look at:")

@@ -32,7 +32,7 @@ def plot_cmc(
 
     `curves` maps a name to (K,) float with cmc[k-1] = the share of queries, in [0, 1], that have a right answer among
     their first k; a curve stays flat until its next rank, so nothing is drawn between two ranks. The legend carries
-    each curve's rank-1. `chance` is the (K,) curve of a random order (`chance_cmc`), drawn as a dashed grey line.
+    each curve's rank-1. `chance` is the (K,) curve of a random order (`metrics.chance`), drawn as a dashed grey line.
     `log_ranks` spreads the first ranks, where methods differ. The axis is in per cent.
 
     Raises `BadData` when there is no curve, or one that is empty, falls or leaves [0, 1], and `UsageError` for a
@@ -85,27 +85,6 @@ def plot_cmc(
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(title="rank-1 in brackets", title_fontsize=8, fontsize=9, alignment="left", loc="best", framealpha=0.9)
     return save_figure(figure, path)
-
-
-def chance_cmc(matches: np.ndarray, gallery: np.ndarray, last_rank: int = MOST_RANKS) -> np.ndarray:
-    """The CMC of a random order of the gallery: (last_rank,) float64, a mean over queries.
-
-    `matches` and `gallery` are (Q,) int: for each query the right answers and all answers that count (junk and same
-    person, same camera taken out). With m right ones among g the chance of none in the first k is
-    prod_{j<k} (g - m - j) / (g - j). One match among four gives 1/4, 2/4, 3/4, 1:
-
-    >>> chance_cmc(np.array([1]), np.array([4]), 4).tolist()
-    [0.25, 0.5, 0.75, 1.0]
-
-    Raises `BadData` when there is no query, or one with no match or with more matches than gallery.
-    """
-    matches, gallery = np.asarray(matches, dtype=float), np.asarray(gallery, dtype=float)
-    if not matches.size or matches.shape != gallery.shape or np.any((matches < 1) | (matches > gallery)):
-        raise BadData("chance curve", why="every query needs at least one match and no more than its gallery holds")
-    taken = np.arange(last_rank)
-    left = np.maximum(gallery[:, None] - taken, 1)
-    misses = np.clip(gallery[:, None] - matches[:, None] - taken, 0, None) / left  # (Q, K)
-    return 1 - np.cumprod(misses, axis=1).mean(axis=0)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

@@ -1,13 +1,11 @@
-"""CMC curves: the chance curve against drawing, the files against their formats."""
-
-import itertools
+"""CMC curves: the files against their formats."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from amem_cli.errors import BadData, UsageError
-from amem_cli.pictures.cmc import chance_cmc, plot_cmc
+from amem_cli.pictures.cmc import plot_cmc
 
 CURVES = {"AMEM": np.linspace(0.6, 1, 60), "baseline": np.linspace(0.4, 0.9, 30)}
 
@@ -53,22 +51,3 @@ def test_no_curve_and_an_unknown_suffix(tmp_path):
         plot_cmc({}, tmp_path / "cmc.png")
     with pytest.raises(UsageError, match=r"cmc\.bmp.*none of \.png, \.svg, \.pdf"):
         plot_cmc(CURVES, tmp_path / "cmc.bmp")
-
-
-@pytest.mark.parametrize(("matches", "gallery"), [(1, 5), (2, 5), (4, 5), (5, 5)])
-def test_chance_is_the_mean_over_all_orders(matches, gallery):
-    orders = list(itertools.permutations([True] * matches + [False] * (gallery - matches)))
-    expected = [np.mean([any(order[:rank]) for order in orders]) for rank in range(1, 8)]
-    assert chance_cmc(np.array([matches]), np.array([gallery]), 7) == pytest.approx(expected)
-
-
-def test_chance_is_a_mean_over_queries():
-    both = chance_cmc(np.array([1, 3]), np.array([4, 9]), 9)
-    alone = [chance_cmc(np.array([m]), np.array([g]), 9) for m, g in [(1, 4), (3, 9)]]
-    assert both == pytest.approx(np.mean(alone, axis=0))
-
-
-@pytest.mark.parametrize(("matches", "gallery"), [([], []), ([0], [4]), ([5], [4])])
-def test_chance_needs_a_match(matches, gallery):
-    with pytest.raises(BadData, match="at least one match"):
-        chance_cmc(np.array(matches), np.array(gallery))
