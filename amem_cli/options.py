@@ -158,7 +158,7 @@ class LabelVideosOptions(StageOptions):
 class AdversarialOptions(TrainingOptions):
     """The adversarial terms of eq. 4 and 5, whose weight and form the paper leaves open."""
 
-    adversarial_weight: float = option(0.01, "weight of the adversarial term within its loss; 0: none (D)")
+    adversarial_weight: float = option(1e-3, "weight of the adversarial term within its loss; 0: none (D)", small=2e-4)
     adversarial_form: Literal["non-saturating", "minimax"] = option(
         "non-saturating", "minimax is the literal form of eq. 4 and 5 (D)"
     )

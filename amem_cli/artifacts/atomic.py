@@ -5,6 +5,7 @@ and the folder is flushed. A *sealed* file also carries a SHA-256 of its own con
 when the file is read (safetensors and HDF5 notice few of them).
 """
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -42,7 +43,8 @@ def write_bytes(path: Path, content: bytes) -> Path:
         raise _disk_error(path, error) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                Path(temporary).unlink()
     return path
 
 
@@ -62,9 +64,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def sweep_temporaries(folder: Path) -> int:
-    """Remove what crashed writers left in `folder`; call it only while holding the lock on the folder's owner."""
-    stale = list(folder.glob(f".*{TEMPORARY_SUFFIX}")) if folder.is_dir() else []
+def lock_path(output: Path) -> Path:
+    """The lock file of an output; it stays there, held or not."""
+    return output.parent / f".{output.name}.lock"
+
+
+def sweep_temporaries(output: Path) -> int:
+    """Remove what crashed writers left beside `output`; call it only while holding the lock on `output`.
+
+    Temporaries of a neighbour that has a lock of its own are left alone: its run may be writing at this moment.
+    """
+    stale = []
+    for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
+        target = output.with_name(path.name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0])
+        if target.name == output.name or not lock_path(target).exists():
+            stale.append(path)
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)

@@ -115,7 +115,7 @@ def _description(content: bytes, path: Path) -> dict[str, Any]:
         raise BadData("checkpoint", path, why="not a safetensors file, or cut short")
     try:
         text = json.loads(content[8 : 8 + length])["__metadata__"][_HEADER_KEY]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadData("checkpoint", path, why="carries no amem description") from error
     return parse_json_object(text, "checkpoint", path)
 
@@ -131,7 +131,8 @@ def save_state(
     provenance: Provenance,
     position: dict[str, Any],
 ) -> Path:
-    """Write everything a run needs to go on after `step`: weights, optimisers, position. The two newest are kept.
+    """Write everything a run needs to go on after `step`: weights, optimisers, position. This state and the one
+    before it are kept; states of later steps are damaged or abandoned ones, which must not win at the next resume.
 
     Draws need no state: they are keyed by (seed, epoch, index).
     """
@@ -146,8 +147,11 @@ def save_state(
             tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
     path = folder / f"state-{step:08d}.safetensors"
     save(path, "amem-state", tensors, provenance, position=position | {"step": step}, param_groups=groups)
-    for old in sorted(folder.glob("state-*.safetensors"))[:-2]:
-        old.unlink()
+    states = sorted(folder.glob("state-*.safetensors"))
+    before = [state for state in states if state.name < path.name]
+    for state in states:
+        if state not in (path, *before[-1:]):
+            state.unlink()
     return path
 
 
@@ -169,15 +173,16 @@ def load_state(
 
 def newest_state(folder: Path, warn: Any) -> Checkpoint | None:
     """The newest readable state in `folder`; a damaged one is passed over with a warning. None when there is none."""
-    for path in sorted(folder.glob("state-*.safetensors"), reverse=True):
+    paths = sorted(folder.glob("state-*.safetensors"), reverse=True)
+    for path, older in zip(paths, [*paths[1:], None], strict=True):
         try:
             return load(path, "amem-state")
         except BadData as error:
-            warn(f"{error} Falling back to the state before it.")
+            warn(f"{error} " + (f"Falling back to {older.name}." if older else "No state is left: starting anew."))
     return None
 
 
 def remove_states(folder: Path) -> None:
     """Delete the states of a finished or abandoned run."""
-    for path in folder.glob("state-*.safetensors"):
+    for path in sorted(folder.glob("state-*.safetensors")):
         path.unlink()

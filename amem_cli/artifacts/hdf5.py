@@ -12,15 +12,23 @@ import h5py
 import numpy as np
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parse_json_object
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, check_provenance, parse_json_object
 from amem_cli.errors import BadData, listing
 
 LARGEST_FILE = 8 << 30
+LARGEST_RATIO = 1100  # of values to file: deflate reaches 1032, more is a claim and no data
 USER_BLOCK = 512  # bytes before the HDF5 structures, which HDF5 leaves alone: the seal stands there
 
 
 def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenance: Provenance, **attributes) -> Path:
-    """Write `columns` (arrays with N rows; sequences of str become UTF-8 strings) and `attributes`, sealed."""
+    """Write `columns` (arrays with N rows; sequences of str become UTF-8 strings) and `attributes`, sealed.
+
+    Raises `BadData` for names that are no Unicode text, as file systems allow them.
+    """
+    for name, values in columns.items():
+        odd = [] if isinstance(values, np.ndarray) else [repr(v) for v in values if not _is_unicode(v)]
+        if odd:
+            raise BadData(kind, path, why=f"'{name}' must be Unicode ({listing(odd)})", remedy="Rename the files")
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
         file.attrs["kind"] = kind
@@ -55,7 +63,8 @@ class Table:
         content = atomic.read_sealed(self.path, f"{kind} file", required=False, remedy=remedy)
         try:
             with h5py.File(io.BytesIO(content), "r") as file:
-                self.attributes: dict[str, Any] = {name: file.attrs[name] for name in file.attrs}
+                self.attributes: dict[str, Any] = {name: _text(file.attrs[name]) for name in file.attrs}
+                self._claimable = min(LARGEST_FILE, LARGEST_RATIO * len(content))
                 self._check_head(remedy)
                 self.columns = {name: self._column(file, name, *spec) for name, spec in wanted.items()}
         except BadData:
@@ -65,8 +74,8 @@ class Table:
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
             raise BadData(kind, path, why=f"columns of unequal length ({lengths})")
-        text = self.attributes.get("provenance", "{}")
-        self.provenance = parse_json_object(text, kind, self.path)
+        document = parse_json_object(self.attributes.get("provenance", "{}"), kind, self.path)
+        self.provenance = check_provenance(document, kind, self.path)
 
     @property
     def dataset(self) -> str:
@@ -95,18 +104,40 @@ class Table:
             raise BadData(self._kind, self.path, why=f"'{name}' points to another file")
         if column.ndim != axes:
             raise BadData(self._kind, self.path, why=f"'{name}' has {column.ndim} axes, not {axes}")
-        if column.size * max(column.dtype.itemsize, 1) > LARGEST_FILE:
-            raise BadData(self._kind, self.path, why=f"'{name}' claims {column.shape} values")
+        if column.size * max(column.dtype.itemsize, 1) > self._claimable:
+            raise BadData(self._kind, self.path, why=f"'{name}' claims {column.shape} values, more than the file holds")
         if dtype == "str":
             if h5py.check_string_dtype(column.dtype) is None:
                 raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not strings")
             return list(column.asstr("utf-8")[()])
-        if not np.can_cast(column.dtype, np.dtype(dtype), "same_kind") and column.dtype != np.dtype(dtype):
+        # other programs have no bool, or other widths: what fits by value is taken
+        if column.dtype.kind not in ("biuf" if np.dtype(dtype).kind == "f" else "biu"):
             raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not {dtype}")
-        values = np.ascontiguousarray(column[()].astype(dtype))
+        found = column[()]
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is found below
+            values = np.ascontiguousarray(found.astype(dtype))
+        if values.dtype.kind != "f" and not np.array_equal(values, found):
+            raise BadData(self._kind, self.path, why=f"'{name}' holds values that are no {dtype}")
         if values.dtype.kind == "f":
             bad = np.unique(np.nonzero(~np.isfinite(values))[0])
             if len(bad):
                 rows = listing(str(row) for row in bad)
                 raise BadData(self._kind, self.path, why=f"'{name}' has NaN or infinity in the rows {rows}")
         return values
+
+
+def _text(value: Any) -> Any:
+    """An attribute with its strings as str: other programs write strings of fixed length, which arrive as bytes."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if isinstance(value, np.ndarray) and value.dtype.kind == "S":
+        return np.char.decode(value, "utf-8")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

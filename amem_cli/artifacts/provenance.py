@@ -85,15 +85,25 @@ def versions() -> dict[str, str]:
     }
 
 
-def parse_json_object(text: str, kind: str, path: Path) -> dict[str, Any]:
+def parse_json_object(text: str | bytes, kind: str, path: Path) -> dict[str, Any]:
     """A JSON object found inside a file, or `BadData`."""
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, TypeError, RecursionError) as error:  # no JSON; no text at all; nested without end
         raise BadData(kind, path, why=f"its description is not JSON ({error})") from error
     if not isinstance(document, dict):
         raise BadData(kind, path, why="its description is not a JSON object")
     return document
+
+
+def check_provenance(document: Any, kind: str, path: Path) -> dict[str, Any]:
+    """The provenance found in a file, or `BadData` when it is not made as `Provenance.as_json` makes it."""
+    mappings = document if isinstance(document, dict) else {"options": None}
+    parents = mappings.get("parents", {})
+    entries = [mappings.get("options", {}), parents, *(parents.values() if isinstance(parents, dict) else ())]
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise BadData(kind, path, why="its provenance is not made of JSON objects (options, parents)")
+    return mappings
 
 
 def _short(value: Any) -> str:

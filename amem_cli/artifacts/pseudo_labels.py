@@ -78,4 +78,6 @@ def read(path: Path, *, remedy: str = "Run: amem label-videos") -> PseudoLabels:
     width = {labels.probabilities.shape[1], labels.labels.shape[1], len(attributes)}
     if len(width) != 1 or labels.labels.max(initial=0) > 1 or len(set(labels.tracklet)) != len(labels.tracklet):
         raise BadData(KIND, path, why="columns, attribute names or tracklets do not fit together", remedy=remedy)
+    if labels.probabilities.size and not 0 <= labels.probabilities.min() <= labels.probabilities.max() <= 1:
+        raise BadData(KIND, path, why="'probabilities' outside [0, 1]", remedy=remedy)
     return labels

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import filelock
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import Provenance, parse_json_object
+from amem_cli.artifacts.provenance import Provenance, check_provenance, parse_json_object
 from amem_cli.errors import AmemError, BadData, DiskError, Locked
 
 
@@ -61,26 +61,32 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
     if not owner:
         yield
         return
-    name = output.parent / f".{output.name}.lock"
+    name = atomic.lock_path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(name, timeout=0, mode=0o666)
+        lock = filelock.FileLock(name, timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
         holder = _read_holder(name)
         why = f"another run writes it ({holder})"
         raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
     except OSError as error:
-        raise DiskError(
-            "output", output, why=(error.strerror or str(error)).lower(), remedy="Check the folder"
-        ) from error
+        raise _not_writable(output, error) from error
     try:
-        name.with_suffix(".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        atomic.sweep_temporaries(output.parent)
+        try:
+            name.with_suffix(".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            atomic.sweep_temporaries(output)
+        except OSError as error:
+            raise _not_writable(output, error) from error
         yield
     finally:
-        name.with_suffix(".holder").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # only a name in a message; the lock must be released
+            name.with_suffix(".holder").unlink()
         lock.release()
+
+
+def _not_writable(output: Path, error: OSError) -> DiskError:
+    return DiskError("output", output, why=(error.strerror or str(error)).lower(), remedy="Check the folder")
 
 
 def _read_holder(lock: Path) -> str:
@@ -126,17 +132,18 @@ def read_provenance(path: Path) -> dict[str, Any]:
     from amem_cli.artifacts import checkpoint
 
     if path.suffix == ".safetensors":
-        return checkpoint.read_description(path).get("provenance", {})
+        return check_provenance(checkpoint.read_description(path).get("provenance", {}), "checkpoint", path)
     if path.suffix == ".h5":
         import h5py
 
         try:
             with h5py.File(path, "r") as file:
-                return parse_json_object(str(file.attrs.get("provenance", "{}")), "file", path)
+                text = file.attrs.get("provenance", "{}")
         except Exception as error:  # h5py raises nearly every kind for damaged files
             raise BadData("file", path, why=f"not a readable HDF5 file ({error})") from error
-    document = parse_json_object(path.read_text("utf-8"), "result", path)
-    return document.get("provenance", {})
+        return check_provenance(parse_json_object(text, "file", path), "file", path)
+    document = parse_json_object(atomic.read_bytes(path, "result"), "result", path)
+    return check_provenance(document.get("provenance", {}), "result", path)
 
 
 def verify(path: Path) -> None:
@@ -199,7 +206,11 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
     """Add one line to a stage's metrics.jsonl; the one file that grows in place, a torn last line is harmless."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with open(path, "ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a crash tore the last line: do not glue this one to it
+                    file.write(b"\n")
+            file.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
         raise DiskError("file", path, why=(error.strerror or str(error)).lower(), remedy="Free some space") from error

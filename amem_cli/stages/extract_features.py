@@ -18,7 +18,7 @@ from amem_cli.engine import Engine, prepare, resolve_precision
 from amem_cli.models.amem import SIMILARITY_FEATURE, MainModel, build_main_model
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.progress import Loop, Progress, Silent
-from amem_cli.stages.result import StageResult, listing_of_tracklets, science, split_numbers, warn_of_other_counts
+from amem_cli.stages.result import StageResult, listing_of_tracklets, science, split_numbers, warn_of_differences
 
 
 def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> list[StageResult]:
@@ -31,7 +31,7 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
         progress = progress if processes.first else Silent()
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
-        warn_of_other_counts(manifest, dataset, progress)
+        warn_of_differences(manifest, dataset, progress)
         workspace = Workspace(options.workspace)
         results = []
         for number in split_numbers(dataset, options.split):

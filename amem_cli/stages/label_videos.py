@@ -18,7 +18,7 @@ from amem_cli.engine import Engine, prepare, resolve_precision
 from amem_cli.models.attributes import Arm
 from amem_cli.options import LabelVideosOptions
 from amem_cli.progress import Loop, Progress, Silent
-from amem_cli.stages.result import StageResult, listing_of_tracklets, science, warn_of_other_counts
+from amem_cli.stages.result import StageResult, listing_of_tracklets, science, warn_of_differences
 
 
 def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult:
@@ -33,7 +33,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         arm, description = load_arm(arm_file)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
-        warn_of_other_counts(manifest, dataset, progress)
+        warn_of_differences(manifest, dataset, progress)
         tracklets = tracklets_of(dataset, options.part)
 
         precision = resolve_precision(options.precision, processes.device)

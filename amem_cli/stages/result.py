@@ -45,14 +45,16 @@ def listing_of_tracklets(tracklets: list[Tracklet] | tuple[Tracklet, ...]) -> st
     )
 
 
-def warn_of_other_counts(
+def warn_of_differences(
     manifest: Manifest, dataset: VideoDataset | ImageDataset | AttributeDataset, progress: Progress
 ) -> None:
-    """A folder with other counts than the manifest's, such as a part of a data set, is worth a line."""
+    """A line when the folder holds other counts than the manifest says, and one for all that its reader left out."""
     differences = count_differences(manifest, dataset)
     if differences:
         shown = "; ".join(differences[:4]) + ("; ..." if len(differences) > 4 else "")
-        progress.warn(f"{manifest.name} is not the data set that its manifest describes: {shown}")
+        progress.warn(f"{manifest.name} is not the whole data set that its manifest describes: {shown}")
+    for note in dataset.notes:
+        progress.warn(f"{manifest.name}: {note}")
 
 
 def weights_parent(weights: str) -> dict[str, dict[str, str]]:

@@ -39,7 +39,7 @@ from amem_cli.stages.result import (
     listing_of_tracklets,
     science,
     split_numbers,
-    warn_of_other_counts,
+    warn_of_differences,
     weights_parent,
 )
 from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
@@ -64,7 +64,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         progress = progress if processes.first else Silent()
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
-        warn_of_other_counts(manifest, dataset, progress)
+        warn_of_differences(manifest, dataset, progress)
         results = []
         for split in split_numbers(dataset, options.split):
             tracklets = list(dataset.splits[split or 0].train)

@@ -23,7 +23,7 @@ from amem_cli.models.attributes import Arm
 from amem_cli.options import TrainArmOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
-from amem_cli.stages.result import StageResult, science, warn_of_other_counts, weights_parent
+from amem_cli.stages.result import StageResult, science, warn_of_differences, weights_parent
 from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
 
 DEPTH = {"resnet50": 50, "resnet18": 18}
@@ -39,7 +39,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         progress = progress if processes.first else Silent()
         manifest = load_manifest(options.dataset)
         data = read_attributes(manifest, options.data_root)
-        warn_of_other_counts(manifest, data, progress)
+        warn_of_differences(manifest, data, progress)
         if data.attributes != ATTRIBUTES:
             raise BadData("attributes of", manifest.name, why="are not PETA's 105, whose groups the model is made of")
         train_rows, held_out = partition(data, options)

@@ -21,7 +21,7 @@ from amem_cli.models.texture import TEXTURE_CHANNELS, Discriminator, TextureDeco
 from amem_cli.options import TrainTaeOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
-from amem_cli.stages.result import StageResult, science, warn_of_other_counts, weights_parent
+from amem_cli.stages.result import StageResult, science, warn_of_differences, weights_parent
 from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
 
 
@@ -159,11 +159,11 @@ def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> 
     """The images to reconstruct: those of an image or attribute data set, or the training frames of a video one."""
     if manifest.kind == "video":
         videos = read_videos(manifest, data_root)
-        warn_of_other_counts(manifest, videos, progress)
+        warn_of_differences(manifest, videos, progress)
         paths = [frame for tracklet in videos.splits[0].train for frame in tracklet.frames]
     else:
         images = (read_images if manifest.kind == "images" else read_attributes)(manifest, data_root)
-        warn_of_other_counts(manifest, images, progress)
+        warn_of_differences(manifest, images, progress)
         paths = list(images.paths)
     if len(paths) < 2:
         raise BadData("training images of", manifest.name, why=f"there are {len(paths)}, at least 2 are needed")

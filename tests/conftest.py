@@ -1,0 +1,29 @@
+"""What many tests need: one thread, generated walkers, and toy parts of the models."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with four generated people per data set, in boxes of 64 x 32 pixels; read it, never write there."""
+    from amem_cli.data.walkers import write_walkers
+
+    out = tmp_path_factory.mktemp("walkers")
+    return write_walkers(out, people=4, frames=(6, 12), images_per_person=3, height=64, width=32)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One torch thread, so that sums are in one order whatever the machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
