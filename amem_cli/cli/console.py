@@ -91,20 +91,28 @@ def print_chain(states: "list[ArtifactState]", as_json: bool) -> None:
 def print_check(report: Any, as_json: bool) -> None:
     """The table of `amem data check`."""
     if as_json:
-        print(json.dumps(dataclasses.asdict(report), default=str))
+        print(json.dumps(dataclasses.asdict(report) | {"ok": report.ok}, default=str))
         return
     from rich.table import Table
 
-    table = Table(title_justify="left")
-    for name in ("what", "expected", "found", ""):
-        table.add_column(name, overflow="fold")
+    table = Table(title=f"{report.title} in {report.folder}", title_justify="left")
+    for name in ("", "what", "expected", "found", "note"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("expected", "found") else "left")
     for row in report.rows:
-        table.add_row(*(str(part) for part in dataclasses.astuple(row)))
+        mark = "?" if row.found is None else "ok" if row.ok else "NO"
+        numbers = ("" if number is None else str(number) for number in (row.expected, row.found))
+        table.add_row(mark, row.what, *numbers, row.note)
     print_table(table)
-    for problem in report.problems[:20]:
+    for problem in report.problems:
         print(f"problem: {problem}")
-    if len(report.problems) > 20:
-        print(f"... {len(report.problems)} problems in all")
+    if report.problem_count > len(report.problems):
+        print(f"... {report.problem_count} problems in all")
+    for remark in report.remarks:
+        print(f"note: {remark}")
+    if report.looks_like:
+        print(f"this folder looks like the layout '{report.looks_like}'")
+    if report.image_list:
+        print(f"image list {'written to' if report.list_written else 'compared with'} {report.image_list}")
     print("good" if report.ok else "not good")
 
 

@@ -1,7 +1,9 @@
 """Batches from disk. An item of a data set here is one whole batch, so any worker can make it, in any order."""
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from amem_cli.data.clips import training_clip
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import random_box, read_image
+from amem_cli.errors import AmemError
 from amem_cli.randomness import keyed_generator
 
 
@@ -48,8 +51,9 @@ class ImageBatches(Dataset):
 class ClipBatches(Dataset):
     """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,)).
 
-    Clip, mirroring and cropping are keyed by (seed, epoch, step, position), the same for all frames of a clip; the
-    start frame satisfies 0 < t < T - c.
+    Clip, mirroring and cropping are the same for all frames of a clip and keyed by (seed, epoch, step, tracklet, how
+    often it stood in the batch before), so they do not depend on how processes share a batch; the start frame
+    satisfies 0 < t < T - c.
     """
 
     def __init__(
@@ -75,9 +79,11 @@ class ClipBatches(Dataset):
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         batch = self.batches[step]
         clips, starts = [], []
-        for position, index in enumerate(batch.tolist()):
+        before: Counter[int] = Counter()
+        for index in batch.tolist():
             tracklet = self.tracklets[index]
-            generator = keyed_generator(*self.key, "clip", step, position)
+            generator = keyed_generator(*self.key, "clip", step, index, before[index])
+            before[index] += 1
             frames = training_clip(len(tracklet), self.clip_frames, generator)
             box = random_box(self.crop, generator)
             clip = read_frames(tracklet, frames, self.size, box)
@@ -116,12 +122,13 @@ def read_frames(
 def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0) -> DataLoader[Any]:
     """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes.
 
-    -1 workers chooses: none on a CPU, where the network takes every core, and up to 8 on CUDA.
+    -1 workers chooses: none on a CPU, where the network takes every core, and up to 8 on CUDA. An `AmemError` of a
+    worker is raised here when its batch would have come.
     """
     if workers < 0:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
-    return DataLoader(
-        dataset,
+    return _Loader(
+        _Reporting(dataset),
         batch_size=None,
         sampler=range(start, len(dataset)),  # type: ignore[arg-type]
         num_workers=workers,
@@ -129,6 +136,42 @@ def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0)
         worker_init_fn=_one_thread if workers else None,
         multiprocessing_context="forkserver" if workers else None,
     )
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An `AmemError` on its way out of a worker: torch would make a `RuntimeError` with a traceback of it."""
+
+    kind: type[AmemError]
+    what: str
+    path: str | None
+    why: str
+    remedy: str
+
+
+class _Reporting(Dataset):
+    """`dataset` with failures as items."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, step: int) -> Any:
+        try:
+            return self.dataset[step]
+        except AmemError as error:
+            path = None if error.path is None else str(error.path)
+            return _Failure(type(error), error.what, path, error.why, error.remedy)
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, _Failure):
+                raise batch.kind(batch.what, batch.path, why=batch.why, remedy=batch.remedy)
+            yield batch
 
 
 def _one_thread(_: int) -> None:

@@ -298,7 +298,7 @@ def test_for_inference_gives_the_same_f_s_and_has_no_leftovers(modules: str) -> 
     assert not any(isinstance(module, AttributeHeads | TextureEncoder | TextureDecoder) for module in bare.modules())
 
 
-@pytest.mark.parametrize("modules", ["amem", "after-enhancement"])
+@pytest.mark.parametrize("modules", [pytest.param("amem", marks=pytest.mark.slow), "after-enhancement"])
 def test_saved_models_come_back_with_the_same_f_s(tmp_path: Path, modules: str) -> None:
     torch.manual_seed(0)
     options = TrainAmemOptions(modules=modules, image_size="32x32", branch="conv2d")

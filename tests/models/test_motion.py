@@ -45,7 +45,8 @@ def test_each_round_takes_the_last_prediction_and_the_same_motion(mem: MotionEnh
     frame, motion = clip_and_motion()
     textures: list[Tensor] = []
     inputs: list[Tensor] = []
-    mem.encoder.register_forward_hook(lambda _, given, made: (inputs.append(given[0]), textures.append(made)))
+    mem.encoder.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    mem.encoder.register_forward_hook(lambda _, given, made: textures.append(made))
     embedded: list[Tensor] = []
     mem.embedding.register_forward_pre_hook(lambda _, given: embedded.append(given[0]))
     rounds = mem(frame, motion, 3)

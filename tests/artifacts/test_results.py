@@ -1,0 +1,54 @@
+"""The result of an evaluation as JSON."""
+
+import json
+
+import pytest
+
+from amem_cli.artifacts import atomic, results
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.errors import BadData, InputMissing
+
+PROVENANCE = Provenance("evaluate", {"protocol": "mars"})
+
+
+def test_roundtrip(tmp_path):
+    path = results.write(tmp_path / "mars.json", {"mAP": 0.1 + 0.2, "rank": {"1": 1.0}}, PROVENANCE)
+    found = results.read(path)
+    assert found["mAP"] == 0.1 + 0.2
+    assert found["rank"] == {"1": 1.0}
+    assert PROVENANCE.differences(found["provenance"]) == []
+    assert json.loads(path.read_text())["kind"] == results.KIND
+
+
+def test_nan_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        results.write(tmp_path / "mars.json", {"mAP": float("nan")}, PROVENANCE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"kind": "other", "schema": 1}, "is no amem-results of schema 1"),
+        ({"kind": results.KIND, "schema": 2}, "is no amem-results of schema 1"),
+        ([], "not a JSON object"),
+    ],
+)
+def test_other_documents(tmp_path, document, message):
+    seal = atomic.SEAL_BLANK.decode()
+    document = [*document, seal] if isinstance(document, list) else document | {"seal": seal}
+    path = atomic.write_bytes(tmp_path / "mars.json", atomic.seal(json.dumps(document).encode()))
+    with pytest.raises(BadData, match=message):
+        results.read(path)
+
+
+def test_an_edited_result_is_found(tmp_path):
+    path = results.write(tmp_path / "mars.json", {"mAP": 0.25}, PROVENANCE)
+    path.write_text(path.read_text().replace("0.25", "0.95"))
+    with pytest.raises(BadData, match="does not match its own SHA-256"):
+        results.read(path)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(InputMissing, match="Run: amem evaluate"):
+        results.read(tmp_path / "none.json")

@@ -1,0 +1,132 @@
+"""P x K batches and shuffled batches: what an epoch covers, and that it is keyed."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amem_cli.data.sampling import check_people, people_clips_batches, shuffled_batches
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.errors import BadData
+
+
+def tracklets(counts: list[int], frames: int = 20) -> list[Tracklet]:
+    """`counts[i]` tracklets of person 10 i + 3."""
+    files = tuple(f"{n}.jpg" for n in range(frames))
+    return [
+        Tracklet(f"p{person}t{number}", 10 * person + 3, number % 2 + 1, "/nowhere", files)
+        for person, count in enumerate(counts)
+        for number in range(count)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=2, max_size=8),
+    people=st.integers(2, 4),
+    clips=st.integers(2, 4),
+    epoch=st.integers(0, 100),
+)
+def test_every_batch_holds_p_people_with_k_adjacent_clips(
+    counts: list[int], people: int, clips: int, epoch: int
+) -> None:
+    made = tracklets(counts)
+    batches = people_clips_batches(made, people, clips, 0, epoch)
+    assert bool(batches) is (len(counts) >= people)
+    used: Counter[int] = Counter()
+    for batch in batches:
+        assert batch.shape == (people * clips,)
+        rows = batch.reshape(people, clips)
+        ids = [{made[index].person_id for index in row} for row in rows.tolist()]
+        assert all(len(row) == 1 for row in ids)
+        assert len(set.union(*ids)) == people
+        used.update(batch.tolist())
+    groups_used = Counter(made[batch[at]].person_id for batch in batches for at in range(0, people * clips, clips))
+    left = 0
+    for person, count in enumerate(counts):
+        groups = -(-count // clips)
+        drawn = groups_used[10 * person + 3]
+        assert drawn <= groups
+        members = [index for index, t in enumerate(made) if t.person_id == 10 * person + 3]
+        filled = -count % clips
+        assert sum(used[index] for index in members) == drawn * clips
+        assert sum(max(0, used[index] - 1) for index in members) <= filled  # only the last group repeats
+        if drawn == groups:
+            assert all(used[index] >= 1 for index in members)
+        else:
+            left += 1
+    assert left < people  # an epoch ends when fewer than P people have any group left
+
+
+def test_equal_people_are_covered_completely() -> None:
+    made = tracklets([4] * 6)
+    covered = {index for batch in people_clips_batches(made, 6, 2, 0, 0) for index in batch.tolist()}
+    assert covered == set(range(24))
+
+
+def test_batches_are_keyed_by_seed_and_epoch() -> None:
+    made = tracklets([5, 6, 7, 8])
+
+    def drawn(seed: int, epoch: int) -> list[list[int]]:
+        return [batch.tolist() for batch in people_clips_batches(made, 2, 3, seed, epoch)]
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert drawn(0, 0) != drawn(0, 1)
+    assert drawn(0, 0) != drawn(1, 0)
+    before = np.random.get_state()[1].tolist()
+    drawn(0, 0)
+    assert np.random.get_state()[1].tolist() == before
+
+
+def test_shuffled_batches_are_full_and_take_each_index_at_most_once() -> None:
+    for count in range(1, 40):
+        for size in (1, 2, 7, 16):
+            batches = shuffled_batches(count, size, 0, 3)
+            flat = np.concatenate(batches).tolist()
+            assert len(set(flat)) == len(flat)
+            assert set(flat) <= set(range(count))
+            assert [len(batch) for batch in batches] == ([size] * (count // size) if count >= size else [count])
+
+
+def test_shuffled_batches_are_keyed() -> None:
+    def drawn(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(shuffled_batches(50, 5, seed, epoch)).tolist()
+
+    assert drawn(0, 0) == drawn(0, 0)
+    assert len({tuple(drawn(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_over_epochs_every_image_is_seen() -> None:
+    seen = {i for epoch in range(20) for batch in shuffled_batches(17, 8, 0, epoch) for i in batch.tolist()}
+    assert seen == set(range(17))
+
+
+# -- check_people ------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_people_name_the_option() -> None:
+    with pytest.raises(BadData, match=r"there are 3, a batch wants 8.*--people-per-batch 3"):
+        check_people(tracklets([2, 2, 2]), 8, 8)
+
+
+def test_someone_with_one_short_tracklet_is_named() -> None:
+    made = tracklets([2, 2]) + tracklets([1], frames=8)[:1]
+    lonely = Tracklet("lonely", 77, 1, "/nowhere", tuple("abcdefgh"))
+    with pytest.raises(BadData, match="person 77 has one tracklet of 8 frames"):
+        check_people([*made[:-1], lonely], 2, 8)
+
+
+def test_every_such_person_is_listed_at_once() -> None:
+    made = [Tracklet(f"t{p}", p, 1, "/nowhere", ("a.jpg",) * p) for p in range(1, 30)]
+    with pytest.raises(BadData) as caught:
+        check_people(made, 2, 28)
+    assert "person 1 has" in str(caught.value)
+    assert "(28 in all)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_long_tracklet_gives_different_clips() -> None:
+    check_people(tracklets([1, 1], frames=9), 2, 8)
+    check_people(tracklets([2, 2], frames=3), 2, 8)

@@ -1,0 +1,153 @@
+"""`extract-features`: f_s over all clips of a tracklet, whatever the batches and shards; reruns and refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from amem_cli.artifacts import checkpoint, features, shards
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.transforms import read_image
+from amem_cli.errors import InputMissing, OutputExists, UsageError
+from amem_cli.models.amem import build_main_model
+from amem_cli.options import ExtractFeaturesOptions, TrainAmemOptions
+from amem_cli.progress import Silent
+from amem_cli.stages import extract_features as stage
+from amem_cli.stages.extract_features import extract_features, load_main_model
+from amem_cli.stages.train_amem import describe
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained baseline whose BN statistics are those of a random batch."""
+    torch.manual_seed(0)
+    described = describe(TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2), 4)
+    model = build_main_model(described)
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(torch.rand(2, 3, 4, 32, 32))
+    path = tmp_path_factory.mktemp("main") / "amem-main.safetensors"
+    return checkpoint.save(path, "amem-main", model.state_dict(), Provenance("train-amem", {}), model=described)
+
+
+@pytest.fixture(scope="module")
+def extracted(walkers: Path, main_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("extracted")
+    (result,) = extract_features(options(walkers, main_file, workspace), Silent())
+    assert result.artifact == workspace / "features" / "mars.h5"
+    return result.artifact
+
+
+def options(walkers: Path, main_file: Path, workspace: Path, **changed: object) -> ExtractFeaturesOptions:
+    return ExtractFeaturesOptions(data_root=walkers, workspace=workspace, model=str(main_file), device="cpu", **changed)  # type: ignore[arg-type]
+
+
+def test_a_row_is_the_mean_over_all_clips_of_unit_length(walkers: Path, main_file: Path, extracted: Path) -> None:
+    found = features.read(extracted)
+    split = read_videos(load_manifest("mars"), walkers).splits[0]
+    assert found.tracklet == [tracklet.name for tracklet in split.test]
+    assert found.is_query.tolist() == list(split.is_query)
+    assert found.person_id.tolist() == [tracklet.person_id for tracklet in split.test]
+    assert found.features.shape == (len(split.test), 512)
+    np.testing.assert_allclose(np.linalg.norm(found.features, axis=1), 1, atol=1e-6)
+
+    model, described = load_main_model(main_file)
+    model.eval()
+    frames = described["clip_frames"]
+    with torch.no_grad():
+        for row, tracklet in enumerate(split.test):
+            images = [torch.from_numpy(read_image(path, 32, 32).copy()).permute(2, 0, 1) / 255 for path in tracklet.frames]
+            there_and_back = images + images[-2:0:-1]  # beyond the end a tracklet is walked backwards
+            total = torch.zeros(512)
+            clips = -(-len(images) // frames)
+            for clip in range(clips):
+                chosen = [there_and_back[(clip * frames + at) % len(there_and_back)] for at in range(frames)]
+                total += model(torch.stack(chosen, dim=1)[None])[0]
+            expected = torch.nn.functional.normalize(total / clips, dim=0).numpy()
+            np.testing.assert_allclose(found.features[row], expected, atol=2e-5)
+    lengths = {len(tracklet) for tracklet in split.test}
+    assert any(length % frames for length in lengths)
+    spread = found.features.std(axis=0).max()
+    assert spread > 1e-3  # the rows differ, else anything would pass
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_batches_and_shards_do_not_matter(
+    walkers: Path, main_file: Path, extracted: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 30)
+    (result,) = extract_features(options(walkers, main_file, tmp_path, batch_size=batch_size), Silent())
+    found = features.read(result.artifact).features
+    np.testing.assert_allclose(found, features.read(extracted).features, atol=2e-5)
+
+
+def test_a_fresh_run_gives_the_same_bytes(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
+    (result,) = extract_features(options(walkers, main_file, tmp_path), Silent())
+    assert not result.reused
+    assert result.artifact.read_bytes() == extracted.read_bytes()
+    (again,) = extract_features(options(walkers, main_file, tmp_path, resume="never"), Silent())
+    assert not again.reused
+    assert again.artifact.read_bytes() == extracted.read_bytes()
+
+
+def test_a_rerun_is_reused_and_another_configuration_refused(
+    walkers: Path, main_file: Path, extracted: Path
+) -> None:
+    workspace = extracted.parent.parent
+    (again,) = extract_features(options(walkers, main_file, workspace, batch_size=3), Silent())
+    assert again.reused
+    with pytest.raises(OutputExists, match="image_size: \"32x32\" there, \"64x32\" now"):
+        extract_features(options(walkers, main_file, workspace, image_size="64x32"), Silent())
+
+
+def test_a_rerun_goes_on_at_the_missing_shard(
+    walkers: Path, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 30)
+    whole = extract_features(options(walkers, main_file, tmp_path / "whole"), Silent())[0].artifact.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            extract_features(options(walkers, main_file, tmp_path / "cut"), Silent())
+    parts = sorted((tmp_path / "cut").rglob("0*.safetensors"))
+    assert len(parts) > 2
+    parts[1].unlink()
+    done: list[int] = []
+    original = stage._extract
+
+    def counting(tracklets: list, *rest: object) -> np.ndarray:
+        done.append(len(tracklets))
+        return original(tracklets, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "_extract", counting)
+    (again,) = extract_features(options(walkers, main_file, tmp_path / "cut"), Silent())
+    assert len(done) == 1
+    assert again.artifact.read_bytes() == whole
+    assert not list((tmp_path / "cut").rglob("*.parts"))
+
+
+def test_one_file_for_each_split(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+    how = {"dataset": "ilids-vid", "split": "all"}
+    results = extract_features(options(walkers, main_file, tmp_path, **how), Silent())
+    assert [result.artifact.name for result in results] == [f"ilids-vid-split{n}.h5" for n in range(10)]
+    dataset = read_videos(load_manifest("ilids-vid"), walkers)
+    for result, split in zip(results, dataset.splits, strict=True):
+        assert features.read(result.artifact).tracklet == [tracklet.name for tracklet in split.test]
+    (one,) = extract_features(options(walkers, main_file, tmp_path, dataset="ilids-vid", split="3"), Silent())
+    assert one.reused  # however it was asked for
+
+
+def test_splits_that_are_not_there(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="one official split"):
+        extract_features(options(walkers, main_file, tmp_path, split="0"), Silent())
+    with pytest.raises(UsageError, match="0 to 9"):
+        extract_features(options(walkers, main_file, tmp_path, dataset="ilids-vid", split="10"), Silent())
+
+
+def test_without_a_model_the_command_is_named(walkers: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="amem train-amem"):
+        extract_features(ExtractFeaturesOptions(data_root=walkers, workspace=tmp_path, device="cpu"), Silent())

@@ -1,0 +1,129 @@
+"""`label-videos`: every frame counts once, whatever the batches and shards; reruns and refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from amem_cli.artifacts import checkpoint, pseudo_labels, shards
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
+from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.transforms import read_image
+from amem_cli.errors import InputMissing, OutputExists
+from amem_cli.models.attributes import Arm
+from amem_cli.options import LabelVideosOptions
+from amem_cli.progress import Silent
+from amem_cli.stages import label_videos as stage
+from amem_cli.stages.label_videos import label_videos, load_arm
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def arm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained ARM whose probabilities lie on both sides of a half."""
+    torch.manual_seed(0)
+    arm = Arm(18, GROUP_SIZES)
+    described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
+    path = tmp_path_factory.mktemp("arm") / "arm.safetensors"
+    return checkpoint.save(path, "amem-arm", arm.state_dict(), Provenance("train-arm", {}), model=described)
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 40)
+
+
+def options(walkers: Path, arm_file: Path, workspace: Path, **changed: object) -> LabelVideosOptions:
+    return LabelVideosOptions(data_root=walkers, workspace=workspace, arm=str(arm_file), device="cpu", **changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_labels_are_the_temporal_means_over_all_frames(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
+    result = label_videos(options(walkers, arm_file, tmp_path, batch_size=7), Silent())
+    assert result.artifact == tmp_path / "labels" / "mars.h5"
+    assert not result.reused
+    found = pseudo_labels.read(result.artifact)
+    tracklets = read_videos(load_manifest("mars"), walkers).splits[0].train
+    assert found.tracklet == [tracklet.name for tracklet in tracklets]
+    assert found.person_id.tolist() == [tracklet.person_id for tracklet in tracklets]
+    assert found.camera_id.tolist() == [tracklet.camera_id for tracklet in tracklets]
+    assert found.frames.tolist() == [len(tracklet) for tracklet in tracklets]
+    assert len(set(found.frames.tolist())) > 1  # else a mean over equal parts would pass too
+    assert found.attributes == ATTRIBUTES
+
+    arm, _ = load_arm(arm_file)
+    arm.eval()
+    expected = np.zeros((len(tracklets), 105))
+    with torch.no_grad():
+        for row, tracklet in enumerate(tracklets):
+            for frame in tracklet.frames:
+                pixels = torch.from_numpy(read_image(frame, 32, 32).copy()).permute(2, 0, 1)[None] / 255
+                expected[row] += torch.sigmoid(arm(pixels))[0].numpy()
+            expected[row] /= len(tracklet)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert np.array_equal(found.labels, found.probabilities > 0.5)
+    assert 0 < found.labels.mean() < 1
+    assert not list(tmp_path.rglob("*.parts"))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_rerun_goes_on_at_the_missing_shard(
+    walkers: Path, arm_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = label_videos(options(walkers, arm_file, tmp_path / "whole"), Silent()).artifact.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(pseudo_labels, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            label_videos(options(walkers, arm_file, tmp_path / "cut"), Silent())
+    parts = sorted((tmp_path / "cut").rglob("0*.safetensors"))
+    assert len(parts) > 2
+    kept = {part: part.stat().st_mtime_ns for part in parts}
+    parts[1].unlink()
+    parts[2].write_bytes(parts[2].read_bytes()[:-5])  # torn
+
+    labelled: list[int] = []
+    original = stage._label
+
+    def counting(tracklets: list, *rest: object) -> dict[str, np.ndarray]:
+        labelled.append(len(tracklets))
+        return original(tracklets, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "_label", counting)
+    again = label_videos(options(walkers, arm_file, tmp_path / "cut"), Silent())
+    assert len(labelled) == 2
+    assert again.artifact.read_bytes() == whole
+    assert len(kept) == len(parts)
+
+
+def test_the_same_run_is_reused_and_another_is_refused(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
+    first = label_videos(options(walkers, arm_file, tmp_path), Silent())
+    content = first.artifact.read_bytes()
+    again = label_videos(options(walkers, arm_file, tmp_path, batch_size=5), Silent())
+    assert again.reused
+    assert again.metrics == first.metrics
+    with pytest.raises(OutputExists, match="threshold: 0.5 there, 0.4 now") as caught:
+        label_videos(options(walkers, arm_file, tmp_path, threshold=0.4), Silent())
+    assert caught.value.exit_code == 73
+    assert first.artifact.read_bytes() == content
+    forced = label_videos(options(walkers, arm_file, tmp_path, threshold=0.4, force=True), Silent())
+    labels = pseudo_labels.read(forced.artifact)
+    assert labels.threshold == 0.4
+    assert np.array_equal(labels.labels, labels.probabilities > 0.4)
+
+
+def test_several_splits_are_labelled_whole(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
+    found = pseudo_labels.read(
+        label_videos(options(walkers, arm_file, tmp_path, dataset="prid2011"), Silent()).artifact
+    )
+    dataset = read_videos(load_manifest("prid2011"), walkers)
+    everybody = {t.name for split in dataset.splits for t in (*split.train, *split.test)}
+    assert set(found.tracklet) == everybody
+    assert len(found.tracklet) == len(everybody)
+
+
+def test_without_an_arm_the_command_is_named(walkers: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputMissing, match="amem train-arm"):
+        label_videos(LabelVideosOptions(data_root=walkers, workspace=tmp_path, device="cpu"), Silent())
