@@ -4,6 +4,7 @@ Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; anything that is not 
 traceback.
 """
 
+import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -76,3 +77,13 @@ def listing(rows: Iterable[str], most: int = 20) -> str:
     rows = list(rows)
     shown = "; ".join(rows[:most])
     return shown if len(rows) <= most else f"{shown}; ... ({len(rows)} in all)"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`Did you mean X? ` for the nearest of `known`, or nothing.
+
+    >>> did_you_mean("ilids", ["mars", "ilids-vid"])
+    'Did you mean ilids-vid? '
+    """
+    nearest = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    return f"Did you mean {nearest[0]}? " if nearest else ""

@@ -5,7 +5,6 @@ Paper (P) and own (D) choices are told apart in the help texts. Imports nothing 
 """
 
 import dataclasses
-import difflib
 import os
 import re
 import tomllib
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from amem_cli.errors import InputMissing, UsageError
+from amem_cli.errors import InputMissing, UsageError, did_you_mean
 
 PRESETS = ("paper", "small")
 BACKBONES = ("i3d", "r3d", "p3d", "s3d", "r3d_18", "mc3_18", "r2plus1d_18")
@@ -133,7 +132,9 @@ class TrainArmOptions(TrainingOptions):
         self._require("batch_size", self.batch_size > 1, "must be at least 2")
         self._require("hold_out", 0 < self.hold_out < 1, "must lie between 0 and 1")
         if not re.fullmatch(r"person|random-[1-5]|none", self.partition):
-            raise UsageError("--partition", self.partition, why="unknown partition", remedy="See --help")
+            known = ("person", *(f"random-{number}" for number in range(1, 6)), "none")
+            remedy = f"{did_you_mean(self.partition, known)}Known are {', '.join(known)}"
+            raise UsageError("--partition", self.partition, why="unknown partition", remedy=remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,7 +295,8 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", con
     preset, name or value.
     """
     if preset not in PRESETS:
-        raise UsageError("--preset", preset, why="unknown preset", remedy=f"Use {' or '.join(PRESETS)}")
+        remedy = f"{did_you_mean(preset, PRESETS)}Use {' or '.join(PRESETS)}"
+        raise UsageError("--preset", preset, why="unknown preset", remedy=remedy)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         values[field.name] = field.metadata["small"] if preset == "small" else field.default
@@ -320,7 +322,8 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
     tables = {name: value for name, value in document.items() if isinstance(value, dict)}
     for name in tables:
         if name not in COMMANDS:
-            raise UsageError("--config", path, why=f"unknown table [{name}]{_did_you_mean(name, COMMANDS)}")
+            remedy = f"{did_you_mean(name, COMMANDS)}Tables are named like commands: {', '.join(COMMANDS)}"
+            raise UsageError("--config", path, why=f"unknown table [{name}]", remedy=remedy)
     entries = {name: value for name, value in document.items() if not isinstance(value, dict)} | tables.get(own, {})
     types_of = typing.get_type_hints(cls)
     everywhere = {field.name for other in COMMANDS.values() for field in dataclasses.fields(other)}
@@ -330,7 +333,8 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
         if name in types_of:
             values[name] = _coerce(path, key, types_of[name], value)
         elif key in tables.get(own, {}) or name not in everywhere:
-            raise UsageError("--config", path, why=f"unknown option '{key}'{_did_you_mean(name, types_of)}")
+            meant = did_you_mean(name, types_of).replace("_", "-")
+            raise UsageError("--config", path, why=f"unknown option '{key}'", remedy=f"{meant}See: amem config show {own}")
     return values
 
 
@@ -340,7 +344,10 @@ def _coerce(path: Path, key: str, kind: Any, value: Any) -> Any:
         choices = typing.get_args(kind)
         if value in choices:
             return value
-        raise UsageError("--config", path, why=f"{key} = {value!r} is none of {', '.join(choices)}")
+        meant = did_you_mean(str(value), choices)
+        raise UsageError(
+            "--config", path, why=f"{key} = {value!r} is unknown", remedy=f"{meant}Known are {', '.join(choices)}"
+        )
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is Path and isinstance(value, str):
@@ -351,11 +358,6 @@ def _coerce(path: Path, key: str, kind: Any, value: Any) -> Any:
         return value
     expected = kind.__name__ if isinstance(kind, type) else str(kind)
     raise UsageError("--config", path, why=f"{key} = {value!r} is not of type {expected}")
-
-
-def _did_you_mean(name: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean '{close[0]}'" if close else ""
 
 
 COMMANDS: types.MappingProxyType[str, type] = types.MappingProxyType(

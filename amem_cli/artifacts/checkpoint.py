@@ -4,6 +4,7 @@ A checkpoint describes itself: its kind, schema, model dimensions, options and p
 flag can disagree with the weights. Nothing is ever unpickled.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,7 +175,7 @@ def load_state(
 def newest_state(folder: Path, warn: Any) -> Checkpoint | None:
     """The newest readable state in `folder`; a damaged one is passed over with a warning. None when there is none."""
     paths = sorted(folder.glob("state-*.safetensors"), reverse=True)
-    for path, older in zip(paths, [*paths[1:], None], strict=True):
+    for path, older in itertools.zip_longest(paths, paths[1:]):
         try:
             return load(path, "amem-state")
         except BadData as error:

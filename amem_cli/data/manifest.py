@@ -3,17 +3,16 @@
 A manifest and a data root give a data set: `read_videos`, `read_images`, `read_attributes`.
 """
 
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli.data.layouts import folder, ilids_vid, market1501, mars, peta, prid2011
 from amem_cli.data.tracklets import JUNK, AttributeDataset, ImageDataset, VideoDataset
-from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 KINDS: dict[str, Literal["video", "images", "attributes"]] = {
@@ -104,16 +103,6 @@ def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
         remedy = f"{did_you_mean(text, by_protocol)}Known are {', '.join(by_protocol)}, or the path of your own .toml"
         raise UsageError("protocol", text, why="there is none of this name", remedy=remedy)
     return by_protocol[text]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean X? ` for the nearest of `known`, or nothing.
-
-    >>> did_you_mean("ilids", ["mars", "ilids-vid"])
-    'Did you mean ilids-vid? '
-    """
-    nearest = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
-    return f"Did you mean {nearest[0]}? " if nearest else ""
 
 
 def _manifest_folder() -> Path:

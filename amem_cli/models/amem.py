@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.models.attributes import AttributeHeads
-from amem_cli.models.backbones import build_backbone, normalise
+from amem_cli.models.backbones import Normalisation, build_backbone, normalise
 from amem_cli.models.branches import BRANCH_CHANNELS, build_branch
 from amem_cli.models.motion import MotionEnhancement, Prediction
 
@@ -115,10 +115,14 @@ class Amem(nn.Module):
 def build_main_model(described: dict[str, Any], weights: str = "") -> MainModel:
     """The main model from its description in a checkpoint (or from options): the one place that wires it.
 
-    `described`: backbone, branch, branch_kernel, appearance (bool), motion (bool), fused (bool). `weights` is a file of
-    Kinetics weights for the backbone.
+    `described`: backbone, branch, branch_kernel, appearance (bool), motion (bool), fused (bool) and, in a checkpoint,
+    normalisation ({"mean", "std"}: the input that its weights were trained with). `weights` is a file of Kinetics
+    weights for the backbone, or "kinetics"; they bring a normalisation of their own.
     """
     backbone = build_backbone(described["backbone"], weights=weights or None)
+    if "normalisation" in described:
+        mean, std = (tuple(described["normalisation"][name]) for name in ("mean", "std"))
+        backbone.normalisation = Normalisation(mean, std)
     design = (described["branch"], backbone.out_channels, described["branch_kernel"])
     appearance = build_branch(*design) if described["appearance"] else None
     motion = build_branch(*design) if described["motion"] else None

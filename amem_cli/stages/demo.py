@@ -27,6 +27,7 @@ from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 
 PEOPLE = 24  # to train on, and as many others to test on
+IMAGE_SIZE = "96x48"  # so that two CPU cores need minutes
 
 
 def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list[Path], dict[str, Any]]:
@@ -44,7 +45,8 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
         atomic.sync_folder(folder)
 
     def options(cls: type, **values: Any) -> Any:
-        return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed, **values}, preset="small")
+        values |= {"image_size": IMAGE_SIZE} if cls is not ExtractFeaturesOptions else {}
+        return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
 
     train_arm(options(TrainArmOptions, epochs=6, lr_step=4), progress)
     label_videos(options(LabelVideosOptions), progress)

@@ -83,6 +83,10 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
         order = {number: path for number, path in zip(numbers, files, strict=True)}
         if len(order) < len(files):
             raise UsageError("--features", why="two files are of the same split", remedy="Give one for each split")
+        beyond = listing(str(order[number]) for number in sorted(order) if number >= wanted)
+        if beyond:
+            why = f"{manifest.protocol.name} has the splits 0 to {wanted - 1}, but there is {beyond}"
+            raise UsageError("--features", why=why, remedy="Give one for each split")
         folder = files[0].parent
         files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
     elif len(files) != wanted:

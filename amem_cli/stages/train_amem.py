@@ -1,5 +1,6 @@
 """Stage 4: AMEM, end to end (paper, Fig. 1, eq. 6): identity and triplet loss, AEM, MEM."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,11 +69,11 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         results = []
         for split in split_numbers(dataset, options.split):
             tracklets = list(dataset.splits[split or 0].train)
-            check_people(tracklets, options.people_per_batch, options.clip_frames)
             labels, label_parent = training_labels(options, manifest.name, tracklets)
             workspace = Workspace(options.workspace)
             tae = Path(options.tae) if options.tae else workspace.tae
             tae_parent = {"tae": parent_of_tae(tae)} if options.uses_mem else {}
+            check_people(tracklets, options.people_per_batch, options.clip_frames)
 
             precision = resolve_precision(options.precision, processes.device)
             provenance = Provenance(
@@ -363,7 +364,11 @@ def save_models(
     provenance: Provenance,
     metrics: dict[str, Any],
 ) -> None:
-    """Write `amem-main`, then the whole model, whose presence says that the stage is done."""
+    """Write `amem-main`, then the whole model, whose presence says that the stage is done.
+
+    Both descriptions carry the input normalisation that came with the backbone's weights.
+    """
+    described = described | {"normalisation": dataclasses.asdict(model.main.backbone.normalisation)}
     bare = described if described["fused"] else described | {"appearance": False, "motion": False}
     main = model.main.for_inference()
     checkpoint.save(output.with_name("amem-main.safetensors"), "amem-main", main.state_dict(), provenance, model=bare)

@@ -23,13 +23,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained baseline whose BN statistics are those of a random batch."""
+    """An untrained baseline whose BN statistics are those of one batch, so that its features differ."""
     torch.manual_seed(0)
     described = describe(TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2), 4)
     model = build_main_model(described)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.momentum = 1.0
     with torch.no_grad():
-        for _ in range(3):
-            model.train()(torch.rand(2, 3, 4, 32, 32))
+        model.train()(torch.rand(8, 3, 4, 1, 1) * torch.rand(8, 3, 4, 32, 32))
     path = tmp_path_factory.mktemp("main") / "amem-main.safetensors"
     return checkpoint.save(path, "amem-main", model.state_dict(), Provenance("train-amem", {}), model=described)
 

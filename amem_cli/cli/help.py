@@ -1,0 +1,139 @@
+"""Help in plain columns, examples on lines of their own, and what was probably meant by a mistyped name.
+
+Plain text is right in a pipe, without colour and in a narrow terminal, and a long help is short in it. Only methods
+that Typer shares with Click are used: which of the two a version of Typer builds on makes no difference.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from amem_cli.errors import did_you_mean
+
+EXAMPLES = "Examples:"
+GENERAL = "Options"
+
+
+class Command(TyperCommand):
+    """A command whose help has its options in sections and ends with the examples of its docstring."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As `--features a.h5 --features b.h5`, so `--features a.h5 b.h5`: what a shell makes of `--features *.h5`."""
+        takes_arguments = any(parameter.param_type_name == "argument" for parameter in self.params)
+        lists = {name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts}
+        return super().parse_args(ctx, args if takes_arguments else _repeat_options(args, lists))
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        _write_text(self, formatter)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                argument = parameter.param_type_name == "argument"
+                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else GENERAL)
+                sections.setdefault(title, []).append(record)
+        for title, records in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_examples(self, formatter)
+
+
+class Group(TyperGroup):
+    """A group whose help tells of each command in full."""
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        _write_text(self, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_paragraph(command.help or "")) for name, command in commands])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_examples(self, formatter)
+
+
+class App(typer.Typer):
+    """A Typer app of these commands and groups."""
+
+    def __init__(self, **settings: Any):
+        context_settings = {"help_option_names": ["-h", "--help"]}
+        super().__init__(
+            cls=Group,
+            no_args_is_help=True,
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+            context_settings=context_settings,
+            **settings,
+        )
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return super().command(name, **{"cls": Command, **settings})
+
+
+def usage_error(error: Any) -> str:
+    """One line for an error of Typer's parser: what is wrong, what was probably meant, and where the help is."""
+    message = error.format_message()
+    if "\n" in message:  # the help of a command that was called without arguments
+        return message
+    context = getattr(error, "ctx", None)
+    meant = ""
+    if possibilities := getattr(error, "possibilities", None):
+        message = error.message
+        meant = did_you_mean(error.option_name, possibilities)
+    elif command := re.match(r"(No such command '(.*?)')", message):
+        message = command[1]
+        meant = did_you_mean(command[2], context.command.list_commands(context)) if context else ""
+    elif choice := re.search(r"'([^']*)' is not one of ('.*')", message):
+        message = message.replace("Value error, ", "")
+        meant = did_you_mean(choice[1], re.findall(r"'([^']*)'", choice[2]))
+    path = context.command_path if context else "amem"
+    return f"error: {message.rstrip('.')}. {meant}See {path} --help."
+
+
+def _write_text(command: Any, formatter: Any) -> None:
+    text = inspect.cleandoc(command.help or "").partition(EXAMPLES)[0].strip()
+    formatter.write_paragraph()
+    with formatter.indentation():
+        formatter.write_text(text)
+
+
+def _write_examples(command: Any, formatter: Any) -> None:
+    """The lines below "Examples:", never wrapped: a wrapped command cannot be pasted."""
+    examples = inspect.cleandoc(command.help or "").partition(EXAMPLES)[2].split("\n")
+    if any(examples):
+        with formatter.section(EXAMPLES.rstrip(":")):
+            for line in filter(None, map(str.strip, examples)):
+                formatter.write(f"  {line}\n")
+
+
+def _first_paragraph(text: str) -> str:
+    return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
+
+
+def _repeat_options(args: list[str], names: set[str]) -> list[str]:
+    """Each further value after an option of `names` gets the option's name in front.
+
+    >>> _repeat_options(["--features", "a.h5", "b.h5", "--json"], {"--features"})
+    ['--features', 'a.h5', '--features', 'b.h5', '--json']
+    """
+    repeated: list[str] = []
+    current, values = "", 0
+    for argument in args:
+        if argument.startswith("-"):
+            name, equals, _ = argument.partition("=")
+            current, values = (name, len(equals)) if name in names else ("", 0)
+        elif current:
+            if values:
+                repeated.append(current)
+            values += 1
+        repeated.append(argument)
+    return repeated

@@ -1,0 +1,304 @@
+"""The workspace: who may write, what is made already, and the state of the chain."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from amem_cli.artifacts import atomic, checkpoint, features, pseudo_labels, results
+from amem_cli.artifacts import workspace as ws
+from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.errors import BadData, DiskError, Locked, OutputExists
+from tests.faults import temporaries
+
+
+def test_paths_are_those_of_the_contract():
+    place = ws.Workspace(Path("w"))
+    found = [place.arm, place.tae, place.labels("mars"), place.amem("mars", None), place.amem_main("ilids-vid", 3)]
+    found += [place.features("mars", None), place.features("ilids-vid", 0), place.results("ilids-10split")]
+    assert [path.as_posix() for path in found] == [
+        "w/arm/arm.safetensors",
+        "w/tae/tae.safetensors",
+        "w/labels/mars.h5",
+        "w/amem/mars/amem.safetensors",
+        "w/amem/ilids-vid-split3/amem-main.safetensors",
+        "w/features/mars.h5",
+        "w/features/ilids-vid-split0.h5",
+        "w/results/ilids-10split.json",
+    ]
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from amem_cli.artifacts.workspace import locked
+with locked(Path(sys.argv[1])):
+    print("holding", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """(output, a process that holds its lock)"""
+    output = tmp_path / "features" / "mars.h5"
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, output], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "holding\n"
+    yield output, process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_run_is_told_who_holds_and_a_dead_one_holds_nothing(holder):
+    output, process = holder
+    with pytest.raises(Locked, match=rf"another run writes it \(process {process.pid} on ") as raised:
+        with ws.locked(output):
+            pytest.fail("locked twice")
+    assert raised.value.exit_code == 75
+    with ws.locked(output.with_name("other.h5")):
+        pass
+    with ws.locked(output, owner=False):
+        pass
+
+    stale = output.with_name(".mars.h5.abcd1234.amem-tmp")
+    stale.touch()
+    process.kill()
+    process.wait()
+    with ws.locked(output):
+        assert not stale.exists()
+        assert f"process {os.getpid()} on " in output.with_name(".mars.h5.holder").read_text()
+    assert temporaries(output.parent) == []
+
+
+def test_the_lock_is_free_after_an_error(tmp_path):
+    output = tmp_path / "x.h5"
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="inside"), ws.locked(output):
+            raise RuntimeError("inside")
+    assert [path.name for path in tmp_path.iterdir()] == [".x.h5.lock"]
+
+
+def test_the_lock_file_follows_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with ws.locked(tmp_path / "x.h5"):
+            modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert len(modes) == 1
+    assert not modes.pop() & 0o027
+
+
+def test_a_folder_that_cannot_be_written_is_a_disk_error(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError), ws.locked(tmp_path / "file" / "x.h5"):
+        pass
+
+    def full(self, text):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DiskError, match="no space left"), ws.locked(tmp_path / "x.h5"):
+        pytest.fail("went on")
+    monkeypatch.undo()
+    with ws.locked(tmp_path / "x.h5"):
+        pass
+
+
+# -- what is made already ----------------------------------------------------------------------------------------------
+
+MADE = Provenance("evaluate", {"seed": 0})
+
+
+def kinds_of_artifacts(folder):
+    """One artifact of each format from MADE."""
+    labels = pseudo_labels.PseudoLabels(
+        "mars", ["a"], np.ones(1), np.ones(1), np.ones(1), np.ones((1, 1)), np.ones((1, 1)), ("hat",), 0.5, {}
+    )
+    return {
+        "json": results.write(folder / "r.json", {"mAP": 1.0}, MADE),
+        "h5": pseudo_labels.write(folder / "l.h5", labels, MADE),
+        "safetensors": checkpoint.save(folder / "a.safetensors", "amem-arm", {"w": torch.ones(2)}, MADE),
+    }
+
+
+@pytest.mark.parametrize("kind", ["json", "h5", "safetensors"])
+def test_already_made(tmp_path, kind):
+    path = kinds_of_artifacts(tmp_path)[kind]
+    other = Provenance("evaluate", {"seed": 1})
+
+    def made(output=path, provenance=MADE, resume="auto", force=False):
+        return ws.already_made("thing", output, provenance, resume=resume, force=force)
+
+    assert made() is True
+    assert made(resume="never") is False
+    assert made(force=True) is False
+    assert made(output=tmp_path / "none") is False
+    for resume in ("auto", "never"):
+        with pytest.raises(OutputExists, match="seed: 0 there, 1 now"):
+            made(provenance=other, resume=resume)
+    assert made(provenance=other, force=True) is False
+
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadData, match="damaged.*--force"):
+        made()
+    assert made(force=True) is False
+
+
+@pytest.mark.parametrize("kind", ["json", "h5", "safetensors"])
+def test_provenance_of_any_artifact(tmp_path, kind):
+    path = kinds_of_artifacts(tmp_path)[kind]
+    assert MADE.differences(ws.read_provenance(path)) == []
+    for content in (b"", b"{}{", b"\xff\xfe", b"[]"):
+        path.write_bytes(content)
+        with pytest.raises(BadData):
+            ws.read_provenance(path)
+
+
+# -- the chain ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A workspace with the six artifacts, each naming its parents."""
+    place = ws.Workspace(tmp_path / "workspace")
+    tensors = {"w": torch.ones(2)}
+    checkpoint.save(place.arm, "amem-arm", tensors, Provenance("train-arm", {}))
+    checkpoint.save(place.tae, "amem-tae", tensors, Provenance("train-tae", {}))
+    labels = pseudo_labels.PseudoLabels(
+        "mars", ["a"], np.ones(1), np.ones(1), np.ones(1), np.ones((1, 1)), np.ones((1, 1)), ("hat",), 0.5, {}
+    )
+    pseudo_labels.write(place.labels("mars"), labels, Provenance("label-videos", {}, {"arm": parent(place.arm)}))
+    parents = {"labels": parent(place.labels("mars")), "tae": parent(place.tae)}
+    for path, kind in ((place.amem("mars", None), "amem-model"), (place.amem_main("mars", None), "amem-main")):
+        checkpoint.save(path, kind, tensors, Provenance("train-amem", {}, parents))
+    rows = features.Features("mars", ["a"], np.ones(1), np.ones(1), np.ones(1), np.eye(1), {})
+    main = {"amem-main": parent(place.amem_main("mars", None))}
+    features.write(place.features("mars", None), rows, Provenance("extract-features", {}, main))
+    scored = {"features": parent(place.features("mars", None))}
+    results.write(place.results("mars"), {"mAP": 1.0}, Provenance("evaluate", {}, scored))
+    return place
+
+
+def states(place, deep=False):
+    links = ws.chain(place.root, "mars", "mars", None, "mars", None, deep=deep)
+    return {link.stage: link for link in links}
+
+
+def test_a_finished_chain_is_ready_in_order(finished):
+    chain = states(finished, deep=True)
+    assert list(chain) == ["train-arm", "label-videos", "train-tae", "train-amem", "extract-features", "evaluate"]
+    assert {link.state for link in chain.values()} == {"ready"}
+    assert {link.command for link in chain.values()} == {""}
+    assert chain["label-videos"].provenance["command"] == "label-videos"
+
+
+def test_an_empty_workspace_is_missing_with_the_commands(tmp_path):
+    chain = states(ws.Workspace(tmp_path))
+    assert {link.state for link in chain.values()} == {"missing"}
+    assert [link.command for link in chain.values()] == [
+        "amem train-arm",
+        "amem label-videos --dataset mars",
+        "amem train-tae",
+        "amem train-amem --dataset mars",
+        "amem extract-features --dataset mars",
+        "amem evaluate --protocol mars",
+    ]
+
+
+def test_commands_of_a_split_and_of_an_own_manifest(tmp_path):
+    links = ws.chain(tmp_path, "my.toml", "mine", 3, "mine-splits", 5)
+    assert [link.command for link in links][-3:] == [
+        "amem train-amem --dataset my.toml --split 3",
+        "amem extract-features --dataset my.toml --split 3",
+        "amem evaluate --protocol my.toml",
+    ]
+    assert links[-2].path == tmp_path / "features" / "mine-split3.h5"
+
+
+def test_a_link_whose_parent_was_made_anew_is_stale(finished):
+    checkpoint.save(finished.arm, "amem-arm", {"w": torch.zeros(2)}, Provenance("train-arm", {"seed": 1}))
+    chain = states(finished)
+    assert {stage: link.state for stage, link in chain.items() if link.state != "ready"} == {"label-videos": "stale"}
+    assert "made from another arm" in chain["label-videos"].why
+    assert chain["label-videos"].command == "amem label-videos --dataset mars --force"
+
+
+def test_one_of_ten_features_files_made_anew_makes_the_result_stale(tmp_path):
+    place = ws.Workspace(tmp_path)
+    rows = features.Features("p", ["a"], np.ones(1), np.ones(1), np.ones(1), np.eye(1), {})
+    for number in range(3):
+        features.write(place.features("p", number), rows, Provenance("extract-features", {"split": number}))
+    scored = {f"features {number}": parent(place.features("p", number)) for number in range(3)}
+    results.write(place.results("p3"), {}, Provenance("evaluate", {}, scored))
+    assert ws.chain(tmp_path, "p", "p", 0, "p3", 3)[-1].state == "ready"
+    features.write(place.features("p", 2), rows, Provenance("extract-features", {"split": "2 again"}))
+    assert ws.chain(tmp_path, "p", "p", 0, "p3", 3)[-1].state == "stale"
+
+
+@pytest.mark.parametrize("stage", ["train-arm", "label-videos", "train-tae", "train-amem", "extract-features", "evaluate"])
+def test_one_flipped_bit_is_damage_when_verified(finished, stage):
+    path = states(finished)[stage].path
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 8
+    path.write_bytes(content)
+    link = states(finished, deep=True)[stage]
+    assert link.state == "damaged"
+    assert link.command.endswith("--force")
+    assert str(path) in link.why
+
+
+def test_a_file_cut_short_is_damage_at_once(finished):
+    for path in (finished.arm, finished.labels("mars"), finished.results("mars")):
+        path.write_bytes(path.read_bytes()[:100])
+    chain = states(finished)
+    assert {chain[stage].state for stage in ("train-arm", "label-videos", "evaluate")} == {"damaged"}
+
+
+def test_features_of_another_program_are_ready(finished):
+    path = finished.features("mars", None)
+    with h5py.File(path, "w") as file:
+        file.attrs["kind"] = features.KIND
+    link = states(finished)["extract-features"]
+    assert (link.state, link.provenance) == ("ready", {})
+
+
+# -- metrics.jsonl -----------------------------------------------------------------------------------------------------
+
+
+def test_metrics_grow_line_by_line_and_a_torn_line_spoils_no_other(tmp_path):
+    path = tmp_path / "amem" / "metrics.jsonl"
+    ws.append_metrics(path, {"step": 1})
+    ws.append_metrics(path, {"step": 2})
+    path.write_bytes(path.read_bytes()[:-6])
+    ws.append_metrics(path, {"step": 3})
+    lines = path.read_text().splitlines()
+    assert [json.loads(lines[0]), lines[1], json.loads(lines[2])] == [{"step": 1}, '{"ste', {"step": 3}]
+
+
+def test_metrics_on_a_full_disk_are_a_disk_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError):
+        ws.append_metrics(tmp_path / "file" / "metrics.jsonl", {})
+
+
+def test_a_damaged_result_with_a_broken_mark_is_bad_data_not_a_bug(tmp_path):
+    """Bit 7 of the mark: no seal is found, and the text is no UTF-8 any more."""
+    path = results.write(tmp_path / "r.json", {}, MADE)
+    content = bytearray(path.read_bytes())
+    content[content.find(atomic.SEAL_MARK)] ^= 128
+    path.write_bytes(content)
+    with pytest.raises(BadData):
+        ws.already_made("result", path, MADE, resume="auto", force=False)
