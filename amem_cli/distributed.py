@@ -28,6 +28,12 @@ class Processes:
         """This process's items, every world-th: nothing padded, nothing twice."""
         return items[self.rank :: self.world]
 
+    def require_equal_shares(self, flag: str, count: int, least: int = 1) -> None:
+        """Raise `UsageError` unless `count` things of a batch give every process the same number, at least `least`."""
+        if count % self.world or count // self.world < least:
+            why = f"{count} cannot be shared among {self.world} processes with {least} or more each"
+            raise UsageError(flag, why=why, remedy=f"Use a multiple of {self.world}, at least {least * self.world}")
+
     def wait(self) -> None:
         """Return when every process has come here."""
         if self.world > 1:

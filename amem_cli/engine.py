@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from amem_cli.data.transforms import as_pixels
 
-
 Engine = Callable[[Tensor], Tensor]  # uint8 batch on the host -> float32 outputs on the host
 
 

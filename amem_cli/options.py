@@ -48,7 +48,8 @@ class StageOptions:
     force: bool = option(False, "overwrite an output of another configuration", science=False)
 
     def __post_init__(self) -> None:
-        self.height_width  # noqa: B018 - the property checks the text
+        if self.image_size:
+            self.height_width  # noqa: B018 - the property checks the text
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise UsageError("--device", self.device, why="unknown device", remedy="Use auto, cpu, cuda or cuda:N")
         self._require("workers", self.workers >= -1, "must be -1 or more")
@@ -200,7 +201,12 @@ class TrainAmemOptions(AdversarialOptions):
     backbone: Literal[BACKBONES] = option("i3d", "i3d, r3d and p3d are the paper's; the others are torchvision's")
     branch: Literal["inception", "conv3d", "conv2d"] = option("inception", "appearance and motion branch (P)")
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
-    weights: str = option("", "Kinetics weights of the backbone: a file; empty: from scratch", science=False)
+    weights: str = option(
+        "",
+        "Kinetics weights of the backbone: a file, or 'kinetics' for torchvision's own (s3d, r3d_18, mc3_18, "
+        "r2plus1d_18); empty: from scratch",
+        science=False,
+    )
     labels: str = option("", "pseudo-labels; empty: the workspace's", science=False)
     tae: str = option("", "TAE checkpoint; empty: the workspace's", science=False)
     clip_frames: int = option(8, "T, consecutive frames a clip (P)")
@@ -253,12 +259,12 @@ class ExtractFeaturesOptions(StageOptions):
     model: str = option("", "amem-main checkpoint; empty: the workspace's", science=False)
     batch_size: int = option(16, "clips a step (D)", science=False)
     image_size: str = option("", "height x width; empty: the size that the model was trained at")
+    flip: bool = option(False, "also average f_s over each clip's mirror image, for evaluate --flip")
     on_bad_image: Literal["stop", "skip"] = option("stop", "skip leaves an unreadable frame out and lists it")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_split(self.split)
-        if self.image_size:
-            super().__post_init__()
         self._require("batch_size", self.batch_size > 0, "must be positive")
 
 
@@ -273,7 +279,14 @@ class EvaluateOptions:
     seed: int = option(0, "key of the bootstrap's draws")
     bootstrap: int = option(1000, "resamples of the queries for the 95 % intervals; 0: none")
     rerank: bool = option(False, "a further row with k-reciprocal re-ranking (Zhong et al. 2017)")
-    force: bool = option(False, "overwrite a result of another configuration", science=False)
+    flip: bool = option(False, "a further row over clips and their mirror images (extract with --flip)")
+    calibrate: float = option(0.0, "report the distance threshold for this false-match rate, such as 0.001; 0: none")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.calibrate < 1:
+            raise UsageError("--calibrate", self.calibrate, why="a false-match rate lies between 0 and 1")
+        if self.bootstrap < 0:
+            raise UsageError("--bootstrap", self.bootstrap, why="must not be negative")
 
     def science(self) -> dict[str, Any]:
         """The options that decide what is computed."""
@@ -334,7 +347,9 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
             values[name] = _coerce(path, key, types_of[name], value)
         elif key in tables.get(own, {}) or name not in everywhere:
             meant = did_you_mean(name, types_of).replace("_", "-")
-            raise UsageError("--config", path, why=f"unknown option '{key}'", remedy=f"{meant}See: amem config show {own}")
+            raise UsageError(
+                "--config", path, why=f"unknown option '{key}'", remedy=f"{meant}See: amem config show {own}"
+            )
     return values
 
 

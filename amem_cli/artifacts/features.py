@@ -15,7 +15,10 @@ KIND = "amem-features"
 
 @dataclass(frozen=True)
 class Features:
-    """One row per tracklet: `features` (N, D) float32 of unit length, `is_query` (N,) bool."""
+    """One row per tracklet: `features` (N, D) float32 of unit length, `is_query` (N,) bool.
+
+    `features_flip` (N, D) are the same averaged over mirrored clips too, where they were asked for.
+    """
 
     dataset: str
     tracklet: list[str]
@@ -24,6 +27,7 @@ class Features:
     is_query: np.ndarray
     features: np.ndarray
     provenance: dict[str, Any]
+    features_flip: np.ndarray | None = None
 
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:
@@ -35,6 +39,8 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
         "is_query": features.is_query.astype(np.bool_),
         "features": features.features.astype(np.float32),
     }
+    if features.features_flip is not None:
+        columns["features_flip"] = features.features_flip.astype(np.float32)
     return hdf5.write(path, KIND, features.dataset, columns, provenance)
 
 
@@ -47,10 +53,11 @@ def read(path: Path, *, remedy: str = "Run: amem extract-features") -> Features:
         "is_query": ("bool", 1),
         "features": ("float32", 2),
     }
-    table = hdf5.Table(path, KIND, wanted, remedy=remedy)
+    table = hdf5.Table(path, KIND, wanted, remedy=remedy, optional={"features_flip": ("float32", 2)})
     features = Features(dataset=table.dataset, provenance=table.provenance, **table.columns)
-    off = np.flatnonzero(np.abs(np.linalg.norm(features.features, axis=1) - 1) > 1e-3)
-    if len(off):
-        rows = listing(str(row) for row in off)
-        raise BadData(KIND, path, why=f"rows that are not L2-normalised: {rows}", remedy="Normalise each row")
+    for name in ("features", "features_flip"):
+        rows = getattr(features, name)
+        if rows is not None and len(off := np.flatnonzero(np.abs(np.linalg.norm(rows, axis=1) - 1) > 1e-3)):
+            why = f"'{name}' has rows that are not L2-normalised: {listing(str(row) for row in off)}"
+            raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
     return features

@@ -50,8 +50,18 @@ def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenan
 class Table:
     """An HDF5 file of rows, read from memory and checked: `columns` by name, `attributes`, `provenance`."""
 
-    def __init__(self, path: Path, kind: str, wanted: dict[str, tuple[str, int]], *, remedy: str):
+    def __init__(
+        self,
+        path: Path,
+        kind: str,
+        wanted: dict[str, tuple[str, int]],
+        *,
+        remedy: str,
+        optional: dict[str, tuple[str, int]] | None = None,
+    ):
         """Read `path`; `wanted` maps a column to its dtype ("str" or NumPy's) and number of axes.
+
+        Columns of `optional` may be absent.
 
         Raises `InputMissing`, or `BadData` for damage, another kind or schema, missing or odd columns, external
         links, unequal lengths, values that are not finite.
@@ -66,7 +76,8 @@ class Table:
                 self.attributes: dict[str, Any] = {name: _text(file.attrs[name]) for name in file.attrs}
                 self._claimable = min(LARGEST_FILE, LARGEST_RATIO * len(content))
                 self._check_head(remedy)
-                self.columns = {name: self._column(file, name, *spec) for name, spec in wanted.items()}
+                there = {name: spec for name, spec in (optional or {}).items() if name in file}
+                self.columns = {name: self._column(file, name, *spec) for name, spec in (wanted | there).items()}
         except BadData:
             raise
         except Exception as error:  # h5py raises nearly every kind for damaged files

@@ -3,6 +3,7 @@
 Two artifacts of the same provenance (versions apart) are interchangeable, so a rerun keeps the one that is there.
 """
 
+import dataclasses
 import json
 import platform
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 from amem_cli import __version__
 from amem_cli.artifacts.atomic import sha256_file, sha256_lines
 from amem_cli.errors import BadData, OutputExists
+from amem_cli.options import COMMANDS
 
 CREATED_BY = f"amem {__version__}"
 SCHEMA = 1
@@ -44,11 +46,13 @@ class Provenance:
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """What differs from the provenance found in an artifact, one line for each key; empty when nothing does."""
+        # an option younger than the artifact had its default, which keeps the old behaviour
+        defaults = {field.name: field.default for field in dataclasses.fields(COMMANDS[self.command])}
+        theirs = defaults | other.get("options", {})
         found = [
-            f"{name}: {_short(theirs.get(name))} there, {_short(ours.get(name))} now"
-            for ours, theirs in ((self.options, other.get("options", {})),)
-            for name in sorted({*ours, *theirs})
-            if ours.get(name) != theirs.get(name)
+            f"{name}: {_short(theirs.get(name))} there, {_short(self.options.get(name))} now"
+            for name in sorted({*self.options, *other.get("options", {})})
+            if self.options.get(name) != theirs.get(name)
         ]
         parents = other.get("parents", {})
         for role in sorted({*self.parents, *parents}):

@@ -18,32 +18,76 @@ from typing import Annotated, Any
 import typer
 
 from amem_cli import __version__
-from amem_cli.cli import console
-from amem_cli.errors import AmemError, BadData
+from amem_cli.cli import completion, console
+from amem_cli.cli.help import App, usage_error
+from amem_cli.errors import AmemError, BadData, UsageError, did_you_mean
 from amem_cli.options import (
     COMMANDS,
     PRESETS,
+    AdversarialOptions,
     ExtractFeaturesOptions,
     LabelVideosOptions,
+    StageOptions,
     TrainAmemOptions,
     TrainArmOptions,
+    TrainingOptions,
     TrainTaeOptions,
     resolve,
 )
 from amem_cli.progress import Progress
 
-app = typer.Typer(
+app = App(
     name="amem",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).\n\n"
-    "Six stages, each leaving an artifact for the next: train-arm, label-videos, train-tae, train-amem, "
-    "extract-features, evaluate. Try them all on generated people: amem demo",
+    help="""Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).
+
+    Six stages, each leaving an artifact for the next: train-arm, label-videos, train-tae, train-amem,
+    extract-features, evaluate. Every command takes --help, and --debug for the traceback of an error.
+
+    Examples:
+
+    amem demo
+
+    amem doctor
+    """,
 )
-data_app = typer.Typer(no_args_is_help=True, help="Check data sets, or generate one.")
+data_app = App(
+    help="""Check data sets, or generate one.
+
+    Examples:
+
+    amem data walkers walkers
+
+    amem data check mars --data-root walkers
+    """
+)
+config_app = App(
+    help="""The options of every command as a file.
+
+    Examples:
+
+    amem config show > amem.toml
+
+    amem config show train-amem --preset small
+    """
+)
 app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+weights_app = App(
+    help="""Look into weight files.
+
+    Examples:
+
+    amem weights inspect rgb_imagenet.pt
+    """,
+)
+app.add_typer(weights_app, name="weights")
+
+EVERY = "Every stage"
+SECTIONS = {
+    StageOptions: EVERY,
+    TrainingOptions: "Every training",
+    AdversarialOptions: "Adversarial terms",
+}
 
 
 def run(arguments: list[str]) -> int:
@@ -65,48 +109,49 @@ def run(arguments: list[str]) -> int:
         return 0
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's usage errors; where their class lives depends on its version
-            print(_usage_error(error), file=sys.stderr)
+            print(usage_error(error), file=sys.stderr)
             return 2
         traceback.print_exc()
         print("error: this is a bug in amem. Please report the lines above.", file=sys.stderr)
         return 70
 
 
-def _usage_error(error: Any) -> str:
-    message = error.format_message()
-    if "\n" in message:  # the help of a command that was called without arguments
-        return message
-    context = getattr(error, "ctx", None)
-    return f"error: {message.rstrip('.')}. See {context.command_path if context else 'amem'} --help."
-
-
 # -- commands from options ---------------------------------------------------------------------------------------------
 
 
-def stage_command(name: str, examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def stage_command(
+    name: str, examples: str, *more: inspect.Parameter
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a Typer command whose flags are the fields of the stage's options dataclass.
 
-    The decorated function gets (options, progress, as_json); names, defaults, choices and help come from the dataclass.
+    The decorated function gets (options, progress, as_json) and what `more` declares; names, defaults, choices and help
+    come from the dataclass.
     """
     cls = COMMANDS[name]
     kinds = typing.get_type_hints(cls)
-    parameters = [_parameter(field, kinds[field.name]) for field in dataclasses.fields(cls)]
+    fields = sorted(dataclasses.fields(cls), key=lambda field: cls.__mro__.index(_owner(cls, field.name)))
+    parameters = [_parameter(field, kinds[field.name], _owner(cls, field.name)) for field in fields]
     parameters += [
-        _flag("config", Path | None, "TOML file with the same names; flags win"),
-        _flag("preset", typing.Literal[PRESETS], "the paper's numbers, or small ones for a CPU", "paper"),
-        _flag("json", bool, "one JSON document on standard output", False, "--json"),
-        _flag("quiet", bool, "warnings and errors only", False, "--quiet"),
-        _flag("dry_run", bool, "print the resolved options and stop", False, "--dry-run"),
+        _flag("config", Path | None, "TOML file as `amem config show` prints; flags win", section=EVERY),
+        _flag(
+            "preset", typing.Literal[PRESETS], "the paper's numbers, or small ones for a CPU", "paper", section=EVERY
+        ),
+        _flag("json", bool, "one JSON document on standard output", False, "--json", section=EVERY),
+        _flag("quiet", bool, "warnings and errors only", False, "--quiet", section=EVERY),
+        _flag("dry_run", bool, "print the resolved options and stop", False, "--dry-run", section=EVERY),
+        *more,
     ]
+    own = {parameter.name for parameter in more}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         def command(config: Path | None, preset: str, json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
-            flags = {key: value if value != [] else None for key, value in flags.items()}
+            others = {key: value for key, value in flags.items() if key in own}
+            flags = {key: value if value != [] else None for key, value in flags.items() if key not in own}
             options = resolve(cls, flags, preset=preset, config=config)
             if dry_run:
                 console.print_options(name, options, json)
                 return
-            function(options, Progress(quiet), json)
+            function(options, Progress(quiet), json, **others)
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__doc__ = f"{inspect.getdoc(function)}\n\nExamples:\n\n{examples}"
@@ -116,7 +161,12 @@ def stage_command(name: str, examples: str) -> Callable[[Callable[..., None]], C
     return decorate
 
 
-def _parameter(field: dataclasses.Field, kind: Any) -> inspect.Parameter:
+def _owner(cls: type, name: str) -> type:
+    """The class that brought the option, whatever default the stage gives it."""
+    return next(base for base in reversed(cls.__mro__) if name in getattr(base, "__dataclass_fields__", {}))
+
+
+def _parameter(field: dataclasses.Field, kind: Any, owner: type) -> inspect.Parameter:
     default = ", ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
     notes = [f"default {default}"] if default and kind is not bool else []
     if field.metadata["small"] != field.default:
@@ -124,7 +174,9 @@ def _parameter(field: dataclasses.Field, kind: Any) -> inspect.Parameter:
     if field.metadata["env"]:
         notes.append(f"env {field.metadata['env']}")
     help_text = field.metadata["help"] + (f" <{', '.join(notes)}>" if notes else "")
-    extra: dict[str, Any] = {"help": help_text, "show_default": False}
+    extra: dict[str, Any] = {"help": help_text, "show_default": False, "rich_help_panel": SECTIONS.get(owner)}
+    if field.name in completion.OF_OPTION:
+        extra["autocompletion"] = completion.OF_OPTION[field.name]
     if kind is bool:
         return _annotated(field.name, bool | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
     if typing.get_origin(kind) is tuple:
@@ -132,8 +184,11 @@ def _parameter(field: dataclasses.Field, kind: Any) -> inspect.Parameter:
     return _annotated(field.name, kind | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
 
 
-def _flag(name: str, kind: Any, help: str, default: Any = None, *declarations: str) -> inspect.Parameter:
-    return _annotated(name, kind, typer.Option(*(declarations or (f"--{_dashed(name)}",)), help=help), default)
+def _flag(
+    name: str, kind: Any, help: str, default: Any = None, *declarations: str, section: str | None = None
+) -> inspect.Parameter:
+    option = typer.Option(*(declarations or (f"--{_dashed(name)}",)), help=help, rich_help_panel=section)
+    return _annotated(name, kind, option, default)
 
 
 def _annotated(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
@@ -212,17 +267,36 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress, as_jso
 
 @stage_command(
     "evaluate",
-    "amem evaluate --protocol mars\n\namem evaluate --protocol ilids-10split --features f0.h5 --features f1.h5",
+    "amem evaluate --protocol mars --calibrate 0.001\n\namem evaluate --compare baseline.json amem.json --paper",
+    _annotated(
+        "files",
+        list[Path] | None,
+        typer.Argument(
+            help="more features files, in the order of the splits; with --compare: results", show_default=False
+        ),
+        None,
+    ),
+    _flag("compare", bool, "print results side by side", False, "--compare"),
+    _flag("paper", bool, "the paper's figures beside ours, where it prints some", False, "--paper"),
 )
-def evaluate(options: Any, progress: Progress, as_json: bool) -> None:
+def evaluate(
+    options: Any, progress: Progress, as_json: bool, files: list[Path] | None, compare: bool, paper: bool
+) -> None:
     """Score features: CMC and mAP under a stated protocol."""
-    from amem_cli.stages.evaluate import evaluate
+    from amem_cli.stages import evaluate as stage
 
-    result = evaluate(options, progress)
+    if compare:
+        console.print_comparison(stage.compare(files or []), as_json, paper)
+        return
+    if files:
+        options = dataclasses.replace(options, features=(*options.features, *files))
+    result = stage.evaluate(options, progress)
     if as_json:
         print(json.dumps(result.metrics, allow_nan=False))
     else:
         console.print_result(result.metrics, result.artifact)
+        if paper:
+            console.print_comparison([(result.artifact.stem, result.metrics)], as_json, paper)
 
 
 # -- beside the stages -------------------------------------------------------------------------------------------------
@@ -259,9 +333,67 @@ def demo(
 
 
 @app.command()
+def doctor(
+    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
+        "workspace"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """What this machine has for amem: versions, devices, memory, disk, data sets; and a remedy for each problem.
+
+    Examples:
+
+    amem doctor
+
+    amem doctor --data-root /data --workspace /scratch/amem --json
+    """
+    from amem_cli.doctor import examine, exit_code
+
+    findings = examine(data_root, workspace)
+    console.print_findings(findings, as_json)
+    if code := exit_code(findings):
+        raise typer.Exit(code)
+
+
+@config_app.command("show")
+def config_show(
+    command: Annotated[
+        str | None,
+        typer.Argument(help="only this command's table", autocompletion=completion.commands, show_default=False),
+    ] = None,
+    preset: Annotated[
+        typing.Literal[PRESETS], typer.Option(help="the paper's numbers, or small ones for a CPU")
+    ] = "paper",
+) -> None:
+    """Print every option with its help as a TOML file, which --config takes back.
+
+    Examples:
+
+    amem config show --preset paper > amem.toml
+
+    amem config show train-amem --preset small
+    """
+    from amem_cli.cli.config_file import config_text
+
+    if command is not None and command not in COMMANDS:
+        remedy = f"{did_you_mean(command, COMMANDS)}Known are {', '.join(COMMANDS)}"
+        raise UsageError("command", command, why="has no options in a file", remedy=remedy)
+    print(config_text([command] if command else list(COMMANDS), preset), end="")
+
+
+@app.command()
 def status(
-    dataset: Annotated[str, typer.Option(help="shipped manifest's name, or the path of your own .toml")] = "mars",
-    split: Annotated[int | None, typer.Option(help="split of a data set that has several; 0 when left out")] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(help="shipped manifest's name, or the path of your own .toml", autocompletion=completion.datasets),
+    ] = "mars",
+    split: Annotated[
+        int | None,
+        typer.Option(
+            help="split of a data set that has several; 0 when left out", autocompletion=completion.split_numbers
+        ),
+    ] = None,
     workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
         "workspace"
     ),
@@ -326,7 +458,12 @@ def walkers(
 
 @data_app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="shipped manifest's name, the path of your own .toml, or a folder")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="shipped manifest's name, the path of your own .toml, or a folder", autocompletion=completion.datasets
+        ),
+    ],
     data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
     deep: Annotated[bool, typer.Option("--deep", help="decode every image and write their list")] = False,
     as_json: AsJson = False,
@@ -348,6 +485,97 @@ def check(
         found = check_dataset(load_manifest(name), data_root, deep=deep, progress=loop.show)
     console.print_check(found, as_json)
     if not found.ok:
+        raise typer.Exit(65)
+
+
+@app.command()
+def reproduce(
+    what: Annotated[
+        typing.Literal["table3", "table4", "table5", "sizes", "figure4", "losses"],
+        typer.Argument(help="which of the paper's results; sizes needs no data"),
+    ],
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="shipped manifest's name or your own .toml <default mars; table5: all three>"),
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="only these rows, such as amem; may be repeated")] = None,
+    seeds: Annotated[int, typer.Option(help="trainings of each row, with the seeds 0, 1, ...")] = 3,
+    preset: Annotated[
+        typing.Literal[PRESETS], typer.Option(help="the paper's numbers, or small ones for a CPU")
+    ] = "paper",
+    weights: Annotated[
+        list[str] | None, typer.Option(help="BACKBONE=FILE: Kinetics weights of a backbone; may be repeated")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE for train-amem or COMMAND.NAME=VALUE; may be repeated"),
+    ] = None,
+    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
+        "workspace"
+    ),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands and stop")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """A table of the paper: its chain of commands is run (or printed), its figures stand beside ours.
+
+    Each row is a train-amem configuration in a workspace of its own, WORKSPACE/reproduce/ROW/seedN; the table is
+    WORKSPACE/reproduce/WHAT.md and .json. What is done is not done again.
+
+    Examples:
+
+    amem reproduce table3 --dry-run --weights i3d=rgb_imagenet.pt
+
+    amem reproduce table3 --preset small --data-root walkers --seeds 1 --set epochs=10
+    """
+    from amem_cli.stages import reproduce as stage
+
+    if what == "sizes":
+        if not dry_run:
+            console.print_sizes(stage.sizes(workspace), workspace / "reproduce" / "sizes.md", as_json)
+        elif not as_json:
+            print("# sizes are measured on the spot: amem reproduce sizes")
+        else:
+            print(json.dumps({"what": what, "commands": []}))
+        return
+    plan = stage.plan(
+        what,
+        datasets=tuple(dataset or ()),
+        rows=tuple(row or ()),
+        seeds=seeds,
+        preset=preset,
+        data_root=data_root,
+        workspace=workspace,
+        weights=tuple(weights or ()),
+        settings=tuple(settings or ()),
+    )
+    if dry_run:
+        lines = [command.line for command in plan.commands]
+        print(json.dumps({"what": what, "commands": lines}) if as_json else plan.script())
+        return
+    table = stage.run(plan, stage.TellOnce(quiet))
+    console.print_reproduction(table, workspace / "reproduce" / f"{what}.md", as_json)
+
+
+@weights_app.command("inspect")
+def inspect_weights(
+    file: Annotated[Path, typer.Argument(help="a file for --weights, of whatever origin")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a weight file is, which network it fits, and every key that stands against it.
+
+    Examples:
+
+    amem weights inspect rgb_imagenet.pt
+
+    amem weights inspect resnet-50-kinetics.pth --json
+    """
+    from amem_cli.models import pretrained
+
+    report = pretrained.inspect_weights(file)
+    console.print_weights(report, as_json)
+    if not report.fits:
         raise typer.Exit(65)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
+from amem_cli.options import COMMANDS
+
 
 def datasets(incomplete: str) -> list[str]:
     """The shipped data sets."""
@@ -16,6 +18,11 @@ def protocols(incomplete: str) -> list[str]:
 
     found = (load_manifest(name).protocol for name in SHIPPED)
     return _starting_with(incomplete, [protocol.name for protocol in found if protocol is not None])
+
+
+def commands(incomplete: str) -> list[str]:
+    """The commands that `amem config show` has tables of."""
+    return _starting_with(incomplete, COMMANDS)
 
 
 def split_numbers(incomplete: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-import sys
+import shutil
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +11,24 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from amem_cli.artifacts.workspace import ArtifactState
+    from amem_cli.doctor import Finding
+
+
+NEVER_BREAK: Any = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def print_table(table: "Table") -> None:
-    """A Rich table on standard output, 80 columns wide when that is no terminal."""
+    """A Rich table on standard output, no wider than the terminal; 80 columns (or $COLUMNS) when that is none."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 100
-    Console(width=width, highlight=False).print(table)
+    # names and paths with brackets or colons are no markup
+    Console(width=_width(), highlight=False, markup=False, emoji=False).print(table)
+
+
+def print_wrapped(text: str, indent: str = "") -> None:
+    """A text at the terminal's width, its further lines indented by two; words and paths are never broken."""
+    further = indent + "  "
+    print(textwrap.fill(text, _width(), initial_indent=indent, subsequent_indent=further, **NEVER_BREAK))
 
 
 def print_options(command: str, options: Any, as_json: bool) -> None:
@@ -36,35 +47,67 @@ def print_stage(result: Any, seconds: float) -> None:
     told = {key: value for key, value in _flat(result.metrics).items() if isinstance(value, int | float)}
     figures = ", ".join(f"{key} {value:.4g}" for key, value in told.items() if "per_attribute" not in key)
     how = "already there" if result.reused else f"{seconds:.0f} s"
-    print(f"{result.stage}: {result.artifact} ({how})" + (f"\n  {figures}" if figures else ""))
+    print(f"{result.stage}: {result.artifact} ({how})")
+    if figures:
+        print_wrapped(figures, "  ")
 
 
 def print_result(result: dict[str, Any], path: Path) -> None:
     """The table of an evaluation, in per cent, with chance beside it and every convention in words."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=f"{result['protocol']}, per cent", title_justify="left")
-    table.add_column("")
-    for name in ("rank-1", "rank-5", "rank-10", "rank-20", "mAP", "mAP official"):
-        table.add_column(name, justify="right")
+    print_wrapped(f"{result['protocol']}, per cent: {result['queries']} queries, gallery {result['gallery']}")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("", overflow="fold")
+    for name in ("rank-1", "rank-5", "rank-10", "rank-20", "mAP", "mAP\nofficial"):
+        table.add_column(name, justify="right", no_wrap=True)
     deviation = result.get("standard_deviation")
-    label = "mean of splits" if deviation else f"{result['queries']} queries, {result['gallery']} gallery"
-    table.add_row(label, *_row(result))
+    table.add_row("mean of splits" if deviation else "result", *_row(result))
     if deviation:
-        table.add_row("deviation of splits", *_row(deviation))
-    if interval := result.get("interval"):
-        one, mean = ("-".join(f"{100 * end:.1f}" for end in interval[name]) for name in ("rank-1", "mAP"))
-        table.add_row("95 % interval", one, "", "", "", mean, "")
+        table.add_row("deviation", *_row(deviation))
     other = result.get("gallery_without_queries")
     if other and "rank" in other:
-        table.add_row(f"without queries: {other['valid_queries']}, {other['gallery']}", *_row(other))
-    if "reranked" in result:
-        table.add_row("re-ranked (k-reciprocal)", *_row(result["reranked"]))
+        table.add_row("without queries", *_row(other))
+    for part, words in (("flipped", "with mirrored clips"), ("reranked", "re-ranked (k-reciprocal)")):
+        if part in result:
+            table.add_row(words, *_row(result[part]))
     table.add_row("chance", *_row(result["chance"]))
     print_table(table)
-    for name, choice in result["choices"].items():
-        print(f"  {name.replace('_', ' ')}: {choice}")
+    if found := result.get("calibration"):
+        print(
+            f"the same person where the cosine similarity exceeds {found['threshold_cosine']:.4f}: "
+            f"{100 * found['true_match_rate']:.1f} % of true pairs found, "
+            f"{100 * found['false_match_rate']:.3g} % of false pairs taken for true"
+        )
+    print("protocol: " + "; ".join(str(choice) for choice in result["choices"].values()))
     print(f"written to {path}")
+
+
+def print_comparison(found: list[tuple[str, dict[str, Any]]], as_json: bool, paper: bool) -> None:
+    """Results of one protocol side by side; with `paper` the rows of its Table 5 for this data set."""
+    from amem_cli.paper import CITED, RESULTS
+
+    dataset = found[0][1]["dataset"]
+    rows = [(name, [r["rank"]["1"], r["rank"]["5"], r["rank"]["20"], r["mAP"]]) for name, r in found]
+    if paper:
+        printed = [(f"paper: {cited.method}", getattr(cited, dataset.replace("-", "_"), None)) for cited in CITED]
+        own = RESULTS.get(dataset, {})
+        printed += [("paper: baseline", own.get("baseline")), ("paper: AMEM", own.get("amem"))]
+        rows += [(name, [v if v is None else v / 100 for v in values]) for name, values in printed if values]
+    if as_json:
+        names = ("rank-1", "rank-5", "rank-20", "mAP")
+        print(json.dumps({name: dict(zip(names, values, strict=True)) for name, values in rows}))
+        return
+    from rich.table import Table
+
+    table = Table(title=f"{found[0][1]['protocol']}, per cent", title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in ("rank-1", "rank-5", "rank-20", "mAP"):
+        table.add_column(name, justify="right")
+    for name, values in rows:
+        table.add_row(name, *("" if value is None else f"{100 * value:.1f}" for value in values))
+    print_table(table)
 
 
 def print_chain(states: "list[ArtifactState]", as_json: bool) -> None:
@@ -116,6 +159,35 @@ def print_check(report: Any, as_json: bool) -> None:
     print("good" if report.ok else "not good")
 
 
+def print_findings(findings: "list[Finding]", as_json: bool) -> None:
+    """What `amem doctor` found, a line each, with the remedy below what is not good."""
+    if as_json:
+        problems = sum(finding.state in ("problem", "impossible") for finding in findings)
+        rows = [
+            {"topic": f.topic, "state": f.state, "found": f.found, "value": f.value, "remedy": f.remedy}
+            for f in findings
+        ]
+        print(json.dumps({"findings": rows, "problems": problems}, allow_nan=False))
+        return
+    marks = {"ok": "ok", "note": "--", "problem": "??", "impossible": "NO"}
+    topics = max(len(finding.topic) for finding in findings)
+    for finding in findings:
+        lines = [finding.found, *([f"-> {finding.remedy}"] if finding.remedy else [])]
+        first, further = f"{marks[finding.state]}  {finding.topic:<{topics}}  ", " " * 6
+        for number, line in enumerate(lines):
+            indent = first if number == 0 else further
+            print(
+                textwrap.fill(line, _width(), initial_indent=indent, subsequent_indent=further + "   ", **NEVER_BREAK)
+            )
+    worst = {state: [f.topic for f in findings if f.state == state] for state in ("problem", "impossible")}
+    if worst["impossible"]:
+        print_wrapped(f"amem cannot work here: see {', '.join(worst['impossible'])}")
+    elif worst["problem"]:
+        print_wrapped(f"amem works here; worth a look: {', '.join(worst['problem'])}")
+    else:
+        print("amem works here")
+
+
 def print_prediction(errors: dict[str, Any]) -> None:
     """What MEM predicts, beside copying the last frame: only a ratio below 1 has learned about motion."""
     print(
@@ -129,6 +201,72 @@ def print_pictures(paths: list[Path]) -> None:
     print("pictures to look at:")
     for path in paths:
         print(f"  {path}")
+
+
+def _width() -> int:
+    return max(shutil.get_terminal_size().columns, 40)
+
+
+def print_reproduction(table: dict[str, Any], path: Path, as_json: bool) -> None:
+    """A table of the paper with ours beside it."""
+    if as_json:
+        print(json.dumps(table, default=str))
+        return
+    from amem_cli.stages.reproduce import lines_for_terminal
+
+    _print_cells(f"{table['title']}, per cent", *lines_for_terminal(table))
+    for note in table["notes"]:
+        print(f"note: {note}")
+    print(f"written to {path}")
+
+
+def print_sizes(table: dict[str, Any], path: Path, as_json: bool) -> None:
+    """The sizes of the models, each with its reading."""
+    if as_json:
+        print(json.dumps(table))
+        return
+    from amem_cli.stages.reproduce import size_columns_and_rows
+
+    columns, rows = size_columns_and_rows(table)
+    _print_cells(table["title"], columns, rows)
+    for cells, row in zip(rows, table["rows"], strict=True):
+        print(f"{cells[0]}: {row['reading']}")
+    for note in table["notes"]:
+        print(f"note: {note}")
+    print(f"written to {path}")
+
+
+def print_weights(report: Any, as_json: bool) -> None:
+    """What a weight file is and whether it fits."""
+    if as_json:
+        print(json.dumps(dataclasses.asdict(report), default=str))
+        return
+    print(f"{report.path}: {report.container}, {report.keys} keys, {report.parameters:,} parameters")
+    print(f"  {report.bytes:,} bytes, sha256 {report.sha256}")
+    if report.architecture is not None:
+        head = f"with a head of {report.head_classes} classes" if report.head_classes else "without a head"
+        mean, deviation = (
+            ", ".join(f"{value:.4g}" for value in values)
+            for values in (report.normalisation.mean, report.normalisation.std)
+        )
+        print(f"  {report.architecture}: {report.dialect}, {head}")
+        print(f"  wants pixels in [0, 1] less ({mean}), divided by ({deviation})")
+    for problem in report.problems[:20]:
+        print(f"  problem: {problem}")
+    if len(report.problems) > 20:
+        print(f"  ... {len(report.problems)} problems in all")
+    print(f"fits {report.architecture}" if report.fits else "does not fit")
+
+
+def _print_cells(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("model", "data", "what") else "right", overflow="fold")
+    for cells in rows:
+        table.add_row(*cells)
+    print_table(table)
 
 
 def _row(figures: dict[str, Any]) -> list[str]:

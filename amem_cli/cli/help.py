@@ -6,6 +6,7 @@ that Typer shares with Click are used: which of the two a version of Typer build
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +16,11 @@ from typer.core import TyperCommand, TyperGroup
 from amem_cli.errors import did_you_mean
 
 EXAMPLES = "Examples:"
-GENERAL = "Options"
+MOST_LEFT = 28  # columns for names
 
 
 class Command(TyperCommand):
     """A command whose help has its options in sections and ends with the examples of its docstring."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As `--features a.h5 --features b.h5`, so `--features a.h5 b.h5`: what a shell makes of `--features *.h5`."""
-        takes_arguments = any(parameter.param_type_name == "argument" for parameter in self.params)
-        lists = {name for parameter in self.params if getattr(parameter, "multiple", False) for name in parameter.opts}
-        return super().parse_args(ctx, args if takes_arguments else _repeat_options(args, lists))
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
         _write_text(self, formatter)
@@ -36,11 +31,11 @@ class Command(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 argument = parameter.param_type_name == "argument"
-                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else GENERAL)
+                title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
                 sections.setdefault(title, []).append(record)
         for title, records in sections.items():
             with formatter.section(title):
-                formatter.write_dl(records)
+                _write_columns(records, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_examples(self, formatter)
@@ -55,7 +50,7 @@ class Group(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, _first_paragraph(command.help or "")) for name, command in commands])
+            _write_columns([(name, _first_paragraph(command.help or "")) for name, command in commands], formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_examples(self, formatter)
@@ -101,9 +96,26 @@ def usage_error(error: Any) -> str:
 
 def _write_text(command: Any, formatter: Any) -> None:
     text = inspect.cleandoc(command.help or "").partition(EXAMPLES)[0].strip()
-    formatter.write_paragraph()
-    with formatter.indentation():
-        formatter.write_text(text)
+    for paragraph in text.split("\n\n"):
+        formatter.write("\n")
+        for line in _wrap(" ".join(paragraph.split()), formatter.width - 2):
+            formatter.write(f"  {line}\n")
+
+
+def _write_columns(records: list[tuple[str, str]], formatter: Any) -> None:
+    """Names and their texts in two columns; a name that is too long for its column has a line of its own."""
+    left = min(max(len(name) for name, _ in records), MOST_LEFT)
+    for name, text in records:
+        lines = _wrap(" ".join(text.split()), formatter.width - left - 4)
+        if len(name) > left:
+            lines.insert(0, "")
+        for number, line in enumerate(lines or [""]):
+            formatter.write(f"  {name if number == 0 else '':<{left}}  {line}".rstrip() + "\n")
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    # at spaces only: half of `--lr-factor` is no option
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
 
 
 def _write_examples(command: Any, formatter: Any) -> None:
@@ -117,23 +129,3 @@ def _write_examples(command: Any, formatter: Any) -> None:
 
 def _first_paragraph(text: str) -> str:
     return " ".join(inspect.cleandoc(text).partition("\n\n")[0].split())
-
-
-def _repeat_options(args: list[str], names: set[str]) -> list[str]:
-    """Each further value after an option of `names` gets the option's name in front.
-
-    >>> _repeat_options(["--features", "a.h5", "b.h5", "--json"], {"--features"})
-    ['--features', 'a.h5', '--features', 'b.h5', '--json']
-    """
-    repeated: list[str] = []
-    current, values = "", 0
-    for argument in args:
-        if argument.startswith("-"):
-            name, equals, _ = argument.partition("=")
-            current, values = (name, len(equals)) if name in names else ("", 0)
-        elif current:
-            if values:
-                repeated.append(current)
-            values += 1
-        repeated.append(argument)
-    return repeated

@@ -80,7 +80,11 @@ class Unit3D(nn.Module):
             x = pointwise_convolution(x, conv.weight)
         else:
             before, extra = same_padding(x.shape[2:], conv.kernel_size, conv.stride)
-            x = F.conv3d(_pad_behind(x, extra, 0.0), conv.weight, None, conv.stride, before)
+            x = _pad_behind(x, extra, 0.0)
+            if x.shape[2] < conv.kernel_size[0]:
+                # oneDNN's weight gradient writes out of bounds where time is shorter than the kernel and padded inside
+                x, before = F.pad(x, (0, 0, 0, 0, before[0], before[0])), (0, *before[1:])
+            x = F.conv3d(x, conv.weight, None, conv.stride, before)
         return F.relu(self.bn(x), inplace=True)
 
 

@@ -99,7 +99,9 @@ def attribute_bars(
                 axes.annotate(mark, (1, 0.5), xycoords=text, xytext=(4, 0), textcoords="offset points",
                               va="center", color=WRONG if hatch else RIGHT, fontsize=10, fontweight="bold")  # fmt: skip
         axes.axvline(THRESHOLD, color="0.35", linewidth=0.8, linestyle=(0, (3, 2)))
-        axes.set_yticks(range(len(columns)), [_short(names[column], group) for column in columns], fontsize=8.5)
+        axes.set_yticks(
+            range(len(columns)), [attribute_words(names[column], group) for column in columns], fontsize=8.5
+        )
         axes.set(xlim=(0, 1), ylim=(slots - 0.4, -0.6))
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=8)
         axes.tick_params(axis="y", length=0)
@@ -130,18 +132,8 @@ def attribute_comparison(
     Raises as `attribute_bars` does, and `BadData` when neither tracklet has any attribute.
     """
     left, right = _checked(names, query.probabilities), _checked(names, answer.probabilities)
-    has_left, has_right = left > THRESHOLD, right > THRESHOLD
-    differs = has_left != has_right
-    present = np.flatnonzero(has_left | has_right)
-    if not present.size:
-        raise BadData("attributes", why="neither tracklet has an attribute above the threshold")
-    # The plainest disagreements first, so that a short list keeps what one looks for.
-    order = sorted(present, key=lambda c: (not differs[c], -abs(left[c] - right[c]) if differs[c] else -left[c]))
-    shown = set(order[:top])
-    lines: list[tuple[str, int | None]] = []  # (group, column), or (group, None) for its heading
-    for group, columns in _columns_by_group(names).items():
-        kept = [column for column in columns if column in shown]
-        lines += [(group, column) for column in [None, *sorted(kept, key=lambda c: -max(left[c], right[c]))] if kept]
+    lines, left_out = compared_attributes(names, left, right, top)
+    differs = (left > THRESHOLD) != (right > THRESHOLD)
 
     height = max(4.2, 0.225 * len(lines) + 1.3)
     figure = Figure(figsize=(9.4, height), facecolor="white", layout="constrained")
@@ -165,7 +157,7 @@ def attribute_comparison(
         if differs[column]:
             for axes in (left_axes, middle, right_axes):
                 axes.axhspan(slot - 0.5, slot + 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
-        name = _short(names[column], group)
+        name = attribute_words(names[column], group)
         middle.text(0.5, slot, f"≠ {name}" if differs[column] else name, ha="center", va="center", fontsize=9,
                     fontweight="bold" if differs[column] else "normal")  # fmt: skip
         for axes, probability in ((left_axes, left[column]), (right_axes, right[column])):
@@ -177,12 +169,35 @@ def attribute_comparison(
     for axes in (left_axes, right_axes):
         axes.plot([THRESHOLD] * 2, [-0.5, len(lines) - 0.5], color="0.35", linewidth=0.8, linestyle=(0, (3, 2)),
                   zorder=3)  # fmt: skip
-    left_out = len(present) - len(shown)
     more = f"; {left_out} more on which they agree or differ less are not shown" if left_out else ""
     figure.suptitle(f"{int(differs.sum())} of {len(names)} attributes differ", fontsize=12, fontweight="bold")
     figure.supxlabel(f"probability, mean over all frames; dashed: threshold of a pseudo-label; ≠ differs{more}",
                      fontsize=8.5, color="0.35")  # fmt: skip
     return save_figure(figure, path)
+
+
+def compared_attributes(
+    names: Sequence[str], left: np.ndarray, right: np.ndarray, top: int
+) -> tuple[list[tuple[str, int | None]], int]:
+    """Which attributes a comparison of two tracklets shows, as lines, and how many it leaves out.
+
+    `left` and `right` are (A,) probabilities. A line is (group, column), or (group, None) for a group's heading. Shown
+    are the attributes one of the two has, at most `top`: those on which they disagree first, then the most probable.
+    Raises `BadData` when neither has any.
+    """
+    has_left, has_right = left > THRESHOLD, right > THRESHOLD
+    differs = has_left != has_right
+    present = np.flatnonzero(has_left | has_right)
+    if not present.size:
+        raise BadData("attributes", why="neither tracklet has an attribute above the threshold")
+    # The plainest disagreements first, so that a short list keeps what one looks for.
+    order = sorted(present, key=lambda c: (not differs[c], -abs(left[c] - right[c]) if differs[c] else -left[c]))
+    shown = set(order[:top])
+    lines: list[tuple[str, int | None]] = []
+    for group, columns in _columns_by_group(names).items():
+        kept = [column for column in columns if column in shown]
+        lines += [(group, column) for column in [None, *sorted(kept, key=lambda c: -max(left[c], right[c]))] if kept]
+    return lines, len(present) - len(shown)
 
 
 def _checked(names: Sequence[str], probabilities: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
@@ -209,10 +224,10 @@ def _columns_by_group(names: Sequence[str]) -> dict[str, list[int]]:
     return {group: found for group, found in columns.items() if found}
 
 
-def _short(name: str, group: str) -> str:
+def attribute_words(name: str, group: str) -> str:
     """`upperBodyRed` -> `red` under "upper body"; carrying and accessory share a group and keep their word.
 
-    >>> _short("upperBodyLongSleeve", "upperBody"), _short("carryingNothing", "accessory")
+    >>> attribute_words("upperBodyLongSleeve", "upperBody"), attribute_words("carryingNothing", "accessory")
     ('long sleeve', 'carrying nothing')
     """
     words = name if group == "accessory" else name.removeprefix(group)

@@ -6,8 +6,10 @@ Also what every picture of frames here shares: reading frames, text, saving.
 import io
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -29,6 +31,22 @@ SSIM_RADIUS = 5  # a Gaussian window of 11 x 11 pixels with a deviation of 1.5 (
 SSIM_SIGMA = 1.5
 PICTURE_FORMATS = (".png", ".jpg", ".jpeg", ".webp", ".svg", ".pdf")
 ANIMATION_FORMATS = (".gif", ".webp")
+
+
+@dataclass(frozen=True)
+class PredictedClip:
+    """A clip with MEM's predictions: `current` is frame t, (H, W, 3) uint8; `true` and `predicted` are the frames
+    t+1 ... t+c, (c, H, W, 3) uint8."""
+
+    title: str
+    current: np.ndarray
+    true: np.ndarray
+    predicted: np.ndarray
+
+    @cached_property
+    def errors(self) -> dict[str, Any]:
+        """`prediction_errors` of this clip."""
+        return prediction_errors(self.true, self.predicted, self.current)
 
 
 def predicted_frames_strip(

@@ -15,7 +15,7 @@ from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank
-from amem_cli.metrics.verification import bootstrap_interval
+from amem_cli.metrics.verification import bootstrap_interval, calibrate
 from amem_cli.options import EvaluateOptions
 from amem_cli.progress import Progress
 from amem_cli.stages.result import StageResult
@@ -24,13 +24,13 @@ RANKS = (1, 5, 10, 20)
 CMC_LENGTH = 50
 
 CHOICES = {
-    "distance": "squared Euclidean between L2-normalised features (the order of the cosine distance)",
-    "average_precision": "mAP: mean precision at the hits; mAP_official: trapezoids from precision 1 (MATLAB)",
-    "denominator": "rank, mAP: queries with a match; mAP_official: all queries",
-    "ignored": "gallery items of person -1 (junk), and of the query's person in the query's camera",
-    "kept": "distractors (person 0) and other people of the query's camera",
-    "ties": "stable by gallery position",
-    "epoch": "the last one; nothing is chosen on the test people",
+    "distance": "features are compared by squared Euclidean distance (L2-normalised: the order of the cosine)",
+    "ties": "equal distances keep the gallery's order",
+    "average_precision": "mAP is the mean precision at the hits, mAP official the MATLAB code's trapezoids",
+    "denominator": "ranks and mAP count the queries that have a match, mAP official all of them",
+    "ignored": "junk and the query's person in the query's own camera are ignored",
+    "kept": "distractors and other people of that camera stay",
+    "epoch": "the last epoch was taken, none chosen on test people",
 }
 
 
@@ -56,18 +56,24 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         for path, table in zip(files, tables, strict=True):
             if table.dataset != manifest.name:
                 progress.warn(f"{path} holds features of '{table.dataset}', the protocol is that of '{manifest.name}'")
-        scores = [_score(table, path, options, manifest) for table, path in zip(tables, files, strict=True)]
-        result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
-        result["choices"] = CHOICES | _gallery_choice(protocol.kind) | {"rerank": options.rerank}
-        sources = [table.provenance.get("options", {}).get("split_source", "not stated") for table in tables]
-        if protocol.kind == "single-split":
-            result |= scores[0] | {"features": provenance.parents["features"]["sha256"]}
-        else:
-            result["choices"] |= {"splits": "; ".join(sorted(set(sources))), "deviation": "over splits, n - 1"}
-            result |= _over_splits(scores)
-            result["features"] = [entry["sha256"] for entry in provenance.parents.values()]
+        result = score(tables, files, options, manifest)
+        hashes = [entry["sha256"] for entry in provenance.parents.values()]
+        result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         results.write(output, result, provenance)
     return StageResult("evaluate", output, False, result)
+
+
+def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
+    """The result's fields for the features of each split; `names` stand for them in errors."""
+    protocol = manifest.protocol
+    scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
+    result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
+    result["choices"] = CHOICES | _gallery_choice(protocol.kind)
+    if protocol.kind == "single-split":
+        return result | scores[0]
+    sources = [table.provenance.get("options", {}).get("split_source", "not stated") for table in tables]
+    result["choices"] |= {"splits": "; ".join(sorted(set(sources))), "deviation": "over splits, n - 1"}
+    return result | _over_splits(scores)
 
 
 def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
@@ -109,8 +115,8 @@ def _extract_command(manifest: Manifest, number: int) -> str:
 
 def _gallery_choice(kind: str) -> dict[str, str]:
     if kind == "single-split":
-        return {"gallery": "the queries stay in it (official); gallery_without_queries is the other convention"}
-    return {"gallery": "all test tracklets that are no queries"}
+        return {"gallery": "the queries stay in the gallery (official; without them in a row of its own)"}
+    return {"gallery": "the gallery is all test tracklets but the queries"}
 
 
 def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
@@ -124,9 +130,11 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     labels = (table.person_id[query], table.person_id[gallery], table.camera_id[query], table.camera_id[gallery])
     also_queries = table.is_query[gallery] if single else None
     device = None if options.device in ("auto", "cpu") else options.device
-    ranking = evaluate_ranking(
-        table.features[query], table.features[gallery], *labels, gallery_is_query=also_queries, device=device
-    )
+
+    def rank(rows: np.ndarray) -> Ranking:
+        return evaluate_ranking(rows[query], rows[gallery], *labels, gallery_is_query=also_queries, device=device)
+
+    ranking = rank(table.features)
     if not ranking.valid_queries:
         raise BadData("features", path, why="no query has a match in the gallery (same person, another camera)")
     scores = _figures(ranking, options)
@@ -135,10 +143,30 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     scores["chance"]["cmc"] = chance_cmc.tolist()
     if ranking.without_queries is not None:
         scores["gallery_without_queries"] = _figures(ranking.without_queries, options)
+    if options.flip:
+        if table.features_flip is None:
+            command = _extract_command(manifest, 0 if single else _split_of(table))
+            raise InputMissing("features", path, why="have no mirrored clips", remedy=f"Run: {command} --flip --force")
+        scores["flipped"] = _figures(rank(table.features_flip), options)
     if options.rerank:
         distances = rerank(table.features[query], table.features[gallery])
         scores["reranked"] = _figures(evaluate_distances(distances, *labels, gallery_is_query=also_queries), options)
+    if options.calibrate:
+        found = calibrate(table.features[query], table.features[gallery], *labels, false_match_rate=options.calibrate)
+        scores["calibration"] = {
+            "wanted_false_match_rate": options.calibrate,
+            "threshold_squared_distance": found.threshold,
+            "threshold_cosine": 1 - found.threshold / 2,
+            "false_match_rate": found.false_match_rate,
+            "true_match_rate": found.true_match_rate,
+            "impostor_pairs": found.impostor_pairs,
+            "genuine_pairs": found.genuine_pairs,
+        }
     return scores
+
+
+def _split_of(table: Features) -> int:
+    return int(table.provenance.get("options", {}).get("split") or 0)
 
 
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
@@ -174,23 +202,58 @@ def _over_splits(scores: list[dict[str, Any]]) -> dict[str, Any]:
     def deviation(values: list[float]) -> float:
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
-    def over(summarise: Any) -> dict[str, Any]:
+    def over(summarise: Any, part: str = "") -> dict[str, Any]:
+        rows = [score[part] if part else score for score in scores]
         return {
-            "rank": {str(k): summarise([score["rank"][str(k)] for score in scores]) for k in RANKS},
-            "mAP": summarise([score["mAP"] for score in scores]),
-            "mAP_official": summarise([score["mAP_official"] for score in scores]),
+            "rank": {str(k): summarise([row["rank"][str(k)] for row in rows]) for k in RANKS},
+            "mAP": summarise([row["mAP"] for row in rows]),
+            "mAP_official": summarise([row["mAP_official"] for row in rows]),
         }
 
+    more: dict[str, Any] = {part: over(mean, part) for part in ("flipped", "reranked") if part in scores[0]}
+    if "calibration" in scores[0]:
+        names = ("threshold_squared_distance", "threshold_cosine", "false_match_rate", "true_match_rate")
+        more["calibration"] = {name: mean([score["calibration"][name] for score in scores]) for name in names}
+        more["calibration"]["wanted_false_match_rate"] = scores[0]["calibration"]["wanted_false_match_rate"]
     cmc = np.mean([np.pad(score["cmc"], (0, CMC_LENGTH - len(score["cmc"])), constant_values=1) for score in scores], 0)
     return {
         **over(mean),
         "queries": scores[0]["queries"],
+        "valid_queries": scores[0]["valid_queries"],
         "gallery": scores[0]["gallery"],
         "standard_deviation": over(deviation),
         "cmc": cmc.tolist(),
         "chance": {
             "rank": {str(k): mean([score["chance"]["rank"][str(k)] for score in scores]) for k in RANKS},
             "mAP": mean([score["chance"]["mAP"] for score in scores]),
+            "cmc": np.mean([score["chance"]["cmc"] for score in scores], axis=0).tolist(),
         },
+        **more,
         "splits": scores,
     }
+
+
+def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """Results side by side, by the name of their file; runs of different protocols are refused.
+
+    Raises `UsageError` when protocols or conventions differ, naming each difference.
+    """
+    found = [
+        (path.stem if len({f.stem for f in files}) == len(files) else str(path), results.read(path)) for path in files
+    ]
+    _, first = found[0]
+    for path, (_, other) in zip(files[1:], found[1:], strict=True):
+        differences = [
+            f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
+            for name in sorted({*first["choices"], *other["choices"]} - {"splits"})
+            if first["choices"].get(name) != other["choices"].get(name)
+        ]
+        if other["protocol"] != first["protocol"]:
+            differences.insert(0, f"protocol {first['protocol']} there, {other['protocol']} here")
+        for count in ("queries", "gallery"):
+            if other[count] != first[count]:
+                differences.append(f"{count} {first[count]} there, {other[count]} here")
+        if differences:
+            why = f"cannot be compared with {files[0]} ({listing(differences)})"
+            raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
+    return found

@@ -1,5 +1,6 @@
 """Stage 5: one f_s per tracklet by the main model alone (paper, section Optimization, last paragraph)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.loading import FrameBatches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.tracklets import Split, Tracklet
 from amem_cli.distributed import Processes, process_group
 from amem_cli.engine import Engine, prepare, resolve_precision
@@ -36,6 +38,10 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
         results = []
         for number in split_numbers(dataset, options.split):
             split = dataset.splits[number or 0]
+            output = workspace.features(manifest.name, number)
+            if options.on_bad_image == "skip":
+                tracklets = without_unreadable(split.test, output.with_suffix(".unreadable.txt"), progress)
+                split = replace(split, test=tuple(tracklets))
             model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
             model, described = load_main_model(model_file)
             image_size = options.image_size or described["image_size"]
@@ -47,7 +53,6 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
                 parents={"amem-main": parent(model_file)},
                 data=listing_of_tracklets(split.test),
             )
-            output = workspace.features(manifest.name, number)
             with locked(output, owner=processes.first):
                 if already_made("features", output, provenance, resume=options.resume, force=options.force):
                     results.append(StageResult("extract-features", output, True, summary(features.read(output))))
@@ -58,8 +63,8 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
                 _extract_shards(shards, split.test, clip_shape, engine, options, processes, progress)
                 processes.wait()
                 if processes.first:
-                    rows = shards.merge(len(plan_shards(split.test)))["features"]
-                    features.write(output, table_of(manifest.name, split, rows, provenance), provenance)
+                    columns = shards.merge(len(plan_shards(split.test)))
+                    features.write(output, table_of(manifest.name, split, columns, provenance), provenance)
                     shards.remove()
                 processes.wait()
                 results.append(StageResult("extract-features", output, False, summary(features.read(output))))
@@ -83,7 +88,7 @@ def _extract_shards(
     with progress.loop("extract-features", total, done=total - left, unit="clips") as loop:
         for number, rows in todo:
             part = [tracklets[row] for row in rows]
-            shards.write(number, {"features": _extract(part, clip_shape, engine, options, processes, loop)})
+            shards.write(number, _extract(part, clip_shape, engine, options, processes, loop))
 
 
 def _extract(
@@ -93,8 +98,11 @@ def _extract(
     options: ExtractFeaturesOptions,
     processes: Processes,
     loop: Loop,
-) -> np.ndarray:
-    """The features (n, 512) float32 of some tracklets, of unit length; clips of several tracklets share a batch."""
+) -> dict[str, np.ndarray]:
+    """The `features` (n, 512) float32 of some tracklets, of unit length; clips of several tracklets share a batch.
+
+    With `--flip` also `features_flip`, over each clip and its mirror image.
+    """
     clip_frames, *size = clip_shape
     clips = [
         (row, frames)
@@ -104,14 +112,21 @@ def _extract(
     owners = np.array([row for row, _ in clips])
     groups = np.split(np.arange(len(clips)), range(options.batch_size, len(clips), options.batch_size))
     batches = [[(tracklets[clips[at][0]], clips[at][1]) for at in group] for group in groups]
-    sums = np.zeros((len(tracklets), SIMILARITY_FEATURE))
+    plain, mirrored = np.zeros((2, len(tracklets), SIMILARITY_FEATURE))
     images = loader(FrameBatches(batches, tuple(size), single=False), options.workers, processes.device)
     for group, pixels in zip(groups, images, strict=True):
         loop.data_arrived()
-        np.add.at(sums, owners[group], engine(pixels).numpy())
+        np.add.at(plain, owners[group], engine(pixels).numpy())
+        if options.flip:
+            np.add.at(mirrored, owners[group], engine(pixels.flip(3)).numpy())  # (B, T, H, W, 3): along W
         loop.advance(len(pixels))
-    means = sums / np.bincount(owners)[:, None]
-    return (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32)
+    # a mean over clips and the sum over them have the same direction
+    columns = {"features": _unit_rows(plain)}
+    return columns | {"features_flip": _unit_rows(plain + mirrored)} if options.flip else columns
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def load_main_model(path: Path) -> tuple[MainModel, dict]:
@@ -122,7 +137,7 @@ def load_main_model(path: Path) -> tuple[MainModel, dict]:
     return model, saved.description["model"]
 
 
-def table_of(dataset: str, split: Split, rows: np.ndarray, provenance: Provenance) -> Features:
+def table_of(dataset: str, split: Split, columns: dict[str, np.ndarray], provenance: Provenance) -> Features:
     """The features file's content for the test tracklets of a split."""
     return Features(
         dataset=dataset,
@@ -130,8 +145,8 @@ def table_of(dataset: str, split: Split, rows: np.ndarray, provenance: Provenanc
         person_id=np.array([tracklet.person_id for tracklet in split.test], dtype=np.int64),
         camera_id=np.array([tracklet.camera_id for tracklet in split.test], dtype=np.int64),
         is_query=np.array(split.is_query, dtype=bool),
-        features=rows,
         provenance=provenance.as_json(),
+        **columns,
     )
 
 

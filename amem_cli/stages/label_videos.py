@@ -12,6 +12,7 @@ from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.attributes import GROUP_SIZES
 from amem_cli.data.loading import FrameBatches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.tracklets import Tracklet, VideoDataset
 from amem_cli.distributed import Processes, process_group
 from amem_cli.engine import Engine, prepare, resolve_precision
@@ -35,6 +36,9 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         dataset = read_videos(manifest, options.data_root)
         warn_of_differences(manifest, dataset, progress)
         tracklets = tracklets_of(dataset, options.part)
+        output = workspace.labels(manifest.name)
+        if options.on_bad_image == "skip":
+            tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), progress)
 
         precision = resolve_precision(options.precision, processes.device)
         image_size = description["model"]["image_size"]  # the ARM's own, no flag can disagree
@@ -44,7 +48,6 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
             parents={"arm": parent(arm_file)},
             data=listing_of_tracklets(tracklets),
         )
-        output = workspace.labels(manifest.name)
         with locked(output, owner=processes.first):
             if already_made("pseudo-labels", output, provenance, resume=options.resume, force=options.force):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))

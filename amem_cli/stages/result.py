@@ -63,6 +63,8 @@ def weights_parent(weights: str) -> dict[str, dict[str, str]]:
         return {}
     if weights == "imagenet":
         return {"weights": {"name": "torchvision ImageNet", "sha256": ""}}
+    if weights == "kinetics":
+        return {"weights": {"name": "torchvision Kinetics", "sha256": ""}}
     if not Path(weights).is_file():
         raise InputMissing("--weights", weights, why="not found")
     return {"weights": parent(Path(weights))}

@@ -1,31 +1,90 @@
-"""Pictures from artifacts: ranked lists, CMC curve, predicted frames, attributes."""
+"""Single pictures from artifacts: ranked lists, CMC curve, predicted frames, attributes, attention."""
 
-from dataclasses import replace
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from amem_cli.artifacts import checkpoint, features, pseudo_labels
+from amem_cli.artifacts import checkpoint, features, pseudo_labels, results
 from amem_cli.artifacts.workspace import Workspace
+from amem_cli.data.clips import reflect
 from amem_cli.data.loading import read_frames
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.manifest import did_you_mean, load_manifest, read_videos
 from amem_cli.data.tracklets import Split, Tracklet
 from amem_cli.data.transforms import as_pixels
-from amem_cli.errors import UsageError, listing
-from amem_cli.pictures.attributes import attribute_bars
+from amem_cli.errors import BadData, UsageError, listing
+from amem_cli.metrics.ranking import Ranking, evaluate_ranking
+from amem_cli.models.amem import Amem
+from amem_cli.models.attention import activation_maps
+from amem_cli.pictures.attention import attention_strip, heat_rows
+from amem_cli.pictures.attributes import AttributedTracklet, attribute_bars, attribute_comparison
 from amem_cli.pictures.cmc import plot_cmc
 from amem_cli.pictures.frames import (
+    PredictedClip,
     evenly_spaced,
     predicted_frames_strip,
-    prediction_errors,
     save_picture,
     stack_strips,
 )
-from amem_cli.pictures.ranked_lists import choose_queries, rank_answers, ranked_lists
+from amem_cli.pictures.ranked_lists import RankedRow, choose_queries, rank_answers, ranked_lists
+from amem_cli.stages.extract_features import load_main_model
 from amem_cli.stages.result import split_numbers
 from amem_cli.stages.train_amem import build_amem
+
+KINDS = ("ranking", "frames", "attributes", "cmc", "attention")
+START = 1  # zero-based: the frame of a clip from which MEM predicts; training draws it from 0 < t < T - c
+
+
+def show(
+    kind: str,
+    names: Sequence[str],
+    out: Path,
+    dataset: str,
+    data_root: Path,
+    workspace: Workspace,
+    *,
+    split: str = "",
+    rounds: int = 0,
+    seed: int = 0,
+) -> tuple[Path, dict[str, Any]]:
+    """One picture of `kind`, one of `KINDS`, of the tracklets named; returns its path and figures about it.
+
+    Without names: ranked lists of the best, the worst and some random queries; predicted frames of six queries; the
+    first labelled tracklet's attributes; the attention of two queries. `rounds` is how many frames MEM predicts, 0 for
+    as many as it was trained with. Raises `UsageError` for a name that the split does not have.
+    """
+    if kind not in KINDS:
+        remedy = f"{did_you_mean(kind, KINDS)}Known are {', '.join(KINDS)}"
+        raise UsageError("picture", kind, why="there is none of this kind", remedy=remedy)
+    manifest = load_manifest(dataset)
+    if kind == "cmc":
+        if names:
+            raise UsageError("tracklet", names[0], why="a CMC curve is over all queries", remedy="Leave it out")
+        if manifest.protocol is None:
+            raise UsageError("data set", dataset, why="has no tracklets, so no protocol")
+        protocol = manifest.protocol.name
+        remedy = f"Run: amem evaluate --protocol {protocol if manifest.shipped else dataset}"
+        result = results.read(workspace.results(protocol), remedy=remedy)
+        return draw_cmc(out, {"AMEM": result}), {"rank": result["rank"], "mAP": result["mAP"]}
+    name, number, content = read_split(dataset, data_root, split)
+    on = f"--dataset {dataset}" + ("" if number is None else f" --split {number}")
+    if kind == "ranking":
+        remedy = f"Run: amem extract-features {on}"
+        table = features.read(workspace.features(name, number), remedy=remedy)
+        rows, _ = ranked_rows(table, content, number, names, seed=seed)
+        return _save_ranked_lists(out, rows, content), {
+            "queries": {row.query.tracklet: _rate(row.average_precision) for row in rows}
+        }
+    if kind == "attributes":
+        return draw_attributes(out, workspace.labels(name), dataset, data_root, *names), {}
+    if kind == "frames":
+        tracklets = named_tracklets(content, names) if names else some_queries(content, 6)
+        return draw_predicted_frames(out, workspace.amem(name, number), tracklets, rounds=rounds)
+    tracklets = named_tracklets(content, names) if names else some_queries(content, 2)
+    return draw_attention(out, workspace.amem_main(name, number), tracklets)
 
 
 def read_split(dataset: str, data_root: Path, split: str = "") -> tuple[str, int | None, Split]:
@@ -36,22 +95,82 @@ def read_split(dataset: str, data_root: Path, split: str = "") -> tuple[str, int
     return manifest.name, number, videos.splits[number or 0]
 
 
+def named_tracklets(content: Split, names: Sequence[str]) -> list[Tracklet]:
+    """The tracklets of a split by their names; `UsageError` lists those it does not have."""
+    known = {tracklet.name: tracklet for tracklet in (*content.train, *content.test)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        remedy = f"{did_you_mean(unknown[0], known)}Known are {listing(known, 3)}"
+        raise UsageError("tracklet", listing(unknown), why="the data set has none of this name", remedy=remedy)
+    return [known[name] for name in names]
+
+
+def some_queries(content: Split, how_many: int) -> list[Tracklet]:
+    """Queries of a split, evenly spaced."""
+    queries = [tracklet for tracklet, query in zip(content.test, content.is_query, strict=True) if query]
+    return evenly_spaced(queries, how_many)
+
+
+# -- ranked lists and CMC ----------------------------------------------------------------------------------------------
+
+
+def score_queries(table: features.Features, *, queries_in_gallery: bool) -> Ranking:
+    """The ranking of a features file under its protocol; `average_precision` has the queries in their file's order."""
+    query = np.flatnonzero(table.is_query)
+    gallery = np.arange(len(table.is_query)) if queries_in_gallery else np.flatnonzero(~table.is_query)
+    return evaluate_ranking(
+        table.features[query], table.features[gallery],
+        table.person_id[query], table.person_id[gallery], table.camera_id[query], table.camera_id[gallery],
+    )  # fmt: skip
+
+
+def ranked_rows(
+    table: features.Features,
+    content: Split,
+    number: int | None,
+    names: Sequence[str] = (),
+    *,
+    queries: int = 6,
+    seed: int = 0,
+    top: int = 10,
+    show_ignored: bool = False,
+) -> tuple[list[RankedRow], list[str]]:
+    """The ranked lists of the named queries, or of `queries` chosen ones, and why each was chosen ("named", "best",
+    "worst", "random"). `number` is the split's, None for an official one, whose gallery keeps the queries."""
+    frame_of = {tracklet.name: tracklet.frames[len(tracklet) // 2] for tracklet in content.test}
+    query_rows = np.flatnonzero(table.is_query)
+    if names:
+        row_of = {table.tracklet[row]: int(row) for row in query_rows}
+        unknown = [name for name in names if name not in row_of]
+        if unknown:
+            remedy = f"{did_you_mean(unknown[0], row_of)}Queries are {listing(row_of, 3)}"
+            raise UsageError("tracklet", listing(unknown), why="no query has this name", remedy=remedy)
+        chosen = [("named", row_of[name]) for name in names]
+    else:
+        precisions = score_queries(table, queries_in_gallery=number is None).average_precision
+        picked = choose_queries(precisions, queries, seed)
+        chosen = [(why, int(query_rows[at])) for why, group in picked._asdict().items() for at in group]
+    columns = (table.tracklet, table.person_id, table.camera_id, table.is_query, table.features)
+    rows = [
+        rank_answers(*columns, frame_of, row, top, queries_in_gallery=number is None, show_ignored=show_ignored)
+        for _, row in chosen
+    ]
+    return rows, [why for why, _ in chosen]
+
+
 def draw_ranked_lists(
     out: Path, dataset: str, data_root: Path, features_file: Path, *, split: str = "", queries: int = 6, seed: int = 0
 ) -> Path:
     """The ranked lists of some queries: the best, the worst and some drawn at random."""
     _, number, content = read_split(dataset, data_root, split)
-    table = features.read(features_file)
-    middle = {tracklet.name: tracklet.frames[len(tracklet) // 2] for tracklet in content.test}
+    rows, _ = ranked_rows(features.read(features_file), content, number, queries=queries, seed=seed)
+    return _save_ranked_lists(out, rows, content)
+
+
+def _save_ranked_lists(out: Path, rows: list[RankedRow], content: Split) -> Path:
     strips = {tracklet.name: tuple(evenly_spaced(tracklet.frames, 3)) for tracklet in content.test}
-    columns = (table.tracklet, table.person_id, table.camera_id, table.is_query, table.features)
-    rows = [
-        rank_answers(*columns, middle, int(row), queries_in_gallery=number is None, show_ignored=False)
-        for row in np.flatnonzero(table.is_query)
-    ]
-    chosen = choose_queries(np.array([row.average_precision for row in rows]), queries, seed)
-    shown = [rows[position] for position in sum(chosen, ())]
-    return save_picture(ranked_lists([replace(row, query_frames=strips[row.query.tracklet]) for row in shown]), out)
+    shown = [dataclasses.replace(row, query_frames=strips[row.query.tracklet]) for row in rows]
+    return save_picture(ranked_lists(shown), out)
 
 
 def draw_cmc(out: Path, results: dict[str, dict[str, Any]]) -> Path:
@@ -62,55 +181,134 @@ def draw_cmc(out: Path, results: dict[str, dict[str, Any]]) -> Path:
     return plot_cmc(curves, out, chance, title=f"{first['protocol']}: {first['queries']} queries")
 
 
-def draw_attributes(out: Path, labels_file: Path, dataset: str, data_root: Path, tracklet: str = "") -> Path:
-    """What the attribute model saw in one labelled tracklet (the first one, unless named)."""
-    labels = pseudo_labels.read(labels_file)
+# -- attributes --------------------------------------------------------------------------------------------------------
+
+
+def draw_attributes(out: Path, labels_file: Path, dataset: str, data_root: Path, *names: str) -> Path:
+    """What the attribute model saw in one labelled tracklet (the first one, unless named), or in two side by side."""
+    command = f"amem label-videos --dataset {dataset} --part all"
+    labels = pseudo_labels.read(labels_file, remedy=f"Run: amem label-videos --dataset {dataset}")
     content = read_split(dataset, data_root)[2]
     known = {t.name: t for t in (*content.train, *content.test)}
-    name = tracklet or next(name for name in labels.tracklet if name in known)
-    if name not in known or name not in labels.tracklet:
-        why = "no labelled tracklet has this name"
-        raise UsageError("tracklet", name, why=why, remedy=f"Known are {listing(labels.tracklet, 3)}")
-    shown = evenly_spaced(known[name].frames, 6)
-    row = labels.tracklet.index(name)
-    return attribute_bars(shown, labels.attributes, labels.probabilities[row], out, title=name)
+    row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
+    if not row_of:
+        raise BadData("pseudo-labels", labels_file, why="name no tracklet of this data set", remedy=f"Run: {command}")
+    if len(names) > 2:
+        raise UsageError("tracklets", why=f"{len(names)} were named", remedy="Name one, or two to compare them")
+    unknown = [name for name in names if name not in row_of]
+    if unknown:
+        why = "no labelled tracklet has this name" if unknown[0] not in known else "this tracklet has no pseudo-labels"
+        remedy = f"Labelled are {listing(row_of, 3)}; {command} --workspace ANOTHER labels the rest"
+        raise UsageError("tracklet", listing(unknown), why=why, remedy=remedy)
+    shown = names or (next(iter(row_of)),)
+    if len(shown) == 1:
+        frames, row = evenly_spaced(known[shown[0]].frames, 6), row_of[shown[0]]
+        return attribute_bars(frames, labels.attributes, labels.probabilities[row], out, title=shown[0])
+    query, answer = (AttributedTracklet(name, known[name].frames, labels.probabilities[row_of[name]]) for name in shown)
+    return attribute_comparison(query, answer, labels.attributes, out)
+
+
+# -- predicted frames --------------------------------------------------------------------------------------------------
+
+
+def load_trained(model_file: Path) -> tuple[Amem, dict[str, Any]]:
+    """The training model of a checkpoint `amem-model`, in eval mode on the CPU, and its description."""
+    saved = checkpoint.load(model_file, "amem-model")
+    described = saved.description["model"]
+    model, _ = build_amem(described, None)
+    checkpoint.load_into(model, saved, "amem.")
+    return model.eval(), described
+
+
+def middle_clip(tracklet: Tracklet, described: dict[str, Any]) -> np.ndarray:
+    """The tracklet's middle clip as the model wants it: (T, H, W, 3) uint8; a short tracklet is reflected."""
+    frames, size = described["clip_frames"], tuple(map(int, described["image_size"].split("x")))
+    first = max(0, (len(tracklet) - frames) // 2)
+    return read_frames(tracklet, reflect(np.arange(first, first + frames), len(tracklet)), size)
+
+
+@torch.inference_mode()
+def predict_clips(
+    model: Amem, described: dict[str, Any], tracklets: Sequence[Tracklet], rounds: int = 0
+) -> list[PredictedClip]:
+    """MEM's predictions for the middle clip of each tracklet, from its second frame on.
+
+    `rounds` 0 is as many as it was trained with. Raises `UsageError` when the clip has no room for them.
+    """
+    rounds = rounds or described["predict_frames"]
+    most = described["clip_frames"] - START - 1
+    if not 1 <= rounds <= most:
+        why = f"a clip of {described['clip_frames']} frames has room for 1 to {most}"
+        raise UsageError("--predict-frames", str(rounds), why=why)
+    clips = []
+    for tracklet in tracklets:
+        frames = middle_clip(tracklet, described)
+        pixels = as_pixels(torch.from_numpy(frames)[None], torch.device("cpu"))
+        predictions = model(pixels, torch.tensor([START]), rounds).predictions
+        predicted = [p.frame[0].movedim(0, -1).mul(255).round().byte().numpy() for p in predictions]
+        true = frames[START + 1 : START + 1 + rounds]
+        clips.append(PredictedClip(tracklet.name, frames[START], true, np.stack(predicted)))
+    return clips
+
+
+def mean_errors(clips: Sequence[PredictedClip]) -> dict[str, Any]:
+    """The means of `prediction_errors` over clips; `mse_ratio` is that of the means, None when nothing moves."""
+    names = ("mse", "mse_copied", "psnr", "psnr_copied", "ssim", "ssim_copied")
+    means: dict[str, Any] = {}
+    for name in names:
+        # an exact frame has no finite PSNR
+        values = [clip.errors[name] for clip in clips if clip.errors[name] is not None]
+        means[name] = float(np.mean(values)) if values else None
+    means["mse_ratio"] = means["mse"] / means["mse_copied"] if means["mse_copied"] else None
+    return means
 
 
 def draw_predicted_frames(
-    out: Path, model_file: Path, tracklets: list[Tracklet], *, rounds: int = 0
+    out: Path, model_file: Path, tracklets: Sequence[Tracklet], *, rounds: int = 0
 ) -> tuple[Path, dict[str, Any]]:
     """The paper's Figure 4: MEM's predictions for one clip of each tracklet; also the errors beside copying.
 
     The clip is the tracklet's middle one; frame 1 (zero-based) is the current one.
     """
-    saved = checkpoint.load(model_file, "amem-model")
-    described = saved.description["model"]
+    model, described = load_trained(model_file)
+    require_motion(model_file, described)
+    clips = predict_clips(model, described, tracklets, rounds)
+    strips = [
+        predicted_frames_strip(clip.current, clip.true, clip.predicted, copied=True, title=clip.title) for clip in clips
+    ]
+    return save_picture(stack_strips(strips, columns=2), out), mean_errors(clips)
+
+
+def require_motion(model_file: Path, described: dict[str, Any]) -> None:
+    """Raise `UsageError` when a model has no MEM that could predict."""
     if not described["motion"]:
-        raise UsageError("model", model_file, why=f"was trained as '{described['modules']}', without MEM")
-    model, _ = build_amem(described, None)
-    checkpoint.load_into(model, saved, "amem.")
+        why = f"was trained as '{described['modules']}', without MEM"
+        raise UsageError("model", model_file, why=why, remedy="Train with --modules amem or mem to predict frames")
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+def draw_attention(out: Path, model_file: Path, tracklets: Sequence[Tracklet]) -> tuple[Path, dict[str, Any]]:
+    """Where f_B, f_A and f_M look in the middle clip of each tracklet, and each one's share of ||f_s||^2.
+
+    The formula stands in `models.attention`: class-activation maps of the clip's similarity with itself.
+    """
+    model, described = load_main_model(model_file)
     model.eval()
-    rounds = rounds or described["predict_frames"]
-    size = tuple(map(int, described["image_size"].split("x")))
-    strips, all_true, all_predicted, all_current = [], [], [], []
+    strips, shares = [], {}
     for tracklet in tracklets:
-        first = max(0, (len(tracklet) - described["clip_frames"]) // 2)
-        indices = np.minimum(np.arange(first, first + described["clip_frames"]), len(tracklet) - 1)
-        frames = read_frames(tracklet, indices, size)
-        clip = as_pixels(torch.from_numpy(frames)[None], torch.device("cpu"))
-        with torch.inference_mode():
-            predictions = model(clip, torch.tensor([1]), rounds).predictions
-        predicted = [p.frame[0].movedim(0, -1).mul(255).round().byte().numpy() for p in predictions]
-        current, true = frames[1], frames[2 : 2 + rounds]
-        strips.append(predicted_frames_strip(current, true, np.stack(predicted), copied=True, title=tracklet.name))
-        all_current.append(current)
-        all_true.append(true)
-        all_predicted.append(np.stack(predicted))
-    errors = [prediction_errors(*sample) for sample in zip(all_true, all_predicted, all_current, strict=True)]
-    names = ("mse", "mse_copied", "psnr", "psnr_copied", "ssim", "ssim_copied")
-    means = {name: float(np.mean([e[name] for e in errors if e[name] is not None])) for name in names}
-    means["mse_ratio"] = means["mse"] / means["mse_copied"] if means["mse_copied"] else None
-    return save_picture(stack_strips(strips, columns=2), out), means
+        frames = middle_clip(tracklet, described)
+        maps = activation_maps(model, as_pixels(torch.from_numpy(frames)[None], torch.device("cpu")))
+        shares[tracklet.name] = {name: round(float(share), 4) for name, share in maps.shares.items()}
+        shares[tracklet.name]["bias"] = round(float(maps.bias_share), 4)
+        rows = heat_rows(
+            {name: heat[0].numpy() for name, heat in maps.features.items()},
+            shares[tracklet.name],
+            maps.backbone_over_time[0].numpy(),
+        )
+        strips.append(attention_strip(frames, rows, title=tracklet.name))
+    return save_picture(stack_strips(strips), out), {"shares": shares}
 
 
 def draw_all(
@@ -123,6 +321,11 @@ def draw_all(
         draw_cmc(folder / "cmc.png", {"AMEM": result}),
         draw_attributes(folder / "attributes.png", workspace.labels(name), dataset, data_root),
     ]
-    tracklets = evenly_spaced([t for t, query in zip(content.test, content.is_query, strict=True) if query], 6)
-    path, errors = draw_predicted_frames(folder / "predicted-frames.png", workspace.amem(name, number), tracklets)
+    path, errors = draw_predicted_frames(
+        folder / "predicted-frames.png", workspace.amem(name, number), some_queries(content, 6)
+    )
     return [*pictures, path], errors
+
+
+def _rate(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)

@@ -63,6 +63,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
     """
     with process_group(options.device) as processes:
         progress = progress if processes.first else Silent()
+        processes.require_equal_shares("--people-per-batch", options.people_per_batch, least=2)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_of_differences(manifest, dataset, progress)
@@ -317,11 +318,11 @@ def build_amem(
     discriminator = Discriminator(height, width)
     if tae is not None:
         saved = checkpoint.load(tae, "amem-tae")
-        if saved.description["model"]["image_size"] != described["image_size"]:
+        if saved.description["model"].get("image_size") != described["image_size"]:
             raise UsageError(
                 "--image-size",
                 described["image_size"],
-                why=f"the TAE in {tae} was trained at {saved.description['model']['image_size']}",
+                why=f"the TAE in {tae} was trained at {saved.description['model'].get('image_size')}",
                 remedy="Use the same size in train-tae and train-amem",
             )
         checkpoint.load_into(encoder, saved, "encoder.")

@@ -37,6 +37,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
     """
     with process_group(options.device) as processes:
         progress = progress if processes.first else Silent()
+        processes.require_equal_shares("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         data = read_attributes(manifest, options.data_root)
         warn_of_differences(manifest, data, progress)

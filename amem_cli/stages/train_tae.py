@@ -34,6 +34,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
     with process_group(options.device) as processes:
         device = processes.device
         progress = progress if processes.first else Silent()
+        processes.require_equal_shares("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         paths = training_images(manifest, options.data_root, progress)
 

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from faults import DEAD, KILL, hit, in_child, steps_of, temporaries
 
 from amem_cli.artifacts import atomic, checkpoint, features, hdf5, pseudo_labels, results
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, DiskError, InputMissing
-from tests.faults import DEAD, KILL, hit, in_child, steps_of, temporaries
 
 OLD, NEW = 1, 2  # the two contents that every writer below can write
 
 
 def provenance(content=OLD):
-    return Provenance("test", {"content": content}, {}, "listing")
+    return Provenance("evaluate", {"content": content}, {}, "listing")
 
 
 def write_plain(path, content):
@@ -260,7 +260,9 @@ def test_every_flipped_bit_is_found(tmp_path, monkeypatch, name):
         for bit in range(8):
             flipped[at] ^= 1 << bit
             if not required and at in mark:
-                assert atomic.read_sealed(path, "artifact", required=False)[hdf5.USER_BLOCK :] == good[hdf5.USER_BLOCK :]
+                assert (
+                    atomic.read_sealed(path, "artifact", required=False)[hdf5.USER_BLOCK :] == good[hdf5.USER_BLOCK :]
+                )
             else:
                 try:
                     atomic.read_sealed(path, "artifact", required=required)

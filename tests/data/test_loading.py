@@ -42,7 +42,10 @@ def clips(tracklets: list[Tracklet], batches: list[np.ndarray] | None = None, **
 
 
 def bytes_of(batches: object) -> list[bytes]:
-    return [b"".join(t.numpy().tobytes() for t in (batch if isinstance(batch, tuple | list) else [batch])) for batch in batches]
+    return [
+        b"".join(t.numpy().tobytes() for t in (batch if isinstance(batch, tuple | list) else [batch]))
+        for batch in batches
+    ]
 
 
 def datasets(tracklets: list[Tracklet]) -> dict[str, Dataset]:

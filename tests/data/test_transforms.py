@@ -1,5 +1,6 @@
 """Reading images of every kind, refusing what is none, cropping, and the way to the device."""
 
+import contextlib
 import io
 import struct
 import warnings
@@ -82,7 +83,9 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(read_image(path, *expected.shape[:2]), expected)
 
 
-@pytest.mark.parametrize("name", ["a b.png", "ümläut-人.png", "it's.png", "[1]*.png", "-rf.png", "a.b.c.png", "line\nbreak.png"])
+@pytest.mark.parametrize(
+    "name", ["a b.png", "ümläut-人.png", "it's.png", "[1]*.png", "-rf.png", "a.b.c.png", "line\nbreak.png"]
+)
 def test_odd_names(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     Image.fromarray(picture()).save(path, "PNG")
@@ -164,9 +167,8 @@ def test_truncated_at_any_length_it_is_refused_or_whole(tmp_path: Path, suffix: 
         path.write_bytes(content[:length])
         try:
             found = read_image(path, 24, 16)
-        except BadData as error:
-            assert str(path) in str(error)
-            assert "\n" not in str(error)
+        except BadData:
+            refused(path)
         else:
             np.testing.assert_array_equal(found, whole)  # only a trailer was missing
 
@@ -188,13 +190,13 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path, suffix: str
             for at in generator.integers(0, len(content), generator.integers(1, 4)):
                 damaged[at] = generator.integers(256)
             path.write_bytes(damaged)
-            try:
+            with contextlib.suppress(BadData):
                 assert read_image(path, 24, 16).shape == (24, 16, 3)
-            except BadData:
-                pass
 
 
-@pytest.mark.parametrize("content", [b"", b"\0", b"hello, this is text\n" * 20, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"hello, this is text\n" * 20, b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM"]
+)
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
@@ -208,7 +210,7 @@ def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_bad_file_may_be_odd(tmp_path: Path) -> None:
-    for name in ("it's \"x\".jpg", "ümläut 人.jpg"):
+    for name in ('it\'s "x".jpg', "ümläut 人.jpg"):
         path = tmp_path / name
         path.write_bytes(b"no image")
         refused(path)

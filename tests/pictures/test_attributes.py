@@ -15,9 +15,9 @@ from amem_cli.pictures.attributes import (
     RIGHTLY_ABSENT,
     WRONG,
     AttributedTracklet,
-    _short,
     attribute_bars,
     attribute_comparison,
+    attribute_words,
 )
 
 FRAMES = [np.full((64, 32, 3), (90 + 5 * step, 100, 110), np.uint8) for step in range(10)]
@@ -111,11 +111,11 @@ def test_columns_may_come_in_any_order_and_be_some(tmp_path, monkeypatch):
 
 def test_names_are_readable_and_unique_within_a_group():
     for group, names in GROUPS.items():
-        short = [_short(name, group) for name in names]
+        short = [attribute_words(name, group) for name in names]
         assert len(set(short)) == len(names)
         assert all(word and word == word.lower() for word in short)
-    assert _short("personalLess30", "personal") == "under 30"
-    assert _short("personalLarger60", "personal") == "over 60"
+    assert attribute_words("personalLess30", "personal") == "under 30"
+    assert attribute_words("personalLarger60", "personal") == "over 60"
 
 
 def test_a_comparison_highlights_disagreement_alone(tmp_path):

@@ -62,7 +62,9 @@ def test_a_row_is_the_mean_over_all_clips_of_unit_length(walkers: Path, main_fil
     frames = described["clip_frames"]
     with torch.no_grad():
         for row, tracklet in enumerate(split.test):
-            images = [torch.from_numpy(read_image(path, 32, 32).copy()).permute(2, 0, 1) / 255 for path in tracklet.frames]
+            images = [
+                torch.from_numpy(read_image(path, 32, 32).copy()).permute(2, 0, 1) / 255 for path in tracklet.frames
+            ]
             there_and_back = images + images[-2:0:-1]  # beyond the end a tracklet is walked backwards
             total = torch.zeros(512)
             clips = -(-len(images) // frames)
@@ -96,13 +98,11 @@ def test_a_fresh_run_gives_the_same_bytes(walkers: Path, main_file: Path, extrac
     assert again.artifact.read_bytes() == extracted.read_bytes()
 
 
-def test_a_rerun_is_reused_and_another_configuration_refused(
-    walkers: Path, main_file: Path, extracted: Path
-) -> None:
+def test_a_rerun_is_reused_and_another_configuration_refused(walkers: Path, main_file: Path, extracted: Path) -> None:
     workspace = extracted.parent.parent
     (again,) = extract_features(options(walkers, main_file, workspace, batch_size=3), Silent())
     assert again.reused
-    with pytest.raises(OutputExists, match="image_size: \"32x32\" there, \"64x32\" now"):
+    with pytest.raises(OutputExists, match='image_size: "32x32" there, "64x32" now'):
         extract_features(options(walkers, main_file, workspace, image_size="64x32"), Silent())
 
 

@@ -104,7 +104,7 @@ def test_the_same_run_is_reused_and_another_is_refused(walkers: Path, arm_file: 
     again = label_videos(options(walkers, arm_file, tmp_path, batch_size=5), Silent())
     assert again.reused
     assert again.metrics == first.metrics
-    with pytest.raises(OutputExists, match="threshold: 0.5 there, 0.4 now") as caught:
+    with pytest.raises(OutputExists, match=r"threshold: 0\.5 there, 0\.4 now") as caught:
         label_videos(options(walkers, arm_file, tmp_path, threshold=0.4), Silent())
     assert caught.value.exit_code == 73
     assert first.artifact.read_bytes() == content

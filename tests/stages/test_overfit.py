@@ -52,7 +52,7 @@ def test_the_tae_learns_to_reconstruct_one_batch() -> None:
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
     critic = torch.optim.Adam(discriminator.parameters(), lr=2e-4, betas=(0.5, 0.999))
     errors = []
-    for _ in range(30):
+    for _ in range(25):
         discriminator.requires_grad_(False)
         reconstruction = decoder(encoder(images))
         mse = F.mse_loss(reconstruction, images)
@@ -65,26 +65,26 @@ def test_the_tae_learns_to_reconstruct_one_batch() -> None:
         discriminator_loss(discriminator(images), discriminator(reconstruction.detach())).backward()
         critic.step()
         errors.append(mse.item())
-    assert errors[-1] < 0.3 * errors[0]
+    assert errors[-1] < 0.5 * errors[0]
 
 
 def slow(modules: str) -> object:
     return pytest.param(modules, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("modules", [slow("baseline"), slow("aem"), slow("mem"), "amem", slow("after-enhancement")])
+@pytest.mark.parametrize("modules", ["baseline", slow("aem"), slow("mem"), slow("amem"), slow("after-enhancement")])
 def test_amem_learns_one_batch(modules: str) -> None:
     torch.manual_seed(0)
     options = TrainAmemOptions(
-        modules=modules, image_size="32x32", clip_frames=5, predict_frames=2, branch="conv2d", learning_rate=1e-3
+        modules=modules, image_size="32x32", clip_frames=6, predict_frames=2, branch="conv2d", learning_rate=1e-3
     )
     model, discriminator = build_amem(describe(options, 2), None, options)
     model.train()
     batch = Batch(
-        clip=blobs(4, 5),
+        clip=blobs(4, 6),
         identity=torch.tensor([0, 0, 1, 1]),
         attributes=torch.randint(2, (2, 105), generator=torch.Generator().manual_seed(1)).float()[[0, 0, 1, 1]],
-        start=torch.tensor([1, 2, 2, 1]),
+        start=torch.tensor([1, 2, 3, 1]),
     )
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=options.learning_rate)
     if discriminator is not None:

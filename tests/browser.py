@@ -1,0 +1,140 @@
+"""A headless Chromium for tests, driven by the DevTools protocol over a pipe: no driver, no port, no network."""
+
+import base64
+import itertools
+import json
+import os
+import select
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+SECONDS = 60.0  # for one answer; a loaded machine starts slowly
+
+
+def find_chromium() -> str | None:
+    return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+needs_chromium = pytest.mark.skipif(
+    find_chromium() is None, reason="no Chromium on the path (Debian and Ubuntu: apt-get install chromium)"
+)
+
+
+class Browser:
+    """One page of one browser; `messages` are its console errors, exceptions and failed requests."""
+
+    def __init__(self, folder: Path):
+        to_browser, self._write = os.pipe()
+        self._read, from_browser = os.pipe()
+        flags = (
+            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+            "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
+            f"--disable-dev-shm-usage --remote-debugging-pipe --user-data-dir={folder / 'profile'} about:blank"
+        ).split()
+        # the protocol wants the descriptors 3 (to read from) and 4 (to write to)
+        self._process = subprocess.Popen(
+            ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', str(find_chromium()), *flags],
+            pass_fds=(to_browser, from_browser),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(to_browser)
+        os.close(from_browser)
+        self._numbers, self._buffer, self._session = itertools.count(1), b"", ""
+        self.messages: list[str] = []
+        self._events: list[str] = []
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def __enter__(self) -> "Browser":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._write)
+        os.close(self._read)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        message = {"id": number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        content = json.dumps(message).encode() + b"\0"
+        while content:
+            content = content[os.write(self._write, content) :]
+        while True:
+            answer = self._next()
+            if answer.get("id") == number:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']}")
+                return answer["result"]
+
+    def _next(self) -> dict[str, Any]:
+        end = time.monotonic() + SECONDS
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))
+            part = os.read(self._read, 1 << 20) if ready else b""
+            if not part:
+                raise RuntimeError("the browser says nothing")
+            self._buffer += part
+        line, _, self._buffer = self._buffer.partition(b"\0")
+        message = json.loads(line)
+        self._note(message)
+        return message
+
+    def _note(self, message: dict[str, Any]) -> None:
+        method, told = message.get("method", ""), message.get("params", {})
+        self._events.append(method)
+        if method == "Runtime.exceptionThrown":
+            self.messages.append(json.dumps(told["exceptionDetails"])[:2000])
+        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
+            self.messages.append(json.dumps(told["args"])[:2000])
+        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
+            self.messages.append(told["entry"]["text"])
+        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(("file:", "data:")):
+            self.messages.append(f"asked for {told['request']['url']}")
+
+    def look(self, *, width: int, height: int = 900, dark: bool = False, still: bool = False, media: str = "") -> None:
+        """The size of the window, and what the person prefers."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
+                  mobile=width < 600)  # fmt: skip
+        features = [
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"},
+        ]
+        self.call("Emulation.setEmulatedMedia", media=media, features=features)
+
+    def open(self, page: Path) -> None:
+        self._events.clear()
+        self.call("Page.navigate", url=page.resolve().as_uri())
+        while "Page.loadEventFired" not in self._events:
+            self._next()
+
+    def run(self, expression: str) -> Any:
+        """The value of an expression of JavaScript; a promise is awaited."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in answer:
+            raise RuntimeError(json.dumps(answer["exceptionDetails"])[:2000])
+        return answer["result"].get("value")
+
+    def press(self, key: str) -> None:
+        """One key, as from a keyboard: Tab, Enter or Escape."""
+        code = {"Tab": 9, "Enter": 13, "Escape": 27}[key]
+        typed = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        text = {"text": "\r"} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", **typed, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **typed)
+
+    def picture(self, path: Path, *, whole: bool = True) -> Path:
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+        path.write_bytes(base64.b64decode(data))
+        return path

@@ -1,0 +1,272 @@
+"""The options: one place for each default, flags win, wrong values name the flag."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from amem_cli import options as module
+from amem_cli.errors import InputMissing, UsageError
+from amem_cli.options import COMMANDS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions, resolve
+
+ALL = sorted(COMMANDS)
+
+
+@pytest.fixture(autouse=True)
+def no_environment(monkeypatch):
+    monkeypatch.delenv("AMEM_DATA", raising=False)
+    monkeypatch.delenv("AMEM_WORKSPACE", raising=False)
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "options.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_paper_s_values_are_the_defaults():
+    """Section "Implementation details" and Table 2, as far as the paper states them."""
+    found = resolve(TrainAmemOptions, {})
+    stated = {
+        "dataset": "mars",
+        "image_size": "256x128",
+        "clip_frames": 8,
+        "predict_frames": 3,
+        "backbone": "i3d",
+        "modules": "amem",
+        "learning_rate": 1e-3,
+        "lr_step": 60,
+        "lr_factor": 0.2,
+        "weight_decay": 5e-4,
+        "margin": 0.2,
+        "lambda_a": 0.1,
+        "lambda_m": 10.0,
+    }
+    assert {name: getattr(found, name) for name in stated} == stated
+    assert found.height_width == (256, 128)
+    assert resolve(COMMANDS["label-videos"], {}).threshold == 0.5
+    assert resolve(TrainArmOptions, {}).dataset == "peta"
+    assert resolve(TrainArmOptions, {}).backbone == "resnet50"
+    assert resolve(TrainTaeOptions, {}).dataset == "market1501"
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_every_stage_runs_on_its_defaults_and_on_the_small_preset(command):
+    cls = COMMANDS[command]
+    assert resolve(cls, {}) == cls()
+    small = resolve(cls, {}, preset="small")
+    for field in dataclasses.fields(cls):
+        assert getattr(small, field.name) == field.metadata["small"]
+        assert field.metadata["help"]
+        assert not field.metadata["help"].endswith(".")
+    assert module.command_of(cls) == command
+
+
+@pytest.mark.parametrize("command", ALL)
+def test_science_is_json_and_leaves_out_what_decides_nothing(command):
+    found = resolve(COMMANDS[command], {}).science()
+    assert json.loads(json.dumps(found)) == found
+    assert not {"workspace", "device", "data_root", "workers", "force", "resume", "log_steps"} & found.keys()
+    assert "seed" in found
+
+
+def test_small_is_small():
+    small = resolve(TrainAmemOptions, {}, preset="small")
+    assert small.height_width == (128, 64)
+    assert small.epochs < resolve(TrainAmemOptions, {}).epochs
+
+
+# -- who wins ----------------------------------------------------------------------------------------------------------
+
+
+def test_flags_win_over_config_over_environment_over_preset(config, monkeypatch):
+    path = config('data-root = "from config"\nepochs = 5\n')
+    monkeypatch.setenv("AMEM_DATA", "from environment")
+    monkeypatch.setenv("AMEM_WORKSPACE", "environment's")
+    found = resolve(TrainArmOptions, {"epochs": 7, "seed": None}, preset="small", config=path)
+    assert (found.epochs, found.data_root, found.workspace) == (7, Path("from config"), Path("environment's"))
+    assert found.batch_size == 32  # of the preset
+    assert resolve(TrainArmOptions, {"data_root": Path("flag")}, config=path).data_root == Path("flag")
+    monkeypatch.setenv("AMEM_WORKSPACE", "")
+    assert resolve(TrainArmOptions, {}).workspace == Path("workspace")
+
+
+def test_a_flag_of_zero_or_false_is_given(config):
+    path = config("seed = 5\nforce = true\n")
+    found = resolve(TrainArmOptions, {"seed": 0, "force": False}, config=path)
+    assert (found.seed, found.force) == (0, False)
+
+
+def test_tables_per_command_win_over_the_top_level(config):
+    path = config('seed = 1\nmargin = 0.3\n[train-amem]\nseed = 2\nlr-factor = 1\n[evaluate]\nprotocol = "mars"\n')
+    amem = resolve(TrainAmemOptions, {}, config=path)
+    assert (amem.seed, amem.margin, amem.lr_factor) == (2, 0.3, 1.0)
+    assert type(amem.lr_factor) is float
+    assert resolve(TrainArmOptions, {}, config=path).seed == 1
+
+
+def test_lists_and_names_with_hyphens_or_underscores(config):
+    path = config('[evaluate]\nfeatures = ["a.h5", "b.h5"]\n')
+    assert resolve(COMMANDS["evaluate"], {}, config=path).features == (Path("a.h5"), Path("b.h5"))
+    for name in ("learning-rate", "learning_rate"):
+        assert resolve(TrainArmOptions, {}, config=config(f"{name} = 0.5")).learning_rate == 0.5
+
+
+# -- what is wrong in a file -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch = 3", r"unknown option 'epoch'\. Did you mean epochs\?"),
+        ("[train-amem]\npredict-frame = 3", r"'predict-frame'\. Did you mean predict-frames\?"),
+        ("[train-amem]\nhold-out = 0.2", "unknown option 'hold-out'"),  # another command's, in this one's table
+        ("[train_amem]\nseed = 3", r"unknown table \[train_amem\]\. Did you mean train-amem\?"),
+        ("[trainer]\nx = 3", r"unknown table \[trainer\]"),
+        ("[train-amem.more]\nx = 3", "unknown option 'more'"),
+        ("seed = 1.5", "seed = 1.5 is not of type int"),
+        ("seed = true", "seed = True is not of type int"),
+        ('seed = "1"', "seed = '1' is not of type int"),
+        ("margin = true", "margin = True is not of type float"),
+        ('force = "yes"', "force = 'yes' is not of type bool"),
+        ("force = 1", "force = 1 is not of type bool"),
+        ("data-root = 3", "data-root = 3 is not of type Path"),
+        ('modules = "all"', r"modules = 'all' is unknown\. .*baseline, aem, mem, amem"),
+        ("modules = []", r"modules = \[\] is unknown"),
+        ("seed = ", "not a readable TOML file"),
+    ],
+)
+def test_wrong_files_name_the_key(config, text, message):
+    path = config(text)
+    with pytest.raises(UsageError, match=message) as raised:
+        resolve(TrainAmemOptions, {}, config=path)
+    assert str(path) in str(raised.value)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(InputMissing, match="--config"):
+        resolve(TrainAmemOptions, {}, config=tmp_path / "none.toml")
+    with pytest.raises(UsageError, match="not a readable TOML file"):
+        resolve(TrainAmemOptions, {}, config=tmp_path)
+    (tmp_path / "bytes").write_bytes(b"seed = '\xff'")
+    with pytest.raises(UsageError, match="not a readable TOML file"):
+        resolve(TrainAmemOptions, {}, config=tmp_path / "bytes")
+
+
+def test_an_option_of_another_command_at_the_top_level_is_passed_over(config):
+    assert resolve(TrainArmOptions, {}, config=config("margin = 0.3")) == TrainArmOptions()
+
+
+@given(text=st.text(max_size=60))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_no_text_raises_anything_but_usage_errors(tmp_path_factory, text):
+    path = tmp_path_factory.getbasetemp() / "hypothesis.toml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        found = module.read_config(TrainAmemOptions, path)
+    except UsageError:
+        return
+    assert isinstance(found, dict)
+
+
+# -- what is wrong in a value ------------------------------------------------------------------------------------------
+
+WRONG = [
+    ("train-arm", "epochs", 0, "--epochs 0: must be positive"),
+    ("train-arm", "learning_rate", 0.0, "--learning-rate 0.0: must be positive"),
+    ("train-arm", "learning_rate", float("nan"), "--learning-rate nan: must be positive"),
+    ("train-arm", "lr_step", 0, "--lr-step 0"),
+    ("train-arm", "lr_factor", -1.0, "--lr-factor -1.0"),
+    ("train-arm", "log_steps", 0, "--log-steps 0"),
+    ("train-arm", "weight_decay", -1e-4, "--weight-decay -0.0001: must not be negative"),
+    ("train-arm", "workers", -2, "--workers -2: must be -1 or more"),
+    ("train-arm", "device", "gpu", "--device gpu: unknown device. Use auto, cpu, cuda or cuda:N"),
+    ("train-arm", "device", "cuda:", "--device cuda:"),
+    ("train-arm", "batch_size", 1, "--batch-size 1: must be at least 2"),
+    ("train-arm", "hold_out", 0.0, "--hold-out 0.0: must lie between 0 and 1"),
+    ("train-arm", "hold_out", 1.0, "--hold-out 1.0"),
+    ("train-arm", "partition", "random-6", "--partition random-6: unknown partition"),
+    ("train-arm", "time_limit", "soon", "--time-limit soon: not a duration. For example 3h50m or 45m"),
+    ("train-arm", "time_limit", "50", "--time-limit 50: not a duration"),
+    ("train-arm", "time_limit", "5m3h", "--time-limit 5m3h"),
+    ("train-arm", "image_size", "256", "--image-size 256: must be HEIGHTxWIDTH"),
+    ("train-arm", "image_size", "250x128", "--image-size 250x128"),
+    ("train-arm", "image_size", "16x16", "--image-size 16x16"),
+    ("train-arm", "image_size", "-32x64", "--image-size -32x64"),
+    ("label-videos", "batch_size", 0, "--batch-size 0: must be positive"),
+    ("label-videos", "threshold", 1.0, "--threshold 1.0: must lie between 0 and 1"),
+    ("train-tae", "batch_size", 1, "--batch-size 1: must be at least 2"),
+    ("train-tae", "adversarial_weight", -0.1, "--adversarial-weight -0.1: must not be negative"),
+    ("train-tae", "discriminator_learning_rate", 0.0, "--discriminator-learning-rate 0.0: must be positive"),
+    ("train-amem", "split", "first", "--split first: not a split. Use a number such as 0, or all"),
+    ("train-amem", "split", "-1", "--split -1: not a split"),
+    ("train-amem", "clip_frames", 3, "--clip-frames 3: must be at least 4"),
+    ("train-amem", "people_per_batch", 1, "--people-per-batch 1: must be at least 2"),
+    ("train-amem", "clips_per_person", 1, "--clips-per-person 1: must be at least 2"),
+    ("train-amem", "flip", 1.5, "--flip 1.5: must be a probability"),
+    ("train-amem", "crop", -0.5, "--crop -0.5: must be a probability"),
+    ("train-amem", "predict_frames", 0, "--predict-frames 0: a start frame 0 < t < T - c needs 1 <= c <= T - 2 = 6"),
+    ("train-amem", "predict_frames", 7, "--predict-frames 7"),
+    ("extract-features", "split", "1.0", "--split 1.0"),
+    ("extract-features", "batch_size", 0, "--batch-size 0: must be positive"),
+    ("extract-features", "image_size", "1x1", "--image-size 1x1"),
+]
+
+
+@pytest.mark.parametrize(("command", "name", "value", "message"), WRONG)
+def test_wrong_values_name_the_flag(command, name, value, message):
+    with pytest.raises(UsageError) as raised:
+        resolve(COMMANDS[command], {name: value})
+    assert str(raised.value).startswith(message)
+    assert raised.value.exit_code == 2
+
+
+def test_the_most_frames_that_can_be_predicted():
+    assert TrainAmemOptions(predict_frames=6).predict_frames == 6
+    assert TrainAmemOptions(predict_frames=2, clip_frames=4).predict_frames == 2
+    assert TrainAmemOptions(modules="baseline", predict_frames=99).uses_mem is False  # nothing is predicted
+
+
+@pytest.mark.parametrize(
+    ("modules", "aem", "mem"),
+    [
+        ("baseline", False, False),
+        ("aem", True, False),
+        ("mem", False, True),
+        ("amem", True, True),
+        ("after-enhancement", True, True),
+    ],
+)
+def test_modules_of_table_3(modules, aem, mem):
+    found = TrainAmemOptions(modules=modules)
+    assert (found.uses_aem, found.uses_mem) == (aem, mem)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("", None), ("3h50m", 13800), ("45m", 2700), ("90s", 90), ("1h2m3s", 3723), ("2h5s", 7205), ("100h", 360000)],
+)
+def test_time_limits(text, seconds):
+    assert TrainArmOptions(time_limit=text).time_limit_seconds == seconds
+
+
+@pytest.mark.parametrize("split", ["", "0", "9", "all"])
+def test_splits(split):
+    assert TrainAmemOptions(split=split).split == split
+
+
+def test_unknown_preset():
+    with pytest.raises(UsageError, match=r"--preset large: unknown preset\. .*Use paper or small"):
+        resolve(TrainArmOptions, {}, preset="large")
+
+
+def test_options_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainArmOptions().seed = 3

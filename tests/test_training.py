@@ -1,0 +1,291 @@
+"""Stopping anywhere and resuming gives the weights of an uninterrupted run, bit for bit."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+
+import pytest
+import torch
+from faults import KILL, hit, in_child
+
+from amem_cli import training
+from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.distributed import Processes
+from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists
+from amem_cli.options import TrainArmOptions
+from amem_cli.progress import Silent
+from amem_cli.randomness import keyed_seed
+from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
+
+EPOCHS, STEPS = 3, 4
+LAST = EPOCHS * STEPS
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+def options(**changed):
+    return TrainArmOptions(**({"epochs": EPOCHS, "lr_step": 1, "warmup_steps": 3, "save_seconds": 1e9} | changed))
+
+
+class Toy:
+    """A training run as the stages write it: two optimisers that fight, BN, keyed draws, a schedule."""
+
+    def __init__(self, folder, chosen=None, progress=None, seed=0):
+        torch.manual_seed(seed)
+        self.options = chosen or options()
+        self.net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+        self.judge = torch.nn.Linear(4, 1)
+        self.adam = torch.optim.Adam(self.net.parameters(), weight_decay=5e-4)
+        self.judge_adam = torch.optim.Adam(self.judge.parameters(), betas=(0.5, 0.999))
+        modules = {"net": self.net, "judge": self.judge}
+        optimizers = {"adam": self.adam, "judge adam": self.judge_adam}
+        provenance = Provenance("train-arm", self.options.science())
+        self.run = Run(folder, self.options, provenance, ALONE, progress or Silent(), modules, optimizers)
+
+    def train(self, before_step_done=lambda step: None):
+        run = self.run
+        with run:
+            while run.epoch < self.options.epochs:
+                epoch = run.epoch
+                for step_in_epoch in range(run.step_in_epoch, STEPS):
+                    assert run.step_in_epoch == step_in_epoch
+                    set_learning_rate(self.adam, learning_rate(self.options, epoch, run.step))
+                    draw = torch.Generator().manual_seed(keyed_seed(0, epoch, step_in_epoch))
+                    batch = torch.randn(6, 3, generator=draw)
+                    for optimizer, sign in ((self.adam, 1), (self.judge_adam, -1)):
+                        optimizer.zero_grad(set_to_none=True)
+                        (sign * self.judge(self.net(batch)).square().mean()).backward()
+                        optimizer.step()
+                    run.log({"x": 1.0})
+                    before_step_done(run.step + 1)
+                    run.step_done(last_in_epoch=step_in_epoch + 1 == STEPS)
+        return self
+
+    def sha256(self):
+        digest = hashlib.sha256()
+        for tensor in (*self.net.state_dict().values(), *self.judge.state_dict().values()):
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    return Toy(tmp_path_factory.mktemp("whole")).train().sha256()
+
+
+def stopper(stop, number=signal.SIGTERM):
+    return lambda step: os.kill(os.getpid(), number) if step == stop else None
+
+
+def test_the_toy_is_deterministic_and_moves(tmp_path, uninterrupted):
+    assert Toy(tmp_path).train().sha256() == uninterrupted
+    assert Toy(tmp_path).sha256() != uninterrupted
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("stop", range(1, LAST))
+def test_a_signal_at_any_step_saves_and_the_resumed_run_is_exact(tmp_path, uninterrupted, stop, number, code):
+    with pytest.raises(Interrupted, match=f"stopped after step {stop}, which is saved") as raised:
+        Toy(tmp_path).train(stopper(stop, number))
+    assert raised.value.exit_code == code
+    assert "continue" in raised.value.remedy
+    resumed = Toy(tmp_path, seed=99)
+    assert (resumed.run.step, resumed.run.epoch, resumed.run.step_in_epoch) == (stop, stop // STEPS, stop % STEPS)
+    assert resumed.train().sha256() == uninterrupted
+
+
+def test_stopped_at_every_single_step(tmp_path, uninterrupted):
+    for stop in range(1, LAST):
+        with pytest.raises(Interrupted):
+            Toy(tmp_path, seed=stop - 1).train(stopper(stop))
+    assert Toy(tmp_path, seed=99).train().sha256() == uninterrupted
+
+
+def test_a_signal_in_the_last_step_lets_the_run_finish(tmp_path, uninterrupted):
+    assert Toy(tmp_path).train(stopper(LAST)).sha256() == uninterrupted
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_a_kill_in_the_middle_of_saving_loses_that_state_only(tmp_path, uninterrupted, at):
+    """Killed at each step of writing the second state: the first or the second one is there, and goes on exactly."""
+
+    def die():
+        with pytest.raises(Interrupted):
+            Toy(tmp_path).train(stopper(2))
+        with hit(at, KILL):
+            Toy(tmp_path).train(stopper(5))
+
+    assert in_child(die) == 137
+    resumed = Toy(tmp_path, seed=99)
+    assert resumed.run.step == (5 if at == 6 else 2)
+    assert resumed.train().sha256() == uninterrupted
+
+
+def test_a_full_disk_while_saving_is_a_disk_error_and_keeps_the_state_before(tmp_path, uninterrupted):
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(2))
+    run = Toy(tmp_path)
+    with hit(1, 28) as steps, pytest.raises(DiskError, match="no space left"):
+        run.train(stopper(5))
+    assert steps.fired
+    assert Toy(tmp_path, seed=99).train().sha256() == uninterrupted
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    def twice(step):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        Toy(tmp_path).train(twice)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert not list(tmp_path.glob("state-*"))
+
+
+def test_the_time_limit_stops_with_the_state_saved(tmp_path, uninterrupted, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+
+    def tick(step):
+        clock[0] += 20
+
+    with pytest.raises(Interrupted, match="stopped after step 4") as raised:
+        Toy(tmp_path, options(time_limit="1m10s")).train(tick)
+    assert raised.value.exit_code == 143
+    monkeypatch.undo()
+    assert Toy(tmp_path, seed=99).train().sha256() == uninterrupted
+
+
+def test_states_are_saved_every_so_often_and_two_are_kept(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    seen = []
+
+    def tick(step):
+        clock[0] += 25
+        seen.append(sorted(int(path.stem[6:]) for path in tmp_path.glob("state-*.safetensors")))
+
+    toy = Toy(tmp_path, options(save_seconds=60)).train(tick)
+    assert seen == [[], [], [], [3], [3], [3], [3, 6], [3, 6], [3, 6], [6, 9], [6, 9], [6, 9]]
+    toy.run.finished()
+    assert not list(tmp_path.glob("state-*"))
+
+
+def test_other_options_are_refused_key_by_key_and_forced_only_by_force(tmp_path):
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(2))
+    with pytest.raises(OutputExists, match=r"seed: 0 there, 7 now") as raised:
+        Toy(tmp_path, options(seed=7))
+    assert raised.value.exit_code == 73
+    assert Toy(tmp_path, options(log_steps=99)).run.step == 2  # decides nothing that is computed
+    assert Toy(tmp_path, options(seed=7, force=True)).run.step == 0
+
+
+def test_resume_never_starts_anew_and_a_path_goes_back(tmp_path):
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(2))
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(5))
+    older = tmp_path / "state-00000002.safetensors"
+    assert Toy(tmp_path, options(resume=str(older))).run.step == 2
+    with pytest.raises(InputMissing):
+        Toy(tmp_path, options(resume=str(tmp_path / "none")))
+    assert Toy(tmp_path, options(resume="never")).run.step == 0
+    assert not list(tmp_path.glob("state-*"))
+
+
+def test_going_back_by_path_and_stopping_again_continues_there(tmp_path, uninterrupted):
+    for stop in (2, 5, 7):
+        with pytest.raises(Interrupted):
+            Toy(tmp_path).train(stopper(stop))
+    with pytest.raises(Interrupted):
+        Toy(tmp_path, options(resume=str(tmp_path / "state-00000005.safetensors"))).train(stopper(6))
+    resumed = Toy(tmp_path)
+    assert resumed.run.step == 6
+    assert resumed.train().sha256() == uninterrupted
+
+
+def test_a_damaged_newest_state_costs_its_steps_not_the_result(tmp_path, uninterrupted):
+    for stop in (3, 6):
+        with pytest.raises(Interrupted):
+            Toy(tmp_path).train(stopper(stop))
+    newest = tmp_path / "state-00000006.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    progress = Silent()
+    resumed = Toy(tmp_path, progress=progress)
+    assert resumed.run.step == 3
+    assert "state-00000006" in progress.warnings[0]
+    assert resumed.train().sha256() == uninterrupted
+
+
+def test_the_state_holds_its_place_and_kind(tmp_path):
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(6))
+    description = checkpoint.read_description(tmp_path / "state-00000006.safetensors")
+    assert description["kind"] == "amem-state"
+    assert description["position"] == {"epoch": 1, "step_in_epoch": 2, "step": 6}
+
+
+def test_metrics_have_a_line_per_log_with_its_place(tmp_path):
+    Toy(tmp_path).train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["epoch"], line["x"]) for line in lines] == [(s, s // STEPS, 1.0) for s in range(LAST)]
+
+
+# -- leaves ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_learning_rate_by_hand():
+    paper = dataclasses.replace(options(), learning_rate=1e-3, lr_step=60, lr_factor=0.2, warmup_steps=0)
+    for epoch, rate in ((0, 1e-3), (59, 1e-3), (60, 2e-4), (119, 2e-4), (120, 4e-5), (239, 8e-6)):
+        assert learning_rate(paper, epoch, 10**6) == pytest.approx(rate, rel=1e-12)
+    warm = dataclasses.replace(paper, warmup_steps=4)
+    assert [learning_rate(warm, 0, step) for step in range(6)] == pytest.approx(
+        [2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3, 1e-3]
+    )
+    assert learning_rate(warm, 60, 1) == pytest.approx(1e-4)
+
+
+def test_set_learning_rate_sets_all_groups():
+    layer = torch.nn.Linear(2, 2)
+    adam = torch.optim.Adam([{"params": [layer.weight]}, {"params": [layer.bias], "lr": 9.0}])
+    set_learning_rate(adam, 0.25)
+    assert [group["lr"] for group in adam.param_groups] == [0.25, 0.25]
+
+
+def test_means():
+    means = Means()
+    assert means.take() == {}
+    means.add({"a": torch.tensor(1.0), "b": 2.0})
+    means.add({"a": 4.0, "b": torch.tensor(2.0)})
+    assert means.take() == {"a": 2.5, "b": 2.0}
+    means.add({"a": 7.0})
+    assert means.take() == {"a": 7.0}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_loss_that_is_not_finite_is_named_with_its_step(value):
+    check_finite({"identity": torch.tensor(1.0)}, 17)
+    with pytest.raises(BadData, match=r"loss at step 17: triplet, motion is not finite") as raised:
+        check_finite({"identity": torch.tensor(1.0), "triplet": torch.tensor(value), "motion": torch.tensor(value)}, 17)
+    assert raised.value.exit_code == 65
+    assert "--learning-rate" in str(raised.value)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path, uninterrupted):
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(4))
+
+    def diverge(step):
+        if step == 6:
+            check_finite({"loss": torch.tensor(float("nan"))}, step)
+
+    with pytest.raises(BadData, match="loss at step 6"):
+        Toy(tmp_path).train(diverge)
+    resumed = Toy(tmp_path)
+    assert resumed.run.step == 4
+    assert resumed.train().sha256() == uninterrupted
