@@ -5,6 +5,7 @@ Paper (P) and own (D) choices are told apart in the help texts. Imports nothing 
 """
 
 import dataclasses
+import importlib.util
 import os
 import re
 import tomllib
@@ -90,6 +91,7 @@ class TrainingOptions(StageOptions):
     save_seconds: float = option(60.0, "seconds between saved states; at most this much work is lost", science=False)
     log_steps: int = option(10, "steps between lines of metrics.jsonl", science=False)
     time_limit: str = option("", "stop in time, with the state saved: 3h50m, 45m, 90s", science=False)
+    tensorboard: bool = option(False, "also write metrics.jsonl's figures for TensorBoard", science=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,6 +99,9 @@ class TrainingOptions(StageOptions):
             self._require(name, getattr(self, name) > 0, "must be positive")
         self._require("weight_decay", self.weight_decay >= 0, "must not be negative")
         self.time_limit_seconds  # noqa: B018 - the property checks the text
+        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
+            remedy = "Run: python -m pip install tensorboard"
+            raise InputMissing("--tensorboard", why="the package tensorboard is not installed", remedy=remedy)
 
     @property
     def time_limit_seconds(self) -> float | None:

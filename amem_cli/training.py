@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.artifacts.workspace import append_metrics
+from amem_cli.artifacts.workspace import append_metrics, keep_metrics
 from amem_cli.distributed import Processes
 from amem_cli.errors import BadData, Interrupted
 from amem_cli.options import TrainingOptions
@@ -87,6 +87,14 @@ class Run:
         self._handlers: dict[int, Any] = {}
         self._began = self._saved = time.monotonic()
         self._resume()
+        if processes.first:
+            keep_metrics(folder / "metrics.jsonl", self.step)
+        self._board: Any = None
+        if options.tensorboard and processes.first:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # steps that a resumed run takes again replace those that the interrupted one wrote
+            self._board = SummaryWriter(folder / "tensorboard", purge_step=self.step, flush_secs=10)
 
     def _resume(self) -> None:
         if self.options.resume == "never":
@@ -117,6 +125,8 @@ class Run:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if self._board is not None:
+            self._board.close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
@@ -153,6 +163,10 @@ class Run:
         if self.processes.first:
             place = {"step": self.step, "epoch": self.epoch, "seconds": round(time.monotonic() - self._began, 3)}
             append_metrics(self.folder / "metrics.jsonl", place | record)
+            if self._board is not None:
+                for name, value in record.items():
+                    for part, scalar in value.items() if isinstance(value, dict) else (("", value),):
+                        self._board.add_scalar(f"{name}/{part}" if part else name, scalar, self.step)
 
     def finished(self) -> None:
         """The artifact is written: the states have served."""

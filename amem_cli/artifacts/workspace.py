@@ -214,3 +214,15 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
             file.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
         raise DiskError("file", path, why=(error.strerror or str(error)).lower(), remedy="Free some space") from error
+
+
+def keep_metrics(path: Path, last_step: int) -> None:
+    """Keep the lines of metrics.jsonl up to `last_step`, where a run continues: what was undone is written again."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text("utf-8", "replace").splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if json.loads(line)["step"] < last_step:
+                kept.append(line)
+    atomic.write_text(path, "".join(line + "\n" for line in kept))

@@ -333,6 +333,107 @@ def demo(
 
 
 @app.command()
+def report(
+    dataset: Annotated[
+        str,
+        typer.Option(help="shipped manifest's name, or the path of your own .toml", autocompletion=completion.datasets),
+    ] = "mars",
+    split: Annotated[
+        int | None,
+        typer.Option(
+            help="split of a data set that has several; 0 when left out", autocompletion=completion.split_numbers
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
+    queries: Annotated[int, typer.Option(help="ranked lists to show: a third the best, a third the worst")] = 12,
+    seed: Annotated[int, typer.Option(help="key of the draw of the other queries")] = 0,
+    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
+        "workspace"
+    ),
+    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """One HTML page of a workspace: results, ranked lists, predicted frames, training curves, artifacts.
+
+    It holds everything itself and needs no network. It shows people: keep it where the data set may be kept.
+
+    Examples:
+
+    amem report --out report.html
+
+    amem report --dataset ilids-vid --split 3 --queries 24
+    """
+    from amem_cli.stages.report import report as write_report
+
+    page = write_report(out, dataset, data_root, workspace, Progress(quiet), split=split, queries=queries, seed=seed)
+    megabytes = page.stat().st_size / 1e6
+    if as_json:
+        print(json.dumps({"report": str(page), "megabytes": round(megabytes, 3)}))
+    else:
+        print(f"report: {page} ({megabytes:.1f} MB), open it in a browser")
+
+
+@app.command()
+def show(
+    kind: Annotated[
+        str, typer.Argument(help="ranking | frames | attributes | cmc | attention", autocompletion=completion.pictures)
+    ],
+    tracklets: Annotated[
+        list[str] | None, typer.Argument(help="names of tracklets; some are chosen when left out", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="picture to write, .png, .svg or .pdf; KIND.png when left out")
+    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(help="shipped manifest's name, or the path of your own .toml", autocompletion=completion.datasets),
+    ] = "mars",
+    split: Annotated[
+        int | None,
+        typer.Option(
+            help="split of a data set that has several; 0 when left out", autocompletion=completion.split_numbers
+        ),
+    ] = None,
+    predict_frames: Annotated[
+        int | None, typer.Option(help="rounds c of 'frames'; as many as in training when left out")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="key of the draw of queries for 'ranking'")] = 0,
+    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
+        "workspace"
+    ),
+    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """One picture: ranked lists, predicted frames (Fig. 4), attributes, the CMC curve, or where the features look.
+
+    Two tracklets after 'attributes' are compared.
+
+    Examples:
+
+    amem show frames --out figure4.pdf --predict-frames 3
+
+    amem show attention 0002C1T0001 --out attention.png
+    """
+    from amem_cli.artifacts.workspace import Workspace
+    from amem_cli.stages.show import show as draw
+
+    part = "" if split is None else str(split)
+    picture, figures = draw(
+        kind, tracklets or [], out or Path(f"{kind}.png"), dataset, data_root, Workspace(workspace),
+        split=part, rounds=predict_frames, seed=seed,
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps({"picture": str(picture), **figures}, allow_nan=False))
+        return
+    if kind == "frames":
+        console.print_prediction(figures)
+    elif kind == "attention":
+        console.print_shares(figures["shares"])
+    console.print_pictures([picture])
+
+
+@app.command()
 def doctor(
     data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
     workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
@@ -435,8 +536,8 @@ def walkers(
     seed: Annotated[int, typer.Option(help="key of every random draw: same seed, same bytes")] = 0,
     people: Annotated[int, typer.Option(help="people to train on, and as many to test on")] = 24,
     cameras: Annotated[int, typer.Option(help="cameras of the MARS-like set")] = 2,
-    height: Annotated[int, typer.Option(help="pixels")] = 128,
-    width: Annotated[int, typer.Option(help="pixels")] = 64,
+    height: Annotated[int, typer.Option(help="height of the boxes around people, in pixels")] = 128,
+    width: Annotated[int, typer.Option(help="width of these boxes, in pixels")] = 64,
     quiet: Quiet = False,
 ) -> None:
     """Generate walking people in the original layouts of the five data sets.
@@ -496,7 +597,10 @@ def reproduce(
     ],
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="shipped manifest's name or your own .toml <default mars; table5: all three>"),
+        typer.Option(
+            help="shipped manifest's name or your own .toml <default mars; table5: all three>",
+            autocompletion=completion.datasets,
+        ),
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="only these rows, such as amem; may be repeated")] = None,
     seeds: Annotated[int, typer.Option(help="trainings of each row, with the seeds 0, 1, ...")] = 3,
@@ -587,6 +691,6 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="version")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")] = False,
 ) -> None:
     pass

@@ -25,6 +25,11 @@ def commands(incomplete: str) -> list[str]:
     return _starting_with(incomplete, COMMANDS)
 
 
+def pictures(incomplete: str) -> list[str]:
+    """The kinds of `amem show`."""
+    return _starting_with(incomplete, ("ranking", "frames", "attributes", "cmc", "attention"))
+
+
 def split_numbers(incomplete: str) -> list[str]:
     """The ten splits of iLIDS-VID and PRID-2011."""
     return _starting_with(incomplete, map(str, range(10)))

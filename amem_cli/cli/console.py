@@ -69,18 +69,21 @@ def print_result(result: dict[str, Any], path: Path) -> None:
     other = result.get("gallery_without_queries")
     if other and "rank" in other:
         table.add_row("without queries", *_row(other))
-    for part, words in (("flipped", "with mirrored clips"), ("reranked", "re-ranked (k-reciprocal)")):
+    for part, words in (("flipped", "mirrored clips too"), ("reranked", "re-ranked")):
         if part in result:
             table.add_row(words, *_row(result[part]))
     table.add_row("chance", *_row(result["chance"]))
     print_table(table)
+    if interval := result.get("interval"):
+        ends = (f"{name} {'-'.join(f'{100 * end:.1f}' for end in interval[name])}" for name in ("rank-1", "mAP"))
+        print_wrapped(f"95 % interval over queries: {', '.join(ends)}")
     if found := result.get("calibration"):
-        print(
+        print_wrapped(
             f"the same person where the cosine similarity exceeds {found['threshold_cosine']:.4f}: "
             f"{100 * found['true_match_rate']:.1f} % of true pairs found, "
             f"{100 * found['false_match_rate']:.3g} % of false pairs taken for true"
         )
-    print("protocol: " + "; ".join(str(choice) for choice in result["choices"].values()))
+    print_wrapped("protocol: " + "; ".join(str(choice) for choice in result["choices"].values()))
     print(f"written to {path}")
 
 
@@ -147,11 +150,11 @@ def print_check(report: Any, as_json: bool) -> None:
         table.add_row(mark, row.what, *numbers, row.note)
     print_table(table)
     for problem in report.problems:
-        print(f"problem: {problem}")
+        print_wrapped(f"problem: {problem}")
     if report.problem_count > len(report.problems):
         print(f"... {report.problem_count} problems in all")
     for remark in report.remarks:
-        print(f"note: {remark}")
+        print_wrapped(f"note: {remark}")
     if report.looks_like:
         print(f"this folder looks like the layout '{report.looks_like}'")
     if report.image_list:
@@ -190,15 +193,23 @@ def print_findings(findings: "list[Finding]", as_json: bool) -> None:
 
 def print_prediction(errors: dict[str, Any]) -> None:
     """What MEM predicts, beside copying the last frame: only a ratio below 1 has learned about motion."""
+    ratio = "none, nothing moves" if errors["mse_ratio"] is None else f"{errors['mse_ratio']:.2f}"
+    psnr, copied = ("exact" if errors[key] is None else f"{errors[key]:.1f} dB" for key in ("psnr", "psnr_copied"))
     print(
         f"predicted frames: MSE {errors['mse']:.4f}, copying the last frame {errors['mse_copied']:.4f}, "
-        f"ratio {errors['mse_ratio']:.2f}; PSNR {errors['psnr']:.1f} dB (copy {errors['psnr_copied']:.1f})"
+        f"ratio {ratio}; PSNR {psnr} (copy {copied}), SSIM {errors['ssim']:.3f} (copy {errors['ssim_copied']:.3f})"
     )
+
+
+def print_shares(shares: dict[str, dict[str, float]]) -> None:
+    """How much of ||f_s||^2 comes from each part, for each tracklet."""
+    for name, parts in shares.items():
+        print(f"{name}: " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts.items()))
 
 
 def print_pictures(paths: list[Path]) -> None:
     """Where the pictures are."""
-    print("pictures to look at:")
+    print("pictures to look at:" if len(paths) > 1 else "picture to look at:")
     for path in paths:
         print(f"  {path}")
 
@@ -214,7 +225,7 @@ def print_reproduction(table: dict[str, Any], path: Path, as_json: bool) -> None
         return
     from amem_cli.stages.reproduce import lines_for_terminal
 
-    _print_cells(f"{table['title']}, per cent", *lines_for_terminal(table))
+    _print_cells(f"{table['title']} (rates in per cent)", *lines_for_terminal(table))
     for note in table["notes"]:
         print(f"note: {note}")
     print(f"written to {path}")

@@ -78,7 +78,7 @@ def line_chart(
         y = y_at(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick)}</text>')
-    for tick in _x_ticks(min(places), max(places)):
+    for tick in _x_ticks(min(places), max(places), with_first=steps):
         parts.append(
             f'<text x="{x_at(tick):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{number(tick)}</text>'
         )
@@ -150,11 +150,12 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
 
 
-def _x_ticks(first: float, last: float) -> list[float]:
-    ticks = linear_ticks(first, last, 5) if last > first else [first]
-    whole = [tick for tick in ticks if tick == int(tick)]
+def _x_ticks(first: float, last: float, with_first: bool) -> list[float]:
+    ticks = [tick for tick in linear_ticks(first, last) if tick == int(tick)] if last > first else [first]
+    if not with_first:
+        return ticks
     # a curve over ranks begins at 1, which a round step would leave out
-    return [first, *(tick for tick in whole if tick - first > (last - first) / 12)]
+    return [first, *(tick for tick in ticks if tick - first > (last - first) / 12)]
 
 
 def _limits(values: list[float], log: bool) -> tuple[float, float]:
@@ -189,4 +190,7 @@ def _legend(rows: Sequence[tuple[Line, str]], columns: Sequence[str]) -> str:
         swatch = f'<svg class="swatch" viewBox="0 0 30 8" aria-hidden="true"><path {style} d="M0 4H30"/></svg>'
         cells = "".join(f"<td>{escape(figure)}</td>" for figure in line.figures)
         body.append(f'<tr><th scope="row">{swatch}{escape(line.name)}</th>{cells}</tr>')
-    return f'<table class="legend"><thead><tr><th scope="col">line</th>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+    return (
+        f'<table class="legend"><thead><tr><th scope="col">line</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )

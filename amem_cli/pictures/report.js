@@ -43,7 +43,7 @@ const players = [...document.querySelectorAll(".clip")].map((clip) => {
     const box = document.createElement("div");
     const image = document.createElement("img");
     image.alt = `${name} frames, one after another`;
-    box.append(image, name);
+    box.append(name, image);
     player.append(box);
     return { image, frames };
   });

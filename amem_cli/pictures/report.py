@@ -333,8 +333,8 @@ def _camera_pairs(pairs: Sequence[CameraPair] | Missing) -> str:
         note = f'<p class="note">The {MOST_CAMERAS} cameras with the most queries, of {len(asked)}.</p>'
     return (
         f"{heading}{_table('Rank-1 and mAP by pair of cameras, per cent', heads, body, visible=False)}"
-        '<p class="note">Rank-1 in per cent, when answers come from one camera only; over the queries that have a match '
-        f"there.</p>{note}"
+        '<p class="note">Rank-1 in per cent, when answers come from one camera only; over the queries that have a '
+        f"match there.</p>{note}"
     )
 
 
@@ -358,8 +358,8 @@ def _ranked_lists(lists: RankedLists | Missing, sheets: dict[str, Any], frames: 
     legend = "".join(f'<li class="{verdict}">{_mark(verdict)} {words}</li>' for verdict, words in VERDICTS.items())
     parts = [
         f'<ul class="key" aria-label="Marks">{legend}</ul>'
-        '<p class="note">Select a strip to see the frames of its tracklet. d is the Euclidean distance of the features, '
-        "0 for equal and 2 for opposite ones.</p>"
+        '<p class="note">Select a strip to see the frames of its tracklet. d is the Euclidean distance of the '
+        "features, 0 for equal and 2 for opposite ones.</p>"
     ]
     if isinstance(lists.attributes_from, Missing):
         parts.append(_missing(lists.attributes_from))
@@ -501,7 +501,11 @@ def _predicted_clip(clip: PredictedClip, position: int) -> str:
             note = ""
             if key is not None:
                 found = errors[step]
-                note = f"<small>{_figure(found['psnr' + key], 1)} dB · {_figure(found['ssim' + key], 2)}</small>"
+                psnr = _figure(found["psnr" + key], 1)
+                note = (
+                    f"<small>{psnr}{'' if psnr == 'exact' else ' dB'}</small>"
+                    f"<small>SSIM {_figure(found['ssim' + key], 2)}</small>"
+                )
             cells.append(f"<td>{_frame_image(frame, f'{name} frame t+{step + 1}')}{note}</td>")
         first = given if name == "true" else ""
         body.append(f'<tr data-row="{name}"><th scope="row">{name}</th><td>{first}</td>{"".join(cells)}</tr>')
@@ -525,35 +529,34 @@ def _training(curves: Iterable[Curves | Missing]) -> str:
     parts = []
     for stage in curves:
         if isinstance(stage, Missing):
-            parts.append(_missing(stage))
+            parts.append(f'<div class="stage whole">{_missing(stage)}</div>')
             continue
-        took = f", {_duration(stage.seconds)}" if stage.seconds is not None else ""
-        charts = []
-        for position, (title, panel) in enumerate(stage.panels.items()):
-            lines = [
-                Line(name, steps, values, [number(values[0]), number(values[-1]), number(min(values))])
-                for name, (steps, values) in panel.items()
-                if len(values)
-            ]
-            shares = title.startswith("Share")
-            charts.append(
-                line_chart(
-                    f"curve-{stage.stage}-{position}",
-                    title,
-                    lines,
-                    x_label="step",
-                    y_label="share" if shares else "value",
-                    y_limits=(0, 1) if shares else None,
-                    columns=["first", "last", "lowest"],
-                    log=not shares,
-                )  # fmt: skip
-            )
-        parts.append(
-            f"<h3>{escape(stage.stage)}</h3>"
-            f'<p class="note"><code>{escape(str(stage.path))}</code>{took}</p>'
-            f'<div class="charts">{"".join(charts)}</div>'
+        took = f" · {_duration(stage.seconds)}" if stage.seconds is not None else ""
+        charts = "".join(
+            _curve_panel(f"curve-{stage.stage}-{position}", title, panel)
+            for position, (title, panel) in enumerate(stage.panels.items())
         )
-    return "".join(parts)
+        parts.append(
+            f'<div class="stage{" whole" if len(stage.panels) > 1 else ""}"><h3>{escape(stage.stage)}</h3>'
+            f'<p class="note"><code>{escape(str(stage.path))}</code>{took}</p><div class="charts">{charts}</div></div>'
+        )
+    return f'<div class="stages">{"".join(parts)}</div>'
+
+
+def _curve_panel(identifier: str, title: str, panel: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> str:
+    share = title.startswith("Share")
+    best = max if share else min
+    lines = [
+        Line(name, steps, values, [number(values[0]), number(values[-1]), number(best(values))])
+        for name, (steps, values) in panel.items()
+        if len(values)
+    ]
+    columns = ["first", "last", "highest" if share else "lowest"]
+    limits = (0, 1) if share else None
+    label = "share" if share else "value"
+    return line_chart(
+        identifier, title, lines, x_label="step", y_label=label, columns=columns, y_limits=limits, log=not share
+    )
 
 
 # -- chain -------------------------------------------------------------------------------------------------------------
@@ -569,7 +572,7 @@ def _chain(chain: Sequence[Link]) -> str:
     for link in chain:
         facts = [f"<code>{escape(str(link.path))}</code>"]
         if link.megabytes is not None:
-            facts.append(f"{link.megabytes:.1f} MB")
+            facts.append(f"{link.megabytes:.1f} MB" if link.megabytes >= 1 else f"{1000 * link.megabytes:.1f} kB")
         if link.seconds is not None:
             facts.append(f"trained in {_duration(link.seconds)}")
         lines = [f"<p>{' · '.join(facts)}</p>"]
@@ -591,10 +594,8 @@ def _chain(chain: Sequence[Link]) -> str:
             lines.append(
                 f'<details><summary>{escape(names.capitalize())}</summary><div class="tables">{tables}</div></details>'
             )
-        parts.append(
-            f'<li class="{escape(link.state)}"><h3>{escape(link.stage)} <span class="state">{escape(link.state)}</span></h3>'
-            f"{''.join(lines)}</li>"
-        )
+        state = f'<span class="state">{escape(link.state)}</span>'
+        parts.append(f'<li class="{escape(link.state)}"><h3>{escape(link.stage)} {state}</h3>{"".join(lines)}</li>')
     return "".join([*parts, "</ol>"])
 
 
@@ -611,10 +612,11 @@ def _table(caption: str, heads: Sequence[str], rows: Sequence[str], kind: str = 
     first, *others = heads
     head = f'<th scope="col">{escape(first)}</th>' if first else "<td></td>"
     head += "".join(f'<th scope="col">{escape(name)}</th>' for name in others)
-    shown = "" if visible else ' class="vh"'
+    told = escape(caption)
+    above = f'<p class="note" aria-hidden="true">{told}</p>' if visible else ""  # a caption would scroll away
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(caption)}"><table class="{kind or "plain"}">'
-        f"<caption{shown}>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f'{above}<div class="scroll" tabindex="0" role="group" aria-label="{told}"><table class="{kind or "plain"}">'
+        f'<caption class="vh">{told}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -12,10 +12,10 @@ from amem_cli.artifacts import checkpoint, features, pseudo_labels, results
 from amem_cli.artifacts.workspace import Workspace
 from amem_cli.data.clips import reflect
 from amem_cli.data.loading import read_frames
-from amem_cli.data.manifest import did_you_mean, load_manifest, read_videos
+from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.data.tracklets import Split, Tracklet
 from amem_cli.data.transforms import as_pixels
-from amem_cli.errors import BadData, UsageError, listing
+from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.ranking import Ranking, evaluate_ranking
 from amem_cli.models.amem import Amem
 from amem_cli.models.attention import activation_maps
@@ -47,14 +47,14 @@ def show(
     workspace: Workspace,
     *,
     split: str = "",
-    rounds: int = 0,
+    rounds: int | None = None,
     seed: int = 0,
 ) -> tuple[Path, dict[str, Any]]:
     """One picture of `kind`, one of `KINDS`, of the tracklets named; returns its path and figures about it.
 
     Without names: ranked lists of the best, the worst and some random queries; predicted frames of six queries; the
-    first labelled tracklet's attributes; the attention of two queries. `rounds` is how many frames MEM predicts, 0 for
-    as many as it was trained with. Raises `UsageError` for a name that the split does not have.
+    first labelled tracklet's attributes; the attention of two queries. `rounds` is how many frames MEM predicts, by
+    default as many as it was trained with. Raises `UsageError` for a name that the split does not have.
     """
     if kind not in KINDS:
         remedy = f"{did_you_mean(kind, KINDS)}Known are {', '.join(KINDS)}"
@@ -229,13 +229,13 @@ def middle_clip(tracklet: Tracklet, described: dict[str, Any]) -> np.ndarray:
 
 @torch.inference_mode()
 def predict_clips(
-    model: Amem, described: dict[str, Any], tracklets: Sequence[Tracklet], rounds: int = 0
+    model: Amem, described: dict[str, Any], tracklets: Sequence[Tracklet], rounds: int | None = None
 ) -> list[PredictedClip]:
     """MEM's predictions for the middle clip of each tracklet, from its second frame on.
 
-    `rounds` 0 is as many as it was trained with. Raises `UsageError` when the clip has no room for them.
+    `rounds` is by default as many as it was trained with. Raises `UsageError` when the clip has no room for them.
     """
-    rounds = rounds or described["predict_frames"]
+    rounds = described["predict_frames"] if rounds is None else rounds
     most = described["clip_frames"] - START - 1
     if not 1 <= rounds <= most:
         why = f"a clip of {described['clip_frames']} frames has room for 1 to {most}"
@@ -264,7 +264,7 @@ def mean_errors(clips: Sequence[PredictedClip]) -> dict[str, Any]:
 
 
 def draw_predicted_frames(
-    out: Path, model_file: Path, tracklets: Sequence[Tracklet], *, rounds: int = 0
+    out: Path, model_file: Path, tracklets: Sequence[Tracklet], *, rounds: int | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """The paper's Figure 4: MEM's predictions for one clip of each tracklet; also the errors beside copying.
 
