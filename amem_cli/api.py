@@ -50,8 +50,8 @@ def embed(
 
     `clips` (B, T, H, W, 3) uint8 RGB, T >= 1 consecutive frames at the size the model was trained at (H, W multiples
     of 16). With `one_tracklet` the clips are those of one tracklet and the result is (1, 512): f_s averaged over the
-    clips before it is normalised, as `amem extract-features` does. `device` and `precision` are as on the command
-    line; the model is moved to the device and put in eval mode.
+    clips before it is normalised, as `amem extract-features` does. `batch_size` clips are computed at once; `device`
+    and `precision` are as on the command line. The model is moved to the device and put in eval mode.
     Raises `UsageError` for clips of another type or shape.
     """
     import torch
@@ -104,8 +104,9 @@ def evaluate(
     `features` is a features file or what `read_features` gives; a protocol of several splits takes a sequence, one
     for each split, in their order. `protocol` is "mars", "ilids-10split", "prid-10split", or the path of an own
     manifest. Rates are fractions in [0, 1]: `rank` {"1", "5", "10", "20"}, `mAP`, `mAP_official`, `interval` (95 %,
-    from `bootstrap` resamples of the queries; 0: none), `choices` (every convention in words), `reranked` with
-    `rerank`. Raises `UsageError` for an unknown protocol or another number of features, and as `read_features`.
+    from `bootstrap` resamples of the queries drawn by `seed`; 0: none), `choices` (every convention in words),
+    `reranked` with `rerank`. `device` is where the distances are computed; auto is the CPU.
+    Raises `UsageError` for an unknown protocol or another number of features, and as `read_features`.
     """
     from amem_cli.data.manifest import manifest_of_protocol
     from amem_cli.stages import evaluate as stage

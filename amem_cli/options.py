@@ -90,7 +90,7 @@ class TrainingOptions(StageOptions):
     lr_factor: float = option(0.2, "factor of --lr-step (P)")
     save_seconds: float = option(60.0, "seconds between saved states; at most this much work is lost", science=False)
     log_steps: int = option(10, "steps between lines of metrics.jsonl", science=False)
-    time_limit: str = option("", "stop in time, with the state saved: 3h50m, 45m, 90s", science=False)
+    time_limit: str = option("", "stop after 3h50m, 45m or 90s, with the state saved; empty: never", science=False)
     tensorboard: bool = option(False, "also write metrics.jsonl's figures for TensorBoard", science=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +130,7 @@ class TrainArmOptions(TrainingOptions):
     hold_out: float = option(0.2, "fraction of people held out by --partition person (D)")
     epochs: int = option(60, "passes over the training images (D)", small=12)
     batch_size: int = option(64, "images a step (D)", small=32)
-    learning_rate: float = option(1e-4, "Adam's (D)", small=1e-3)
+    learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=1e-3)
     lr_step: int = option(25, "epochs after which the learning rate is multiplied by --lr-factor (D)", small=9)
 
     def __post_init__(self) -> None:
@@ -169,7 +169,9 @@ class AdversarialOptions(TrainingOptions):
     adversarial_form: Literal["non-saturating", "minimax"] = option(
         "non-saturating", "minimax is the literal form of eq. 4 and 5 (D)"
     )
-    discriminator_learning_rate: float = option(2e-4, "Adam's for the discriminator, beta1 = 0.5 as in DCGAN (D)")
+    discriminator_learning_rate: float = option(
+        2e-4, "Adam's learning rate for the discriminator, beta1 = 0.5 as in DCGAN (D)"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,7 +189,7 @@ class TrainTaeOptions(AdversarialOptions):
     )
     epochs: int = option(60, "passes over the training images (D)", small=12)
     batch_size: int = option(64, "images a step (D)", small=32)
-    learning_rate: float = option(1e-3, "Adam's, as for the whole model (D)")
+    learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,7 +206,9 @@ class TrainAmemOptions(AdversarialOptions):
     )
     predict_frames: int = option(3, "c, frames that MEM predicts one after another (P)")
     backbone: Literal[BACKBONES] = option("i3d", "i3d, r3d and p3d are the paper's; the others are torchvision's")
-    branch: Literal["inception", "conv3d", "conv2d"] = option("inception", "appearance and motion branch (P)")
+    branch: Literal["inception", "conv3d", "conv2d"] = option(
+        "inception", "kind of the appearance and the motion branch (P)"
+    )
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
     weights: str = option(
         "",
@@ -212,17 +216,17 @@ class TrainAmemOptions(AdversarialOptions):
         "r2plus1d_18); empty: from scratch",
         science=False,
     )
-    labels: str = option("", "pseudo-labels; empty: the workspace's", science=False)
+    labels: str = option("", "pseudo-labels file; empty: the workspace's", science=False)
     tae: str = option("", "TAE checkpoint; empty: the workspace's", science=False)
     clip_frames: int = option(8, "T, consecutive frames a clip (P)")
-    people_per_batch: int = option(8, "P of the P x K batches (D)", small=4)
-    clips_per_person: int = option(4, "K of the P x K batches (D)", small=3)
+    people_per_batch: int = option(8, "P, people in a batch of P x K clips (D)", small=4)
+    clips_per_person: int = option(4, "K, clips of each person in a batch (D)", small=3)
     epochs: int = option(240, "passes over the training tracklets (D)", small=30)
-    learning_rate: float = option(1e-3, "Adam's (P)", small=3e-4)
-    margin: float = option(0.2, "k of eq. 7 (P)")
-    triplet_features: Literal["normalised", "raw"] = option("normalised", "f_s in the triplet loss (D)")
-    lambda_a: float = option(0.1, "weight of L_AEM (P)")
-    lambda_m: float = option(10.0, "weight of L_MEM (P)")
+    learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3e-4)
+    margin: float = option(0.2, "margin of the triplet loss, k of eq. 7 (P)")
+    triplet_features: Literal["normalised", "raw"] = option("normalised", "f_s as the triplet loss takes it (D)")
+    lambda_a: float = option(0.1, "lambda_A of eq. 6, weight of L_AEM (P)")
+    lambda_m: float = option(10.0, "lambda_M of eq. 6, weight of L_MEM (P)")
     texture_loss: Literal["standardised", "literal", "none"] = option(
         "standardised", "texture MSE in units of the textures' variance, as written, or none (D)"
     )

@@ -1,12 +1,13 @@
 """A headless Chromium for tests, driven by the DevTools protocol over a pipe: no driver, no port, no network."""
 
 import base64
+import fcntl
 import itertools
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -37,15 +38,14 @@ class Browser:
             "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
             f"--disable-dev-shm-usage --remote-debugging-pipe --user-data-dir={folder / 'profile'} about:blank"
         ).split()
-        # the protocol wants the descriptors 3 (to read from) and 4 (to write to)
-        self._process = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', str(find_chromium()), *flags],
-            pass_fds=(to_browser, from_browser),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        os.close(to_browser)
-        os.close(from_browser)
+        # the protocol wants the descriptors 3 (to read from) and 4 (to write to); ours must not be these two
+        ours = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (to_browser, from_browser)]
+        program = str(find_chromium())
+        silent = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_WRONLY, 0) for descriptor in (1, 2)]
+        pipes = [(os.POSIX_SPAWN_DUP2, descriptor, place) for descriptor, place in zip(ours, (3, 4), strict=True)]
+        self._process = os.posix_spawn(program, [program, *flags], os.environ, file_actions=silent + pipes)
+        for descriptor in (to_browser, from_browser, *ours):
+            os.close(descriptor)
         self._numbers, self._buffer, self._session = itertools.count(1), b"", ""
         self.messages: list[str] = []
         self._events: list[str] = []
@@ -58,8 +58,8 @@ class Browser:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
         os.close(self._write)
         os.close(self._read)
 

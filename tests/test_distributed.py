@@ -86,7 +86,7 @@ def test_two_processes_form_a_group():
         for rank in range(2)
     ]
     try:
-        printed = [worker.communicate(timeout=60)[0].strip() for worker in workers]
+        printed = [worker.communicate(timeout=240)[0].strip() for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

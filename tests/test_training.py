@@ -114,8 +114,9 @@ def test_a_kill_in_the_middle_of_saving_loses_that_state_only(tmp_path, uninterr
     def die():
         with pytest.raises(Interrupted):
             Toy(tmp_path).train(stopper(2))
+        toy = Toy(tmp_path)
         with hit(at, KILL):
-            Toy(tmp_path).train(stopper(5))
+            toy.train(stopper(5))
 
     assert in_child(die) == 137
     resumed = Toy(tmp_path, seed=99)
@@ -234,6 +235,20 @@ def test_metrics_have_a_line_per_log_with_its_place(tmp_path):
     Toy(tmp_path).train()
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["epoch"], line["x"]) for line in lines] == [(s, s // STEPS, 1.0) for s in range(LAST)]
+
+
+def test_metrics_of_a_stopped_run_hold_each_step_once(tmp_path):
+    """Steps done again after going back replace those that were lost, and a line torn by a crash goes."""
+    for stop in (3, 6):
+        with pytest.raises(Interrupted):
+            Toy(tmp_path).train(stopper(stop))
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 6, "ep')
+    newest = tmp_path / "state-00000006.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-9])
+    Toy(tmp_path).train()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(LAST))
 
 
 # -- leaves ------------------------------------------------------------------------------------------------------------

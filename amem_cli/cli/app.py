@@ -6,6 +6,7 @@ Stages are imported inside the commands, so that `amem --help` does not wait for
 import dataclasses
 import inspect
 import json
+import os
 import signal
 import sys
 import time
@@ -148,6 +149,7 @@ def stage_command(
             others = {key: value for key, value in flags.items() if key in own}
             flags = {key: value if value != [] else None for key, value in flags.items() if key not in own}
             options = resolve(cls, flags, preset=preset, config=config)
+            _check_names(options)
             if dry_run:
                 console.print_options(name, options, json)
                 return
@@ -159,6 +161,16 @@ def stage_command(
         return function
 
     return decorate
+
+
+def _check_names(options: Any) -> None:
+    """Raise `UsageError` for a mistyped data set or protocol at once, before torch and the inputs are loaded."""
+    from amem_cli.data.manifest import load_manifest, manifest_of_protocol
+
+    if hasattr(options, "protocol"):
+        manifest_of_protocol(options.protocol)
+    else:
+        load_manifest(options.dataset)
 
 
 def _owner(cls: type, name: str) -> type:
@@ -201,7 +213,9 @@ def _dashed(name: str) -> str:
 
 
 def _finish(results: list[Any], progress: Progress, as_json: bool, began: float) -> None:
-    """Print what a stage made: one JSON document, or lines for people."""
+    """Print what a stage made: one JSON document, or lines for people; under torchrun the first process does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     seconds = round(time.monotonic() - began, 3)
     if as_json:
         documents = [result.as_json() for result in results]
@@ -525,7 +539,7 @@ def status(
         manifest.protocol.splits if numbered else None,
         deep=verify,
     )
-    console.print_chain(states, as_json)
+    console.print_chain(states, workspace, as_json)
     if any(state.state == "damaged" for state in states):
         raise typer.Exit(65)
 
@@ -631,7 +645,7 @@ def reproduce(
 
     amem reproduce table3 --dry-run --weights i3d=rgb_imagenet.pt
 
-    amem reproduce table3 --preset small --data-root walkers --seeds 1 --set epochs=10
+    amem reproduce table3 --preset small --data-root walkers --set epochs=10
     """
     from amem_cli.stages import reproduce as stage
 
@@ -691,6 +705,8 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+    ] = False,
 ) -> None:
     pass

@@ -113,8 +113,8 @@ def print_comparison(found: list[tuple[str, dict[str, Any]]], as_json: bool, pap
     print_table(table)
 
 
-def print_chain(states: "list[ArtifactState]", as_json: bool) -> None:
-    """The chain of artifacts and the next command."""
+def print_chain(states: "list[ArtifactState]", workspace: Path, as_json: bool) -> None:
+    """The chain of artifacts, each by its path within the workspace, and the next command."""
     following = next((state for state in states if state.state != "ready"), None)
     if as_json:
         rows = [
@@ -125,11 +125,13 @@ def print_chain(states: "list[ArtifactState]", as_json: bool) -> None:
         return
     from rich.table import Table
 
+    print_wrapped(f"workspace {workspace}")
     table = Table()
     for name in ("stage", "state", "artifact"):
         table.add_column(name, overflow="fold")
     for state in states:
-        table.add_row(state.stage, state.state, f"{state.path}" + (f"\n{state.why}" if state.why else ""))
+        path = state.path.relative_to(workspace) if state.path.is_relative_to(workspace) else state.path
+        table.add_row(state.stage, state.state, f"{path}" + (f"\n{state.why}" if state.why else ""))
     print_table(table)
     print(f"next: {following.command}" if following else "everything is there")
 

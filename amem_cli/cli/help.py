@@ -26,7 +26,7 @@ class Command(TyperCommand):
         _write_text(self, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {}
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
@@ -34,8 +34,9 @@ class Command(TyperCommand):
                 title = getattr(parameter, "rich_help_panel", None) or ("Arguments" if argument else "Options")
                 sections.setdefault(title, []).append(record)
         for title, records in sections.items():
-            with formatter.section(title):
-                _write_columns(records, formatter)
+            if records:
+                with formatter.section(title):
+                    _write_columns(records, formatter)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_examples(self, formatter)
@@ -81,12 +82,12 @@ def usage_error(error: Any) -> str:
         return message
     context = getattr(error, "ctx", None)
     meant = ""
-    if possibilities := getattr(error, "possibilities", None):
-        message = error.message
-        meant = did_you_mean(error.option_name, possibilities)
-    elif command := re.match(r"(No such command '(.*?)')", message):
+    if command := re.match(r"(No such command '(.*?)')", message):
         message = command[1]
         meant = did_you_mean(command[2], context.command.list_commands(context)) if context else ""
+    elif possibilities := getattr(error, "possibilities", None):
+        message = error.message
+        meant = did_you_mean(error.option_name, possibilities)
     elif choice := re.search(r"'([^']*)' is not one of ('.*')", message):
         message = message.replace("Value error, ", "")
         meant = did_you_mean(choice[1], re.findall(r"'([^']*)'", choice[2]))

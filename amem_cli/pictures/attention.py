@@ -11,7 +11,7 @@ from amem_cli.errors import BadData
 from amem_cli.pictures.frames import GAP, INK, MARGIN, RULE, SOFT_INK, font
 
 COLOURS = "inferno"
-STRONGEST = 0.75  # how much of a pixel the strongest heat covers
+STRONGEST = 0.8  # how much of a pixel the strongest heat covers
 BAR_WIDTH = 12
 
 
@@ -79,7 +79,7 @@ def overlay(frame: Image.Image, heat: np.ndarray, largest: float) -> Image.Image
     share = np.clip(np.asarray(smooth), 0, 1)[..., None]  # (H, W, 1)
     colours = matplotlib.colormaps[COLOURS](share[..., 0])[..., :3]
     grey = np.asarray(frame.convert("L").convert("RGB")) / 255
-    cover = STRONGEST * np.sqrt(share)
+    cover = STRONGEST * share
     return Image.fromarray(np.round(255 * ((1 - cover) * grey + cover * colours)).astype(np.uint8))
 
 

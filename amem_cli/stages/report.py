@@ -351,8 +351,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             continue
         if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
             continue
-        while records and records[-1]["step"] > record["step"]:
-            records.pop()
+        if records and records[-1]["step"] > record["step"]:
+            records = [kept for kept in records if kept["step"] < record["step"]]
         records.append(record)
     return records
 

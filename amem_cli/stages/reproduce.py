@@ -25,11 +25,12 @@ from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, versions
 from amem_cli.artifacts.workspace import Workspace
 from amem_cli.data.manifest import Manifest, count_differences, load_manifest, read_videos
 from amem_cli.errors import BadData, UsageError, did_you_mean
-from amem_cli.options import BACKBONES, COMMANDS, resolve
+from amem_cli.options import COMMANDS, resolve
 from amem_cli.progress import Progress
 
 WHAT = ("table3", "table4", "table5", "sizes", "figure4", "losses")
 What = Literal["table3", "table4", "table5", "sizes", "figure4", "losses"]
+PAPERS_BACKBONES = ("r3d", "p3d", "i3d")  # in Table 4's order
 STRIPS = 8  # tracklets whose predicted frames are drawn and measured
 
 
@@ -75,7 +76,7 @@ def _without(what: str, base: Configuration, title: str, **options: Any) -> Conf
 
 def _on_backbones() -> Iterator[Configuration]:
     letters = {"B": BASELINE, "B+A": AEM, "B+M": MEM[3], "AMEM": AMEM}
-    for backbone in ("r3d", "p3d", "i3d"):
+    for backbone in PAPERS_BACKBONES:
         prefix = "" if backbone == "i3d" else f"{backbone}-"  # i3d rows are Table 3's
         for letter, row in letters.items():
             yield Configuration(
@@ -168,6 +169,7 @@ class Plan:
             on = f" on {run.dataset}" if len(self.datasets) > 1 else ""
             lines += ["", f"# {run.configuration.title}{on}, seed {run.seed}"]
             lines += [command.line for command in run.commands]
+        lines += ["", f"# The same `amem reproduce {self.what}` without --dry-run then makes the table."]
         return "\n".join(lines)
 
 
@@ -343,13 +345,14 @@ def _value(text: str, command: str, name: str, value: str) -> Any:
 
 
 def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """`--weights BACKBONE=FILE` by backbone; `FILE` may be "kinetics" for torchvision's own networks."""
+    """`--weights BACKBONE=FILE` by backbone, for those of the paper: i3d, r3d, p3d."""
     files = {}
     for text in texts:
         backbone, _, file = text.partition("=")
-        if backbone not in BACKBONES or not file:
+        if backbone not in PAPERS_BACKBONES or not file:
             remedy = "For example --weights i3d=rgb_imagenet.pt --weights r3d=resnet-50-kinetics.pth"
-            raise UsageError("--weights", text, why="must be BACKBONE=FILE", remedy=remedy)
+            why = f"must be BACKBONE=FILE with one of the backbones {', '.join(PAPERS_BACKBONES)}"
+            raise UsageError("--weights", text, why=why, remedy=remedy)
         files[backbone] = file
     return files
 

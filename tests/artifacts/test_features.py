@@ -82,3 +82,15 @@ def test_rows_too_large_to_square_are_named_not_accepted(tmp_path):
     values[2] = 1e30
     with pytest.raises(BadData, match="not L2-normalised: 2"):
         features.read(plain(tmp_path / "x.h5", features=values))
+
+
+def test_mirrored_features_are_optional_and_checked_alike(tmp_path):
+    assert features.read(plain(tmp_path / "without.h5")).features_flip is None
+    found = features.read(plain(tmp_path / "with.h5", features_flip=rows()))
+    np.testing.assert_array_equal(found.features_flip, rows())
+    again = features.write(tmp_path / "again.h5", found, Provenance("extract-features", {}))
+    np.testing.assert_array_equal(features.read(again).features_flip, rows())
+    with pytest.raises(BadData, match="'features_flip' has rows that are not L2-normalised: 0; 1; 2; 3"):
+        features.read(plain(tmp_path / "long.h5", features_flip=2 * rows()))
+    with pytest.raises(BadData, match="unequal length"):
+        features.read(plain(tmp_path / "short.h5", features_flip=rows(3)))

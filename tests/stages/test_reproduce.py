@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shlex
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.progress import Silent
 from amem_cli.stages import reproduce
 from amem_cli.stages.reproduce import Measured, columns_and_rows, document, parse_settings, plan, run, write
+from amem_cli.stages.result import weights_parent
 
 TINY = (
     "image-size=64x32",
@@ -170,6 +173,7 @@ def test_seeds_have_folders_of_their_own_and_come_one_after_another():
         ({"settings": ("clip-frames=5",)}, "--predict-frames 4"),
         ({"weights": ("rgb.pt",)}, "must be BACKBONE=FILE"),
         ({"weights": ("i3dd=rgb.pt",)}, "must be BACKBONE=FILE"),
+        ({"weights": ("s3d=kinetics",)}, "must be BACKBONE=FILE"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_runs(options, told):
@@ -193,6 +197,34 @@ def test_missing_weights_are_found_before_the_first_training(tmp_path):
     made = plan("table3", workspace=tmp_path, weights=("i3d=" + str(tmp_path / "none.pt"),))
     with pytest.raises(InputMissing, match=r"none\.pt"):
         run(made, Silent())
+    assert not list(tmp_path.iterdir())
+
+
+def test_torchvisions_own_weights_are_no_missing_file():
+    assert weights_parent("kinetics") == {"weights": {"name": "torchvision Kinetics", "sha256": ""}}
+
+
+def test_the_command_line_prints_the_plan_without_torch(tmp_path):
+    words = ["reproduce", "table3", "--row", "amem", "--seeds", "1", "--set", "epochs=2", "--dry-run"]
+    code = (
+        "import sys; from amem_cli.cli.app import run\n"
+        f"assert run({words}) == 0\n"
+        "print([name for name in ('torch', 'torchvision', 'matplotlib') if name in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    *lines, imported = shown.splitlines()
+    assert imported == "[]"
+    assert [line.split()[1] for line in lines if line.startswith("amem ")] == [
+        "train-arm",
+        "label-videos",
+        "train-tae",
+        "train-amem",
+        "extract-features",
+        "evaluate",
+    ]
+    assert "# Baseline + AEM + MEM (AMEM), seed 0" in lines
     assert not list(tmp_path.iterdir())
 
 
