@@ -51,8 +51,7 @@ class StageOptions:
     def __post_init__(self) -> None:
         if self.image_size:
             self.height_width  # noqa: B018 - the property checks the text
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise UsageError("--device", self.device, why="unknown device", remedy="Use auto, cpu, cuda or cuda:N")
+        check_device(self.device)
         self._require("workers", self.workers >= -1, "must be -1 or more")
 
     @property
@@ -97,7 +96,9 @@ class TrainingOptions(StageOptions):
         super().__post_init__()
         for name in ("epochs", "learning_rate", "lr_step", "lr_factor", "log_steps"):
             self._require(name, getattr(self, name) > 0, "must be positive")
-        self._require("weight_decay", self.weight_decay >= 0, "must not be negative")
+        for name in ("weight_decay", "warmup_steps", "save_seconds"):
+            self._require(name, getattr(self, name) >= 0, "must not be negative")
+        self._require("learning_rate", self.learning_rate < 1, "must be below 1")
         self.time_limit_seconds  # noqa: B018 - the property checks the text
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             remedy = "Run: python -m pip install tensorboard"
@@ -241,6 +242,8 @@ class TrainAmemOptions(AdversarialOptions):
         self._require("clip_frames", self.clip_frames >= 4, "must be at least 4")
         self._require("people_per_batch", self.people_per_batch >= 2, "must be at least 2")
         self._require("clips_per_person", self.clips_per_person >= 2, "must be at least 2")
+        for name in ("margin", "lambda_a", "lambda_m", "texture_weight", "gradient_steps"):
+            self._require(name, getattr(self, name) >= 0, "must not be negative")
         for name in ("flip", "crop"):
             self._require(name, 0 <= getattr(self, name) <= 1, "must be a probability")
         if self.uses_mem and not 1 <= self.predict_frames <= self.clip_frames - 2:
@@ -292,6 +295,7 @@ class EvaluateOptions:
     calibrate: float = option(0.0, "report the distance threshold for this false-match rate, such as 0.001; 0: none")
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         if not 0 <= self.calibrate < 1:
             raise UsageError("--calibrate", self.calibrate, why="a false-match rate lies between 0 and 1")
         if self.bootstrap < 0:
@@ -302,6 +306,12 @@ class EvaluateOptions:
         return {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.metadata["science"]
         }
+
+
+def check_device(device: str) -> None:
+    """Raise `UsageError` unless `device` is auto, cpu, cuda or cuda:N."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise UsageError("--device", device, why="unknown device", remedy="Use auto, cpu, cuda or cuda:N")
 
 
 def check_split(split: str) -> None:
@@ -376,7 +386,7 @@ def _coerce(path: Path, key: str, kind: Any, value: Any) -> Any:
         return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if typing.get_origin(kind) is tuple and isinstance(value, list):
+    if typing.get_origin(kind) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(Path(item) for item in value)
     if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.provenance import Provenance
+from amem_cli.artifacts import atomic, checkpoint
+from amem_cli.artifacts.provenance import Provenance, versions
 from amem_cli.artifacts.workspace import append_metrics, keep_metrics
 from amem_cli.distributed import Processes
 from amem_cli.errors import BadData, Interrupted
@@ -52,6 +52,12 @@ class Means:
         self._sums, self._count = {}, 0
         return means
 
+    def as_json(self) -> dict[str, Any]:
+        return {"sums": self._sums, "count": self._count}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self._sums, self._count = dict(saved["sums"]), saved["count"]
+
 
 def check_finite(terms: "dict[str, torch.Tensor]", step: int) -> None:
     """Raise `BadData` naming the term and step when a loss is NaN or infinite; saved states stay as they are."""
@@ -83,9 +89,14 @@ class Run:
         self.processes, self.progress = processes, progress
         self.modules, self.optimizers = modules, optimizers
         self.epoch = self.step_in_epoch = self.step = 0
+        self.metrics: dict[str, float] = {}  # the last means that were logged
+        self._means = Means()
+        self._slowest_step = self._save_seconds = 0.0
         self._signal = 0
         self._handlers: dict[int, Any] = {}
-        self._began = self._saved = time.monotonic()
+        self._began = self._saved = self._stepped = time.monotonic()
+        if processes.first:
+            atomic.require_free_space(folder, 3 * _state_bytes(modules))  # two states and the one being written
         self._resume()
         if processes.first:
             keep_metrics(folder / "metrics.jsonl", self.step)
@@ -110,10 +121,15 @@ class Run:
             return
         if not self.options.force:
             self.provenance.check_same("unfinished training", state.path, state.description["provenance"])
-        elif self.provenance.differences(state.description["provenance"]):
+        elif differences := self.provenance.differences(state.description["provenance"]):
+            self.progress.warn(f"{state.path} is of other options or inputs ({'; '.join(differences)}): starting anew")
             return
         position = checkpoint.load_state(state, self.modules, self.optimizers)
         self.epoch, self.step_in_epoch, self.step = position["epoch"], position["step_in_epoch"], position["step"]
+        self.metrics = position["metrics"]
+        self._means.restore(position["means"])
+        if differences := self._machine_differences(position["machine"]):
+            self.progress.warn(f"the result will not be bit by bit that of an uninterrupted run: {differences}")
         self.progress.say(f"continuing after step {self.step} ({state.path.name})")
 
     def __enter__(self) -> "Run":
@@ -139,24 +155,64 @@ class Run:
         self.step_in_epoch += 1
         if last_in_epoch:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
+        now = time.monotonic()
+        self._slowest_step = max(self._slowest_step, now - self._stepped)
         if self.epoch == self.options.epochs:  # type: ignore[attr-defined]
+            self.save()
             return
         limit = self.options.time_limit_seconds
-        overtime = limit is not None and time.monotonic() - self._began > limit
+        overtime = limit is not None and now - self._began + self._slowest_step + self._save_seconds > limit
         if self.processes.any(bool(self._signal) or overtime):
             self.save()
-            why = f"stopped after step {self.step}, which is saved"
-            raise Interrupted(self._signal or signal.SIGTERM, why=why, remedy="Run the same command again to continue")
-        if self.processes.any(time.monotonic() - self._saved > self.options.save_seconds):
+            reason = "a signal" if self._signal else f"--time-limit {self.options.time_limit}"
+            why = f"stopped by {reason} after step {self.step}, which is saved"
+            command = f"amem {self.provenance.command}"
+            remedy = f"Run the same {command} command again to continue"
+            raise Interrupted(self._signal or signal.SIGTERM, why=why, remedy=remedy)
+        if self.processes.any(now - self._saved > self.options.save_seconds):
             self.save()
+        self._stepped = time.monotonic()
 
     def save(self) -> None:
         """Save the state of this moment (the first process does)."""
+        began = time.monotonic()
         if self.processes.first:
-            position = {"epoch": self.epoch, "step_in_epoch": self.step_in_epoch}
+            position = {
+                "epoch": self.epoch,
+                "step_in_epoch": self.step_in_epoch,
+                "metrics": self.metrics,
+                "means": self._means.as_json(),
+                "machine": self._machine(),
+            }
             checkpoint.save_state(self.folder, self.step, self.modules, self.optimizers, self.provenance, position)
         self.processes.wait()
         self._saved = time.monotonic()
+        self._save_seconds = self._saved - began
+
+    def _machine(self) -> dict[str, Any]:
+        """What decides the order of sums: with another one a resumed run is right, but not the same bit by bit."""
+        import torch
+
+        device = self.processes.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+        return {"device": name, "threads": torch.get_num_threads(), "processes": self.processes.world} | {
+            key: value for key, value in versions().items() if key in ("torch", "numpy", "pillow")
+        }
+
+    def _machine_differences(self, before: dict[str, Any]) -> str:
+        now = self._machine()
+        return ", ".join(
+            f"{key} {before.get(key)} before, {now[key]} now" for key in now if now[key] != before.get(key)
+        )
+
+    def add(self, terms: "dict[str, torch.Tensor]") -> None:
+        """Add the terms of one step to the means that the next line of metrics.jsonl tells."""
+        self._means.add({name: value.detach() for name, value in terms.items()})
+
+    def log_means(self) -> None:
+        """One line of metrics.jsonl: the means since the last one."""
+        self.metrics = self._means.take()
+        self.log(self.metrics)
 
     def log(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl, with the place and the time."""
@@ -172,3 +228,8 @@ class Run:
         """The artifact is written: the states have served."""
         if self.processes.first:
             checkpoint.remove_states(self.folder)
+
+
+def _state_bytes(modules: "dict[str, torch.nn.Module]") -> int:
+    """About what a saved state takes: the weights and Adam's two moments of each."""
+    return 3 * sum(tensor.nbytes for module in modules.values() for tensor in module.state_dict().values())

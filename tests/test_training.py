@@ -81,13 +81,13 @@ def stopper(stop, number=signal.SIGTERM):
 
 def test_the_toy_is_deterministic_and_moves(tmp_path, uninterrupted):
     assert Toy(tmp_path).train().sha256() == uninterrupted
-    assert Toy(tmp_path).sha256() != uninterrupted
+    assert Toy(tmp_path / "new").sha256() != uninterrupted
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("stop", range(1, LAST))
 def test_a_signal_at_any_step_saves_and_the_resumed_run_is_exact(tmp_path, uninterrupted, stop, number, code):
-    with pytest.raises(Interrupted, match=f"stopped after step {stop}, which is saved") as raised:
+    with pytest.raises(Interrupted, match=f"stopped by a signal after step {stop}, which is saved") as raised:
         Toy(tmp_path).train(stopper(stop, number))
     assert raised.value.exit_code == code
     assert "continue" in raised.value.remedy
@@ -154,7 +154,7 @@ def test_the_time_limit_stops_with_the_state_saved(tmp_path, uninterrupted, monk
     def tick(step):
         clock[0] += 20
 
-    with pytest.raises(Interrupted, match="stopped after step 4") as raised:
+    with pytest.raises(Interrupted, match="stopped by --time-limit 1m10s after step 3") as raised:
         Toy(tmp_path, options(time_limit="1m10s")).train(tick)
     assert raised.value.exit_code == 143
     monkeypatch.undo()
@@ -228,7 +228,8 @@ def test_the_state_holds_its_place_and_kind(tmp_path):
         Toy(tmp_path).train(stopper(6))
     description = checkpoint.read_description(tmp_path / "state-00000006.safetensors")
     assert description["kind"] == "amem-state"
-    assert description["position"] == {"epoch": 1, "step_in_epoch": 2, "step": 6}
+    place = {key: description["position"][key] for key in ("epoch", "step_in_epoch", "step")}
+    assert place == {"epoch": 1, "step_in_epoch": 2, "step": 6}
 
 
 def test_metrics_have_a_line_per_log_with_its_place(tmp_path):
@@ -304,3 +305,22 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path, uninterru
     resumed = Toy(tmp_path)
     assert resumed.run.step == 4
     assert resumed.train().sha256() == uninterrupted
+
+
+def test_another_number_of_threads_is_told(tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(2))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    assert "not be bit by bit" in " ".join(Toy(tmp_path).run.progress.warnings)
+
+
+def test_the_means_of_a_resumed_run_go_on(tmp_path):
+    with pytest.raises(Interrupted):
+        Toy(tmp_path).train(stopper(2))
+    run = Toy(tmp_path).run
+    run.add({"loss": torch.tensor(1.0)})
+    run.save()
+    again = Toy(tmp_path).run
+    again.add({"loss": torch.tensor(3.0)})
+    again.log_means()
+    assert again.metrics == {"loss": 2.0}

@@ -57,7 +57,13 @@ def read(path: Path, *, remedy: str = "Run: amem extract-features") -> Features:
     features = Features(dataset=table.dataset, provenance=table.provenance, **table.columns)
     for name in ("features", "features_flip"):
         rows = getattr(features, name)
-        if rows is not None and len(off := np.flatnonzero(np.abs(np.linalg.norm(rows, axis=1) - 1) > 1e-3)):
+        if rows is None:
+            continue
+        with np.errstate(over="ignore"):
+            off = np.flatnonzero(np.abs(np.linalg.norm(rows, axis=1) - 1) > 1e-3)
+        if len(off):
             why = f"'{name}' has rows that are not L2-normalised: {listing(str(row) for row in off)}"
             raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
+    if len(set(features.tracklet)) != len(features.tracklet):
+        raise BadData(KIND, path, why="has rows of the same tracklet")
     return features

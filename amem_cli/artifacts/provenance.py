@@ -47,7 +47,8 @@ class Provenance:
     def differences(self, other: dict[str, Any]) -> list[str]:
         """What differs from the provenance found in an artifact, one line for each key; empty when nothing does."""
         # an option younger than the artifact had its default, which keeps the old behaviour
-        defaults = {field.name: field.default for field in dataclasses.fields(COMMANDS[self.command])}
+        known = dataclasses.fields(COMMANDS[self.command]) if self.command in COMMANDS else ()
+        defaults = {field.name: field.default for field in known}
         theirs = defaults | other.get("options", {})
         found = [
             f"{name}: {_short(theirs.get(name))} there, {_short(self.options.get(name))} now"

@@ -35,7 +35,7 @@ class Shards:
 
     def __init__(self, output: Path, provenance: Provenance, *, fresh: bool, processes: Processes):
         self.provenance = provenance
-        self.folder = output.parent / f".{output.name}.parts" / provenance.fingerprint()
+        self.folder = output.parent / f".{output.name}.parts" / f"{provenance.fingerprint()}-{FRAMES_PER_SHARD}"
         if processes.first and fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
         processes.wait()

@@ -43,7 +43,7 @@ from amem_cli.stages.result import (
     warn_of_differences,
     weights_parent,
 )
-from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
+from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
 
 
 class Batch(NamedTuple):
@@ -130,7 +130,6 @@ def _train(
     identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in tracklets])
 
     run = Run(folder, options, provenance, processes, progress, modules, optimizers)
-    means, metrics = Means(), {}
     for module in modules.values():
         module.train()
     total = options.epochs * len(_batches(tracklets, options, 0))  # later epochs may have one batch more or less
@@ -190,15 +189,13 @@ def _train(
                     terms["accuracy"] = (output.identity_logits.argmax(dim=1) == batch.identity).float().mean()
                     if output.predictions:
                         terms["copy_image"] = copy_error(batch, options.predict_frames)
-                named = terms | {f"weighted_{name}": value for name, value in weighted.items()}
-                means.add({name: value.detach() for name, value in named.items()})
+                run.add(terms | {f"weighted_{name}": value for name, value in weighted.items()})
                 loop.advance(total=loss.item(), **{name: value.item() for name, value in weighted.items()})
                 last_in_epoch = run.step_in_epoch + 1 == len(order)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
-                    metrics = means.take()
-                    run.log(metrics)
+                    run.log_means()
                 run.step_done(last_in_epoch)
-    return run, {"train_tracklets": len(tracklets), "people": len(identity_of), "steps": run.step, **metrics}
+    return run, {"train_tracklets": len(tracklets), "people": len(identity_of), "steps": run.step, **run.metrics}
 
 
 def loss_terms(

@@ -24,7 +24,7 @@ from amem_cli.options import TrainArmOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
 from amem_cli.stages.result import StageResult, science, warn_of_differences, weights_parent
-from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
+from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
 
 DEPTH = {"resnet50": 50, "resnet18": 18}
 
@@ -88,7 +88,6 @@ def _train(
     run = Run(folder, options, provenance, processes, progress, {"arm": model}, {"adam": optimizer})
     steps = len(shuffled_batches(len(rows), options.batch_size, options.seed, 0))
     labels = torch.from_numpy(data.labels).float()
-    means = Means()
     model.train()
     with run, progress.loop("train-arm", options.epochs * steps, done=run.step) as loop:
         while run.epoch < options.epochs:
@@ -108,10 +107,10 @@ def _train(
                 processes.average_gradients(list(model.parameters()))
                 optimizer.step()
 
-                means.add({"attribute": loss.detach()})
+                run.add({"attribute": loss})
                 loop.advance(attribute=loss.item(), epoch=epoch + 1)
                 if (run.step + 1) % options.log_steps == 0:
-                    run.log(means.take())
+                    run.log_means()
                 run.step_done(last_in_epoch=run.step_in_epoch + 1 == steps)
     return run
 

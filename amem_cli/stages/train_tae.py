@@ -22,7 +22,7 @@ from amem_cli.options import TrainTaeOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
 from amem_cli.stages.result import StageResult, science, warn_of_differences, weights_parent
-from amem_cli.training import Means, Run, check_finite, learning_rate, set_learning_rate
+from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
 
 
 def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
@@ -86,7 +86,6 @@ def _train(
     optimizers = {"adam": optimizer, "discriminator-adam": critic}
     run = Run(Workspace(options.workspace).tae.parent, options, provenance, processes, progress, modules, optimizers)
     steps = len(shuffled_batches(len(paths), options.batch_size, options.seed, 0))
-    means, last = Means(), {}
     for module in modules.values():
         module.train()
     with run, progress.loop("train-tae", options.epochs * steps, done=run.step) as loop:
@@ -124,14 +123,13 @@ def _train(
                     processes.average_gradients(list(discriminator.parameters()))
                     critic.step()
 
-                means.add({name: value.detach() for name, value in terms.items()})
+                run.add(terms)
                 loop.advance(mse=terms["mse"].item(), adversarial=terms["adversarial"].item(), epoch=epoch + 1)
                 last_in_epoch = run.step_in_epoch + 1 == steps
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
-                    last = means.take()
-                    run.log(last)
+                    run.log_means()
                 run.step_done(last_in_epoch)
-    return run, {"train_images": len(paths), **last}
+    return run, {"train_images": len(paths), **run.metrics}
 
 
 @torch.no_grad()

@@ -30,6 +30,9 @@ from amem_cli.cli.help import usage_error
         ("label-videos --dataset ilids", "ilids-vid"),
         ("status --dataset prid", "prid2011"),
         ("data check market", "market1501"),
+        ("show rankin", "ranking"),
+        ("report --dataset prid-2011", "prid2011"),
+        ("reproduce tabel3", "table3"),
         ("evaluate --protocol ilids-split", "ilids-10split"),
     ],
 )
