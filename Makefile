@@ -1,10 +1,11 @@
-# `make demo` and `make test` need Python >= 3.11 and make; they set up .venv and reuse it.
+# `make demo`, `make test` and `make docs` need Python >= 3.11 and make; they set up .venv and reuse it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.amem-installed
+DOCS_STAMP := $(VENV)/.amem-docs-installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs soak clean
 
 demo: $(STAMP)
 	$(BIN)/amem demo demo
@@ -16,10 +17,22 @@ lint: $(STAMP)
 	$(BIN)/ruff check amem_cli tests benchmarks
 	$(BIN)/ruff format --check amem_cli tests benchmarks
 
+# faults at every step of every writer and kills at random moments; `make soak KILLS=100` for a night
+KILLS ?= 4
+soak: $(STAMP)
+	$(BIN)/python tests/soak.py --kills $(KILLS)
+
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lint]"
 	touch $@
 
+$(DOCS_STAMP): pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf demo build dist .pytest_cache .ruff_cache
+	rm -rf demo build dist site .pytest_cache .ruff_cache

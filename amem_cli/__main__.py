@@ -1,13 +1,22 @@
 """`amem` and `python -m amem_cli` (what torchrun starts)."""
 
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
-    """Run the command line; the one place where errors become a line and an exit code."""
+    """Run the command line and exit with its code."""
     from amem_cli.cli.app import run
 
+    signal.signal(signal.SIGTERM, _terminate)  # the trainings put a gentler one in its place
     sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    from amem_cli.errors import Interrupted
+
+    raise Interrupted(number, why="finished parts are kept", remedy="Run the same command again to continue")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,40 @@
-"""One process or several under torchrun, the same code: who am I, on which device, which part of the work is mine."""
+"""One process or several under torchrun, the same code: who am I, on which device, which part of the work is mine.
+
+When one of several processes fails or dies, one line says which, why and how to go on, and all of them end at once.
+"""
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from amem_cli.errors import UsageError
+from amem_cli.errors import AmemError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     import torch
+
+
+LONGEST_WAIT = timedelta(
+    hours=2
+)  # while one works alone (held-out images, texture statistics); death is noticed at once
+GRACE_SECONDS = 2.0  # for the cause to arrive; torchrun kills 30 seconds after its SIGTERM
+
+
+class _PeerLost(Exception):
+    """A message to the other processes failed: one of them is gone."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM; like KeyboardInterrupt it is no error of the work that it stops."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +64,28 @@ class Processes:
         if self.world > 1:
             import torch.distributed
 
-            torch.distributed.barrier()
+            with _talking():
+                torch.distributed.barrier()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The `value` of every process, in their order; every process gets the list."""
+        if self.world == 1:
+            return [value]
+        import torch.distributed
+
+        values: list[Any] = [None] * self.world
+        with _talking():
+            torch.distributed.all_gather_object(values, value)
+        return values
 
     def average_gradients(self, parameters: "Sequence[torch.nn.Parameter]") -> None:
-        """Replace every gradient by its mean over the processes, in one message."""
+        """Replace every gradient by its mean over the processes, in one message.
+
+        In place of DistributedDataParallel: gradients of each optimiser's own parameters are averaged where the loop
+        says so, which suits two optimisers that fight and terms whose gradients are measured alone; no wrapper changes
+        the names of the weights, the sum is made in one order, and a run with one process is the same code. What is
+        lost is that messages do not overlap with the backward pass: some milliseconds a step at 17 million weights.
+        """
         if self.world == 1:
             return
         import torch
@@ -50,10 +93,39 @@ class Processes:
 
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        torch.distributed.all_reduce(flat)
+        with _talking():
+            torch.distributed.all_reduce(flat)
         flat /= self.world
         for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(mean.view_as(gradient))
+
+    def share_statistics(self, module: "torch.nn.Module") -> None:
+        """Give every process the first one's buffers (batch norm's running statistics), which are those that are saved.
+
+        They play no part in a training step, so this changes nothing but what the processes would infer.
+        """
+        if self.world == 1:
+            return
+        import torch.distributed
+
+        with _talking():
+            for buffer in module.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
+    def synchronise_batch_norm(self, module: "torch.nn.Module") -> "torch.nn.Module":
+        """`module` with batch norm over the images of all processes (`--sync-batchnorm`); itself in one process.
+
+        Raises `UsageError` on a CPU, where torch has no such layer.
+        """
+        if self.world == 1:
+            return module
+        if self.device.type != "cuda":
+            why = "synchronised batch norm needs CUDA devices"
+            remedy = "Leave it out, or use one process, whose batch is whole"
+            raise UsageError("--sync-batchnorm", why=why, remedy=remedy)
+        import torch
+
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
 
     def any(self, flag: bool) -> bool:
         """Whether any process raised its flag; every process gets the same answer."""
@@ -63,8 +135,18 @@ class Processes:
         import torch.distributed
 
         value = torch.tensor(int(flag), device=self.device)
-        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
+        with _talking():
+            torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
         return bool(value.item())
+
+
+@contextlib.contextmanager
+def _talking() -> Iterator[None]:
+    """Collective calls inside raise `_PeerLost` when another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo and nccl have no kinds of their own
+        raise _PeerLost(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -93,9 +175,124 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
         yield Processes(0, 1, chosen)
         return
     import torch.distributed
+    from torch.distributed.rendezvous import rendezvous
 
-    torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    store, rank, world = next(iter(rendezvous("env://", rank, world)))
+    fate = _Fate(torch.distributed.PrefixStore("amem", store), rank, world)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    with _sigterm_raises():
+        try:
+            with fate:
+                group = torch.distributed.PrefixStore("group", store)
+                with _talking():
+                    torch.distributed.init_process_group(
+                        backend, store=group, rank=rank, world_size=world, timeout=LONGEST_WAIT
+                    )
+                yield Processes(rank, world, chosen)
+        finally:
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises `_Terminated` here, so that there is time to say why; training loops have their own handler."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before: Callable | int | None = signal.SIG_DFL
+    with contextlib.suppress(ValueError):  # not the main thread: signals are the caller's business
+        before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield Processes(rank, world, chosen)
+        yield
     finally:
-        torch.distributed.destroy_process_group()
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, before)
+
+
+class _Fate:
+    """A context for the work of one of several processes: of all that fail together, one tells why.
+
+    The one that fails by itself tells, in its own words and with its rank; where one died without a word, the first
+    that notices tells for it. The others end silently with the same exit code.
+    """
+
+    def __init__(self, store: Any, rank: int, world: int):
+        self.store, self.rank, self.world = store, rank, world
+
+    def __enter__(self) -> None:
+        self.store.set(f"process {self.rank}", f"{socket.gethostname()} {os.getpid()}")
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if error is None or isinstance(error, SystemExit):
+            return
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends everybody when one has failed
+        if isinstance(error, _PeerLost | _Terminated):
+            code, dead = self._look_around()
+            if code is None and self._first_to_tell(code := 128 + signal.SIGTERM):
+                raise self._lost(dead, error) from None
+            raise SystemExit(code) from None
+        code = error.exit_code if isinstance(error, AmemError) else 130 if isinstance(error, KeyboardInterrupt) else 70
+        if not self._first_to_tell(code):
+            raise SystemExit(code) from None
+        if isinstance(error, AmemError) and not isinstance(error, Interrupted):
+            error.args = (f"process {self.rank} of {self.world}: {error}",)
+
+    def _first_to_tell(self, code: int) -> bool:
+        try:
+            if self.store.add("told", 1) > 1:
+                return False
+            self.store.set("code", str(code))
+        except RuntimeError:  # the store died with the first process
+            pass
+        return True
+
+    def _look_around(self) -> tuple[int | None, list[str]]:
+        """The exit code of the process that told why it failed, or None and those that died without a word."""
+        end = time.monotonic() + GRACE_SECONDS
+        dead: list[str] = []
+        with contextlib.suppress(RuntimeError):  # the store died with the first process
+            while not dead and time.monotonic() < end:
+                dead = self._dead()
+                if self.store.check(["code"]):  # asked last: one that told is dead a moment later
+                    return int(self.store.get("code")), []
+                time.sleep(0.05)
+        return None, dead
+
+    def _dead(self) -> list[str]:
+        """The processes on this machine that are no more."""
+        found = []
+        for rank in range(self.world):
+            if self.store.check([f"process {rank}"]):
+                host, process = self.store.get(f"process {rank}").decode().split()
+                if host == socket.gethostname() and not _alive(int(process)):
+                    found.append(f"process {rank} of {self.world} ({process} on {host})")
+        return found
+
+    def _lost(self, dead: list[str], error: BaseException) -> Interrupted:
+        if dead:
+            why = f"{' and '.join(dead)} was killed or crashed, so the others stopped; what was saved is kept"
+        elif isinstance(error, _Terminated):
+            why = "SIGTERM; what was saved is kept"
+        else:
+            lines = str(error).splitlines() or ["no answer"]
+            why = f"another process cannot be reached ({lines[0].rstrip('.')}); what was saved is kept"
+        return Interrupted(signal.SIGTERM, why=why, remedy=f"Run the same command again to continue: {_command()}")
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this machine still runs; one that is dead but not waited for does not."""
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's, or a system without /proc
+        return True
+
+
+def _command() -> str:
+    world = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1"))
+    return f"torchrun --nproc-per-node {world} -m amem_cli {shlex.join(sys.argv[1:])}"

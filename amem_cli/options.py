@@ -87,6 +87,11 @@ class TrainingOptions(StageOptions):
     warmup_steps: int = option(0, "steps over which the learning rate rises linearly from zero (D)", small=50)
     lr_step: int = option(60, "epochs after which the learning rate is multiplied by --lr-factor (P)")
     lr_factor: float = option(0.2, "factor of --lr-step (P)")
+    validate: float = option(
+        0.0, "part of the training people held out to find the `best` weights by; 0: none, train on all (D)"
+    )
+    validate_epochs: int = option(10, "epochs between looks at the held-out training people (D)", small=2)
+    sync_batchnorm: bool = option(False, "under torchrun on CUDA: batch norm over the images of all processes (D)")
     save_seconds: float = option(60.0, "seconds between saved states; at most this much work is lost", science=False)
     log_steps: int = option(10, "steps between lines of metrics.jsonl", science=False)
     time_limit: str = option("", "stop after 3h50m, 45m or 90s, with the state saved; empty: never", science=False)
@@ -94,11 +99,14 @@ class TrainingOptions(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "learning_rate", "lr_step", "lr_factor", "log_steps"):
+        for name in ("epochs", "learning_rate", "lr_step", "lr_factor", "log_steps", "validate_epochs"):
             self._require(name, getattr(self, name) > 0, "must be positive")
         for name in ("weight_decay", "warmup_steps", "save_seconds"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         self._require("learning_rate", self.learning_rate < 1, "must be below 1")
+        self._require("validate", 0 <= self.validate < 1, "must be a fraction of the people, from 0 to below 1")
+        if self.resume not in ("auto", "never") and not Path(self.resume).is_file():
+            raise InputMissing("--resume", self.resume, why="not found", remedy="Use auto, never or a state file")
         self.time_limit_seconds  # noqa: B018 - the property checks the text
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             remedy = "Run: python -m pip install tensorboard"
@@ -128,7 +136,7 @@ class TrainArmOptions(TrainingOptions):
     partition: str = option(
         "person", "held-out part: person | random-1 ... random-5 (those of PETA.mat, with train+val) | none (D)"
     )
-    hold_out: float = option(0.2, "fraction of people held out by --partition person (D)")
+    hold_out: float = option(0.2, "fraction of the images held out by --partition person, whole people at a time (D)")
     epochs: int = option(60, "passes over the training images (D)", small=12)
     batch_size: int = option(64, "images a step (D)", small=32)
     learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=1e-3)
@@ -153,11 +161,15 @@ class LabelVideosOptions(StageOptions):
     )
     threshold: float = option(0.5, "a label is 1 where the temporal mean exceeds this (P)")
     batch_size: int = option(64, "frames a step (D)", science=False)
+    engine: Literal["auto", "torch", "eager", "openvino"] = option(
+        "auto", "auto: on a CPU openvino where it is installed, else torch; on CUDA eager", science=False
+    )
     arm: str = option("", "ARM checkpoint; empty: the workspace's", science=False)
     on_bad_image: Literal["stop", "skip"] = option("stop", "skip leaves an unreadable frame out and lists it")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_resume(self.resume)
         self._require("batch_size", self.batch_size > 0, "must be positive")
         self._require("threshold", 0 < self.threshold < 1, "must lie between 0 and 1")
 
@@ -270,48 +282,51 @@ class ExtractFeaturesOptions(StageOptions):
     split: str = option("", "0 ... 9 or all, for data sets with several splits; empty: 0")
     model: str = option("", "amem-main checkpoint; empty: the workspace's", science=False)
     batch_size: int = option(16, "clips a step (D)", science=False)
+    engine: Literal["auto", "torch", "eager", "openvino"] = option(
+        "auto", "auto: on a CPU openvino where it is installed, else torch; on CUDA eager", science=False
+    )
     image_size: str = option("", "height x width; empty: the size that the model was trained at")
     flip: bool = option(False, "also average f_s over each clip's mirror image, for evaluate --flip")
     on_bad_image: Literal["stop", "skip"] = option("stop", "skip leaves an unreadable frame out and lists it")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_resume(self.resume)
         check_split(self.split)
         self._require("batch_size", self.batch_size > 0, "must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class EvaluateOptions(StageOptions):
     """`evaluate`: CMC and mAP under a stated protocol."""
 
+    dataset: str = option("", "the protocol's own; any other is refused", science=False)
     protocol: str = option("mars", "mars | ilids-10split | prid-10split | the path of your own .toml")
     features: tuple[Path, ...] = option((), "features files; none: the workspace's, one for each split", science=False)
-    workspace: Path = option(Path("workspace"), "folder for all artifacts", science=False, env="AMEM_WORKSPACE")
-    device: str = option("auto", "auto | cpu | cuda | cuda:N", science=False)
-    seed: int = option(0, "key of the bootstrap's draws")
     bootstrap: int = option(1000, "resamples of the queries for the 95 % intervals; 0: none")
     rerank: bool = option(False, "a further row with k-reciprocal re-ranking (Zhong et al. 2017)")
     flip: bool = option(False, "a further row over clips and their mirror images (extract with --flip)")
     calibrate: float = option(0.0, "report the distance threshold for this false-match rate, such as 0.001; 0: none")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "ranking is always float32", science=False)
+    image_size: str = option("", "no images are read here", science=False)
 
     def __post_init__(self) -> None:
-        check_device(self.device)
+        super().__post_init__()
         if not 0 <= self.calibrate < 1:
             raise UsageError("--calibrate", self.calibrate, why="a false-match rate lies between 0 and 1")
-        if self.bootstrap < 0:
-            raise UsageError("--bootstrap", self.bootstrap, why="must not be negative")
-
-    def science(self) -> dict[str, Any]:
-        """The options that decide what is computed."""
-        return {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.metadata["science"]
-        }
+        self._require("bootstrap", self.bootstrap >= 0, "must not be negative")
 
 
 def check_device(device: str) -> None:
     """Raise `UsageError` unless `device` is auto, cpu, cuda or cuda:N."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UsageError("--device", device, why="unknown device", remedy="Use auto, cpu, cuda or cuda:N")
+
+
+def check_resume(resume: str) -> None:
+    """Raise `UsageError` where `--resume` names a state but the command keeps shards, which need no naming."""
+    if resume not in ("auto", "never"):
+        raise UsageError("--resume", resume, why="this command has no state to name", remedy="Use auto or never")
 
 
 def check_split(split: str) -> None:

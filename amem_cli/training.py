@@ -52,6 +52,11 @@ class Means:
         self._sums, self._count = {}, 0
         return means
 
+    def average(self, processes: Processes) -> None:
+        """Replace the sums by their means over the processes, which all call this."""
+        everybody = processes.gather(self._sums)
+        self._sums = {name: sum(sums[name] for sums in everybody) / processes.world for name in self._sums}
+
     def as_json(self) -> dict[str, Any]:
         return {"sums": self._sums, "count": self._count}
 
@@ -84,12 +89,15 @@ class Run:
         progress: Progress,
         modules: "dict[str, torch.nn.Module]",
         optimizers: "dict[str, torch.optim.Optimizer]",
+        best_file: Path | None = None,
     ):
+        """`best_file` is where the stage keeps the `best` weights of `--validate`; one of an abandoned run goes."""
         self.folder, self.options, self.provenance = folder, options, provenance
         self.processes, self.progress = processes, progress
         self.modules, self.optimizers = modules, optimizers
         self.epoch = self.step_in_epoch = self.step = 0
         self.metrics: dict[str, float] = {}  # the last means that were logged
+        self.best: dict[str, Any] = {}  # the best validation so far: metric, value, step, epoch, figures
         self._means = Means()
         self._slowest_step = self._save_seconds = 0.0
         self._signal = 0
@@ -98,6 +106,8 @@ class Run:
         if processes.first:
             atomic.require_free_space(folder, 3 * _state_bytes(modules))  # two states and the one being written
         self._resume()
+        if best_file is not None:
+            self._check_best(best_file)
         if processes.first:
             keep_metrics(folder / "metrics.jsonl", self.step)
         self._board: Any = None
@@ -127,10 +137,21 @@ class Run:
         position = checkpoint.load_state(state, self.modules, self.optimizers)
         self.epoch, self.step_in_epoch, self.step = position["epoch"], position["step_in_epoch"], position["step"]
         self.metrics = position["metrics"]
-        self._means.restore(position["means"])
+        self.best = position.get("best", {})
+        # sums of each process; a state of an earlier version or of another number of them has those of the first
+        means = position.get("means_of_processes", [])
+        of_this = means[self.processes.rank] if len(means) == self.processes.world else None
+        self._means.restore(of_this or position["means"])
         if differences := self._machine_differences(position["machine"]):
             self.progress.warn(f"the result will not be bit by bit that of an uninterrupted run: {differences}")
         self.progress.say(f"continuing after step {self.step} ({state.path.name})")
+
+    def _check_best(self, best_file: Path) -> None:
+        if not self.best and self.processes.first:
+            best_file.unlink(missing_ok=True)
+        elif self.best and not best_file.is_file():
+            self.progress.warn(f"{best_file} is gone: the best weights are looked for anew from here")
+            self.best = {}
 
     def __enter__(self) -> "Run":
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -176,12 +197,15 @@ class Run:
     def save(self) -> None:
         """Save the state of this moment (the first process does)."""
         began = time.monotonic()
+        means = self.processes.gather(self._means.as_json())
         if self.processes.first:
             position = {
                 "epoch": self.epoch,
                 "step_in_epoch": self.step_in_epoch,
                 "metrics": self.metrics,
-                "means": self._means.as_json(),
+                "best": self.best,
+                "means": means[0],
+                "means_of_processes": means,
                 "machine": self._machine(),
             }
             checkpoint.save_state(self.folder, self.step, self.modules, self.optimizers, self.provenance, position)
@@ -210,7 +234,8 @@ class Run:
         self._means.add({name: value.detach() for name, value in terms.items()})
 
     def log_means(self) -> None:
-        """One line of metrics.jsonl: the means since the last one."""
+        """One line of metrics.jsonl: the means since the last one, over all processes (which all call this)."""
+        self._means.average(self.processes)
         self.metrics = self._means.take()
         self.log(self.metrics)
 
@@ -223,6 +248,29 @@ class Run:
                 for name, value in record.items():
                     for part, scalar in value.items() if isinstance(value, dict) else (("", value),):
                         self._board.add_scalar(f"{name}/{part}" if part else name, scalar, self.step)
+
+    def validates(self, last_in_epoch: bool) -> bool:
+        """Whether the held-out training people are looked at after this step."""
+        options = self.options
+        if not options.validate or not last_in_epoch:
+            return False
+        return (self.epoch + 1) % options.validate_epochs == 0 or self.epoch + 1 == options.epochs  # type: ignore[attr-defined]
+
+    def validated(self, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> bool:
+        """Log the figures of a validation; whether `figures[metric]` is the best so far, so that `best` is written.
+
+        Call it in the step's loop before `step_done`: a run that is killed in between validates again, with the same
+        figures.
+        """
+        self.log({"validation": figures})
+        value, best = figures[metric], self.best.get("value")
+        if best is not None and (value >= best if lower_is_better else value <= best):
+            return False
+        self.best = {"metric": metric, "value": value, "step": self.step + 1, "epoch": self.epoch + 1} | {
+            "figures": figures
+        }
+        self.progress.say(f"best {metric} on held-out training people so far: {value:.4f} after step {self.step + 1}")
+        return True
 
     def finished(self) -> None:
         """The artifact is written: the states have served."""

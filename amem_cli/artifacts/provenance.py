@@ -23,12 +23,18 @@ SCHEMA = 1
 @dataclass(frozen=True)
 class Provenance:
     """`options` are those that decide the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256
-    of the data set's listing. Times and places are left out: the same run gives the same bytes anywhere."""
+    of the data set's listing. Times and places are left out: the same run gives the same bytes anywhere.
+
+    `engine` is the inference engine that ran, such as "torch" or "openvino 2026.1.0". Like a version it is recorded but
+    never compared, since all engines agree to 1e-5: a rerun with another one keeps what is there, and the file still
+    says what made it.
+    """
 
     command: str
     options: dict[str, Any]
     parents: dict[str, dict[str, str]] = field(default_factory=dict)
     data: str = ""
+    engine: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -36,7 +42,7 @@ class Provenance:
             "options": self.options,
             "parents": self.parents,
             "data": self.data,
-            "versions": versions(),
+            "versions": versions() | ({"engine": self.engine} if self.engine else {}),
         }
 
     def fingerprint(self) -> str:

@@ -3,9 +3,10 @@
 import contextlib
 import json
 import os
+import shlex
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import filelock
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import Provenance, check_provenance, parse_json_object
-from amem_cli.errors import AmemError, BadData, DiskError, Locked
+from amem_cli.errors import AmemError, BadData, DiskError, Locked, listing
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,10 @@ def chain(
     """The six stages for one data set (and split), in order, each with its state and the command that makes it.
 
     `argument` is the data set as the user names it in commands, `dataset` its manifest's name; `splits` is how many
-    the protocol has, None for one official split.
+    the protocol has, None for one official split. What depends on something stale is stale too.
     """
     workspace = Workspace(root)
+    at = "" if root == Path("workspace") else f" --workspace {shlex.quote(str(root))}"
     on = f" --dataset {argument}"
     part = "" if split is None else f" --split {split}"
     arm, tae, labels = workspace.arm, workspace.tae, workspace.labels(dataset)
@@ -199,7 +201,18 @@ def chain(
         ("extract-features", features, f"amem extract-features{on}{part}", {"amem-main": main}),
         ("evaluate", workspace.results(protocol), f"amem evaluate --protocol {evaluated}", scored),
     ]
-    return [state_of(*link, deep=deep) for link in links]
+    made_by = {path: stage for stage, path, _, _ in links} | {main: "train-amem"}
+    found: dict[str, ArtifactState] = {}
+    for stage, path, command, parents in links:
+        link = state_of(stage, path, command + at, parents, deep=deep)
+        recorded = (link.provenance or {}).get("parents", {})
+        above = [made_by[parent] for role, parent in parents.items() if role in recorded and parent in made_by]
+        stale = [name for name in above if found[name].state == "stale"]
+        if link.state == "ready" and stale:
+            why = f"made from what is stale ({listing(stale)})"
+            link = replace(link, state="stale", why=why, command=f"{command}{at} --force")
+        found[stage] = link
+    return list(found.values())
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:

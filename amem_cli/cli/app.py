@@ -12,7 +12,7 @@ import typer
 from amem_cli.cli import stages, tools  # noqa: F401 - they hang their commands into `app`
 from amem_cli.cli.help import usage_error
 from amem_cli.cli.root import app
-from amem_cli.errors import AmemError
+from amem_cli.errors import AmemError, DiskError
 
 
 def run(arguments: list[str]) -> int:
@@ -30,8 +30,17 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("error: interrupted: finished parts are kept. Run the same command again to continue.", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of our output has gone, as in `amem status | head`
-        return 0
+    except SystemExit as error:  # Typer's answer when the reader of our output has gone, as in `amem status | head`
+        return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
+    except OSError as error:
+        if debug:
+            raise
+        where = error.filename or "standard output"
+        print(
+            f"error: file {where}: {(error.strerror or str(error)).lower()}. Check the disk or the folder.",
+            file=sys.stderr,
+        )
+        return DiskError.exit_code
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's usage errors; where their class lives depends on its version
             print(usage_error(error), file=sys.stderr)

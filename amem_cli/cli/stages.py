@@ -92,6 +92,8 @@ def evaluate(
     """Score features: CMC and mAP under a stated protocol."""
     from amem_cli.stages import evaluate as stage
 
+    if os.environ.get("RANK", "0") != "0":  # under torchrun the first process evaluates
+        return
     if compare:
         console.print_comparison(stage.compare(files or []), as_json, paper)
         return

@@ -6,11 +6,12 @@ A manifest and a data root give a data set: `read_videos`, `read_images`, `read_
 import re
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli.data.layouts import folder, ilids_vid, market1501, mars, peta, prid2011
+from amem_cli.data.layouts.splits import read_split_file
 from amem_cli.data.tracklets import JUNK, AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing
 
@@ -207,6 +208,8 @@ def _protocol(values: dict[str, Any] | None, name: str, layout: str, path: Path)
         faults.append(f"protocol.name {protocol.name!r} must be letters, digits, '-', '_' and '.'")
     if faults:
         raise UsageError("manifest", path, why=listing(faults))
+    if protocol.file is not None and protocol.file.is_file():  # the readers say what is wrong when it is not there
+        return replace(protocol, splits=len(read_split_file(protocol.file)))
     return protocol
 
 

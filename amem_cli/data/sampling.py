@@ -48,6 +48,27 @@ def people_clips_batches(
     return batches
 
 
+def hold_out_people(
+    person_ids: Sequence[int] | np.ndarray, fraction: float, seed: int, least: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows to train on and rows to validate on, (n,) int64 each, sorted; nobody is on both sides.
+
+    `fraction` of the people, rounded, but at least `least` of them and not all, are drawn by (seed, "validation
+    people"). With `fraction` 0 nobody is. Raises `BadData` when nobody would be left to train on.
+    """
+    person_ids = np.asarray(person_ids)
+    if not fraction:
+        return np.arange(len(person_ids)), np.array([], dtype=np.int64)
+    numbers = np.unique(person_ids)
+    if len(numbers) <= least:
+        why = f"there are {len(numbers)}, --validate {fraction:g} holds out {least} at least"
+        raise BadData("training people", why=why, remedy="Leave --validate out")
+    count = min(max(round(fraction * len(numbers)), least), len(numbers) - 1)
+    held_out = keyed_generator(seed, "validation people").permutation(numbers)[:count]
+    aside = np.isin(person_ids, held_out)
+    return np.flatnonzero(~aside), np.flatnonzero(aside)
+
+
 def check_people(tracklets: Sequence[Tracklet], people_per_batch: int, clip_frames: int) -> None:
     """Raise `BadData` when the people cannot fill a P x K batch, or someone's clips would all be the same one."""
     frames: dict[int, list[int]] = {}

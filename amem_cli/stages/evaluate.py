@@ -1,5 +1,7 @@
 """Stage 6: CMC and mAP under a stated protocol; every convention that the figures depend on is in the result."""
 
+import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts import features, results
+from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.artifacts.workspace import Workspace, already_made, locked
-from amem_cli.data.manifest import Manifest, manifest_of_protocol
+from amem_cli.artifacts.workspace import Workspace, locked
+from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
+from amem_cli.distributed import process_group
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
@@ -18,7 +22,7 @@ from amem_cli.metrics.rerank import rerank
 from amem_cli.metrics.verification import bootstrap_interval, calibrate
 from amem_cli.options import EvaluateOptions
 from amem_cli.progress import Progress
-from amem_cli.stages.result import StageResult
+from amem_cli.stages.result import StageResult, warn_of_stale
 
 RANKS = (1, 5, 10, 20)
 CMC_LENGTH = 50
@@ -30,7 +34,7 @@ CHOICES = {
     "denominator": "ranks and mAP count the queries that have a match, mAP official all of them",
     "ignored": "junk and the query's person in the query's own camera are ignored",
     "kept": "distractors and other people of that camera stay",
-    "epoch": "the last epoch was taken, none chosen on test people",
+    "separate": "re-ranking and mirrored clips stand in rows of their own",
 }
 
 
@@ -38,29 +42,55 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     """Score features under a protocol; returns the result's file, `metrics` being its content.
 
     MARS is one features file; a protocol of splits wants one for each and reports mean and standard deviation (with
-    n - 1). Without `--features` they are the workspace's.
+    n - 1). Without `--features` they are the workspace's. A result of other features or options that stands there is
+    kept under a name of its own, so that runs can be compared.
     """
     manifest = manifest_of_protocol(options.protocol)
     protocol = manifest.protocol
+    if options.dataset and load_manifest(options.dataset).name != manifest.name:
+        why = f"the protocol {protocol.name} is that of {manifest.name}"
+        raise UsageError("--dataset", options.dataset, why=why, remedy="Leave --dataset out")
     files = _features_files(options, manifest)
     provenance = Provenance(
         command="evaluate",
         options=options.science() | {"protocol": protocol.name},
-        parents={f"features {number}" if len(files) > 1 else "features": parent(f) for number, f in enumerate(files)},
+        parents={_role(manifest, number): parent(path) for number, path in enumerate(files)},
     )
     output = Workspace(options.workspace).results(protocol.name)
     with locked(output):
-        if already_made("result", output, provenance, resume="auto", force=True):
-            return StageResult("evaluate", output, True, results.read(output))
-        tables = [features.read(path, remedy=_extract_command(manifest, n)) for n, path in enumerate(files)]
+        if output.is_file() and not options.force:
+            before = results.read(output, remedy="Use --force to make it again")
+            if not provenance.differences(before["provenance"]) and options.resume != "never":
+                return StageResult("evaluate", output, True, before)
+            kept = _keep(output, before)
+            progress.say(f"the result of other features or options is kept as {kept}")
+        hashes = [entry["sha256"] for entry in provenance.parents.values()]
+        if len(set(hashes)) < len(hashes):
+            progress.warn("some splits have the same features file, byte by byte")
+        if not options.features:
+            for number in range(len(files)):
+                warn_of_stale(options, manifest, None if len(files) == 1 else number, "evaluate", progress)
+        tables = [features.read(path, remedy=f"Run: {_extract_command(manifest, n)}") for n, path in enumerate(files)]
         for path, table in zip(files, tables, strict=True):
             if table.dataset != manifest.name:
                 progress.warn(f"{path} holds features of '{table.dataset}', the protocol is that of '{manifest.name}'")
-        result = score(tables, files, options, manifest)
-        hashes = [entry["sha256"] for entry in provenance.parents.values()]
+        result = score(tables, files, options, manifest) | {"warnings": progress.warnings}
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         results.write(output, result, provenance)
     return StageResult("evaluate", output, False, result)
+
+
+def _role(manifest: Manifest, number: int) -> str:
+    """What a features file is called among the parents of a result."""
+    return "features" if manifest.protocol.kind == "single-split" else f"features {number}"
+
+
+def _keep(output: Path, before: dict[str, Any]) -> Path:
+    """Move a result out of the way of another one, named after the digest of its provenance."""
+    digest = sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
+    kept = output.with_name(f"{output.stem}-{digest}.json")
+    os.replace(output, kept)
+    return kept
 
 
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
@@ -68,12 +98,15 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
     protocol = manifest.protocol
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
-    result["choices"] = CHOICES | _gallery_choice(protocol.kind)
+    result["choices"] = CHOICES | _gallery_choice(protocol.kind) | _extraction_choices(tables)
     if protocol.kind == "single-split":
         return result | scores[0]
     sources = [table.provenance.get("options", {}).get("split_source", "not stated") for table in tables]
-    result["choices"] |= {"splits": "; ".join(sorted(set(sources))), "deviation": "over splits, n - 1"}
-    return result | _over_splits(scores)
+    result["choices"] |= {
+        "splits": f"splits: {'; '.join(sorted(set(sources)))}",
+        "deviation": "deviations are over splits, with n - 1",
+    }
+    return result | _over_splits(scores, options)
 
 
 def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
@@ -113,6 +146,24 @@ def _extract_command(manifest: Manifest, number: int) -> str:
     return f"amem extract-features --dataset {name}{part}"
 
 
+def _extraction_choices(tables: list[Features]) -> dict[str, str]:
+    """How the features were made, from their provenance; a file of another program does not say."""
+    if any(table.provenance.get("command") != "extract-features" for table in tables):
+        unknown = "not stated by the features file"
+        return {
+            "frames": f"frames and pooling {unknown}",
+            "epoch": f"epoch {unknown}",
+            "extra_data": f"training data {unknown}",
+        }
+    return {
+        "frames": "all frames in consecutive clips, f_s averaged over clips, then L2-normalised",
+        "epoch": "the best epoch on held-out training people was taken, none chosen on test people"
+        if any(table.provenance["parents"]["amem-main"]["name"].endswith("-best.safetensors") for table in tables)
+        else "the last epoch was taken, none chosen on test people",
+        "extra_data": "trained on this data set's training people (and on what its weights file brought)",
+    }
+
+
 def _gallery_choice(kind: str) -> dict[str, str]:
     if kind == "single-split":
         return {"gallery": "the queries stay in the gallery (official; without them in a row of its own)"}
@@ -129,7 +180,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         raise BadData("features", path, why=why, remedy="Mark the queries in is_query")
     labels = (table.person_id[query], table.person_id[gallery], table.camera_id[query], table.camera_id[gallery])
     also_queries = table.is_query[gallery] if single else None
-    device = None if options.device in ("auto", "cpu") else options.device
+    device = _device(options.device)
 
     def rank(rows: np.ndarray) -> Ranking:
         return evaluate_ranking(rows[query], rows[gallery], *labels, gallery_is_query=also_queries, device=device)
@@ -165,6 +216,14 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     return scores
 
 
+def _device(device: str) -> str | None:
+    """Where to rank: on the CPU, which needs less than CUDA takes to start, unless CUDA is asked for."""
+    if not device.startswith("cuda"):
+        return None
+    with process_group(device) as processes:
+        return str(processes.device)
+
+
 def _split_of(table: Features) -> int:
     return int(table.provenance.get("options", {}).get("split") or 0)
 
@@ -193,14 +252,19 @@ def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
     return figures
 
 
-def _over_splits(scores: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the splits at the top, deviations in `deviation`, each split's figures in `splits`."""
+def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict[str, Any]:
+    """Means over the splits at the top, `standard_deviation` and a 95 % `interval` of these means, each split's figures
+    in `splits`.
+
+    The interval resamples the splits; they share people, so it tells how much the draw of a split matters. One split
+    has neither.
+    """
 
     def mean(values: list[float]) -> float:
         return float(np.mean(values))
 
     def deviation(values: list[float]) -> float:
-        return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        return float(np.std(values, ddof=1))
 
     def over(summarise: Any, part: str = "") -> dict[str, Any]:
         rows = [score[part] if part else score for score in scores]
@@ -215,13 +279,21 @@ def _over_splits(scores: list[dict[str, Any]]) -> dict[str, Any]:
         names = ("threshold_squared_distance", "threshold_cosine", "false_match_rate", "true_match_rate")
         more["calibration"] = {name: mean([score["calibration"][name] for score in scores]) for name in names}
         more["calibration"]["wanted_false_match_rate"] = scores[0]["calibration"]["wanted_false_match_rate"]
+    if options.bootstrap and len(scores) > 1:
+        firsts, means = (np.array(v) for v in zip(*((s["rank"]["1"], s["mAP"]) for s in scores), strict=True))
+        more["interval"] = {
+            "rank-1": list(bootstrap_interval(firsts, options.seed, options.bootstrap)),
+            "mAP": list(bootstrap_interval(means, options.seed, options.bootstrap)),
+        }
+    elif "interval" in scores[0]:
+        more["interval"] = scores[0]["interval"]
     cmc = np.mean([np.pad(score["cmc"], (0, CMC_LENGTH - len(score["cmc"])), constant_values=1) for score in scores], 0)
     return {
         **over(mean),
         "queries": scores[0]["queries"],
         "valid_queries": scores[0]["valid_queries"],
         "gallery": scores[0]["gallery"],
-        "standard_deviation": over(deviation),
+        "standard_deviation": over(deviation) if len(scores) > 1 else None,
         "cmc": cmc.tolist(),
         "chance": {
             "rank": {str(k): mean([score["chance"]["rank"][str(k)] for score in scores]) for k in RANKS},

@@ -1,9 +1,12 @@
 """Stage 5: one f_s per tracklet by the main model alone (paper, section Optimization, last paragraph)."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from amem_cli.artifacts import checkpoint, features
 from amem_cli.artifacts.features import Features
@@ -17,10 +20,18 @@ from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.tracklets import Split, Tracklet
 from amem_cli.distributed import Processes, process_group
 from amem_cli.engine import Engine, prepare, resolve_precision
+from amem_cli.errors import BadData
 from amem_cli.models.amem import SIMILARITY_FEATURE, MainModel, build_main_model
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.progress import Loop, Progress, Silent
-from amem_cli.stages.result import StageResult, listing_of_tracklets, science, split_numbers, warn_of_differences
+from amem_cli.stages.result import (
+    StageResult,
+    listing_of_tracklets,
+    science,
+    split_numbers,
+    warn_of_differences,
+    warn_of_stale,
+)
 
 
 def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> list[StageResult]:
@@ -39,21 +50,27 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
         for number in split_numbers(dataset, options.split):
             split = dataset.splits[number or 0]
             output = workspace.features(manifest.name, number)
-            if options.on_bad_image == "skip":
-                tracklets = without_unreadable(split.test, output.with_suffix(".unreadable.txt"), progress)
-                split = replace(split, test=tuple(tracklets))
             model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
             model, described = load_main_model(model_file)
+            if not options.model and processes.first:
+                warn_of_stale(options, manifest, number, "extract-features", progress)
+            trained = checkpoint.read_description(model_file)["provenance"]["options"]
+            check_same_split(model_file, trained, manifest.name, number, progress)
             image_size = options.image_size or described["image_size"]
             precision = resolve_precision(options.precision, processes.device)
             resolved = {"precision": precision, "image_size": image_size, "split": number}
-            provenance = Provenance(
-                command="extract-features",
-                options=science(options, manifest, **resolved) | {"split_source": split.source},
-                parents={"amem-main": parent(model_file)},
-                data=listing_of_tracklets(split.test),
-            )
             with locked(output, owner=processes.first):
+                if options.on_bad_image == "skip":
+                    tracklets = without_unreadable(
+                        split.test, output.with_suffix(".unreadable.txt"), processes, progress
+                    )
+                    split = replace(split, test=tuple(tracklets))
+                provenance = Provenance(
+                    command="extract-features",
+                    options=science(options, manifest, **resolved) | {"split_source": split.source},
+                    parents={"amem-main": parent(model_file)},
+                    data=listing_of_tracklets(split.test),
+                )
                 if already_made("features", output, provenance, resume=options.resume, force=options.force):
                     results.append(StageResult("extract-features", output, True, summary(features.read(output))))
                     continue
@@ -88,20 +105,24 @@ def _extract_shards(
     with progress.loop("extract-features", total, done=total - left, unit="clips") as loop:
         for number, rows in todo:
             part = [tracklets[row] for row in rows]
-            shards.write(number, _extract(part, clip_shape, engine, options, processes, loop))
+            how = {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
+            shards.write(number, extract_tracklets(part, clip_shape, engine, processes.device, loop, **how))
 
 
-def _extract(
-    tracklets: list[Tracklet],
+def extract_tracklets(
+    tracklets: Sequence[Tracklet],
     clip_shape: tuple[int, int, int],
     engine: Engine,
-    options: ExtractFeaturesOptions,
-    processes: Processes,
+    device: torch.device,
     loop: Loop,
+    *,
+    batch_size: int,
+    workers: int,
+    flip: bool = False,
 ) -> dict[str, np.ndarray]:
     """The `features` (n, 512) float32 of some tracklets, of unit length; clips of several tracklets share a batch.
 
-    With `--flip` also `features_flip`, over each clip and its mirror image.
+    `clip_shape` is (T, H, W). With `flip` also `features_flip`, over each clip and its mirror image.
     """
     clip_frames, *size = clip_shape
     clips = [
@@ -110,23 +131,35 @@ def _extract(
         for frames in inference_clips(len(tracklet), clip_frames)
     ]
     owners = np.array([row for row, _ in clips])
-    groups = np.split(np.arange(len(clips)), range(options.batch_size, len(clips), options.batch_size))
+    groups = np.split(np.arange(len(clips)), range(batch_size, len(clips), batch_size))
     batches = [[(tracklets[clips[at][0]], clips[at][1]) for at in group] for group in groups]
     plain, mirrored = np.zeros((2, len(tracklets), SIMILARITY_FEATURE))
-    images = loader(FrameBatches(batches, tuple(size), single=False), options.workers, processes.device)
+    images = loader(FrameBatches(batches, tuple(size), single=False), workers, device)
     for group, pixels in zip(groups, images, strict=True):
         loop.data_arrived()
         np.add.at(plain, owners[group], engine(pixels).numpy())
-        if options.flip:
+        if flip:
             np.add.at(mirrored, owners[group], engine(pixels.flip(3)).numpy())  # (B, T, H, W, 3): along W
         loop.advance(len(pixels))
     # a mean over clips and the sum over them have the same direction
     columns = {"features": _unit_rows(plain)}
-    return columns | {"features_flip": _unit_rows(plain + mirrored)} if options.flip else columns
+    return columns | {"features_flip": _unit_rows(plain + mirrored)} if flip else columns
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def check_same_split(path: Path, options: dict[str, Any], dataset: str, split: int | None, progress: Progress) -> None:
+    """Refuse a model that was trained on another split of the data set: it has seen some of the test people.
+
+    `options` are those in the model's provenance. One of another data set is worth a warning.
+    """
+    if options.get("dataset") != dataset:
+        progress.warn(f"{path} was trained on '{options.get('dataset')}', not on '{dataset}'")
+    elif options.get("split") != split:
+        why = f"was trained on split {options.get('split')}; people of split {split}'s test part were among them"
+        raise BadData("model", path, why=why, remedy=f"Use the model of split {split}")
 
 
 def load_main_model(path: Path) -> tuple[MainModel, dict]:

@@ -10,12 +10,12 @@ from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.artifacts.shards import Shards, plan_shards
 from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.attributes import GROUP_SIZES
-from amem_cli.data.loading import FrameBatches, loader
+from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.tracklets import Tracklet, VideoDataset
 from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import Engine, prepare, resolve_precision
+from amem_cli.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.models.attributes import Arm
 from amem_cli.options import LabelVideosOptions
 from amem_cli.progress import Loop, Progress, Silent
@@ -37,23 +37,25 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         warn_of_differences(manifest, dataset, progress)
         tracklets = tracklets_of(dataset, options.part)
         output = workspace.labels(manifest.name)
-        if options.on_bad_image == "skip":
-            tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), progress)
 
         precision = resolve_precision(options.precision, processes.device)
+        engine_name = resolve_engine(options.engine, processes.device)
         image_size = description["model"]["image_size"]  # the ARM's own, no flag can disagree
-        provenance = Provenance(
-            command="label-videos",
-            options=science(options, manifest, precision=precision, image_size=image_size),
-            parents={"arm": parent(arm_file)},
-            data=listing_of_tracklets(tracklets),
-        )
         with locked(output, owner=processes.first):
+            if options.on_bad_image == "skip":
+                tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
+            provenance = Provenance(
+                command="label-videos",
+                options=science(options, manifest, precision=precision, image_size=image_size),
+                parents={"arm": parent(arm_file)},
+                data=listing_of_tracklets(tracklets),
+            engine=engine_version(engine_name),
+            )
             if already_made("pseudo-labels", output, provenance, resume=options.resume, force=options.force):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
             height, width = map(int, image_size.split("x"))
             shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
-            engine = prepare(arm, processes.device, precision)
+            engine = prepare(arm, processes.device, precision, engine_name, progress.warn)
             _label_shards(shards, tracklets, (height, width), engine, options, processes, progress)
             processes.wait()
             if processes.first:
@@ -106,7 +108,7 @@ def _label(
     """The temporal means of some tracklets: `probabilities` (n, A) float32 and `frames` (n,) int64."""
     owners = np.repeat(np.arange(len(tracklets)), [len(tracklet) for tracklet in tracklets])  # of each frame
     inside = np.concatenate([np.arange(len(tracklet)) for tracklet in tracklets])
-    frames_of_batch = np.split(np.arange(len(owners)), range(options.batch_size, len(owners), options.batch_size))
+    frames_of_batch = even_batches(len(owners), options.batch_size)
     batches = [[(tracklets[owners[at]], inside[at : at + 1]) for at in frames] for frames in frames_of_batch]
     images = loader(FrameBatches(batches, size, single=True), options.workers, processes.device)
     sums = np.zeros((len(tracklets), sum(GROUP_SIZES)))

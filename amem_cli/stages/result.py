@@ -1,15 +1,19 @@
 """What every stage returns, and what every stage asks first."""
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts.atomic import sha256_file, sha256_lines
 from amem_cli.artifacts.provenance import parent
+from amem_cli.artifacts.workspace import chain
 from amem_cli.data.manifest import Manifest, count_differences
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, Tracklet, VideoDataset
+from amem_cli.distributed import Processes
 from amem_cli.errors import InputMissing, UsageError
-from amem_cli.options import StageOptions
+from amem_cli.options import EvaluateOptions, StageOptions
 from amem_cli.progress import Progress
 
 
@@ -55,6 +59,38 @@ def warn_of_differences(
         progress.warn(f"{manifest.name} is not the whole data set that its manifest describes: {shown}")
     for note in dataset.notes:
         progress.warn(f"{manifest.name}: {note}")
+
+
+def warn_of_stale(
+    options: StageOptions | EvaluateOptions, manifest: Manifest, split: int | None, stage: str, progress: Progress
+) -> None:
+    """A line for everything in the workspace that comes before `stage` and was made from other inputs than those that
+    stand there now, with the command that makes it anew. What is damaged fails when it is loaded."""
+    argument = manifest.name if manifest.shipped else str(manifest.path)
+    protocol = manifest.protocol
+    splits = None if protocol.kind == "single-split" else protocol.splits
+    for link in chain(options.workspace, argument, manifest.name, split, protocol.name, splits):
+        if link.stage == stage:
+            return
+        if link.state == "stale":
+            progress.warn(f"{link.path} is {link.why}. To make it anew: {link.command}")
+
+
+def tell_batch(
+    options: StageOptions, sizes: dict[str, int], unit: str, processes: Processes, progress: Progress
+) -> None:
+    """A line with the batch of all processes together; a warning under torchrun when it is that of no preset.
+
+    `sizes` are the options whose product it is. The batch is the options' whatever the number of processes.
+    """
+    total = math.prod(sizes.values())
+    progress.say(f"a batch is {total} {unit}, {total // processes.world} in each of {processes.world} process(es)")
+    chosen = [field for field in dataclasses.fields(options) if field.name in sizes]
+    paper = math.prod(field.default for field in chosen)
+    small = math.prod(field.metadata["small"] for field in chosen)
+    if processes.world > 1 and total not in (paper, small):
+        names = " x ".join(f"--{name.replace('_', '-')}" for name in sizes)
+        progress.warn(f"{names} make a batch of {total}; --preset paper has {paper}, --preset small {small}")
 
 
 def weights_parent(weights: str) -> dict[str, dict[str, str]]:

@@ -1,9 +1,11 @@
 """Stage 4: AMEM, end to end (paper, Fig. 1, eq. 6): identity and triplet loss, AEM, MEM."""
 
+import copy
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,11 +15,11 @@ from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
-from amem_cli.data.sampling import check_people, people_clips_batches
+from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
 from amem_cli.data.transforms import as_pixels
 from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import autocast, resolve_precision
+from amem_cli.engine import autocast, prepare, resolve_precision
 from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.losses import (
     adversarial_loss,
@@ -27,7 +29,8 @@ from amem_cli.losses import (
     prediction_losses,
     triplet_loss,
 )
-from amem_cli.models.amem import Amem, AmemOutput, build_main_model
+from amem_cli.metrics.ranking import evaluate_ranking
+from amem_cli.models.amem import SIMILARITY_FEATURE, Amem, AmemOutput, MainModel, build_main_model
 from amem_cli.models.attributes import AttributeHeads
 from amem_cli.models.branches import BRANCH_CHANNELS
 from amem_cli.models.motion import MotionEnhancement
@@ -35,15 +38,20 @@ from amem_cli.models.texture import Discriminator, FrozenTextureEncoder, Texture
 from amem_cli.options import TrainAmemOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
+from amem_cli.stages.extract_features import extract_tracklets
 from amem_cli.stages.result import (
     StageResult,
     listing_of_tracklets,
     science,
     split_numbers,
+    tell_batch,
     warn_of_differences,
+    warn_of_stale,
     weights_parent,
 )
 from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
+
+VALIDATION_CLIPS = 16  # a step without gradients; decides speed alone
 
 
 class Batch(NamedTuple):
@@ -68,9 +76,23 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         dataset = read_videos(manifest, options.data_root)
         warn_of_differences(manifest, dataset, progress)
         results = []
-        for split in split_numbers(dataset, options.split):
+        numbers = split_numbers(dataset, options.split)
+        for split in numbers:  # a fault of the last split is told before the first is trained
+            training_labels(options, manifest.name, list(dataset.splits[split or 0].train))
+            if options.uses_mem:
+                parent_of_tae(Path(options.tae) if options.tae else Workspace(options.workspace).tae)
+            check_people(dataset.splits[split or 0].train, options.people_per_batch, options.clip_frames)
+        for split in numbers:
             tracklets = list(dataset.splits[split or 0].train)
+            train_rows, validation_rows = hold_out_people(
+                [tracklet.person_id for tracklet in tracklets], options.validate, options.seed, least=2
+            )
+            listing_of_all = listing_of_tracklets(tracklets)
+            held_out = [tracklets[row] for row in validation_rows]
+            tracklets = [tracklets[row] for row in train_rows]
             labels, label_parent = training_labels(options, manifest.name, tracklets)
+            if labels is not None and not options.labels and processes.first:
+                warn_of_stale(options, manifest, split, "train-tae", progress)
             workspace = Workspace(options.workspace)
             tae = Path(options.tae) if options.tae else workspace.tae
             tae_parent = {"tae": parent_of_tae(tae)} if options.uses_mem else {}
@@ -81,11 +103,13 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
                 command="train-amem",
                 options=science(options, manifest, precision=precision, split=split),
                 parents=weights_parent(options.weights) | label_parent | tae_parent,
-                data=listing_of_tracklets(tracklets),
+                data=listing_of_all,
             )
             output = workspace.amem(manifest.name, split)
             with locked(output, owner=processes.first):
                 if already_made("AMEM checkpoint", output, provenance, resume=options.resume, force=options.force):
+                    if processes.first and not workspace.amem_main(manifest.name, split).is_file():
+                        restore_main(output, provenance)
                     metrics = checkpoint.read_description(output)["metrics"]
                     results.append(StageResult("train-amem", output, True, metrics))
                     continue
@@ -93,8 +117,9 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
                 described = describe(options, len(people(tracklets)))
                 model, discriminator = build_amem(described, tae, options)
                 run, metrics = _train(
-                    model, discriminator, tracklets, labels, output.parent, options, provenance, processes, progress
-                )
+                    model, discriminator, described, tracklets, labels, held_out, output, options, provenance,
+                    processes, progress,
+                )  # fmt: skip
                 if processes.first:
                     save_models(output, model, discriminator, described, provenance, metrics)
                     run.finished()
@@ -106,9 +131,11 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
 def _train(
     model: Amem,
     discriminator: Discriminator | None,
+    described: dict[str, Any],
     tracklets: list[Tracklet],
     labels: Tensor | None,
-    folder: Path,
+    held_out: list[Tracklet],
+    output: Path,
     options: TrainAmemOptions,
     provenance: Provenance,
     processes: Processes,
@@ -116,6 +143,9 @@ def _train(
 ) -> tuple[Run, dict[str, float]]:
     device, precision = processes.device, provenance.options["precision"]
     model.to(device)
+    if options.sync_batchnorm:
+        model = cast(Amem, processes.synchronise_batch_norm(model))
+        discriminator = discriminator and cast(Discriminator, processes.synchronise_batch_norm(discriminator))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
     modules: dict[str, torch.nn.Module] = {"amem": model}
@@ -129,9 +159,12 @@ def _train(
     identity_of = {person: index for index, person in enumerate(people(tracklets))}
     identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in tracklets])
 
-    run = Run(folder, options, provenance, processes, progress, modules, optimizers)
+    best_file = output.with_name("amem-main-best.safetensors")
+    run = Run(output.parent, options, provenance, processes, progress, modules, optimizers, best_file)
     for module in modules.values():
         module.train()
+    sizes = {"people_per_batch": options.people_per_batch, "clips_per_person": options.clips_per_person}
+    tell_batch(options, sizes, "clips", processes, progress)
     total = options.epochs * len(_batches(tracklets, options, 0))  # later epochs may have one batch more or less
     with run, progress.loop("train-amem", total, done=run.step) as loop:
         while run.epoch < options.epochs:
@@ -194,8 +227,56 @@ def _train(
                 last_in_epoch = run.step_in_epoch + 1 == len(order)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
+                if run.validates(last_in_epoch):
+                    figures = validate(model.main, held_out, options, precision, processes, progress)
+                    if run.validated("mAP", figures) and processes.first:
+                        save_main(best_file, model.main, described, provenance, validation=run.best)
                 run.step_done(last_in_epoch)
-    return run, {"train_tracklets": len(tracklets), "people": len(identity_of), "steps": run.step, **run.metrics}
+    counts = {"train_tracklets": len(tracklets), "people": len(identity_of), "steps": run.step}
+    return run, counts | run.metrics | ({"best": run.best} if run.best else {})
+
+
+def validate(
+    main: MainModel,
+    held_out: list[Tracklet],
+    options: TrainAmemOptions,
+    precision: str,
+    processes: Processes,
+    progress: Progress,
+) -> dict[str, float]:
+    """Rank-1 and mAP by the main model on held-out training people: every tracklet looks for its person in the others.
+
+    Tracklets of the query's person and camera are ignored, as in the test, where cameras allow it: where nobody is
+    seen by two cameras only the query itself is. Every process extracts its share, with the first one's statistics of
+    batch norm; a copy of the model is judged, so that the training goes on as if nothing had been.
+    """
+    judged = copy.deepcopy(main.for_inference())
+    processes.share_statistics(judged)
+    engine = prepare(judged, processes.device, precision)
+    mine = list(processes.share(held_out))
+    clip_shape = (options.clip_frames, *options.height_width)
+    clips = sum(-(-len(tracklet) // options.clip_frames) for tracklet in mine)
+    rows = np.zeros((0, SIMILARITY_FEATURE), dtype=np.float32)
+    with progress.loop("held-out training people", clips, unit="clips") as loop:
+        if mine:
+            how = {"batch_size": VALIDATION_CLIPS, "workers": options.workers}
+            rows = extract_tracklets(mine, clip_shape, engine, processes.device, loop, **how)["features"]
+    features = np.zeros((len(held_out), SIMILARITY_FEATURE), dtype=np.float32)
+    for rank, part in enumerate(processes.gather(rows)):
+        features[rank :: processes.world] = part
+    ids = np.array([tracklet.person_id for tracklet in held_out])
+    cameras = np.array([tracklet.camera_id for tracklet in held_out])
+    for each in (cameras, np.arange(len(held_out))):
+        ranking = evaluate_ranking(features, features, ids, ids, each, each)
+        if ranking.valid_queries:
+            return {
+                "mAP": float(ranking.mAP),
+                "rank-1": float(ranking.cmc[0]),
+                "queries": ranking.valid_queries,
+                "people": len(people(held_out)),
+            }
+    why = "nobody among them has two tracklets"
+    raise BadData("held-out training people", why=why, remedy="Raise --validate, or leave it out")
 
 
 def loss_terms(
@@ -339,6 +420,10 @@ def training_labels(
     path = Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
     command = f"amem label-videos --dataset {options.dataset}"
     found = pseudo_labels.read(path, remedy=f"Run: {command}")
+    if found.dataset != dataset:
+        raise BadData(
+            "pseudo-labels", path, why=f"are of '{found.dataset}', not of '{dataset}'", remedy=f"Run: {command}"
+        )
     missing = [name for name in ATTRIBUTES if name not in found.attributes]
     if missing:
         why = f"lack {len(missing)} of PETA's attributes ({listing(missing, 5)})"
@@ -367,9 +452,22 @@ def save_models(
     Both descriptions carry the input normalisation that came with the backbone's weights.
     """
     described = described | {"normalisation": dataclasses.asdict(model.main.backbone.normalisation)}
-    bare = described if described["fused"] else described | {"appearance": False, "motion": False}
-    main = model.main.for_inference()
-    checkpoint.save(output.with_name("amem-main.safetensors"), "amem-main", main.state_dict(), provenance, model=bare)
+    save_main(output.with_name("amem-main.safetensors"), model.main, described, provenance)
     tensors = checkpoint.prefixed("amem.", model)
     tensors |= checkpoint.prefixed("discriminator.", discriminator) if discriminator is not None else {}
     checkpoint.save(output, "amem-model", tensors, provenance, model=described, metrics=metrics)
+
+
+def restore_main(output: Path, provenance: Provenance) -> Path:
+    """Write the `amem-main` of a finished training again, from the whole model."""
+    saved = checkpoint.load(output, "amem-model")
+    model, _ = build_amem(saved.description["model"], None)
+    checkpoint.load_into(model, saved, "amem.")
+    return save_main(output.with_name("amem-main.safetensors"), model.main, saved.description["model"], provenance)
+
+
+def save_main(path: Path, main: MainModel, described: dict[str, Any], provenance: Provenance, **more: Any) -> Path:
+    """Write an `amem-main`: the parts that inference needs; `more` are further values of its description."""
+    described = described | {"normalisation": dataclasses.asdict(main.backbone.normalisation)}
+    bare = described if described["fused"] else described | {"appearance": False, "motion": False}
+    return checkpoint.save(path, "amem-main", main.for_inference().state_dict(), provenance, model=bare, **more)

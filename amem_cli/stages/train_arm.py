@@ -1,5 +1,9 @@
 """Stage 1: the attribute recognition model on PETA (paper, section AEM; eq. 1-3)."""
 
+import copy
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -11,7 +15,7 @@ from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.layouts.peta import split_by_person
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import load_manifest, read_attributes
-from amem_cli.data.sampling import shuffled_batches
+from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset
 from amem_cli.data.transforms import as_pixels
 from amem_cli.distributed import Processes, process_group
@@ -23,7 +27,7 @@ from amem_cli.models.attributes import Arm
 from amem_cli.options import TrainArmOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
-from amem_cli.stages.result import StageResult, science, warn_of_differences, weights_parent
+from amem_cli.stages.result import StageResult, science, tell_batch, warn_of_differences, weights_parent
 from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
 
 DEPTH = {"resnet50": 50, "resnet18": 18}
@@ -44,6 +48,8 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         if data.attributes != ATTRIBUTES:
             raise BadData("attributes of", manifest.name, why="are not PETA's 105, whose groups the model is made of")
         train_rows, held_out = partition(data, options)
+        fit, validation = hold_out_people(data.person_ids[train_rows], options.validate, options.seed)
+        train_rows, validation_rows = train_rows[fit], train_rows[validation]
 
         precision = resolve_precision(options.precision, processes.device)
         listing = (f"{path.name}\t{row.tobytes().hex()}" for path, row in zip(data.paths, data.labels, strict=True))
@@ -60,14 +66,15 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
                 return StageResult("train-arm", output, reused=True, metrics=metrics)
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
             model = Arm(DEPTH[options.backbone], GROUP_SIZES, options.weights).to(processes.device)
-            run = _train(model, data, train_rows, options, provenance, processes, progress)
+            if options.sync_batchnorm:
+                processes.synchronise_batch_norm(model)
+            run = _train(model, data, train_rows, validation_rows, options, provenance, processes, progress)
             metrics = {"train_images": len(train_rows), "held_out_images": len(held_out)}
+            metrics |= {"best": run.best} if run.best else {}
             if processes.first:
                 if len(held_out):
                     metrics |= evaluate_arm(model, data, held_out, options, precision, processes.device, progress)
-                described = {"depth": DEPTH[options.backbone], "attributes": list(ATTRIBUTES)}
-                described |= {"image_size": options.image_size, "normalisation": "ImageNet, inside the network"}
-                checkpoint.save(output, "amem-arm", model.state_dict(), provenance, model=described, metrics=metrics)
+                save_arm(output, model, options, provenance, metrics=metrics)
                 run.finished()
             processes.wait()
     return StageResult("train-arm", output, reused=False, metrics=metrics)
@@ -77,6 +84,7 @@ def _train(
     model: Arm,
     data: AttributeDataset,
     rows: np.ndarray,
+    validation_rows: np.ndarray,
     options: TrainArmOptions,
     provenance: Provenance,
     processes: Processes,
@@ -84,8 +92,10 @@ def _train(
 ) -> Run:
     device = processes.device
     optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    folder = Workspace(options.workspace).arm.parent
-    run = Run(folder, options, provenance, processes, progress, {"arm": model}, {"adam": optimizer})
+    output = Workspace(options.workspace).arm
+    best_file = output.with_name("arm-best.safetensors")
+    run = Run(output.parent, options, provenance, processes, progress, {"arm": model}, {"adam": optimizer}, best_file)
+    tell_batch(options, {"batch_size": options.batch_size}, "images", processes, progress)
     steps = len(shuffled_batches(len(rows), options.batch_size, options.seed, 0))
     labels = torch.from_numpy(data.labels).float()
     model.train()
@@ -109,10 +119,43 @@ def _train(
 
                 run.add({"attribute": loss})
                 loop.advance(attribute=loss.item(), epoch=epoch + 1)
-                if (run.step + 1) % options.log_steps == 0:
+                last_in_epoch = run.step_in_epoch + 1 == steps
+                if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
-                run.step_done(last_in_epoch=run.step_in_epoch + 1 == steps)
+                last_in_epoch = run.step_in_epoch + 1 == steps
+                if run.validates(last_in_epoch) and processes.first:
+                    figures = validate(model, data, validation_rows, options, provenance, device, progress)
+                    if run.validated("mA", figures):
+                        save_arm(best_file, model, options, provenance, validation=run.best)
+                run.step_done(last_in_epoch)
     return run
+
+
+def validate(
+    model: Arm,
+    data: AttributeDataset,
+    rows: np.ndarray,
+    options: TrainArmOptions,
+    provenance: Provenance,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, float]:
+    """mA over all attributes with positives (and over the usual 35) on the images of held-out training people; a copy
+    of the model is judged, so that the training goes on as if nothing had been."""
+    precision = provenance.options["precision"]
+    found = evaluate_arm(copy.deepcopy(model), data, rows, options, precision, device, progress)
+    figures = {"mA": found["all"]["mA"], "mA usual 35": found["usual_35"]["mA"], "images": len(rows)}
+    if figures["mA"] is None:
+        why = "no attribute has images with and without it among them"
+        raise BadData("held-out training people", why=why, remedy="Raise --validate, or leave it out")
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def save_arm(path: Path, model: Arm, options: TrainArmOptions, provenance: Provenance, **more: Any) -> Path:
+    """Write an `amem-arm`; `more` are further values of its description."""
+    described = {"depth": DEPTH[options.backbone], "attributes": list(ATTRIBUTES)}
+    described |= {"image_size": options.image_size, "normalisation": "ImageNet, inside the network"}
+    return checkpoint.save(path, "amem-arm", model.state_dict(), provenance, model=described, **more)
 
 
 def partition(data: AttributeDataset, options: TrainArmOptions) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,10 @@
 """Stage 3: the texture auto-encoder (paper, Fig. 3, eq. 4)."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -11,7 +14,7 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import Manifest, load_manifest, read_attributes, read_images, read_videos
-from amem_cli.data.sampling import shuffled_batches
+from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.transforms import as_pixels
 from amem_cli.distributed import Processes, process_group
 from amem_cli.engine import autocast, resolve_precision
@@ -21,7 +24,7 @@ from amem_cli.models.texture import TEXTURE_CHANNELS, Discriminator, TextureDeco
 from amem_cli.options import TrainTaeOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
-from amem_cli.stages.result import StageResult, science, warn_of_differences, weights_parent
+from amem_cli.stages.result import StageResult, science, tell_batch, warn_of_differences, weights_parent
 from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
 
 
@@ -36,14 +39,19 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         progress = progress if processes.first else Silent()
         processes.require_equal_shares("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
-        paths = training_images(manifest, options.data_root, progress)
+        every_path, person_ids = training_images(manifest, options.data_root, progress)
+        fit, validation = hold_out_people(person_ids, options.validate, options.seed)
+        paths, held_out = [every_path[row] for row in fit], [every_path[row] for row in validation]
+        if len(paths) < 2:
+            why = f"there are {len(paths)}, at least 2 are needed"
+            raise BadData("training images of", manifest.name, why=why)
 
         precision = resolve_precision(options.precision, device)
         provenance = Provenance(
             command="train-tae",
             options=science(options, manifest, precision=precision),
             parents=weights_parent(options.weights),
-            data=sha256_lines(path.name for path in paths),
+            data=sha256_lines(path.name for path in every_path),
         )
         output = Workspace(options.workspace).tae
         with locked(output, owner=processes.first):
@@ -53,15 +61,15 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             encoder = TextureEncoder(options.weights).to(device)
             decoder = TextureDecoder().to(device)
             discriminator = Discriminator(*options.height_width).to(device)
+            if options.sync_batchnorm:
+                for module in (encoder, decoder, discriminator):
+                    processes.synchronise_batch_norm(module)
             run, metrics = _train(
-                encoder, decoder, discriminator, paths, options, provenance, precision, processes, progress
+                encoder, decoder, discriminator, paths, held_out, options, provenance, precision, processes, progress
             )
             if processes.first:
                 _measure_textures(encoder, paths, options, device, progress)
-                tensors = checkpoint.prefixed("encoder.", encoder) | checkpoint.prefixed("decoder.", decoder)
-                tensors |= checkpoint.prefixed("discriminator.", discriminator)
-                described = {"image_size": options.image_size, "encoder": "ResNet-18, last stride 1"}
-                checkpoint.save(output, "amem-tae", tensors, provenance, model=described, metrics=metrics)
+                save_tae(output, encoder, decoder, discriminator, options, provenance, metrics=metrics)
                 run.finished()
             processes.wait()
     return StageResult("train-tae", output, False, metrics)
@@ -72,6 +80,7 @@ def _train(
     decoder: TextureDecoder,
     discriminator: Discriminator,
     paths: list[Path],
+    held_out: list[Path],
     options: TrainTaeOptions,
     provenance: Provenance,
     precision: str,
@@ -84,7 +93,10 @@ def _train(
     critic = torch.optim.Adam(discriminator.parameters(), lr=options.discriminator_learning_rate, betas=(0.5, 0.999))
     modules = {"encoder": encoder, "decoder": decoder, "discriminator": discriminator}
     optimizers = {"adam": optimizer, "discriminator-adam": critic}
-    run = Run(Workspace(options.workspace).tae.parent, options, provenance, processes, progress, modules, optimizers)
+    output = Workspace(options.workspace).tae
+    best_file = output.with_name("tae-best.safetensors")
+    run = Run(output.parent, options, provenance, processes, progress, modules, optimizers, best_file)
+    tell_batch(options, {"batch_size": options.batch_size}, "images", processes, progress)
     steps = len(shuffled_batches(len(paths), options.batch_size, options.seed, 0))
     for module in modules.values():
         module.train()
@@ -128,8 +140,59 @@ def _train(
                 last_in_epoch = run.step_in_epoch + 1 == steps
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
+                if run.validates(last_in_epoch) and processes.first:
+                    figures = validate(encoder, decoder, held_out, options, precision, device, progress)
+                    if run.validated("mse", figures, lower_is_better=True):
+                        # measured on a copy: the encoder that is trained stays as it is
+                        judged = copy.deepcopy(encoder)
+                        _measure_textures(judged, paths, options, device, progress)
+                        save_tae(best_file, judged, decoder, discriminator, options, provenance, validation=run.best)
                 run.step_done(last_in_epoch)
-    return run, {"train_images": len(paths), **run.metrics}
+    return run, {"train_images": len(paths), **run.metrics} | ({"best": run.best} if run.best else {})
+
+
+@torch.no_grad()
+def validate(
+    encoder: TextureEncoder,
+    decoder: TextureDecoder,
+    held_out: list[Path],
+    options: TrainTaeOptions,
+    precision: str,
+    device: torch.device,
+    progress: Progress,
+) -> dict[str, float]:
+    """The mean squared error of the reconstructed images of held-out training people (pixels in [0, 1]); a copy of the
+    networks is judged, so that the training goes on as if nothing had been."""
+    judged = copy.deepcopy(encoder).eval(), copy.deepcopy(decoder).eval()
+    order = np.arange(len(held_out))
+    batches = np.split(order, range(options.batch_size, len(order), options.batch_size))
+    images = loader(ImageBatches(held_out, batches, options.height_width, augment=None), options.workers, device)
+    error = 0.0
+    with progress.loop("held-out training people", len(held_out), unit="images") as loop:
+        for pixels, _ in images:
+            loop.data_arrived()
+            true = as_pixels(pixels, device)
+            with autocast(precision, device):
+                reconstruction = judged[1](judged[0](true))
+            error += F.mse_loss(reconstruction.float(), true).item() * len(true)
+            loop.advance(len(true))
+    return {"mse": error / len(held_out), "images": len(held_out)}
+
+
+def save_tae(
+    path: Path,
+    encoder: TextureEncoder,
+    decoder: TextureDecoder,
+    discriminator: Discriminator,
+    options: TrainTaeOptions,
+    provenance: Provenance,
+    **more: Any,
+) -> Path:
+    """Write an `amem-tae`; `more` are further values of its description."""
+    tensors = checkpoint.prefixed("encoder.", encoder) | checkpoint.prefixed("decoder.", decoder)
+    tensors |= checkpoint.prefixed("discriminator.", discriminator)
+    described = {"image_size": options.image_size, "encoder": "ResNet-18, last stride 1"}
+    return checkpoint.save(path, "amem-tae", tensors, provenance, model=described, **more)
 
 
 @torch.no_grad()
@@ -138,7 +201,7 @@ def _measure_textures(
 ) -> None:
     """Mean and deviation of each texture channel over all positions of all training images, encoder in eval mode."""
     encoder.eval()
-    batches = shuffled_batches(len(paths), options.batch_size, options.seed, epoch=0)
+    batches = np.split(np.arange(len(paths)), range(options.batch_size, len(paths), options.batch_size))
     sums = torch.zeros(2, TEXTURE_CHANNELS, dtype=torch.float64)
     positions = 0
     with progress.loop("texture statistics", len(batches)) as loop:
@@ -154,16 +217,15 @@ def _measure_textures(
     encoder.texture_std.copy_((square - mean.square()).clamp(min=0).sqrt())
 
 
-def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> list[Path]:
-    """The images to reconstruct: those of an image or attribute data set, or the training frames of a video one."""
+def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> tuple[list[Path], list[int]]:
+    """The images to reconstruct and whom each shows: those of an image or attribute data set, or the training frames
+    of a video one."""
     if manifest.kind == "video":
         videos = read_videos(manifest, data_root)
         warn_of_differences(manifest, videos, progress)
-        paths = [frame for tracklet in videos.splits[0].train for frame in tracklet.frames]
-    else:
-        images = (read_images if manifest.kind == "images" else read_attributes)(manifest, data_root)
-        warn_of_differences(manifest, images, progress)
-        paths = list(images.paths)
-    if len(paths) < 2:
-        raise BadData("training images of", manifest.name, why=f"there are {len(paths)}, at least 2 are needed")
-    return paths
+        train = videos.splits[0].train
+        paths = [frame for tracklet in train for frame in tracklet.frames]
+        return paths, [tracklet.person_id for tracklet in train for _ in tracklet.files]
+    images = (read_images if manifest.kind == "images" else read_attributes)(manifest, data_root)
+    warn_of_differences(manifest, images, progress)
+    return list(images.paths), list(images.person_ids)

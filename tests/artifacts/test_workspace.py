@@ -16,7 +16,11 @@ from faults import temporaries
 from amem_cli.artifacts import atomic, checkpoint, features, pseudo_labels, results
 from amem_cli.artifacts import workspace as ws
 from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, DiskError, Locked, OutputExists
+from amem_cli.options import ExtractFeaturesOptions
+from amem_cli.progress import Silent
+from amem_cli.stages.result import warn_of_stale
 
 
 def test_paths_are_those_of_the_contract():
@@ -205,8 +209,9 @@ def test_a_finished_chain_is_ready_in_order(finished):
     assert chain["label-videos"].provenance["command"] == "label-videos"
 
 
-def test_an_empty_workspace_is_missing_with_the_commands(tmp_path):
-    chain = states(ws.Workspace(tmp_path))
+def test_an_empty_workspace_is_missing_with_the_commands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chain = states(ws.Workspace(Path("workspace")))
     assert {link.state for link in chain.values()} == {"missing"}
     assert [link.command for link in chain.values()] == [
         "amem train-arm",
@@ -218,22 +223,55 @@ def test_an_empty_workspace_is_missing_with_the_commands(tmp_path):
     ]
 
 
-def test_commands_of_a_split_and_of_an_own_manifest(tmp_path):
-    links = ws.chain(tmp_path, "my.toml", "mine", 3, "mine-splits", 5)
+def test_commands_of_a_split_of_an_own_manifest_and_of_another_workspace(tmp_path):
+    root = tmp_path / "my runs"
+    links = ws.chain(root, "my.toml", "mine", 3, "mine-splits", 5)
     assert [link.command for link in links][-3:] == [
-        "amem train-amem --dataset my.toml --split 3",
-        "amem extract-features --dataset my.toml --split 3",
-        "amem evaluate --protocol my.toml",
+        f"amem train-amem --dataset my.toml --split 3 --workspace '{root}'",
+        f"amem extract-features --dataset my.toml --split 3 --workspace '{root}'",
+        f"amem evaluate --protocol my.toml --workspace '{root}'",
     ]
-    assert links[-2].path == tmp_path / "features" / "mine-split3.h5"
+    assert links[-2].path == root / "features" / "mine-split3.h5"
 
 
-def test_a_link_whose_parent_was_made_anew_is_stale(finished):
+def test_a_link_whose_parent_was_made_anew_is_stale_and_so_is_all_that_depends_on_it(finished):
     checkpoint.save(finished.arm, "amem-arm", {"w": torch.zeros(2)}, Provenance("train-arm", {"seed": 1}))
     chain = states(finished)
-    assert {stage: link.state for stage, link in chain.items() if link.state != "ready"} == {"label-videos": "stale"}
+    depending = ["label-videos", "train-amem", "extract-features", "evaluate"]
+    assert [stage for stage, link in chain.items() if link.state == "stale"] == depending
+    assert {chain[stage].state for stage in ("train-arm", "train-tae")} == {"ready"}
     assert "made from another arm" in chain["label-videos"].why
-    assert chain["label-videos"].command == "amem label-videos --dataset mars --force"
+    assert [chain[stage].why for stage in depending[1:]] == [
+        f"made from what is stale ({stage})" for stage in depending[:-1]
+    ]
+    assert chain["label-videos"].command == f"amem label-videos --dataset mars --workspace {finished.root} --force"
+
+
+def test_a_model_that_was_made_without_labels_does_not_depend_on_them(finished):
+    """A baseline has neither labels nor TAE among its parents."""
+    for path, kind in ((finished.amem("mars", None), "amem-model"), (finished.amem_main("mars", None), "amem-main")):
+        checkpoint.save(path, kind, {"w": torch.ones(2)}, Provenance("train-amem", {}))
+    checkpoint.save(finished.arm, "amem-arm", {"w": torch.zeros(2)}, Provenance("train-arm", {"seed": 1}))
+    stale = [stage for stage, link in states(finished).items() if link.state == "stale"]
+    assert "label-videos" in stale
+    assert "train-amem" not in stale
+
+
+def test_a_stage_warns_of_what_is_stale_above_it(finished):
+    manifest, options = load_manifest("mars"), ExtractFeaturesOptions(workspace=finished.root)
+
+    def warnings(stage):
+        progress = Silent()
+        warn_of_stale(options, manifest, None, stage, progress)
+        return progress.warnings
+
+    assert warnings("evaluate") == []
+    checkpoint.save(finished.tae, "amem-tae", {"w": torch.zeros(2)}, Provenance("train-tae", {"seed": 1}))
+    assert warnings("train-amem") == []
+    (model,) = warnings("extract-features")
+    assert str(finished.amem("mars", None)) in model
+    assert f"amem train-amem --dataset mars --workspace {finished.root} --force" in model
+    assert len(warnings("evaluate")) == 2
 
 
 def test_one_of_ten_features_files_made_anew_makes_the_result_stale(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amem_cli.data.sampling import check_people, people_clips_batches, shuffled_batches
+from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches, shuffled_batches
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData
 
@@ -130,3 +130,33 @@ def test_every_such_person_is_listed_at_once() -> None:
 def test_one_long_tracklet_gives_different_clips() -> None:
     check_people(tracklets([1, 1], frames=9), 2, 8)
     check_people(tracklets([2, 2], frames=3), 2, 8)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    ids=st.lists(st.integers(1, 9), min_size=1, max_size=40),
+    fraction=st.floats(0.01, 0.99),
+    least=st.integers(1, 3),
+    seed=st.integers(0, 5),
+)
+def test_held_out_people_are_a_fraction_and_nobody_is_on_both_sides(
+    ids: list[int], fraction: float, least: int, seed: int
+) -> None:
+    numbers = set(ids)
+    if len(numbers) <= least:
+        with pytest.raises(BadData, match="training people"):
+            hold_out_people(ids, fraction, seed, least)
+        return
+    fit, aside = hold_out_people(ids, fraction, seed, least)
+    assert sorted([*fit, *aside]) == list(range(len(ids)))
+    inside, outside = {ids[row] for row in fit}, {ids[row] for row in aside}
+    assert not inside & outside
+    assert len(outside) == min(max(round(fraction * len(numbers)), least), len(numbers) - 1)
+    again = hold_out_people(ids[::-1], fraction, seed, least)[1]
+    assert {ids[::-1][row] for row in again} == outside  # who it is does not depend on the order of the rows
+
+
+def test_nobody_is_held_out_by_default_and_the_seed_decides_who() -> None:
+    assert [len(rows) for rows in hold_out_people([5, 5, 6], 0.0, 0)] == [3, 0]
+    ids = list(range(100))
+    assert len({tuple(hold_out_people(ids, 0.2, seed)[1]) for seed in range(5)}) == 5

@@ -149,7 +149,7 @@ def test_ten_splits_give_mean_and_deviation(tmp_path: Path) -> None:
     assert figures["cmc"][0] == pytest.approx(np.mean(rates))
     # one match a query: average precision is the reciprocal rank
     assert figures["splits"][0]["mAP"] == 1
-    assert figures["choices"]["splits"] == "drawn with seed 0"
+    assert figures["choices"]["splits"] == "splits: drawn with seed 0"
     assert figures["chance"]["rank"]["1"] == pytest.approx(1 / 4)
 
 

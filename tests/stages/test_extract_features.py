@@ -119,13 +119,13 @@ def test_a_rerun_goes_on_at_the_missing_shard(
     assert len(parts) > 2
     parts[1].unlink()
     done: list[int] = []
-    original = stage._extract
+    original = stage.extract_tracklets
 
-    def counting(tracklets: list, *rest: object) -> np.ndarray:
+    def counting(tracklets: list, *rest: object, **how: object) -> dict[str, np.ndarray]:
         done.append(len(tracklets))
-        return original(tracklets, *rest)  # type: ignore[arg-type]
+        return original(tracklets, *rest, **how)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stage, "_extract", counting)
+    monkeypatch.setattr(stage, "extract_tracklets", counting)
     (again,) = extract_features(options(walkers, main_file, tmp_path / "cut"), Silent())
     assert len(done) == 1
     assert again.artifact.read_bytes() == whole

@@ -1,0 +1,180 @@
+"""Features and attribute labels: each engine beside the usual eager way, on random weights and frames.
+
+    python benchmarks/extraction.py [--network i3d resnet50] [--precision fp32 bf16] [--batch N] [--runs 5]
+                                    [--threads 1] [--size 256x128] [--way NAME ...]
+
+"eager" is the usual way: channels-first maps, SAME padding by a padded copy, convolution, BN and ReLU one by one;
+bf16 by autocast. The others are `--engine eager|torch|openvino` (the last where it is installed). Every way takes the
+same uint8 batch on the host. Runs are interleaved; medians of wall clock and of the process's CPU time are printed, with
+the ratio of the latter to eager fp32: on a machine that does other work, the wall clock measures that work.
+"ceiling" is a large convolution in one precision, in items of this network a second.
+"""
+
+import argparse
+import importlib.util
+import os
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from amem_cli.attributes import GROUP_SIZES
+from amem_cli.engine import autocast, prepare
+from amem_cli.models.amem import build_main_model
+from amem_cli.models.attributes import Arm
+from amem_cli.models.i3d import I3D, MaxPoolSame, Unit3D, same_padding
+
+CPU = torch.device("cpu")
+Way = Callable[[Tensor], Tensor]
+
+
+class UsualUnit(nn.Module):
+    """`Unit3D` as the common PyTorch port has it."""
+
+    def __init__(self, unit: Unit3D):
+        super().__init__()
+        self.conv3d, self.bn = unit.conv3d, unit.bn
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv3d(padded(x, self.conv3d.kernel_size, self.conv3d.stride))))
+
+
+class UsualPool(nn.Module):
+    """`MaxPoolSame` as the common PyTorch port has it."""
+
+    def __init__(self, pool: MaxPoolSame):
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool3d(padded(x, self.pool.kernel, self.pool.stride, self.pool.valid), self.pool.kernel, self.pool.stride)
+
+
+def padded(x: Tensor, kernel: tuple, stride: tuple, valid: tuple = (False, False, False)) -> Tensor:
+    before, extra = same_padding(x.shape[2:], kernel, stride)
+    sides = [(0, 0) if v else (b, b + e) for b, e, v in zip(before, extra, valid, strict=True)]
+    return F.pad(x, [side for pair in reversed(sides) for side in pair])
+
+
+def usual(network: nn.Module) -> nn.Module:
+    """`network` with its I3D modules replaced by the usual ones; channels-last hints fall away in `usual_way`."""
+    for name, child in network.named_children():
+        if isinstance(child, Unit3D):
+            setattr(network, name, UsualUnit(child))
+        elif isinstance(child, MaxPoolSame):
+            setattr(network, name, UsualPool(child))
+        else:
+            usual(child)
+    return network
+
+
+def usual_way(make: Callable[[], nn.Module], precision: str) -> Way:
+    network = usual(make()).eval().requires_grad_(False)
+
+    class ChannelsFirst(torch.overrides.TorchFunctionMode):
+        """Takes no notice of the networks' own wish for channels-last maps."""
+
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is Tensor.contiguous:
+                return function(args[0])
+            return function(*args, **(kwargs or {}))
+
+    @torch.inference_mode()
+    def run(images: Tensor) -> Tensor:
+        with ChannelsFirst(), autocast(precision, CPU):
+            return network((images.movedim(-1, 1).float() / 255).contiguous()).float()
+
+    return run
+
+
+def main_model() -> nn.Module:
+    described = {"backbone": "i3d", "branch": "inception", "branch_kernel": "3x3x3"}
+    return with_statistics(build_main_model(described | {"appearance": True, "motion": True, "fused": True}))
+
+
+def arm() -> nn.Module:
+    return with_statistics(Arm(50, GROUP_SIZES))
+
+
+def with_statistics(network: nn.Module) -> nn.Module:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 2.0)
+    return network
+
+
+def ceiling(precision: str, flop: float) -> float:
+    """Items of `flop` a CPU second, at the rate of a large convolution."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x = torch.randn(4, 256, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(256, 256, 3, 3, dtype=dtype)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(20):
+            start = time.process_time()
+            F.conv2d(x, weight, padding=1)
+            seconds.append(time.process_time() - start)
+    return 2 * 256 * 256 * 9 * x[:, 0].numel() / min(seconds) / flop
+
+
+def measure(ways: dict[str, Way], images: Tensor, runs: int) -> dict[str, tuple[float, float]]:
+    """Median wall and CPU seconds of each way, after one run to warm up."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for number in range(runs + 1):
+        for name, way in ways.items():
+            wall, processor = time.perf_counter(), time.process_time()
+            way(images)
+            if number:
+                seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
+    return {name: tuple(statistics.median(column) for column in zip(*rows)) for name, rows in seconds.items()}  # type: ignore[misc]
+
+
+# name: how it is made, items a batch, frames a clip, GFLOP an item at 256 x 128 (two for each multiply-add)
+NETWORKS = {"i3d": (main_model, 8, (8,), 24.5), "resnet50": (arm, 16, (), 7.8)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--way", nargs="+", help="only these, such as 'torch fp32'; eager fp32 always runs")
+    parser.add_argument("--batch", type=int, help="items a batch (8 clips, 16 images)")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--size", default="256x128")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.simplefilter("ignore")
+    height, width = map(int, options.size.split("x"))
+    engines = ["eager", "torch"] + ["openvino"] * (importlib.util.find_spec("openvino") is not None)
+    print(f"torch {torch.__version__}, {options.threads} threads, load {os.getloadavg()[0]:.1f}, {options.runs} runs")
+    for name in options.network:
+        make, batch, frames, gflop = NETWORKS[name]
+        torch.manual_seed(0)
+        images = torch.randint(256, (options.batch or batch, *frames, height, width, 3), dtype=torch.uint8)
+        ways = {}
+        for precision in options.precision:
+            ways[f"usual {precision}"] = usual_way(make, precision)
+            ways |= {f"{engine} {precision}": prepare(make(), CPU, precision, engine) for engine in engines}
+        ways = {way: run for way, run in ways.items() if not options.way or way in {*options.way, "usual fp32"}}
+        found = measure(ways, images, options.runs)
+        count, usual_seconds = len(images), found[f"usual {options.precision[0]}"][1]
+        print(f"\n{name}, {count} x {tuple(images.shape[1:])}")
+        print(f"{'way':16}{'wall s':>9}{'CPU s':>9}{'items/CPU s':>13}{'ratio':>8}{'of ceiling':>12}")
+        for way, (wall, processor) in found.items():
+            most = ceiling(way.split()[1], gflop * 1e9 * height * width / (256 * 128))
+            figures = f"{count / processor:13.2f}{usual_seconds / processor:8.2f}{count / processor / most:12.0%}"
+            print(f"{way:16}{wall:9.2f}{processor:9.2f}{figures}")
+
+
+if __name__ == "__main__":
+    main()
