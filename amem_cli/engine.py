@@ -28,6 +28,7 @@ from amem_cli.errors import InputMissing, UsageError
 from amem_cli.models.backbones import normalise
 from amem_cli.models.i3d import MaxPoolSame, Unit3D, same_padding
 
+CPU = torch.device("cpu")
 PACKED_FOR = 8  # the batch that oneDNN packs weights for; a constant, so that bytes do not depend on the first batch
 
 
@@ -308,17 +309,6 @@ def _merge_pointwise(folded: fx.GraphModule) -> None:
 # -- OpenVINO ----------------------------------------------------------------------------------------------------------
 
 
-class _FromBytes(nn.Module):
-    """uint8 (B, ..., H, W, 3) -> the network's outputs, so that OpenVINO does the conversion too."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network(images.movedim(-1, 1).float() / 255)
-
-
 def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
     """`network` compiled for each image or clip size that comes, for any batch."""
     import openvino
@@ -333,10 +323,11 @@ def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
     def run(images: Tensor) -> Tensor:
         size = images.shape[1:]
         if size not in compiled:
-            example = torch.zeros((2, *size), dtype=torch.uint8)
+            example = as_pixels(torch.zeros((2, *size), dtype=torch.uint8), CPU)
             batch = ({0: torch.export.Dim("batch")},)
-            exported = torch.export.export(_FromBytes(network), (example,), dynamic_shapes=batch)
+            exported = torch.export.export(network, (example,), dynamic_shapes=batch)
             compiled[size] = core.compile_model(openvino.convert_model(exported), "CPU", settings)
-        return torch.from_numpy(compiled[size](images.numpy())[0].copy())
+        pixels = as_pixels(images, CPU).contiguous()
+        return torch.from_numpy(compiled[size](pixels.numpy())[0].copy())
 
     return run

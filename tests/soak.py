@@ -228,7 +228,7 @@ def stages(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[str]]
     )  # fmt: skip
     shards.FRAMES_PER_SHARD = 40
     common = {"data_root": data, "device": "cpu"}
-    training = common | {"image_size": "32x32", "save_seconds": 0.0, "log_steps": 1, "epochs": 2}
+    training = common | {"image_size": "32x32", "save_seconds": 0.5, "log_steps": 1, "epochs": 2}
     training |= {"validate": 0.5, "validate_epochs": 1}
     amem = {"modules": "baseline", "branch": "conv2d", "clip_frames": 4, "predict_frames": 2, "gradient_steps": 0}
     amem |= {"people_per_batch": 2, "clips_per_person": 2}
@@ -287,8 +287,8 @@ def table(sweeps: list[Sweep], soaks: list[Soak], seed: int, seconds: float) -> 
         "## Stopped at random moments and run again",
         "",
         "Tiny runs on generated people, one CPU thread. A round is one run from nothing to its end through as many "
-        "stops as come; the moments are drawn over the time of an uninterrupted run. Now and then a bit of the newest saved "
-        "state or shard is flipped before the rerun. `best` weights are compared too.",
+        "stops as come; the moments are drawn over the time of an uninterrupted run. Now and then a bit of the newest "
+        "saved state or shard is flipped before the rerun. `best` weights are compared too.",
         "",
         "| stage | uninterrupted | rounds | SIGKILL | SIGTERM | flipped bits | other ends | same weights or bytes |",
         "|---|---|---|---|---|---|---|---|",

@@ -93,3 +93,18 @@ def test_two_processes_form_a_group():
             worker.wait()
     means = "[[0.5, 0.5]], [1.0], (True, False)"
     assert printed == [f"(0, 2, True, [0, 2, 4], {means})", f"(1, 2, False, [1, 3], {means})"]
+
+
+def test_synchronised_batch_norm_needs_cuda_or_one_process():
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    assert Processes(0, 1, CPU).synchronise_batch_norm(layers) is layers
+    with pytest.raises(UsageError, match=r"--sync-batchnorm: .*CUDA.*one process") as raised:
+        Processes(0, 2, CPU).synchronise_batch_norm(layers)
+    assert raised.value.exit_code == 2
+    converted = Processes(0, 2, torch.device("cuda")).synchronise_batch_norm(layers)
+    assert isinstance(converted[1], torch.nn.SyncBatchNorm)
+    assert list(converted.state_dict()) == list(layers.state_dict())
+
+
+def test_one_process_gathers_itself():
+    assert Processes(0, 1, CPU).gather({"a": 1}) == [{"a": 1}]

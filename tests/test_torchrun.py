@@ -39,10 +39,11 @@ def step_done(self, last_in_epoch):
 Run.step_done = step_done
 sys.exit(run(sys.argv[1:]))
 """
-TRAIN = (
-    "train-amem --modules baseline --branch conv2d --image-size 32x32 --clip-frames 4 --predict-frames 2 "
-    "--clips-per-person 2 --people-per-batch 4 --epochs 2 --log-steps 1 --gradient-steps 0"
-).split()
+TRAIN = [
+    "train-amem", "--modules", "baseline", "--branch", "conv2d", "--image-size", "32x32", "--clip-frames", "4",
+    "--predict-frames", "2", "--clips-per-person", "2", "--people-per-batch", "4", "--epochs", "2",
+    "--log-steps", "1", "--gradient-steps", "0",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -324,3 +324,43 @@ def test_the_means_of_a_resumed_run_go_on(tmp_path):
     again.add({"loss": torch.tensor(3.0)})
     again.log_means()
     assert again.metrics == {"loss": 2.0}
+
+
+def test_means_over_processes(monkeypatch):
+    means, other = Means(), Means()
+    means.add({"a": 1.0})
+    other.add({"a": 4.0})
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [value, other.as_json()["sums"]])
+    means.average(Processes(0, 2, torch.device("cpu")))
+    assert means.take() == {"a": 2.5}
+
+
+def test_the_best_survives_a_resume_and_is_forgotten_with_its_file(tmp_path):
+    best = tmp_path / "best.safetensors"
+
+    def run(folder=tmp_path):
+        toy = Toy.__new__(Toy)
+        net = torch.nn.Linear(2, 2)
+        provenance = Provenance("train-arm", options().science())
+        toy.run = Run(folder, options(validate=0.5), provenance, ALONE, Silent(), {"net": net}, {}, best)
+        return toy.run
+
+    best.write_bytes(b"of an abandoned run")
+    first = run()
+    assert not best.exists()
+    assert [first.validates(last) for last in (False, True)] == [False, False]  # epoch 10 is the next one to validate
+    assert first.validated("mA", {"mA": 0.5}) is True
+    best.write_bytes(b"weights")
+    assert first.validated("mA", {"mA": 0.5}) is False
+    assert first.validated("mA", {"mA": 0.4}) is False
+    first.save()
+    again = run()
+    assert (again.best["value"], again.best["step"]) == (0.5, 1)
+    assert again.validated("mA", {"mA": 0.45}) is False
+    best.unlink()
+    lost = run()
+    assert lost.best == {}
+    assert "best.safetensors is gone" in lost.progress.warnings[0]
+    assert lost.validated("mse", {"mse": 0.3}, lower_is_better=True)
+    assert not lost.validated("mse", {"mse": 0.31}, lower_is_better=True)
+    assert lost.validated("mse", {"mse": 0.2}, lower_is_better=True)

@@ -59,14 +59,15 @@ def save(path: Path, kind: str, tensors: "dict[str, torch.Tensor]", provenance: 
     return atomic.write_bytes(path, atomic.seal(safetensors.torch.save(own_memory, metadata=header)))
 
 
-def load(path: Path, kind: str) -> Checkpoint:
+def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
     """Read a checkpoint of `kind`, its seal verified; tensors on the CPU.
 
     Raises `InputMissing` with the command that makes it, or `BadData` for a damaged file, another kind or schema.
+    `remedy` names that command where the caller knows it better.
     """
     import safetensors.torch
 
-    remedy = f"Run: {KINDS[kind]}"
+    remedy = remedy or f"Run: {KINDS[kind]}"
     content = atomic.read_sealed(path, f"{kind} checkpoint", remedy=remedy)
     description = _description(content, path)
     if description.get("kind") != kind:

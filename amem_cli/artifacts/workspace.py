@@ -122,7 +122,7 @@ class ArtifactState:
 
     stage: str
     path: Path
-    state: Literal["ready", "missing", "stale", "damaged"]
+    state: Literal["ready", "missing", "stale", "damaged", "unused"]
     why: str = ""
     command: str = ""
     provenance: dict[str, Any] | None = None
@@ -149,7 +149,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 def verify(path: Path) -> None:
     """Compare an artifact with its seal; raise `BadData` when it is damaged."""
-    atomic.read_sealed(path, "artifact")
+    atomic.read_sealed(path, "artifact", required=path.suffix != ".h5")  # features of other programs carry none
 
 
 def state_of(stage: str, path: Path, command: str, parents: dict[str, Path], *, deep: bool = False) -> ArtifactState:
@@ -182,7 +182,7 @@ def chain(
     """
     workspace = Workspace(root)
     at = "" if root == Path("workspace") else f" --workspace {shlex.quote(str(root))}"
-    on = f" --dataset {argument}"
+    on = f" --dataset {shlex.quote(argument)}"
     part = "" if split is None else f" --split {split}"
     arm, tae, labels = workspace.arm, workspace.tae, workspace.labels(dataset)
     main = workspace.amem_main(dataset, split)
@@ -212,6 +212,18 @@ def chain(
             why = f"made from what is stale ({listing(stale)})"
             link = replace(link, state="stale", why=why, command=f"{command}{at} --force")
         found[stage] = link
+    if found["train-amem"].state == "ready":
+        used = (found["train-amem"].provenance or {}).get("parents", {})
+        spared = {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}
+        for stage, role in spared.items():
+            if role not in used and found[stage].state == "missing":
+                found[stage] = replace(found[stage], state="unused", why="the model was trained without it")
+    without = [number for number in range(splits or 0) if not workspace.features(dataset, number).is_file()]
+    if without and found["evaluate"].state == "missing":
+        first = without[0]
+        step = "extract-features" if workspace.amem_main(dataset, first).is_file() else "train-amem"
+        why = f"{len(without)} of {splits} splits have no features"
+        found["evaluate"] = replace(found["evaluate"], why=why, command=f"amem {step}{on} --split {first}{at}")
     return list(found.values())
 
 

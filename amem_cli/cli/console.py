@@ -115,7 +115,7 @@ def print_comparison(found: list[tuple[str, dict[str, Any]]], as_json: bool, pap
 
 def print_chain(states: "list[ArtifactState]", workspace: Path, as_json: bool) -> None:
     """The chain of artifacts, each by its path within the workspace, and the next command."""
-    following = next((state for state in states if state.state != "ready"), None)
+    following = next((state for state in states if state.state not in ("ready", "unused")), None)
     if as_json:
         rows = [
             {"stage": s.stage, "path": str(s.path), "state": s.state, "why": s.why, "command": s.command}

@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import os
+import shlex
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import typer
 
 from amem_cli.cli import completion, console
 from amem_cli.cli.root import app
+from amem_cli.errors import AmemError, BadData, InputMissing
 from amem_cli.options import COMMANDS, PRESETS, AdversarialOptions, StageOptions, TrainingOptions, resolve
 from amem_cli.progress import Progress
 
@@ -53,7 +56,10 @@ def stage_command(
             if dry_run:
                 console.print_options(name, options, json)
                 return
-            function(options, Progress(quiet), json, **others)
+            try:
+                function(options, Progress(quiet), json, **others)
+            except (InputMissing, BadData) as error:
+                raise _in_the_same_places(error, options) from error
 
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__doc__ = f"{inspect.getdoc(function)}\n\nExamples:\n\n{examples}"
@@ -61,6 +67,20 @@ def stage_command(
         return function
 
     return decorate
+
+
+def _in_the_same_places(error: AmemError, options: Any) -> AmemError:
+    """The error, the command in its remedy completed by the folders of this run, so that it can be pasted."""
+    if not error.remedy.startswith("Run: amem "):
+        return error
+    given = {"workspace": options.workspace, "data-root": options.data_root}
+    if given["workspace"] == Path("workspace") or os.environ.get("AMEM_WORKSPACE"):
+        del given["workspace"]
+    if given["data-root"] == Path("data") or os.environ.get("AMEM_DATA"):
+        del given["data-root"]
+    places = "".join(f" --{name} {shlex.quote(str(folder))}" for name, folder in given.items())
+    kind = InputMissing if isinstance(error, InputMissing) else BadData
+    return kind(error.what, error.path, why=error.why, remedy=error.remedy + places)
 
 
 def _check_names(options: Any) -> None:

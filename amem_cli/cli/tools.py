@@ -226,6 +226,10 @@ def status(
     if manifest.protocol is None:
         raise BadData("data set", dataset, why="has no tracklets, so no chain of six stages")
     numbered = manifest.protocol.kind != "single-split"
+    if split is not None and not (numbered and 0 <= split < manifest.protocol.splits):
+        last = manifest.protocol.splits - 1
+        why = f"{manifest.name} has the splits 0 to {last}" if numbered else f"{manifest.name} has one official split"
+        raise UsageError("--split", split, why=why, remedy="Choose one of these" if numbered else "Leave --split out")
     states = chain(
         workspace,
         dataset if not manifest.shipped else manifest.name,

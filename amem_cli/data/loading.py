@@ -110,6 +110,17 @@ class FrameBatches(Dataset):
         return torch.from_numpy(batch)
 
 
+def even_batches(count: int, most: int) -> list[np.ndarray]:
+    """0 ... count-1 in consecutive batches of at most `most`, as even as can be: no lonely item at the end.
+
+    A 3-D convolution on one clip takes a CPU about twice as long per clip as on several.
+
+    >>> [batch.tolist() for batch in even_batches(7, 3)]
+    [[0, 1, 2], [3, 4], [5, 6]]
+    """
+    return np.array_split(np.arange(count), max(1, -(-count // most)))
+
+
 def read_frames(
     tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], box: tuple[float, ...] = (0.0, 0.0, 1.0, 1.0)
 ) -> np.ndarray:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
 
 
 def _extract_command(manifest: Manifest, number: int) -> str:
-    name = manifest.name if manifest.shipped else manifest.path
+    name = manifest.name if manifest.shipped else shlex.quote(str(manifest.path))
     part = "" if manifest.protocol.kind == "single-split" else f" --split {number}"
     return f"amem extract-features --dataset {name}{part}"
 

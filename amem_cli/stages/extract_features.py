@@ -1,5 +1,6 @@
 """Stage 5: one f_s per tracklet by the main model alone (paper, section Optimization, last paragraph)."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,12 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.shards import Shards, plan_shards
 from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.data.clips import inference_clips
-from amem_cli.data.loading import FrameBatches, loader
+from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.tracklets import Split, Tracklet
 from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import Engine, prepare, resolve_precision
+from amem_cli.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.errors import BadData
 from amem_cli.models.amem import SIMILARITY_FEATURE, MainModel, build_main_model
 from amem_cli.options import ExtractFeaturesOptions
@@ -51,13 +52,16 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
             split = dataset.splits[number or 0]
             output = workspace.features(manifest.name, number)
             model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
-            model, described = load_main_model(model_file)
+            part = "" if number is None else f" --split {number}"
+            remedy = f"Run: amem train-amem --dataset {shlex.quote(options.dataset)}{part}"
+            model, described = load_main_model(model_file, remedy=remedy)
             if not options.model and processes.first:
                 warn_of_stale(options, manifest, number, "extract-features", progress)
             trained = checkpoint.read_description(model_file)["provenance"]["options"]
             check_same_split(model_file, trained, manifest.name, number, progress)
             image_size = options.image_size or described["image_size"]
             precision = resolve_precision(options.precision, processes.device)
+            engine_name = resolve_engine(options.engine, processes.device)
             resolved = {"precision": precision, "image_size": image_size, "split": number}
             with locked(output, owner=processes.first):
                 if options.on_bad_image == "skip":
@@ -70,12 +74,13 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
                     options=science(options, manifest, **resolved) | {"split_source": split.source},
                     parents={"amem-main": parent(model_file)},
                     data=listing_of_tracklets(split.test),
+                    engine=engine_version(engine_name),
                 )
                 if already_made("features", output, provenance, resume=options.resume, force=options.force):
                     results.append(StageResult("extract-features", output, True, summary(features.read(output))))
                     continue
                 shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
-                engine = prepare(model, processes.device, precision)
+                engine = prepare(model, processes.device, precision, engine_name, progress.warn)
                 clip_shape = (described["clip_frames"], *map(int, image_size.split("x")))
                 _extract_shards(shards, split.test, clip_shape, engine, options, processes, progress)
                 processes.wait()
@@ -131,7 +136,7 @@ def extract_tracklets(
         for frames in inference_clips(len(tracklet), clip_frames)
     ]
     owners = np.array([row for row, _ in clips])
-    groups = np.split(np.arange(len(clips)), range(batch_size, len(clips), batch_size))
+    groups = even_batches(len(clips), batch_size)
     batches = [[(tracklets[clips[at][0]], clips[at][1]) for at in group] for group in groups]
     plain, mirrored = np.zeros((2, len(tracklets), SIMILARITY_FEATURE))
     images = loader(FrameBatches(batches, tuple(size), single=False), workers, device)
@@ -162,9 +167,9 @@ def check_same_split(path: Path, options: dict[str, Any], dataset: str, split: i
         raise BadData("model", path, why=why, remedy=f"Use the model of split {split}")
 
 
-def load_main_model(path: Path) -> tuple[MainModel, dict]:
+def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, dict]:
     """The main model of a checkpoint `amem-main`, and its description."""
-    saved = checkpoint.load(path, "amem-main")
+    saved = checkpoint.load(path, "amem-main", remedy=remedy)
     model = build_main_model(saved.description["model"])
     checkpoint.load_into(model, saved)
     return model, saved.description["model"]

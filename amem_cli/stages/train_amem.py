@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -252,7 +253,7 @@ def validate(
     """
     judged = copy.deepcopy(main.for_inference())
     processes.share_statistics(judged)
-    engine = prepare(judged, processes.device, precision)
+    engine = prepare(judged, processes.device, precision, "eager")  # the same wherever OpenVINO is
     mine = list(processes.share(held_out))
     clip_shape = (options.clip_frames, *options.height_width)
     clips = sum(-(-len(tracklet) // options.clip_frames) for tracklet in mine)
@@ -418,7 +419,7 @@ def training_labels(
     if not options.uses_aem:
         return None, {}
     path = Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
-    command = f"amem label-videos --dataset {options.dataset}"
+    command = f"amem label-videos --dataset {shlex.quote(options.dataset)}"
     found = pseudo_labels.read(path, remedy=f"Run: {command}")
     if found.dataset != dataset:
         raise BadData(

@@ -186,7 +186,7 @@ def evaluate_arm(
 ) -> dict[str, object]:
     """mA, accuracy, precision, recall and F1 on `rows`: over all attributes with positives and over the usual 35."""
     batches = [rows[start : start + options.batch_size] for start in range(0, len(rows), options.batch_size)]
-    engine = prepare(model, device, precision)
+    engine = prepare(model, device, precision, "eager")  # the same wherever OpenVINO is
     probabilities = []
     with progress.loop("held-out images", len(rows), unit="images") as loop:
         images = ImageBatches(data.paths, batches, options.height_width, augment=None)
