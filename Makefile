@@ -18,7 +18,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check amem_cli tests benchmarks
 
 # faults at every step of every writer and kills at random moments; `make soak KILLS=100` for a night
-KILLS ?= 4
+KILLS ?= 2
 soak: $(STAMP)
 	$(BIN)/python tests/soak.py --kills $(KILLS)
 

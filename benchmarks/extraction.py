@@ -55,7 +55,9 @@ class UsualPool(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(padded(x, self.pool.kernel, self.pool.stride, self.pool.valid), self.pool.kernel, self.pool.stride)
+        return F.max_pool3d(
+            padded(x, self.pool.kernel, self.pool.stride, self.pool.valid), self.pool.kernel, self.pool.stride
+        )
 
 
 def padded(x: Tensor, kernel: tuple, stride: tuple, valid: tuple = (False, False, False)) -> Tensor:

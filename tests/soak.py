@@ -1,6 +1,6 @@
 """`make soak`: faults at every step of every writer, and kills at random moments of tiny runs; writes the table.
 
-    python tests/soak.py [--kills 4] [--seed 0] [--out docs/RELIABILITY.md]
+    python tests/soak.py [--kills 2] [--seed 0] [--out docs/RELIABILITY.md]
 
 Figures only: anything that is not as it should be ends the command with exit code 1, the table being written all the
 same.
@@ -304,7 +304,7 @@ def table(sweeps: list[Sweep], soaks: list[Soak], seed: int, seconds: float) -> 
 def main() -> int:
     """Run everything, print and write the table; 1 when something was not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=4, help="signals for each stage")
+    parser.add_argument("--kills", type=int, default=2, help="signals for each stage")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/RELIABILITY.md"))
     arguments = parser.parse_args()

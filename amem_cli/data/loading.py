@@ -1,6 +1,8 @@
 """Batches from disk. An item of a data set here is one whole batch, so any worker can make it, in any order."""
 
+import multiprocessing
 import os
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -144,7 +146,7 @@ def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0)
         sampler=range(start, len(dataset)),  # type: ignore[arg-type]
         num_workers=workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
         multiprocessing_context="forkserver" if workers else None,
     )
 
@@ -185,5 +187,14 @@ class _Loader(DataLoader[Any]):
             yield batch
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
+    """One thread, and an end when the main process is killed: torch watches the fork server, which lives on."""
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_main_process, daemon=True).start()
+
+
+def _end_with_main_process() -> None:
+    main = multiprocessing.parent_process()
+    if main is not None:
+        main.join()
+        os._exit(1)

@@ -50,7 +50,7 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
 
     train_arm(options(TrainArmOptions, epochs=6, lr_step=4), progress)
     label_videos(options(LabelVideosOptions), progress)
-    train_tae(options(TrainTaeOptions, epochs=8), progress)
+    train_tae(options(TrainTaeOptions, epochs=12), progress)
     train_amem(options(TrainAmemOptions, epochs=10, clips_per_person=2), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)

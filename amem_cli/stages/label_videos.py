@@ -49,7 +49,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                 options=science(options, manifest, precision=precision, image_size=image_size),
                 parents={"arm": parent(arm_file)},
                 data=listing_of_tracklets(tracklets),
-            engine=engine_version(engine_name),
+                engine=engine_version(engine_name),
             )
             if already_made("pseudo-labels", output, provenance, resume=options.resume, force=options.force):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))

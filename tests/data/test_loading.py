@@ -1,5 +1,9 @@
 """Batches from disk: the same whoever makes them, one augmentation a clip, each file decoded once."""
 
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -198,3 +202,44 @@ def test_a_bad_file_is_named_whoever_reads_it(tracklets: list[Tracklet], tmp_pat
     with pytest.raises(BadData, match=r"bad\.png.*cannot be decoded") as caught:
         next(batches)
     assert "\n" not in str(caught.value)
+
+
+KILLED = """
+import os, sys, time
+import numpy as np
+import torch
+from amem_cli.data.loading import loader
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 100
+    def __getitem__(self, step):
+        time.sleep(0.05)
+        return os.getpid()
+
+if __name__ == "__main__":
+    for process in loader(Slow(), 1, torch.device("cpu")):
+        print(process, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_run_end_too(tmp_path: Path) -> None:
+    """Its parent is the fork server, which torch's own watchdog looks at and which outlives a kill -9."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    main = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
+    worker = int(main.stdout.readline())  # type: ignore[union-attr]
+    os.kill(worker, 0)
+    main.kill()
+    main.communicate()
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, 9)
+    pytest.fail("the worker lives on")
