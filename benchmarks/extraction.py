@@ -5,8 +5,8 @@
 
 "eager" is the usual way: channels-first maps, SAME padding by a padded copy, convolution, BN and ReLU one by one;
 bf16 by autocast. The others are `--engine eager|torch|openvino` (the last where it is installed). Every way takes the
-same uint8 batch on the host. Runs are interleaved; medians of wall clock and of the process's CPU time are printed, with
-the ratio of the latter to eager fp32: on a machine that does other work, the wall clock measures that work.
+same uint8 batch on the host. Runs are interleaved; medians of wall clock and of the process's CPU time are printed,
+with the ratio of the latter to eager fp32: on a machine that does other work, the wall clock measures that work.
 "ceiling" is a large convolution in one precision, in items of this network a second.
 """
 
@@ -30,7 +30,7 @@ from amem_cli.attributes import GROUP_SIZES
 from amem_cli.engine import autocast, prepare
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.attributes import Arm
-from amem_cli.models.i3d import I3D, MaxPoolSame, Unit3D, same_padding
+from amem_cli.models.i3d import MaxPoolSame, Unit3D, same_padding
 
 CPU = torch.device("cpu")
 Way = Callable[[Tensor], Tensor]
@@ -137,7 +137,9 @@ def measure(ways: dict[str, Way], images: Tensor, runs: int) -> dict[str, tuple[
             way(images)
             if number:
                 seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    return {name: tuple(statistics.median(column) for column in zip(*rows)) for name, rows in seconds.items()}  # type: ignore[misc]
+    return {
+        name: tuple(statistics.median(column) for column in zip(*rows, strict=True)) for name, rows in seconds.items()
+    }  # type: ignore[misc]
 
 
 # name: how it is made, items a batch, frames a clip, GFLOP an item at 256 x 128 (two for each multiply-add)

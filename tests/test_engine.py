@@ -248,7 +248,7 @@ class Depends(nn.Module):
 
 def test_a_network_that_cannot_be_followed_is_an_error_and_runs_eagerly() -> None:
     images = smooth_bytes(2, 8, 8, 3)
-    with pytest.raises(UsageError, match="--engine: cannot follow the operations of Depends .*Use --engine eager"):
+    with pytest.raises(UsageError, match=r"--engine: cannot follow the operations of Depends .*Use --engine eager"):
         prepare(Depends(), CPU, "fp32", "torch")
     torch.testing.assert_close(prepare(Depends(), CPU, "fp32", "eager")(images), plain(Depends(), images))
 

@@ -233,7 +233,8 @@ def test_workers_of_a_killed_run_end_too(tmp_path: Path) -> None:
     worker = int(main.stdout.readline())  # type: ignore[union-attr]
     os.kill(worker, 0)
     main.kill()
-    main.communicate()
+    main.wait()
+    main.stdout.close()  # type: ignore[union-attr]  # not read to its end, which an orphan would hold open
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:
