@@ -196,5 +196,5 @@ def _begin_worker(_: int) -> None:
 def _end_with_main_process() -> None:
     main = multiprocessing.parent_process()
     if main is not None:
-        return
+        main.join()
         os._exit(1)
