@@ -16,9 +16,7 @@ def completed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("_AMEM_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(words) if line.endswith(" ") else len(words) - 1))
-    with pytest.raises(SystemExit) as ended:
-        run([])
-    assert not ended.value.code
+    assert run([]) == 0
     return capsys.readouterr().out.split()
 
 

@@ -244,3 +244,17 @@ def test_workers_of_a_killed_run_end_too(tmp_path: Path) -> None:
         time.sleep(0.1)
     os.kill(worker, 9)
     pytest.fail("the worker lives on")
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+@pytest.mark.parametrize("most", [1, 3, 8])
+def test_even_batches_hold_everything_once_and_leave_no_lonely_item(count: int, most: int) -> None:
+    from amem_cli.data.loading import even_batches
+
+    batches = even_batches(count, most)
+    assert np.concatenate(batches).tolist() == list(range(count))
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    if most > 2 and count > 1:
+        assert min(sizes) > 1

@@ -153,3 +153,13 @@ def test_splits_that_are_not_there(walkers: Path, main_file: Path, tmp_path: Pat
 def test_without_a_model_the_command_is_named(walkers: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="amem train-amem"):
         extract_features(ExtractFeaturesOptions(data_root=walkers, workspace=tmp_path, device="cpu"), Silent())
+
+
+def test_the_engine_is_recorded_but_no_other_configuration(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+    (result,) = extract_features(options(walkers, main_file, tmp_path, engine="eager"), Silent())
+    provenance = features.read(result.artifact).provenance
+    assert provenance["versions"]["engine"] == "eager"
+    assert "engine" not in provenance["options"]
+    (again,) = extract_features(options(walkers, main_file, tmp_path, engine="torch"), Silent())
+    assert again.reused
+    assert features.read(again.artifact).provenance["versions"]["engine"] == "eager"  # what made it
