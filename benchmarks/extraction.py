@@ -3,10 +3,11 @@
     python benchmarks/extraction.py [--network i3d resnet50] [--precision fp32 bf16] [--batch N] [--runs 5]
                                     [--threads 1] [--size 256x128] [--way NAME ...]
 
-"eager" is the usual way: channels-first maps, SAME padding by a padded copy, convolution, BN and ReLU one by one;
+"usual" is the usual eager way: channels-first maps, SAME padding by a padded copy, convolution, BN and ReLU one by one;
 bf16 by autocast. The others are `--engine eager|torch|openvino` (the last where it is installed). Every way takes the
 same uint8 batch on the host. Runs are interleaved; medians of wall clock and of the process's CPU time are printed,
-with the ratio of the latter to eager fp32: on a machine that does other work, the wall clock measures that work.
+with the ratio of the latter to the usual way in fp32: on a machine that does other work the wall clock measures that
+work. Use one thread there: threads that wait for a core spend CPU time too.
 "ceiling" is a large convolution in one precision, in items of this network a second.
 """
 

@@ -135,7 +135,8 @@ def read_frames(
 def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0) -> DataLoader[Any]:
     """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes.
 
-    -1 workers chooses: none on a CPU, where the network takes every core, and up to 8 on CUDA. An `AmemError` of a
+    -1 workers chooses: none on a CPU, where the network takes every core and decoding about 2 % of the time (a thread
+    that decodes the next batch meanwhile gained nothing there), and up to 8 on CUDA. An `AmemError` of a
     worker is raised here when its batch would have come.
     """
     if workers < 0:
