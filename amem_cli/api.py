@@ -67,7 +67,9 @@ def embed(
         why = f"have frames of {images.shape[2]} x {images.shape[3]} pixels"
         raise UsageError("clips", why=why, remedy="Resize them so that both are multiples of 16, as in training")
     with process_group(device) as processes:
-        engine = prepare(model, processes.device, resolve_precision(precision, processes.device))
+        # compiling for OpenVINO would cost more than a call's worth of clips
+        engine_name = "torch" if processes.device.type == "cpu" else "eager"
+        engine = prepare(model, processes.device, resolve_precision(precision, processes.device), engine_name)
         rows = torch.cat([engine(part.cpu()) for part in images.split(batch_size)]).double().numpy()
     if one_tracklet:
         rows = rows.sum(axis=0, keepdims=True)  # the direction of the mean

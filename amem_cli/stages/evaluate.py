@@ -75,7 +75,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         for path, table in zip(files, tables, strict=True):
             if table.dataset != manifest.name:
                 progress.warn(f"{path} holds features of '{table.dataset}', the protocol is that of '{manifest.name}'")
-        result = score(tables, files, options, manifest) | {"warnings": progress.warnings}
+        result = score(tables, files, options, manifest)
+        if progress.warnings:
+            result["warnings"] = progress.warnings
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         results.write(output, result, provenance)
     return StageResult("evaluate", output, False, result)
