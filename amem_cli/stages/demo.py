@@ -48,10 +48,10 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
         values |= {"image_size": IMAGE_SIZE} if cls is not ExtractFeaturesOptions else {}
         return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
 
-    train_arm(options(TrainArmOptions, epochs=6, lr_step=4), progress)
+    train_arm(options(TrainArmOptions, epochs=5, lr_step=4), progress)
     label_videos(options(LabelVideosOptions), progress)
-    train_tae(options(TrainTaeOptions, epochs=12), progress)
-    train_amem(options(TrainAmemOptions, epochs=10, clips_per_person=2), progress)
+    train_tae(options(TrainTaeOptions, epochs=10), progress)
+    train_amem(options(TrainAmemOptions, epochs=9, clips_per_person=2), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     pictures, errors = draw_all(folder / "pictures", Workspace(workspace), "mars", data, result.metrics)
