@@ -250,7 +250,7 @@ def _strip(frames: Sequence[Path | np.ndarray]) -> Image.Image:
 
 
 def _show_strip(axes: Axes, strip: Image.Image, title: str = "") -> None:
-    axes.imshow(strip, interpolation="lanczos", clip_on=False)
+    axes.imshow(strip, interpolation="lanczos")
     axes.set_axis_off()
     axes.set_anchor("N")
     if title:

@@ -100,6 +100,9 @@ def save_figure(figure: Figure, path: Path) -> Path:
         )
     # No date and fixed ids, so that the same picture is the same file; text stays text in PDF (type 42).
     metadata = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[suffix]
+    if suffix == ".svg":  # clip paths are named after addresses in memory; nothing is drawn outside its axes
+        for artist in figure.findobj():
+            artist.set_clip_on(False)
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "amem", "pdf.fonttype": 42}):
         figure.savefig(content, format=suffix[1:], dpi=figure.dpi if figure.dpi > 100 else 150, metadata=metadata)
