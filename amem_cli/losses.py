@@ -1,10 +1,10 @@
 """The losses of AMEM (paper, eq. 1-7). Sums and means are stated for each: the weights of eq. 6 depend on them."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from amem_cli.models.motion import Prediction
 
 
 def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -54,13 +54,18 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def prediction_losses(
-    predictions: list[Prediction], true_frames: Tensor, true_textures: Tensor, texture_variance: Tensor | float
+    predictions: Sequence[tuple[Tensor, Tensor]],
+    true_frames: Tensor,
+    true_textures: Tensor,
+    texture_variance: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
     """The two MSE terms of L_MEM (eq. 5): (image, texture), each a mean over elements, summed over the c rounds.
 
+    `predictions` are the c rounds of MEM, each (frame, texture): (B, 3, H, W) in [0, 1] and (B, 512, H/16, W/16).
     `true_frames` (c, B, 3, H, W) in [0, 1]; `true_textures` (c, B, 512, H/16, W/16) from the frozen encoder. The
-    texture term is divided by `texture_variance` (1 for the literal form).
+    texture term is divided by `texture_variance` (1 for the literal form). Raises `ValueError` when there are not as
+    many true frames as rounds.
     """
-    image = sum(F.mse_loss(p.frame, frame) for p, frame in zip(predictions, true_frames, strict=True))
-    texture = sum(F.mse_loss(p.texture, texture) for p, texture in zip(predictions, true_textures, strict=True))
+    image = sum(F.mse_loss(frame, true) for (frame, _), true in zip(predictions, true_frames, strict=True))
+    texture = sum(F.mse_loss(texture, true) for (_, texture), true in zip(predictions, true_textures, strict=True))
     return image, texture / texture_variance

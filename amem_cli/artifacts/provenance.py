@@ -20,6 +20,11 @@ CREATED_BY = f"amem {__version__}"
 SCHEMA = 1
 
 
+def other_schema(found: object) -> str:
+    """What is wrong with a file whose `schema` is not ours, for an error's `why`."""
+    return f"is laid out as another version of amem does (schema {found}); this version reads schema {SCHEMA} alone"
+
+
 @dataclass(frozen=True)
 class Provenance:
     """`options` are those that decide the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parse_json_object
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, other_schema, parse_json_object
 from amem_cli.errors import BadData
 
 KIND = "amem-results"
@@ -29,6 +29,8 @@ def read(path: Path, *, remedy: str = "Run: amem evaluate") -> dict[str, Any]:
     """Read and check a result."""
     content = atomic.read_sealed(path, "result", remedy=remedy)
     document = parse_json_object(content.decode("utf-8", "replace"), "result", path)
-    if document.get("kind") != KIND or document.get("schema") != SCHEMA:
-        raise BadData("result", path, why=f"is no {KIND} of schema {SCHEMA}", remedy=remedy)
+    if document.get("kind") != KIND:
+        raise BadData("result", path, why="is not a result of amem evaluate", remedy=remedy)
+    if document.get("schema") != SCHEMA:
+        raise BadData("result", path, why=other_schema(document.get("schema")), remedy=remedy)
     return document

@@ -17,6 +17,22 @@ from amem_cli.errors import AmemError, BadData, InputMissing
 from amem_cli.options import COMMANDS, PRESETS, AdversarialOptions, StageOptions, TrainingOptions, resolve
 from amem_cli.progress import Progress
 
+# What several commands take, stage or not, reads the same in all of them.
+HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(StageOptions)}
+HELP |= {
+    "preset": "the paper's numbers, or small ones for a CPU",
+    "json": "one JSON document on standard output",
+    "quiet": "warnings and errors only",
+    "split": "split of a data set that has several; 0 when left out",
+}
+Dataset = Annotated[str, typer.Option(help=HELP["dataset"], autocompletion=completion.datasets)]
+Split = Annotated[int | None, typer.Option(help=HELP["split"], autocompletion=completion.split_numbers)]
+DataRoot = Annotated[Path, typer.Option(help=HELP["data_root"], envvar="AMEM_DATA")]
+Workspace = Annotated[Path, typer.Option(help=HELP["workspace"], envvar="AMEM_WORKSPACE")]
+Preset = Annotated[typing.Literal[PRESETS], typer.Option(help=HELP["preset"])]
+AsJson = Annotated[bool, typer.Option("--json", help=HELP["json"])]
+Quiet = Annotated[bool, typer.Option("--quiet", help=HELP["quiet"])]
+
 EVERY = "Every stage"
 SECTIONS = {
     StageOptions: EVERY,
@@ -39,9 +55,9 @@ def stage_command(
     parameters = [_parameter(field, kinds[field.name], _owner(cls, field.name)) for field in fields]
     parameters += [
         flag("config", Path | None, "TOML file as `amem config show` prints; flags win", section=EVERY),
-        flag("preset", typing.Literal[PRESETS], "the paper's numbers, or small ones for a CPU", "paper", section=EVERY),
-        flag("json", bool, "one JSON document on standard output", False, "--json", section=EVERY),
-        flag("quiet", bool, "warnings and errors only", False, "--quiet", section=EVERY),
+        flag("preset", typing.Literal[PRESETS], HELP["preset"], PRESETS[0], section=EVERY),
+        flag("json", bool, HELP["json"], False, "--json", section=EVERY),
+        flag("quiet", bool, HELP["quiet"], False, "--quiet", section=EVERY),
         flag("dry_run", bool, "print the resolved options and stop", False, "--dry-run", section=EVERY),
         *more,
     ]

@@ -1,4 +1,4 @@
-"""The commands beside the stages: demo, status, data, report, show, reproduce, weights, doctor, config."""
+"""The commands beside the stages: demo, status, data, report, show, reproduce, weights, doctor, config, bench."""
 
 import json
 import sys
@@ -8,19 +8,17 @@ from typing import Annotated, Literal
 import typer
 
 from amem_cli.cli import completion, console
+from amem_cli.cli.flags import HELP, AsJson, DataRoot, Dataset, Preset, Quiet, Split, Workspace
 from amem_cli.cli.root import app, config_app, data_app, weights_app
 from amem_cli.errors import BadData, UsageError, did_you_mean
-from amem_cli.options import COMMANDS, PRESETS
+from amem_cli.options import COMMANDS, PRESETS, StageOptions, check_device
 from amem_cli.progress import Progress
-
-AsJson = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="warnings and errors only")]
 
 
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(help="where people, artifacts and pictures go")] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="key of every random draw")] = 0,
+    seed: Annotated[int, typer.Option(help=HELP["seed"])] = StageOptions.seed,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -46,23 +44,13 @@ def demo(
 
 @app.command()
 def report(
-    dataset: Annotated[
-        str,
-        typer.Option(help="shipped manifest's name, or the path of your own .toml", autocompletion=completion.datasets),
-    ] = "mars",
-    split: Annotated[
-        int | None,
-        typer.Option(
-            help="split of a data set that has several; 0 when left out", autocompletion=completion.split_numbers
-        ),
-    ] = None,
+    dataset: Dataset = StageOptions.dataset,
+    split: Split = None,
     out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
     queries: Annotated[int, typer.Option(help="ranked lists to show: a third the best, a third the worst")] = 12,
     seed: Annotated[int, typer.Option(help="key of the draw of the other queries")] = 0,
-    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
-        "workspace"
-    ),
-    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    workspace: Workspace = StageOptions.workspace,
+    data_root: DataRoot = StageOptions.data_root,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -97,24 +85,14 @@ def show(
     out: Annotated[
         Path | None, typer.Option(help="picture to write, .png, .svg or .pdf; KIND.png when left out")
     ] = None,
-    dataset: Annotated[
-        str,
-        typer.Option(help="shipped manifest's name, or the path of your own .toml", autocompletion=completion.datasets),
-    ] = "mars",
-    split: Annotated[
-        int | None,
-        typer.Option(
-            help="split of a data set that has several; 0 when left out", autocompletion=completion.split_numbers
-        ),
-    ] = None,
+    dataset: Dataset = StageOptions.dataset,
+    split: Split = None,
     predict_frames: Annotated[
         int | None, typer.Option(help="rounds c of 'frames'; as many as in training when left out")
     ] = None,
     seed: Annotated[int, typer.Option(help="key of the draw of queries for 'ranking'")] = 0,
-    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
-        "workspace"
-    ),
-    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    workspace: Workspace = StageOptions.workspace,
+    data_root: DataRoot = StageOptions.data_root,
     as_json: AsJson = False,
 ) -> None:
     """One picture: ranked lists, predicted frames (Fig. 4), attributes, the CMC curve, or where the features look.
@@ -147,10 +125,8 @@ def show(
 
 @app.command()
 def doctor(
-    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
-    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
-        "workspace"
-    ),
+    data_root: DataRoot = StageOptions.data_root,
+    workspace: Workspace = StageOptions.workspace,
     as_json: AsJson = False,
 ) -> None:
     """What this machine has for amem: versions, devices, memory, disk, data sets; and a remedy for each problem.
@@ -175,7 +151,7 @@ def config_show(
         str | None,
         typer.Argument(help="only this command's table", autocompletion=completion.commands, show_default=False),
     ] = None,
-    preset: Annotated[Literal[PRESETS], typer.Option(help="the paper's numbers, or small ones for a CPU")] = "paper",
+    preset: Preset = PRESETS[0],
 ) -> None:
     """Print every option with its help as a TOML file, which --config takes back.
 
@@ -195,19 +171,9 @@ def config_show(
 
 @app.command()
 def status(
-    dataset: Annotated[
-        str,
-        typer.Option(help="shipped manifest's name, or the path of your own .toml", autocompletion=completion.datasets),
-    ] = "mars",
-    split: Annotated[
-        int | None,
-        typer.Option(
-            help="split of a data set that has several; 0 when left out", autocompletion=completion.split_numbers
-        ),
-    ] = None,
-    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
-        "workspace"
-    ),
+    dataset: Dataset = StageOptions.dataset,
+    split: Split = None,
+    workspace: Workspace = StageOptions.workspace,
     verify: Annotated[bool, typer.Option("--verify", help="compare every artifact with its seal")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -279,22 +245,27 @@ def check(
             help="shipped manifest's name, the path of your own .toml, or a folder", autocompletion=completion.datasets
         ),
     ],
-    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
+    data_root: DataRoot = StageOptions.data_root,
     deep: Annotated[bool, typer.Option("--deep", help="decode every image and write their list")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare a data set with its manifest: counts, splits, damaged files.
+    """Compare a data set with its manifest: counts, splits, damaged files. Of a folder it says what is in it.
 
     Examples:
 
     amem data check mars
 
     amem data check prid2011 --data-root /data --deep
-    """
-    from amem_cli.data.check import check_dataset
-    from amem_cli.data.manifest import load_manifest
 
+    amem data check /data/unpacked
+    """
+    from amem_cli.data.check import check_dataset, find_datasets
+    from amem_cli.data.manifest import SHIPPED, load_manifest
+
+    if name not in SHIPPED and Path(name).is_dir():
+        console.print_folders(find_datasets(Path(name)), as_json)
+        return
     report = Progress(quiet)
     with report.loop("check", 1, unit="images") as loop:
         found = check_dataset(load_manifest(name), data_root, deep=deep, progress=loop.show)
@@ -318,7 +289,7 @@ def reproduce(
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="only these rows, such as amem; may be repeated")] = None,
     seeds: Annotated[int, typer.Option(help="trainings of each row, with the seeds 0, 1, ...")] = 3,
-    preset: Annotated[Literal[PRESETS], typer.Option(help="the paper's numbers, or small ones for a CPU")] = "paper",
+    preset: Preset = PRESETS[0],
     weights: Annotated[
         list[str] | None, typer.Option(help="BACKBONE=FILE: Kinetics weights of a backbone; may be repeated")
     ] = None,
@@ -326,10 +297,8 @@ def reproduce(
         list[str] | None,
         typer.Option("--set", help="NAME=VALUE for train-amem or COMMAND.NAME=VALUE; may be repeated"),
     ] = None,
-    data_root: Annotated[Path, typer.Option(help="folder that holds the data sets", envvar="AMEM_DATA")] = Path("data"),
-    workspace: Annotated[Path, typer.Option(help="folder for all artifacts", envvar="AMEM_WORKSPACE")] = Path(
-        "workspace"
-    ),
+    data_root: DataRoot = StageOptions.data_root,
+    workspace: Workspace = StageOptions.workspace,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the commands and stop")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -345,17 +314,19 @@ def reproduce(
 
     amem reproduce table3 --preset small --data-root walkers --set epochs=10
     """
-    from amem_cli.stages import reproduce as stage
+    from amem_cli.stages.reproduce.plan import plan
+    from amem_cli.stages.reproduce.run import TellOnce, run
+    from amem_cli.stages.reproduce.table import sizes
 
     if what == "sizes":
         if not dry_run:
-            console.print_sizes(stage.sizes(workspace), workspace / "reproduce" / "sizes.md", as_json)
+            console.print_sizes(sizes(workspace), workspace / "reproduce" / "sizes.md", as_json)
         elif not as_json:
             print("# sizes are measured on the spot: amem reproduce sizes")
         else:
             print(json.dumps({"what": what, "commands": []}))
         return
-    plan = stage.plan(
+    chain = plan(
         what,
         datasets=tuple(dataset or ()),
         rows=tuple(row or ()),
@@ -367,10 +338,10 @@ def reproduce(
         settings=tuple(settings or ()),
     )
     if dry_run:
-        lines = [command.line for command in plan.commands]
-        print(json.dumps({"what": what, "commands": lines}) if as_json else plan.script())
+        lines = [command.line for command in chain.commands]
+        print(json.dumps({"what": what, "commands": lines}) if as_json else chain.script())
         return
-    table = stage.run(plan, stage.TellOnce(quiet))
+    table = run(chain, TellOnce(quiet))
     console.print_reproduction(table, workspace / "reproduce" / f"{what}.md", as_json)
 
 
@@ -393,3 +364,34 @@ def inspect_weights(
     console.print_weights(report, as_json)
     if not report.fits:
         raise typer.Exit(65)
+
+
+@app.command()
+def bench(
+    device: Annotated[str, typer.Option(help=HELP["device"])] = StageOptions.device,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help=HELP["precision"])
+    ] = StageOptions.precision,
+    engine: Annotated[
+        Literal["auto", "torch", "eager", "openvino"],
+        typer.Option(help="of labelling and extraction, as in extract-features"),
+    ] = "auto",
+    quick: Annotated[bool, typer.Option("--quick", help="fewer runs, no training at the paper's size")] = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """How fast this machine is at each part, the most that it could do, and how long MARS would take.
+
+    Runs on generated people and random weights, and needs no data set. The ceilings are measured in the same run: a
+    large convolution, a copy of memory, libjpeg alone.
+
+    Examples:
+
+    amem bench
+
+    amem bench --quick --precision bf16 --json
+    """
+    from amem_cli.stages.bench import bench as measure
+
+    check_device(device)
+    console.print_bench(measure(device, precision, engine, quick, Progress(quiet)), as_json)

@@ -1,8 +1,10 @@
 """`amem data check`: a data set compared with its manifest, every difference named; the CLI prints the report."""
 
 import hashlib
-import io
+import json
 import os
+import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +18,9 @@ from amem_cli.data.layouts.files import BadRows, find_folder, is_image_name, nat
 from amem_cli.data.manifest import Manifest
 from amem_cli.data.tracklets import AttributeDataset, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError
+from amem_cli.images import open_image
 
 MOST_PROBLEMS = 20  # shown; the total is always told
-MOST_PIXELS = 50_000_000  # of one image; a larger one is a decompression bomb, not a person
-MOST_IMAGE_BYTES = 256 * 2**20
 IMAGES_AT_ONCE = 4096  # handed to the threads together, so that a million images are no million futures
 LIST_HEADER = "# amem image list 1: path, size in bytes, sha256, width, height\n"
 
@@ -157,6 +158,51 @@ def guess_layout(root: Path) -> str | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class FoundFolder:
+    """A folder that looks like `layout`, and the command that goes on with it.
+
+    `manifest` is the text of the .toml that the command wants written first; empty where a shipped one fits.
+    """
+
+    folder: Path
+    layout: str
+    command: str
+    manifest: str = ""
+
+
+def find_datasets(folder: Path) -> list[FoundFolder]:
+    """What `folder` holds: the data sets in it when it is a data root, else the one that it is itself.
+
+    Raises `BadData` when neither it nor a folder in it looks like a layout.
+    """
+    shipped = {manifest.root: manifest for manifest in map(manifests.load_manifest, manifests.SHIPPED)}
+    inside = [
+        FoundFolder(folder / root, manifest.layout, f"amem data check {manifest.name} --data-root {_quoted(folder)}")
+        for root, manifest in shipped.items()
+        if guess_layout(folder / root) == manifest.layout
+    ]
+    if inside:
+        return inside
+    layout = guess_layout(folder)
+    if layout is None:
+        why = "it looks like none of the layouts " + ", ".join(LAYOUT_FINDERS)
+        raise BadData("folder", folder, why=why, remedy="Give the folder that the data set's archives unpack to")
+    place = folder.absolute()
+    if place.name in shipped and shipped[place.name].layout == layout:
+        data_root = _quoted(place.parent)
+        return [FoundFolder(folder, layout, f"amem data check {shipped[place.name].name} --data-root {data_root}")]
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", place.name).strip("._-")[:100] or "own"
+    text = "".join(
+        f"{key} = {json.dumps(value)}\n" for key, value in {"name": name, "layout": layout, "root": str(place)}.items()
+    )
+    return [FoundFolder(folder, layout, f"amem data check {name}.toml", text)]
+
+
+def _quoted(folder: Path) -> str:
+    return shlex.quote(str(folder))
+
+
 def _read(manifest: Manifest, data_root: str | Path) -> tuple[dict[str, int], list[str], list[str]]:
     """Counts, notes (problems here) and remarks of the data set that the layout's reader gives."""
     read = {
@@ -259,33 +305,16 @@ def image_files(root: Path) -> Iterator[str]:
 
 def decode_image(path: Path) -> ImageRecord | str:
     """The record of an image that decodes whole, or why it does not."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MOST_IMAGE_BYTES:
-                return f"{size / 2**20:.0f} MiB is too much for an image"
-            content = file.read()
-        if not content:
-            return "it is empty"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's words about large images; the limit here is lower
-            image = Image.open(io.BytesIO(content), formats=("JPEG", "PNG", "BMP"))
-            width, height = image.size
-            if width * height > MOST_PIXELS:
-                return f"{width} x {height} pixels, over {MOST_PIXELS // 10**6} megapixels"
-            image.load()
-    except UnidentifiedImageError:
-        return "it is not a JPEG, PNG or BMP image"
-    except Exception as error:  # Pillow raises many kinds for damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"it does not decode ({reason})"
-    return ImageRecord(len(content), hashlib.sha256(content).hexdigest(), width, height)
+        content, image = open_image(path)
+    except BadData as error:
+        return error.why
+    return ImageRecord(len(content), hashlib.sha256(content).hexdigest(), image.width, image.height)
 
 
 def _decode_all(root: Path, paths: list[str], workers: int) -> Iterator[tuple[str, ImageRecord | str]]:
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as threads:
+    with warnings.catch_warnings(), ThreadPoolExecutor(workers or os.cpu_count() or 1) as threads:
+        warnings.simplefilter("ignore")  # Pillow's words about large images; the limit here is lower
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             block = paths[start : start + IMAGES_AT_ONCE]
             yield from zip(block, threads.map(lambda path: decode_image(root / path), block), strict=True)

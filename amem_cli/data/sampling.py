@@ -1,12 +1,18 @@
 """Which samples make the batches of an epoch: pure functions of (seed, epoch), so that any step can be resumed at."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
+
+HOLDS_OUT = {  # the option that does, and what to do where there is nobody to spare
+    "validation people": ("--validate", "Leave --validate out"),
+    "test people": ("--hold-out", "Use --partition none"),
+}
 
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -49,22 +55,27 @@ def people_clips_batches(
 
 
 def hold_out_people(
-    person_ids: Sequence[int] | np.ndarray, fraction: float, seed: int, least: int = 1
+    person_ids: Sequence[int] | np.ndarray,
+    fraction: float,
+    seed: int,
+    least: int = 1,
+    whom: Literal["validation people", "test people"] = "validation people",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows to validate on, (n,) int64 each, sorted; nobody is on both sides.
+    """Rows to train on and rows held out, (n,) int64 each, sorted; nobody is on both sides.
 
-    `fraction` of the people, rounded, but at least `least` of them and not all, are drawn by (seed, "validation
-    people"). With `fraction` 0 nobody is. Raises `BadData` when nobody would be left to train on.
+    `fraction` of the people, rounded, but at least `least` of them and not all, are drawn by (seed, whom). With
+    `fraction` 0 nobody is. Raises `BadData` when nobody would be left to train on.
     """
     person_ids = np.asarray(person_ids)
     if not fraction:
         return np.arange(len(person_ids)), np.array([], dtype=np.int64)
     numbers = np.unique(person_ids)
     if len(numbers) <= least:
-        why = f"there are {len(numbers)}, --validate {fraction:g} holds out {least} at least"
-        raise BadData("training people", why=why, remedy="Leave --validate out")
+        option, remedy = HOLDS_OUT[whom]
+        why = f"there are {len(numbers)}, {option} {fraction:g} holds out {least} at least"
+        raise BadData("training people", why=why, remedy=remedy)
     count = min(max(round(fraction * len(numbers)), least), len(numbers) - 1)
-    held_out = keyed_generator(seed, "validation people").permutation(numbers)[:count]
+    held_out = keyed_generator(seed, whom).permutation(numbers)[:count]
     aside = np.isin(person_ids, held_out)
     return np.flatnonzero(~aside), np.flatnonzero(aside)
 

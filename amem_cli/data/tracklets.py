@@ -6,9 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-JUNK = -1  # person_id of boxes that show no person; ignored in every evaluation (MARS, Market-1501)
-DISTRACTOR = 0  # person_id of wrong detections that stay in the gallery (MARS, Market-1501)
-
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from amem_cli.errors import BadData
+from amem_cli.images import open_rgb
 
 if TYPE_CHECKING:
     import torch
 
-LARGEST_IMAGE = 50_000_000  # pixels; a small file can unpack to gigabytes
 Box = tuple[float, float, float, float]  # left, upper, right, lower as fractions of the sides
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
@@ -19,29 +18,15 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 def read_image(path: str | Path, height: int, width: int, box: Box = WHOLE) -> np.ndarray:
     """The part `box` of an image, resized bilinearly: uint8 RGB (height, width, 3).
 
-    Grey, palette, CMYK and 16-bit images become RGB; EXIF rotation is applied. Raises `BadData` naming the file when it
-    is truncated, empty, no image or larger than 50 megapixels.
+    Grey, palette, CMYK and 16-bit images become RGB; EXIF rotation is applied. Raises `BadData` naming the file when
+    it is gone or does not decode.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > LARGEST_IMAGE:
-                raise BadData("image", path, why=f"{image.width} x {image.height} pixels are more than 50 megapixels")
-            image.load()
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I;16"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            image = image.convert("RGB")
-            sides = (image.width, image.height, image.width, image.height)
-            corners = tuple(part * side for part, side in zip(box, sides, strict=True))
-            if image.size != (width, height) or box != WHOLE:
-                image = image.resize((width, height), Image.Resampling.BILINEAR, box=corners)
-            return np.asarray(image)
-    except FileNotFoundError as error:
-        raise BadData("image", path, why="is gone since the data set was read") from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        reason = str(error).replace(str(path), "it").rstrip(".") or type(error).__name__
-        remedy = "Replace or remove the file, or use --on-bad-image skip where the command has it"
-        raise BadData("image", path, why=f"cannot be decoded ({reason})", remedy=remedy) from error
+    image = open_rgb(path)
+    if image.size != (width, height) or box != WHOLE:
+        sides = (image.width, image.height, image.width, image.height)
+        corners = tuple(part * side for part, side in zip(box, sides, strict=True))
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=corners)
+    return np.asarray(image)
 
 
 def random_box(probability: float, generator: np.random.Generator) -> Box:

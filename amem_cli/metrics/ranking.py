@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amem_cli.data.tracklets import JUNK
 from amem_cli.errors import BadData, listing
+from amem_cli.person_ids import JUNK
 
 if TYPE_CHECKING:
     import torch

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amem_cli.data.tracklets import DISTRACTOR, JUNK
 from amem_cli.errors import BadData, UsageError
 from amem_cli.metrics.ranking import Features, read_labels, same_precision, squared_distances, squared_norms
+from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.randomness import keyed_generator
 
 BLOCK_ROWS = 512
@@ -63,7 +63,9 @@ def calibrate(
     if impostors == 0:
         raise BadData("calibration", why="no pair of different people among queries and gallery")
     # The small term undoes rounding: 0.29 * 100 is 28.999...96 in floating point.
-    allowed = min(impostors, int(np.floor(false_match_rate * impostors + 1e-6)))
+    allowed = int(np.floor(false_match_rate * impostors + 1e-6))
+    if false_match_rate < 1:  # some pair stays out, and with it the threshold is finite
+        allowed = min(allowed, impostors - 1)
 
     genuine, nearest = [], np.empty(0, gallery.dtype)  # nearest: the allowed + 1 nearest impostors so far
     for start in range(0, len(query), BLOCK_ROWS):

@@ -3,7 +3,7 @@
 To add one, write a module that maps a clip (B, 3, T, H, W) to (B, C, T', H', W') with `out_channels` (C),
 `normalisation` (what it expects of its input) and `head_keys` (keys of a weight file that belong to a classification
 head and may be left out; an empty tuple if none), and add its builder to `BACKBONES`. Weight files in its own names
-then load by themselves; another dialect is a function in `pretrained.py`.
+then load by themselves; another dialect is a function in `dialects.py`.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from amem_cli.errors import UsageError
 from amem_cli.models.i3d import I3D, I3DClassifier
+from amem_cli.models.normalisation import Normalisation
 from amem_cli.models.p3d import P3D199
-from amem_cli.models.pretrained import Normalisation, fetch, load_pretrained
+from amem_cli.models.pretrained import fetch, load_pretrained
 from amem_cli.models.resnet3d import ResNet3D50
 
 __all__ = ["BACKBONES", "Normalisation", "backbone_names", "build_backbone", "normalise"]
@@ -58,7 +59,7 @@ def build_backbone(
     """The backbone `name`: (B, 3, T, H, W) float in the weights' own range -> `backbone_maps` (B, C, T', H', W').
 
     strides="reid" gives 16 x 8 maps from 256 x 128 (I3D: 1024 x 3 x 16 x 8 from 8 frames), "stock" is the published
-    network; the weights are the same. `weights` is a file in one of the dialects of `pretrained.py`, or "kinetics"
+    network; the weights are the same. `weights` is a file in one of the dialects of `dialects.py`, or "kinetics"
     for the official ones of torchvision's networks, or None for random ones.
 
     The network has `out_channels` (C), `normalisation` (a `Normalisation`: how to bring pixels in [0, 1] into its

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from amem_cli.models.i3d import MaxPoolSame
-from amem_cli.models.pretrained import TORCHVISION_KINETICS
+from amem_cli.models.normalisation import TORCHVISION_KINETICS
 
 
 class S3D(nn.Module):

@@ -4,16 +4,17 @@ import json
 import os
 import re
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts import features, results
+from amem_cli.artifacts import atomic, features, results
 from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.artifacts.workspace import Workspace, locked
+from amem_cli.artifacts.workspace import Workspace, locked, metrics_path
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.distributed import process_group
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
@@ -46,6 +47,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     n - 1). Without `--features` they are the workspace's. A result of other features or options that stands there is
     kept under a name of its own, so that runs can be compared.
     """
+    began = time.monotonic()
     manifest = manifest_of_protocol(options.protocol)
     protocol = manifest.protocol
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
@@ -75,11 +77,15 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         for path, table in zip(files, tables, strict=True):
             if table.dataset != manifest.name:
                 progress.warn(f"{path} holds features of '{table.dataset}', the protocol is that of '{manifest.name}'")
+        if protocol.kind != "single-split":
+            _refuse_other_splits(tables, files)
         result = score(tables, files, options, manifest)
         if progress.warnings:
             result["warnings"] = progress.warnings
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         results.write(output, result, provenance)
+        took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
+        atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
     return StageResult("evaluate", output, False, result)
 
 
@@ -139,8 +145,18 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
         named = listing(f"{files[number]}: run {_extract_command(manifest, number)}" for number in missing)
         if single:
             raise InputMissing("features", files[0], why="not found", remedy=f"Run: {_extract_command(manifest, 0)}")
-        raise InputMissing("features", why=f"{len(missing)} of {wanted} files are missing ({named})")
+        remedy = f"Run: {_extract_command(manifest, 0).removesuffix('--split 0')}--split all"
+        raise InputMissing("features", why=f"{len(missing)} of {wanted} files are missing ({named})", remedy=remedy)
     return files
+
+
+def _refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
+    """Raise `BadData` for features that, by their own provenance, are of another split than the one they stand for."""
+    for number, (table, path) in enumerate(zip(tables, files, strict=True)):
+        told = table.provenance.get("options", {}).get("split")
+        if isinstance(told, int) and told != number:
+            why = f"holds features of split {told}, but stands for split {number}"
+            raise BadData("features", path, why=why, remedy="Give one file for each split, in the order of the splits")
 
 
 def _extract_command(manifest: Manifest, number: int) -> str:
@@ -311,8 +327,11 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Results side by side, by the name of their file; runs of different protocols are refused.
 
-    Raises `UsageError` when protocols or conventions differ, naming each difference.
+    Raises `UsageError` without any file, and when protocols or conventions differ, naming each difference.
     """
+    if not files:
+        remedy = "For example: amem evaluate --compare baseline.json amem.json"
+        raise UsageError("--compare", why="needs the results to compare", remedy=remedy)
     found = [
         (path.stem if len({f.stem for f in files}) == len(files) else str(path), results.read(path)) for path in files
     ]

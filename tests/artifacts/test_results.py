@@ -29,8 +29,8 @@ def test_nan_is_never_written(tmp_path):
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"kind": "other", "schema": 1}, "is no amem-results of schema 1"),
-        ({"kind": results.KIND, "schema": 2}, "is no amem-results of schema 1"),
+        ({"kind": "other", "schema": 1}, "is not a result of amem evaluate"),
+        ({"kind": results.KIND, "schema": 2}, r"another version of amem does \(schema 2\)"),
         ([], "not a JSON object"),
     ],
 )

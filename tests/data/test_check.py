@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
+from amem_cli.cli.app import run
 from amem_cli.data import check
-from amem_cli.data.check import ImageRecord, check_dataset, guess_layout
+from amem_cli.data.check import FoundFolder, ImageRecord, check_dataset, find_datasets, guess_layout
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, InputMissing
 
@@ -201,13 +203,13 @@ def test_deep_names_what_does_not_decode(shop, tmp_path):
     (root / "2" / "1" / "1.png").unlink()
     (root / "2" / "1" / "1.png").symlink_to(tmp_path / "nowhere.png")
     report = check_dataset(shop, tmp_path, deep=True)
-    assert [problem.split(" (")[0] for problem in report.problems] == [
-        "1/1/1.png: it does not decode",
-        "1/1/2.png: it is empty",
-        "1/2/1.png: it is not a JPEG, PNG or BMP image",
-        "1/2/2.png: 10000 x 6000 pixels, over 50 megapixels",
-        "2/1/1.png: it does not decode",
-    ]
+    assert report.problems == (
+        "1/1/1.png: cannot be decoded (image file is truncated)",
+        "1/1/2.png: cannot be decoded (it is empty)",
+        "1/2/1.png: cannot be decoded (it is not a JPEG, PNG or BMP image)",
+        "1/2/2.png: cannot be decoded (10000 x 6000 pixels are more than 50 megapixels)",
+        "2/1/1.png: is not there any more",
+    )
     assert not report.list_written
     assert not report.image_list.exists()
     row = report.rows[-1]
@@ -219,7 +221,7 @@ def test_images_that_no_stage_reads_are_decoded_too(tmp_path):
     (tmp_path / "market1501" / "query").mkdir()
     (tmp_path / "market1501" / "query" / "0001_c1s1_000001_02.jpg").write_bytes(b"no image")
     report = check_dataset(load_manifest("market1501"), tmp_path, deep=True)
-    assert "query/0001_c1s1_000001_02.jpg: it is not a JPEG, PNG or BMP image" in report.problems
+    assert "query/0001_c1s1_000001_02.jpg: cannot be decoded (it is not a JPEG, PNG or BMP image)" in report.problems
 
 
 def test_a_file_that_is_no_image_list_is_refused(shop, tmp_path):
@@ -240,3 +242,38 @@ def test_image_lists_keep_odd_names(tmp_path_factory, sizes):
 def test_image_lists_keep_names_that_are_not_utf8(tmp_path):
     records = {"caf\udce9\t\\n.jpg": ImageRecord(1, "0" * 64, 4, 8)}
     assert check.read_image_list(check.write_image_list(tmp_path / "list.tsv", records)) == records
+
+
+def test_a_folder_says_what_it_is_and_how_to_go_on(tmp_path):
+    (tmp_path / "mars" / "bbox_train").mkdir(parents=True)
+    (tmp_path / "mars" / "bbox_test").mkdir()
+    image(tmp_path / "an odd; name" / "shop 1" / "ann" / "door" / "1.jpg")
+    command = f"amem data check mars --data-root {tmp_path}"
+    mars = FoundFolder(tmp_path / "mars", "mars", command)
+    assert find_datasets(tmp_path) == [mars]  # the data root
+    assert find_datasets(tmp_path / "mars") == [mars]
+    [own] = find_datasets(tmp_path / "an odd; name" / "shop 1")
+    assert (own.layout, own.command) == ("folder", "amem data check shop-1.toml")
+    (tmp_path / "shop-1.toml").write_text(own.manifest)
+    assert check_dataset(load_manifest(tmp_path / "shop-1.toml"), "unused").folder == own.folder  # it can be read
+    (tmp_path / "mars").rename(tmp_path / "MARS-v1")
+    [renamed] = find_datasets(tmp_path / "MARS-v1")
+    assert (renamed.layout, renamed.command) == ("mars", "amem data check MARS-v1.toml")
+    assert f'root = "{tmp_path / "MARS-v1"}"' in renamed.manifest
+
+
+def test_a_folder_of_nothing_known_is_bad_data(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with pytest.raises(BadData, match="looks like none of the layouts mars, market1501"):
+        find_datasets(tmp_path)
+
+
+def test_the_command_takes_a_folder(tmp_path, capsys):
+    image(tmp_path / "shop" / "ann" / "door" / "1.jpg")
+    assert run(["data", "check", str(tmp_path / "shop")]) == 0
+    text = capsys.readouterr().out
+    assert "looks like the layout 'folder'" in text
+    assert "-> amem data check shop.toml" in text
+    assert run(["data", "check", str(tmp_path / "shop"), "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["folders"]
+    assert (found["layout"], found["command"]) == ("folder", "amem data check shop.toml")

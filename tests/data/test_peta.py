@@ -11,7 +11,7 @@ from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.layouts import peta
 from amem_cli.data.layouts.files import BadRows
 from amem_cli.data.manifest import dataset_counts
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import BadData
 
 # subset -> key -> (attributes as Label.txt spells them, images)
 PEOPLE = {
@@ -107,12 +107,10 @@ def test_peta_mat_agrees_row_by_row_and_brings_partitions(tmp_path):
     columns = [table["attribute"][value - 5, 0] for value in (5, 7, 109)]
     assert [ATTRIBUTES[column] for column in dataset.evaluated] == columns
     for k in range(5):
-        parts = peta.partition(dataset, k)
+        parts = dataset.partitions[k]
         assert [len(parts[part]) for part in ("train", "val", "test")] == [5, 1, 4]
         assert sorted(np.concatenate(list(parts.values()))) == list(range(IMAGES))
         assert np.array_equal(parts["train"], table["partion_attribute"][k, 0]["train"].ravel() - 1)
-    with pytest.raises(UsageError, match="partitions 0 to 4"):
-        peta.partition(dataset, 5)
 
 
 def test_every_row_that_differs_from_peta_mat_is_named(tmp_path):
@@ -206,24 +204,6 @@ def test_no_images_is_bad_data(tmp_path):
     (tmp_path / "MIT" / "archive" / "Label.txt").write_text("00001 personalMale\n")
     with pytest.raises(BadData, match="no images"):
         peta.read(tmp_path, "peta")
-
-
-def test_split_by_person_shares_nobody(tmp_path):
-    dataset = peta.read(write_peta(tmp_path), "peta")
-    seen = set()
-    for seed in range(8):
-        train, test = peta.split_by_person(dataset, 0.3, seed)
-        assert sorted((*train.tolist(), *test.tolist())) == list(range(IMAGES))
-        assert not set(dataset.person_ids[train].tolist()) & set(dataset.person_ids[test].tolist())
-        assert len(test) >= 0.3 * IMAGES
-        assert np.array_equal(test, peta.split_by_person(dataset, 0.3, seed)[1])
-        seen.add(tuple(test.tolist()))
-    assert len(seen) > 1
-    for fraction in (0.001, 0.999):
-        assert all(len(part) for part in peta.split_by_person(dataset, fraction, 0))
-    for fraction in (0, 1, -0.5, float("nan")):
-        with pytest.raises(UsageError, match="between 0 and 1"):
-            peta.split_by_person(dataset, fraction, 0)
 
 
 REAL_PART = Path(os.environ.get("AMEM_TEST_REAL_DATA", "/nowhere")) / "peta-part.tgz"

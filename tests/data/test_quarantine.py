@@ -72,7 +72,7 @@ def test_a_bad_frame_is_left_out_and_listed_with_its_reason(
     lines = list_file.read_text().splitlines()
     assert len(lines) == 2
     assert all(str(path) in line for path, line in zip(bad, lines, strict=True))
-    assert warnings == [f"2 unreadable frames are left out; they are listed in {list_file}"]
+    assert warnings == [f"2 unreadable images are left out; they are listed in {list_file}"]
 
 
 def test_a_frame_that_is_gone_counts_as_unreadable(tracklets: list[Tracklet], tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_one_in_a_hundred_is_the_bound(tracklets: list[Tracklet], tmp_path: Path
         break_frame(tracklets[0], at, "empty")
     assert sum(map(len, look(tracklets, tmp_path / "list.txt")[0])) == frames - most
     break_frame(tracklets[0], most, "empty")
-    with pytest.raises(BadData, match=rf"3 of {frames} frames cannot be decoded \(see .*list.txt\)") as raised:
+    with pytest.raises(BadData, match=rf"3 of {frames} images cannot be decoded \(see .*list.txt\)") as raised:
         look(tracklets, tmp_path / "list.txt")
     assert raised.value.exit_code == 65
     assert len((tmp_path / "list.txt").read_text().splitlines()) == 3
@@ -109,10 +109,9 @@ def test_several_processes_share_the_looking_and_agree(
     alone, _ = look(tracklets, tmp_path / "alone.txt")
     parts: list[dict] = []
     monkeypatch.setattr(Processes, "gather", lambda self, part: parts.append(part) or [part])
-    for rank in (0, 1):
-        with pytest.raises(KeyError):  # the others' part is missing from this pretended gathering
-            look(tracklets, tmp_path / "x.txt", Processes(rank, 2, torch.device("cpu")))
-    assert sorted(row for part in parts for row in part) == [0, 1, 2]
+    for rank in (0, 1):  # the other's part is missing from this pretended gathering
+        look(tracklets, tmp_path / "x.txt", Processes(rank, 2, torch.device("cpu")))
+    assert sorted(map(len, parts)) == [0, 1]
     monkeypatch.setattr(Processes, "gather", lambda self, part: parts)
     for rank in (0, 1):
         list_file = tmp_path / f"{rank}.txt"

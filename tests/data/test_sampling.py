@@ -156,6 +156,21 @@ def test_held_out_people_are_a_fraction_and_nobody_is_on_both_sides(
     assert {ids[::-1][row] for row in again} == outside  # who it is does not depend on the order of the rows
 
 
+def test_a_fifth_of_the_people_is_one_of_people_not_of_images() -> None:
+    ids = np.repeat(np.arange(50), np.r_[[500] * 5, [3] * 45])  # five people own nearly all images
+    train, test = hold_out_people(ids, 0.2, 0, whom="test people")
+    assert len(np.unique(ids[test])) == 10
+    assert not set(ids[train].tolist()) & set(ids[test].tolist())
+
+
+def test_test_people_and_validation_people_are_drawn_apart() -> None:
+    ids = list(range(100))
+    assert hold_out_people(ids, 0.2, 0)[1].tolist() != hold_out_people(ids, 0.2, 0, whom="test people")[1].tolist()
+    for whom, words in (("validation people", "--validate 0.2.*Leave"), ("test people", "--hold-out 0.2.*none")):
+        with pytest.raises(BadData, match=words):
+            hold_out_people([7, 7], 0.2, 0, whom=whom)  # type: ignore[arg-type]
+
+
 def test_nobody_is_held_out_by_default_and_the_seed_decides_who() -> None:
     assert [len(rows) for rows in hold_out_people([5, 5, 6], 0.0, 0)] == [3, 0]
     ids = list(range(100))

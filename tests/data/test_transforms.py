@@ -56,10 +56,9 @@ def test_cmyk(tmp_path: Path) -> None:
     assert np.abs(found.astype(int) - picture()).max() < 12
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bit_grey_keeps_its_brightness(tmp_path: Path, suffix: str) -> None:
+def test_16_bit_grey_keeps_its_brightness(tmp_path: Path) -> None:
     deep = (np.arange(24 * 16).reshape(24, 16) * 170).astype(np.uint16)
-    found = read_image(saved(tmp_path / f"a.{suffix}", Image.fromarray(deep)), 24, 16)
+    found = read_image(saved(tmp_path / "a.png", Image.fromarray(deep)), 24, 16)
     for channel in range(3):
         np.testing.assert_array_equal(found[:, :, channel], deep >> 8)
 
@@ -206,7 +205,7 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     assert "cannot be decoded" in refused(tmp_path / "folder.jpg")
-    assert "is gone" in refused(tmp_path / "none.jpg")
+    assert "is not there" in refused(tmp_path / "none.jpg")
 
 
 def test_the_name_of_a_bad_file_may_be_odd(tmp_path: Path) -> None:

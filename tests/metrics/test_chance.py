@@ -4,9 +4,65 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import gammaln
 
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.ranking import evaluate_distances
+from amem_cli.person_ids import JUNK
+
+
+def query_by_query(
+    query_ids: np.ndarray,
+    gallery_ids: np.ndarray,
+    query_cameras: np.ndarray,
+    gallery_cameras: np.ndarray,
+    ranks: int,
+) -> tuple[np.ndarray, float]:
+    """The plain twin: every query counts its gallery, binomial coefficients by logarithms."""
+
+    def log_choose(n: int, k: np.ndarray) -> np.ndarray:
+        return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+
+    cmc, precisions = [], []
+    for person, camera in zip(query_ids, query_cameras, strict=True):
+        same = gallery_ids == person
+        kept = (gallery_ids != JUNK) & ~(same & (gallery_cameras == camera))
+        n, m = int(kept.sum()), int((kept & same).sum())
+        if not m:
+            continue
+        harmonic = (1 / np.arange(1, n + 1)).sum()
+        precisions.append((harmonic + (n - harmonic) * (m - 1) / max(n - 1, 1)) / n)
+        k = np.minimum(np.arange(1, ranks + 1), n - m)
+        none = np.exp(log_choose(n - m, k) - log_choose(n, k))
+        cmc.append(np.where(np.arange(1, ranks + 1) > n - m, 1.0, 1 - none))
+    if not cmc:
+        return np.full(ranks, np.nan), float("nan")
+    return np.mean(cmc, axis=0), float(np.mean(precisions))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    queries=st.lists(st.tuples(st.integers(-1, 6), st.integers(1, 4)), min_size=1, max_size=12),
+    gallery=st.lists(st.tuples(st.integers(-1, 6), st.integers(1, 4)), min_size=1, max_size=60),
+    ranks=st.integers(1, 70),
+)
+def test_query_by_query_gives_the_same(queries: list, gallery: list, ranks: int) -> None:
+    (query_ids, query_cameras), (gallery_ids, gallery_cameras) = np.array(queries).T, np.array(gallery).T
+    labels = (query_ids, gallery_ids, query_cameras, gallery_cameras)
+    cmc, mean = chance(*labels, ranks=ranks)
+    expected_cmc, expected_mean = query_by_query(*labels, ranks)
+    np.testing.assert_allclose(cmc, expected_cmc, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(mean, expected_mean, rtol=0, atol=1e-12)
+
+
+def test_a_large_gallery_keeps_every_digit() -> None:
+    # one match among 200,000: rank-k is k / n exactly; logarithms of binomials lose seven digits here
+    n = 200_000
+    cmc, mean = chance(np.array([1]), np.r_[1, np.full(n - 1, 2)], np.array([1]), np.full(n, 2), ranks=50)
+    np.testing.assert_allclose(cmc, np.arange(1, 51) / n, rtol=1e-10)
+    assert mean == pytest.approx((1 / np.arange(1, n + 1)).sum() / n, rel=1e-12)
 
 
 def enumerated(matches: int, others: int, ranks: int) -> tuple[np.ndarray, float]:

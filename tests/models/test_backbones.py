@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from amem_cli.errors import BadData, InputMissing, UsageError
-from amem_cli.models import backbones, pretrained
+from amem_cli.models import backbones, normalisation
 from amem_cli.models.backbones import BACKBONES, Normalisation, backbone_names, build_backbone, normalise
 
 # name: channels, T' from 8 frames with re-identification strides
@@ -95,13 +95,13 @@ def test_normalise():
     hara = normalise(pixels, build_backbone("r3d").normalisation)
     means = torch.tensor([114.7748, 107.7354, 99.4750])
     assert torch.allclose(hara[1, :, :, 3, 4], torch.tensor([0, 127.5, 255]) - means[:, None], atol=1e-4)
-    images = normalise(pixels[:, :, 0], pretrained.IMAGENET)  # (B, 3, H, W) too
+    images = normalise(pixels[:, :, 0], normalisation.IMAGENET)  # (B, 3, H, W) too
     assert torch.allclose(images[0, :, 0, 0], torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
     flat = torch.rand(2, 3, 4, 5, 6).contiguous(memory_format=torch.channels_last_3d)
-    out = normalise(flat, pretrained.IMAGENET)
+    out = normalise(flat, normalisation.IMAGENET)
     assert out.is_contiguous(memory_format=torch.channels_last_3d)
     assert out.dtype == torch.float32
-    assert normalise(flat.bfloat16(), pretrained.IMAGENET).dtype == torch.bfloat16
+    assert normalise(flat.bfloat16(), normalisation.IMAGENET).dtype == torch.bfloat16
 
 
 def test_what_does_not_exist_is_said_in_one_line(tmp_path):

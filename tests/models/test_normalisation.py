@@ -9,7 +9,7 @@ import torch
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.models.amem import build_main_model
-from amem_cli.models.pretrained import HARA_2018, HARA_2020, TORCHVISION_KINETICS, Normalisation
+from amem_cli.models.normalisation import HARA_2018, HARA_2020, TORCHVISION_KINETICS, Normalisation
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.extract_features import load_main_model
 from amem_cli.stages.train_amem import build_amem, describe, save_models

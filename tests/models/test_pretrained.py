@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.models.backbones import build_backbone
 from amem_cli.models.i3d import I3D, I3DClassifier
+from amem_cli.models.normalisation import IMAGENET, PLUS_MINUS_ONE
 from amem_cli.models.p3d import P3D199
-from amem_cli.models.pretrained import IMAGENET, PLUS_MINUS_ONE, imagenet_resnet, inspect_weights, load_pretrained
+from amem_cli.models.pretrained import imagenet_resnet, inspect_weights, load_pretrained
 from amem_cli.models.resnet3d import ResNet3D50
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from amem_cli.models.backbones import build_backbone
-from amem_cli.models.pretrained import HARA_2018, HARA_2020
+from amem_cli.models.normalisation import HARA_2018, HARA_2020
 from amem_cli.models.resnet3d import ResNet3D50
 
 

@@ -10,7 +10,7 @@ import pytest
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import EvaluateOptions
 from amem_cli.progress import Silent
-from amem_cli.stages.evaluate import evaluate
+from amem_cli.stages.evaluate import compare, evaluate
 
 
 def write_features(
@@ -231,3 +231,78 @@ def test_a_text_file_is_no_features_file(tmp_path: Path) -> None:
     path.write_text("features")
     with pytest.raises(BadData, match="not a readable HDF5 file"):
         evaluate(options(tmp_path, path), Silent())
+
+
+def test_nothing_to_compare_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="--compare: needs the results"):
+        compare([])
+
+
+def test_a_file_of_another_split_than_it_stands_for_is_refused(tmp_path: Path) -> None:
+    files = [split_file(tmp_path / f"of-{number}.h5", 4) for number in range(10)]
+    for number, path in enumerate(files):
+        told = {3: 5}.get(number, number)
+        with h5py.File(path, "r+") as file:
+            file.attrs["provenance"] = json.dumps({"options": {"split": told}})
+    with pytest.raises(BadData, match=r"of-3\.h5: holds features of split 5, but stands for split 3"):
+        evaluate(options(tmp_path, *files, protocol="ilids-10split"), Silent())
+
+
+def test_a_threshold_below_rate_one_is_finite_and_can_be_written(tmp_path: Path) -> None:
+    path = mars_like(tmp_path / "theirs.h5")
+    found = evaluate(options(tmp_path, path, calibrate=0.99999999), Silent()).metrics["calibration"]
+    assert np.isfinite(found["threshold_squared_distance"])
+    assert found["false_match_rate"] < 1
+
+
+def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[float, float, int]:
+    """(AP at the hits, AP by trapezoids, rank of the first match) of one query, as the MATLAB code goes through a
+    ranking; (0, 0, 0) without a match. All (G,)."""
+    order = [item for item in sorted(range(len(match)), key=lambda i: (distances[i], i)) if not ignored[item]]
+    hits, trapezoids, recall, precision, first = [], 0.0, 0.0, 1.0, 0
+    for place, item in enumerate(order, 1):
+        if match[item]:
+            hits.append((len(hits) + 1) / place)
+            first = first or place
+        after, now = len(hits) / max(match.sum(), 1), len(hits) / place
+        trapezoids += (after - recall) * (precision + now) / 2
+        recall, precision = after, now
+    return (float(np.mean(hits)), trapezoids, first) if hits else (0.0, 0.0, 0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_figure_of_a_result_against_the_official_rules_in_plain_loops(tmp_path: Path, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    rows = 120
+    people = generator.integers(-1, 12, rows)  # junk and distractors among them
+    cameras = generator.integers(1, 4, rows)
+    queries = (generator.random(rows) < 0.3) & (people > 0)
+    lonely = np.flatnonzero(queries)[0]
+    people[lonely] = 99  # a query without a match
+    axes = generator.integers(0, 16, rows)  # unit vectors along 16 axes: distances are 0 or 2, nearly all are ties
+    path = write_features(tmp_path / "f.h5", [0.0] * rows, people.tolist(), cameras.tolist(), queries.tolist())
+    with h5py.File(path, "r+") as file:
+        del file["features"]
+        file["features"] = np.eye(16, dtype=np.float32)[axes]
+    result = evaluate(options(tmp_path, path), Silent()).metrics
+
+    distances = 2.0 * (axes[:, None] != axes)
+    for gallery, found in (
+        (np.arange(rows), result),
+        (np.flatnonzero(~queries), result["gallery_without_queries"]),
+    ):
+        scores = []
+        for query in np.flatnonzero(queries):
+            same = people[gallery] == people[query]
+            own = same & (cameras[gallery] == cameras[query])
+            scores.append(official(distances[query, gallery], same & ~own, own | (people[gallery] == -1)))
+        at_hits, trapezoids, first = map(np.array, zip(*scores, strict=True))
+        valid = first > 0
+        assert (found["queries"], found["valid_queries"]) == (queries.sum(), valid.sum())
+        assert not valid.all()
+        assert found["gallery"] == (people[gallery] != -1).sum()
+        assert found["mAP"] == pytest.approx(at_hits[valid].mean(), abs=1e-12)
+        assert found["mAP_official"] == pytest.approx(trapezoids.mean(), abs=1e-12)
+        for k in (1, 5, 10, 20):
+            assert found["rank"][str(k)] == pytest.approx((first[valid] <= k).mean(), abs=1e-12)
+            assert found["rank_official"][str(k)] == pytest.approx(((first <= k) & valid).mean(), abs=1e-12)

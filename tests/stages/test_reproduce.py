@@ -16,8 +16,9 @@ from amem_cli.cli.app import run as amem
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.progress import Silent
-from amem_cli.stages import reproduce
-from amem_cli.stages.reproduce import Measured, columns_and_rows, document, parse_settings, plan, run, write
+from amem_cli.stages.reproduce.plan import TABLES, parse_settings, plan
+from amem_cli.stages.reproduce.run import run, run_command
+from amem_cli.stages.reproduce.table import Measured, columns_and_rows, document, write
 from amem_cli.stages.result import weights_parent
 
 TINY = (
@@ -291,7 +292,7 @@ def test_the_papers_own_tables_agree_with_each_other():
         ranks = [rank for rank in row[:3] if rank is not None]
         assert ranks == sorted(ranks)
         assert all(0 < rate <= 100 for rate in row if rate is not None)
-    configured = {row.name for table in reproduce.TABLES.values() for row in table.configurations}
+    configured = {row.name for table in TABLES.values() for row in table.configurations}
     assert {name for rows in paper.RESULTS.values() for name in rows} <= configured
 
 
@@ -393,7 +394,7 @@ def shared(walkers, tmp_path_factory):
     workspace = tmp_path_factory.mktemp("shared")
     made = plan("table3", preset="small", data_root=walkers, workspace=workspace, settings=TINY)
     for command in made.shared:
-        reproduce.run_command(command, Silent())
+        run_command(command, Silent())
     return workspace
 
 

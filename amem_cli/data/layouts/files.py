@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from amem_cli.errors import AmemError, BadData, InputMissing, listing
+from amem_cli.images import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five data sets has 16 MB
 MOST_FOLDERS_SEARCHED = 2000
 

@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from amem_cli.data.layouts.files import BadRows, find_folder, list_folder
-from amem_cli.data.tracklets import DISTRACTOR, JUNK, ImageDataset
+from amem_cli.data.tracklets import ImageDataset
 from amem_cli.errors import BadData
+from amem_cli.person_ids import DISTRACTOR, JUNK
 
 LAYOUT = "bounding_box_train/0002_c1s1_000451_03.jpg"
 IMAGE_NAME = re.compile(r"(-1|\d+)_.+")

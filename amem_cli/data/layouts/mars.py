@@ -15,8 +15,9 @@ import numpy as np
 
 from amem_cli.data.layouts.files import BadRows, find_folder, list_folder, read_text, whole_numbers
 from amem_cli.data.layouts.matlab import read_matlab
-from amem_cli.data.tracklets import JUNK, Split, Tracklet, VideoDataset
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
+from amem_cli.person_ids import JUNK
 
 FRAME_NAME = re.compile(r"(00-1|\d{4,})C(\d+)T(\d+)F\d+\.\w+")
 TABLES = {

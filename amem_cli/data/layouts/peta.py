@@ -18,8 +18,7 @@ from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.layouts.files import BadRows, find_folder, list_folder, read_text, whole_numbers
 from amem_cli.data.layouts.matlab import read_matlab
 from amem_cli.data.tracklets import AttributeDataset
-from amem_cli.errors import BadData, UsageError, listing
-from amem_cli.randomness import keyed_generator
+from amem_cli.errors import BadData, listing
 
 SUBSETS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR", "i-LID")
 LAYOUT = "PETA dataset/<subset>/archive/ with images and Label.txt"
@@ -254,36 +253,3 @@ def extra_counts(root: Path) -> dict[str, int]:
         labels_without += len(set(subset.labels) - keys)
         images_without += sum(subset.key(image) not in subset.labels for image in subset.images)
     return {**counts, "labels_without_images": labels_without, "images_without_labels": images_without}
-
-
-def split_by_person(dataset: AttributeDataset, held_out_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row indices (int64, sorted) to train on and to test on; no person is on both sides.
-
-    People are drawn in the order of `keyed_generator(seed, "peta by person")` until `held_out_fraction` of the images
-    (at least one person, and not all) are held out. Raises `UsageError` for a fraction outside (0, 1) and `BadData`
-    for fewer than two people.
-    """
-    if not 0 < held_out_fraction < 1:
-        raise UsageError("held-out fraction", why=f"{held_out_fraction} is not between 0 and 1")
-    numbers, counts = np.unique(dataset.person_ids, return_counts=True)
-    if len(numbers) < 2:
-        raise BadData("data set", dataset.name, why=f"a split by person needs two people, it has {len(numbers)}")
-    order = keyed_generator(seed, "peta by person").permutation(len(numbers))
-    images = np.cumsum(counts[order])
-    people = int(np.searchsorted(images, held_out_fraction * images[-1])) + 1
-    held_out = numbers[order[: min(people, len(numbers) - 1)]]
-    is_test = np.isin(dataset.person_ids, held_out)
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
-
-
-def partition(dataset: AttributeDataset, number: int) -> dict[str, np.ndarray]:
-    """The data set's own random partition `number`, from 0: "train", "val", "test" -> row indices.
-
-    One person's images lie on both sides of it, which flatters the result. Raises `UsageError` when it has none such.
-    """
-    if not 0 <= number < len(dataset.partitions):
-        count = len(dataset.partitions)
-        why = f"{dataset.name} has the partitions 0 to {count - 1}" if count else f"{dataset.name} has no partitions"
-        remedy = "Choose one of these" if count else "Put PETA.mat beside the subsets, or split by person"
-        raise UsageError("partition", str(number), why=why, remedy=remedy)
-    return dataset.partitions[number]

@@ -16,10 +16,10 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from amem_cli.data.tracklets import DISTRACTOR, JUNK
 from amem_cli.data.walkers.cameras import Camera, Passage, build_camera, draw_passage, draw_scene, render_walker
 from amem_cli.data.walkers.people import Walker, draw_people
 from amem_cli.errors import UsageError
+from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.randomness import keyed_generator
 
 ILIDS_CAMERAS = (6, 7)
@@ -111,7 +111,8 @@ def write_walkers(
     files: dict[str, bytes] = {}
     _plan_peta(world, people, images_per_person, shots, files)
     _plan_market(world, people, cameras, images_per_person, shots)
-    _plan_mars(world, people, cameras, tracklets_per_camera, frames, shots, files)
+    for part in ("train", "test"):
+        _plan_mars(world, part, people, cameras, tracklets_per_camera, frames, shots, files)
     _plan_ilids(world, people, frames, shots, files)
     _plan_prid(world, people, shots, files)
 
@@ -276,19 +277,6 @@ def _spoil(passage: Passage, rng: np.random.Generator) -> Passage:
 
 
 def _plan_mars(
-    world: World,
-    people: int,
-    cameras: int,
-    tracklets_per_camera: int,
-    frames: tuple[int, int],
-    shots: list[Shot],
-    files: dict[str, bytes],
-) -> None:
-    for part in ("train", "test"):
-        _plan_mars_part(world, part, people, cameras, tracklets_per_camera, frames, shots, files)
-
-
-def _plan_mars_part(
     world: World,
     part: str,
     people: int,

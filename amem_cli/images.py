@@ -1,0 +1,73 @@
+"""The one place where an image file is decoded: for the networks, for pictures and for `amem data check --deep`.
+
+Imports Pillow only when an image is opened, so that readers of folders can ask for the suffixes.
+"""
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amem_cli.errors import BadData
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES_OF_FORMAT = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
+IMAGE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF_FORMAT.values() for suffix in suffixes)
+MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
+MOST_BYTES = 256 * 2**20
+
+
+def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
+    """The bytes of an image file, and all its pixels as they are stored: neither turned nor converted.
+
+    The content decides, not the suffix. Raises `BadData` naming the file when it is gone, empty, no JPEG, PNG or BMP,
+    damaged, or larger than 50 megapixels or 256 MiB.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise ValueError(f"{size / 2**20:.0f} MiB is too much for an image")
+            content = file.read()
+        if not content:
+            raise ValueError("it is empty")
+        image = Image.open(io.BytesIO(content), formats=tuple(SUFFIXES_OF_FORMAT))
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} megapixels")
+        image.load()
+    except FileNotFoundError as error:
+        raise BadData("image", path, why="is not there any more") from error
+    except UnidentifiedImageError as error:
+        raise _undecodable(path, ValueError("it is not a JPEG, PNG or BMP image")) from error
+    except Exception as error:  # Pillow raises many kinds for damaged files
+        raise _undecodable(path, error) from error
+    return content, image
+
+
+def open_rgb(path: str | Path) -> "Image.Image":
+    """An image as people see it, in RGB: turned as its EXIF says; grey, palette, CMYK and 16-bit converted.
+
+    Raises `BadData` as `open_image` does.
+    """
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    _, image = open_image(path)
+    try:
+        ImageOps.exif_transpose(image, in_place=True)  # returns a copy otherwise
+        if image.mode.startswith("I;16"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except Exception as error:  # a damaged EXIF block, say
+        raise _undecodable(path, error) from error
+
+
+def _undecodable(path: str | Path, error: Exception) -> BadData:
+    words = (getattr(error, "strerror", None) or str(error)).replace(str(path), "it")
+    reason = words.splitlines()[0].rstrip(".") if words else type(error).__name__
+    remedy = "Replace it, or use --on-bad-image skip; amem data check NAME --deep lists all such files"
+    return BadData("image", path, why=f"cannot be decoded ({reason})", remedy=remedy)

@@ -1,0 +1,177 @@
+"""From the bytes of a weight file to tensors, without running anything in it."""
+
+import hashlib
+import io
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from amem_cli.artifacts.atomic import read_bytes
+from amem_cli.errors import BadData, listing
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file's tensors under the names it has for them, without `module.` where all names began so."""
+
+    tensors: dict[str, Tensor]
+    container: str
+    module_prefix: bool
+    bytes: int
+    sha256: str
+
+
+_AGAIN = "Download it again and compare its size with the source's"
+_NOT_WEIGHTS = (
+    (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself", "Run `git lfs pull` where it is from"),
+    (b"\x1f\x8b", "it is compressed by gzip", "Unpack it first"),
+    (b"\x89HDF\r\n", "it is an HDF5 file, as Keras writes it", "Take the PyTorch or TensorFlow weights"),
+    (b"Rar!", "it is a RAR archive", "Unpack it first"),
+    (b"7z\xbc\xaf", "it is a 7-Zip archive", "Unpack it first"),
+)
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """The tensors of a file: PyTorch, safetensors or .npz, at the top or in a training checkpoint.
+
+    Raises `InputMissing` without the file, `BadData` when it is no weight file, is damaged, or would run code when
+    opened.
+    """
+    content = read_bytes(path, "weights", remedy="Give the path of a weight file with --weights FILE")
+    _reject_what_is_no_weight_file(path, content)
+    if content[:4] == b"PK\x03\x04":
+        members = _checked_members(path, content)
+        if any(name.endswith(".npy") for name in members):
+            loaded, container = _load_npz(path, content), "NumPy .npz"
+        elif any("/code/" in name for name in members):
+            raise _code_needed(path, "a TorchScript program")
+        else:
+            loaded, container = _load_torch(path, content), "PyTorch"
+    elif content[8:9] == b"{":
+        try:
+            loaded, container = load_safetensors(content), "safetensors"
+        except SafetensorError as error:
+            raise BadData("weights", path, why=f"safetensors, but damaged ({error})", remedy=_AGAIN) from error
+    else:
+        loaded, container = _load_torch(path, content), "PyTorch (before 1.6)"
+    tensors = _unwrapped(path, loaded)
+    prefixed = all(key.startswith("module.") for key in tensors)
+    return WeightFile(
+        {key.removeprefix("module.") if prefixed else key: value for key, value in tensors.items()},
+        container,
+        prefixed,
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+def _reject_what_is_no_weight_file(path: Path, content: bytes) -> None:
+    if not content.strip(b"\0"):
+        why = "it is empty" if not content else f"all its {len(content)} bytes are zero"
+        raise BadData("weights", path, why=why, remedy=_AGAIN)
+    for mark, why, remedy in _NOT_WEIGHTS:
+        if content.startswith(mark):
+            raise BadData("weights", path, why=why, remedy=remedy)
+    if content[257:262] == b"ustar":
+        raise BadData("weights", path, why="it is a tar archive", remedy="Unpack it first")
+    start = content[:512]
+    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--|script|meta)", start, re.IGNORECASE):
+        raise BadData(
+            "weights",
+            path,
+            why="it is a web page, often a login or download page saved under this name",
+            remedy="Open the link in a browser, or use the direct address of the file",
+        )
+    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
+        shown = start[:60].decode().strip().splitlines()[0]
+        raise BadData("weights", path, why=f"it is a text file that begins {shown!r}", remedy=_AGAIN)
+
+
+def _checked_members(path: Path, content: bytes) -> list[str]:
+    """The names in a zip archive, after comparing each member with its checksum: torch and NumPy do not."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            damaged = archive.testzip()
+            names = archive.namelist()
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, OSError, NotImplementedError) as error:
+        why = f"it is cut off or damaged: its {len(content)} bytes are not a whole archive"
+        raise BadData("weights", path, why=why, remedy=_AGAIN) from error
+    if damaged is not None:
+        raise BadData("weights", path, why=f"it is damaged: {damaged} does not match its checksum", remedy=_AGAIN)
+    return names
+
+
+def _load_npz(path: Path, content: bytes) -> dict[str, Tensor]:
+    tensors = {}
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            for name in arrays.files:
+                array = arrays[name]
+                native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+                tensors[name] = torch.from_numpy(native.reshape(array.shape).copy())
+    except ValueError as error:
+        if "pickle" in str(error):
+            raise _code_needed(path, "arrays of Python objects") from error
+        raise BadData("weights", path, why=f".npz, but damaged ({error})", remedy=_AGAIN) from error
+    except (TypeError, KeyError, EOFError, OSError) as error:
+        raise BadData("weights", path, why=f".npz, but it holds no plain numbers ({error})", remedy=_AGAIN) from error
+    return tensors
+
+
+def _load_torch(path: Path, content: bytes) -> object:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on damaged bytes torch asks for an issue to be filed
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        named = re.search(r"(?:GLOBAL|class|instantiate|function)\s+`?([\w.]+\.[\w.]+)", str(error))
+        if named:
+            raise _code_needed(path, named[1]) from error
+        failure: Exception = error
+    except Exception as error:  # torch raises half a dozen kinds for bytes it does not understand
+        failure = error
+    first_line = (str(failure) or type(failure).__name__).strip().splitlines()[0].rstrip(". ")
+    why = f"it is cut off, damaged, or no weight file ({first_line})"
+    remedy = _AGAIN
+    if re.search(r"\.ckpt|\.index$|\.data-\d", path.name):
+        why = "it is part of a TensorFlow checkpoint"
+        remedy = "Save its variables under their names with numpy.savez, and give the .npz"
+    raise BadData("weights", path, why=why, remedy=remedy) from failure
+
+
+def _code_needed(path: Path, what: str) -> BadData:
+    return BadData(
+        "weights",
+        path,
+        why=f"it holds more than tensors ({what}), and opening it would run code from the file",
+        remedy="If you trust its origin, load it where it was made and save its state_dict() alone with torch.save",
+    )
+
+
+def _unwrapped(path: Path, loaded: object) -> dict[str, Tensor]:
+    """The state dict in what a file held, at the top or in one of the usual places in a training checkpoint."""
+    if isinstance(loaded, Mapping):
+        candidates = [loaded, *(loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping))]
+        for candidate in candidates:
+            if candidate and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in candidate.items()):
+                return dict(candidate)
+        holds = "a dictionary with " + listing((str(key) for key in loaded), most=5)
+    else:
+        holds = f"a {type(loaded).__name__}"
+    raise BadData(
+        "weights",
+        path,
+        why=f"no state dict of tensors in it, only {holds}",
+        remedy="Save the network's state_dict() with torch.save",
+    )

@@ -1,0 +1,347 @@
+"""The paper's tables as chains of commands: what `amem reproduce` prints with --dry-run, and runs without.
+
+Every row of a table is one `train-amem` configuration with a workspace of its own, REPRODUCE/<configuration>/seed<N>
+below the main workspace, in which the stages and `amem status` work as in any other. Tables that have a row in common
+share its folder, so Table 4 trains no I3D row that Table 3 has trained. ARM, pseudo-labels and TAE are made once, in
+the main workspace. A plan needs no torch.
+"""
+
+import dataclasses
+import re
+import shlex
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from amem_cli.artifacts.workspace import Workspace
+from amem_cli.data.manifest import Manifest, load_manifest
+from amem_cli.errors import UsageError, did_you_mean
+from amem_cli.options import COMMANDS, resolve
+
+WHAT = ("table3", "table4", "table5", "sizes", "figure4", "losses")
+PAPERS_BACKBONES = ("r3d", "p3d", "i3d")  # in Table 4's order
+
+
+# -- the paper's rows --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One row: `name` is its folder, `title` the paper's words, `options` those of `train-amem` that make it."""
+
+    name: str
+    title: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table (or figure) of the paper. `scored`: rows are evaluated; `drawn`: frames are predicted and measured."""
+
+    title: str
+    configurations: tuple[Configuration, ...]
+    datasets: tuple[str, ...] = ("mars",)
+    scored: bool = True
+    drawn: bool = False
+    notes: tuple[str, ...] = ()
+
+
+BASELINE = Configuration("baseline", "Baseline (I3D)", {"modules": "baseline"})
+AEM = Configuration("aem", "Baseline + AEM", {"modules": "aem"})
+MEM = {
+    c: Configuration(f"mem-c{c}", f"Baseline + MEM (c={c})", {"modules": "mem", "predict_frames": c})
+    for c in (1, 2, 3, 4)
+}
+AFTER = Configuration(
+    "after-enhancement", "Baseline (After Enhancement)", {"modules": "after-enhancement", "predict_frames": 3}
+)
+AMEM = Configuration("amem", "Baseline + AEM + MEM (AMEM)", {"modules": "amem", "predict_frames": 3})
+
+
+def _without(what: str, base: Configuration, title: str, **options: Any) -> Configuration:
+    return Configuration(f"{base.name}-without-{what}", f"{base.title}, {title}", base.options | options)
+
+
+def _on_backbones() -> Iterator[Configuration]:
+    letters = {"B": BASELINE, "B+A": AEM, "B+M": MEM[3], "AMEM": AMEM}
+    for backbone in PAPERS_BACKBONES:
+        prefix = "" if backbone == "i3d" else f"{backbone}-"  # i3d rows are Table 3's
+        for letter, row in letters.items():
+            yield Configuration(
+                prefix + row.name, f"{backbone.upper()}, {letter}", row.options | {"backbone": backbone}
+            )
+
+
+TABLES = {
+    "table3": Table(
+        "Table 3: ablation study on each module", (BASELINE, AEM, MEM[1], MEM[2], MEM[3], MEM[4], AFTER, AMEM)
+    ),
+    "table4": Table("Table 4: other backbones", tuple(_on_backbones())),
+    "table5": Table("Table 5: the three data sets", (BASELINE, AMEM), datasets=("mars", "ilids-vid", "prid2011")),
+    "losses": Table(
+        "Different components in the loss function",
+        (
+            AMEM,
+            _without("adversarial", AMEM, "without L_adv", adversarial_weight=0.0),
+            _without("texture", AMEM, "without texture MSE", texture_loss="none"),
+        ),
+        drawn=True,
+        notes=("The paper lists no figures here: accuracy hardly changes, generated images become much worse.",),
+    ),
+    "figure4": Table(
+        "Figure 4: predicted frames",
+        tuple(
+            row
+            for c in (1, 2, 3)
+            for row in (MEM[c], _without("texture", MEM[c], "without texture MSE", texture_loss="none"))
+        ),
+        scored=False,
+        drawn=True,
+        notes=(
+            "The paper prints pictures only. Copying frame t is the yardstick: a ratio of the MSEs below 1 means that "
+            "something about motion has been learned.",
+        ),
+    ),
+}
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: `options` are resolved, `line` is the same for a shell."""
+
+    name: str
+    options: Any
+    line: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row with one seed: the commands that make it, in its own workspace."""
+
+    configuration: Configuration
+    dataset: str
+    seed: int
+    workspace: Workspace
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run for a table: `shared` commands first, then the `runs`, all rows of the first seed first."""
+
+    what: str
+    table: Table
+    datasets: tuple[str, ...]
+    workspace: Workspace
+    data_root: Path
+    preset: str
+    seeds: int
+    settings: tuple[str, ...]
+    weights: tuple[str, ...]
+    shared: tuple[Command, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def commands(self) -> list[Command]:
+        return [*self.shared, *(command for run in self.runs for command in run.commands)]
+
+    def script(self) -> str:
+        """The whole chain for a shell, with a comment above each part."""
+        lines = [f"# {self.table.title}: {len(self.runs)} trainings. What is done already is not done again."]
+        if self.shared:
+            lines += ["", "# once, for all rows", *(command.line for command in self.shared)]
+        for run in self.runs:
+            on = f" on {run.dataset}" if len(self.datasets) > 1 else ""
+            lines += ["", f"# {run.configuration.title}{on}, seed {run.seed}"]
+            lines += [command.line for command in run.commands]
+        lines += ["", f"# The same `amem reproduce {self.what}` without --dry-run then makes the table."]
+        return "\n".join(lines)
+
+
+def plan(
+    what: str,
+    *,
+    datasets: tuple[str, ...] = (),
+    rows: tuple[str, ...] = (),
+    seeds: int = 3,
+    preset: str = "paper",
+    data_root: Path = Path("data"),
+    workspace: Path = Path("workspace"),
+    weights: tuple[str, ...] = (),
+    settings: tuple[str, ...] = (),
+) -> Plan:
+    """The chain of commands for `what` (any of `WHAT` but sizes).
+
+    `rows` are names of the table's configurations, none for all. `weights` are "BACKBONE=FILE", `settings` are
+    "NAME=VALUE" for train-amem (those of `COMMON`: for every command that has them) or "COMMAND.NAME=VALUE". All
+    options are checked now, before anything runs. Raises `UsageError` for what does not exist or does not go together.
+    """
+    if what not in TABLES:
+        raise UsageError("reproduce", what, why="there is no such table", remedy=f"Choose one of {', '.join(WHAT)}")
+    if seeds < 1:
+        raise UsageError("--seeds", str(seeds), why="must be 1 or more")
+    table, chosen = _with_rows(what, rows), parse_settings(settings)
+    datasets = datasets or table.datasets
+    if len(datasets) > 1 and len(table.datasets) == 1:
+        raise UsageError("--dataset", ", ".join(datasets), why=f"{what} is about one data set", remedy="Give one")
+    files = parse_weights(weights)
+    everywhere = {"data_root": data_root, "workspace": workspace}
+    shared_at, configurations = Workspace(workspace), table.configurations
+    manifests = {dataset: _video_manifest(dataset) for dataset in datasets}
+
+    def command(name: str, **flags: Any) -> Command:
+        return _command(name, flags, chosen.get(name, {}), preset)
+
+    shared = []
+    if any(row.options["modules"] in ("aem", "amem", "after-enhancement") for row in configurations):
+        shared.append(command("train-arm", **everywhere))
+        shared += [command("label-videos", dataset=dataset, **everywhere) for dataset in datasets]
+    if any(row.options["modules"] in ("mem", "amem", "after-enhancement") for row in configurations):
+        shared.append(command("train-tae", **everywhere))
+
+    runs = []
+    for seed in range(seeds):
+        for dataset, manifest in manifests.items():
+            numbered = manifest.protocol.kind != "single-split"
+            on: dict[str, Any] = {"dataset": dataset} | ({"split": "all"} if numbered else {})
+            for row in configurations:
+                own = Workspace(workspace / "reproduce" / row.name / f"seed{seed}")
+                places = {"data_root": data_root, "workspace": own.root}
+                parents: dict[str, Any] = {}
+                if row.options["modules"] in ("aem", "amem", "after-enhancement"):
+                    parents["labels"] = str(shared_at.labels(manifest.name))
+                if row.options["modules"] in ("mem", "amem", "after-enhancement"):
+                    parents["tae"] = str(shared_at.tae)
+                backbone = row.options.get("backbone", "i3d")
+                parents |= {"weights": files[backbone]} if backbone in files else {}
+                commands = [command("train-amem", **on, **row.options, seed=seed, **places, **parents)]
+                if table.scored:
+                    protocol = manifest.protocol.name if manifest.shipped else dataset
+                    commands.append(command("extract-features", **on, **places))
+                    commands.append(command("evaluate", protocol=protocol, workspace=own.root))
+                runs.append(Run(row, dataset, seed, own, tuple(commands)))
+    return Plan(
+        what, table, datasets, shared_at, data_root, preset, seeds, settings, weights, tuple(shared), tuple(runs)
+    )
+
+
+def _with_rows(what: str, rows: tuple[str, ...]) -> Table:
+    table = TABLES[what]
+    known = [row.name for row in table.configurations]
+    for name in rows:
+        if name not in known:
+            remedy = f"{did_you_mean(name, known)}Its rows are {', '.join(known)}"
+            raise UsageError("--row", name, why=f"{what} has no such row", remedy=remedy)
+    chosen = tuple(row for row in table.configurations if not rows or row.name in rows)
+    return dataclasses.replace(table, configurations=chosen)
+
+
+def _video_manifest(dataset: str) -> Manifest:
+    manifest = load_manifest(dataset)
+    if manifest.protocol is None:
+        raise UsageError("--dataset", dataset, why="has no tracklets and no protocol", remedy="Name one of videos")
+    return manifest
+
+
+def _command(name: str, flags: dict[str, Any], settings: dict[str, Any], preset: str) -> Command:
+    """A stage's options, resolved as the command line does it, and the line that a user would type."""
+    cls = COMMANDS[name]
+    given = flags | {key: value for key, value in settings.items() if key not in flags}
+    options = resolve(cls, given, preset=preset)
+    words = ["amem", name]
+    for key, value in given.items():
+        flag = f"--{key.replace('_', '-')}"
+        if isinstance(value, bool):
+            words += [flag] if value else []
+        else:
+            words += [flag, str(value)]
+    if resolve(cls, {}, preset=preset) != resolve(cls, {}):
+        words += ["--preset", preset]
+    return Command(name, options, shlex.join(words))
+
+
+# -- settings on top of the rows ---------------------------------------------------------------------------------------
+
+COMMON = ("device", "precision", "workers", "image_size", "resume", "force")
+PLACES = {"data_root", "workspace"}
+RESERVED = {  # what the plan itself decides
+    "train-arm": PLACES,
+    "label-videos": PLACES | {"dataset", "arm", "image_size"},  # frames have the ARM's size
+    "train-tae": PLACES,
+    "train-amem": PLACES
+    | {"dataset", "split", "seed", "modules", "predict_frames", "backbone", "weights", "labels", "tae"},
+    "extract-features": PLACES | {"dataset", "split", "model", "image_size"},
+    "evaluate": {"workspace", "protocol", "features"},
+}
+
+
+def parse_settings(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """`--set NAME=VALUE` and `--set COMMAND.NAME=VALUE` as values of the right types, by command.
+
+    >>> parse_settings(("epochs=5", "train-tae.epochs=8"))
+    {'train-amem': {'epochs': 5}, 'train-tae': {'epochs': 8}}
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        match = re.fullmatch(r"(?:([a-z-]+)\.)?([A-Za-z_-]+)=(.*)", text)
+        if not match:
+            remedy = "For example --set epochs=30, or --set train-tae.epochs=8"
+            raise UsageError("--set", text, why="must be NAME=VALUE or COMMAND.NAME=VALUE", remedy=remedy)
+        command, name, value = match[1], match[2].replace("-", "_"), match[3]
+        if command and command not in COMMANDS:
+            remedy = f"{did_you_mean(command, COMMANDS)}Commands are {', '.join(COMMANDS)}"
+            raise UsageError("--set", text, why=f"there is no command {command}", remedy=remedy)
+        commands = [command or "train-amem"]
+        if not command and name in COMMON:
+            commands = [c for c, cls in COMMANDS.items() if name in _names(cls) and name not in RESERVED[c]]
+        for each in commands:
+            settings.setdefault(each, {})[name] = _value(text, each, name, value)
+    return settings
+
+
+def _names(cls: type) -> list[str]:
+    return [entry.name for entry in dataclasses.fields(cls)]
+
+
+def _value(text: str, command: str, name: str, value: str) -> Any:
+    """The text of a value as the option's type."""
+    if name in RESERVED[command]:
+        remedy = "Use --weights BACKBONE=FILE" if name == "weights" else "Use the command's own flags, or another table"
+        raise UsageError("--set", text, why=f"the table itself decides {name.replace('_', '-')}", remedy=remedy)
+    kinds = typing.get_type_hints(COMMANDS[command])
+    if name not in kinds:
+        remedy = f"{did_you_mean(name, kinds)}`amem {command} --help` lists them".replace("_", "-")
+        raise UsageError("--set", text, why=f"{command} has no option {name.replace('_', '-')}", remedy=remedy)
+    kind = kinds[name]
+    if typing.get_origin(kind) is Literal:
+        if value in typing.get_args(kind):
+            return value
+        why = f"{value!r} is none of {', '.join(typing.get_args(kind))}"
+    elif kind is bool:
+        if value in ("true", "false"):
+            return value == "true"
+        why = f"{value!r} is neither true nor false"
+    else:
+        try:
+            return kind(value)
+        except ValueError:
+            why = f"{value!r} is not of type {kind.__name__}"
+    raise UsageError("--set", text, why=why)
+
+
+def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
+    """`--weights BACKBONE=FILE` by backbone, for those of the paper: i3d, r3d, p3d."""
+    files = {}
+    for text in texts:
+        backbone, _, file = text.partition("=")
+        if backbone not in PAPERS_BACKBONES or not file:
+            remedy = "For example --weights i3d=rgb_imagenet.pt --weights r3d=resnet-50-kinetics.pth"
+            why = f"must be BACKBONE=FILE with one of the backbones {', '.join(PAPERS_BACKBONES)}"
+            raise UsageError("--weights", text, why=why, remedy=remedy)
+        files[backbone] = file
+    return files

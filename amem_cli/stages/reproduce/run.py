@@ -1,0 +1,123 @@
+"""Running a plan: each command's stage is called, and the table is written anew after every training."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from amem_cli.artifacts.workspace import Workspace
+from amem_cli.data.manifest import count_differences, load_manifest, read_videos
+from amem_cli.errors import BadData, UsageError
+from amem_cli.progress import Progress
+from amem_cli.stages.reproduce.plan import Command, Plan, Run
+from amem_cli.stages.reproduce.table import Measured, document, write
+
+STRIPS = 8  # tracklets whose predicted frames are drawn and measured
+
+
+class TellOnce(Progress):
+    """A report in which each warning comes once, although many stages read the same data."""
+
+    def warn(self, text: str) -> None:
+        if text not in self.warnings:
+            super().warn(text)
+
+
+def run(plan: Plan, progress: Progress) -> dict[str, Any]:
+    """Run a plan; returns the table as JSON (see `document`), which is also in REPRODUCE/<what>.json and .md.
+
+    Finished work is kept by the stages themselves, and the table is written anew after every training, so an
+    interrupted run has left a table of what it got to.
+    """
+    from amem_cli.stages.result import weights_parent
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        remedy = "Print the commands with --dry-run and start each with torchrun"
+        raise UsageError("reproduce", why="runs in one process", remedy=remedy)
+    for command in plan.commands:  # a missing file of weights is found now, not days later
+        if getattr(command.options, "weights", ""):
+            weights_parent(command.options.weights)
+    notes = [note for dataset in plan.datasets for note in _data_notes(dataset, plan.data_root)]
+    for command in plan.shared:
+        progress.say(f"$ {command.line}")
+        run_command(command, progress)
+    measured = {(row.name, dataset): Measured() for dataset in plan.datasets for row in plan.table.configurations}
+    table = document(plan, measured, notes)
+    for number, one in enumerate(plan.runs, 1):
+        _link_shared(one.workspace, plan.workspace)
+        progress.say(f"-- {number} of {len(plan.runs)}: {one.configuration.title}, {one.dataset}, seed {one.seed}")
+        found = measured[one.configuration.name, one.dataset]
+        for command in one.commands:
+            progress.say(f"$ {command.line}")
+            results = run_command(command, progress)
+            if command.name == "evaluate":
+                _add_scores(found, results[0].metrics)
+        if plan.table.drawn:
+            _add_predictions(found, plan, one)
+        found.workspaces.append(str(one.workspace.root))
+        table = document(plan, measured, notes)
+        write(plan.workspace, table)
+    return table
+
+
+def run_command(command: Command, progress: Progress) -> list[Any]:
+    """Call the stage behind a command; its results, one for each split."""
+    if command.name == "train-arm":
+        from amem_cli.stages.train_arm import train_arm as stage
+    elif command.name == "label-videos":
+        from amem_cli.stages.label_videos import label_videos as stage
+    elif command.name == "train-tae":
+        from amem_cli.stages.train_tae import train_tae as stage
+    elif command.name == "train-amem":
+        from amem_cli.stages.train_amem import train_amem as stage
+    elif command.name == "extract-features":
+        from amem_cli.stages.extract_features import extract_features as stage
+    else:
+        from amem_cli.stages.evaluate import evaluate as stage
+    results = stage(command.options, progress)
+    return results if isinstance(results, list) else [results]
+
+
+def _link_shared(own: Workspace, shared: Workspace) -> None:
+    """Let `amem status` see the shared artifacts in a row's workspace too; the commands themselves name their paths."""
+    for made in (shared.arm, shared.labels("any"), shared.tae):
+        folder, link = made.parent, own.root / made.parent.name
+        if folder.is_dir() and not os.path.lexists(link):
+            own.root.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):  # a file system without links: status calls them missing, no more
+                link.symlink_to(os.path.relpath(folder, own.root), target_is_directory=True)
+
+
+def _data_notes(dataset: str, data_root: Path) -> list[str]:
+    """Why the paper's figures are no yardstick for this data, if so."""
+    manifest = load_manifest(dataset)
+    differences = count_differences(manifest, read_videos(manifest, data_root))
+    if not differences:
+        return []
+    return [
+        f"The data called {manifest.name} are not the whole data set of that name ({differences[0]}; "
+        f"{len(differences)} differences): the paper's figures are no yardstick for ours."
+    ]
+
+
+def _add_scores(found: Measured, scores: dict[str, Any]) -> None:
+    for rank in ("1", "5", "20"):
+        found.values.setdefault(f"rank-{rank}", []).append(scores["rank"][rank])
+    found.values.setdefault("mAP", []).append(scores["mAP"])
+    found.chance = {"rank-1": scores["chance"]["rank"]["1"], "mAP": scores["chance"]["mAP"]}
+
+
+def _add_predictions(found: Measured, plan: Plan, one: Run) -> None:
+    """Draw the predicted frames of some test tracklets (of the first split) and take their errors."""
+    from amem_cli.pictures.frames import evenly_spaced
+    from amem_cli.stages.show import draw_predicted_frames, read_split
+
+    name, number, content = read_split(one.dataset, plan.data_root)
+    tracklets = evenly_spaced([t for t, query in zip(content.test, content.is_query, strict=True) if query], STRIPS)
+    out = one.workspace.root / f"predicted-frames-{name}.png"
+    path, errors = draw_predicted_frames(out, one.workspace.amem(name, number), tracklets)
+    found.pictures.append(str(path))
+    for key in ("psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio"):
+        if errors[key] is None:
+            raise BadData("predicted frames of", name, why="nobody moves in them, so copying cannot be beaten")
+        found.values.setdefault(key, []).append(errors[key])

@@ -1,0 +1,244 @@
+"""A reproduced table: the paper's figures beside ours, as JSON, in Markdown and for the terminal."""
+
+import dataclasses
+import json
+import os
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from amem_cli import paper
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, versions
+from amem_cli.artifacts.workspace import Workspace
+from amem_cli.data.manifest import load_manifest
+from amem_cli.stages.reproduce.plan import Plan
+
+SCORES = ("rank-1", "rank-5", "rank-20", "mAP")
+PREDICTIONS = ("psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio")
+
+
+@dataclass
+class Measured:
+    """What the finished runs of one row gave: `values` maps a figure's name to one value for each seed."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    chance: dict[str, float] | None = None
+    workspaces: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+
+
+def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[str]) -> dict[str, Any]:
+    """The table as JSON: `rows`, each with `paper` and `ours`; rates are fractions in [0, 1], PSNR is in dB.
+
+    `ours` maps each figure to {"mean", "standard_deviation" (n - 1; None for one seed), "values"}, one value a seed;
+    `complete` tells whether every run is in it.
+    """
+    rows = []
+    for dataset in plan.datasets:
+        name = load_manifest(dataset).name
+        for row in plan.table.configurations:
+            found = measured[row.name, dataset]
+            rows.append(
+                {
+                    "configuration": row.name,
+                    "title": row.title,
+                    "dataset": dataset,
+                    "paper": _fractions(paper.printed(name, row.name)) if plan.table.scored else None,
+                    "ours": {figure: _over_seeds(values) for figure, values in found.values.items()},
+                    "chance": found.chance,
+                    "workspaces": found.workspaces,
+                    "pictures": found.pictures,
+                }
+            )
+    done = sum(len(row["workspaces"]) for row in rows)
+    document: dict[str, Any] = {
+        "kind": "amem-reproduction",
+        "schema": SCHEMA,
+        "created_by": CREATED_BY,
+        "what": plan.what,
+        "title": plan.table.title,
+        "datasets": list(plan.datasets),
+        "preset": plan.preset,
+        "seeds": plan.seeds,
+        "settings": list(plan.settings),
+        "weights": list(plan.weights),
+        "complete": done == len(plan.runs),
+        "runs_done": done,
+        "runs": len(plan.runs),
+        "rows": rows,
+        "notes": [*plan.table.notes, *notes],
+        "commands": [command.line for command in plan.commands],
+        "versions": versions(),
+    }
+    if plan.what == "table5":
+        document["cited"] = [
+            {"method": row.method}
+            | {
+                name: _fractions(value)
+                for name, value in (("mars", row.mars), ("ilids-vid", row.ilids_vid), ("prid2011", row.prid2011))
+                if name in plan.datasets
+            }
+            for row in paper.CITED
+        ]
+    return document
+
+
+def _fractions(printed: paper.Printed | None) -> dict[str, float | None] | None:
+    if printed is None:
+        return None
+    return {name: None if value is None else round(value / 100, 4) for name, value in zip(SCORES, printed, strict=True)}
+
+
+def _over_seeds(values: list[float]) -> dict[str, Any]:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "standard_deviation": deviation, "values": values}
+
+
+def write(workspace: Workspace, table: dict[str, Any]) -> tuple[Path, Path]:
+    """Write REPRODUCE/<what>.json and <what>.md; returns their paths."""
+    folder = workspace.root / "reproduce"
+    text = json.dumps(table, indent=1, allow_nan=False, default=str)
+    made = atomic.write_text(folder / f"{table['what']}.json", text)
+    return made, atomic.write_text(folder / f"{table['what']}.md", as_markdown(table, folder))
+
+
+def as_markdown(table: dict[str, Any], folder: Path) -> str:
+    """The table in Markdown, for `folder`; rates in per cent, mean ± standard deviation over the seeds."""
+    if table["what"] == "sizes":
+        return _sizes_as_markdown(table)
+    seeds = f"{table['seeds']} seed{'s' if table['seeds'] > 1 else ''}"
+    lines = [f"# {table['title']}", ""]
+    lines += [f"Data: {', '.join(table['datasets'])}. Preset: {table['preset']}. Mean ± standard deviation of {seeds}."]
+    lines += [f"Backbones' weights: {', '.join(table['weights']) or 'none, from scratch'}."]
+    lines += [f"Settings: {', '.join(table['settings'])}."] if table["settings"] else []
+    if not table["complete"]:
+        lines += ["", f"**Not complete: {table['runs_done']} of {table['runs']} trainings are done.**"]
+    lines += ["", *_pipe_table(*columns_and_rows(table)), ""]
+    for dataset in table["datasets"]:
+        chance = next((row["chance"] for row in table["rows"] if row["dataset"] == dataset and row["chance"]), None)
+        if chance:
+            rates = f"rank-1 {100 * chance['rank-1']:.1f}, mAP {100 * chance['mAP']:.1f}"
+            lines += [f"Chance on {dataset}: {rates}.", ""]
+    for note in table["notes"]:
+        lines += [note, ""]
+    for row in table["rows"]:
+        for picture in row["pictures"][:1]:
+            link = os.path.relpath(picture, folder)
+            lines += [f"## {row['title']}", "", f"![True, predicted and copied frames]({link})", ""]
+    if "cited" in table:
+        lines += ["## Other methods, as the paper cites them", "", *_pipe_table(*_cited(table)), ""]
+    lines += ["## Commands", "", "```sh", *table["commands"], "```", ""]
+    return "\n".join(lines)
+
+
+def columns_and_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """A table's headings and cells as text, for Markdown and for the terminal alike."""
+    several = len(table["datasets"]) > 1
+    scored = any(row["paper"] for row in table["rows"]) or any("mAP" in row["ours"] for row in table["rows"])
+    drawn = any("psnr" in row["ours"] for row in table["rows"])
+    columns = [*(["data"] if several else []), "model"]
+    columns += [f"{name} {whose}" for name in SCORES for whose in ("paper", "ours")] if scored else []
+    columns += ["PSNR dB", "PSNR of copy", "SSIM", "SSIM of copy", "MSE / MSE of copy"] if drawn else []
+    rows = []
+    for row in table["rows"]:
+        cells = [*([row["dataset"]] if several else []), row["title"]]
+        if scored:
+            for name in SCORES:
+                printed = (row["paper"] or {}).get(name)
+                cells += [_per_cent(printed), _ours(row["ours"].get(name), scale=100, digits=1)]
+        if drawn:
+            digits = (1, 1, 3, 3, 2)
+            cells += [_ours(row["ours"].get(n), digits=d) for n, d in zip(PREDICTIONS, digits, strict=True)]
+        rows.append(cells)
+    return columns, rows
+
+
+def lines_for_terminal(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The same cells for a narrow terminal: the paper's figures below ours instead of beside them."""
+    wide, rows = columns_and_rows(table)
+    single = [name for name in wide if not name.endswith(" paper")]
+    columns = [name.removesuffix(" ours") for name in single]
+    stacked = []
+    for cells in rows:
+        by_name = dict(zip(wide, cells, strict=True))
+        stacked.append([by_name[name] for name in single])
+        if any(by_name.get(f"{name} paper", "-") != "-" for name in columns):
+            names = {"model": "  paper"}
+            stacked.append([names.get(name, by_name.get(f"{name} paper", "")) for name in columns])
+    return columns, stacked
+
+
+def _ours(figure: dict[str, Any] | None, *, scale: float = 1, digits: int) -> str:
+    if figure is None:
+        return "-"
+    mean, deviation = figure["mean"], figure["standard_deviation"]
+    return f"{scale * mean:.{digits}f}" + ("" if deviation is None else f" ± {scale * deviation:.{digits}f}")
+
+
+def _per_cent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f}"
+
+
+def _cited(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    datasets = [name for name in ("mars", "ilids-vid", "prid2011") if name in table["datasets"]]
+    figures = [(dataset, name) for dataset in datasets for name in SCORES if name != "mAP" or dataset == "mars"]
+    rows = [[row["method"], *(_per_cent(row[d][name]) for d, name in figures)] for row in table["cited"]]
+    return ["method", *(f"{dataset} {name}" for dataset, name in figures)], rows
+
+
+def _pipe_table(columns: list[str], rows: list[list[str]]) -> list[str]:
+    words = ("model", "data", "method", "what", "reading")
+    rule = ["---" if name in words else "---:" for name in columns]
+    return ["| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows)]
+
+
+# -- sizes -------------------------------------------------------------------------------------------------------------
+
+
+def sizes(workspace: Path) -> dict[str, Any]:
+    """The section Model Size: measures, writes REPRODUCE/sizes.json and .md, returns the table. Needs no data."""
+    from amem_cli.models.sizes import model_sizes
+
+    rows = [dataclasses.asdict(size) | {"MB": size.MB, "MiB": size.MiB} for size in model_sizes()]
+    table = {
+        "kind": "amem-reproduction",
+        "schema": SCHEMA,
+        "created_by": CREATED_BY,
+        "what": "sizes",
+        "title": "Model size",
+        "complete": True,
+        "rows": rows,
+        "notes": [
+            "MB is 10^6 bytes, MiB 2^20 bytes, of all float32 values, the running means and variances of BN included. "
+            "GFLOP are those of one clip of 8 x 256 x 128, a multiplication and its addition counted as two. The paper "
+            'says "MB"; its figures fit MiB. Those of a branch are what one branch adds.'
+        ],
+        "versions": versions(),
+    }
+    write(Workspace(workspace), table)
+    return table
+
+
+def size_columns_and_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The table of sizes as text, without its readings."""
+    columns = ["what", "parameters", "MB", "MiB", "paper", "GFLOP"]
+    rows = [
+        [
+            f"{row['group']}: {row['name']}",
+            f"{row['parameters']:,}",
+            f"{row['MB']:.2f}",
+            f"{row['MiB']:.2f}",
+            "-" if row["paper_MB"] is None else f"{row['paper_MB']:g}",
+            "-" if row["gflop"] is None else f"{row['gflop']:.1f}",
+        ]
+        for row in table["rows"]
+    ]
+    return columns, rows
+
+
+def _sizes_as_markdown(table: dict[str, Any]) -> str:
+    columns, rows = size_columns_and_rows(table)
+    told = [[*cells, row["reading"]] for cells, row in zip(rows, table["rows"], strict=True)]
+    return "\n".join(["# Model size", "", *_pipe_table([*columns, "reading"], told), "", *table["notes"], ""])
