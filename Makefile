@@ -17,10 +17,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check amem_cli tests benchmarks
 	$(BIN)/ruff format --check amem_cli tests benchmarks
 
-# faults at every step of every writer and kills at random moments; `make soak KILLS=100` for a night
+# faults at every step of every writer, stops in every step of trainings, flipped bits, kills at random moments;
+# `make soak KILLS=100 FLIPS=1000` for a night
 KILLS ?= 2
+FLIPS ?= 100
 soak: $(STAMP)
-	$(BIN)/python tests/soak.py --kills $(KILLS)
+	$(BIN)/python tests/soak.py --kills $(KILLS) --flips $(FLIPS)
 
 docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -14,9 +14,9 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    from amem_cli.errors import Interrupted
+    from amem_cli.errors import Terminated
 
-    raise Interrupted(number, why="finished parts are kept", remedy="Run the same command again to continue")
+    raise Terminated
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import shlex
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,24 +18,19 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from amem_cli.errors import AmemError, Interrupted, UsageError
+from amem_cli.errors import AmemError, Interrupted, Terminated, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 
-LONGEST_WAIT = timedelta(
-    hours=2
-)  # while one works alone (held-out images, texture statistics); death is noticed at once
-GRACE_SECONDS = 2.0  # for the cause to arrive; torchrun kills 30 seconds after its SIGTERM
+LONGEST_WAIT = timedelta(hours=2)  # while one works alone (held-out images, texture statistics)
+GRACE_SECONDS = 2.0  # for the cause to arrive
+NOTICE_SECONDS = 10.0  # for a process to notice by itself that another one died; torchrun kills it after 30
 
 
 class _PeerLost(Exception):
     """A message to the other processes failed: one of them is gone."""
-
-
-class _Terminated(BaseException):
-    """SIGTERM; like KeyboardInterrupt it is no error of the work that it stops."""
 
 
 @dataclass(frozen=True)
@@ -180,26 +176,24 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
     store, rank, world = next(iter(rendezvous("env://", rank, world)))
     fate = _Fate(torch.distributed.PrefixStore("amem", store), rank, world)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    with _sigterm_raises():
-        try:
-            with fate:
-                group = torch.distributed.PrefixStore("group", store)
-                with _talking():
-                    torch.distributed.init_process_group(
-                        backend, store=group, rank=rank, world_size=world, timeout=LONGEST_WAIT
-                    )
-                yield Processes(rank, world, chosen)
-        finally:
-            if torch.distributed.is_initialized():
-                torch.distributed.destroy_process_group()
+    with _sigterm_raises(), fate:
+        group = torch.distributed.PrefixStore("group", store)
+        with _talking():
+            torch.distributed.init_process_group(
+                backend, store=group, rank=rank, world_size=world, timeout=LONGEST_WAIT
+            )
+        yield Processes(rank, world, chosen)
+    # after an error the group is left to the end of the process: nccl can wait here for one that died, and the line
+    # that says so is yet to be printed
+    torch.distributed.destroy_process_group()
 
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises `_Terminated` here, so that there is time to say why; training loops have their own handler."""
+    """SIGTERM raises `Terminated` here, so that there is time to say why; training loops have their own handler."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
+        raise Terminated
 
     before: Callable | int | None = signal.SIG_DFL
     with contextlib.suppress(ValueError):  # not the main thread: signals are the caller's business
@@ -220,31 +214,51 @@ class _Fate:
 
     def __init__(self, store: Any, rank: int, world: int):
         self.store, self.rank, self.world = store, rank, world
+        self.over = threading.Event()
 
     def __enter__(self) -> None:
         self.store.set(f"process {self.rank}", f"{socket.gethostname()} {os.getpid()}")
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        self.over.set()
+        if error is None:
+            with contextlib.suppress(RuntimeError):  # the store died with the first process, which was done
+                self.store.set(f"done {self.rank}", "")
         if error is None or isinstance(error, SystemExit):
             return
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun ends everybody when one has failed
-        if isinstance(error, _PeerLost | _Terminated):
+        if isinstance(error, _PeerLost | Terminated):
             code, dead = self._look_around()
-            if code is None and self._first_to_tell(code := 128 + signal.SIGTERM):
+            if code is None and self._first_to_tell(self.store, code := 128 + signal.SIGTERM):
                 raise self._lost(dead, error) from None
             raise SystemExit(code) from None
         code = error.exit_code if isinstance(error, AmemError) else 130 if isinstance(error, KeyboardInterrupt) else 70
-        if not self._first_to_tell(code):
+        if not self._first_to_tell(self.store, code):
             raise SystemExit(code) from None
-        if isinstance(error, AmemError) and not isinstance(error, Interrupted):
-            error.args = (f"process {self.rank} of {self.world}: {error}",)
+        if isinstance(error, AmemError):
+            who = "" if isinstance(error, Interrupted) else f"process {self.rank} of {self.world}: "
+            error.args = (f"{who}{error} {_exit_code_in_words(code)}",)
 
-    def _first_to_tell(self, code: int) -> bool:
+    def _watch(self) -> None:
+        """End this process when another one died and the main thread does not notice, as in a wait of nccl's."""
+        with contextlib.suppress(RuntimeError):  # the store died with the first process
+            store = self.store.clone()  # the main thread may be waiting in the other one
+            while not self.over.wait(1.0):
+                dead = self._dead(store)
+                if not dead or self.over.wait(NOTICE_SECONDS):
+                    continue
+                code = 128 + signal.SIGTERM
+                if self._first_to_tell(store, code):
+                    print(f"error: {self._lost(dead, Terminated())}", file=sys.stderr, flush=True)
+                os._exit(code)
+
+    def _first_to_tell(self, store: Any, code: int) -> bool:
         try:
-            if self.store.add("told", 1) > 1:
+            if store.add("told", 1) > 1:
                 return False
-            self.store.set("code", str(code))
+            store.set("code", str(code))
         except RuntimeError:  # the store died with the first process
             pass
         return True
@@ -255,18 +269,18 @@ class _Fate:
         dead: list[str] = []
         with contextlib.suppress(RuntimeError):  # the store died with the first process
             while not dead and time.monotonic() < end:
-                dead = self._dead()
+                dead = self._dead(self.store)
                 if self.store.check(["code"]):  # asked last: one that told is dead a moment later
                     return int(self.store.get("code")), []
                 time.sleep(0.05)
         return None, dead
 
-    def _dead(self) -> list[str]:
-        """The processes on this machine that are no more."""
+    def _dead(self, store: Any) -> list[str]:
+        """The processes on this machine that are no more, though they were not done."""
         found = []
         for rank in range(self.world):
-            if self.store.check([f"process {rank}"]):
-                host, process = self.store.get(f"process {rank}").decode().split()
+            if store.check([f"process {rank}"]) and not store.check([f"done {rank}"]):
+                host, process = store.get(f"process {rank}").decode().split()
                 if host == socket.gethostname() and not _alive(int(process)):
                     found.append(f"process {rank} of {self.world} ({process} on {host})")
         return found
@@ -274,12 +288,20 @@ class _Fate:
     def _lost(self, dead: list[str], error: BaseException) -> Interrupted:
         if dead:
             why = f"{' and '.join(dead)} was killed or crashed, so the others stopped; what was saved is kept"
-        elif isinstance(error, _Terminated):
+        elif isinstance(error, Terminated):
             why = "SIGTERM; what was saved is kept"
         else:
             lines = str(error).splitlines() or ["no answer"]
             why = f"another process cannot be reached ({lines[0].rstrip('.')}); what was saved is kept"
-        return Interrupted(signal.SIGTERM, why=why, remedy=f"Run the same command again to continue: {_command()}")
+        remedy = f"Run the same command again to continue: {_command()}"
+        error_to_tell = Interrupted(signal.SIGTERM, why=why, remedy=remedy)
+        error_to_tell.args = (f"{error_to_tell} {_exit_code_in_words(error_to_tell.exit_code)}",)
+        return error_to_tell
+
+
+def _exit_code_in_words(code: int) -> str:
+    """What a script can look for: torchrun has only one exit code for everything."""
+    return f"Exit code {code}; torchrun's own is 1."
 
 
 def _alive(process: int) -> bool:

@@ -68,6 +68,11 @@ class Interrupted(AmemError):
         self.exit_code = 128 + signal_number
 
 
+class Terminated(BaseException):
+    """SIGTERM arrived: like KeyboardInterrupt no error of the work it stops, so no `except Exception` takes it for
+    one (a decoder's, a file reader's). The command line makes `Interrupted`'s line and exit code of it."""
+
+
 def listing(rows: Iterable[str], most: int = 20) -> str:
     """The first `most` rows and how many there are in all, for errors that report every bad row at once.
 

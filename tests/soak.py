@@ -1,6 +1,7 @@
-"""`make soak`: faults at every step of every writer, and kills at random moments of tiny runs; writes the table.
+"""`make soak`: faults at every step of every writer, stops in every step of tiny trainings, kills at random moments,
+flipped bits in every artifact; writes the table.
 
-    python tests/soak.py [--kills 2] [--seed 0] [--out docs/RELIABILITY.md]
+    python tests/soak.py [--kills 2] [--flips 100] [--seed 0] [--out docs/RELIABILITY.md]
 
 Figures only: anything that is not as it should be ends the command with exit code 1, the table being written all the
 same.
@@ -9,30 +10,37 @@ same.
 import argparse
 import errno
 import hashlib
+import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import numpy as np
+import processes
 import torch
 from artifacts.test_atomic import NEW, OLD, WRITERS
 from faults import DEAD, KILL, hit, in_child, steps_of, temporaries
 
-from amem_cli.artifacts import checkpoint, shards
+from amem_cli.artifacts import checkpoint, features, pseudo_labels, results, shards, workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
+from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.walkers import write_walkers
-from amem_cli.errors import AmemError, DiskError
+from amem_cli.errors import AmemError, BadData, DiskError
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.attributes import Arm
+from amem_cli.models.texture import Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import (
     ExtractFeaturesOptions,
     LabelVideosOptions,
@@ -104,6 +112,96 @@ def sweep(name: str, folder: Path) -> Sweep:
             found.fired += fired
             found.told += told
             found.whole += path.read_bytes() in (old, new)
+    return found
+
+
+# -- stops in every step -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Chain:
+    """What came of stopping a training after each of its steps, one after another, until it was done."""
+
+    stage: str
+    processes: int
+    workers: int
+    steps: int = 0
+    stops: int = 0
+    same: bool = False  # the weights of an uninterrupted run
+
+    @property
+    def good(self) -> bool:
+        return self.same and self.stops == self.steps - 1
+
+
+def chain(stage: str, run: Callable[..., object], outputs: list[str], folder: Path, world: int, workers: int) -> Chain:
+    """Stop `run(workspace, workers=, time_limit=, epochs=)` after every step, in `world` processes."""
+    found = Chain(stage, world, workers)
+    place = folder / f"{stage} {world} {workers}"
+
+    def go(workspace: Path, limit: str) -> processes.Ended:
+        def action(rank: int) -> None:
+            try:
+                run(workspace, workers=workers, time_limit=limit, epochs=1 if workers else 2)
+            except AmemError as error:
+                raise SystemExit(error.exit_code) from None
+
+        return processes.together(action, world, place)
+
+    ended = go(place / "whole", "")
+    if ended.codes != [0] * world:
+        raise SystemExit(f"{stage} does not run at all in {world} process(es): {ended.text}")
+    found.steps = max(
+        json.loads(line)["step"] + 1
+        for line in (place / "whole" / outputs[0]).with_name("metrics.jsonl").read_text().splitlines()
+    )
+    while go(place / "cut", "0s").codes == [143] * world:
+        found.stops += 1
+    made, wanted = ([place / at / output for output in outputs] for at in ("cut", "whole"))
+    found.same = all(file.is_file() for file in made) and digest(made) == digest(wanted)
+    shutil.rmtree(place)
+    return found
+
+
+# -- flipped bits ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Flips:
+    """What came of flipping single bits, drawn at random, in one artifact."""
+
+    artifact: str
+    bytes: int
+    flipped: int = 0
+    refused: int = 0  # by what the next stage reads it with
+    verified: int = 0  # told by what `amem status --verify` calls
+
+    @property
+    def good(self) -> bool:
+        return self.flipped == self.refused == self.verified
+
+
+def flip_bits(name: str, path: Path, count: int, draw: np.random.Generator) -> Flips:
+    """Flip `count` bits of an artifact one at a time, each put right again."""
+    read = {".h5": pseudo_labels.read if "labels" in name else features.read, ".json": results.read}.get(
+        path.suffix, lambda path: checkpoint.load(path, kind)
+    )
+    kind = checkpoint.read_description(path)["kind"] if path.suffix == ".safetensors" else ""
+    found = Flips(name, path.stat().st_size)
+    with open(path, "r+b", buffering=0) as file:
+        for number in range(count):
+            # every other one in the first 4 kB, where headers, seals and descriptions stand
+            at = int(draw.integers(min(found.bytes, 4096) if number % 2 else found.bytes))
+            good = os.pread(file.fileno(), 1, at)
+            os.pwrite(file.fileno(), bytes([good[0] ^ 1 << int(draw.integers(8))]), at)
+            found.flipped += 1
+            for call, counter in ((read, "refused"), (workspace.verify, "verified")):
+                try:
+                    call(path)
+                except BadData:
+                    setattr(found, counter, getattr(found, counter) + 1)
+            os.pwrite(file.fileno(), good, at)
+    read(path)
     return found
 
 
@@ -212,9 +310,9 @@ def soak(
     return found
 
 
-def stages(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[str]]]:
-    """The stages that write for long, tiny, on generated people; each as (run(workspace), its files)."""
-    data = write_walkers(folder / "data", people=4, frames=(6, 12), images_per_person=3, height=64, width=32)
+def stages(folder: Path) -> dict[str, tuple[Callable[..., object], list[str]]]:
+    """The stages that write for long, tiny, on generated people; each as (run(workspace, ...), its files)."""
+    data = write_walkers(folder / "data", people=8, frames=(6, 12), images_per_person=3, height=64, width=32)
     torch.manual_seed(0)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
     arm = checkpoint.save(
@@ -227,21 +325,30 @@ def stages(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[str]]
         Provenance("train-amem", {}), model=described,
     )  # fmt: skip
     shards.FRAMES_PER_SHARD = 40
+    labels = write_labels(folder / "labels.h5", read_videos(load_manifest("mars"), data).splits[0].train)
+    torch.manual_seed(0)
+    parts = {"encoder.": TextureEncoder(), "decoder.": TextureDecoder(), "discriminator.": Discriminator(32, 32)}
+    tensors = {name: t for prefix, part in parts.items() for name, t in checkpoint.prefixed(prefix, part).items()}
+    tae = checkpoint.save(
+        folder / "tae.safetensors", "amem-tae", tensors, Provenance("train-tae", {}), model={"image_size": "32x32"}
+    )
     common = {"data_root": data, "device": "cpu"}
-    training = common | {"image_size": "32x32", "save_seconds": 0.5, "log_steps": 1, "epochs": 2}
-    training |= {"validate": 0.5, "validate_epochs": 1}
-    amem = {"modules": "baseline", "branch": "conv2d", "clip_frames": 4, "predict_frames": 2, "gradient_steps": 0}
-    amem |= {"people_per_batch": 2, "clips_per_person": 2}
+    how = {"image_size": "32x32", "save_seconds": 0.5, "log_steps": 1, "epochs": 2}
+    how |= {"validate": 0.5, "validate_epochs": 1}
+    amem = {"branch": "conv2d", "clip_frames": 4, "predict_frames": 2, "gradient_steps": 0}
+    amem |= {"people_per_batch": 4, "clips_per_person": 2}
     in_mars = ["amem/mars/amem-main.safetensors", "amem/mars/amem-main-best.safetensors", "amem/mars/amem.safetensors"]
 
-    def trains_amem(workers: int) -> Callable[[Path], object]:
-        return lambda at: train_amem(TrainAmemOptions(workspace=at, workers=workers, **training, **amem), Silent())
+    def training(options: type, run: Callable[..., object], **how: Any) -> Callable[..., object]:
+        def go(at: Path, **more: Any) -> object:
+            return run(options(**common | how | more, workspace=at), Silent())
 
+        return go
+
+    whole = {"modules": "amem", "tae": str(tae), "labels": str(labels)}
     return {
         "train-arm": (
-            lambda at: train_arm(
-                TrainArmOptions(workspace=at, backbone="resnet18", batch_size=8, partition="none", **training), Silent()
-            ),
+            training(TrainArmOptions, train_arm, backbone="resnet18", batch_size=64, partition="none", **how),
             ["arm/arm.safetensors", "arm/arm-best.safetensors"],
         ),
         "label-videos": (
@@ -249,11 +356,11 @@ def stages(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[str]]
             ["labels/mars.h5"],
         ),
         "train-tae": (
-            lambda at: train_tae(TrainTaeOptions(workspace=at, batch_size=4, **training), Silent()),
+            training(TrainTaeOptions, train_tae, batch_size=4, **how),
             ["tae/tae.safetensors", "tae/tae-best.safetensors"],
         ),
-        "train-amem": (trains_amem(0), in_mars),
-        "train-amem, 2 workers": (trains_amem(2), in_mars),
+        "train-amem": (training(TrainAmemOptions, train_amem, modules="baseline", **how, **amem), in_mars),
+        "train-amem with AEM and MEM": (training(TrainAmemOptions, train_amem, **how | amem | whole), in_mars),
         "extract-features": (
             lambda at: extract_features(ExtractFeaturesOptions(workspace=at, model=str(main), **common), Silent()),
             ["features/mars.h5"],
@@ -261,10 +368,23 @@ def stages(folder: Path) -> dict[str, tuple[Callable[[Path], object], list[str]]
     }
 
 
+def write_labels(path: Path, tracklets: Sequence[Tracklet]) -> Path:
+    """Made-up labels of some tracklets."""
+    rows = np.arange(len(tracklets))
+    labels = (rows[:, None] + np.arange(len(ATTRIBUTES))) % 2
+    table = pseudo_labels.PseudoLabels(
+        "mars", [tracklet.name for tracklet in tracklets], rows, rows, rows + 1, labels.astype(np.float32),
+        labels.astype(np.uint8), tuple(ATTRIBUTES), 0.5, {},
+    )  # fmt: skip
+    return pseudo_labels.write(path, table, Provenance("label-videos", {}))
+
+
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def table(sweeps: list[Sweep], soaks: list[Soak], seed: int, seconds: float) -> str:
+def table(
+    sweeps: list[Sweep], chains: list[Chain], flips: list[Flips], soaks: list[Soak], seed: int, seconds: float
+) -> str:
     """The Markdown page."""
     lines = [
         "# Reliability, measured",
@@ -282,6 +402,31 @@ def table(sweeps: list[Sweep], soaks: list[Soak], seed: int, seconds: float) -> 
     lines += [
         f"| {s.writer} | {s.steps} | {s.injected} | {s.fired} | {s.whole} | {s.told} | {s.left} |" for s in sweeps
     ]
+    lines += [
+        "",
+        "## Stopped after every step and continued",
+        "",
+        "Tiny trainings, stopped by `--time-limit` after each of their steps, one after another. The processes of one "
+        "run share its batches over gloo. AEM and MEM bring MEM's two optimisers.",
+        "",
+        "| stage | processes | loader workers | steps | stops | same weights |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {c.stage} | {c.processes} | {c.workers} | {c.steps} | {c.stops} | {'yes' if c.same else 'NO'} |"
+        for c in chains
+    ]
+    lines += [
+        "",
+        "## One flipped bit",
+        "",
+        "Single bits of artifacts that the stages wrote, drawn at random, every other one in the first 4 kB. Refused: "
+        "by what the next stage reads the file with. Verified: told by `amem status --verify`.",
+        "",
+        "| artifact | bytes | flipped | refused | verified |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| {f.artifact} | {f.bytes:,} | {f.flipped} | {f.refused} | {f.verified} |" for f in flips]
     lines += [
         "",
         "## Stopped at random moments and run again",
@@ -305,6 +450,7 @@ def main() -> int:
     """Run everything, print and write the table; 1 when something was not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=2, help="signals for each stage")
+    parser.add_argument("--flips", type=int, default=100, help="bits for each artifact")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/RELIABILITY.md"))
     arguments = parser.parse_args()
@@ -317,15 +463,27 @@ def main() -> int:
         for writer in sorted(WRITERS):
             sweeps.append(sweep(writer, folder / "sweep"))
             print(sweeps[-1], flush=True)
+        every = stages(folder)
         soaks = []
-        for stage, (run, outputs) in stages(folder).items():
+        for stage, (run, outputs) in every.items():
             soaks.append(soak(stage, run, outputs, folder / stage, arguments.kills, draw))
             print(soaks[-1], flush=True)
-    text = table(sweeps, soaks, arguments.seed, time.monotonic() - began)
+        flips = []
+        last = {Path(output).name: (stage, output) for stage, (_, outputs) in every.items() for output in outputs}
+        for stage, output in last.values():
+            artifact = folder / stage / "whole" / output
+            flips.append(flip_bits(output, artifact, arguments.flips, draw))
+            print(flips[-1], flush=True)
+        chains = []
+        for stage, (run, outputs) in every.items():
+            for world, workers in ((1, 0), (1, 2), (2, 0), (2, 2)) if stage.startswith("train") else ():
+                chains.append(chain(stage, run, outputs, folder / "chains", world, workers))
+                print(chains[-1], flush=True)
+    text = table(sweeps, chains, flips, soaks, arguments.seed, time.monotonic() - began)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(text, "utf-8")
     print(text)
-    return 0 if all(each.good for each in (*sweeps, *soaks)) else 1
+    return 0 if all(each.good for each in (*sweeps, *chains, *flips, *soaks)) else 1
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -107,13 +108,14 @@ def seal(content: bytes) -> bytes:
 def read_sealed(path: Path, kind: str, *, required: bool = True, remedy: str = "") -> bytes:
     """The content of a sealed file, after comparing it with its seal.
 
-    Without `required` a file that carries no seal (one from another program) is accepted as it is. Raises
-    `InputMissing`, or `BadData` when the content does not match the seal.
+    Without `required` a file that carries no seal (one from another program) is accepted as it is; one whose first
+    bytes are a seal with a damaged mark is not. Raises `InputMissing`, or `BadData` when the content does not match
+    the seal.
     """
     content = read_bytes(path, kind, remedy=remedy)
     start = content.find(SEAL_MARK)
     if start < 0:
-        if required:
+        if required or re.fullmatch(b"[0-9a-f]{64}", content[len(SEAL_MARK) : len(SEAL_BLANK)]):
             raise BadData(kind, path, why="it carries no amem seal, so it is damaged or not ours", remedy=remedy)
         return content
     end = start + len(SEAL_BLANK)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parse_json_object
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, other_schema, parse_json_object
 from amem_cli.errors import BadData, listing
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
     if description.get("kind") != kind:
         raise BadData("checkpoint", path, why=f"is of kind {description.get('kind')}, not {kind}", remedy=remedy)
     if description.get("schema") != SCHEMA:
-        raise BadData("checkpoint", path, why=f"has schema {description.get('schema')}, this version reads {SCHEMA}")
+        raise BadData("checkpoint", path, why=other_schema(description.get("schema")), remedy=remedy)
     try:
         return Checkpoint(Path(path), safetensors.torch.load(content), description)
     except Exception as error:

@@ -12,7 +12,14 @@ import h5py
 import numpy as np
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, check_provenance, parse_json_object
+from amem_cli.artifacts.provenance import (
+    CREATED_BY,
+    SCHEMA,
+    Provenance,
+    check_provenance,
+    other_schema,
+    parse_json_object,
+)
 from amem_cli.errors import BadData, listing
 
 LARGEST_FILE = 8 << 30
@@ -101,8 +108,7 @@ class Table:
                 "file", self.path, why=f"is of kind {self.attributes['kind']}, not {self._kind}", remedy=remedy
             )
         if self.attributes["schema"] != SCHEMA:
-            why = f"has schema {self.attributes['schema']}, this version reads {SCHEMA}"
-            raise BadData(self._kind, self.path, why=why, remedy=remedy)
+            raise BadData(self._kind, self.path, why=other_schema(self.attributes["schema"]), remedy=remedy)
 
     def _column(self, file: h5py.File, name: str, dtype: str, axes: int) -> Any:
         link = file.get(name, getlink=True)

@@ -5,22 +5,23 @@ the merged file.
 """
 
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 import numpy as np
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.data.tracklets import Tracklet
+from amem_cli.artifacts.workspace import append_metrics, metrics_path, recorded_seconds
 from amem_cli.distributed import Processes
 from amem_cli.errors import BadData, InputMissing
 
 FRAMES_PER_SHARD = 4096  # about a minute of I3D on two CPU cores: what a crash costs at most
 
 
-def plan_shards(tracklets: Sequence[Tracklet]) -> list[range]:
-    """Consecutive rows of `tracklets`, each range about `FRAMES_PER_SHARD` frames."""
+def plan_shards(tracklets: Sequence[Sized]) -> list[range]:
+    """Consecutive rows of `tracklets`, whose lengths are frames, each range about `FRAMES_PER_SHARD` frames."""
     plan, start, frames = [], 0, 0
     for row, tracklet in enumerate(tracklets):
         frames += len(tracklet)
@@ -31,13 +32,21 @@ def plan_shards(tracklets: Sequence[Tracklet]) -> list[range]:
 
 
 class Shards:
-    """The unfinished parts of one output file, in a folder beside it that is named after the provenance."""
+    """The unfinished parts of one output file, in a folder beside it that is named after the provenance.
+
+    Beside the output a metrics.jsonl tells how long the first process took, over all runs that it needed.
+    """
 
     def __init__(self, output: Path, provenance: Provenance, *, fresh: bool, processes: Processes):
         self.provenance = provenance
         self.folder = output.parent / f".{output.name}.parts" / f"{provenance.fingerprint()}-{FRAMES_PER_SHARD}"
         if processes.first and fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._first = processes.first
+        self._metrics = metrics_path(output)
+        if self._first and not self.folder.is_dir():
+            self._metrics.unlink(missing_ok=True)
+        self._before, self._began = recorded_seconds(self._metrics), time.monotonic()
         processes.wait()
 
     def path(self, number: int) -> Path:
@@ -57,6 +66,9 @@ class Shards:
 
         tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
         checkpoint.save(self.path(number), "amem-shard", tensors, self.provenance)
+        if self._first:
+            seconds = round(self._before + time.monotonic() - self._began, 3)
+            append_metrics(self._metrics, {"step": number + 1, "seconds": seconds})
 
     def merge(self, count: int) -> dict[str, np.ndarray]:
         """The columns of all `count` shards, in order."""

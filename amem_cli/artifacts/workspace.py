@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shlex
 import socket
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import filelock
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import Provenance, check_provenance, parse_json_object
 from amem_cli.errors import AmemError, BadData, DiskError, Locked, listing
+
+LEAST_SPACE = 10 << 20  # bytes without which no stage begins; those that write more ask for more
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
     """Hold the right to write `output` (a file); raise `Locked` naming the holder when another run has it.
 
     The lock belongs to the process, so one that died holds nothing. Temporaries that crashed writers left beside the
-    output are swept. Without `owner` (all but the first of several processes) nothing is locked.
+    output are swept, and `DiskError` is raised when the disk is as good as full. Without `owner` (all but the first of
+    several processes) nothing is locked.
     """
     if not owner:
         yield
@@ -77,6 +81,7 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
         try:
             name.with_suffix(".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
             atomic.sweep_temporaries(output)
+            atomic.require_free_space(output.parent, LEAST_SPACE)
         except OSError as error:
             raise _not_writable(output, error) from error
         yield
@@ -107,8 +112,8 @@ def already_made(kind: str, output: Path, provenance: Provenance, *, resume: str
         return False
     if force:
         return False
-    content = atomic.read_sealed(output, kind, required=False, remedy="Use --force to make it again")
-    del content
+    sealed = output.suffix != ".h5"  # features of other programs carry no seal
+    atomic.read_sealed(output, kind, required=sealed, remedy="Use --force to make it again")
     provenance.check_same(kind, output, read_provenance(output))
     return resume != "never"
 
@@ -227,6 +232,24 @@ def chain(
     return list(found.values())
 
 
+def metrics_path(output: Path) -> Path:
+    """The metrics.jsonl of an artifact: of a training in its folder, else beside the file, under its name."""
+    trained = output.suffix == ".safetensors"
+    return output.with_name("metrics.jsonl") if trained else output.with_suffix(".metrics.jsonl")
+
+
+def recorded_seconds(path: Path) -> float:
+    """How long a stage has worked on its artifact by its metrics.jsonl, over all runs; 0 when nothing is recorded."""
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return 0.0
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a crash tore it
+            return float(json.loads(line)["seconds"])
+    return 0.0
+
+
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
     """Add one line to a stage's metrics.jsonl; the one file that grows in place, a torn last line is harmless."""
     try:
@@ -239,6 +262,25 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
             file.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
         raise DiskError("file", path, why=(error.strerror or str(error)).lower(), remedy="Free some space") from error
+
+
+def sample_path(folder: Path, step: int) -> Path:
+    """The picture of what the model of a training's `folder` made of held-out people after `step` steps."""
+    return folder / "samples" / f"step-{step:06d}.png"
+
+
+def sample_pictures(folder: Path) -> list[tuple[int, Path]]:
+    """The sample pictures of a training by their steps."""
+    found = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in (folder / "samples").glob("step-*.png"))
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def keep_samples(folder: Path, last_step: int) -> None:
+    """Keep the sample pictures up to `last_step`, where a run continues: those of an abandoned run go."""
+    atomic.sweep_temporaries(sample_path(folder, 0))
+    for step, path in sample_pictures(folder):
+        if step > last_step:
+            path.unlink(missing_ok=True)
 
 
 def keep_metrics(path: Path, last_step: int) -> None:

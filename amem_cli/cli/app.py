@@ -12,7 +12,7 @@ import typer
 from amem_cli.cli import stages, tools  # noqa: F401 - they hang their commands into `app`
 from amem_cli.cli.help import usage_error
 from amem_cli.cli.root import app
-from amem_cli.errors import AmemError, DiskError
+from amem_cli.errors import AmemError, DiskError, Terminated
 
 
 def run(arguments: list[str]) -> int:
@@ -21,15 +21,18 @@ def run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
-        return typer.main.get_command(app).main(arguments, prog_name="amem", standalone_mode=False) or 0
+        code = typer.main.get_command(app).main(arguments, prog_name="amem", standalone_mode=False) or 0
+        if code == 128 + signal.SIGINT:  # what Typer makes of KeyboardInterrupt, without a word
+            raise KeyboardInterrupt
+        return code
     except AmemError as error:
         if debug:
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort, Terminated) as error:
         print("error: interrupted: finished parts are kept. Run the same command again to continue.", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
     except SystemExit as error:  # Typer's answer when the reader of our output has gone, as in `amem status | head`
         return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,8 @@ def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0)
     """
     if workers < 0:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+    if workers:
+        _start_fork_server()
     return _Loader(
         _Reporting(dataset),
         batch_size=None,
@@ -186,6 +190,21 @@ class _Loader(DataLoader[Any]):
             if isinstance(batch, _Failure):
                 raise batch.kind(batch.what, batch.path, why=batch.why, remedy=batch.remedy)
             yield batch
+
+
+def _start_fork_server() -> None:
+    """Start the process that loader workers are forked from, unless it runs: torch is imported there once for all.
+
+    It and the workers never see SIGINT or SIGTERM, which a terminal, a batch queue and torchrun send to every process:
+    the main process decides, finishes its step with the batch that it waits for, and takes the workers with it.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    resource_tracker.ensure_running()  # which otherwise is started there, and lets the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        forkserver.ensure_running()  # inherits the mask, as do its children
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker(_: int) -> None:

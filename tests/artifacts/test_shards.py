@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from amem_cli.artifacts import shards as module
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.shards import Shards, plan_shards
+from amem_cli.artifacts.workspace import metrics_path, recorded_seconds
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.distributed import Processes
 from amem_cli.errors import DiskError
@@ -101,7 +102,18 @@ def test_removing_takes_the_parts_of_other_configurations_along(tmp_path):
     make(tmp_path / "mars.h5", provenance=Provenance("extract-features", {"seed": 1})).write(0, columns(0))
     make(tmp_path / "prid2011.h5").write(0, columns(0))
     shards.remove()
-    assert [path.name for path in tmp_path.iterdir()] == [".prid2011.h5.parts"]
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [".prid2011.h5.parts"]
+
+
+def test_the_time_of_all_runs_is_told_beside_the_output(tmp_path, monkeypatch):
+    clock = iter([10.0, 13.0, 100.0, 105.0, 200.0, 201.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    output = tmp_path / "mars.h5"
+    make(output).write(0, columns(0))
+    make(output).write(1, columns(1))  # continues
+    assert recorded_seconds(metrics_path(output)) == 3 + 5
+    make(output, fresh=True).write(0, columns(0))
+    assert recorded_seconds(metrics_path(output)) == 1
 
 
 def test_a_fault_at_every_step_of_every_shard_costs_that_shard_at_most(tmp_path):

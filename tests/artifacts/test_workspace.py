@@ -84,6 +84,14 @@ def test_a_second_run_is_told_who_holds_and_a_dead_one_holds_nothing(holder):
     assert temporaries(output.parent) == []
 
 
+def test_the_name_of_a_dead_holder_holds_nothing_even_where_its_number_lives_again(tmp_path):
+    output = tmp_path / "x.h5"
+    output.with_name(".x.h5.lock").touch()
+    output.with_name(".x.h5.holder").write_text(f"process {os.getppid()} on here")
+    with ws.locked(output):
+        assert f"process {os.getpid()} on " in output.with_name(".x.h5.holder").read_text()
+
+
 def test_the_lock_is_free_after_an_error(tmp_path):
     output = tmp_path / "x.h5"
     for _ in range(2):
@@ -331,6 +339,15 @@ def test_metrics_on_a_full_disk_are_a_disk_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DiskError):
         ws.append_metrics(tmp_path / "file" / "metrics.jsonl", {})
+
+
+def test_a_checkpoint_with_a_broken_mark_is_not_taken_for_one_that_carries_none(tmp_path):
+    path = checkpoint.save(tmp_path / "arm.safetensors", "amem-arm", {"w": torch.zeros(2)}, MADE)
+    content = bytearray(path.read_bytes())
+    content[content.find(atomic.SEAL_MARK)] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadData, match="carries no amem seal"):
+        ws.already_made("ARM checkpoint", path, MADE, resume="auto", force=False)
 
 
 def test_a_damaged_result_with_a_broken_mark_is_bad_data_not_a_bug(tmp_path):

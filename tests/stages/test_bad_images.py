@@ -1,4 +1,4 @@
-"""A frame that cannot be decoded: both stages over videos stop and name it, or leave it out with a list."""
+"""An image that cannot be decoded: every stage stops and names it, or leaves it out with a list."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.cli.app import run
 from amem_cli.data import quarantine
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.manifest import load_manifest, read_attributes, read_images, read_videos
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.attributes import Arm
 from amem_cli.options import TrainAmemOptions
@@ -59,7 +59,7 @@ def test_stop_names_the_file_and_skip_covers_the_rest(
     frames = sum(map(len, tracklets))
     monkeypatch.setattr(quarantine, "MOST_SKIPPED", 0.5 / frames)  # one frame is too many
     assert run([*arguments, "--on-bad-image", "skip"]) == 65
-    assert f"1 of {frames} frames cannot be decoded" in capsys.readouterr().err
+    assert f"1 of {frames} images cannot be decoded" in capsys.readouterr().err
     assert not file.exists()
 
     monkeypatch.setattr(quarantine, "MOST_SKIPPED", 1.5 / frames)
@@ -74,3 +74,57 @@ def test_stop_names_the_file_and_skip_covers_the_rest(
         found = features.read(file)
     assert found.tracklet == [tracklet.name for tracklet in tracklets]
     assert run(arguments) == 73  # without skip it is another result
+
+
+TRAININGS = {
+    "train-arm": ("peta", "arm/arm", ["--backbone", "resnet18", "--batch-size", "60", "--partition", "none"]),
+    "train-tae": ("market1501", "tae/tae", ["--batch-size", "4"]),
+    "train-amem": (
+        "mars", "amem/mars/amem",
+        ["--modules", "baseline", "--clip-frames", "4", "--predict-frames", "2", "--people-per-batch", "4",
+         "--clips-per-person", "2"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", TRAININGS)
+def test_a_training_stops_or_goes_on_without_the_image(
+    stage: str, walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch,
+    tiny_backbone: None,
+) -> None:  # fmt: skip
+    dataset, output, options = TRAININGS[stage]
+    root = tmp_path / "data"
+    shutil.copytree(walkers / dataset, root / dataset)
+    manifest = load_manifest(dataset)
+    if dataset == "mars":
+        bad = read_videos(manifest, root).splits[0].train[0].frames[1]
+    else:
+        bad = (read_images if dataset == "market1501" else read_attributes)(manifest, root).paths[1]
+    bad.write_bytes(b"<html>not found</html>")
+    arguments = [stage, "--data-root", str(root), "--workspace", str(tmp_path / "w"), "--quiet", "--device", "cpu"]
+    arguments += ["--image-size", "32x32", "--epochs", "1", "--log-steps", "1", *options]
+    assert run(arguments) == 65
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    for part in (str(bad), "--on-bad-image skip", "amem data check NAME --deep lists all such files"):
+        assert part in line
+
+    monkeypatch.setattr(quarantine, "MOST_SKIPPED", 0.0)
+    assert run([*arguments, "--on-bad-image", "skip"]) == 65
+    assert "images cannot be decoded" in capsys.readouterr().err
+    monkeypatch.setattr(quarantine, "MOST_SKIPPED", 0.5)
+    stopped = [*arguments, "--on-bad-image", "skip", "--time-limit", "0s", "--resume", "auto"]
+    assert run(stopped) == 143
+    while (code := run(stopped)) == 143:
+        pass
+    assert code == 0
+    listed = (tmp_path / "w" / f"{output}.unreadable.txt").read_text().splitlines()
+    assert len(listed) == 1
+    assert str(bad) in listed[0]
+
+    if dataset == "market1501":  # there an image may be missing: the weights are those of a data set without it
+        bad.unlink()
+        arguments[arguments.index("--workspace") + 1] = str(tmp_path / "without")
+        assert run(arguments) == 0
+        places = tmp_path / "w", tmp_path / "without"
+        made = [checkpoint.load(at / "tae/tae.safetensors", "amem-tae").tensors for at in places]
+        assert all(torch.equal(tensor, made[1][name]) for name, tensor in made[0].items())

@@ -21,7 +21,7 @@ from amem_cli.stages.train_amem import train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 FILES = {
@@ -40,9 +40,9 @@ def train(stage: str, walkers: Path, workspace: Path, **changed: object) -> None
         how |= {"modules": "baseline", "branch": "conv2d", "people_per_batch": 2, "clips_per_person": 2}
         train_amem(TrainAmemOptions(**how, clip_frames=4, predict_frames=2, gradient_steps=0), Silent())  # type: ignore[arg-type]
     elif stage == "arm":
-        train_arm(TrainArmOptions(**how, backbone="resnet18", batch_size=16, partition="none"), Silent())  # type: ignore[arg-type]
+        train_arm(TrainArmOptions(**how, backbone="resnet18", batch_size=32, partition="none"), Silent())  # type: ignore[arg-type]
     else:
-        train_tae(TrainTaeOptions(**how, batch_size=4), Silent())  # type: ignore[arg-type]
+        train_tae(TrainTaeOptions(**how, batch_size=8), Silent())  # type: ignore[arg-type]
 
 
 def validations(metrics: Path) -> list[dict]:

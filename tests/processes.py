@@ -1,0 +1,112 @@
+"""Several processes of one command as torchrun starts and ends them, but forked: without its ten seconds of imports."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+
+import torch.distributed
+
+KILLED_AFTER = 30.0  # seconds after SIGTERM, as torchrun does
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes of one run ended: their exit codes (negative for a signal's number) by rank, what they wrote to
+    standard error, and its lines that tell of an error."""
+
+    codes: list[int]
+    text: str
+
+    @property
+    def errors(self) -> list[str]:
+        return [line for line in self.text.splitlines() if line.startswith("error:")]
+
+
+def amem(
+    arguments: Sequence[str], world: int, folder: Path, begin: Callable[[int], object] = lambda rank: None
+) -> Ended:
+    """Run a command of amem in `world` processes; `begin(rank)` comes first in each (to break something there).
+
+    When one ends with an error the others get SIGTERM, as from torchrun. `folder` takes what they print.
+    """
+    from amem_cli.__main__ import main
+
+    def command(rank: int) -> None:
+        begin(rank)
+        sys.argv = ["amem", *arguments]
+        main()
+
+    return together(command, world, folder)
+
+
+def together(action: Callable[[int], object], world: int, folder: Path) -> Ended:
+    """`action(rank)` in `world` processes that find each other as under torchrun; 0 is the exit code of one that
+    returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    common = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
+    common |= {
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    children = {}
+    for rank in range(world):
+        environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
+        children[_forked(lambda rank=rank: action(rank), environment, folder / f"stderr {rank}")] = rank
+    codes: dict[int, int] = {}
+    told: float | None = None
+    try:
+        while len(codes) < world:
+            for process, rank in children.items():
+                if rank not in codes and (status := os.waitpid(process, os.WNOHANG))[0]:
+                    codes[rank] = os.waitstatus_to_exitcode(status[1])
+            if told is None and any(codes.values()):
+                told = time.monotonic()
+                _send(signal.SIGTERM, (process for process, rank in children.items() if rank not in codes))
+            if told is not None and time.monotonic() - told > KILLED_AFTER:
+                _send(signal.SIGKILL, (process for process, rank in children.items() if rank not in codes))
+            time.sleep(0.005)
+    finally:
+        _send(signal.SIGKILL, (process for process, rank in children.items() if rank not in codes))
+    text = "".join((folder / f"stderr {rank}").read_text("utf-8", "replace") for rank in range(world))
+    return Ended([codes[rank] for rank in range(world)], text)
+
+
+def _send(number: int, processes) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def _forked(action: Callable[[], object], environment: dict[str, str], stderr: Path) -> int:
+    process = os.fork()
+    if process:
+        return process
+    code = 70
+    try:
+        os.environ.update(environment)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in background
+        forkserver._forkserver._forkserver_pid = None  # the parent's fork server is no child of this process
+        forkserver._forkserver._forkserver_alive_fd = None
+        with open(stderr, "w", buffering=1) as sys.stderr, open(os.devnull, "w") as sys.stdout:
+            code = _exit_code(action)
+    finally:
+        os._exit(code)
+
+
+def _exit_code(action: Callable[[], object]) -> int:
+    try:
+        action()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 70
+    return 0
