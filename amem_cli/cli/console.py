@@ -76,7 +76,7 @@ def print_result(result: dict[str, Any], path: Path) -> None:
     print_table(table)
     if interval := result.get("interval"):
         ends = (f"{name} {'-'.join(f'{100 * end:.1f}' for end in interval[name])}" for name in ("rank-1", "mAP"))
-        print_wrapped(f"95 % interval over queries: {', '.join(ends)}")
+        print_wrapped(f"95 % interval over {'splits' if deviation else 'queries'}: {', '.join(ends)}")
     if found := result.get("calibration"):
         print_wrapped(
             f"the same person where the cosine similarity exceeds {found['threshold_cosine']:.4f}: "
@@ -125,7 +125,7 @@ def print_chain(states: "list[ArtifactState]", workspace: Path, as_json: bool) -
         return
     from rich.table import Table
 
-    print_wrapped(f"workspace {workspace}")
+    print(f"workspace {workspace}")
     table = Table()
     for name in ("stage", "state", "artifact"):
         table.add_column(name, overflow="fold")
@@ -164,6 +164,18 @@ def print_check(report: Any, as_json: bool) -> None:
     print("good" if report.ok else "not good")
 
 
+def print_folders(found: Any, as_json: bool) -> None:
+    """What `amem data check FOLDER` makes of a folder, and how to go on."""
+    if as_json:
+        print(json.dumps({"folders": [dataclasses.asdict(one) for one in found]}, default=str))
+        return
+    for one in found:
+        print(f"{one.folder} looks like the layout '{one.layout}'")
+        if one.manifest:
+            print(f"-> write into {one.command.split()[-1]}:\n{textwrap.indent(one.manifest, '     ')}", end="")
+        print(f"-> {one.command}")
+
+
 def print_findings(findings: "list[Finding]", as_json: bool) -> None:
     """What `amem doctor` found, a line each, with the remedy below what is not good."""
     if as_json:
@@ -197,7 +209,7 @@ def print_prediction(errors: dict[str, Any]) -> None:
     """What MEM predicts, beside copying the last frame: only a ratio below 1 has learned about motion."""
     ratio = "none, nothing moves" if errors["mse_ratio"] is None else f"{errors['mse_ratio']:.2f}"
     psnr, copied = ("exact" if errors[key] is None else f"{errors[key]:.1f} dB" for key in ("psnr", "psnr_copied"))
-    print(
+    print_wrapped(
         f"predicted frames: MSE {errors['mse']:.4f}, copying the last frame {errors['mse_copied']:.4f}, "
         f"ratio {ratio}; PSNR {psnr} (copy {copied}), SSIM {errors['ssim']:.3f} (copy {errors['ssim_copied']:.3f})"
     )
@@ -206,7 +218,44 @@ def print_prediction(errors: dict[str, Any]) -> None:
 def print_shares(shares: dict[str, dict[str, float]]) -> None:
     """How much of ||f_s||^2 comes from each part, for each tracklet."""
     for name, parts in shares.items():
-        print(f"{name}: " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts.items()))
+        print_wrapped(f"{name}: " + ", ".join(f"{part} {100 * share:.0f} %" for part, share in parts.items()))
+
+
+def print_bench(found: dict[str, Any], as_json: bool) -> None:
+    """What `amem bench` measured: a line for each part, the ceilings, and MARS by these rates."""
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    machine, ceilings = found["machine"], found["ceilings"]
+    told = [machine["name"], f"{machine['cores']:g} cores", f"{machine['threads']} threads"]
+    told += [
+        f"torch {machine['torch']}",
+        machine["precision"],
+        *(f"{part} by {engine}" for part, engine in machine["engine"].items()),
+    ]
+    print_wrapped(", ".join(told))
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("", "rate", "a step", "ceiling", "of it"):
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for rate in found["rates"]:
+        pair = (rate["value"], rate["ceiling"])
+        value, ceiling = (f"{number:.0f}" if number >= 100 else f"{number:.3g}" for number in pair)
+        figures = (f"{value} {rate['unit']}", f"{rate['seconds']:.3g} s", ceiling)
+        table.add_row(rate["part"], *figures, f"{100 * rate['fraction']:.0f} %")
+    print_table(table)
+    print_wrapped("ceilings: " + "; ".join(f"{rate['part']}: {rate['bound']}" for rate in found["rates"]))
+    print_wrapped(
+        f"a large convolution {ceilings['convolution'] / 1e9:.0f} GFLOP/s, a copy of memory "
+        f"{ceilings['copy'] / 1e9:.1f} GB/s, libjpeg alone {ceilings['libjpeg']:.0f} images/s a core"
+    )
+    times = (
+        f"{stage} {seconds / 3600:.1f} h" if seconds > 600 else f"{stage} {seconds:.1f} s"
+        for stage, seconds in found["mars"].items()
+    )
+    print_wrapped(f"MARS by these rates: {', '.join(times)}")
 
 
 def print_pictures(paths: list[Path]) -> None:
@@ -225,11 +274,11 @@ def print_reproduction(table: dict[str, Any], path: Path, as_json: bool) -> None
     if as_json:
         print(json.dumps(table, default=str))
         return
-    from amem_cli.stages.reproduce import lines_for_terminal
+    from amem_cli.stages.reproduce.table import lines_for_terminal
 
     _print_cells(f"{table['title']} (rates in per cent)", *lines_for_terminal(table))
     for note in table["notes"]:
-        print(f"note: {note}")
+        print_wrapped(f"note: {note}")
     print(f"written to {path}")
 
 
@@ -238,14 +287,14 @@ def print_sizes(table: dict[str, Any], path: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(table))
         return
-    from amem_cli.stages.reproduce import size_columns_and_rows
+    from amem_cli.stages.reproduce.table import size_columns_and_rows
 
     columns, rows = size_columns_and_rows(table)
     _print_cells(table["title"], columns, rows)
     for cells, row in zip(rows, table["rows"], strict=True):
-        print(f"{cells[0]}: {row['reading']}")
+        print_wrapped(f"{cells[0]}: {row['reading']}")
     for note in table["notes"]:
-        print(f"note: {note}")
+        print_wrapped(f"note: {note}")
     print(f"written to {path}")
 
 
@@ -262,10 +311,10 @@ def print_weights(report: Any, as_json: bool) -> None:
             ", ".join(f"{value:.4g}" for value in values)
             for values in (report.normalisation.mean, report.normalisation.std)
         )
-        print(f"  {report.architecture}: {report.dialect}, {head}")
-        print(f"  wants pixels in [0, 1] less ({mean}), divided by ({deviation})")
+        print_wrapped(f"{report.architecture}: {report.dialect}, {head}", "  ")
+        print_wrapped(f"wants pixels in [0, 1] less ({mean}), divided by ({deviation})", "  ")
     for problem in report.problems[:20]:
-        print(f"  problem: {problem}")
+        print_wrapped(f"problem: {problem}", "  ")
     if len(report.problems) > 20:
         print(f"  ... {len(report.problems)} problems in all")
     print(f"fits {report.architecture}" if report.fits else "does not fit")

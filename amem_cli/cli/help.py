@@ -37,6 +37,10 @@ class Command(TyperCommand):
             if records:
                 with formatter.section(title):
                     _write_columns(records, formatter)
+        texts = [text for records in sections.values() for _, text in records]
+        if any("(P)" in text or "(D)" in text for text in texts):
+            legend = "(P) is the paper's choice, (D) ours where it leaves one; 'small' is that of --preset small."
+            formatter.write("\n" + "\n".join(_wrap(legend, formatter.width)) + "\n")
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_examples(self, formatter)

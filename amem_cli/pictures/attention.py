@@ -59,7 +59,7 @@ def attention_strip(
                   anchor="rm")  # fmt: skip
         if row is not None:
             draw.text((left - 12, y + height / 2 + 9), row.note, font=small, fill=SOFT_INK, anchor="rm")
-        heats = None if row is None else _over_frames(row.heat, len(frames))
+        heats = None if row is None else heat_over_frames(row.heat, len(frames))
         for place, frame in enumerate(frames):
             pixels = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
             if heats is not None:
@@ -91,7 +91,8 @@ def heat_rows(
     return rows + [HeatRow(name, f"{100 * shares[name]:.0f} % of |f_s|²", heat) for name, heat in features.items()]
 
 
-def _over_frames(heat: np.ndarray, frames: int) -> np.ndarray:
+def heat_over_frames(heat: np.ndarray, frames: int) -> np.ndarray:
+    """The heat of each frame, (frames, H', W'): the same for all, or of (T', H', W') map floor(i T' / frames)."""
     if heat.ndim == 2:
         return np.broadcast_to(heat, (frames, *heat.shape))
     return heat[np.arange(frames) * len(heat) // frames]

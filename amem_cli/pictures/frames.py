@@ -14,11 +14,12 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from amem_cli.artifacts.atomic import write_bytes
 from amem_cli.errors import BadData, UsageError, listing
+from amem_cli.images import open_rgb
 from amem_cli.pictures.cmc import save_figure
 
 INK = (25, 25, 25)
@@ -270,11 +271,9 @@ def read_frames(frames: Sequence[Path | np.ndarray], frame_size: tuple[int, int]
             pictures.append(Image.fromarray(frame).resize((width, height), Image.LANCZOS))
             continue
         try:
-            with Image.open(frame) as image:
-                pictures.append(image.convert("RGB").resize((width, height), Image.LANCZOS))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-            why = "not found" if isinstance(error, FileNotFoundError) else "cannot be read as an image"
-            unreadable.append(f"{frame} ({why})")
+            pictures.append(open_rgb(frame).resize((width, height), Image.LANCZOS))
+        except BadData as error:
+            unreadable.append(f"{frame} ({error.why})")
     if unreadable:
         raise BadData("frames", why=listing(unreadable), remedy="Check the data set with `amem data check`")
     return pictures

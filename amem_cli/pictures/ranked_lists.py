@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from amem_cli.data.tracklets import DISTRACTOR, JUNK
 from amem_cli.errors import BadData, listing
+from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.pictures.frames import GAP, INK, MARGIN, RULE, SOFT_INK, font, read_frames
 from amem_cli.randomness import keyed_generator
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amem_cli.artifacts import checkpoint, features
+from amem_cli.artifacts import atomic, checkpoint, features
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.shards import Shards, plan_shards
@@ -33,6 +33,8 @@ from amem_cli.stages.result import (
     warn_of_differences,
     warn_of_stale,
 )
+
+BYTES_PER_TRACKLET = 10_000  # both features and the name, in a shard and again in the merged file
 
 
 def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> list[StageResult]:
@@ -61,7 +63,7 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
             check_same_split(model_file, trained, manifest.name, number, progress)
             image_size = options.image_size or described["image_size"]
             precision = resolve_precision(options.precision, processes.device)
-            engine_name = resolve_engine(options.engine, processes.device)
+            engine_name = resolve_engine(options.engine, processes.device, precision, clips=True)
             resolved = {"precision": precision, "image_size": image_size, "split": number}
             with locked(output, owner=processes.first):
                 if options.on_bad_image == "skip":
@@ -79,6 +81,8 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
                 if already_made("features", output, provenance, resume=options.resume, force=options.force):
                     results.append(StageResult("extract-features", output, True, summary(features.read(output))))
                     continue
+                if processes.first:
+                    atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
                 shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
                 engine = prepare(model, processes.device, precision, engine_name, progress.warn)
                 clip_shape = (described["clip_frames"], *map(int, image_size.split("x")))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.artifacts import checkpoint, pseudo_labels
+from amem_cli.artifacts import atomic, checkpoint, pseudo_labels
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.artifacts.shards import Shards, plan_shards
@@ -20,6 +20,8 @@ from amem_cli.models.attributes import Arm
 from amem_cli.options import LabelVideosOptions
 from amem_cli.progress import Loop, Progress, Silent
 from amem_cli.stages.result import StageResult, listing_of_tracklets, science, warn_of_differences
+
+BYTES_PER_TRACKLET = 2048  # probabilities, labels and names, in a shard and again in the merged file
 
 
 def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult:
@@ -39,7 +41,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         output = workspace.labels(manifest.name)
 
         precision = resolve_precision(options.precision, processes.device)
-        engine_name = resolve_engine(options.engine, processes.device)
+        engine_name = resolve_engine(options.engine, processes.device, precision, clips=False)
         image_size = description["model"]["image_size"]  # the ARM's own, no flag can disagree
         with locked(output, owner=processes.first):
             if options.on_bad_image == "skip":
@@ -53,6 +55,8 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
             )
             if already_made("pseudo-labels", output, provenance, resume=options.resume, force=options.force):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
+            if processes.first:
+                atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(tracklets))
             height, width = map(int, image_size.split("x"))
             shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
             engine = prepare(arm, processes.device, precision, engine_name, progress.warn)

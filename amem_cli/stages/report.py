@@ -2,56 +2,49 @@
 
 import itertools
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from amem_cli.artifacts import atomic, features, pseudo_labels, results
 from amem_cli.artifacts.features import Features
-from amem_cli.artifacts.workspace import ArtifactState, Workspace, chain
-from amem_cli.data.clips import inference_clips
-from amem_cli.data.loading import read_frames
+from amem_cli.artifacts.workspace import ArtifactState, Workspace, chain, metrics_path, recorded_seconds
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.tracklets import Split, Tracklet
-from amem_cli.data.transforms import as_pixels
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import Amem
-from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.ranked_lists import RankedRow
-from amem_cli.pictures.report import (
+from amem_cli.pictures.report.content import (
+    Attention,
     CameraPair,
     Comparison,
-    Curves,
     Link,
     Missing,
     Predictions,
     RankedLists,
     RankedQuery,
     Report,
-    report_page,
 )
+from amem_cli.pictures.report.page import report_page
 from amem_cli.progress import Progress
+from amem_cli.stages.samples import CLIPS_FOR_ATTRIBUTES, attention_maps, attribute_probabilities, predict_clips
 from amem_cli.stages.show import (
     load_trained,
     mean_errors,
-    predict_clips,
     ranked_rows,
     read_split,
     require_motion,
     some_queries,
 )
+from amem_cli.stages.training_curves import training_curves
 
 LARGEST_PAGE = 15_000_000  # bytes
 FRAMES_PER_TRACKLET = (32, 16, 8, 4)  # in the dialog; fewer when the page would be too large
 COUNTED_ANSWERS, SHOWN_ANSWERS = 10, 15  # answers that take a rank; with the ignored ones between them
 PREDICTED_CLIPS = 4
-CLIPS_FOR_ATTRIBUTES = 2
-CURVE_POINTS = 300
 
 
 def report(
@@ -92,7 +85,9 @@ def report(
         result=_result(places, manifest, commands),
         camera_pairs=_camera_pairs(places, manifest, number, commands),
         **_from_data(places, dataset, data_root, number, manifest, commands, queries, seed, progress),
-        curves=[_curves(stage, folder, commands[stage]) for stage, folder in _trained(places, manifest.name, number)],
+        curves=[
+            training_curves(stage, folder, commands[stage]) for stage, folder in _trained(places, manifest.name, number)
+        ],
         chain=[_link(state) for state in states],
     )
     for frames in FRAMES_PER_TRACKLET:
@@ -239,11 +234,15 @@ def _ranked_lists(
                     for what, name in found
                     if {name, row.query.tracklet} <= probabilities.keys()
                 ],
+                None if isinstance(model, Missing) else _attention(model, tracklets[row.query.tracklet]),
             )
             for why, row, found in zip(chosen, rows, compared, strict=True)
         ],
         frames_of={name: tracklets[name].frames for name in seen},
         attributes_from=source,
+        no_attention=Missing("No maps of attention without the model", model.command)
+        if isinstance(model, Missing)
+        else None,
     )
 
 
@@ -293,14 +292,9 @@ def _attributes(
     return described["attributes"], probabilities, source
 
 
-@torch.inference_mode()
-def attribute_probabilities(model: Amem, described: dict[str, Any], tracklet: Tracklet) -> np.ndarray:
-    """What the heads of AEM say of a tracklet: (A,) probabilities, the mean over some of its clips."""
-    size = tuple(map(int, described["image_size"].split("x")))
-    indices = evenly_spaced(inference_clips(len(tracklet), described["clip_frames"]), CLIPS_FOR_ATTRIBUTES)
-    clips = torch.from_numpy(np.stack([read_frames(tracklet, frames, size) for frames in indices]))
-    maps = model.main.feature_maps(as_pixels(clips, torch.device("cpu")))
-    return model.attribute_heads(maps.appearance_feature).sigmoid().mean(dim=0).numpy()
+def _attention(model: tuple[Amem, dict[str, Any]], query: Tracklet) -> Attention:
+    frames, rows, _ = attention_maps(model[0].main, model[1], query)
+    return Attention(frames, rows)
 
 
 def _predictions(path: Path, model: tuple[Amem, dict[str, Any]] | Missing, content: Split) -> Predictions | Missing:
@@ -314,7 +308,7 @@ def _predictions(path: Path, model: tuple[Amem, dict[str, Any]] | Missing, conte
     return Predictions(clips, mean_errors(clips))
 
 
-# -- training ----------------------------------------------------------------------------------------------------------
+# -- training and chain ------------------------------------------------------------------------------------------------
 
 
 def _trained(places: Workspace, dataset: str, number: int | None) -> list[tuple[str, Path]]:
@@ -325,91 +319,10 @@ def _trained(places: Workspace, dataset: str, number: int | None) -> list[tuple[
     ]
 
 
-def _curves(stage: str, folder: Path, command: str) -> Curves | Missing:
-    path = folder / "metrics.jsonl"
-    records = read_metrics(path)
-    if not records:
-        return Missing(f"{stage} has no curves yet", command)
-    seconds = max((r["seconds"] for r in records if isinstance(r.get("seconds"), int | float)), default=None)
-    return Curves(stage, path, curve_panels(records), seconds)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, in the order of their steps.
-
-    A torn line (a crash) is left out; where a run went back (resumed, or begun anew) the later lines count.
-    """
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
-    records: list[dict[str, Any]] = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
-            continue
-        if records and records[-1]["step"] > record["step"]:
-            records = [kept for kept in records if kept["step"] < record["step"]]
-        records.append(record)
-    return records
-
-
-def curve_panels(
-    records: Sequence[dict[str, Any]],
-) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-    """The figures of metrics.jsonl as panels of lines that share a scale: title -> name -> (steps, values).
-
-    Long runs are thinned to means over equal runs of records.
-    """
-    found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-
-    def add(title: str, name: str, step: float, value: Any) -> None:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            steps, values = found.setdefault(title, {}).setdefault(name, ([], []))
-            steps.append(step)
-            values.append(float(value))
-
-    for record in records:
-        for name, value in record.items():
-            if name in ("step", "epoch", "seconds"):
-                continue
-            if isinstance(value, dict):
-                title = {"gradient_norms": "Gradient norm of each weighted term at the backbone maps"}.get(name, name)
-                for key, inner in value.items():
-                    add(title.replace("_", " "), key, record["step"], inner)
-            elif name.startswith("weighted_"):
-                add("Loss terms as they add up (weighted)", name.removeprefix("weighted_"), record["step"], value)
-            elif name == "accuracy":
-                add("Share of clips whose person is named rightly", name, record["step"], value)
-            elif name in ("image", "copy_image"):
-                words = {"image": "predicted", "copy_image": "copying the last frame"}[name]
-                add("Squared error of predicted frames, beside copying", words, record["step"], value)
-            else:
-                add("Loss terms, unweighted", name, record["step"], value)
-    order = ("Loss terms as", "Loss terms,", "Squared", "Share", "Gradient")
-    titles = sorted(found, key=lambda title: next((i for i, start in enumerate(order) if title.startswith(start)), 9))
-    return {title: {name: _thinned(*line) for name, line in found[title].items()} for title in titles}
-
-
-def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
-    if len(steps) <= CURVE_POINTS:
-        return steps, values
-    parts = np.array_split(np.arange(len(steps)), CURVE_POINTS)
-    means = [(float(np.mean([steps[i] for i in part])), float(np.mean([values[i] for i in part]))) for part in parts]
-    return [step for step, _ in means], [value for _, value in means]
-
-
-# -- chain -------------------------------------------------------------------------------------------------------------
-
-
 def _link(state: ArtifactState) -> Link:
     there = state.path.is_file()
     provenance = state.provenance or {}
     parents = provenance.get("parents", {})
-    seconds = [record.get("seconds") for record in read_metrics(state.path.parent / "metrics.jsonl")] if there else []
     return Link(
         stage=state.stage,
         path=state.path,
@@ -418,7 +331,7 @@ def _link(state: ArtifactState) -> Link:
         command=state.command,
         sha256=atomic.sha256_file(state.path) if there else "",
         megabytes=state.path.stat().st_size / 1e6 if there else None,
-        seconds=max((value for value in seconds if isinstance(value, int | float)), default=None),
+        seconds=recorded_seconds(metrics_path(state.path)) or None if there else None,
         details={
             "Options": {str(key): _text(value) for key, value in sorted(provenance.get("options", {}).items())},
             "Parents": {str(role): _named(entry) for role, entry in sorted(parents.items())},

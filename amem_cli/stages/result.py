@@ -13,7 +13,7 @@ from amem_cli.data.manifest import Manifest, count_differences
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, Tracklet, VideoDataset
 from amem_cli.distributed import Processes
 from amem_cli.errors import InputMissing, UsageError
-from amem_cli.options import EvaluateOptions, StageOptions
+from amem_cli.options import EvaluateOptions, StageOptions, TrainingOptions
 from amem_cli.progress import Progress
 
 
@@ -77,14 +77,18 @@ def warn_of_stale(
 
 
 def tell_batch(
-    options: StageOptions, sizes: dict[str, int], unit: str, processes: Processes, progress: Progress
+    options: TrainingOptions, sizes: dict[str, int], unit: str, processes: Processes, progress: Progress
 ) -> None:
-    """A line with the batch of all processes together; a warning under torchrun when it is that of no preset.
+    """A line with the batch of all processes together, and what `--accumulate` makes of it; a warning under torchrun
+    when it is that of no preset.
 
     `sizes` are the options whose product it is. The batch is the options' whatever the number of processes.
     """
     total = math.prod(sizes.values())
-    progress.say(f"a batch is {total} {unit}, {total // processes.world} in each of {processes.world} process(es)")
+    line = f"a batch is {total} {unit}, {total // processes.world} in each of {processes.world} process(es)"
+    if options.accumulate > 1:
+        line += f"; a step is made of {options.accumulate} batches, {options.accumulate * total} {unit}"
+    progress.say(line)
     chosen = [field for field in dataclasses.fields(options) if field.name in sizes]
     paper = math.prod(field.default for field in chosen)
     small = math.prod(field.metadata["small"] for field in chosen)

@@ -6,20 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from amem_cli.artifacts import checkpoint, features, pseudo_labels, results
 from amem_cli.artifacts.workspace import Workspace
-from amem_cli.data.clips import reflect
-from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.data.tracklets import Split, Tracklet
-from amem_cli.data.transforms import as_pixels
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.ranking import Ranking, evaluate_ranking
 from amem_cli.models.amem import Amem
-from amem_cli.models.attention import activation_maps
-from amem_cli.pictures.attention import attention_strip, heat_rows
+from amem_cli.pictures.attention import attention_strip
 from amem_cli.pictures.attributes import AttributedTracklet, attribute_bars, attribute_comparison
 from amem_cli.pictures.cmc import plot_cmc
 from amem_cli.pictures.frames import (
@@ -32,10 +27,10 @@ from amem_cli.pictures.frames import (
 from amem_cli.pictures.ranked_lists import RankedRow, choose_queries, rank_answers, ranked_lists
 from amem_cli.stages.extract_features import load_main_model
 from amem_cli.stages.result import split_numbers
+from amem_cli.stages.samples import attention_maps, predict_clips
 from amem_cli.stages.train_amem import build_amem
 
 KINDS = ("ranking", "frames", "attributes", "cmc", "attention")
-START = 1  # zero-based: the frame of a clip from which MEM predicts; training draws it from 0 < t < T - c
 
 
 def show(
@@ -220,37 +215,6 @@ def load_trained(model_file: Path) -> tuple[Amem, dict[str, Any]]:
     return model.eval(), described
 
 
-def middle_clip(tracklet: Tracklet, described: dict[str, Any]) -> np.ndarray:
-    """The tracklet's middle clip as the model wants it: (T, H, W, 3) uint8; a short tracklet is reflected."""
-    frames, size = described["clip_frames"], tuple(map(int, described["image_size"].split("x")))
-    first = max(0, (len(tracklet) - frames) // 2)
-    return read_frames(tracklet, reflect(np.arange(first, first + frames), len(tracklet)), size)
-
-
-@torch.inference_mode()
-def predict_clips(
-    model: Amem, described: dict[str, Any], tracklets: Sequence[Tracklet], rounds: int | None = None
-) -> list[PredictedClip]:
-    """MEM's predictions for the middle clip of each tracklet, from its second frame on.
-
-    `rounds` is by default as many as it was trained with. Raises `UsageError` when the clip has no room for them.
-    """
-    rounds = described["predict_frames"] if rounds is None else rounds
-    most = described["clip_frames"] - START - 1
-    if not 1 <= rounds <= most:
-        why = f"a clip of {described['clip_frames']} frames has room for 1 to {most}"
-        raise UsageError("--predict-frames", str(rounds), why=why)
-    clips = []
-    for tracklet in tracklets:
-        frames = middle_clip(tracklet, described)
-        pixels = as_pixels(torch.from_numpy(frames)[None], torch.device("cpu"))
-        predictions = model(pixels, torch.tensor([START]), rounds).predictions
-        predicted = [p.frame[0].movedim(0, -1).mul(255).round().byte().numpy() for p in predictions]
-        true = frames[START + 1 : START + 1 + rounds]
-        clips.append(PredictedClip(tracklet.name, frames[START], true, np.stack(predicted)))
-    return clips
-
-
 def mean_errors(clips: Sequence[PredictedClip]) -> dict[str, Any]:
     """The means of `prediction_errors` over clips; `mse_ratio` is that of the means, None when nothing moves."""
     names = ("mse", "mse_copied", "psnr", "psnr_copied", "ssim", "ssim_copied")
@@ -298,15 +262,7 @@ def draw_attention(out: Path, model_file: Path, tracklets: Sequence[Tracklet]) -
     model.eval()
     strips, shares = [], {}
     for tracklet in tracklets:
-        frames = middle_clip(tracklet, described)
-        maps = activation_maps(model, as_pixels(torch.from_numpy(frames)[None], torch.device("cpu")))
-        shares[tracklet.name] = {name: round(float(share), 4) for name, share in maps.shares.items()}
-        shares[tracklet.name]["bias"] = round(float(maps.bias_share), 4)
-        rows = heat_rows(
-            {name: heat[0].numpy() for name, heat in maps.features.items()},
-            shares[tracklet.name],
-            maps.backbone_over_time[0].numpy(),
-        )
+        frames, rows, shares[tracklet.name] = attention_maps(model, described, tracklet)
         strips.append(attention_strip(frames, rows, title=tracklet.name))
     return save_picture(stack_strips(strips), out), {"shares": shares}
 

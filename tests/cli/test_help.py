@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import pytest
@@ -19,7 +19,11 @@ from amem_cli.cli import console
 from amem_cli.cli.app import app, run
 from amem_cli.data.check import CheckReport, CheckRow
 from amem_cli.doctor import Finding
+from amem_cli.errors import BadData
 from amem_cli.options import COMMANDS
+from amem_cli.stages.reproduce.plan import plan
+from amem_cli.stages.reproduce.table import PREDICTIONS, SCORES, Measured, document
+from amem_cli.stages.result import StageResult
 
 
 def commands_below(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -122,13 +126,41 @@ REPORT = CheckReport(
         CheckRow("queries unmatched without queries", 140, 140, "queries whose only match is a query itself", True),
         CheckRow("train images", 509914, None, "", False),
     ),
-    problems=("bbox_train/0001/0001C1T0001F001.jpg: it does not decode (image file is truncated)",) * 2,
+    problems=("bbox_train/0001/0001C1T0001F001.jpg: cannot be decoded (image file is truncated)",) * 2,
     problem_count=30,
     remarks=("splits: drawn here, by seed 0",),
     looks_like="folder",
     image_list=None,
     list_written=False,
 )
+
+
+def long_reproduction(what: str) -> dict[str, Any]:
+    """A table of the paper with every figure of every row, as wide as they come."""
+    made = plan(what, seeds=3, data_root=FOLDER, workspace=FOLDER)
+    figures = (*SCORES, *PREDICTIONS, "precision", "recall")
+    found = Measured({name: [1.0, 0.5, 0.25] for name in figures}, {name: 0.123 for name in SCORES})
+    runs = {(row.name, dataset): found for dataset in made.datasets for row in made.table.configurations}
+    note = "mars: 24 train people instead of 625, 96 train tracklets instead of 8298, and so on for some more words"
+    return document(made, runs, [note])
+
+
+SIZES = {
+    "title": "Model size",
+    "rows": [
+        {
+            "group": "model", "name": "baseline in training: I3D, FC to f_s, identity classifier of 625 people",
+            "parameters": 113_132_689, "MB": 1052.59, "MiB": 1050.15, "paper_MB": 50.2, "gflop": 124.5,
+            "reading": "The paper's size of the backbone network, read as MiB and with the classifier: it fits.",
+        }
+    ],
+    "notes": ["MB is 10^6 bytes, MiB 2^20 bytes, of all float32 values, means and variances of BN included."],
+}  # fmt: skip
+COMPARED = [
+    ("a-result-with-a-rather-long-name-of-its-own", long_result() | {"dataset": "mars"}),
+    ("amem", long_result() | {"dataset": "mars"}),
+]
+ERRORS = {key: 0.12345 for key in ("mse", "mse_copied", "psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio")}
 FINDINGS = [Finding("free disk", "1.0 GB", "problem", "Free some space, or choose another --workspace elsewhere")]
 
 
@@ -140,8 +172,30 @@ FINDINGS = [Finding("free disk", "1.0 GB", "problem", "Free some space, or choos
         lambda: console.print_chain(STATES, FOLDER, False),
         lambda: console.print_check(REPORT, False),
         lambda: console.print_findings(FINDINGS, False),
+        lambda: console.print_comparison(COMPARED, False, paper=True),
+        lambda: console.print_sizes(SIZES, Path("sizes.md"), False),
+        lambda: console.print_prediction(ERRORS),
+        lambda: console.print_shares({"0001C1T0001": {"f_B": 0.4, "f_A": 0.3, "f_M": 0.2, "bias": 0.1}}),
+        *(
+            lambda what=what: console.print_reproduction(long_reproduction(what), Path("out.md"), False)
+            for what in ("table3", "table4", "table5", "losses", "figure4")
+        ),
     ],
-    ids=["result", "chain", "check", "findings"],
+    ids=[
+        "result",
+        "chain",
+        "check",
+        "findings",
+        "comparison",
+        "sizes",
+        "prediction",
+        "shares",
+        "table3",
+        "table4",
+        "table5",
+        "losses",
+        "figure4",
+    ],
 )
 def test_tables_are_no_wider_than_the_terminal(
     show: Any, columns: int, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
@@ -151,8 +205,35 @@ def test_tables_are_no_wider_than_the_terminal(
     show()
     text = capsys.readouterr().out
     for line in text.splitlines():
-        assert len(line) <= columns or " " not in line.strip(), line  # a path alone may be longer
+        path_alone = " " not in line.removeprefix("workspace ").strip()  # it may be longer, so that it can be pasted
+        assert len(line) <= columns or path_alone, line
     assert "\x1b" not in text
+
+
+def test_a_cell_is_never_cut_off(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for what in ("table3", "table5", "figure4"):
+        console.print_reproduction(long_reproduction(what), Path("out.md"), False)
+    console.print_comparison(COMPARED, False, paper=True)
+    told = capsys.readouterr().out
+    assert "…" not in told
+    assert "rank-20" in told
+
+
+def test_paths_of_windows_stay_whole(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Backslashes are no escapes, brackets no markup, and a path with spaces is not broken into lines."""
+    monkeypatch.setenv("COLUMNS", "60")
+    folder = PureWindowsPath(r"C:\Users\new user\[red]data\table of numbers\experiments")
+    states = [ArtifactState("evaluate", folder / "results" / "mars.json", "missing", "", "amem evaluate")]
+    console.print_chain(states, folder, False)  # type: ignore[arg-type]
+    console.print_stage(StageResult("train-arm", folder / "arm.safetensors", False), 3.0)  # type: ignore[arg-type]
+    console.print_pictures([folder / "cmc.png"])  # type: ignore[list-item]
+    console.print_sizes(SIZES, folder / "sizes.md", False)  # type: ignore[arg-type]
+    told = capsys.readouterr().out
+    for name in ("", "\\arm.safetensors", "\\cmc.png", "\\sizes.md"):
+        assert f"{folder}{name}" in told
+    assert "results\\mars.json" in told
+    assert str(BadData("image", folder / "new.jpg", why="it is empty")) == f"image {folder}\\new.jpg: it is empty."
 
 
 def test_names_with_brackets_are_no_markup(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

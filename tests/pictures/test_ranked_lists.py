@@ -232,5 +232,5 @@ def test_empty_and_unreadable_input(row, tmp_path):
     (tmp_path / "text.png").write_text("no image")
     gone = Answer(tmp_path / "gone.png", 1, 1, 0.1, "wrong")
     text = Answer(tmp_path / "text.png", 1, 1, 0.1, "wrong")
-    with pytest.raises(BadData, match=r"gone\.png \(not found\).*text\.png \(cannot be read"):
+    with pytest.raises(BadData, match=r"gone\.png \(is not there.*text\.png \(cannot be decoded"):
         ranked_lists([RankedRow(row.query, (gone, text), math.nan)])

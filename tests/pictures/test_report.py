@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from amem_cli.pictures.attention import HeatRow
 from amem_cli.pictures.charts import Line, line_chart, linear_ticks
 from amem_cli.pictures.frames import PredictedClip
 from amem_cli.pictures.ranked_lists import Answer, RankedRow
-from amem_cli.pictures.report import (
+from amem_cli.pictures.report.content import (
+    Attention,
     CameraPair,
     Comparison,
     Curves,
@@ -25,8 +27,8 @@ from amem_cli.pictures.report import (
     RankedLists,
     RankedQuery,
     Report,
-    report_page,
 )
+from amem_cli.pictures.report.page import report_page
 from tests.browser import Browser, needs_chromium
 
 HOSTILE = '<script>window.hacked = 1</script>"\'><img src=x onerror="window.hacked = 1">&lt;'
@@ -86,6 +88,10 @@ def make_report(folder: Path, name: str = "0001C1T0001", texture: bool = False) 
         for place, verdict in enumerate(verdicts)
     )
     row = RankedRow(Answer(frames[0], 1, 1, 0.0, "ignored", name), answers, 0.5)
+    attention = Attention(
+        generator.integers(0, 256, (4, 64, 32, 3), dtype=np.uint8),
+        [HeatRow("BF", "each of T' = 2", generator.random((2, 4, 2))), HeatRow(name, name, -generator.random((4, 2)))],
+    )
     comparison = Comparison(
         "the answer at rank 1 (wrong)",
         NAMES,
@@ -106,6 +112,7 @@ def make_report(folder: Path, name: str = "0001C1T0001", texture: bool = False) 
     )
     errors = {key: 0.5 for key in ("mse", "psnr", "ssim", "mse_copied", "psnr_copied", "ssim_copied", "mse_ratio")}
     panels = {"Loss terms": {name: ([0, 1, 2], [3.0, 2.0, 1.0]), "other": ([0, 1], [1.0, 0.001])}}
+    samples = [(step, frames[step]) for step in range(1, 20)]
     link = Link("train-arm", Path(name), "ready", "", "", "ab" * 32, 1.5, 75, {"Options": {name: name}})
     return Report(
         dataset=name,
@@ -115,14 +122,14 @@ def make_report(folder: Path, name: str = "0001C1T0001", texture: bool = False) 
         camera_pairs=[CameraPair(1, 2, 5, 0.4, 0.5), CameraPair(2, 1, 3, 0.2, 0.3)],
         ranked_lists=RankedLists(
             [
-                RankedQuery("best", row, [comparison]),
+                RankedQuery("best", row, [comparison], attention),
                 RankedQuery("worst", replace(row, average_precision=float("nan"))),
             ],
             {answer.tracklet: frames for answer in (row.query, *answers)},
             name,
         ),
         predictions=Predictions([clip], errors),
-        curves=[Curves("train-arm", Path(name), panels, 75.0), Missing(name, name)],
+        curves=[Curves("train-arm", Path(name), panels, 75.0, samples), Missing(name, name)],
         chain=[link, Link("evaluate", Path(name), "missing", name, name)],
     )
 
@@ -209,6 +216,35 @@ def test_results_over_splits_show_every_split(tmp_path: Path) -> None:
     assert "± 3.0 over 3 splits" in text
     assert "split 2" in text
     assert 'class="line quiet"' in text
+    alone = report_page(replace(report, result=over | {"splits": [split], "standard_deviation": None}))
+    assert Page(alone).faults == []
+    assert "standard deviation" not in alone
+
+
+def test_samples_are_a_filmstrip_from_the_first_to_the_last_look(content: Report) -> None:
+    strip = report_page(content).partition('filmstrip"')[2].partition("</section>")[0]
+    steps = [int(step) for step in re.findall(r"<figcaption>after (\d+) steps", strip)]
+    assert len(steps) == 8
+    assert (steps[0], steps[-1]) == (1, 19)
+    assert {later - earlier for earlier, later in itertools.pairwise(steps)} <= {2, 3}  # evenly
+    assert "8 of 19 looks" in report_page(content)
+
+
+def test_attention_is_one_row_of_frames_for_each_part(content: Report) -> None:
+    page = Page(report_page(content))
+    wide = [image["alt"] for image in page.all("img") if int(image["width"]) == 4 * 64]
+    rows = [alt for alt in wide if not alt.startswith("Tracklet")]
+    assert rows == ["frames: the query's middle clip", "BF: each of T' = 2", "0001C1T0001: 0001C1T0001"]
+    lists = replace(content.ranked_lists, no_attention=Missing("No model", "amem train-amem"))
+    assert "No model. Run: <code>amem train-amem</code>" in report_page(replace(content, ranked_lists=lists))
+
+
+def test_rates_on_held_out_people_lie_between_0_and_1_and_the_highest_is_told(content: Report) -> None:
+    panel = {"Held-out training people": {"mAP": ([9, 19, 29], [0.2, 0.6, 0.4])}}
+    text = report_page(replace(content, curves=[Curves("train-amem", Path("m"), panel, None)]))
+    table = text.partition("Held-out training people")[2]
+    assert "highest" in table
+    assert re.search(r">0\.2<.*>0\.4<.*>0\.6<", table)
 
 
 def test_frames_of_a_tracklet_are_capped(content: Report) -> None:

@@ -23,9 +23,11 @@ from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.pictures.attention import attention_strip, heat_rows, overlay
 from amem_cli.progress import Progress
 from amem_cli.stages.evaluate import evaluate
-from amem_cli.stages.report import camera_pairs, curve_panels, read_metrics, report
-from amem_cli.stages.show import KINDS, load_trained, mean_errors, predict_clips, show
+from amem_cli.stages.report import camera_pairs, report
+from amem_cli.stages.samples import predict_clips
+from amem_cli.stages.show import KINDS, load_trained, mean_errors, show
 from amem_cli.stages.train_amem import build_amem, describe, save_models
+from amem_cli.stages.training_curves import curve_panels, read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -314,6 +316,8 @@ def test_curves_are_grouped_by_what_can_be_compared() -> None:
         ["accuracy"],
         ["id"],
     ]
+    looks = curve_panels([{"step": 9, "validation": {"mAP": 0.5, "rank-1": 0.4, "queries": 12, "people": 3}}])
+    assert looks == {"Held-out training people": {"mAP": ([9], [0.5]), "rank-1": ([9], [0.4])}}  # counts are no curves
     long = curve_panels([{"step": step, "id": 1.0} for step in range(5000)])
     steps, values = long["Loss terms, unweighted"]["id"]
     assert len(steps) == 300
