@@ -39,8 +39,13 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
-def resolve_engine(engine: str, device: torch.device) -> str:
-    """ "eager", "torch" or "openvino". On a CPU auto is OpenVINO where it is installed and else torch; on CUDA eager.
+def resolve_engine(engine: str, device: torch.device, precision: str, *, clips: bool) -> str:
+    """ "eager", "torch" or "openvino". On CUDA auto is eager, on a CPU OpenVINO where it is installed and else torch.
+
+    One case is apart: for clips in bf16 auto is torch, whose 3-D convolutions on packed weights were faster than
+    OpenVINO's on a processor with AMX; for images, and for clips in fp32, OpenVINO was the faster one
+    (`benchmarks/extraction.py` compares them). `clips` says which of the two the network takes, `precision` is "fp32"
+    or "bf16". The rule alone chooses and nothing is timed on the spot, so that a rerun takes the same engine.
 
     Raises `InputMissing` for OpenVINO where it is not installed, `UsageError` for OpenVINO on CUDA.
     """
@@ -48,7 +53,7 @@ def resolve_engine(engine: str, device: torch.device) -> str:
     if engine == "auto":
         if device.type == "cuda":
             return "eager"
-        return "openvino" if installed else "torch"
+        return "openvino" if installed and not (clips and precision == "bf16") else "torch"
     if engine == "openvino":
         if device.type != "cpu":
             why = f"it computes on the CPU, not on {device}"
@@ -108,20 +113,19 @@ def prepare(
     network: nn.Module,
     device: torch.device,
     precision: str,
-    engine: str = "auto",
+    engine: str,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Engine:
     """The network in eval mode as an `Engine` on `device`; works on a copy, `network` itself is left as it is.
 
-    `network` takes pixels in [0, 1], (B, 3, H, W) or (B, 3, T, H, W), and `precision` is "fp32" or "bf16". `warn`
-    receives what the user should know. Raises as `resolve_engine`, and `UsageError` for a network whose operations
-    the engine cannot follow: no other engine takes its place unasked.
+    `network` takes pixels in [0, 1], (B, 3, H, W) or (B, 3, T, H, W), `precision` is "fp32" or "bf16", and `engine`
+    what `resolve_engine` said. `warn` receives what the user should know. Raises `UsageError` for a network whose
+    operations the engine cannot follow: no other engine takes its place unasked.
     """
-    name = resolve_engine(engine, device)
     network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
-    if name == "openvino":
-        return Engine(name, _openvino(fold(network), precision), warn)
-    if name == "torch":
+    if engine == "openvino":
+        return Engine(engine, _openvino(fold(network), precision), warn)
+    if engine == "torch":
         packed = device.type == "cpu" and torch.backends.mkldnn.is_available()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         network, precision = fold(network, dtype, packed=packed), "fp32"  # the casts stand in the network
@@ -131,7 +135,7 @@ def prepare(
         with autocast(precision, device):
             return network(as_pixels(images, device)).float().cpu()
 
-    return Engine(name, run, warn)
+    return Engine(engine, run, warn)
 
 
 # -- the folded network ------------------------------------------------------------------------------------------------

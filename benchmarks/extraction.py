@@ -18,8 +18,9 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -147,11 +148,44 @@ def measure(ways: dict[str, Way], images: Tensor, runs: int) -> dict[str, tuple[
 NETWORKS = {"i3d": (main_model, 8, (8,), 24.5), "resnet50": (arm, 16, (), 7.8)}
 
 
+def run(
+    network: str,
+    precisions: Sequence[str] = ("fp32", "bf16"),
+    *,
+    only: Sequence[str] = (),
+    batch: int | None = None,
+    runs: int = 5,
+    size: tuple[int, int] = (256, 128),
+) -> dict[str, Any]:
+    """Every way of one of `NETWORKS`, interleaved: `items` a run; by way `wall` and `cpu` seconds and `of_ceiling`.
+
+    `only` are names of ways such as "torch fp32"; "usual fp32" always runs.
+    """
+    make, items, frames, gflop = NETWORKS[network]
+    torch.manual_seed(0)
+    images = torch.randint(256, (batch or items, *frames, *size, 3), dtype=torch.uint8)
+    engines = ["eager", "torch"] + ["openvino"] * (importlib.util.find_spec("openvino") is not None)
+    names = [(way, precision) for precision in precisions for way in ("usual", *engines)]
+    ways = {}
+    for way, precision in names:
+        name = f"{way} {precision}"
+        if not only or name in {*only, "usual fp32"}:
+            ways[name] = usual_way(make, precision) if way == "usual" else prepare(make(), CPU, precision, way)
+    found = measure(ways, images, runs)
+    flop = gflop * 1e9 * size[0] * size[1] / (256 * 128)
+    most = {precision: ceiling(precision, flop) for precision in precisions}
+    rows = {
+        name: {"wall": wall, "cpu": cpu, "of_ceiling": len(images) / cpu / most[name.split()[1]]}
+        for name, (wall, cpu) in found.items()
+    }
+    return {"items": len(images), "shape": list(images.shape[1:]), "runs": runs, "ways": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
     parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--way", nargs="+", help="only these, such as 'torch fp32'; eager fp32 always runs")
+    parser.add_argument("--way", nargs="+", default=[], help="only these, such as 'torch fp32'; usual fp32 always runs")
     parser.add_argument("--batch", type=int, help="items a batch (8 clips, 16 images)")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -160,25 +194,17 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     height, width = map(int, options.size.split("x"))
-    engines = ["eager", "torch"] + ["openvino"] * (importlib.util.find_spec("openvino") is not None)
     print(f"torch {torch.__version__}, {options.threads} threads, load {os.getloadavg()[0]:.1f}, {options.runs} runs")
     for name in options.network:
-        make, batch, frames, gflop = NETWORKS[name]
-        torch.manual_seed(0)
-        images = torch.randint(256, (options.batch or batch, *frames, height, width, 3), dtype=torch.uint8)
-        ways = {}
-        for precision in options.precision:
-            ways[f"usual {precision}"] = usual_way(make, precision)
-            ways |= {f"{engine} {precision}": prepare(make(), CPU, precision, engine) for engine in engines}
-        ways = {way: run for way, run in ways.items() if not options.way or way in {*options.way, "usual fp32"}}
-        found = measure(ways, images, options.runs)
-        count, usual_seconds = len(images), found[f"usual {options.precision[0]}"][1]
-        print(f"\n{name}, {count} x {tuple(images.shape[1:])}")
+        found = run(
+            name, options.precision, only=options.way, batch=options.batch, runs=options.runs, size=(height, width)
+        )
+        usual_seconds = found["ways"][f"usual {options.precision[0]}"]["cpu"]
+        print(f"\n{name}, {found['items']} x {tuple(found['shape'])}")
         print(f"{'way':16}{'wall s':>9}{'CPU s':>9}{'items/CPU s':>13}{'ratio':>8}{'of ceiling':>12}")
-        for way, (wall, processor) in found.items():
-            most = ceiling(way.split()[1], gflop * 1e9 * height * width / (256 * 128))
-            figures = f"{count / processor:13.2f}{usual_seconds / processor:8.2f}{count / processor / most:12.0%}"
-            print(f"{way:16}{wall:9.2f}{processor:9.2f}{figures}")
+        for way, row in found["ways"].items():
+            figures = f"{found['items'] / row['cpu']:13.2f}{usual_seconds / row['cpu']:8.2f}{row['of_ceiling']:12.0%}"
+            print(f"{way:16}{row['wall']:9.2f}{row['cpu']:9.2f}{figures}")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,15 +122,45 @@ def resident(field: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
-def peak_memory(name: str, size: tuple[int, int, int]) -> str:
+def peak_memory(name: str, size: tuple[int, int, int]) -> int | None:
+    """Bytes that a way needs beyond its inputs; None where the system does not tell."""
     if sys.platform != "linux":
-        return "-"
+        return None
     context = multiprocessing.get_context("spawn")
     answer = context.SimpleQueue()
     process = context.Process(target=memory_of, args=(name, size, answer))
     process.start()
     process.join()
-    return f"{answer.get() / 1e6:.0f} MB" if process.exitcode == 0 else "-"
+    return answer.get() if process.exitcode == 0 else None
+
+
+def run(size: tuple[int, int, int] = (1980, 11310, 512), runs: int = 3, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Every way (or `only` these), interleaved: by way median `seconds`, `memory` in bytes, `rank1` and `mAP`; `notes`.
+
+    `size` is (queries, gallery, dimensions). Raises `ValueError` when two ways disagree.
+    """
+    available, notes = ways()
+    chosen = {name: make() for name, make in available.items() if not only or name in only}
+    inputs = made(*size)
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    results = {}
+    for _ in range(runs):
+        for name, way in chosen.items():
+            start = time.perf_counter()
+            results[name] = way(*inputs)
+            seconds[name].append(time.perf_counter() - start)
+    del inputs
+    reference = next(iter(results.values()))
+    for name, result in results.items():
+        if not np.allclose(result, reference, atol=1e-4):
+            raise ValueError(f"{name} gives {result}, {next(iter(results))} {reference}")
+    rows = {
+        name: {
+            "seconds": statistics.median(seconds[name]), "memory": peak_memory(name, size), "rank1": rank1, "mAP": mean
+        }
+        for name, (rank1, mean) in results.items()
+    }  # fmt: skip
+    return {"size": list(size), "runs": runs, "ways": rows, "notes": notes}
 
 
 def main() -> None:
@@ -138,35 +169,17 @@ def main() -> None:
     parser.add_argument("--gallery", type=int, default=11310)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--only", nargs="*", help="names of ways, as the table prints them")
+    parser.add_argument("--only", nargs="*", default=[], help="names of ways, as the table prints them")
     options = parser.parse_args()
-    size = (options.queries, options.gallery, options.dim)
+    found = run((options.queries, options.gallery, options.dim), options.runs, options.only)
 
-    available, notes = ways()
-    chosen = {name: make() for name, make in available.items() if options.only is None or name in options.only}
-    inputs = made(*size)
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    results = {}
-    for _ in range(options.runs):
-        for name, way in chosen.items():
-            start = time.perf_counter()
-            results[name] = way(*inputs)
-            seconds[name].append(time.perf_counter() - start)
-    del inputs
-
-    reference = next(iter(results.values()))
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    print(f"{size[0]} queries x {size[1]} gallery items x {size[2]} features, median of {options.runs}")
+    print(f"{options.queries} queries x {options.gallery} gallery items x {options.dim} features, {options.runs} runs")
     print(f"{'':18} {'seconds':>9} {'to amem':>8} {'memory':>9} {'rank-1':>8} {'mAP':>8}")
-    for name, (rank1, mean) in results.items():
-        ratio = f"{medians[name] / medians['amem']:.1f}" if "amem" in medians else "-"
-        print(
-            f"{name:18} {medians[name]:9.3f} {ratio:>8} {peak_memory(name, size):>9} {rank1:8.4f} {mean:8.4f}",
-            flush=True,
-        )
-        if not np.allclose((rank1, mean), reference, atol=1e-4):
-            sys.exit(f"{name} disagrees")
-    for note in notes:
+    for name, row in found["ways"].items():
+        ratio = f"{row['seconds'] / found['ways']['amem']['seconds']:.1f}" if "amem" in found["ways"] else "-"
+        memory = "-" if row["memory"] is None else f"{row['memory'] / 1e6:.0f} MB"
+        print(f"{name:18} {row['seconds']:9.3f} {ratio:>8} {memory:>9} {row['rank1']:8.4f} {row['mAP']:8.4f}")
+    for note in found["notes"]:
         print(note)
 
 

@@ -322,17 +322,23 @@ def test_other_errors_come_through() -> None:
 
 def test_auto_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda", 0)
+    kinds = [(precision, clips) for precision in ("fp32", "bf16") for clips in (False, True)]
+
+    def resolved(engine: str, device: torch.device) -> list[str]:
+        return [resolve_engine(engine, device, precision, clips=clips) for precision, clips in kinds]
+
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert resolve_engine("auto", CPU) == "torch"
-    assert resolve_engine("auto", cuda) == "eager"
-    assert [resolve_engine(engine, CPU) for engine in ("eager", "torch")] == ["eager", "torch"]
+    assert resolved("auto", CPU) == ["torch"] * 4
+    assert resolved("auto", cuda) == ["eager"] * 4
+    assert [resolved(engine, CPU) for engine in ("eager", "torch")] == [["eager"] * 4, ["torch"] * 4]
     with pytest.raises(InputMissing, match=r'--engine openvino: .* not installed.*pip install "amem\[cpu\]"'):
-        resolve_engine("openvino", CPU)
+        resolved("openvino", CPU)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: Path("there"))
-    assert resolve_engine("auto", CPU) == "openvino"
-    assert resolve_engine("auto", cuda) == "eager"
+    assert resolved("auto", CPU) == ["openvino", "openvino", "openvino", "torch"]  # clips in bf16
+    assert resolved("auto", cuda) == ["eager"] * 4
+    assert resolved("openvino", CPU) == ["openvino"] * 4
     with pytest.raises(UsageError, match="--engine openvino"):
-        resolve_engine("openvino", cuda)
+        resolved("openvino", cuda)
 
 
 def test_auto_precision_is_never_silently_bf16_on_a_cpu() -> None:
