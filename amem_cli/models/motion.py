@@ -4,7 +4,7 @@ Each round: texture of the current frame (frozen encoder), concatenated with f_M
 decoded into the next frame; that prediction is the next round's current frame.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,8 +22,10 @@ class Prediction(NamedTuple):
 class MotionEnhancement(nn.Module):
     """MEM with its TAE parts: the encoder frozen, the decoder fine-tuned.
 
-    With `start_at_texture_statistics` (D) the embedding's last BN starts at the mean and deviation of true textures,
-    so that the decoder sees textures of the scale it knows from the first step.
+    `start` (D) says where the embedding starts. "copy": at the identity of the current texture, plus f_M by random
+    weights, so that the first prediction is about the TAE's picture of the current frame and what is left to learn is
+    the motion. "statistics": random convolutions, the last BN at the mean and deviation of true textures, so that the
+    decoder sees textures of the scale it knows. "random": as any new layer.
     """
 
     def __init__(
@@ -31,7 +33,7 @@ class MotionEnhancement(nn.Module):
         motion_channels: int,
         encoder: FrozenTextureEncoder,
         decoder: TextureDecoder,
-        start_at_texture_statistics: bool = True,
+        start: Literal["copy", "statistics", "random"] = "copy",
     ):
         super().__init__()
         self.encoder = encoder
@@ -43,10 +45,21 @@ class MotionEnhancement(nn.Module):
             nn.Conv2d(TEXTURE_CHANNELS, TEXTURE_CHANNELS, 1, bias=False),
             nn.BatchNorm2d(TEXTURE_CHANNELS),
         )
-        if start_at_texture_statistics:
-            with torch.no_grad():
-                self.embedding[-1].weight.copy_(encoder.texture_std)
-                self.embedding[-1].bias.copy_(encoder.texture_mean)
+        if start != "random":
+            self._start_at(encoder, copy=start == "copy")
+
+    @torch.no_grad()
+    def _start_at(self, encoder: FrozenTextureEncoder, copy: bool) -> None:
+        spatial, norm, _, pointwise, last_norm = self.embedding
+        last_norm.weight.copy_(encoder.texture_std)
+        last_norm.bias.copy_(encoder.texture_mean)
+        if copy:
+            nn.init.dirac_(spatial.weight[:, :TEXTURE_CHANNELS])
+            spatial.weight[:, TEXTURE_CHANNELS:] *= encoder.texture_std.view(-1, 1, 1, 1)
+            nn.init.dirac_(pointwise.weight)
+            # textures are not negative: what passes this BN unchanged passes the ReLU too
+            norm.weight.copy_(encoder.texture_std)
+            norm.bias.copy_(encoder.texture_mean)
 
     def forward(self, frame: Tensor, motion_feature: Tensor, rounds: int) -> list[Prediction]:
         """Frame t (B, 3, H, W) in [0, 1] and f_M (B, C, H/16, W/16) -> predictions of the frames t+1 ... t+rounds.

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.losses import prediction_losses
-from amem_cli.models.motion import MotionEnhancement, Prediction
+from amem_cli.models.motion import MotionEnhancement
 from amem_cli.models.texture import FrozenTextureEncoder, TextureDecoder
 
 CHANNELS = 8
@@ -112,13 +112,37 @@ def test_predicted_textures_start_at_the_true_ones_scale(mem: MotionEnhancement)
     torch.testing.assert_close(spread, mem.encoder.texture_std, atol=1e-2, rtol=1e-2)
 
 
-def test_the_literal_form_starts_as_any_batch_norm() -> None:
+def test_it_starts_by_copying_the_texture_of_the_current_frame() -> None:
+    torch.manual_seed(0)
+    encoder = FrozenTextureEncoder()
+    frame, _ = clip_and_motion()
+    still = torch.zeros(2, CHANNELS, 2, 2)
+    with torch.no_grad():
+        texture = encoder(frame)
+        encoder.texture_mean.copy_(texture.mean(dim=(0, 2, 3)))
+        encoder.texture_std.copy_(texture.std(dim=(0, 2, 3), correction=0))
+        module = MotionEnhancement(CHANNELS, encoder, TextureDecoder()).train()
+        (first,) = module(frame, still, 1)
+        (random,) = MotionEnhancement(CHANNELS, encoder, TextureDecoder(), "statistics").train()(frame, still, 1)
+        moved = module(frame, torch.ones(2, CHANNELS, 2, 2), 1)[0].texture
+    visible = encoder.texture_std > 0.05  # BN's eps swallows channels that hardly vary
+    assert visible.sum() > 100
+    torch.testing.assert_close(first.texture[:, visible], texture[:, visible], atol=0.02, rtol=0.02)
+    assert (random.texture - texture).abs().mean() > 0.1
+    assert (moved - first.texture).abs().max() > 0.01  # f_M is heard from the first step
+
+
+@pytest.mark.parametrize("start", ["copy", "statistics"])
+def test_predicted_textures_start_at_the_scale_of_true_ones(start: str) -> None:
     encoder = FrozenTextureEncoder()
     encoder.texture_mean.fill_(3)
-    norm = MotionEnhancement(4, encoder, TextureDecoder(), start_at_texture_statistics=False).embedding[-1]
+    norm = MotionEnhancement(4, encoder, TextureDecoder(), start).embedding[-1]
+    assert norm.bias.unique().tolist() == [3]
+
+
+def test_a_random_start_is_that_of_any_layer() -> None:
+    encoder = FrozenTextureEncoder()
+    encoder.texture_mean.fill_(3)
+    norm = MotionEnhancement(4, encoder, TextureDecoder(), "random").embedding[-1]
     assert norm.weight.unique().tolist() == [1]
     assert norm.bias.unique().tolist() == [0]
-
-
-def test_a_prediction_names_its_parts() -> None:
-    assert Prediction._fields == ("frame", "texture")
