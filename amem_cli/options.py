@@ -21,6 +21,9 @@ PRESETS = ("paper", "small")
 BACKBONES = ("i3d", "r3d", "p3d", "s3d", "r3d_18", "mc3_18", "r2plus1d_18")
 
 
+DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
+
+
 def option(default: Any, help: str, *, small: Any = None, science: bool = True, env: str = "") -> Any:
     """A field of an options dataclass.
 
@@ -35,12 +38,12 @@ def option(default: Any, help: str, *, small: Any = None, science: bool = True, 
 class StageOptions:
     """What every stage takes."""
 
-    dataset: str = option("mars", "shipped manifest's name, or the path of your own .toml")
+    dataset: str = option("mars", DATASET_HELP)
     data_root: Path = option(Path("data"), "folder that holds the data sets", science=False, env="AMEM_DATA")
     workspace: Path = option(Path("workspace"), "folder for all artifacts", science=False, env="AMEM_WORKSPACE")
     device: str = option("auto", "auto | cpu | cuda | cuda:N; auto takes CUDA when there is one", science=False)
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto is bf16 on CUDA, fp32 on a CPU")
-    seed: int = option(0, "key of every random draw")
+    seed: int = option(0, "seed of every random draw: the same seed, the same result")
     workers: int = option(-1, "loader processes; -1 chooses: 0 on a CPU, up to 8 on CUDA", science=False)
     image_size: str = option("256x128", "height x width that frames are resized to (P)", small="128x64")
     resume: str = option(
@@ -83,6 +86,7 @@ class StageOptions:
 class TrainingOptions(StageOptions):
     """What the three training stages share."""
 
+    accumulate: int = option(1, "batches whose gradients are averaged into one step of the optimiser (D)")
     weight_decay: float = option(5e-4, "Adam's weight decay (P)")
     warmup_steps: int = option(0, "steps over which the learning rate rises linearly from zero (D)", small=50)
     lr_step: int = option(60, "epochs after which the learning rate is multiplied by --lr-factor (P)")
@@ -91,6 +95,9 @@ class TrainingOptions(StageOptions):
         0.0, "part of the training people held out to find the `best` weights by; 0: none, train on all (D)"
     )
     validate_epochs: int = option(10, "epochs between looks at the held-out training people (D)", small=2)
+    on_bad_image: Literal["stop", "skip"] = option(
+        "stop", "skip looks at every image first, and leaves out and lists the unreadable ones"
+    )
     sync_batchnorm: bool = option(False, "under torchrun on CUDA: batch norm over the images of all processes (D)")
     save_seconds: float = option(60.0, "seconds between saved states; at most this much work is lost", science=False)
     log_steps: int = option(10, "steps between lines of metrics.jsonl", science=False)
@@ -99,7 +106,7 @@ class TrainingOptions(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("epochs", "learning_rate", "lr_step", "lr_factor", "log_steps", "validate_epochs"):
+        for name in ("epochs", "accumulate", "learning_rate", "lr_step", "lr_factor", "log_steps", "validate_epochs"):
             self._require(name, getattr(self, name) > 0, "must be positive")
         for name in ("weight_decay", "warmup_steps", "save_seconds"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
@@ -128,7 +135,7 @@ class TrainingOptions(StageOptions):
 class TrainArmOptions(TrainingOptions):
     """`train-arm`: the attribute recognition model on PETA (paper, section AEM)."""
 
-    dataset: str = option("peta", "shipped manifest's name, or the path of your own .toml")
+    dataset: str = option("peta", DATASET_HELP)
     backbone: Literal["resnet50", "resnet18"] = option("resnet50", "ResNet-50 is the paper's (P)", small="resnet18")
     weights: str = option(
         "", "ImageNet weights: a file, or 'imagenet' for torchvision's own; empty: from scratch", science=False
@@ -136,7 +143,7 @@ class TrainArmOptions(TrainingOptions):
     partition: str = option(
         "person", "held-out part: person | random-1 ... random-5 (those of PETA.mat, with train+val) | none (D)"
     )
-    hold_out: float = option(0.2, "fraction of the images held out by --partition person, whole people at a time (D)")
+    hold_out: float = option(0.2, "fraction of the people that --partition person holds out (D)")
     epochs: int = option(60, "passes over the training images (D)", small=12)
     batch_size: int = option(64, "images a step (D)", small=32)
     learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=1e-3)
@@ -165,6 +172,7 @@ class LabelVideosOptions(StageOptions):
         "auto", "auto: on a CPU openvino where it is installed, else torch; on CUDA eager", science=False
     )
     arm: str = option("", "ARM checkpoint; empty: the workspace's", science=False)
+    image_size: str = option("256x128", "not used: frames get the size that the ARM was trained at", small="128x64")
     on_bad_image: Literal["stop", "skip"] = option("stop", "skip leaves an unreadable frame out and lists it")
 
     def __post_init__(self) -> None:
@@ -196,7 +204,7 @@ class AdversarialOptions(TrainingOptions):
 class TrainTaeOptions(AdversarialOptions):
     """`train-tae`: the texture auto-encoder on single images (eq. 4, Fig. 3)."""
 
-    dataset: str = option("market1501", "shipped manifest's name, or the path of your own .toml")
+    dataset: str = option("market1501", DATASET_HELP)
     weights: str = option(
         "", "ImageNet weights of ResNet-18: a file, or 'imagenet'; empty: from scratch", science=False
     )
@@ -244,9 +252,18 @@ class TrainAmemOptions(AdversarialOptions):
         "standardised", "texture MSE in units of the textures' variance, as written, or none (D)"
     )
     texture_weight: float = option(0.1, "weight of the standardised texture MSE within L_MEM (D)")
+    embedding_start: Literal["copy", "statistics", "random"] = option(
+        "copy", "MEM's embedding starts by copying the frame, at the textures' statistics, or at random (D)"
+    )
+    mem_lr_factor: float = option(
+        1.0, "learning rate of MEM's embedding and decoder, in units of --learning-rate (D)", small=0.1
+    )
     flip: float = option(0.5, "probability that a whole clip is mirrored (D)")
     crop: float = option(0.5, "probability that a whole clip is cropped to 8/9 of its sides (D)")
     gradient_steps: int = option(100, "steps between measurements of each term's gradient; 0: never", science=False)
+    checkpoint_activations: bool = option(
+        False, "keep few maps for the backward pass and compute the others again: less memory, more time", science=False
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -256,6 +273,7 @@ class TrainAmemOptions(AdversarialOptions):
         self._require("clips_per_person", self.clips_per_person >= 2, "must be at least 2")
         for name in ("margin", "lambda_a", "lambda_m", "texture_weight", "gradient_steps"):
             self._require(name, getattr(self, name) >= 0, "must not be negative")
+        self._require("mem_lr_factor", self.mem_lr_factor > 0, "must be positive")
         for name in ("flip", "crop"):
             self._require(name, 0 <= getattr(self, name) <= 1, "must be a probability")
         if self.uses_mem and not 1 <= self.predict_frames <= self.clip_frames - 2:
@@ -283,7 +301,7 @@ class ExtractFeaturesOptions(StageOptions):
     model: str = option("", "amem-main checkpoint; empty: the workspace's", science=False)
     batch_size: int = option(16, "clips a step (D)", science=False)
     engine: Literal["auto", "torch", "eager", "openvino"] = option(
-        "auto", "auto: on a CPU openvino where it is installed, else torch; on CUDA eager", science=False
+        "auto", "auto: on a CPU openvino where it is installed, else or in bf16 torch; on CUDA eager", science=False
     )
     image_size: str = option("", "height x width; empty: the size that the model was trained at")
     flip: bool = option(False, "also average f_s over each clip's mirror image, for evaluate --flip")

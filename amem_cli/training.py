@@ -4,6 +4,8 @@ The loops themselves are written out in `stages/`.
 """
 
 import contextlib
+import io
+import math
 import signal
 import time
 from pathlib import Path
@@ -12,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.provenance import Provenance, versions
-from amem_cli.artifacts.workspace import append_metrics, keep_metrics
+from amem_cli.artifacts.workspace import append_metrics, keep_metrics, keep_samples, recorded_seconds, sample_path
 from amem_cli.distributed import Processes
-from amem_cli.errors import BadData, Interrupted
+from amem_cli.errors import BadData, Interrupted, Terminated
 from amem_cli.options import TrainingOptions
 from amem_cli.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 
 def learning_rate(options: TrainingOptions, epoch: int, step: int) -> float:
@@ -30,9 +33,25 @@ def learning_rate(options: TrainingOptions, epoch: int, step: int) -> float:
 
 
 def set_learning_rate(optimizer: "torch.optim.Optimizer", rate: float) -> None:
-    """The same rate for all parameters."""
+    """This rate for all parameters, times the `factor` of a group that has one."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+def batches_of_steps(batches: int, accumulate: int) -> list[int]:
+    """How many of an epoch's `batches` each step of the optimiser takes: `accumulate`, the last one what is left.
+
+    >>> batches_of_steps(7, 3)
+    [3, 3, 1]
+    """
+    return [min(accumulate, batches - first) for first in range(0, batches, accumulate)]
+
+
+def as_numbers(terms: "dict[str, torch.Tensor]") -> dict[str, float]:
+    """Scalar tensors as numbers on the host, in one transfer: the host waits for the device once, not for each."""
+    import torch
+
+    return dict(zip(terms, torch.stack([value.detach().float() for value in terms.values()]).tolist(), strict=True))
 
 
 class Means:
@@ -42,7 +61,7 @@ class Means:
         self._sums: dict[str, float] = {}
         self._count = 0
 
-    def add(self, values: "dict[str, torch.Tensor | float]") -> None:
+    def add(self, values: dict[str, float]) -> None:
         self._count += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
@@ -64,9 +83,9 @@ class Means:
         self._sums, self._count = dict(saved["sums"]), saved["count"]
 
 
-def check_finite(terms: "dict[str, torch.Tensor]", step: int) -> None:
+def check_finite(terms: dict[str, float], step: int) -> None:
     """Raise `BadData` naming the term and step when a loss is NaN or infinite; saved states stay as they are."""
-    bad = [name for name, value in terms.items() if not value.isfinite()]
+    bad = [name for name, value in terms.items() if not math.isfinite(value)]
     if bad:
         why = f"{', '.join(bad)} is not finite"
         remedy = "The last saved state is kept; lower --learning-rate or use --precision fp32, with --resume never"
@@ -110,6 +129,8 @@ class Run:
             self._check_best(best_file)
         if processes.first:
             keep_metrics(folder / "metrics.jsonl", self.step)
+            keep_samples(folder, self.step)
+        self._seconds_before = recorded_seconds(folder / "metrics.jsonl")  # of the runs that this one continues
         self._board: Any = None
         if options.tensorboard and processes.first:
             from torch.utils.tensorboard import SummaryWriter
@@ -167,7 +188,7 @@ class Run:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._signal:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
         self._signal = number
 
     def step_done(self, last_in_epoch: bool) -> None:
@@ -229,9 +250,9 @@ class Run:
             f"{key} {before.get(key)} before, {now[key]} now" for key in now if now[key] != before.get(key)
         )
 
-    def add(self, terms: "dict[str, torch.Tensor]") -> None:
-        """Add the terms of one step to the means that the next line of metrics.jsonl tells."""
-        self._means.add({name: value.detach() for name, value in terms.items()})
+    def add(self, terms: dict[str, float]) -> None:
+        """Add the terms of one batch to the means that the next line of metrics.jsonl tells."""
+        self._means.add(terms)
 
     def log_means(self) -> None:
         """One line of metrics.jsonl: the means since the last one, over all processes (which all call this)."""
@@ -242,7 +263,8 @@ class Run:
     def log(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl, with the place and the time."""
         if self.processes.first:
-            place = {"step": self.step, "epoch": self.epoch, "seconds": round(time.monotonic() - self._began, 3)}
+            seconds = round(self._seconds_before + time.monotonic() - self._began, 3)
+            place = {"step": self.step, "epoch": self.epoch, "seconds": seconds}
             append_metrics(self.folder / "metrics.jsonl", place | record)
             if self._board is not None:
                 for name, value in record.items():
@@ -271,6 +293,17 @@ class Run:
         }
         self.progress.say(f"best {metric} on held-out training people so far: {value:.4f} after step {self.step + 1}")
         return True
+
+    def keep_sample(self, picture: "Image.Image") -> None:
+        """Write what the model makes of held-out people as `samples/step-000123.png`, and for TensorBoard; call it in
+        the first process, before `step_done`."""
+        content = io.BytesIO()
+        picture.save(content, format="PNG")
+        atomic.write_bytes(sample_path(self.folder, self.step + 1), content.getvalue())
+        if self._board is not None:
+            import numpy as np
+
+            self._board.add_image("held-out people", np.asarray(picture), self.step + 1, dataformats="HWC")
 
     def finished(self) -> None:
         """The artifact is written: the states have served."""

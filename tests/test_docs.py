@@ -158,7 +158,7 @@ def test_every_command_parses(arguments: tuple[str, ...], folder: Path, capsys: 
 
 def _check_values(named: tuple[str, ...], values: dict[str, Any]) -> None:
     """Names that the parser takes as any text."""
-    from amem_cli.stages import reproduce
+    from amem_cli.stages.reproduce.plan import plan
     from amem_cli.stages.show import KINDS
 
     for dataset in [values["dataset"]] if isinstance(values.get("dataset"), str) else values.get("dataset") or []:
@@ -174,7 +174,7 @@ def _check_values(named: tuple[str, ...], values: dict[str, Any]) -> None:
         rows, weights, settings = (tuple(values[name] or ()) for name in names)
         more = {"seeds": values["seeds"], "preset": values["preset"]}
         datasets = tuple(values["dataset"] or ())
-        reproduce.plan(values["what"], datasets=datasets, rows=rows, weights=weights, settings=settings, **more)
+        plan(values["what"], datasets=datasets, rows=rows, weights=weights, settings=settings, **more)
 
 
 def test_a_rotten_command_is_found() -> None:

@@ -266,11 +266,12 @@ def test_the_learning_rate_by_hand():
     assert learning_rate(warm, 60, 1) == pytest.approx(1e-4)
 
 
-def test_set_learning_rate_sets_all_groups():
-    layer = torch.nn.Linear(2, 2)
-    adam = torch.optim.Adam([{"params": [layer.weight]}, {"params": [layer.bias], "lr": 9.0}])
+def test_set_learning_rate_sets_all_groups_by_their_factors():
+    layer = torch.nn.Bilinear(2, 2, 2)
+    groups = [{"params": [layer.weight], "factor": 0.1}, {"params": [layer.bias], "lr": 9.0}]
+    adam = torch.optim.Adam(groups)
     set_learning_rate(adam, 0.25)
-    assert [group["lr"] for group in adam.param_groups] == [0.25, 0.25]
+    assert [group["lr"] for group in adam.param_groups] == [0.025, 0.25]
 
 
 def test_means():

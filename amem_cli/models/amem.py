@@ -9,6 +9,7 @@ from amem_cli.models.attributes import AttributeHeads
 from amem_cli.models.backbones import Normalisation, build_backbone, normalise
 from amem_cli.models.branches import BRANCH_CHANNELS, build_branch
 from amem_cli.models.motion import MotionEnhancement, Prediction
+from amem_cli.models.recomputation import blocks_of
 
 SIMILARITY_FEATURE = 512  # size of f_s
 
@@ -94,6 +95,13 @@ class Amem(nn.Module):
         self.identity_classifier = nn.Linear(SIMILARITY_FEATURE, people)
         self.attribute_heads = attribute_heads
         self.motion_enhancement = motion_enhancement
+
+    def blocks(self) -> list[nn.Module]:
+        """What `recompute_activations` is for: the backbone's blocks, the branches, MEM's networks."""
+        parts = [*blocks_of(self.main.backbone), self.main.appearance_branch, self.main.motion_branch]
+        if self.motion_enhancement is not None:
+            parts += self.motion_enhancement.children()
+        return [part for part in parts if part is not None]
 
     def forward(self, clip: Tensor, start: Tensor, rounds: int) -> AmemOutput:
         """Clips (B, 3, T, H, W) in [0, 1]; MEM starts at frame `start` (B,) int64, zero-based, of each clip."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amem_cli.models.pretrained import PLUS_MINUS_ONE
+from amem_cli.models.normalisation import PLUS_MINUS_ONE
 
 Size3 = tuple[int, int, int]
 
@@ -56,7 +56,8 @@ class MaxPoolSame(nn.Module):
         in_pooling = all(step > 1 for e, step in zip(extra, self.stride, strict=True) if e) and not any(self.valid)
         if not in_pooling:
             x = _pad_behind(x, extra, -torch.inf)
-        return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=in_pooling)
+        # Asked for the indices, which training keeps anyway: else autocast on a CPU converts bf16 maps to fp32.
+        return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=in_pooling, return_indices=True)[0]
 
     def extra_repr(self) -> str:
         return f"kernel={self.kernel}, stride={self.stride}, valid={self.valid}"

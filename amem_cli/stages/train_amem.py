@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -16,6 +17,7 @@ from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
 from amem_cli.data.transforms import as_pixels
@@ -35,8 +37,10 @@ from amem_cli.models.amem import SIMILARITY_FEATURE, Amem, AmemOutput, MainModel
 from amem_cli.models.attributes import AttributeHeads
 from amem_cli.models.branches import BRANCH_CHANNELS
 from amem_cli.models.motion import MotionEnhancement
+from amem_cli.models.recomputation import recompute_activations
 from amem_cli.models.texture import Discriminator, FrozenTextureEncoder, TextureDecoder
 from amem_cli.options import TrainAmemOptions
+from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
 from amem_cli.stages.extract_features import extract_tracklets
@@ -50,7 +54,8 @@ from amem_cli.stages.result import (
     warn_of_stale,
     weights_parent,
 )
-from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
+from amem_cli.stages.samples import TRACKLETS, sample_clips
+from amem_cli.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
 
 VALIDATION_CLIPS = 16  # a step without gradients; decides speed alone
 
@@ -84,7 +89,14 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
                 parent_of_tae(Path(options.tae) if options.tae else Workspace(options.workspace).tae)
             check_people(dataset.splits[split or 0].train, options.people_per_batch, options.clip_frames)
         for split in numbers:
+            workspace = Workspace(options.workspace)
+            output = workspace.amem(manifest.name, split)
             tracklets = list(dataset.splits[split or 0].train)
+            if options.on_bad_image == "skip":
+                with locked(output, owner=processes.first):
+                    tracklets = without_unreadable(
+                        tracklets, output.with_suffix(".unreadable.txt"), processes, progress
+                    )
             train_rows, validation_rows = hold_out_people(
                 [tracklet.person_id for tracklet in tracklets], options.validate, options.seed, least=2
             )
@@ -94,7 +106,6 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
             labels, label_parent = training_labels(options, manifest.name, tracklets)
             if labels is not None and not options.labels and processes.first:
                 warn_of_stale(options, manifest, split, "train-tae", progress)
-            workspace = Workspace(options.workspace)
             tae = Path(options.tae) if options.tae else workspace.tae
             tae_parent = {"tae": parent_of_tae(tae)} if options.uses_mem else {}
             check_people(tracklets, options.people_per_batch, options.clip_frames)
@@ -106,7 +117,6 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
                 parents=weights_parent(options.weights) | label_parent | tae_parent,
                 data=listing_of_all,
             )
-            output = workspace.amem(manifest.name, split)
             with locked(output, owner=processes.first):
                 if already_made("AMEM checkpoint", output, provenance, resume=options.resume, force=options.force):
                     if processes.first and not workspace.amem_main(manifest.name, split).is_file():
@@ -148,25 +158,33 @@ def _train(
         model = cast(Amem, processes.synchronise_batch_norm(model))
         discriminator = discriminator and cast(Discriminator, processes.synchronise_batch_norm(discriminator))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimizer = torch.optim.Adam(
+        parameter_groups(model, options), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
     modules: dict[str, torch.nn.Module] = {"amem": model}
     optimizers = {"adam": optimizer}
     if discriminator is not None:
         discriminator.to(device)
         modules["discriminator"] = discriminator
         optimizers["discriminator-adam"] = critic = torch.optim.Adam(
-            discriminator.parameters(), lr=options.discriminator_learning_rate, betas=(0.5, 0.999)
+            discriminator.parameters(), lr=options.discriminator_learning_rate, betas=(0.5, 0.999), fused=True
         )
     identity_of = {person: index for index, person in enumerate(people(tracklets))}
-    identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in tracklets])
+    identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in tracklets], device=device)
+    labels = labels.to(device) if labels is not None else None
+    if options.checkpoint_activations:
+        recompute_activations(*model.blocks(), *([discriminator] if discriminator else []))
 
+    shown = evenly_spaced(held_out, TRACKLETS)
+    labels_of_shown, _ = training_labels(options, provenance.options["dataset"], shown)
     best_file = output.with_name("amem-main-best.safetensors")
     run = Run(output.parent, options, provenance, processes, progress, modules, optimizers, best_file)
     for module in modules.values():
         module.train()
     sizes = {"people_per_batch": options.people_per_batch, "clips_per_person": options.clips_per_person}
     tell_batch(options, sizes, "clips", processes, progress)
-    total = options.epochs * len(_batches(tracklets, options, 0))  # later epochs may have one batch more or less
+    # later epochs may have one batch more or less
+    total = options.epochs * len(batches_of_steps(len(_batches(tracklets, options, 0)), options.accumulate))
     with run, progress.loop("train-amem", total, done=run.step) as loop:
         while run.epoch < options.epochs:
             epoch = run.epoch
@@ -182,59 +200,84 @@ def _train(
                 seed=options.seed,
                 epoch=epoch,
             )
-            for pixels, indices, start in loader(clips, options.workers, device, start=run.step_in_epoch):
-                loop.data_arrived()
+            taken = run.step_in_epoch * options.accumulate
+            batches = iter(loader(clips, options.workers, device, start=taken))
+            steps = batches_of_steps(len(order), options.accumulate)
+            for count in steps[run.step_in_epoch :]:
                 set_learning_rate(optimizer, learning_rate(options, epoch, run.step))
-                batch = Batch(
-                    clip=as_pixels(pixels, device),
-                    identity=identities[indices].to(device),
-                    attributes=labels[indices].to(device) if labels is not None else None,
-                    start=start.to(device),
-                )
+                for each in optimizers.values():
+                    each.zero_grad(set_to_none=True)
+                for number, (pixels, indices, start) in enumerate(itertools.islice(batches, count)):
+                    loop.data_arrived()
+                    indices = indices.to(device, non_blocking=True)
+                    batch = Batch(
+                        clip=as_pixels(pixels, device),
+                        identity=identities[indices],
+                        attributes=labels[indices] if labels is not None else None,
+                        start=start.to(device, non_blocking=True),
+                    )
 
-                if discriminator is not None:
-                    discriminator.requires_grad_(False)
-                with autocast(precision, device):
-                    output = model(batch.clip, batch.start, options.predict_frames)
-                    terms = loss_terms(output, batch, model, discriminator, options)
-                weighted = weigh(terms, options)
-                loss = sum(weighted.values())  # eq. 6
-                check_finite(terms, run.step)
-                optimizer.zero_grad(set_to_none=True)
-                if options.gradient_steps and run.step % options.gradient_steps == 0:
-                    run.log({"gradient_norms": gradient_norms(weighted, output.maps.backbone_maps)})
-                loss.backward()
+                    if discriminator is not None:
+                        discriminator.requires_grad_(False)
+                    with autocast(precision, device):
+                        output = model(batch.clip, batch.start, options.predict_frames)
+                        terms = loss_terms(output, batch, model, discriminator, options)
+                    weighted = weigh(terms, options)
+                    loss = sum(weighted.values())  # eq. 6
+                    measured = number == 0 and options.gradient_steps and run.step % options.gradient_steps == 0
+                    norms = gradient_norms(weighted, output.maps.backbone_maps) if measured else {}
+                    (loss / count).backward()
+
+                    if discriminator is not None and options.adversarial_weight:
+                        discriminator.requires_grad_(True)
+                        with autocast(precision, device):
+                            true, predicted = frames_of(output, batch, options.predict_frames)
+                            real = discriminator(true.flatten(0, 1))
+                            fake = discriminator(predicted.detach().flatten(0, 1))
+                        terms["discriminator"] = discriminator_loss(real.float(), fake.float())
+                        (terms["discriminator"] / count).backward()
+
+                    with torch.no_grad():
+                        terms["accuracy"] = (output.identity_logits.argmax(dim=1) == batch.identity).float().mean()
+                        if output.predictions:
+                            terms["copy_image"] = copy_error(batch, options.predict_frames)
+                    values = as_numbers(terms | {f"weighted_{name}": value for name, value in weighted.items()})
+                    check_finite({name: values[name] for name in terms}, run.step)
+                    run.add(values)
+                    if norms:
+                        run.log({"gradient_norms": norms})
+
                 processes.average_gradients(trained)
                 optimizer.step()
-
                 if discriminator is not None and options.adversarial_weight:
-                    discriminator.requires_grad_(True)
-                    with autocast(precision, device):
-                        true, predicted = frames_of(output, batch, options.predict_frames)
-                        real = discriminator(true.flatten(0, 1))
-                        fake = discriminator(predicted.detach().flatten(0, 1))
-                    terms["discriminator"] = discriminator_loss(real.float(), fake.float())
-                    critic.zero_grad(set_to_none=True)
-                    terms["discriminator"].backward()
                     processes.average_gradients(list(discriminator.parameters()))
                     critic.step()
 
-                with torch.no_grad():
-                    terms["accuracy"] = (output.identity_logits.argmax(dim=1) == batch.identity).float().mean()
-                    if output.predictions:
-                        terms["copy_image"] = copy_error(batch, options.predict_frames)
-                run.add(terms | {f"weighted_{name}": value for name, value in weighted.items()})
-                loop.advance(total=loss.item(), **{name: value.item() for name, value in weighted.items()})
-                last_in_epoch = run.step_in_epoch + 1 == len(order)
+                summands = {name: values[f"weighted_{name}"] for name in weighted}
+                loop.advance(total=sum(summands.values()), **summands)
+                last_in_epoch = run.step_in_epoch + 1 == len(steps)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
                 if run.validates(last_in_epoch):
                     figures = validate(model.main, held_out, options, precision, processes, progress)
+                    if processes.first and options.modules != "baseline":
+                        run.keep_sample(sample_clips(model, described, shown, labels_of_shown))
                     if run.validated("mAP", figures) and processes.first:
                         save_main(best_file, model.main, described, provenance, validation=run.best)
                 run.step_done(last_in_epoch)
     counts = {"train_tracklets": len(tracklets), "people": len(identity_of), "steps": run.step}
     return run, counts | run.metrics | ({"best": run.best} if run.best else {})
+
+
+def parameter_groups(model: Amem, options: TrainAmemOptions) -> list[dict[str, Any]]:
+    """What Adam trains: MEM's embedding and decoder, which start from the TAE, at a rate of their own (D)."""
+    mem = set(model.motion_enhancement.parameters()) if model.motion_enhancement else set()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter not in mem], "factor": 1.0},
+        {"params": [parameter for parameter in trained if parameter in mem], "factor": options.mem_lr_factor},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def validate(
@@ -407,8 +450,8 @@ def build_amem(
         checkpoint.load_into(encoder, saved, "encoder.")
         checkpoint.load_into(decoder, saved, "decoder.")
         checkpoint.load_into(discriminator, saved, "discriminator.")
-    standardised = options is None or options.texture_loss != "literal"
-    motion = MotionEnhancement(BRANCH_CHANNELS, encoder, decoder, start_at_texture_statistics=standardised)
+    start = options.embedding_start if options else "random"
+    motion = MotionEnhancement(BRANCH_CHANNELS, encoder, decoder, start)
     return Amem(main, described["people"], heads, motion), discriminator
 
 

@@ -1,6 +1,7 @@
 """Stage 1: the attribute recognition model on PETA (paper, section AEM; eq. 1-3)."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
-from amem_cli.data.layouts.peta import split_by_person
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import load_manifest, read_attributes
+from amem_cli.data.quarantine import readable_rows
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset
 from amem_cli.data.transforms import as_pixels
@@ -28,7 +29,8 @@ from amem_cli.options import TrainArmOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
 from amem_cli.stages.result import StageResult, science, tell_batch, warn_of_differences, weights_parent
-from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
+from amem_cli.stages.samples import sample_attributes
+from amem_cli.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
 
 DEPTH = {"resnet50": 50, "resnet18": 18}
 
@@ -48,18 +50,23 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         if data.attributes != ATTRIBUTES:
             raise BadData("attributes of", manifest.name, why="are not PETA's 105, whose groups the model is made of")
         train_rows, held_out = partition(data, options)
+        output = Workspace(options.workspace).arm
+        readable = np.arange(len(data.paths))
+        if options.on_bad_image == "skip":
+            with locked(output, owner=processes.first):
+                readable = readable_rows(data.paths, output.with_suffix(".unreadable.txt"), processes, progress)
+            train_rows, held_out = (rows[np.isin(rows, readable)] for rows in (train_rows, held_out))
         fit, validation = hold_out_people(data.person_ids[train_rows], options.validate, options.seed)
         train_rows, validation_rows = train_rows[fit], train_rows[validation]
 
         precision = resolve_precision(options.precision, processes.device)
-        listing = (f"{path.name}\t{row.tobytes().hex()}" for path, row in zip(data.paths, data.labels, strict=True))
+        listing = (f"{data.paths[row].name}\t{data.labels[row].tobytes().hex()}" for row in readable)
         provenance = Provenance(
             command="train-arm",
             options=science(options, manifest, precision=precision),
             parents=weights_parent(options.weights),
             data=sha256_lines(listing),
         )
-        output = Workspace(options.workspace).arm
         with locked(output, owner=processes.first):
             if already_made("ARM checkpoint", output, provenance, resume=options.resume, force=options.force):
                 metrics = checkpoint.read_description(output)["metrics"]
@@ -91,40 +98,44 @@ def _train(
     progress: Progress,
 ) -> Run:
     device = processes.device
-    optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    trained = list(model.parameters())
+    optimizer = torch.optim.Adam(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     output = Workspace(options.workspace).arm
     best_file = output.with_name("arm-best.safetensors")
     run = Run(output.parent, options, provenance, processes, progress, {"arm": model}, {"adam": optimizer}, best_file)
     tell_batch(options, {"batch_size": options.batch_size}, "images", processes, progress)
-    steps = len(shuffled_batches(len(rows), options.batch_size, options.seed, 0))
-    labels = torch.from_numpy(data.labels).float()
+    steps = batches_of_steps(len(shuffled_batches(len(rows), options.batch_size, options.seed, 0)), options.accumulate)
+    labels = torch.from_numpy(data.labels).float().to(device)
     model.train()
-    with run, progress.loop("train-arm", options.epochs * steps, done=run.step) as loop:
+    with run, progress.loop("train-arm", options.epochs * len(steps), done=run.step) as loop:
         while run.epoch < options.epochs:
             epoch = run.epoch
             order = shuffled_batches(len(rows), options.batch_size, options.seed, epoch)
-            batches = [processes.share(rows[batch]) for batch in order]
-            images = ImageBatches(data.paths, batches, options.height_width, augment=(options.seed, epoch))
-            for pixels, indices in loader(images, options.workers, device, start=run.step_in_epoch):
-                loop.data_arrived()
+            shares = [processes.share(rows[batch]) for batch in order]
+            images = ImageBatches(data.paths, shares, options.height_width, augment=(options.seed, epoch))
+            batches = iter(loader(images, options.workers, device, start=run.step_in_epoch * options.accumulate))
+            for count in steps[run.step_in_epoch :]:
                 set_learning_rate(optimizer, learning_rate(options, epoch, run.step))
-                with autocast(provenance.options["precision"], device):
-                    logits = model(as_pixels(pixels, device))
-                loss = attribute_loss(logits.float(), labels[indices].to(device))
-                check_finite({"attribute loss": loss}, run.step)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                processes.average_gradients(list(model.parameters()))
+                for pixels, indices in itertools.islice(batches, count):
+                    loop.data_arrived()
+                    with autocast(provenance.options["precision"], device):
+                        logits = model(as_pixels(pixels, device))
+                    loss = attribute_loss(logits.float(), labels[indices.to(device, non_blocking=True)])
+                    (loss / count).backward()
+                    values = as_numbers({"attribute": loss})
+                    check_finite({"attribute loss": values["attribute"]}, run.step)
+                    run.add(values)
+                processes.average_gradients(trained)
                 optimizer.step()
 
-                run.add({"attribute": loss})
-                loop.advance(attribute=loss.item(), epoch=epoch + 1)
-                last_in_epoch = run.step_in_epoch + 1 == steps
+                loop.advance(**values, epoch=epoch + 1)
+                last_in_epoch = run.step_in_epoch + 1 == len(steps)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
-                last_in_epoch = run.step_in_epoch + 1 == steps
                 if run.validates(last_in_epoch) and processes.first:
                     figures = validate(model, data, validation_rows, options, provenance, device, progress)
+                    run.keep_sample(sample_attributes(model, data, validation_rows, options.height_width))
                     if run.validated("mA", figures):
                         save_arm(best_file, model, options, provenance, validation=run.best)
                 run.step_done(last_in_epoch)
@@ -166,7 +177,7 @@ def partition(data: AttributeDataset, options: TrainArmOptions) -> tuple[np.ndar
     if options.partition == "none":
         return np.arange(len(data.paths)), np.array([], dtype=np.int64)
     if options.partition == "person":
-        return split_by_person(data, options.hold_out, options.seed)
+        return hold_out_people(data.person_ids, options.hold_out, options.seed, whom="test people")
     number = int(options.partition.removeprefix("random-"))
     if number > len(data.partitions):
         why = f"{data.name} brings {len(data.partitions)} partitions (they are in PETA.mat)"

@@ -1,6 +1,7 @@
 """Stage 3: the texture auto-encoder (paper, Fig. 3, eq. 4)."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import Manifest, load_manifest, read_attributes, read_images, read_videos
+from amem_cli.data.quarantine import readable_rows
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.transforms import as_pixels
 from amem_cli.distributed import Processes, process_group
@@ -25,7 +27,8 @@ from amem_cli.options import TrainTaeOptions
 from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
 from amem_cli.stages.result import StageResult, science, tell_batch, warn_of_differences, weights_parent
-from amem_cli.training import Run, check_finite, learning_rate, set_learning_rate
+from amem_cli.stages.samples import sample_reconstructions
+from amem_cli.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
 
 
 def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
@@ -40,6 +43,11 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         processes.require_equal_shares("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         every_path, person_ids = training_images(manifest, options.data_root, progress)
+        output = Workspace(options.workspace).tae
+        if options.on_bad_image == "skip":
+            with locked(output, owner=processes.first):
+                rows = readable_rows(every_path, output.with_suffix(".unreadable.txt"), processes, progress)
+            every_path, person_ids = [every_path[row] for row in rows], [person_ids[row] for row in rows]
         fit, validation = hold_out_people(person_ids, options.validate, options.seed)
         paths, held_out = [every_path[row] for row in fit], [every_path[row] for row in validation]
         if len(paths) < 2:
@@ -53,7 +61,6 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             parents=weights_parent(options.weights),
             data=sha256_lines(path.name for path in every_path),
         )
-        output = Workspace(options.workspace).tae
         with locked(output, owner=processes.first):
             if already_made("TAE checkpoint", output, provenance, resume=options.resume, force=options.force):
                 return StageResult("train-tae", output, True, checkpoint.read_description(output)["metrics"])
@@ -89,59 +96,68 @@ def _train(
 ) -> tuple[Run, dict[str, float]]:
     device = processes.device
     generator = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(generator, lr=options.learning_rate, weight_decay=options.weight_decay)
-    critic = torch.optim.Adam(discriminator.parameters(), lr=options.discriminator_learning_rate, betas=(0.5, 0.999))
+    optimizer = torch.optim.Adam(generator, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+    critic = torch.optim.Adam(
+        discriminator.parameters(), lr=options.discriminator_learning_rate, betas=(0.5, 0.999), fused=True
+    )
     modules = {"encoder": encoder, "decoder": decoder, "discriminator": discriminator}
     optimizers = {"adam": optimizer, "discriminator-adam": critic}
     output = Workspace(options.workspace).tae
     best_file = output.with_name("tae-best.safetensors")
     run = Run(output.parent, options, provenance, processes, progress, modules, optimizers, best_file)
     tell_batch(options, {"batch_size": options.batch_size}, "images", processes, progress)
-    steps = len(shuffled_batches(len(paths), options.batch_size, options.seed, 0))
+    steps = batches_of_steps(len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate)
     for module in modules.values():
         module.train()
-    with run, progress.loop("train-tae", options.epochs * steps, done=run.step) as loop:
+    with run, progress.loop("train-tae", options.epochs * len(steps), done=run.step) as loop:
         while run.epoch < options.epochs:
             epoch = run.epoch
             order = shuffled_batches(len(paths), options.batch_size, options.seed, epoch)
             dataset = ImageBatches(
                 paths, [processes.share(b) for b in order], options.height_width, augment=(options.seed, epoch)
             )
-            for pixels, _ in loader(dataset, options.workers, device, start=run.step_in_epoch):
-                loop.data_arrived()
+            batches = iter(loader(dataset, options.workers, device, start=run.step_in_epoch * options.accumulate))
+            for count in steps[run.step_in_epoch :]:
                 set_learning_rate(optimizer, learning_rate(options, epoch, run.step))
-                images = as_pixels(pixels, device)
-
-                discriminator.requires_grad_(False)
-                with autocast(precision, device):
-                    reconstruction = decoder(encoder(images))
-                    fake = discriminator(reconstruction)
-                terms = {"mse": F.mse_loss(reconstruction.float(), images)}
-                terms["adversarial"] = adversarial_loss(fake.float(), options.adversarial_form)
-                loss = terms["mse"] + options.adversarial_weight * terms["adversarial"]  # eq. 4
-                check_finite(terms, run.step)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                critic.zero_grad(set_to_none=True)
+                for pixels, _ in itertools.islice(batches, count):
+                    loop.data_arrived()
+                    images = as_pixels(pixels, device)
+
+                    discriminator.requires_grad_(False)
+                    with autocast(precision, device):
+                        reconstruction = decoder(encoder(images))
+                        fake = discriminator(reconstruction)
+                    terms = {"mse": F.mse_loss(reconstruction.float(), images)}
+                    terms["adversarial"] = adversarial_loss(fake.float(), options.adversarial_form)
+                    loss = terms["mse"] + options.adversarial_weight * terms["adversarial"]  # eq. 4
+                    (loss / count).backward()
+
+                    discriminator.requires_grad_(True)
+                    if options.adversarial_weight:
+                        with autocast(precision, device):
+                            real, fake = discriminator(images), discriminator(reconstruction.detach().float())
+                        terms["discriminator"] = discriminator_loss(real.float(), fake.float())
+                        (terms["discriminator"] / count).backward()
+
+                    values = as_numbers(terms)
+                    check_finite(values, run.step)
+                    run.add(values)
+
                 processes.average_gradients(generator)
                 optimizer.step()
-
-                discriminator.requires_grad_(True)
                 if options.adversarial_weight:
-                    with autocast(precision, device):
-                        real, fake = discriminator(images), discriminator(reconstruction.detach().float())
-                    terms["discriminator"] = discriminator_loss(real.float(), fake.float())
-                    critic.zero_grad(set_to_none=True)
-                    terms["discriminator"].backward()
                     processes.average_gradients(list(discriminator.parameters()))
                     critic.step()
 
-                run.add(terms)
-                loop.advance(mse=terms["mse"].item(), adversarial=terms["adversarial"].item(), epoch=epoch + 1)
-                last_in_epoch = run.step_in_epoch + 1 == steps
+                loop.advance(mse=values["mse"], adversarial=values["adversarial"], epoch=epoch + 1)
+                last_in_epoch = run.step_in_epoch + 1 == len(steps)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
                 if run.validates(last_in_epoch) and processes.first:
                     figures = validate(encoder, decoder, held_out, options, precision, device, progress)
+                    run.keep_sample(sample_reconstructions(encoder, decoder, held_out, options.height_width))
                     if run.validated("mse", figures, lower_is_better=True):
                         # measured on a copy: the encoder that is trained stays as it is
                         judged = copy.deepcopy(encoder)

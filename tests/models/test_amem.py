@@ -16,7 +16,7 @@ from amem_cli.models.amem import Amem, MainModel, build_main_model
 from amem_cli.models.attributes import AttributeHeads
 from amem_cli.models.branches import Conv2dBranch
 from amem_cli.models.motion import MotionEnhancement
-from amem_cli.models.pretrained import PLUS_MINUS_ONE
+from amem_cli.models.normalisation import PLUS_MINUS_ONE
 from amem_cli.models.texture import Discriminator, FrozenTextureEncoder, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.extract_features import load_main_model

@@ -291,6 +291,12 @@ def test_pooling_pads_with_what_never_wins(kernel, stride, size):
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_pooling_stays_in_bf16_under_autocast():
+    x = torch.rand(1, 4, 4, 6, 6).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert MaxPoolSame((3, 3, 3), (1, 1, 1))(x).dtype == torch.bfloat16
+
+
 def test_pooling_without_padding_in_time():
     x = torch.arange(2 * 2 * 3 * 4, dtype=torch.float32).view(1, 2, 2, 3, 4)
     pooled = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))(x)

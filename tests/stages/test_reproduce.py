@@ -190,7 +190,7 @@ def test_common_settings_reach_every_command_that_has_them():
         "train-tae": {"device": "cpu", "image_size": "64x32", "workers": 2},
         "train-amem": {"device": "cpu", "image_size": "64x32", "workers": 2},
         "extract-features": {"device": "cpu", "workers": 2},
-        "evaluate": {"device": "cpu", "image_size": "64x32", "workers": 2},
+        "evaluate": {"device": "cpu"},
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
+from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
@@ -17,7 +18,7 @@ from amem_cli.models.texture import Discriminator, TextureDecoder, TextureEncode
 from amem_cli.options import TrainAmemOptions
 from amem_cli.progress import Silent
 from amem_cli.stages.extract_features import load_main_model
-from amem_cli.stages.train_amem import train_amem, training_labels
+from amem_cli.stages.train_amem import build_amem, describe, parameter_groups, train_amem, training_labels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,12 +142,29 @@ def test_labels_that_do_not_cover_everybody_are_refused(walkers: Path, names: li
         training_labels(options(walkers, tmp_path, labels=str(few)), "mars", tracklets)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("modules", ["baseline", "amem"])
+@pytest.mark.usefixtures("tiny_backbone")
+def test_checkpointed_activations_give_the_same_bytes(walkers: Path, inputs: dict[str, str], tmp_path: Path) -> None:
+    """After the steps of two epochs, with each term's gradient measured, and with statistics that were updated once."""
+    files = []
+    for checkpointed in (False, True):
+        workspace = tmp_path / str(checkpointed)
+        chosen = options(walkers, workspace, **inputs, epochs=2, checkpoint_activations=checkpointed)
+        files.append(train_amem(chosen, Silent())[0].artifact)
+    plain, recomputed = (checkpoint.load(path, "amem-model").tensors for path in files)
+    assert set(plain) == set(recomputed)
+    assert all(torch.equal(tensor, recomputed[name]) for name, tensor in plain.items())
+    assert len({sha256_file(path.with_name("amem-main.safetensors")) for path in files}) == 1
+    steps = json.loads(files[0].with_name("metrics.jsonl").read_text().splitlines()[-1])["step"] + 1
+    assert steps >= 3
+    assert plain["amem.main.motion_branch.layers.1.num_batches_tracked"] == steps
+
+
+@pytest.mark.usefixtures("tiny_backbone")
+@pytest.mark.parametrize(("modules", "accumulate"), [("baseline", 1), ("amem", 1), ("amem", 2)])
 def test_interrupted_and_resumed_gives_the_same_bytes(
-    modules: str, walkers: Path, inputs: dict[str, str], tmp_path: Path
+    modules: str, accumulate: int, walkers: Path, inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    how = inputs | {"modules": modules}
+    how = inputs | {"modules": modules, "accumulate": accumulate, "epochs": accumulate}
     whole = train_amem(options(walkers, tmp_path / "whole", **how), Silent())[0].artifact.read_bytes()
     stops = 0
     while True:
@@ -169,6 +187,22 @@ def test_interrupted_and_resumed_gives_the_same_bytes(
 
 
 @pytest.mark.slow
+def test_mem_alone_has_a_learning_rate_of_its_own() -> None:
+    described = describe(TrainAmemOptions(modules="mem"), 2)
+    with torch.device("meta"):
+        model, _ = build_amem(described, None)
+        baseline, _ = build_amem(describe(TrainAmemOptions(modules="baseline"), 2), None)
+    rest, mem = parameter_groups(model, TrainAmemOptions(modules="mem", mem_lr_factor=0.25))
+    assert (rest["factor"], mem["factor"]) == (1.0, 0.25)
+    own = model.motion_enhancement
+    assert {id(p) for p in mem["params"]} == {id(p) for p in (*own.embedding.parameters(), *own.decoder.parameters())}
+    everything = {id(p) for p in model.parameters() if p.requires_grad}
+    assert {id(p) for p in (*rest["params"], *mem["params"])} == everything
+    (only,) = parameter_groups(baseline, TrainAmemOptions(modules="baseline"))
+    assert only["factor"] == 1.0
+
+
+@pytest.mark.usefixtures("tiny_backbone")
 def test_another_seed_gives_another_model(walkers: Path, tmp_path: Path) -> None:
     made = [
         train_amem(options(walkers, tmp_path / str(seed), modules="baseline", seed=seed), Silent())[0].artifact

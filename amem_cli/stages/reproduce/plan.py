@@ -276,7 +276,7 @@ RESERVED = {  # what the plan itself decides
     "train-amem": PLACES
     | {"dataset", "split", "seed", "modules", "predict_frames", "backbone", "weights", "labels", "tae"},
     "extract-features": PLACES | {"dataset", "split", "model", "image_size"},
-    "evaluate": {"workspace", "protocol", "features"},
+    "evaluate": PLACES | {"dataset", "protocol", "features", "precision", "image_size", "workers"},  # no networks
 }
 
 
