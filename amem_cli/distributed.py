@@ -236,7 +236,8 @@ class _Fate:
             raise SystemExit(code) from None
         code = error.exit_code if isinstance(error, AmemError) else 130 if isinstance(error, KeyboardInterrupt) else 70
         if not self._first_to_tell(self.store, code):
-            raise SystemExit(code) from None
+            told, _ = self._look_around()
+            raise SystemExit(code if told is None else told) from None
         if isinstance(error, AmemError):
             who = "" if isinstance(error, Interrupted) else f"process {self.rank} of {self.world}: "
             error.args = (f"{who}{error} {_exit_code_in_words(code)}",)

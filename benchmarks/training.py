@@ -44,7 +44,7 @@ from amem_cli.stages.train_amem import Batch, build_amem, describe, frames_of, l
 
 CPU = torch.device("cpu")
 PEOPLE = 625  # of MARS's training part
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 CARD, RESERVED = 11 * GIB, 1.5 * GIB  # an 11 GB card; what its driver, cuDNN's workspaces and fragments are given
 
 # -- the usual way -----------------------------------------------------------------------------------------------------
@@ -320,19 +320,20 @@ def memory(size: tuple[int, int] = (256, 128)) -> dict[str, Any]:
     for modules in ("baseline", "amem"):
         for precision in ("fp32", "bf16"):
             for again in (False, True):
-                (kept_2, most_2, fixed), (kept_4, most_4, _) = (
-                    bytes_of_step(clips, size, modules, precision, again) for clips in (2, 4)
+                (kept_16, most_16, fixed), (kept_32, most_32, _) = (
+                    bytes_of_step(clips, size, modules, precision, again) for clips in (16, 32)
                 )
-                a_clip = (most_4 - most_2) / 2
-                base = most_2 - 2 * a_clip  # weights, gradients, moments and what else does not grow with the batch
+                a_clip = (most_32 - most_16) / 16
+                base = most_32 - 32 * a_clip  # what lives at that moment and does not grow with the batch
                 rows.append(
                     {
                         "modules": modules,
                         "precision": precision,
                         "checkpoint_activations": again,
-                        "kept_per_clip": (kept_4 - kept_2) / 2,
+                        "kept_per_clip": (kept_32 - kept_16) / 16,
                         "most_per_clip": a_clip,
-                        "base": base,
+                        "most_16_clips": most_16,
+                        "most_32_clips": most_32,
                         **fixed,
                         "clips_in_11_gb": int((CARD - RESERVED - base) // a_clip),
                     }
@@ -358,21 +359,19 @@ def bytes_of_step(
 
 
 def print_memory(found: dict[str, Any]) -> None:
-    """A Markdown table: MiB of one clip, MiB of everything else, and what fits into an 11 GB card."""
-    names = ("weights", "gradients", "Adam's moments")
-    print(
-        f"| modules | precision | checkpointing | kept a clip, MiB | most a clip, MiB | {', '.join(names)}, MiB | "
-        f"32 clips, GiB | clips in 11 GB |"
-    )
+    """A Markdown table, and the parts that do not grow with the batch."""
+    print("| modules | precision | checkpointing | kept a clip | most a clip | 32 clips | 16 clips | clips that fit |")
     print("|---|---|---|---|---|---|---|---|")
     for row in found["memory"]:
-        fixed = ", ".join(f"{row[name] / 2**20:.0f}" for name in ("weights", "gradients", "moments"))
-        paper = (row["base"] + 32 * row["most_per_clip"]) / GIB
         print(
             f"| {row['modules']} | {row['precision']} | {'yes' if row['checkpoint_activations'] else 'no'} "
-            f"| {row['kept_per_clip'] / 2**20:.0f} | {row['most_per_clip'] / 2**20:.0f} | {fixed} "
-            f"| {paper:.1f} | {row['clips_in_11_gb']} |"
+            f"| {row['kept_per_clip'] / MIB:.0f} MiB | {row['most_per_clip'] / MIB:.0f} MiB "
+            f"| {row['most_32_clips'] / GIB:.1f} GiB | {row['most_16_clips'] / GIB:.1f} GiB | {row['clips_in_11_gb']} |"
         )
+    print()
+    for row in found["memory"][::4]:
+        fixed = ", ".join(f"{name} {row[name] / MIB:.0f} MiB" for name in ("weights", "gradients", "moments"))
+        print(f"{row['modules']}: {fixed}")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from amem_cli import training
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.distributed import Processes
-from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists
+from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists, Terminated
 from amem_cli.options import TrainArmOptions
 from amem_cli.progress import Silent
 from amem_cli.randomness import keyed_seed
@@ -134,14 +134,15 @@ def test_a_full_disk_while_saving_is_a_disk_error_and_keeps_the_state_before(tmp
     assert Toy(tmp_path, seed=99).train().sha256() == uninterrupted
 
 
-def test_a_second_signal_stops_at_once(tmp_path):
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_second_signal_stops_at_once(tmp_path, number, raised):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
     def twice(step):
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raised):
         Toy(tmp_path).train(twice)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     assert not list(tmp_path.glob("state-*"))
