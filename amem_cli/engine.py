@@ -43,9 +43,10 @@ def resolve_engine(engine: str, device: torch.device, precision: str, *, clips: 
     """ "eager", "torch" or "openvino". On CUDA auto is eager, on a CPU OpenVINO where it is installed and else torch.
 
     One case is apart: for clips in bf16 auto is torch, whose 3-D convolutions on packed weights were faster than
-    OpenVINO's on a processor with AMX; for images, and for clips in fp32, OpenVINO was the faster one
-    (`benchmarks/extraction.py` compares them). `clips` says which of the two the network takes, `precision` is "fp32"
-    or "bf16". The rule alone chooses and nothing is timed on the spot, so that a rerun takes the same engine.
+    OpenVINO's on a processor with AMX. For images OpenVINO was the faster one; for clips in fp32 it was ahead on one
+    processor (AMD Zen 5) and behind on another (`docs/PERFORMANCE.md`). `clips` says which of the two the network
+    takes, `precision` is "fp32" or "bf16". The rule alone chooses and nothing is timed on the spot, so that a rerun
+    takes the same engine.
 
     Raises `InputMissing` for OpenVINO where it is not installed, `UsageError` for OpenVINO on CUDA.
     """
