@@ -83,7 +83,8 @@ def show(
         list[str] | None, typer.Argument(help="names of tracklets; some are chosen when left out", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="picture to write, .png, .svg or .pdf; KIND.png when left out")
+        Path | None,
+        typer.Option(help="picture to write, .png, .svg or .pdf, 'frames' also .gif; KIND.png when left out"),
     ] = None,
     dataset: Dataset = StageOptions.dataset,
     split: Split = None,

@@ -19,6 +19,7 @@ from amem_cli.pictures.attributes import AttributedTracklet, attribute_bars, att
 from amem_cli.pictures.cmc import plot_cmc
 from amem_cli.pictures.frames import (
     PredictedClip,
+    animate,
     evenly_spaced,
     predicted_frames_strip,
     save_picture,
@@ -232,11 +233,18 @@ def draw_predicted_frames(
 ) -> tuple[Path, dict[str, Any]]:
     """The paper's Figure 4: MEM's predictions for one clip of each tracklet; also the errors beside copying.
 
-    The clip is the tracklet's middle one; frame 1 (zero-based) is the current one.
+    The clip is the tracklet's middle one; frame 1 (zero-based) is the current one. A .gif walks: the clips stand below
+    each other, true, predicted and copied frames side by side.
     """
     model, described = load_trained(model_file)
     require_motion(model_file, described)
     clips = predict_clips(model, described, tracklets, rounds)
+    if Path(out).suffix.lower() == ".gif":
+        stacked = (
+            np.concatenate(frames, axis=-3)  # one clip's rows of pixels below the other's
+            for frames in zip(*((clip.current, clip.true, clip.predicted) for clip in clips), strict=True)
+        )
+        return animate(*stacked, out, copied=True), mean_errors(clips)
     strips = [
         predicted_frames_strip(clip.current, clip.true, clip.predicted, copied=True, title=clip.title) for clip in clips
     ]

@@ -25,7 +25,7 @@ from amem_cli.progress import Progress
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.stages.report import camera_pairs, report
 from amem_cli.stages.samples import predict_clips
-from amem_cli.stages.show import KINDS, load_trained, mean_errors, show
+from amem_cli.stages.show import KINDS, draw_predicted_frames, load_trained, mean_errors, show
 from amem_cli.stages.train_amem import build_amem, describe, save_models
 from amem_cli.stages.training_curves import curve_panels, read_metrics
 
@@ -157,6 +157,17 @@ def test_predicted_frames_follow_the_second_frame_of_the_middle_clip(
     errors = mean_errors([clip])
     assert errors["mse_ratio"] == pytest.approx(clip.errors["mse_ratio"])
     assert len(predict_clips(model, described, [split.test[0]])[0].true) == 2  # as it was trained
+
+
+def test_a_gif_walks_with_the_clips_below_each_other(workspace: Workspace, split, tmp_path: Path) -> None:
+    model_file = workspace.amem("mars", None)
+    shown = [0, 3]
+    path, errors = draw_predicted_frames(tmp_path / "walk.gif", model_file, [split.test[row] for row in shown])
+    _, still = draw_predicted_frames(tmp_path / "still.png", model_file, [split.test[row] for row in shown])
+    assert errors == still
+    with Image.open(path) as image:
+        assert image.n_frames == 1 + 2  # frame t and the two rounds that it was trained with
+        assert image.height > 2 * 2 * 64
 
 
 @pytest.mark.parametrize("rounds", [0, 5, -1])
