@@ -125,17 +125,20 @@ def _train(
                     loop.data_arrived()
                     images = as_pixels(pixels, device)
 
-                    discriminator.requires_grad_(False)
                     with autocast(precision, device):
                         reconstruction = decoder(encoder(images))
-                        fake = discriminator(reconstruction)
                     terms = {"mse": F.mse_loss(reconstruction.float(), images)}
-                    terms["adversarial"] = adversarial_loss(fake.float(), options.adversarial_form)
-                    loss = terms["mse"] + options.adversarial_weight * terms["adversarial"]  # eq. 4
+                    loss = terms["mse"]
+                    if options.adversarial_weight:
+                        discriminator.requires_grad_(False)
+                        with autocast(precision, device):
+                            fake = discriminator(reconstruction)
+                        terms["adversarial"] = adversarial_loss(fake.float(), options.adversarial_form)
+                        loss = loss + options.adversarial_weight * terms["adversarial"]  # eq. 4
                     (loss / count).backward()
 
-                    discriminator.requires_grad_(True)
                     if options.adversarial_weight:
+                        discriminator.requires_grad_(True)
                         with autocast(precision, device):
                             real, fake = discriminator(images), discriminator(reconstruction.detach().float())
                         terms["discriminator"] = discriminator_loss(real.float(), fake.float())
@@ -151,7 +154,7 @@ def _train(
                     processes.average_gradients(list(discriminator.parameters()))
                     critic.step()
 
-                loop.advance(mse=values["mse"], adversarial=values["adversarial"], epoch=epoch + 1)
+                loop.advance(epoch=epoch + 1, **values)
                 last_in_epoch = run.step_in_epoch + 1 == len(steps)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
