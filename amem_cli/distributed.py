@@ -202,7 +202,10 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGTERM, before)
+            if (
+                signal.getsignal(signal.SIGTERM) is terminate
+            ):  # not after an error: torchrun's own would cut the end short
+                signal.signal(signal.SIGTERM, before)
 
 
 class _Fate:

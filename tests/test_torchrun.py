@@ -198,7 +198,7 @@ def test_one_line_says_which_process_ended_why_and_how_to_go_on(
     (line,) = ended.errors
     code = {"SIGKILL": 143, "SIGTERM": 143, "fails": 65}[how]
     assert line.endswith(f"Exit code {code}; torchrun's own is 1.")
-    assert ended.codes == [code, -signal.SIGKILL if how == "SIGKILL" else code]
+    assert ended.codes == [code, -signal.SIGKILL if how == "SIGKILL" else code], ended.text
     if how == "fails":
         assert line.startswith("error: process 1 of 2: image x.jpg: cannot be decoded. Replace it.")
     else:
