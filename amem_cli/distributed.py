@@ -202,9 +202,8 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(ValueError):
-            if (
-                signal.getsignal(signal.SIGTERM) is terminate
-            ):  # not after an error: torchrun's own would cut the end short
+            # after an error it stays ignored: torchrun's own would cut the way out short
+            if signal.getsignal(signal.SIGTERM) is terminate:
                 signal.signal(signal.SIGTERM, before)
 
 
