@@ -36,11 +36,12 @@ from torch.utils._pytree import tree_leaves
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from amem_cli.engine import autocast
-from amem_cli.losses import discriminator_loss, identity_loss, triplet_loss
+from amem_cli.losses import identity_loss, triplet_loss
 from amem_cli.models.i3d import same_padding
 from amem_cli.models.recomputation import recompute_activations
 from amem_cli.options import TrainAmemOptions
-from amem_cli.stages.train_amem import Batch, build_amem, describe, frames_of, loss_terms, weigh
+from amem_cli.stages.amem_step import Batch, add_gradients
+from amem_cli.stages.train_amem import build_amem, describe
 
 CPU = torch.device("cpu")
 PEOPLE = 625  # of MARS's training part
@@ -165,21 +166,10 @@ def our_step(batch: Batch, precision: str, modules: str = "baseline", checkpoint
 
     def step() -> float:
         adam.zero_grad(set_to_none=True)
-        if discriminator is not None:
-            discriminator.requires_grad_(False)
-        with autocast(precision, CPU):
-            output = model(batch.clip, batch.start, options.predict_frames)
-            terms = loss_terms(output, batch, model, discriminator, options)
-        loss = sum(weigh(terms, options).values())
-        loss.backward()
-        if discriminator is not None:
+        if critic is not None:
             critic.zero_grad(set_to_none=True)
-            discriminator.requires_grad_(True)
-            with autocast(precision, CPU):
-                true, predicted = frames_of(output, batch, options.predict_frames)
-                real = discriminator(true.flatten(0, 1))
-                fake = discriminator(predicted.detach().flatten(0, 1))
-            discriminator_loss(real.float(), fake.float()).backward()
+        loss = sum(add_gradients(model, discriminator, batch, options, precision).weighted.values())
+        if critic is not None:
             critic.step()
         adam.step()
         return loss.item() if type(loss) is Tensor else 0.0  # values there are none in `memory`

@@ -18,7 +18,7 @@ from amem_cli.losses import (
 )
 from amem_cli.models.motion import Prediction
 from amem_cli.options import TrainAmemOptions
-from amem_cli.stages.train_amem import Batch, copy_error, gradient_norms, true_frames, weigh
+from amem_cli.stages.amem_step import Batch, copy_error, gradient_norms, true_frames, weigh
 
 
 def sigmoid(x: float) -> float:

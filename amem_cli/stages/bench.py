@@ -24,14 +24,14 @@ from amem_cli.data.transforms import as_pixels, read_image
 from amem_cli.data.walkers import build_camera, draw_people, draw_walker
 from amem_cli.distributed import process_group
 from amem_cli.doctor import available_cores
-from amem_cli.engine import Engine, autocast, engine_version, prepare, resolve_engine, resolve_precision
-from amem_cli.losses import discriminator_loss
+from amem_cli.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import SIMILARITY_FEATURE, build_main_model
 from amem_cli.models.attributes import Arm
 from amem_cli.options import TrainAmemOptions, resolve
 from amem_cli.progress import Progress
-from amem_cli.stages.train_amem import Batch, build_amem, describe, frames_of, loss_terms, parameter_groups, weigh
+from amem_cli.stages.amem_step import Batch, add_gradients
+from amem_cli.stages.train_amem import build_amem, describe, parameter_groups
 
 SIZE = (256, 128)  # the paper's
 CLIP_FRAMES = 8
@@ -180,16 +180,7 @@ def training_step(
     def step() -> None:
         for each in (optimizer, critic):
             each.zero_grad(set_to_none=True)
-        discriminator.requires_grad_(False)
-        with autocast(precision, device):
-            output = model(batch.clip, batch.start, options.predict_frames)
-            terms = loss_terms(output, batch, model, discriminator, options)
-        sum(weigh(terms, options).values()).backward()
-        discriminator.requires_grad_(True)
-        with autocast(precision, device):
-            true, predicted = frames_of(output, batch, options.predict_frames)
-            real, fake = discriminator(true.flatten(0, 1)), discriminator(predicted.detach().flatten(0, 1))
-        discriminator_loss(real.float(), fake.float()).backward()
+        add_gradients(model, discriminator, batch, options, precision)
         optimizer.step()
         critic.step()
 

@@ -19,15 +19,9 @@ from amem_cli.models.motion import MotionEnhancement
 from amem_cli.models.normalisation import PLUS_MINUS_ONE
 from amem_cli.models.texture import Discriminator, FrozenTextureEncoder, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions
+from amem_cli.stages.amem_step import Batch, loss_terms, weigh
 from amem_cli.stages.extract_features import load_main_model
-from amem_cli.stages.train_amem import (
-    Batch,
-    build_amem,
-    describe,
-    loss_terms,
-    save_models,
-    weigh,
-)
+from amem_cli.stages.train_amem import build_amem, describe, save_models
 
 PEOPLE = 4
 MODULES = ("baseline", "aem", "mem", "amem", "after-enhancement")
