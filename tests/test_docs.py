@@ -7,6 +7,7 @@ command fails so; "…" in a block stands for any text (a number, a host).
 
 import contextlib
 import importlib
+import os
 import re
 import shlex
 import shutil
@@ -175,6 +176,67 @@ def _check_values(named: tuple[str, ...], values: dict[str, Any]) -> None:
         more = {"seeds": values["seeds"], "preset": values["preset"]}
         datasets = tuple(values["dataset"] or ())
         plan(values["what"], datasets=datasets, rows=rows, weights=weights, settings=settings, **more)
+
+
+MARS_ALONE = {"--dataset", "--split", "--features", "--config", "my-cameras.toml", "ilids-10split", "prid-10split"}
+LOOKING = {
+    call: name
+    for call, name in CALLS.items()
+    if (call[:1] in {("status",), ("doctor",), ("show",), ("report",), ("config",), ("evaluate",)})
+    and not MARS_ALONE & set(call)
+    and "--flip" not in call  # wants features that were extracted with it
+}
+
+
+@pytest.fixture(scope="module")
+def six_stages(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after the six stages, by their commands, as small as they go."""
+    workspace = tmp_path_factory.mktemp("six") / "workspace"
+    everywhere = ["--workspace", str(workspace), "--data-root", str(walkers), "--device", "cpu", "--quiet"]
+    small = ["--preset", "small", "--image-size", "32x32", "--epochs", "1", *everywhere]
+    clips = ["--clip-frames", "6", "--people-per-batch", "2", "--clips-per-person", "2", "--branch", "conv2d"]
+    for command in (
+        ["train-arm", *small],
+        ["label-videos", *everywhere],
+        ["train-tae", *small],
+        ["train-amem", *small, *clips],
+        ["extract-features", *everywhere],
+        ["evaluate", "--bootstrap", "20", *everywhere],
+    ):
+        assert run(command) == 0, command
+    return workspace
+
+
+@pytest.mark.parametrize("arguments", LOOKING, ids=LOOKING.values())
+def test_every_command_that_looks_at_results_runs(
+    arguments: tuple[str, ...], folder: Path, six_stages: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(six_stages, folder / "workspace", copy_function=os.link)  # artifacts are replaced, never changed
+    shutil.copy(folder / "workspace" / "features" / "mars.h5", folder / "theirs.h5")
+    (folder / "demo").mkdir()
+    (folder / "demo" / "workspace").symlink_to(folder / "workspace")
+    (folder / "demo" / "data").symlink_to(folder / "data")
+    for name in ("baseline.json", "amem.json"):
+        shutil.copy(folder / "workspace" / "results" / "mars.json", folder / name)
+    before = {path for path in folder.rglob("*") if path.is_file()}
+    assert run(list(arguments)) == 0
+    printed = capsys.readouterr()
+    assert "error:" not in printed.err
+    made = {path for path in folder.rglob("*") if path.is_file()} - before
+    if arguments[0] in ("show", "report"):
+        wanted = Path(arguments[arguments.index("--out") + 1]).name if "--out" in arguments else None
+        default = "report.html" if arguments[0] == "report" else f"{arguments[1]}.png"
+        assert [path.name for path in made if path.parent == folder] == [wanted or default]
+    else:
+        assert printed.out
+
+
+def test_every_chain_of_commands_is_printed(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    chains = [call for call in CALLS if call[:1] == ("reproduce",) and call[1] != "sizes"]
+    assert len(chains) >= 6
+    for call in chains:
+        assert run([*call, *([] if "--dry-run" in call else ["--dry-run"])]) == 0, call
+        assert "amem train-amem" in capsys.readouterr().out
 
 
 def test_a_rotten_command_is_found() -> None:
