@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.pictures.ranked_lists import Answer
 from amem_cli.pictures.report.content import Missing
 
@@ -65,7 +66,7 @@ def verdict_mark(verdict: str) -> str:
 
 
 def person_words(answer: Answer) -> str:
-    return {-1: "junk", 0: "distractor"}.get(answer.person_id, f"person {answer.person_id}")
+    return {JUNK: "junk", DISTRACTOR: "distractor"}.get(answer.person_id, f"person {answer.person_id}")
 
 
 def counted_frames(shown: int, of: int) -> str:
