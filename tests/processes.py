@@ -13,6 +13,7 @@ from pathlib import Path
 import torch.distributed
 
 KILLED_AFTER = 30.0  # seconds after SIGTERM, as torchrun does
+LONGEST = 300.0  # seconds of one run; a test that hangs says so
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,23 @@ def together(action: Callable[[int], object], world: int, folder: Path) -> Ended
     """`action(rank)` in `world` processes that find each other as under torchrun; 0 is the exit code of one that
     returned."""
     folder.mkdir(parents=True, exist_ok=True)
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    agent, port = _agent()
     common = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
     common |= {
-        "MASTER_PORT": str(store.port),
+        "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
         "TORCHELASTIC_RESTART_COUNT": "0",
     }
-    children = {}
-    for rank in range(world):
-        environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
-        children[_forked(lambda rank=rank: action(rank), environment, folder / f"stderr {rank}")] = rank
+    children: dict[int, int] = {}
     codes: dict[int, int] = {}
-    told: float | None = None
+    began, told = time.monotonic(), None
     try:
+        for rank in range(world):
+            environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
+            children[_forked(lambda rank=rank: action(rank), environment, folder / f"stderr {rank}")] = rank
         while len(codes) < world:
+            if time.monotonic() - began > LONGEST:
+                raise TimeoutError(f"processes {sorted(set(children.values()) - codes.keys())} of {world} do not end")
             for process, rank in children.items():
                 if rank not in codes and (status := os.waitpid(process, os.WNOHANG))[0]:
                     codes[rank] = os.waitstatus_to_exitcode(status[1])
@@ -74,9 +77,30 @@ def together(action: Callable[[int], object], world: int, folder: Path) -> Ended
                 _send(signal.SIGKILL, (process for process, rank in children.items() if rank not in codes))
             time.sleep(0.005)
     finally:
-        _send(signal.SIGKILL, (process for process, rank in children.items() if rank not in codes))
+        _send(signal.SIGKILL, [agent, *(process for process, rank in children.items() if rank not in codes)])
+        os.waitpid(agent, 0)
     text = "".join((folder / f"stderr {rank}").read_text("utf-8", "replace") for rank in range(world))
     return Ended([codes[rank] for rank in range(world)], text)
+
+
+def _agent() -> tuple[int, int]:
+    """torchrun's part: a process with the store that the others meet at, and its port.
+
+    Not in this process: a fork while the store's thread holds a lock of libc's would leave it locked in the child.
+    """
+    reader, writer = os.pipe()
+    process = os.fork()
+    if process:
+        os.close(writer)
+        with open(reader) as told:
+            return process, int(told.readline())
+    try:
+        store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        os.write(writer, f"{store.port}\n".encode())
+        while True:
+            signal.pause()
+    finally:
+        os._exit(70)
 
 
 def _send(number: int, processes) -> None:
