@@ -10,8 +10,10 @@ DOCS_STAMP := $(VENV)/.amem-docs-installed
 demo: $(STAMP)
 	$(BIN)/amem demo demo
 
+# one process a core, each with one thread; `make test WORKERS=0` runs in one process
+WORKERS ?= auto
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check amem_cli tests benchmarks
