@@ -7,8 +7,10 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    from amem_cli.allocator import keep_freed_memory
     from amem_cli.cli.app import run
 
+    keep_freed_memory()
     signal.signal(signal.SIGTERM, _terminate)  # the trainings put a gentler one in its place
     sys.exit(run(sys.argv[1:]))
 

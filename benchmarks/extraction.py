@@ -4,8 +4,9 @@
                                     [--threads 1] [--size 256x128] [--way NAME ...]
 
 "usual" is the usual eager way: channels-first maps, SAME padding by a padded copy, convolution, BN and ReLU one by one;
-bf16 by autocast. The others are `--engine eager|torch|openvino` (the last where it is installed). Every way takes the
-same uint8 batch on the host. Runs are interleaved; medians of wall clock and of the process's CPU time are printed,
+bf16 by autocast. "usual+allocator" is the same with the allocator set as `amem` sets it. The others are `--engine
+eager|torch|openvino` (the last where it is installed). Every way has a process of its own and takes the same uint8
+batch on the host. Runs are interleaved; medians of wall clock and of the process's CPU time are printed,
 with the ratio of the latter to the usual way in fp32: on a machine that does other work the wall clock measures that
 work. Use one thread there: threads that wait for a core spend CPU time too.
 "ceiling" is a large convolution in one precision, in items of this network a second.
@@ -14,7 +15,6 @@ work. Use one thread there: threads that wait for a core spend CPU time too.
 import argparse
 import importlib.util
 import os
-import statistics
 import sys
 import time
 import warnings
@@ -28,6 +28,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from interleaved import Way, take_turns
+
 from amem_cli.attributes import GROUP_SIZES
 from amem_cli.engine import autocast, prepare
 from amem_cli.models.amem import build_main_model
@@ -35,7 +37,7 @@ from amem_cli.models.attributes import Arm
 from amem_cli.models.i3d import MaxPoolSame, Unit3D, same_padding
 
 CPU = torch.device("cpu")
-Way = Callable[[Tensor], Tensor]
+Engine = Callable[[Tensor], Tensor]
 
 
 class UsualUnit(nn.Module):
@@ -80,7 +82,7 @@ def usual(network: nn.Module) -> nn.Module:
     return network
 
 
-def usual_way(make: Callable[[], nn.Module], precision: str) -> Way:
+def usual_way(make: Callable[[], nn.Module], precision: str) -> Engine:
     network = usual(make()).eval().requires_grad_(False)
 
     class ChannelsFirst(torch.overrides.TorchFunctionMode):
@@ -130,22 +132,21 @@ def ceiling(precision: str, flop: float) -> float:
     return 2 * 256 * 256 * 9 * x[:, 0].numel() / min(seconds) / flop
 
 
-def measure(ways: dict[str, Way], images: Tensor, runs: int) -> dict[str, tuple[float, float]]:
-    """Median wall and CPU seconds of each way, after one run to warm up."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for number in range(runs + 1):
-        for name, way in ways.items():
-            wall, processor = time.perf_counter(), time.process_time()
-            way(images)
-            if number:
-                seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
-    return {
-        name: tuple(statistics.median(column) for column in zip(*rows, strict=True)) for name, rows in seconds.items()
-    }  # type: ignore[misc]
-
-
 # name: how it is made, items a batch, frames a clip, GFLOP an item at 256 x 128 (two for each multiply-add)
+USUAL = ("usual", "usual+allocator")
 NETWORKS = {"i3d": (main_model, 8, (8,), 24.5), "resnet50": (arm, 16, (), 7.8)}
+
+
+def prepared(network: str, way: str, precision: str, images: Tensor) -> Callable[[], None]:
+    """What is timed: `images` once through one of `NETWORKS`."""
+    torch.manual_seed(0)
+    make = NETWORKS[network][0]
+    engine = usual_way(make, precision) if way in USUAL else prepare(make(), CPU, precision, way)
+
+    def work() -> None:
+        engine(images)
+
+    return work
 
 
 def run(
@@ -156,28 +157,29 @@ def run(
     batch: int | None = None,
     runs: int = 5,
     size: tuple[int, int] = (256, 128),
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Every way of one of `NETWORKS`, interleaved: `items` a run; by way `wall` and `cpu` seconds and `of_ceiling`.
 
     `only` are names of ways such as "torch fp32"; "usual fp32" always runs.
     """
-    make, items, frames, gflop = NETWORKS[network]
+    _, items, frames, gflop = NETWORKS[network]
     torch.manual_seed(0)
     images = torch.randint(256, (batch or items, *frames, *size, 3), dtype=torch.uint8)
     engines = ["eager", "torch"] + ["openvino"] * (importlib.util.find_spec("openvino") is not None)
-    names = [(way, precision) for precision in precisions for way in ("usual", *engines)]
-    ways = {}
-    for way, precision in names:
-        name = f"{way} {precision}"
-        if not only or name in {*only, "usual fp32"}:
-            ways[name] = usual_way(make, precision) if way == "usual" else prepare(make(), CPU, precision, way)
-    found = measure(ways, images, runs)
+    ways = {
+        f"{way} {precision}": Way(prepared, (network, way, precision, images), as_in_amem=way != "usual")
+        for precision in precisions
+        for way in (*USUAL, *engines)
+        if not only or f"{way} {precision}" in {*only, "usual fp32"}
+    }
+    found = take_turns(ways, runs, threads or torch.get_num_threads())
     flop = gflop * 1e9 * size[0] * size[1] / (256 * 128)
     most = {precision: ceiling(precision, flop) for precision in precisions}
-    rows = {
-        name: {"wall": wall, "cpu": cpu, "of_ceiling": len(images) / cpu / most[name.split()[1]]}
-        for name, (wall, cpu) in found.items()
-    }
+    rows = {}
+    for name, timed in found.items():
+        wall, cpu = timed.medians
+        rows[name] = {"wall": wall, "cpu": cpu, "of_ceiling": len(images) / cpu / most[name.split()[1]]}
     return {"items": len(images), "shape": list(images.shape[1:]), "runs": runs, "ways": rows}
 
 
@@ -197,7 +199,13 @@ def main() -> None:
     print(f"torch {torch.__version__}, {options.threads} threads, load {os.getloadavg()[0]:.1f}, {options.runs} runs")
     for name in options.network:
         found = run(
-            name, options.precision, only=options.way, batch=options.batch, runs=options.runs, size=(height, width)
+            name,
+            options.precision,
+            only=options.way,
+            batch=options.batch,
+            runs=options.runs,
+            size=(height, width),
+            threads=options.threads,
         )
         usual_seconds = found["ways"][f"usual {options.precision[0]}"]["cpu"]
         print(f"\n{name}, {found['items']} x {tuple(found['shape'])}")

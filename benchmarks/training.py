@@ -7,8 +7,9 @@ Both print text, or JSON with `--json`.
 
 "usual" is I3D as its common PyTorch port has it (`UsualI3D`): SAME padding by a padded copy before every convolution
 and pooling, channels-first maps, torch's plain Adam; bf16 by autocast. "ours" is the step of `train-amem --modules
-baseline`. Both take the same clips with the same weights, losses and strides, and the losses of the first step are
-printed. Runs are interleaved; medians of wall clock are printed, with the ratio to the usual way in the first precision
+baseline`; "usual+allocator" is the usual way with the allocator set as `amem` sets it. All take the same clips with the
+same weights, losses and strides, each in a process of its own, and the losses of the first step are printed. Runs are
+interleaved; medians of wall clock are printed, with the ratio to the usual way in the first precision
 with as many threads.
 
 `--memory` runs whole steps of `train-amem` on tensors without values and counts, for one more clip in the batch: the
@@ -18,9 +19,7 @@ and fragments take besides is set aside (`RESERVED`).
 
 import argparse
 import json
-import statistics
 import sys
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +33,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from interleaved import Way, take_turns
 
 from amem_cli.engine import autocast
 from amem_cli.losses import identity_loss, triplet_loss
@@ -199,6 +200,19 @@ def usual_step(batch: Batch, precision: str) -> Step:
 # -- speed -------------------------------------------------------------------------------------------------------------
 
 
+def prepared(way: str, precision: str, clips: int, size: tuple[int, int]) -> Step:
+    """One step of a way from the weights that every way starts from."""
+    torch.manual_seed(0)
+    batch = toy_batch(clips, size)
+    step = our_step(batch, precision)
+    if way == "ours":
+        return step
+    start = step.model.state_dict()  # type: ignore[attr-defined]
+    step = usual_step(batch, precision)
+    step.model.load_state_dict({name.removeprefix("main."): tensor for name, tensor in start.items()})  # type: ignore[attr-defined]
+    return step
+
+
 def run(
     precisions: tuple[str, ...] = ("fp32", "bf16"),
     threads: tuple[int, ...] = (1, 2),
@@ -206,50 +220,38 @@ def run(
     size: tuple[int, int] = (256, 128),
     runs: int = 5,
 ) -> dict[str, Any]:
-    """Median seconds of a step, both ways in each of `precisions` and with each number of `threads`, interleaved."""
-    batch = toy_batch(clips, size)
-    ways: dict[str, Step] = {}
-    for precision in precisions:
-        ways[f"usual {precision}"], ways[f"ours {precision}"] = usual_step(batch, precision), our_step(batch, precision)
-    start = ways[f"ours {precisions[0]}"].model.state_dict()  # type: ignore[attr-defined]
-    for way in ways.values():
-        same = {name.removeprefix("main."): tensor for name, tensor in start.items()}
-        ours = "main.similarity.weight" in way.model.state_dict()  # type: ignore[attr-defined]
-        way.model.load_state_dict(start if ours else same)  # type: ignore[attr-defined]
-    seconds: dict[tuple[str, int], list[float]] = {(way, count): [] for way in ways for count in threads}
-    losses = {}
-    torch.set_num_threads(max(threads))
-    for name, step in ways.items():
-        losses[name] = step()  # of the same weights; warms up, too
-    for _ in range(runs):
-        for name, count in seconds:
-            torch.set_num_threads(count)
-            began = time.perf_counter()
-            ways[name]()
-            seconds[name, count].append(time.perf_counter() - began)
-    medians = {key: statistics.median(values) for key, values in seconds.items()}
-    rows = [
-        {
-            "way": name,
-            "threads": count,
-            "seconds": median,
-            "clips_per_second": clips / median,
-            "ratio": medians[f"usual {precisions[0]}", count] / median,
-            "runs": seconds[name, count],
-            "loss": losses[name],
+    """Median seconds of a step, each way in each of `precisions` and with each number of `threads`, interleaved."""
+    rows = []
+    for count in threads:
+        ways = {
+            f"{way} {precision}": Way(prepared, (way, precision, clips, size), as_in_amem=way != "usual")
+            for precision in precisions
+            for way in ("usual", "usual+allocator", "ours")
         }
-        for (name, count), median in medians.items()
-    ]
+        found = take_turns(ways, runs, count)
+        medians = {name: timed.medians[0] for name, timed in found.items()}
+        rows += [
+            {
+                "way": name,
+                "threads": count,
+                "seconds": median,
+                "clips_per_second": clips / median,
+                "ratio": medians[f"usual {precisions[0]}"] / median,
+                "runs": found[name].wall,
+                "loss": found[name].first,
+            }
+            for name, median in medians.items()
+        ]
     return {"torch": torch.__version__, "clips": clips, "size": list(size), "steps": rows}
 
 
 def print_speed(found: dict[str, Any]) -> None:
     height, width = found["size"]
     print(f"training step, {found['clips']} clips of 8 x {height} x {width}, torch {found['torch']}")
-    print(f"{'way':12}{'threads':>8}{'s/step':>9}{'clips/s':>9}{'ratio':>7}{'loss':>9}")
+    print(f"{'way':22}{'threads':>8}{'s/step':>9}{'clips/s':>9}{'ratio':>7}{'loss':>9}")
     for row in found["steps"]:
         figures = f"{row['seconds']:9.2f}{row['clips_per_second']:9.2f}{row['ratio']:7.2f}{row['loss']:9.4f}"
-        print(f"{row['way']:12}{row['threads']:8}{figures}")
+        print(f"{row['way']:22}{row['threads']:8}{figures}")
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 GROUND = frozenset(
     {
         "__version__",
+        "allocator",
         "attributes",
         "distributed",
         "errors",
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "api": BELOW_STAGES | {"stages"},
     "cli": BELOW_STAGES | {"stages"},
     "__init__": frozenset({"api"}),
-    "__main__": frozenset({"cli", "errors"}),
+    "__main__": frozenset({"allocator", "cli", "errors"}),
 }
 
 
