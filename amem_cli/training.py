@@ -8,6 +8,7 @@ import io
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ class Run:
     """One training run: its modules and optimisers, where it stands, when it saves, when it stops.
 
     Use as a context around the loop. SIGINT, SIGTERM and `--time-limit` let the step finish, save the state and raise
-    `Interrupted`; a second signal stops at once.
+    `Interrupted`; a second signal stops at once. A look at held-out people is broken off: the state is saved before it.
     """
 
     def __init__(
@@ -118,8 +119,8 @@ class Run:
         self.metrics: dict[str, float] = {}  # the last means that were logged
         self.best: dict[str, Any] = {}  # the best validation so far: metric, value, step, epoch, figures
         self._means = Means()
-        self._slowest_step = self._save_seconds = 0.0
-        self._signal = 0
+        self._slowest_step = self._slowest_look = self._save_seconds = 0.0
+        self._signal, self._looking = 0, False
         self._handlers: dict[int, Any] = {}
         self._began = self._saved = self._stepped = time.monotonic()
         if processes.first:
@@ -187,9 +188,40 @@ class Run:
             self._board.close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._signal:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+        at_once = self._signal or self._looking
         self._signal = number
+        if at_once:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    def goes_on(self, look: Callable[[], None]) -> bool:
+        """Whether there is an epoch to come. `look` is called before, where `--validate` wants a look at the held-out
+        training people after the epoch that ended here; one that was broken off is taken again by a resumed run."""
+        if self._look_is_due():
+            began = time.monotonic()
+            self._looking = True
+            try:
+                if self._signal:
+                    raise Terminated
+                look()
+            except (KeyboardInterrupt, Terminated):
+                raise self._stopped("a signal") from None
+            finally:
+                self._looking = False
+            self._stepped = time.monotonic()
+            self._slowest_look = max(self._slowest_look, self._stepped - began)
+        return self.epoch < self.options.epochs  # type: ignore[attr-defined]
+
+    def _look_is_due(self) -> bool:
+        options = self.options
+        if not options.validate or self.step_in_epoch or not self.epoch:
+            return False
+        return self.epoch % options.validate_epochs == 0 or self.epoch == options.epochs  # type: ignore[attr-defined]
+
+    def _stopped(self, by: str) -> Interrupted:
+        command = f"amem {self.provenance.command}"
+        why = f"stopped by {by} after step {self.step}, which is saved"
+        remedy = f"Run the same {command} command again to continue"
+        return Interrupted(self._signal or signal.SIGTERM, why=why, remedy=remedy)
 
     def step_done(self, last_in_epoch: bool) -> None:
         """Count one step; save or stop when it is time."""
@@ -202,17 +234,14 @@ class Run:
         if self.epoch == self.options.epochs:  # type: ignore[attr-defined]
             self.save()
             return
-        limit = self.options.time_limit_seconds
-        overtime = limit is not None and now - self._began + self._slowest_step + self._save_seconds > limit
-        if self.processes.any(bool(self._signal) or overtime):
+        look_is_due, limit = self._look_is_due(), self.options.time_limit_seconds
+        to_come = self._slowest_step + (self._slowest_look if look_is_due else 0) + self._save_seconds
+        overtime = limit is not None and now - self._began + to_come > limit
+        stop = self.processes.any(bool(self._signal) or overtime)
+        if stop or look_is_due or self.processes.any(now - self._saved > self.options.save_seconds):
             self.save()
-            reason = "a signal" if self._signal else f"--time-limit {self.options.time_limit}"
-            why = f"stopped by {reason} after step {self.step}, which is saved"
-            command = f"amem {self.provenance.command}"
-            remedy = f"Run the same {command} command again to continue"
-            raise Interrupted(self._signal or signal.SIGTERM, why=why, remedy=remedy)
-        if self.processes.any(now - self._saved > self.options.save_seconds):
-            self.save()
+        if stop:
+            raise self._stopped("a signal" if self._signal else f"--time-limit {self.options.time_limit}")
         self._stepped = time.monotonic()
 
     def save(self) -> None:
@@ -271,39 +300,26 @@ class Run:
                     for part, scalar in value.items() if isinstance(value, dict) else (("", value),):
                         self._board.add_scalar(f"{name}/{part}" if part else name, scalar, self.step)
 
-    def validates(self, last_in_epoch: bool) -> bool:
-        """Whether the held-out training people are looked at after this step."""
-        options = self.options
-        if not options.validate or not last_in_epoch:
-            return False
-        return (self.epoch + 1) % options.validate_epochs == 0 or self.epoch + 1 == options.epochs  # type: ignore[attr-defined]
-
     def validated(self, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> bool:
-        """Log the figures of a validation; whether `figures[metric]` is the best so far, so that `best` is written.
-
-        Call it in the step's loop before `step_done`: a run that is killed in between validates again, with the same
-        figures.
-        """
+        """Log the figures of a look; whether `figures[metric]` is the best so far, so that `best` is written."""
         self.log({"validation": figures})
         value, best = figures[metric], self.best.get("value")
         if best is not None and (value >= best if lower_is_better else value <= best):
             return False
-        self.best = {"metric": metric, "value": value, "step": self.step + 1, "epoch": self.epoch + 1} | {
-            "figures": figures
-        }
-        self.progress.say(f"best {metric} on held-out training people so far: {value:.4f} after step {self.step + 1}")
+        self.best = {"metric": metric, "value": value, "step": self.step, "epoch": self.epoch} | {"figures": figures}
+        self.progress.say(f"best {metric} on held-out training people so far: {value:.4f} after step {self.step}")
         return True
 
     def keep_sample(self, picture: "Image.Image") -> None:
         """Write what the model makes of held-out people as `samples/step-000123.png`, and for TensorBoard; call it in
-        the first process, before `step_done`."""
+        the first process."""
         content = io.BytesIO()
         picture.save(content, format="PNG")
-        atomic.write_bytes(sample_path(self.folder, self.step + 1), content.getvalue())
+        atomic.write_bytes(sample_path(self.folder, self.step), content.getvalue())
         if self._board is not None:
             import numpy as np
 
-            self._board.add_image("held-out people", np.asarray(picture), self.step + 1, dataformats="HWC")
+            self._board.add_image("held-out people", np.asarray(picture), self.step, dataformats="HWC")
 
     def finished(self) -> None:
         """The artifact is written: the states have served."""

@@ -30,6 +30,7 @@ from amem_cli.models.attributes import Arm
 from amem_cli.options import TrainAmemOptions
 from amem_cli.progress import Silent
 from amem_cli.stages import train_amem as amem_stage
+from amem_cli.stages import train_arm as arm_stage
 from amem_cli.training import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone", "several_shards")
@@ -139,12 +140,13 @@ def stops_at(victim: int, step: int, number: int):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("--accumulate", "2", "--epochs", "4")], ids=["", "accumulate"])
 @pytest.mark.parametrize("stage", TRAININGS)
 def test_two_processes_stopped_in_every_step_give_the_weights_of_an_uninterrupted_run(
-    stage: str, walkers: Path, workspace: Path
+    stage: str, more: tuple[str, ...], walkers: Path, workspace: Path
 ) -> None:
-    each_step = ["--save-seconds", "0"]
-    assert run(stage, 2, walkers, workspace / "whole").codes == [0, 0]
+    each_step = ["--save-seconds", "0", *more]
+    assert run(stage, 2, walkers, workspace / "whole", *more).codes == [0, 0]
     cut = workspace / "cut"
     kills = zip(itertools.cycle([signal.SIGKILL, signal.SIGTERM]), itertools.cycle([0, 0, 1, 1]), strict=False)
     for step, (number, victim) in zip(range(1, 100), kills, strict=False):
@@ -297,6 +299,32 @@ def test_two_processes_validate_without_waiting_for_each_other_forever(
     assert ended.codes == [0, 0], ended.text
     best = (workspace / FILES[stage]).with_name(f"{Path(FILES[stage]).stem}-best.safetensors")
     assert checkpoint.read_description(best)["validation"]["value"] > 0
+
+
+@pytest.mark.slow
+def test_a_signal_in_a_look_at_held_out_people_ends_all_and_the_look_is_taken_again(
+    walkers: Path, workspace: Path
+) -> None:
+    more = ["--validate", "0.3", "--validate-epochs", "1"]
+
+    def begin(rank: int) -> None:
+        taken = arm_stage.validate
+
+        def look(*arguments: object) -> dict[str, float]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return taken(*arguments)
+
+        arm_stage.validate = look
+
+    assert run("train-arm", 2, walkers, workspace / "whole", *more).codes == [0, 0]
+    ended = run("train-arm", 2, walkers, workspace / "cut", *more, begin=begin)
+    assert 143 in ended.codes, ended.text
+    assert 0 not in ended.codes, ended.text
+    assert len(ended.errors) == 1, ended.text
+    assert run("train-arm", 2, walkers, workspace / "cut", *more).codes == [0, 0]
+    for name in ("arm", "arm-best"):
+        file = f"arm/{name}.safetensors"
+        assert same_weights(workspace / "cut" / file, workspace / "whole" / file)
 
 
 # -- torchrun itself ---------------------------------------------------------------------------------------------------

@@ -44,10 +44,10 @@ class Toy:
         provenance = Provenance("train-arm", self.options.science())
         self.run = Run(folder, self.options, provenance, ALONE, progress or Silent(), modules, optimizers)
 
-    def train(self, before_step_done=lambda step: None):
+    def train(self, before_step_done=lambda step: None, look=None):
         run = self.run
         with run:
-            while run.epoch < self.options.epochs:
+            while run.goes_on(look):
                 epoch = run.epoch
                 for step_in_epoch in range(run.step_in_epoch, STEPS):
                     assert run.step_in_epoch == step_in_epoch
@@ -77,6 +77,19 @@ def uninterrupted(tmp_path_factory):
 
 def stopper(stop, number=signal.SIGTERM):
     return lambda step: os.kill(os.getpid(), number) if step == stop else None
+
+
+class Look:
+    """What a stage does at a look at held-out people, and where it stood; sends itself `number` in the look `at`."""
+
+    def __init__(self, toy, at=0, number=0):
+        self.toy, self.at, self.number, self.steps = toy, at, number, []
+
+    def __call__(self):
+        self.steps.append(self.toy.run.step)
+        if len(self.steps) == self.at:
+            os.kill(os.getpid(), self.number)
+        self.toy.run.validated("mA", {"mA": 0.1 * self.toy.run.step})
 
 
 def test_the_toy_is_deterministic_and_moves(tmp_path, uninterrupted):
@@ -132,6 +145,80 @@ def test_a_full_disk_while_saving_is_a_disk_error_and_keeps_the_state_before(tmp
         run.train(stopper(5))
     assert steps.fired
     assert Toy(tmp_path, seed=99).train().sha256() == uninterrupted
+
+
+LOOKS = {"validate": 0.5, "validate_epochs": 2}  # after the second of three epochs, and the last
+
+
+def metrics_of(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_breaks_off_a_look_which_a_resumed_run_takes_again(tmp_path, at, number, code):
+    whole = Toy(tmp_path / "whole", options(**LOOKS))
+    look = Look(whole)
+    expected = whole.train(look=look).sha256()
+    assert look.steps == [2 * STEPS, LAST]
+
+    toy = Toy(tmp_path / "cut", options(**LOOKS))
+    cut = Look(toy, at, number)
+    with pytest.raises(Interrupted, match=f"stopped by a signal after step {cut_at(at)}, which is saved") as raised:
+        toy.train(look=cut)
+    assert raised.value.exit_code == code
+    again = Toy(tmp_path / "cut", options(**LOOKS), seed=99)
+    assert again.run.step == cut_at(at)
+    look = Look(again)
+    assert again.train(look=look).sha256() == expected
+    assert look.steps == [2 * STEPS, LAST][at - 1 :]
+    assert metrics_of(tmp_path / "cut") == metrics_of(tmp_path / "whole")
+    assert again.run.best == whole.run.best
+
+
+def cut_at(look):
+    return {1: 2 * STEPS, 2: LAST}[look]
+
+
+def test_a_kill_in_a_look_loses_the_look_alone(tmp_path):
+    expected = Toy(tmp_path / "whole", options(**LOOKS)).train(look=lambda: None).sha256()
+
+    def train():
+        toy = Toy(tmp_path / "cut", options(**LOOKS))
+        toy.train(look=Look(toy, 1, signal.SIGKILL))
+
+    assert in_child(train) == -signal.SIGKILL
+    again = Toy(tmp_path / "cut", options(**LOOKS), seed=99)
+    look = Look(again)
+    assert again.run.step == 2 * STEPS
+    assert again.train(look=look).sha256() == expected
+    assert look.steps == [2 * STEPS, LAST]
+
+
+def test_a_signal_in_the_last_step_comes_before_the_last_look(tmp_path):
+    toy = Toy(tmp_path, options(**LOOKS))
+    look = Look(toy)
+    with pytest.raises(Interrupted, match=f"after step {LAST}, which is saved"):
+        toy.train(stopper(LAST), look)
+    assert look.steps == [2 * STEPS]
+
+
+def test_the_time_limit_leaves_time_for_a_look(tmp_path, monkeypatch):
+    """Steps take 10 s, looks 100 s: after the first look of four there is no time for another one and a step."""
+    clock = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    toy = Toy(tmp_path, options(validate=0.5, validate_epochs=1, time_limit="200s"))
+
+    def step(_):
+        clock[0] += 10
+
+    def look():
+        clock[0] += 100
+
+    with pytest.raises(Interrupted, match=f"--time-limit 200s after step {2 * STEPS}, which is saved"):
+        toy.train(step, look)
+    assert clock[0] == 2 * STEPS * 10 + 100
 
 
 @pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
@@ -350,14 +437,13 @@ def test_the_best_survives_a_resume_and_is_forgotten_with_its_file(tmp_path):
     best.write_bytes(b"of an abandoned run")
     first = run()
     assert not best.exists()
-    assert [first.validates(last) for last in (False, True)] == [False, False]  # epoch 10 is the next one to validate
     assert first.validated("mA", {"mA": 0.5}) is True
     best.write_bytes(b"weights")
     assert first.validated("mA", {"mA": 0.5}) is False
     assert first.validated("mA", {"mA": 0.4}) is False
     first.save()
     again = run()
-    assert (again.best["value"], again.best["step"]) == (0.5, 1)
+    assert (again.best["value"], again.best["step"]) == (0.5, 0)
     assert again.validated("mA", {"mA": 0.45}) is False
     best.unlink()
     lost = run()

@@ -41,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
-        raise _disk_error(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):  # the first error is the one to tell
@@ -136,7 +136,7 @@ def read_bytes(path: Path, kind: str, *, remedy: str = "") -> bytes:
     except IsADirectoryError as error:
         raise BadData(kind, path, why="this is a folder, not a file", remedy=remedy) from error
     except OSError as error:
-        raise _disk_error(Path(path), error) from error
+        raise disk_error(Path(path), error) from error
 
 
 def sha256_file(path: Path) -> str:
@@ -159,7 +159,8 @@ def _umask() -> int:
     return mask
 
 
-def _disk_error(path: Path, error: OSError) -> DiskError:
+def disk_error(path: Path, error: OSError, what: str = "file") -> DiskError:
+    """`error` of the system at `path` as one line with its remedy."""
     remedies = {
         errno.ENOSPC: "Free some space and run the same command again: what was finished is kept",
         errno.EDQUOT: "Your quota is used up: free some space and run the same command again",
@@ -167,4 +168,4 @@ def _disk_error(path: Path, error: OSError) -> DiskError:
         errno.EROFS: "Choose a --workspace on a disk that can be written",
     }
     why = (error.strerror or str(error)).lower()
-    return DiskError("file", path, why=why, remedy=remedies.get(error.errno or 0, "Check the disk"))
+    return DiskError(what, path, why=why, remedy=remedies.get(error.errno or 0, "Check the disk"))

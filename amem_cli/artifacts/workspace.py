@@ -76,23 +76,19 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
         why = f"another run writes it ({holder})"
         raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
     except OSError as error:
-        raise _not_writable(output, error) from error
+        raise atomic.disk_error(output, error, "output") from error
     try:
         try:
             name.with_suffix(".holder").write_text(f"process {os.getpid()} on {socket.gethostname()}")
             atomic.sweep_temporaries(output)
             atomic.require_free_space(output.parent, LEAST_SPACE)
         except OSError as error:
-            raise _not_writable(output, error) from error
+            raise atomic.disk_error(output, error, "output") from error
         yield
     finally:
         with contextlib.suppress(OSError):  # only a name in a message; the lock must be released
             name.with_suffix(".holder").unlink()
         lock.release()
-
-
-def _not_writable(output: Path, error: OSError) -> DiskError:
-    return DiskError("output", output, why=(error.strerror or str(error)).lower(), remedy="Check the folder")
 
 
 def _read_holder(lock: Path) -> str:

@@ -168,8 +168,16 @@ def _train(
     tell_batch(options, sizes, "clips", processes, progress)
     # later epochs may have one batch more or less
     total = options.epochs * len(batches_of_steps(len(_batches(tracklets, options, 0)), options.accumulate))
+
+    def look() -> None:
+        figures = validate(model.main, held_out, options, precision, processes, progress)
+        if processes.first and options.modules != "baseline":
+            run.keep_sample(sample_clips(model, described, shown, labels_of_shown))
+        if run.validated("mAP", figures) and processes.first:
+            save_main(best_file, model.main, described, provenance, validation=run.best)
+
     with run, progress.loop("train-amem", total, done=run.step) as loop:
-        while run.epoch < options.epochs:
+        while run.goes_on(look):
             epoch = run.epoch
             order = _batches(tracklets, options, epoch)
             clips = ClipBatches(
@@ -221,12 +229,6 @@ def _train(
                 last_in_epoch = run.step_in_epoch + 1 == len(steps)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
-                if run.validates(last_in_epoch):
-                    figures = validate(model.main, held_out, options, precision, processes, progress)
-                    if processes.first and options.modules != "baseline":
-                        run.keep_sample(sample_clips(model, described, shown, labels_of_shown))
-                    if run.validated("mAP", figures) and processes.first:
-                        save_main(best_file, model.main, described, provenance, validation=run.best)
                 run.step_done(last_in_epoch)
     counts = {"train_tracklets": len(tracklets), "people": len(identity_of), "steps": run.step}
     return run, counts | run.metrics | ({"best": run.best} if run.best else {})

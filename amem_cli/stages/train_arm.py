@@ -107,8 +107,16 @@ def _train(
     steps = batches_of_steps(len(shuffled_batches(len(rows), options.batch_size, options.seed, 0)), options.accumulate)
     labels = torch.from_numpy(data.labels).float().to(device)
     model.train()
+
+    def look() -> None:
+        if processes.first:
+            figures = validate(model, data, validation_rows, options, provenance, device, progress)
+            run.keep_sample(sample_attributes(model, data, validation_rows, options.height_width))
+            if run.validated("mA", figures):
+                save_arm(best_file, model, options, provenance, validation=run.best)
+
     with run, progress.loop("train-arm", options.epochs * len(steps), done=run.step) as loop:
-        while run.epoch < options.epochs:
+        while run.goes_on(look):
             epoch = run.epoch
             order = shuffled_batches(len(rows), options.batch_size, options.seed, epoch)
             shares = [processes.share(rows[batch]) for batch in order]
@@ -133,11 +141,6 @@ def _train(
                 last_in_epoch = run.step_in_epoch + 1 == len(steps)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
-                if run.validates(last_in_epoch) and processes.first:
-                    figures = validate(model, data, validation_rows, options, provenance, device, progress)
-                    run.keep_sample(sample_attributes(model, data, validation_rows, options.height_width))
-                    if run.validated("mA", figures):
-                        save_arm(best_file, model, options, provenance, validation=run.best)
                 run.step_done(last_in_epoch)
     return run
 

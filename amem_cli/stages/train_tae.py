@@ -109,8 +109,19 @@ def _train(
     steps = batches_of_steps(len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate)
     for module in modules.values():
         module.train()
+
+    def look() -> None:
+        if not processes.first:
+            return
+        figures = validate(encoder, decoder, held_out, options, precision, device, progress)
+        run.keep_sample(sample_reconstructions(encoder, decoder, held_out, options.height_width))
+        if run.validated("mse", figures, lower_is_better=True):
+            judged = copy.deepcopy(encoder)  # measured on a copy: the encoder that is trained stays as it is
+            _measure_textures(judged, paths, options, device, progress)
+            save_tae(best_file, judged, decoder, discriminator, options, provenance, validation=run.best)
+
     with run, progress.loop("train-tae", options.epochs * len(steps), done=run.step) as loop:
-        while run.epoch < options.epochs:
+        while run.goes_on(look):
             epoch = run.epoch
             order = shuffled_batches(len(paths), options.batch_size, options.seed, epoch)
             dataset = ImageBatches(
@@ -158,14 +169,6 @@ def _train(
                 last_in_epoch = run.step_in_epoch + 1 == len(steps)
                 if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
                     run.log_means()
-                if run.validates(last_in_epoch) and processes.first:
-                    figures = validate(encoder, decoder, held_out, options, precision, device, progress)
-                    run.keep_sample(sample_reconstructions(encoder, decoder, held_out, options.height_width))
-                    if run.validated("mse", figures, lower_is_better=True):
-                        # measured on a copy: the encoder that is trained stays as it is
-                        judged = copy.deepcopy(encoder)
-                        _measure_textures(judged, paths, options, device, progress)
-                        save_tae(best_file, judged, decoder, discriminator, options, provenance, validation=run.best)
                 run.step_done(last_in_epoch)
     return run, {"train_images": len(paths), **run.metrics} | ({"best": run.best} if run.best else {})
 

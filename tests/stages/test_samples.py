@@ -130,8 +130,8 @@ def test_a_picture_is_named_after_the_steps_done_and_goes_to_tensorboard(tmp_pat
     run._board = board = Board()
     run.step = 4
     run.keep_sample(Image.new("RGB", (3, 2), "red"))
-    assert [step for step, _ in sample_pictures(tmp_path)] == [5]
-    assert board.told == ((2, 3, 3), 5, "HWC")
+    assert [step for step, _ in sample_pictures(tmp_path)] == [4]
+    assert board.told == ((2, 3, 3), 4, "HWC")
 
 
 def test_seconds_go_on_where_a_run_continues(tmp_path: Path) -> None:

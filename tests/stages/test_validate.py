@@ -59,11 +59,11 @@ def test_best_is_the_best_of_what_was_logged_and_survives_any_stop(
     train(stage, walkers, tmp_path / "whole")
     folder = (tmp_path / "whole" / last).parent
     logged = validations(folder / "metrics.jsonl")
-    assert [line["epoch"] for line in logged] == [0, 1, 2]
+    assert [line["epoch"] for line in logged] == [1, 2, 3]
     recorded = checkpoint.load(tmp_path / "whole" / best, kind).description["validation"]
     winner = next(line for line in logged if line[metric] == better(line[metric] for line in logged))  # type: ignore[operator]
     assert (recorded["metric"], recorded["value"]) == (metric, winner[metric])
-    assert (recorded["epoch"], recorded["step"]) == (winner["epoch"] + 1, winner["step"] + 1)
+    assert (recorded["epoch"], recorded["step"]) == (winner["epoch"], winner["step"])
 
     stops = 0
     while True:
