@@ -165,6 +165,7 @@ def disk_error(path: Path, error: OSError, what: str = "file") -> DiskError:
         errno.ENOSPC: "Free some space and run the same command again: what was finished is kept",
         errno.EDQUOT: "Your quota is used up: free some space and run the same command again",
         errno.EACCES: "Check the folder's permissions or choose another --workspace",
+        errno.ENOTDIR: "A file stands where a folder should be: move it, or choose another --workspace",
         errno.EROFS: "Choose a --workspace on a disk that can be written",
     }
     why = (error.strerror or str(error)).lower()
