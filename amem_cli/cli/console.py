@@ -313,10 +313,8 @@ def print_weights(report: Any, as_json: bool) -> None:
         )
         print_wrapped(f"{report.architecture}: {report.dialect}, {head}", "  ")
         print_wrapped(f"wants pixels in [0, 1] less ({mean}), divided by ({deviation})", "  ")
-    for problem in report.problems[:20]:
+    for problem in report.problems:
         print_wrapped(f"problem: {problem}", "  ")
-    if len(report.problems) > 20:
-        print(f"  ... {len(report.problems)} problems in all")
     print(f"fits {report.architecture}" if report.fits else "does not fit")
 
 

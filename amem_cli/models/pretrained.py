@@ -72,15 +72,17 @@ def load_pretrained(network: nn.Module, path: str | Path, architecture: str) -> 
     problems = _misfits(network, weights.tensors)
     if problems:
         conv1 = weights.tensors.get("Conv3d_1a_7x7.conv3d.weight")
-        flow = conv1 is not None and conv1.dim() == 5 and conv1.shape[1] == 2
-        raise BadData(
-            "weights",
-            path,
-            why=f"read as {weights.dialect}, they do not fit {architecture}: {listing(problems)}",
-            remedy="These are of the optical-flow network, take the RGB one"
-            if flow
-            else f"`amem weights inspect {path}` says what the file is",
-        )
+        report = inspect_weights(path)
+        remedy = f"`amem weights inspect {path}` says what the file is"
+        if conv1 is not None and conv1.dim() == 5 and conv1.shape[1] == 2:
+            remedy = "These are of the optical-flow network, take the RGB one"
+        elif report.fits and report.architecture != architecture:
+            why = f"they are of {report.architecture} ({report.dialect}), not of {architecture}"
+            same_kind = architecture.startswith("resnet") == (report.architecture or "").startswith("resnet")
+            remedy = f"Use --backbone {report.architecture}" if same_kind else f"Give weights of {architecture}"
+            raise BadData("weights", path, why=why, remedy=remedy)
+        why = f"read as {weights.dialect}, they do not fit {architecture}: {listing(problems, most=len(problems))}"
+        raise BadData("weights", path, why=why, remedy=remedy)
     expected = network.state_dict().keys()
     network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
     network.normalisation = weights.normalisation or network.normalisation
@@ -174,7 +176,7 @@ def inspect_weights(path: str | Path) -> WeightsReport:
                 fits=not problems,
                 problems=tuple(problems),
             )
-    unknown = "its keys resemble none of " + ", ".join(builders)
+    unknown = f"its keys resemble none of {', '.join(builders)}; they are {_shapes(file.tensors)}"
     return best or WeightsReport(
         **about_file,
         architecture=None,
@@ -186,6 +188,10 @@ def inspect_weights(path: str | Path) -> WeightsReport:
     )
 
 
+def _shapes(tensors: Mapping[str, Tensor]) -> str:
+    return listing((f"{key} {tuple(tensor.shape)}" for key, tensor in tensors.items()), most=6)
+
+
 def _head_classes(network: nn.Module, tensors: Mapping[str, Tensor]) -> int | None:
     head = next((tensors[key] for key in network.head_keys if key in tensors), None)
     return None if head is None else len(head)
@@ -195,8 +201,12 @@ def _misfits(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
     expected = network.state_dict()
     rows = [f"missing {key}" for key in expected if key not in given and _is_counted(key)]
     rows += [f"left over {key}" for key in given if key not in expected and key not in network.head_keys]
+    rows += _misfits_of_head(network, given)
     for key, tensor in given.items():
         wanted = expected[key].shape if key in expected else tensor.shape
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            rows.append(f"{key} is sparse or quantised, not a plain tensor")
+            continue
         if tensor.shape != wanted:
             rows.append(f"{key} is {tuple(tensor.shape)} where {tuple(wanted)} belongs")
         if _is_counted(key) and not tensor.is_floating_point():
@@ -205,6 +215,23 @@ def _misfits(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
             rows.append(f"{key} has NaN or infinite values")
         elif key.endswith("running_var") and (tensor < 0).any():
             rows.append(f"{key} has negative variances")
+    return rows
+
+
+def _misfits_of_head(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
+    """A head that the network does without is there whole, one bias for each of its classes, or not at all."""
+    there = [key for key in network.head_keys if key in given]
+    if not there or there[0] in network.state_dict():
+        return []
+    if len(there) < len(network.head_keys):
+        return [f"missing {key}, a part of the head" for key in network.head_keys if key not in given]
+    weight, bias = (given[key] for key in network.head_keys)
+    rows = []
+    if weight.dim() < 2 or bias.shape != weight.shape[:1]:
+        rows.append(f"the head's weight is {tuple(weight.shape)} and its bias {tuple(bias.shape)}")
+    width = getattr(network, "out_channels", None)
+    if width is not None and weight.dim() >= 2 and weight.shape[1] != width:
+        rows.append(f"the head takes {weight.shape[1]} channels where the network gives {width}")
     return rows
 
 

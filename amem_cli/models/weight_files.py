@@ -1,9 +1,13 @@
 """From the bytes of a weight file to tensors, without running anything in it."""
 
+import argparse
+import codecs
 import hashlib
 import io
 import pickle
+import pickletools
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -39,6 +43,14 @@ _NOT_WEIGHTS = (
     (b"Rar!", "it is a RAR archive", "Unpack it first"),
     (b"7z\xbc\xaf", "it is a 7-Zip archive", "Unpack it first"),
 )
+# what checkpoints of trainings have beside the weights, plain values all of them: NumPy figures, the command line
+_BESIDE_WEIGHTS = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+]
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 
 
@@ -56,6 +68,9 @@ def read_weight_file(path: Path) -> WeightFile:
             loaded, container = _load_npz(path, content), "NumPy .npz"
         elif any("/code/" in name for name in members):
             raise _code_needed(path, "a TorchScript program")
+        elif not any(name.endswith("data.pkl") for name in members):
+            why = f"it is a zip archive that holds {listing(members, most=3)}"
+            raise BadData("weights", path, why=why, remedy="Unpack it first")
         else:
             loaded, container = _load_torch(path, content), "PyTorch"
     elif content[8:9] == b"{":
@@ -81,21 +96,34 @@ def _reject_what_is_no_weight_file(path: Path, content: bytes) -> None:
         why = "it is empty" if not content else f"all its {len(content)} bytes are zero"
         raise BadData("weights", path, why=why, remedy=_AGAIN)
     for mark, why, remedy in _NOT_WEIGHTS:
-        if content.startswith(mark):
+        if content.removeprefix(codecs.BOM_UTF8).startswith(mark):
             raise BadData("weights", path, why=why, remedy=remedy)
     if content[257:262] == b"ustar":
         raise BadData("weights", path, why="it is a tar archive", remedy="Unpack it first")
-    start = content[:512]
-    if re.match(rb"(\xef\xbb\xbf)?\s*<(!doctype|html|head|\?xml|!--|script|meta)", start, re.IGNORECASE):
+    text = _text_at_the_start(content)
+    if text is not None and text.lstrip().startswith("<"):
         raise BadData(
             "weights",
             path,
             why="it is a web page, often a login or download page saved under this name",
             remedy="Open the link in a browser, or use the direct address of the file",
         )
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):
-        shown = start[:60].decode().strip().splitlines()[0]
+    if text is not None:
+        shown = next(iter(text.strip()[:60].splitlines()), "")
         raise BadData("weights", path, why=f"it is a text file that begins {shown!r}", remedy=_AGAIN)
+
+
+def _text_at_the_start(content: bytes) -> str | None:
+    """The first characters, if they are text; its end may be cut within one."""
+    start, encoding = content[:512], "utf-8"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        start, encoding = start[: len(start) // 2 * 2], "utf-16"
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(start)
+    except UnicodeDecodeError:
+        return None
+    text = text.removeprefix("\ufeff")
+    return text if all(character.isprintable() or character in "\t\n\r" for character in text) else None
 
 
 def _checked_members(path: Path, content: bytes) -> list[str]:
@@ -133,21 +161,37 @@ def _load_torch(path: Path, content: bytes) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on damaged bytes torch asks for an issue to be filed
-            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_BESIDE_WEIGHTS):
+                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|class|instantiate|function)\s+`?([\w.]+\.[\w.]+)", str(error))
-        if named:
-            raise _code_needed(path, named[1]) from error
+        if called := named[1] if named else _called_by_pickle(content):
+            raise _code_needed(path, called) from error
         failure: Exception = error
     except Exception as error:  # torch raises half a dozen kinds for bytes it does not understand
         failure = error
-    first_line = (str(failure) or type(failure).__name__).strip().splitlines()[0].rstrip(". ")
-    why = f"it is cut off, damaged, or no weight file ({first_line})"
-    remedy = _AGAIN
+    # what torch says of such bytes is about its own insides, and how to open them in spite of all
+    why, remedy = "it is cut off, damaged, or no weight file", _AGAIN
     if re.search(r"\.ckpt|\.index$|\.data-\d", path.name):
         why = "it is part of a TensorFlow checkpoint"
         remedy = "Save its variables under their names with numpy.savez, and give the .npz"
     raise BadData("weights", path, why=why, remedy=remedy) from failure
+
+
+def _called_by_pickle(content: bytes) -> str | None:
+    """The first function that a bare pickle would call when opened, found without opening it."""
+    words: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            if opcode.name == "GLOBAL":
+                return str(argument).replace(" ", ".")
+            if opcode.name == "STACK_GLOBAL":
+                return ".".join(words[-2:])
+            if isinstance(argument, str):
+                words.append(argument)
+    except (ValueError, IndexError, struct.error):
+        pass
+    return None
 
 
 def _code_needed(path: Path, what: str) -> BadData:
@@ -162,11 +206,14 @@ def _code_needed(path: Path, what: str) -> BadData:
 def _unwrapped(path: Path, loaded: object) -> dict[str, Tensor]:
     """The state dict in what a file held, at the top or in one of the usual places in a training checkpoint."""
     if isinstance(loaded, Mapping):
-        candidates = [loaded, *(loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping))]
+        candidates = [loaded, *_wrapped(loaded)]
+        candidates += [inner for outer in candidates[1:] for inner in _wrapped(outer)]
         for candidate in candidates:
             if candidate and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in candidate.items()):
                 return dict(candidate)
-        holds = "a dictionary with " + listing((str(key) for key in loaded), most=5)
+        holds = (
+            "a dictionary with " + listing((str(key) for key in loaded), most=5) if loaded else "an empty dictionary"
+        )
     else:
         holds = f"a {type(loaded).__name__}"
     raise BadData(
@@ -175,3 +222,7 @@ def _unwrapped(path: Path, loaded: object) -> dict[str, Tensor]:
         why=f"no state dict of tensors in it, only {holds}",
         remedy="Save the network's state_dict() with torch.save",
     )
+
+
+def _wrapped(loaded: Mapping) -> list[Mapping]:
+    return [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]

@@ -1,8 +1,10 @@
 """Weight files: every key accounted for, every kind of broken file told apart, nothing in them run."""
 
+import argparse
 import hashlib
 import io
 import os
+import pickle
 import zipfile
 from pathlib import Path
 
@@ -100,8 +102,55 @@ def test_two_keys_with_one_meaning_are_not_merged(tmp_path, state):
 def test_another_networks_file(tmp_path, state):
     path = saved(tmp_path / "w.pt", state)
     message = refusal(path, "r3d")
+    assert "they are of i3d (I3D, PyTorch port with Mixed_*.b*), not of r3d" in message
+    assert "Use --backbone i3d" in message
+    with pytest.raises(BadData, match=r"not of resnet18\. Give weights of resnet18"):
+        imagenet_resnet(18, path)
+    cut = {key: value for key, value in state.items() if key != "Conv3d_2b_1x1.conv3d.weight"}
+    message = refusal(saved(path, cut), "r3d")
     assert "missing conv1.weight" in message
     assert f"`amem weights inspect {path}` says what the file is" in message
+
+
+def test_every_key_is_told_however_many(tmp_path, state):
+    missing = list(state)[:30]
+    mixed = {key: value for key, value in state.items() if key not in missing}
+    mixed |= {f"other.{number}": torch.zeros(1) for number in range(25)}
+    path = saved(tmp_path / "w.pt", mixed)
+    counted = [f"missing {key}" for key in missing if not key.endswith("num_batches_tracked")]
+    expected = {*counted, *(f"left over other.{number}" for number in range(25))}
+    assert set(inspect_weights(path).problems) == expected
+    message = refusal(path)
+    assert all(row in message for row in expected)
+
+
+def test_a_file_that_resembles_nothing_shows_its_keys(tmp_path, state):
+    (problem,) = inspect_weights(saved(tmp_path / "w.pt", {f"net.{k}": v for k, v in state.items()})).problems
+    assert "resemble none of i3d" in problem
+    assert "net.Conv3d_1a_7x7.conv3d.weight (64, 3, 7, 7, 7)" in problem
+
+
+def test_a_head_is_there_whole_or_not_at_all(tmp_path, state):
+    weight, bias = "logits.conv3d.weight", "logits.conv3d.bias"
+    half = saved(tmp_path / "half.pt", state | {weight: torch.zeros(400, 1024, 1, 1, 1)})
+    assert f"missing {bias}, a part of the head" in refusal(half)
+    wrong = state | {weight: torch.zeros(157, 17, 1, 1, 1), bias: torch.zeros(99)}
+    message = refusal(saved(tmp_path / "wrong.pt", wrong))
+    assert "the head's weight is (157, 17, 1, 1, 1) and its bias (99,)" in message
+    assert "the head takes 17 channels where the network gives 1024" in message
+
+
+def test_tensors_that_are_not_plain_are_told(tmp_path, state):
+    key = "Conv3d_2b_1x1.conv3d.weight"
+    path = saved(tmp_path / "w.pt", state | {key: state[key].to_sparse()})
+    assert f"{key} is sparse or quantised" in refusal(path)
+
+
+def test_checkpoints_of_trainings_open(tmp_path, state):
+    about = {"best": np.float64(3.2), "epoch": np.int64(7), "args": argparse.Namespace(lr=0.1, name="x")}
+    assert inspect_weights(saved(tmp_path / "a.pt", about | {"state_dict": state})).fits
+    assert inspect_weights(saved(tmp_path / "b.pt", {"model": {"state_dict": state, "step": 3}})).fits
+    assert "only an empty dictionary" in refusal(saved(tmp_path / "c.pt", {}))
 
 
 # ---- files that are no weights -------------------------------------------------------------------------------------
@@ -112,6 +161,11 @@ NO_WEIGHTS = {
     "zeros": (bytes(4096), "all its 4096 bytes are zero", "Download it again"),
     "web page": (b"\n<!DOCTYPE html><html><head><title>Sign in", "it is a web page", "direct address"),
     "web page in capitals": (b"\xef\xbb\xbf<HTML>\xc3\xa9", "it is a web page", "direct address"),
+    "web page of the middle": ("<body><h1>Anmeldung nötig – ".encode(), "it is a web page", "direct address"),
+    "web page in UTF-16": ("<html>é".encode("utf-16"), "it is a web page", "direct address"),
+    "denied": (b"<Error><Code>AccessDenied</Code>", "it is a web page", "direct address"),
+    "text beyond ASCII": ("Zugriff verweigert für alle ".encode() * 30, "a text file that begins 'Zugriff", "Download"),
+    "LFS pointer with a mark": (b"\xef\xbb\xbf" + POINTER, "it is a Git LFS pointer", "git lfs pull"),
     "LFS pointer": (POINTER, "it is a Git LFS pointer", "git lfs pull"),
     "message": (b"404: Not Found", "a text file that begins '404: Not Found'", "Download it again"),
     "JSON": (b'{"error": "quota exceeded"}', 'a text file that begins \'{"error"', "Download it again"),
@@ -197,6 +251,24 @@ class Trap:
 
     def __reduce__(self):
         return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_bare_pickle_is_told_by_what_it_would_call(protocol, tmp_path):
+    trap, path = tmp_path / "sprung", tmp_path / "w.pt"
+    path.write_bytes(pickle.dumps(Trap(trap), protocol))
+    message = refusal(path)
+    assert "mkdir), and opening it would run code from the file" in message
+    assert "weights_only" not in message
+    assert not trap.exists()
+
+
+def test_a_zip_around_a_weight_file_is_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("rgb_imagenet.pt", b"weights")
+    message = refusal(tmp_path / "w.pt")
+    assert "a zip archive that holds rgb_imagenet.pt" in message
+    assert "Unpack it first" in message
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -304,7 +376,7 @@ def test_imagenet_resnet_from_a_file(depth, channels, tmp_path):
     maps = torch.nn.Sequential(*list(dense.children())[:-2])
     with torch.no_grad():
         assert maps(images).shape == (2, channels, 4, 2)
-    with pytest.raises(BadData, match=f"do not fit resnet{68 - depth}"):
+    with pytest.raises(BadData, match=f"not of resnet{68 - depth}"):
         imagenet_resnet(68 - depth, path)
 
 
