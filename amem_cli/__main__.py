@@ -7,12 +7,15 @@ from types import FrameType
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    from amem_cli.allocator import keep_freed_memory
-    from amem_cli.cli.app import run
+    try:
+        from amem_cli.allocator import keep_freed_memory
+        from amem_cli.cli.app import run
 
-    keep_freed_memory()
-    signal.signal(signal.SIGTERM, _terminate)  # the trainings put a gentler one in its place
-    sys.exit(run(sys.argv[1:]))
+        keep_freed_memory()
+        signal.signal(signal.SIGTERM, _terminate)  # the trainings put a gentler one in its place
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # before anything began, which tells of its own ends
+        sys.exit(128 + signal.SIGINT)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -21,7 +21,7 @@ class AmemError(Exception):
     def __init__(self, what: str, path: str | Path | None = None, *, why: str, remedy: str = ""):
         self.what, self.path, self.why, self.remedy = what, path, why, remedy
         where = what if path is None else f"{what} {path}"
-        super().__init__(f"{where}: {why}." + (f" {remedy}." if remedy else ""))
+        super().__init__(printable(f"{where}: {why}." + (f" {remedy}." if remedy else "")))
 
 
 class UsageError(AmemError):
@@ -71,6 +71,15 @@ class Interrupted(AmemError):
 class Terminated(BaseException):
     """SIGTERM arrived: like KeyboardInterrupt no error of the work it stops, so no `except Exception` takes it for
     one (a decoder's, a file reader's). The command line makes `Interrupted`'s line and exit code of it."""
+
+
+def printable(text: str) -> str:
+    """One line without control characters and half characters, which names from outside may hold, as escapes.
+
+    >>> printable("a\\nb")
+    'a\\\\nb'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def listing(rows: Iterable[str], most: int = 20) -> str:

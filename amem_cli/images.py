@@ -4,11 +4,13 @@ Imports Pillow only when an image is opened, so that readers of folders can ask 
 """
 
 import io
-import os
+import warnings
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amem_cli.errors import BadData
+from amem_cli.regular_file import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,6 +19,9 @@ SUFFIXES_OF_FORMAT = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp
 IMAGE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF_FORMAT.values() for suffix in suffixes)
 MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
 MOST_BYTES = 256 * 2**20
+PNG = b"\x89PNG\r\n\x1a\n"
+# Pillow's words on what is refused here in any case, or read as far as it goes
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
@@ -28,13 +33,14 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MOST_BYTES:
-                raise ValueError(f"{size / 2**20:.0f} MiB is too much for an image")
-            content = file.read()
+        with open_regular(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES // 2**20} MiB are too much for an image")
         if not content:
             raise ValueError("it is empty")
+        if content.startswith(PNG):
+            _check_chunks(content)
         image = Image.open(io.BytesIO(content), formats=tuple(SUFFIXES_OF_FORMAT))
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} megapixels")
@@ -46,6 +52,19 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise _undecodable(path, error) from error
     return content, image
+
+
+def _check_chunks(content: bytes) -> None:
+    """Raise `ValueError` for a PNG that is cut off or does not match its checksums: Pillow stops reading when it has
+    its rows, and fills them from damaged data."""
+    at, kind = len(PNG), b""
+    while kind != b"IEND":
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if end > len(content):
+            raise ValueError("the PNG is cut off")
+        if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
+            raise ValueError("the PNG does not match its checksums")
+        at = end
 
 
 def open_rgb(path: str | Path) -> "Image.Image":

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from amem_cli.errors import printable
+
 PLAIN_SECONDS = 10.0  # between plain lines
 
 
@@ -90,6 +92,7 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """A warning: always printed, and kept for the summary."""
+        text = printable(text)
         self.warnings.append(text)
         self._print(f"warning: {text}")
 

@@ -21,6 +21,7 @@ GROUND = frozenset(
         "person_ids",
         "progress",
         "randomness",
+        "regular_file",
     }
 )
 SIBLINGS = frozenset({"data", "models", "losses", "metrics", "pictures"})  # they know the artifacts, not each other

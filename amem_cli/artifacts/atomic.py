@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from amem_cli.errors import BadData, DiskError, InputMissing
+from amem_cli.regular_file import NotRegular, open_regular
 
 SEAL_MARK = b"amem-seal-sha256:"
 SEAL_BLANK = SEAL_MARK + b"0" * 64  # a format writes this once into itself; `seal` fills it in
@@ -100,7 +101,7 @@ def require_free_space(folder: Path, needed: int) -> None:
 
 def seal(content: bytes) -> bytes:
     """Fill the one blank seal in `content` with the SHA-256 of `content` as it is with the seal blank."""
-    if content.count(SEAL_MARK) != 1 or SEAL_BLANK not in content:
+    if len(re.findall(re.escape(SEAL_MARK) + b"[0-9a-f]{64}", content)) != 1 or SEAL_BLANK not in content:
         raise ValueError("a sealed format holds SEAL_BLANK exactly once")
     return content.replace(SEAL_BLANK, SEAL_MARK + hashlib.sha256(content).hexdigest().encode())
 
@@ -113,12 +114,12 @@ def read_sealed(path: Path, kind: str, *, required: bool = True, remedy: str = "
     the seal.
     """
     content = read_bytes(path, kind, remedy=remedy)
-    start = content.find(SEAL_MARK)
-    if start < 0:
-        if required or re.fullmatch(b"[0-9a-f]{64}", content[len(SEAL_MARK) : len(SEAL_BLANK)]):
+    found = re.search(re.escape(SEAL_MARK) + b"[0-9a-f]{64}", content)
+    if found is None:
+        if required or content.startswith(SEAL_MARK) or re.fullmatch(b"[0-9a-f]{64}", content[len(SEAL_MARK) : len(SEAL_BLANK)]):
             raise BadData(kind, path, why="it carries no amem seal, so it is damaged or not ours", remedy=remedy)
         return content
-    end = start + len(SEAL_BLANK)
+    start, end = found.span()
     digest = hashlib.sha256(content[:start])
     digest.update(SEAL_BLANK)
     digest.update(memoryview(content)[end:])
@@ -130,7 +131,10 @@ def read_sealed(path: Path, kind: str, *, required: bool = True, remedy: str = "
 def read_bytes(path: Path, kind: str, *, remedy: str = "") -> bytes:
     """The content of a file; `InputMissing` when it is not there, `DiskError` when it cannot be read."""
     try:
-        return Path(path).read_bytes()
+        with open_regular(path) as file:
+            return file.read()
+    except NotRegular as error:
+        raise BadData(kind, path, why=str(error), remedy=remedy) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputMissing(kind, path, why="not found", remedy=remedy) from error
     except IsADirectoryError as error:

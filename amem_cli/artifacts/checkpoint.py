@@ -4,8 +4,10 @@ A checkpoint describes itself: its kind, schema, model dimensions, options and p
 flag can disagree with the weights. Nothing is ever unpickled.
 """
 
+import contextlib
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,9 +77,26 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
     if description.get("schema") != SCHEMA:
         raise BadData("checkpoint", path, why=other_schema(description.get("schema")), remedy=remedy)
     try:
-        return Checkpoint(Path(path), safetensors.torch.load(content), description)
+        tensors = safetensors.torch.load(content)
+        odd = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     except Exception as error:
         raise BadData("checkpoint", path, why=f"its tensors cannot be read ({error})", remedy=remedy) from error
+    if odd:
+        raise BadData("checkpoint", path, why=f"NaN or infinity in {listing(odd)}", remedy=remedy)
+    return Checkpoint(Path(path), tensors, description)
+
+
+@contextlib.contextmanager
+def described_by(saved: Checkpoint) -> Iterator[None]:
+    """What fails inside fails for a description that names no model of ours: `BadData`."""
+    try:
+        yield
+    except BadData:
+        raise
+    except Exception as error:  # whatever the odd value led to
+        why = f"its description is of no model of ours ({type(error).__name__}: {error})"
+        remedy = f"Run: {KINDS[saved.description['kind']]}"
+        raise BadData("checkpoint", saved.path, why=why, remedy=remedy) from error
 
 
 def read_description(path: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from amem_cli.errors import BadData, listing
 
 LARGEST_FILE = 8 << 30
 LARGEST_RATIO = 1100  # of values to file: deflate reaches 1032, more is a claim and no data
+LARGEST_TEXTS, ROWS_AT_ONCE = 1 << 30, 256  # of a column's strings, in characters; rows read together
 USER_BLOCK = 512  # bytes before the HDF5 structures, which HDF5 leaves alone: the seal stands there
 
 
@@ -54,6 +55,17 @@ def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenan
     return atomic.write_bytes(path, atomic.seal(content))
 
 
+def read_sealed(path: Path, kind: str, *, remedy: str = "") -> bytes:
+    """The content of a file, compared with its seal; one of another program carries none, and leaves no place for it.
+
+    Raises `InputMissing`, or `BadData` when the content does not match the seal, or the seal is gone.
+    """
+    content = atomic.read_sealed(path, kind, required=False, remedy=remedy)
+    if content[USER_BLOCK:].startswith(b"\x89HDF\r\n\x1a\n") and not content.startswith(atomic.SEAL_MARK):
+        raise BadData(kind, path, why="its seal is gone: the file is damaged", remedy=remedy)
+    return content
+
+
 class Table:
     """An HDF5 file of rows, read from memory and checked: `columns` by name, `attributes`, `provenance`."""
 
@@ -77,11 +89,10 @@ class Table:
         self._kind = kind
         if self.path.is_file() and self.path.stat().st_size > LARGEST_FILE:
             raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB")
-        content = atomic.read_sealed(self.path, f"{kind} file", required=False, remedy=remedy)
+        content = read_sealed(self.path, f"{kind} file", remedy=remedy)
         try:
             with h5py.File(io.BytesIO(content), "r") as file:
                 self.attributes: dict[str, Any] = {name: _text(file.attrs[name]) for name in file.attrs}
-                self._claimable = min(LARGEST_FILE, LARGEST_RATIO * len(content))
                 self._check_head(remedy)
                 there = {name: spec for name, spec in (optional or {}).items() if name in file}
                 self.columns = {name: self._column(file, name, *spec) for name, spec in (wanted | there).items()}
@@ -121,15 +132,15 @@ class Table:
             raise BadData(self._kind, self.path, why=f"'{name}' points to another file")
         if column.ndim != axes:
             raise BadData(self._kind, self.path, why=f"'{name}' has {column.ndim} axes, not {axes}")
-        if column.size * max(column.dtype.itemsize, 1) > self._claimable:
-            raise BadData(self._kind, self.path, why=f"'{name}' claims {column.shape} values, more than the file holds")
         if dtype == "str":
             if h5py.check_string_dtype(column.dtype) is None:
                 raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not strings")
-            return list(column.asstr("utf-8")[()])
+            self._check_claim(column, name, column.dtype)
+            return self._strings(column, name)
         # other programs have no bool, or other widths: what fits by value is taken
         if column.dtype.kind not in ("biuf" if np.dtype(dtype).kind == "f" else "biu"):
             raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not {dtype}")
+        self._check_claim(column, name, np.dtype(dtype))
         found = column[()]
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is found below
             values = np.ascontiguousarray(found.astype(dtype))
@@ -141,6 +152,25 @@ class Table:
                 rows = listing(str(row) for row in bad)
                 raise BadData(self._kind, self.path, why=f"'{name}' has NaN or infinity in the rows {rows}")
         return values
+
+    def _check_claim(self, column: h5py.Dataset, name: str, wanted: np.dtype) -> None:
+        """Raise `BadData` for more values than the file can hold of this column, before any memory is taken."""
+        stored = column.id.get_storage_size() * (LARGEST_RATIO if column.chunks else 1)
+        width = max(column.dtype.itemsize, wanted.itemsize)
+        if column.size * column.dtype.itemsize > stored or column.size * width > LARGEST_FILE:
+            raise BadData(self._kind, self.path, why=f"'{name}' claims {column.shape} values, more than the file holds")
+
+    def _strings(self, column: h5py.Dataset, name: str) -> list[str]:
+        """The strings, a part at a time: many references to one long string take little in the file."""
+        texts: list[str] = []
+        length = 0
+        for start in range(0, len(column), ROWS_AT_ONCE):
+            texts.extend(column.asstr("utf-8")[start : start + ROWS_AT_ONCE])
+            length += sum(map(len, texts[start:]))
+            if length > LARGEST_TEXTS:
+                why = f"the strings of '{name}' are longer than {LARGEST_TEXTS >> 20} MiB"
+                raise BadData(self._kind, self.path, why=why)
+        return texts
 
 
 def _text(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import shlex
@@ -108,8 +109,10 @@ def already_made(kind: str, output: Path, provenance: Provenance, *, resume: str
         return False
     if force:
         return False
-    sealed = output.suffix != ".h5"  # features of other programs carry no seal
-    atomic.read_sealed(output, kind, required=sealed, remedy="Use --force to make it again")
+    try:
+        verify(output)
+    except BadData as error:
+        raise BadData(kind, output, why=error.why, remedy="Use --force to make it again") from error
     provenance.check_same(kind, output, read_provenance(output))
     return resume != "never"
 
@@ -150,16 +153,34 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 def verify(path: Path) -> None:
     """Compare an artifact with its seal; raise `BadData` when it is damaged."""
-    atomic.read_sealed(path, "artifact", required=path.suffix != ".h5")  # features of other programs carry none
+    if path.suffix == ".h5":
+        from amem_cli.artifacts import hdf5
+
+        hdf5.read_sealed(path, "file")
+    else:
+        atomic.read_sealed(path, "artifact")
+
+
+def is_whole(path: Path) -> bool:
+    """Whether an artifact is there and matches its seal."""
+    try:
+        verify(path)
+    except AmemError:
+        return False
+    return True
 
 
 def state_of(stage: str, path: Path, command: str, parents: dict[str, Path], *, deep: bool = False) -> ArtifactState:
-    """The state of one artifact whose parents (role -> path) are these; `deep` also verifies its seal."""
+    """The state of one artifact whose parents (role -> path) are these; `deep` also verifies its seal, and those of
+    the weights beside it."""
+    if path.is_dir():
+        return ArtifactState(stage, path, "damaged", why=f"{path} is a folder", command=command)
     if not path.is_file():
         return ArtifactState(stage, path, "missing", command=command)
+    beside = sorted(path.parent.glob("*.safetensors")) if path.suffix == ".safetensors" else []
     try:
-        if deep:
-            verify(path)
+        for file in {path: None} | dict.fromkeys(beside) if deep else ():
+            verify(file)
         provenance = read_provenance(path)
     except (AmemError, OSError, ValueError) as error:
         return ArtifactState(stage, path, "damaged", why=str(error), command=f"{command} --force")
@@ -213,6 +234,11 @@ def chain(
             why = f"made from what is stale ({listing(stale)})"
             link = replace(link, state="stale", why=why, command=f"{command}{at} --force")
         found[stage] = link
+    again = f"amem train-amem{on}{part}{at}"  # makes amem-main anew of the whole model
+    if found["train-amem"].state == "ready" and not main.is_file():
+        found["train-amem"] = replace(found["train-amem"], state="missing", why=f"{main} is gone", command=again)
+    elif found["train-amem"].state == "damaged" and str(main) in found["train-amem"].why:
+        found["train-amem"] = replace(found["train-amem"], command=again)
     if found["train-amem"].state == "ready":
         used = (found["train-amem"].provenance or {}).get("parents", {})
         spared = {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}
@@ -242,7 +268,9 @@ def recorded_seconds(path: Path) -> float:
         return 0.0
     for line in reversed(lines):
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a crash tore it
-            return float(json.loads(line)["seconds"])
+            seconds = float(json.loads(line)["seconds"])
+            if math.isfinite(seconds):
+                return seconds
     return 0.0
 
 

@@ -292,7 +292,7 @@ def reproduce(
     seeds: Annotated[int, typer.Option(help="trainings of each row, with the seeds 0, 1, ...")] = 3,
     preset: Preset = PRESETS[0],
     weights: Annotated[
-        list[str] | None, typer.Option(help="BACKBONE=FILE: Kinetics weights of a backbone; may be repeated")
+        list[str] | None, typer.Option(help="i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; may be repeated")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -311,7 +311,7 @@ def reproduce(
 
     Examples:
 
-    amem reproduce table3 --dry-run --weights i3d=rgb_imagenet.pt
+    amem reproduce table3 --dry-run --weights i3d=rgb.pt --weights arm=imagenet
 
     amem reproduce table3 --preset small --data-root walkers --set epochs=10
     """
@@ -339,8 +339,7 @@ def reproduce(
         settings=tuple(settings or ()),
     )
     if dry_run:
-        lines = [command.line for command in chain.commands]
-        print(json.dumps({"what": what, "commands": lines}) if as_json else chain.script())
+        print(json.dumps({"what": what, "commands": chain.lines}) if as_json else chain.script())
         return
     table = run(chain, TellOnce(quiet))
     console.print_reproduction(table, workspace / "reproduce" / f"{what}.md", as_json)

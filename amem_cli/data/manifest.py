@@ -3,6 +3,7 @@
 A manifest and a data root give a data set: `read_videos`, `read_images`, `read_attributes`.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from amem_cli.data.layouts.splits import read_split_file
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing
 from amem_cli.person_ids import JUNK
+from amem_cli.regular_file import NotRegular, open_regular
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 KINDS: dict[str, Literal["video", "images", "attributes"]] = {
@@ -151,7 +153,10 @@ def _parse(path: Path, shipped: bool) -> Manifest:
         raise UsageError("manifest", path, why=listing(faults))
 
     own_root = content.get("root")
-    root = name if own_root is None else own_root if shipped else str((path.absolute().parent / own_root).resolve())
+    try:
+        root = name if own_root is None else own_root if shipped else str((path.absolute().parent / own_root).resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a null character, a link to itself, a name too long
+        raise UsageError("manifest", path, why=f"root {own_root!r} is no path ({error})") from error
     return Manifest(
         name=name,
         title=content.get("title", name),
@@ -183,7 +188,7 @@ def _protocol(values: dict[str, Any] | None, name: str, layout: str, path: Path)
         name=values.get("name", name),
         kind=values.get("kind", usual),
         splits=values.get("splits", 10),
-        train_fraction=float(values.get("train_fraction", 0.5)),
+        train_fraction=_fraction(values.get("train_fraction", 0.5)),
         seed=values.get("seed", 0),
         file=(path.absolute().parent / values["file"]) if "file" in values else None,
     )
@@ -214,11 +219,22 @@ def _protocol(values: dict[str, Any] | None, name: str, layout: str, path: Path)
     return protocol
 
 
+def _fraction(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
+
+
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MOST_MANIFEST_BYTES:
+        with open_regular(path) as file:
+            content = file.read(MOST_MANIFEST_BYTES + 1)
+        if len(content) > MOST_MANIFEST_BYTES:
             raise BadData("manifest", path, why="over 1 MiB: this is no manifest")
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n"))
+        return tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
+    except NotRegular as error:
+        raise BadData("manifest", path, why=str(error)) from error
     except FileNotFoundError as error:
         stem = did_you_mean(path.stem, SHIPPED)
         remedy = f"{stem}Known without a file are {', '.join(SHIPPED)}"

@@ -5,7 +5,7 @@ key is accounted for: what is missing, left over, of another shape or not finite
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
-from amem_cli.models.dialects import translate
+from amem_cli.models.dialects import Weights, translate
 from amem_cli.models.normalisation import IMAGENET, Normalisation
-from amem_cli.models.weight_files import read_weight_file
+from amem_cli.models.weight_files import WeightFile, read_weight_file
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,25 @@ def load_pretrained(network: nn.Module, path: str | Path, architecture: str) -> 
     """
     path = Path(path)
     file = read_weight_file(path)
+    weights = _fitting(network, file, path, architecture)
+    expected = network.state_dict().keys()
+    network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
+    network.normalisation = weights.normalisation or network.normalisation
+    classes = _head_classes(network, weights.tensors)
+    head_loaded = classes is not None and network.head_keys[0] in expected
+    return Pretrained(path, file.sha256, weights.dialect, network.normalisation, classes, head_loaded)
+
+
+def check_weights(architecture: str, path: str | Path) -> None:
+    """Raise what `load_pretrained` would for this file, without building the network."""
+    path = Path(path)
+    with torch.device("meta"):
+        network = _builders()[architecture]()
+    _fitting(network, read_weight_file(path), path, architecture)
+
+
+def _fitting(network: nn.Module, file: WeightFile, path: Path, architecture: str) -> Weights:
+    """The file's weights under the network's names; raises `BadData` when they do not fit."""
     weights = translate(file, architecture)
     problems = _misfits(network, weights.tensors)
     if problems:
@@ -83,12 +102,7 @@ def load_pretrained(network: nn.Module, path: str | Path, architecture: str) -> 
             raise BadData("weights", path, why=why, remedy=remedy)
         why = f"read as {weights.dialect}, they do not fit {architecture}: {listing(problems, most=len(problems))}"
         raise BadData("weights", path, why=why, remedy=remedy)
-    expected = network.state_dict().keys()
-    network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
-    network.normalisation = weights.normalisation or network.normalisation
-    classes = _head_classes(network, weights.tensors)
-    head_loaded = classes is not None and network.head_keys[0] in expected
-    return Pretrained(path, file.sha256, weights.dialect, network.normalisation, classes, head_loaded)
+    return weights
 
 
 def imagenet_resnet(depth: int, weights: str | Path | None = None, *, last_stride: int = 2) -> nn.Module:
@@ -145,8 +159,6 @@ def inspect_weights(path: str | Path) -> WeightsReport:
 
     Raises `InputMissing` and `BadData` as `load_pretrained` for files that cannot be read as weights at all.
     """
-    from amem_cli.models.backbones import BACKBONES  # they load their weights by this module
-
     path = Path(path)
     file = read_weight_file(path)
     about_file = {
@@ -157,8 +169,7 @@ def inspect_weights(path: str | Path) -> WeightsReport:
         "keys": len(file.tensors),
         "parameters": sum(tensor.numel() for key, tensor in file.tensors.items() if _is_parameter(key)),
     }
-    builders = {name: lambda build=build: build(strides="stock") for name, build in BACKBONES.items()}
-    builders |= {f"resnet{depth}": lambda depth=depth: imagenet_resnet(depth) for depth in (18, 50)}
+    builders = _builders()
     best = None
     for name, build in builders.items():
         with torch.device("meta"):
@@ -188,6 +199,14 @@ def inspect_weights(path: str | Path) -> WeightsReport:
     )
 
 
+def _builders() -> dict[str, Callable[[], nn.Module]]:
+    """What a weight file may be of, by its name."""
+    from amem_cli.models.backbones import BACKBONES  # they load their weights by this module
+
+    builders = {name: lambda build=build: build(strides="stock") for name, build in BACKBONES.items()}
+    return builders | {f"resnet{depth}": lambda depth=depth: imagenet_resnet(depth) for depth in (18, 50)}
+
+
 def _shapes(tensors: Mapping[str, Tensor]) -> str:
     return listing((f"{key} {tuple(tensor.shape)}" for key, tensor in tensors.items()), most=6)
 
@@ -204,9 +223,6 @@ def _misfits(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
     rows += _misfits_of_head(network, given)
     for key, tensor in given.items():
         wanted = expected[key].shape if key in expected else tensor.shape
-        if tensor.layout is not torch.strided or tensor.is_quantized:
-            rows.append(f"{key} is sparse or quantised, not a plain tensor")
-            continue
         if tensor.shape != wanted:
             rows.append(f"{key} is {tuple(tensor.shape)} where {tuple(wanted)} belongs")
         if _is_counted(key) and not tensor.is_floating_point():

@@ -4,6 +4,7 @@ import argparse
 import codecs
 import hashlib
 import io
+import math
 import pickle
 import pickletools
 import re
@@ -51,6 +52,7 @@ _BESIDE_WEIGHTS = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 ]
+MOST_BYTES = 16 << 30  # of an unpacked archive
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 
 
@@ -76,7 +78,7 @@ def read_weight_file(path: Path) -> WeightFile:
     elif content[8:9] == b"{":
         try:
             loaded, container = load_safetensors(content), "safetensors"
-        except SafetensorError as error:
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:  # KeyError: an unknown type
             raise BadData("weights", path, why=f"safetensors, but damaged ({error})", remedy=_AGAIN) from error
     else:
         loaded, container = _load_torch(path, content), "PyTorch (before 1.6)"
@@ -130,9 +132,15 @@ def _checked_members(path: Path, content: bytes) -> list[str]:
     """The names in a zip archive, after comparing each member with its checksum: torch and NumPy do not."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > MOST_BYTES:
+                why = f"it would unpack to {unpacked / 2**30:.0f} GiB"
+                raise BadData("weights", path, why=why, remedy=_AGAIN)
             damaged = archive.testzip()
             names = archive.namelist()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, ValueError, OSError, NotImplementedError) as error:
+    except BadData:
+        raise
+    except Exception as error:  # zipfile and zlib raise half a dozen kinds for damaged or encrypted archives
         why = f"it is cut off or damaged: its {len(content)} bytes are not a whole archive"
         raise BadData("weights", path, why=why, remedy=_AGAIN) from error
     if damaged is not None:
@@ -143,6 +151,7 @@ def _checked_members(path: Path, content: bytes) -> list[str]:
 def _load_npz(path: Path, content: bytes) -> dict[str, Tensor]:
     tensors = {}
     try:
+        _check_npy_headers(path, content)
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             for name in arrays.files:
                 array = arrays[name]
@@ -152,7 +161,7 @@ def _load_npz(path: Path, content: bytes) -> dict[str, Tensor]:
         if "pickle" in str(error):
             raise _code_needed(path, "arrays of Python objects") from error
         raise BadData("weights", path, why=f".npz, but damaged ({error})", remedy=_AGAIN) from error
-    except (TypeError, KeyError, EOFError, OSError) as error:
+    except (TypeError, KeyError, EOFError, OSError, RuntimeError, MemoryError) as error:
         raise BadData("weights", path, why=f".npz, but it holds no plain numbers ({error})", remedy=_AGAIN) from error
     return tensors
 
@@ -210,6 +219,9 @@ def _unwrapped(path: Path, loaded: object) -> dict[str, Tensor]:
         candidates += [inner for outer in candidates[1:] for inner in _wrapped(outer)]
         for candidate in candidates:
             if candidate and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in candidate.items()):
+                if odd := [key for key, tensor in candidate.items() if not _is_plain(tensor)]:
+                    why = f"sparse, quantised or empty shells, not plain tensors: {listing(odd)}"
+                    raise BadData("weights", path, why=why, remedy="Save the state_dict() of the network on the CPU")
                 return dict(candidate)
         holds = (
             "a dictionary with " + listing((str(key) for key in loaded), most=5) if loaded else "an empty dictionary"
@@ -222,6 +234,25 @@ def _unwrapped(path: Path, loaded: object) -> dict[str, Tensor]:
         why=f"no state dict of tensors in it, only {holds}",
         remedy="Save the network's state_dict() with torch.save",
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has its values, each once in memory."""
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _check_npy_headers(path: Path, content: bytes) -> None:
+    """Raise `BadData` for arrays that claim more values than their member holds."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                first = np.lib.format.read_magic(file) == (1, 0)
+                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            if math.prod(shape) * dtype.itemsize > member.file_size:
+                raise BadData("weights", path, why=f"{member.filename} claims {shape} values", remedy=_AGAIN)
 
 
 def _wrapped(loaded: Mapping) -> list[Mapping]:

@@ -110,7 +110,7 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
     result["choices"] = CHOICES | _gallery_choice(protocol.kind) | _extraction_choices(tables)
     if protocol.kind == "single-split":
         return result | scores[0]
-    sources = [table.provenance.get("options", {}).get("split_source", "not stated") for table in tables]
+    sources = [str(table.provenance.get("options", {}).get("split_source", "not stated")) for table in tables]
     result["choices"] |= {
         "splits": f"splits: {'; '.join(sorted(set(sources)))}",
         "deviation": "deviations are over splits, with n - 1",
@@ -167,7 +167,8 @@ def _extract_command(manifest: Manifest, number: int) -> str:
 
 def _extraction_choices(tables: list[Features]) -> dict[str, str]:
     """How the features were made, from their provenance; a file of another program does not say."""
-    if any(table.provenance.get("command") != "extract-features" for table in tables):
+    models = [_name_of_model(table.provenance) for table in tables]
+    if None in models:
         unknown = "not stated by the features file"
         return {
             "frames": f"frames and pooling {unknown}",
@@ -177,10 +178,19 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
     return {
         "frames": "all frames in consecutive clips, f_s averaged over clips, then L2-normalised",
         "epoch": "the best epoch on held-out training people was taken, none chosen on test people"
-        if any(table.provenance["parents"]["amem-main"]["name"].endswith("-best.safetensors") for table in tables)
+        if any(str(model).endswith("-best.safetensors") for model in models)
         else "the last epoch was taken, none chosen on test people",
         "extra_data": "trained on this data set's training people (and on what its weights file brought)",
     }
+
+
+def _name_of_model(provenance: dict[str, Any]) -> str | None:
+    """The file of the model that `amem extract-features` took, None where the features do not say so."""
+    try:
+        name = provenance["parents"]["amem-main"]["name"]
+    except (KeyError, TypeError):
+        return None
+    return name if provenance.get("command") == "extract-features" and isinstance(name, str) else None
 
 
 def _gallery_choice(kind: str) -> dict[str, str]:

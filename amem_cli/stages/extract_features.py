@@ -174,7 +174,12 @@ def check_same_split(path: Path, options: dict[str, Any], dataset: str, split: i
 def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, dict]:
     """The main model of a checkpoint `amem-main`, and its description."""
     saved = checkpoint.load(path, "amem-main", remedy=remedy)
-    model = build_main_model(saved.description["model"])
+    with checkpoint.described_by(saved):
+        described = saved.description["model"]
+        model = build_main_model(described)
+        _height, _width = map(int, described["image_size"].split("x"))
+        if not 1 <= described["clip_frames"] <= 1000:
+            raise ValueError(f"clips of {described['clip_frames']} frames")
     checkpoint.load_into(model, saved)
     return model, saved.description["model"]
 

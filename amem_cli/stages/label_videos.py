@@ -128,7 +128,12 @@ def _label(
 def load_arm(path: Path) -> tuple[Arm, dict]:
     """The ARM of a checkpoint and its description."""
     saved = checkpoint.load(path, "amem-arm")
-    arm = Arm(saved.description["model"]["depth"], GROUP_SIZES)
+    with checkpoint.described_by(saved):
+        described = saved.description["model"]
+        arm = Arm(described["depth"], GROUP_SIZES)
+        _height, _width = map(int, described["image_size"].split("x"))
+        if len(described["attributes"]) != sum(GROUP_SIZES):
+            raise ValueError(f"{len(described['attributes'])} attributes")
     checkpoint.load_into(arm, saved)
     return arm, saved.description
 

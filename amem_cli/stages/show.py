@@ -32,6 +32,7 @@ from amem_cli.stages.samples import attention_maps, predict_clips
 from amem_cli.stages.train_amem import build_amem
 
 KINDS = ("ranking", "frames", "attributes", "cmc", "attention")
+CLIPS_OF_FRAMES = 8  # tracklets whose predicted frames are drawn and measured
 
 
 def show(
@@ -77,7 +78,7 @@ def show(
     if kind == "attributes":
         return draw_attributes(out, workspace.labels(name), dataset, data_root, *names), {}
     if kind == "frames":
-        tracklets = named_tracklets(content, names) if names else some_queries(content, 6)
+        tracklets = named_tracklets(content, names) if names else some_queries(content, CLIPS_OF_FRAMES)
         return draw_predicted_frames(out, workspace.amem(name, number), tracklets, rounds=rounds)
     tracklets = named_tracklets(content, names) if names else some_queries(content, 2)
     return draw_attention(out, workspace.amem_main(name, number), tracklets)
@@ -210,8 +211,9 @@ def draw_attributes(out: Path, labels_file: Path, dataset: str, data_root: Path,
 def load_trained(model_file: Path) -> tuple[Amem, dict[str, Any]]:
     """The training model of a checkpoint `amem-model`, in eval mode on the CPU, and its description."""
     saved = checkpoint.load(model_file, "amem-model")
-    described = saved.description["model"]
-    model, _ = build_amem(described, None)
+    with checkpoint.described_by(saved):
+        described = saved.description["model"]
+        model, _ = build_amem(described, None)
     checkpoint.load_into(model, saved, "amem.")
     return model.eval(), described
 

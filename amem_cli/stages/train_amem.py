@@ -13,7 +13,7 @@ from torch import Tensor
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.artifacts.workspace import Workspace, already_made, locked
+from amem_cli.artifacts.workspace import Workspace, already_made, is_whole, locked
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
@@ -102,7 +102,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
             )
             with locked(output, owner=processes.first):
                 if already_made("AMEM checkpoint", output, provenance, resume=options.resume, force=options.force):
-                    if processes.first and not workspace.amem_main(manifest.name, split).is_file():
+                    if processes.first and not is_whole(workspace.amem_main(manifest.name, split)):
                         restore_main(output, provenance)
                     metrics = checkpoint.read_description(output)["metrics"]
                     results.append(StageResult("train-amem", output, True, metrics))

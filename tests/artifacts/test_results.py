@@ -12,12 +12,20 @@ PROVENANCE = Provenance("evaluate", {"protocol": "mars"})
 
 
 def test_roundtrip(tmp_path):
-    path = results.write(tmp_path / "mars.json", {"mAP": 0.1 + 0.2, "rank": {"1": 1.0}}, PROVENANCE)
+    figures = {"mAP": 0.1 + 0.2, "rank": {"1": 1.0}}
+    counts = {"protocol": "mars", "choices": {}, "queries": 1, "gallery": 2}
+    path = results.write(tmp_path / "mars.json", counts | figures, PROVENANCE)
     found = results.read(path)
     assert found["mAP"] == 0.1 + 0.2
     assert found["rank"] == {"1": 1.0}
     assert PROVENANCE.differences(found["provenance"]) == []
     assert json.loads(path.read_text())["kind"] == results.KIND
+
+
+def test_a_result_without_its_conventions_is_none(tmp_path):
+    path = results.write(tmp_path / "mars.json", {"protocol": "mars", "mAP": 0.1, "rank": {}, "queries": 1}, PROVENANCE)
+    with pytest.raises(BadData, match="lacks choices, gallery, or they are"):
+        results.read(path)
 
 
 def test_nan_is_never_written(tmp_path):

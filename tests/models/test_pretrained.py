@@ -143,7 +143,9 @@ def test_a_head_is_there_whole_or_not_at_all(tmp_path, state):
 def test_tensors_that_are_not_plain_are_told(tmp_path, state):
     key = "Conv3d_2b_1x1.conv3d.weight"
     path = saved(tmp_path / "w.pt", state | {key: state[key].to_sparse()})
-    assert f"{key} is sparse or quantised" in refusal(path)
+    assert f"sparse, quantised or empty shells, not plain tensors: {key}." in refusal(path)
+    path = saved(path, state | {key: torch.zeros(1).expand(1 << 40)})
+    assert "not plain tensors" in refusal(path)
 
 
 def test_checkpoints_of_trainings_open(tmp_path, state):

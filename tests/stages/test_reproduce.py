@@ -13,7 +13,7 @@ import pytest
 from amem_cli import paper
 from amem_cli.artifacts.workspace import Workspace
 from amem_cli.cli.app import run as amem
-from amem_cli.errors import InputMissing, UsageError
+from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.progress import Silent
 from amem_cli.stages.reproduce.plan import TABLES, parse_settings, plan
@@ -52,7 +52,12 @@ def test_every_printed_command_resolves_to_the_options_that_would_run(what, tmp_
         settings=(*TINY, "learning-rate=3e-4", "resume=never", "train-tae.seed=7"),
     )
     printed = [line for line in made.script().splitlines() if line and not line.startswith("#")]
-    assert printed == [command.line for command in made.commands]
+    assert printed == made.lines
+    drawn = [line for line in printed if line.startswith("amem show frames ")]
+    assert len(drawn) == (len(made.runs) if TABLES[what].drawn else 0)
+    for line in drawn[:1]:
+        assert shlex.split(line)[-1].endswith("predicted-frames-mars.png")
+    printed = [line for line in printed if line not in drawn]
     for line, command in list(zip(printed, made.commands, strict=True)):
         words = shlex.split(line)
         assert words[:2] == ["amem", command.name]
@@ -169,12 +174,12 @@ def test_seeds_have_folders_of_their_own_and_come_one_after_another():
         ({"settings": ("branch=conv4d",)}, "none of inception, conv3d, conv2d"),
         ({"settings": ("force=1",)}, "neither true nor false"),
         ({"settings": ("modules=aem",)}, "the table itself decides modules"),
-        ({"settings": ("weights=a.pt",)}, "Use --weights BACKBONE=FILE"),
+        ({"settings": ("weights=a.pt",)}, "Use --weights NAME=FILE"),
         ({"settings": ("train-tea.epochs=3",)}, "Did you mean train-tae?"),
         ({"settings": ("clip-frames=5",)}, "--predict-frames 4"),
-        ({"weights": ("rgb.pt",)}, "must be BACKBONE=FILE"),
-        ({"weights": ("i3dd=rgb.pt",)}, "must be BACKBONE=FILE"),
-        ({"weights": ("s3d=kinetics",)}, "must be BACKBONE=FILE"),
+        ({"weights": ("rgb.pt",)}, "must be NAME=FILE"),
+        ({"weights": ("i3dd=rgb.pt",)}, "must be NAME=FILE"),
+        ({"weights": ("s3d=kinetics",)}, "must be NAME=FILE"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_runs(options, told):
@@ -233,7 +238,7 @@ def test_the_command_line_prints_the_plan_without_torch(tmp_path):
 
 
 def measured(made, values):
-    found = {(row.name, dataset): Measured() for dataset in made.datasets for row in made.table.configurations}
+    found = {(row.name, dataset): Measured() for dataset in made.datasets for row in made.rows}
     for one in made.runs:
         row = found[one.configuration.name, one.dataset]
         row.workspaces.append(str(one.workspace.root))
@@ -246,12 +251,12 @@ def test_a_table_has_mean_and_deviation_over_seeds_beside_the_papers_figures(tmp
     made = plan("table3", rows=("baseline",), seeds=3, workspace=tmp_path)
     rates = {"rank-1": [0.5, 0.6, 0.8], "rank-5": [0.9] * 3, "rank-20": [1.0] * 3, "mAP": [0.25, 0.5, 0.75]}
     table = document(made, measured(made, rates), ["a note"])
-    (row,) = table["rows"]
-    assert table["complete"]
+    row = table["rows"][0]
+    assert not table["complete"]
     assert row["paper"] == {"rank-1": 0.833, "rank-5": 0.933, "rank-20": 0.964, "mAP": 0.751}
     assert row["ours"]["rank-1"]["mean"] == pytest.approx(1.9 / 3)
     assert row["ours"]["rank-1"]["standard_deviation"] == pytest.approx(statistics.stdev([0.5, 0.6, 0.8]))
-    assert columns_and_rows(table)[1] == [
+    assert columns_and_rows(table)[1][:1] == [
         ["Baseline (I3D)", "83.3", "63.3 ± 15.3", "93.3", "90.0 ± 0.0", "96.4", "100.0 ± 0.0", "75.1", "50.0 ± 25.0"]
     ]
     written, markdown = write(Workspace(tmp_path), table)
@@ -259,7 +264,7 @@ def test_a_table_has_mean_and_deviation_over_seeds_beside_the_papers_figures(tmp
     text = markdown.read_text()
     assert "| Baseline (I3D) | 83.3 | 63.3 ± 15.3 |" in text
     assert "a note" in text
-    assert "Not complete" not in text
+    assert "Not complete: 3 of 24 rows with their seeds" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert widths == {10}
 
@@ -274,6 +279,52 @@ def test_an_unfinished_table_says_so_and_one_seed_has_no_deviation(tmp_path):
     assert "Not complete: 7 of 8" in text
     assert "| Baseline + AEM + MEM (AMEM) | 86.7 | - | 94.0 | - |" in text
     assert "| Baseline (I3D) | 83.3 | 50.0 | 93.3 | 90.0 |" in text
+
+
+def test_rows_of_an_earlier_run_stay_where_the_settings_are_the_same(tmp_path):
+    rates = {"rank-1": [0.5], "rank-5": [0.9], "rank-20": [1.0], "mAP": [0.25]}
+
+    def write_rows(*names, **options):
+        made = plan("table3", rows=names, seeds=1, workspace=tmp_path, **options)
+        write(Workspace(tmp_path), table := document(made, measured(made, rates), []))
+        return table
+
+    everybody = [row.name for row in TABLES["table3"].configurations]
+    write_rows(*everybody[:3])
+    table = write_rows(*everybody[3:])
+    assert (table["complete"], table["runs_done"], table["runs"]) == (True, 8, 8)
+    assert all(row["ours"]["mAP"]["mean"] == 0.25 for row in table["rows"])
+    assert write_rows("amem", settings=("epochs=1",))["runs_done"] == 1
+
+
+def test_trainings_from_scratch_are_told_with_the_way_to_weights(tmp_path):
+    made = plan("table4", seeds=1, workspace=tmp_path, weights=("i3d=rgb.pt", "arm=imagenet"))
+    assert made.from_scratch() == ["tae", "r3d", "p3d"]
+    script = " ".join(line.removeprefix("# ") for line in made.script().splitlines())
+    assert "from scratch, where the paper starts from ImageNet or Kinetics weights: tae, r3d, p3d." in script
+    assert "--weights tae=imagenet --weights r3d=FILE --weights p3d=FILE gives them" in script
+    arm = next(command for command in made.shared if command.name == "train-arm")
+    assert arm.options.weights == "imagenet"
+    table = document(made, measured(made, {"rank-1": [0.5], "mAP": [0.4]}), [])
+    text = write(Workspace(tmp_path), table)[1].read_text()
+    assert "Weights to start from: i3d=rgb.pt; arm=imagenet; tae, r3d, p3d from scratch." in text
+    assert plan("table3", rows=("baseline",), weights=("i3d=rgb.pt",)).advice() == ""
+
+
+def test_trainings_are_counted_split_by_split(tmp_path):
+    assert ": 126 trainings of train-amem." in plan("table5", workspace=tmp_path).script()
+    assert ": 1 training of train-amem." in plan("table3", rows=("aem",), seeds=1, workspace=tmp_path).script()
+
+
+def test_weights_that_do_not_fit_are_told_before_anything_runs(walkers, tmp_path, monkeypatch):
+    page = tmp_path / "p3d.pt"
+    page.write_bytes(b"<html>")
+    monkeypatch.setattr("amem_cli.stages.reproduce.run.run_command", lambda *_: pytest.fail("something ran"))
+    made = plan(
+        "table4", rows=("p3d-mem-c3",), seeds=1, data_root=walkers, workspace=tmp_path, weights=(f"p3d={page}",)
+    )
+    with pytest.raises(BadData, match="it is a web page"):
+        run(made, Silent())
 
 
 def test_table_5_carries_the_methods_that_the_paper_cites(tmp_path):

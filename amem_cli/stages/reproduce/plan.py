@@ -9,6 +9,7 @@ the main workspace. A plan needs no torch.
 import dataclasses
 import re
 import shlex
+import textwrap
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from amem_cli.options import COMMANDS, resolve
 
 WHAT = ("table3", "table4", "table5", "sizes", "figure4", "losses")
 PAPERS_BACKBONES = ("r3d", "p3d", "i3d")  # in Table 4's order
+IMAGENET = ("arm", "tae")  # what starts from weights of images
 
 
 # -- the paper's rows --------------------------------------------------------------------------------------------------
@@ -121,21 +123,35 @@ class Command:
 
 @dataclass(frozen=True)
 class Run:
-    """One row with one seed: the commands that make it, in its own workspace."""
+    """One row with one seed: the commands that make it, in its own workspace.
+
+    `trainings` is the number of splits; `drawing` the line that draws its predicted frames, where the table has them.
+    """
 
     configuration: Configuration
     dataset: str
     seed: int
     workspace: Workspace
     commands: tuple[Command, ...]
+    trainings: int
+    picture: Path | None
+    drawing: str | None
+
+    @property
+    def lines(self) -> list[str]:
+        return [*(command.line for command in self.commands), *([self.drawing] if self.drawing else [])]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run for a table: `shared` commands first, then the `runs`, all rows of the first seed first."""
+    """What is to be run for a table: `shared` commands first, then the `runs`, all rows of the first seed first.
+
+    `table` is the whole one; `rows` are the configurations that are run.
+    """
 
     what: str
     table: Table
+    rows: tuple[Configuration, ...]
     datasets: tuple[str, ...]
     workspace: Workspace
     data_root: Path
@@ -150,15 +166,43 @@ class Plan:
     def commands(self) -> list[Command]:
         return [*self.shared, *(command for run in self.runs for command in run.commands)]
 
+    @property
+    def lines(self) -> list[str]:
+        """Every command as a user would type it."""
+        return [*(command.line for command in self.shared), *(line for run in self.runs for line in run.lines)]
+
+    def from_scratch(self) -> list[str]:
+        """What is trained without the weights that the paper starts from: backbones, arm, tae."""
+        trained = {"train-arm": "arm", "train-tae": "tae"}
+        named = {
+            trained.get(command.name) or command.options.backbone: command.options.weights
+            for command in self.commands
+            if command.name in trained or command.name == "train-amem"
+        }
+        return [name for name, weights in named.items() if not weights]
+
+    def advice(self) -> str:
+        """A sentence about what is trained from scratch, or nothing."""
+        if not (names := self.from_scratch()):
+            return ""
+        given = " ".join(f"--weights {name}={'imagenet' if name in IMAGENET else 'FILE'}" for name in names)
+        return (
+            f"from scratch, where the paper starts from ImageNet or Kinetics weights: {', '.join(names)}. Its schedule "
+            f"does not fit that, and rows with and without such weights are no comparison; {given} gives them"
+        )
+
     def script(self) -> str:
         """The whole chain for a shell, with a comment above each part."""
-        lines = [f"# {self.table.title}: {len(self.runs)} trainings. What is done already is not done again."]
+        count = sum(run.trainings for run in self.runs)
+        trainings = f"{count} training{'s' if count != 1 else ''} of train-amem"
+        lines = [f"# {self.table.title}: {trainings}. What is done already is not done again."]
+        lines += [f"# {line}" for line in textwrap.wrap(self.advice(), 116)]
         if self.shared:
             lines += ["", "# once, for all rows", *(command.line for command in self.shared)]
         for run in self.runs:
             on = f" on {run.dataset}" if len(self.datasets) > 1 else ""
             lines += ["", f"# {run.configuration.title}{on}, seed {run.seed}"]
-            lines += [command.line for command in run.commands]
+            lines += run.lines
         lines += ["", f"# The same `amem reproduce {self.what}` without --dry-run then makes the table."]
         return "\n".join(lines)
 
@@ -177,7 +221,8 @@ def plan(
 ) -> Plan:
     """The chain of commands for `what` (any of `WHAT` but sizes).
 
-    `rows` are names of the table's configurations, none for all. `weights` are "BACKBONE=FILE", `settings` are
+    `rows` are names of the table's configurations, none for all. `weights` are "NAME=FILE" for a backbone, arm or
+    tae, `settings` are
     "NAME=VALUE" for train-amem (those of `COMMON`: for every command that has them) or "COMMAND.NAME=VALUE". All
     options are checked now, before anything runs. Raises `UsageError` for what does not exist or does not go together.
     """
@@ -185,13 +230,13 @@ def plan(
         raise UsageError("reproduce", what, why="there is no such table", remedy=f"Choose one of {', '.join(WHAT)}")
     if seeds < 1:
         raise UsageError("--seeds", str(seeds), why="must be 1 or more")
-    table, chosen = _with_rows(what, rows), parse_settings(settings)
+    table, chosen = TABLES[what], parse_settings(settings)
     datasets = datasets or table.datasets
     if len(datasets) > 1 and len(table.datasets) == 1:
         raise UsageError("--dataset", ", ".join(datasets), why=f"{what} is about one data set", remedy="Give one")
     files = parse_weights(weights)
     everywhere = {"data_root": data_root, "workspace": workspace}
-    shared_at, configurations = Workspace(workspace), table.configurations
+    shared_at, configurations = Workspace(workspace), _chosen_rows(what, rows)
     manifests = {dataset: _video_manifest(dataset) for dataset in datasets}
 
     def command(name: str, **flags: Any) -> Command:
@@ -199,10 +244,10 @@ def plan(
 
     shared = []
     if any(row.options["modules"] in ("aem", "amem", "after-enhancement") for row in configurations):
-        shared.append(command("train-arm", **everywhere))
+        shared.append(command("train-arm", **everywhere, **_weights_of("arm", files)))
         shared += [command("label-videos", dataset=dataset, **everywhere) for dataset in datasets]
     if any(row.options["modules"] in ("mem", "amem", "after-enhancement") for row in configurations):
-        shared.append(command("train-tae", **everywhere))
+        shared.append(command("train-tae", **everywhere, **_weights_of("tae", files)))
 
     runs = []
     for seed in range(seeds):
@@ -217,28 +262,47 @@ def plan(
                     parents["labels"] = str(shared_at.labels(manifest.name))
                 if row.options["modules"] in ("mem", "amem", "after-enhancement"):
                     parents["tae"] = str(shared_at.tae)
-                backbone = row.options.get("backbone", "i3d")
-                parents |= {"weights": files[backbone]} if backbone in files else {}
+                parents |= _weights_of(row.options.get("backbone", "i3d"), files)
                 commands = [command("train-amem", **on, **row.options, seed=seed, **places, **parents)]
                 if table.scored:
                     protocol = manifest.protocol.name if manifest.shipped else dataset
                     commands.append(command("extract-features", **on, **places))
                     commands.append(command("evaluate", protocol=protocol, workspace=own.root))
-                runs.append(Run(row, dataset, seed, own, tuple(commands)))
+                picture = drawing = None
+                if table.drawn:
+                    picture = own.root / f"predicted-frames-{manifest.name}.png"
+                    at: dict[str, Any] = {"dataset": dataset} | ({"split": 0} if numbered else {})
+                    drawing = shlex.join(["amem", "show", "frames", *_flags(at | places | {"out": picture})])
+                trainings = manifest.protocol.splits if numbered else 1
+                runs.append(Run(row, dataset, seed, own, tuple(commands), trainings, picture, drawing))
     return Plan(
-        what, table, datasets, shared_at, data_root, preset, seeds, settings, weights, tuple(shared), tuple(runs)
+        what,
+        table,
+        configurations,
+        datasets,
+        shared_at,
+        data_root,
+        preset,
+        seeds,
+        settings,
+        weights,
+        tuple(shared),
+        tuple(runs),
     )
 
 
-def _with_rows(what: str, rows: tuple[str, ...]) -> Table:
+def _weights_of(name: str, files: dict[str, str]) -> dict[str, str]:
+    return {"weights": files[name]} if name in files else {}
+
+
+def _chosen_rows(what: str, rows: tuple[str, ...]) -> tuple[Configuration, ...]:
     table = TABLES[what]
     known = [row.name for row in table.configurations]
     for name in rows:
         if name not in known:
             remedy = f"{did_you_mean(name, known)}Its rows are {', '.join(known)}"
             raise UsageError("--row", name, why=f"{what} has no such row", remedy=remedy)
-    chosen = tuple(row for row in table.configurations if not rows or row.name in rows)
-    return dataclasses.replace(table, configurations=chosen)
+    return tuple(row for row in table.configurations if not rows or row.name in rows)
 
 
 def _video_manifest(dataset: str) -> Manifest:
@@ -253,16 +317,21 @@ def _command(name: str, flags: dict[str, Any], settings: dict[str, Any], preset:
     cls = COMMANDS[name]
     given = flags | {key: value for key, value in settings.items() if key not in flags}
     options = resolve(cls, given, preset=preset)
-    words = ["amem", name]
+    words = ["amem", name, *_flags(given)]
+    if resolve(cls, {}, preset=preset) != resolve(cls, {}):
+        words += ["--preset", preset]
+    return Command(name, options, shlex.join(words))
+
+
+def _flags(given: dict[str, Any]) -> list[str]:
+    words = []
     for key, value in given.items():
         flag = f"--{key.replace('_', '-')}"
         if isinstance(value, bool):
             words += [flag] if value else []
         else:
             words += [flag, str(value)]
-    if resolve(cls, {}, preset=preset) != resolve(cls, {}):
-        words += ["--preset", preset]
-    return Command(name, options, shlex.join(words))
+    return words
 
 
 # -- settings on top of the rows ---------------------------------------------------------------------------------------
@@ -311,7 +380,7 @@ def _names(cls: type) -> list[str]:
 def _value(text: str, command: str, name: str, value: str) -> Any:
     """The text of a value as the option's type."""
     if name in RESERVED[command]:
-        remedy = "Use --weights BACKBONE=FILE" if name == "weights" else "Use the command's own flags, or another table"
+        remedy = "Use --weights NAME=FILE" if name == "weights" else "Use the command's own flags, or another table"
         raise UsageError("--set", text, why=f"the table itself decides {name.replace('_', '-')}", remedy=remedy)
     kinds = typing.get_type_hints(COMMANDS[command])
     if name not in kinds:
@@ -335,13 +404,13 @@ def _value(text: str, command: str, name: str, value: str) -> Any:
 
 
 def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """`--weights BACKBONE=FILE` by backbone, for those of the paper: i3d, r3d, p3d."""
+    """`--weights NAME=FILE` by name: a backbone of the paper (i3d, r3d, p3d), arm or tae."""
     files = {}
     for text in texts:
-        backbone, _, file = text.partition("=")
-        if backbone not in PAPERS_BACKBONES or not file:
-            remedy = "For example --weights i3d=rgb_imagenet.pt --weights r3d=resnet-50-kinetics.pth"
-            why = f"must be BACKBONE=FILE with one of the backbones {', '.join(PAPERS_BACKBONES)}"
+        name, _, file = text.partition("=")
+        if name not in (*PAPERS_BACKBONES, *IMAGENET) or not file:
+            remedy = "For example --weights i3d=rgb_imagenet.pt --weights arm=imagenet"
+            why = f"must be NAME=FILE with one of {', '.join((*PAPERS_BACKBONES, *IMAGENET))}"
             raise UsageError("--weights", text, why=why, remedy=remedy)
-        files[backbone] = file
+        files[name] = file
     return files

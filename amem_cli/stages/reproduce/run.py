@@ -12,8 +12,6 @@ from amem_cli.progress import Progress
 from amem_cli.stages.reproduce.plan import Command, Plan, Run
 from amem_cli.stages.reproduce.table import Measured, document, write
 
-STRIPS = 8  # tracklets whose predicted frames are drawn and measured
-
 
 class TellOnce(Progress):
     """A report in which each warning comes once, although many stages read the same data."""
@@ -29,19 +27,17 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     Finished work is kept by the stages themselves, and the table is written anew after every training, so an
     interrupted run has left a table of what it got to.
     """
-    from amem_cli.stages.result import weights_parent
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         remedy = "Print the commands with --dry-run and start each with torchrun"
         raise UsageError("reproduce", why="runs in one process", remedy=remedy)
-    for command in plan.commands:  # a missing file of weights is found now, not days later
-        if getattr(command.options, "weights", ""):
-            weights_parent(command.options.weights)
+    _check_weights(plan)
+    if advice := plan.advice():
+        progress.warn(advice)
     notes = [note for dataset in plan.datasets for note in _data_notes(dataset, plan.data_root)]
     for command in plan.shared:
         progress.say(f"$ {command.line}")
         run_command(command, progress)
-    measured = {(row.name, dataset): Measured() for dataset in plan.datasets for row in plan.table.configurations}
+    measured = {(row.name, dataset): Measured() for dataset in plan.datasets for row in plan.rows}
     table = document(plan, measured, notes)
     for number, one in enumerate(plan.runs, 1):
         _link_shared(one.workspace, plan.workspace)
@@ -58,6 +54,22 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         table = document(plan, measured, notes)
         write(plan.workspace, table)
     return table
+
+
+def _check_weights(plan: Plan) -> None:
+    """Raise for a file of weights that is not there or does not fit: now, not after days of other rows."""
+    from amem_cli.models.pretrained import check_weights
+
+    checked = set()
+    for command in plan.commands:
+        weights = getattr(command.options, "weights", "")
+        if weights in ("", "imagenet", "kinetics"):  # none, or those that torchvision fetches
+            continue
+        network = {"train-arm": lambda c: c.options.backbone, "train-tae": lambda _: "resnet18"}
+        architecture = network.get(command.name, lambda c: c.options.backbone)(command)
+        if (architecture, weights) not in checked:
+            checked.add((architecture, weights))
+            check_weights(architecture, weights)
 
 
 def run_command(command: Command, progress: Progress) -> list[Any]:
@@ -109,13 +121,11 @@ def _add_scores(found: Measured, scores: dict[str, Any]) -> None:
 
 def _add_predictions(found: Measured, plan: Plan, one: Run) -> None:
     """Draw the predicted frames of some test tracklets (of the first split) and take their errors."""
-    from amem_cli.pictures.frames import evenly_spaced
-    from amem_cli.stages.show import draw_predicted_frames, read_split
+    from amem_cli.stages.show import CLIPS_OF_FRAMES, draw_predicted_frames, read_split, some_queries
 
     name, number, content = read_split(one.dataset, plan.data_root)
-    tracklets = evenly_spaced([t for t, query in zip(content.test, content.is_query, strict=True) if query], STRIPS)
-    out = one.workspace.root / f"predicted-frames-{name}.png"
-    path, errors = draw_predicted_frames(out, one.workspace.amem(name, number), tracklets)
+    tracklets = some_queries(content, CLIPS_OF_FRAMES)  # those of the printed `amem show frames`
+    path, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), tracklets)
     found.pictures.append(str(path))
     for key in ("psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio"):
         if errors[key] is None:

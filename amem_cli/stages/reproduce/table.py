@@ -33,13 +33,25 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
     """The table as JSON: `rows`, each with `paper` and `ours`; rates are fractions in [0, 1], PSNR is in dB.
 
     `ours` maps each figure to {"mean", "standard_deviation" (n - 1; None for one seed), "values"}, one value a seed;
-    `complete` tells whether every run is in it.
+    Rows of the table that the plan leaves out are those of the file that is there, where it was made with the same
+    settings, and else empty. `complete` tells whether every run of the whole table is in it.
     """
+    same = {
+        "preset": plan.preset,
+        "seeds": plan.seeds,
+        "settings": list(plan.settings),
+        "weights": list(plan.weights),
+    }
+    earlier = _rows_of(plan.workspace.root / "reproduce" / f"{plan.what}.json", same)
     rows = []
     for dataset in plan.datasets:
         name = load_manifest(dataset).name
         for row in plan.table.configurations:
-            found = measured[row.name, dataset]
+            found = measured.get((row.name, dataset))
+            if found is None and (row.name, dataset) in earlier:
+                rows.append(earlier[row.name, dataset])
+                continue
+            found = found or Measured()
             rows.append(
                 {
                     "configuration": row.name,
@@ -52,7 +64,7 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
                     "pictures": found.pictures,
                 }
             )
-    done = sum(len(row["workspaces"]) for row in rows)
+    done, runs = sum(len(row["workspaces"]) for row in rows), len(rows) * plan.seeds
     document: dict[str, Any] = {
         "kind": "amem-reproduction",
         "schema": SCHEMA,
@@ -60,16 +72,14 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
         "what": plan.what,
         "title": plan.table.title,
         "datasets": list(plan.datasets),
-        "preset": plan.preset,
-        "seeds": plan.seeds,
-        "settings": list(plan.settings),
-        "weights": list(plan.weights),
-        "complete": done == len(plan.runs),
+        **same,
+        "from_scratch": plan.from_scratch(),
+        "complete": done == runs,
         "runs_done": done,
-        "runs": len(plan.runs),
+        "runs": runs,
         "rows": rows,
         "notes": [*plan.table.notes, *notes],
-        "commands": [command.line for command in plan.commands],
+        "commands": plan.lines,
         "versions": versions(),
     }
     if plan.what == "table5":
@@ -83,6 +93,17 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
             for row in paper.CITED
         ]
     return document
+
+
+def _rows_of(path: Path, same: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of a table that was made with the same settings, by configuration and data set."""
+    try:
+        table = json.loads(path.read_text("utf-8"))
+        if any(table[name] != value for name, value in same.items()):
+            return {}
+        return {(row["configuration"], row["dataset"]): row for row in table["rows"]}
+    except (OSError, ValueError, KeyError, TypeError):  # none, or none that could be read: it is written anew
+        return {}
 
 
 def _fractions(printed: paper.Printed | None) -> dict[str, float | None] | None:
@@ -108,13 +129,14 @@ def as_markdown(table: dict[str, Any], folder: Path) -> str:
     """The table in Markdown, for `folder`; rates in per cent, mean ± standard deviation over the seeds."""
     if table["what"] == "sizes":
         return _sizes_as_markdown(table)
-    seeds = f"{table['seeds']} seed{'s' if table['seeds'] > 1 else ''}"
+    over = f"Mean ± standard deviation of {table['seeds']} seeds" if table["seeds"] > 1 else "One seed"
     lines = [f"# {table['title']}", ""]
-    lines += [f"Data: {', '.join(table['datasets'])}. Preset: {table['preset']}. Mean ± standard deviation of {seeds}."]
-    lines += [f"Backbones' weights: {', '.join(table['weights']) or 'none, from scratch'}."]
+    lines += [f"Data: {', '.join(table['datasets'])}. Preset: {table['preset']}. {over}."]
+    scratch = [f"{', '.join(table['from_scratch'])} from scratch"] if table["from_scratch"] else []
+    lines += [f"Weights to start from: {'; '.join([*table['weights'], *scratch])}."]
     lines += [f"Settings: {', '.join(table['settings'])}."] if table["settings"] else []
     if not table["complete"]:
-        lines += ["", f"**Not complete: {table['runs_done']} of {table['runs']} trainings are done.**"]
+        lines += ["", f"**Not complete: {table['runs_done']} of {table['runs']} rows with their seeds are done.**"]
     lines += ["", *_pipe_table(*columns_and_rows(table)), ""]
     for dataset in table["datasets"]:
         chance = next((row["chance"] for row in table["rows"] if row["dataset"] == dataset and row["chance"]), None)
