@@ -39,7 +39,7 @@ def broken(kind, path):
     ("kind", "why"),
     [
         ("empty", "cannot be decoded (it is empty)"),
-        ("truncated", "cannot be decoded (image file is truncated)"),
+        ("truncated", "cannot be decoded (the PNG is cut off)"),
         ("text", "cannot be decoded (it is not a JPEG, PNG or BMP image)"),
         ("another format", "cannot be decoded (it is not a JPEG, PNG or BMP image)"),
         ("too many pixels", "cannot be decoded (10000 x 6000 pixels are more than 50 megapixels)"),
@@ -59,11 +59,27 @@ def test_the_same_refusal_everywhere(tmp_path, kind, why):
     assert caught.value.why == f"{path} ({why})"
 
 
+@pytest.mark.parametrize("noise", [2, 10])
+def test_a_png_with_a_tail_of_zeros_is_refused(tmp_path, noise):
+    """What a power cut leaves: Pillow makes wrong pixels of it without a word."""
+    generator = np.random.default_rng(0)
+    pixels = np.clip(128 + generator.normal(0, noise, (128, 64, 3)), 0, 255).astype(np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    content = path.read_bytes()
+    for kept in range(8, len(content), 211):
+        path.write_bytes(content[:kept] + bytes(len(content) - kept))
+        with pytest.raises(BadData, match="the PNG"):
+            open_image(path)
+    path.write_bytes(content + b"more")  # behind its end
+    open_image(path)
+
+
 def test_a_file_too_large_is_not_even_read(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     NOISE.save(path)
     monkeypatch.setattr(images, "MOST_BYTES", 100)
-    with pytest.raises(BadData, match="0 MiB is too much for an image"):
+    with pytest.raises(BadData, match="more than 0 MiB are too much for an image"):
         open_image(path)
 
 

@@ -116,7 +116,11 @@ def read_sealed(path: Path, kind: str, *, required: bool = True, remedy: str = "
     content = read_bytes(path, kind, remedy=remedy)
     found = re.search(re.escape(SEAL_MARK) + b"[0-9a-f]{64}", content)
     if found is None:
-        if required or content.startswith(SEAL_MARK) or re.fullmatch(b"[0-9a-f]{64}", content[len(SEAL_MARK) : len(SEAL_BLANK)]):
+        if (
+            required
+            or content.startswith(SEAL_MARK)
+            or re.fullmatch(b"[0-9a-f]{64}", content[len(SEAL_MARK) : len(SEAL_BLANK)])
+        ):
             raise BadData(kind, path, why="it carries no amem seal, so it is damaged or not ours", remedy=remedy)
         return content
     start, end = found.span()

@@ -68,6 +68,26 @@ checkpoint.save(Path(sys.argv[1]), "amem-arm", tensors, Provenance("c", options)
 """
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_named(tmp_path, value):
+    tensors = {"good": torch.ones(2), "odd": torch.tensor([1.0, value])}
+    path = checkpoint.save(tmp_path / "arm.safetensors", "amem-arm", tensors, PROVENANCE)
+    with pytest.raises(BadData, match="NaN or infinity in odd"):
+        checkpoint.load(path, "amem-arm")
+
+
+def test_a_mark_in_the_description_is_not_the_seal(tmp_path):
+    path = save(tmp_path / "arm.safetensors", weights="amem-seal-sha256:.pt")
+    assert checkpoint.load(path, "amem-arm").description["weights"] == "amem-seal-sha256:.pt"
+
+
+def test_a_description_of_no_model_is_bad_data(tmp_path):
+    saved = checkpoint.load(save(tmp_path / "arm.safetensors"), "amem-arm")
+    with pytest.raises(BadData, match=r"of no model of ours \(KeyError: 'model'\). Run: amem train-arm"):
+        with checkpoint.described_by(saved):
+            saved.description["model"]
+
+
 def test_same_content_same_bytes_in_any_process(tmp_path, monkeypatch):
     environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", SCRIPT, tmp_path / "there", "reversed"], check=True, env=environment)

@@ -215,9 +215,17 @@ HOSTILE = {
     "lengths": (replace("number", data=np.arange(2)), "columns of unequal length.*'number': 2"),
     "null space": (empty, "has 0 axes, not 2"),
     "huge": (replace("value", shape=(2**40, 2), dtype="f4", chunks=(1, 2)), r"'value' claims \(1099511627776, 2\)"),
+    "never written": (replace("value", shape=(3, 2), dtype="f4", chunks=(1, 2)), "more than the file holds"),
     "bomb": (replace("value", shape=(2**27, 8), dtype="f4", chunks=(1, 8)), "more than the file holds"),
     "many names": (replace("name", shape=(2**32,), dtype=h5py.string_dtype(), chunks=(1,)), "more than the file holds"),
 }
+
+
+def test_strings_are_counted_as_they_are_read(tmp_path, monkeypatch):
+    """Many references to one long string take little in a file."""
+    monkeypatch.setattr(hdf5, "LARGEST_TEXTS", 300)
+    with pytest.raises(BadData, match="the strings of 'name' are longer than"):
+        read(foreign(tmp_path / "x.h5", replace("name", data=["a" * 101] * 3)))
 
 
 @pytest.mark.parametrize("name", HOSTILE)

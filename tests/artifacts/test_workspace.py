@@ -200,7 +200,8 @@ def finished(tmp_path):
     main = {"amem-main": parent(place.amem_main("mars", None))}
     features.write(place.features("mars", None), rows, Provenance("extract-features", {}, main))
     scored = {"features": parent(place.features("mars", None))}
-    results.write(place.results("mars"), {"mAP": 1.0}, Provenance("evaluate", {}, scored))
+    result = {"mAP": 1.0, "protocol": "mars", "choices": {}, "queries": 1, "gallery": 1, "rank": {}}
+    results.write(place.results("mars"), result, Provenance("evaluate", {}, scored))
     return place
 
 
@@ -305,6 +306,53 @@ def test_one_flipped_bit_is_damage_when_verified(finished, stage):
     assert link.state == "damaged"
     assert link.command.endswith("--force")
     assert str(path) in link.why
+
+
+def test_amem_main_is_a_part_of_the_chain(finished):
+    main = finished.amem_main("mars", None)
+    content = bytearray(main.read_bytes())
+    content[-2] ^= 8
+    main.write_bytes(content)
+    link = states(finished, deep=True)["train-amem"]
+    assert link.state == "damaged"
+    assert str(main) in link.why
+    assert link.command.startswith("amem train-amem --dataset mars")
+    assert "--force" not in link.command  # the whole model is there, of which it is made anew
+    assert not ws.is_whole(main)
+    main.unlink()
+    link = states(finished)["train-amem"]
+    assert (link.state, link.why) == ("missing", f"{main} is gone")
+
+
+def test_weights_beside_an_artifact_are_verified_too(finished):
+    best = finished.arm.with_name("arm-best.safetensors")
+    best.write_bytes(finished.arm.read_bytes()[:-1] + b"x")
+    assert states(finished)["train-arm"].state == "ready"
+    assert str(best) in states(finished, deep=True)["train-arm"].why
+
+
+def test_a_folder_in_the_place_of_an_artifact_is_damage(finished):
+    finished.tae.unlink()
+    finished.tae.mkdir()
+    assert (states(finished)["train-tae"].state, states(finished)["train-tae"].why) == (
+        "damaged",
+        f"{finished.tae} is a folder",
+    )
+
+
+def test_labels_whose_seal_is_gone_are_damaged(finished):
+    path = finished.labels("mars")
+    path.write_bytes(bytes(512) + path.read_bytes()[512:])
+    assert "its seal is gone" in states(finished, deep=True)["label-videos"].why
+    with pytest.raises(BadData, match="its seal is gone"):
+        pseudo_labels.read(path)
+
+
+@pytest.mark.parametrize("seconds", ["1e400", "NaN", '"x"', "{}"])
+def test_seconds_that_are_none_are_passed_over(tmp_path, seconds):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "seconds": 7.5}\n{"step": 2, "seconds": ' + seconds + "}\n")
+    assert ws.recorded_seconds(path) == 7.5
 
 
 def test_a_file_cut_short_is_damage_at_once(finished):

@@ -100,3 +100,15 @@ def test_errors_of_a_typer_on_click() -> None:
         possibilities=["--seed"],
     )
     assert usage_error(option) == "error: No such option: --sed. Did you mean --seed? See amem --help."
+
+
+@pytest.mark.parametrize("text", ["a\nerror: fake", "\x1b[2Jx", "5\udce9.jpg"])
+def test_an_error_and_a_warning_stay_one_plain_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from amem_cli.errors import BadData
+    from amem_cli.progress import Progress
+
+    message = str(BadData("image", text, why=f"is {text}"))
+    assert message.isprintable()
+    message.encode("utf-8")
+    Progress(quiet=True).warn(text)
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()

@@ -134,6 +134,8 @@ def test_own_images_and_attributes(tmp_path, layout):
         ('name = "a"\nlayout = "folder"\n[protocol]\nkind = "single-split"', "of layout folder is 'cross-camera"),
         ('name = "a"\nlayout = "folder"\n[protocol]\nfile = "s.json"\nseed = 1', "already says what protocol.seed"),
         ('name = "a"\nlayout = "mars"\n[protocol]\nsplits = 3', "one split"),
+        ('name = "a"\nlayout = "folder"\nroot = "a\\u0000b"', "is no path"),
+        (f'name = "a"\nlayout = "folder"\n[protocol]\ntrain_fraction = 1{"0" * 400}', "train_fraction is inf"),
         ('name = "a"\nlayout = "peta"\n[protocol]\nsplits = 3', "no tracklets"),
         ('name = "a"\nlayout = "folder"\n[counts]\npeople = "many"', "counts.people is not a whole number"),
     ],

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from amem_cli.artifacts import results
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import EvaluateOptions
 from amem_cli.progress import Silent
@@ -82,6 +83,17 @@ def test_a_foreign_file_under_the_mars_protocol_by_hand(tmp_path: Path) -> None:
     assert {"average_precision", "denominator", "ignored", "kept", "ties", "gallery", "distance"} <= set(
         document["choices"]
     )
+
+
+@pytest.mark.parametrize(
+    "parents", ["{}", '{"amem-main": {}}', '{"amem-main": {"name": 3}}', '{"amem-main": {"name": "m"}}']
+)
+def test_features_that_do_not_say_what_made_them(tmp_path: Path, parents: str) -> None:
+    said = '{"command": "extract-features", "options": {"split_source": ["x"]}, "parents": ' + parents + "}"
+    file = mars_like(tmp_path / "f.h5", provenance=said)
+    result = results.read(evaluate(options(tmp_path, file), Silent()).artifact)
+    stated = parents.endswith('"m"}}')
+    assert ("not stated" in result["choices"]["frames"]) != stated
 
 
 def test_the_intervals_hold_the_figures(tmp_path: Path) -> None:
