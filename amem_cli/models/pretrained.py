@@ -241,8 +241,10 @@ def _misfits_of_head(network: nn.Module, given: Mapping[str, Tensor]) -> list[st
         return []
     if len(there) < len(network.head_keys):
         return [f"missing {key}, a part of the head" for key in network.head_keys if key not in given]
-    weight, bias = (given[key] for key in network.head_keys)
-    rows = []
+    weight, *biases = (given[key] for key in network.head_keys)
+    if not biases:
+        return []
+    (bias,), rows = biases, []
     if weight.dim() < 2 or bias.shape != weight.shape[:1]:
         rows.append(f"the head's weight is {tuple(weight.shape)} and its bias {tuple(bias.shape)}")
     width = getattr(network, "out_channels", None)

@@ -355,8 +355,8 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
         if other["protocol"] != first["protocol"]:
             differences.insert(0, f"protocol {first['protocol']} there, {other['protocol']} here")
         for count in ("queries", "gallery"):
-            if other[count] != first[count]:
-                differences.append(f"{count} {first[count]} there, {other[count]} here")
+            if other.get(count) != first.get(count):
+                differences.append(f"{count} {first.get(count)} there, {other.get(count)} here")
         if differences:
             why = f"cannot be compared with {files[0]} ({listing(differences)})"
             raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")

@@ -24,7 +24,7 @@ def test_roundtrip(tmp_path):
 
 def test_a_result_without_its_conventions_is_none(tmp_path):
     path = results.write(tmp_path / "mars.json", {"protocol": "mars", "mAP": 0.1, "rank": {}, "queries": 1}, PROVENANCE)
-    with pytest.raises(BadData, match="lacks choices, gallery, or they are"):
+    with pytest.raises(BadData, match="lacks choices, or they are"):
         results.read(path)
 
 

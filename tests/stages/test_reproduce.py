@@ -388,9 +388,10 @@ def test_two_rows_of_table_3_run_on_walkers_and_are_not_run_again(walkers, tmp_p
         settings=TINY,
     )
     table = run(made, Silent())
-    assert table["complete"]
-    assert [row["configuration"] for row in table["rows"]] == ["baseline", "amem"]
-    for row in table["rows"]:
+    assert (table["runs_done"], table["runs"], table["complete"]) == (4, 16, False)
+    done = [row for row in table["rows"] if row["ours"]]
+    assert [row["configuration"] for row in done] == ["baseline", "amem"]
+    for row in done:
         for figure in row["ours"].values():
             assert len(figure["values"]) == 2
             assert 0 <= figure["mean"] <= 1
@@ -399,7 +400,7 @@ def test_two_rows_of_table_3_run_on_walkers_and_are_not_run_again(walkers, tmp_p
 
     one = made.runs[1].workspace
     result = json.loads(one.results("mars").read_text())
-    assert result["rank"]["1"] == table["rows"][1]["ours"]["rank-1"]["values"][0]
+    assert result["rank"]["1"] == done[1]["ours"]["rank-1"]["values"][0]
     capsys.readouterr()
     assert amem(["status", "--workspace", str(one.root), "--verify", "--json"]) == 0
     chain = json.loads(capsys.readouterr().out)
@@ -422,8 +423,9 @@ def test_figure_4_draws_strips_and_measures_them_beside_copying(walkers, tmp_pat
         workspace=tmp_path,
         settings=TINY,
     )
-    table = run(made, Silent())
-    for row in table["rows"]:
+    done = [row for row in run(made, Silent())["rows"] if row["ours"]]
+    assert [row["configuration"] for row in done] == ["mem-c2", "mem-c2-without-texture"]
+    for row in done:
         assert row["ours"].keys() == {"psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio"}
         assert row["ours"]["mse_ratio"]["mean"] > 0
         assert Path(row["pictures"][0]).is_file()
