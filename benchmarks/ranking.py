@@ -2,8 +2,8 @@
 
     python benchmarks/ranking.py [--queries 1980] [--gallery 11310] [--dim 512] [--runs 3] [--only NAME ...]
 
-Every way starts from features and ends with rank-1 and mAP at hits, which must agree. The runs are interleaved and the
-median is printed; memory is the growth of the process beyond its inputs at its peak, in a process of its own (Linux).
+Every way has a process of its own, starts from features and ends with rank-1 and mAP at hits, which must agree. Runs are
+interleaved and the median is printed; memory is the growth of a process beyond its inputs at its peak (Linux).
 torchreid's evaluators take part where `torchreid` can be imported, its Cython one where that is compiled.
 """
 
@@ -11,9 +11,8 @@ import argparse
 import contextlib
 import io
 import multiprocessing
-import statistics
+import os
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -24,9 +23,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from interleaved import Way, take_turns
+
+from amem_cli.allocator import keep_freed_memory
 from amem_cli.metrics.ranking import evaluate_ranking
 
-Way = Callable[..., tuple[float, float]]  # inputs -> rank-1, mAP
+Evaluator = Callable[..., tuple[float, float]]  # inputs -> rank-1, mAP
 
 
 def made(queries: int, gallery: int, dim: int) -> tuple[np.ndarray, ...]:
@@ -74,7 +76,7 @@ def brute_force(query, gallery, query_ids, gallery_ids, query_cameras, gallery_c
     return float(np.mean(first)), float(np.mean(precisions))
 
 
-def of_torchreid(cython: bool) -> Way:
+def of_torchreid(cython: bool) -> Evaluator:
     module = torchreid_rank()
 
     def way(query, gallery, *labels) -> tuple[float, float]:
@@ -94,9 +96,9 @@ def torchreid_rank():
             return import_module("torchreid.reid.metrics.rank")  # where the package index's fork keeps it
 
 
-def ways() -> tuple[dict[str, Callable[[], Way]], list[str]]:
+def ways() -> tuple[dict[str, Callable[[], Evaluator]], list[str]]:
     """How to get each way that can run here, and a line for each that cannot."""
-    found: dict[str, Callable[[], Way]] = {"amem": lambda: ours, "brute force": lambda: brute_force}
+    found: dict[str, Callable[[], Evaluator]] = {"amem": lambda: ours, "brute force": lambda: brute_force}
     try:
         module = torchreid_rank()
     except ImportError as error:
@@ -109,6 +111,8 @@ def ways() -> tuple[dict[str, Callable[[], Way]], list[str]]:
 
 
 def memory_of(name: str, size: tuple[int, int, int], answer) -> None:
+    if name == "amem":
+        keep_freed_memory()
     inputs = made(*size)
     way = ways()[0][name]()
     before = resident("VmRSS")
@@ -134,32 +138,35 @@ def peak_memory(name: str, size: tuple[int, int, int]) -> int | None:
     return answer.get() if process.exitcode == 0 else None
 
 
+def prepared(name: str, size: tuple[int, int, int]) -> Callable[[], tuple[float, float]]:
+    """What is timed, in a process of its own: one of `ways` on the inputs that all have."""
+    inputs, way = made(*size), ways()[0][name]()
+    return lambda: way(*inputs)
+
+
+def check_agreement(results: dict[str, tuple[float, float]]) -> None:
+    """Raise `ValueError` when two ways give other rates."""
+    first, reference = next(iter(results.items()))
+    for name, result in results.items():
+        if not np.allclose(result, reference, atol=1e-4):
+            raise ValueError(f"{name} gives {result}, {first} {reference}")
+
+
 def run(size: tuple[int, int, int] = (1980, 11310, 512), runs: int = 3, only: Sequence[str] = ()) -> dict[str, Any]:
     """Every way (or `only` these), interleaved: by way median `seconds`, `memory` in bytes, `rank1` and `mAP`; `notes`.
 
     `size` is (queries, gallery, dimensions). Raises `ValueError` when two ways disagree.
     """
     available, notes = ways()
-    chosen = {name: make() for name, make in available.items() if not only or name in only}
-    inputs = made(*size)
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    results = {}
-    for _ in range(runs):
-        for name, way in chosen.items():
-            start = time.perf_counter()
-            results[name] = way(*inputs)
-            seconds[name].append(time.perf_counter() - start)
-    del inputs
-    reference = next(iter(results.values()))
-    for name, result in results.items():
-        if not np.allclose(result, reference, atol=1e-4):
-            raise ValueError(f"{name} gives {result}, {next(iter(results))} {reference}")
-    rows = {
-        name: {
-            "seconds": statistics.median(seconds[name]), "memory": peak_memory(name, size), "rank1": rank1, "mAP": mean
-        }
-        for name, (rank1, mean) in results.items()
-    }  # fmt: skip
+    sides = {
+        name: Way(prepared, (name, size), as_in_amem=name == "amem") for name in available if not only or name in only
+    }
+    timed = take_turns(sides, runs, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    check_agreement({name: side.first for name, side in timed.items()})
+    rows = {}
+    for name, side in timed.items():
+        rank1, mean = side.first
+        rows[name] = {"seconds": side.medians[0], "memory": peak_memory(name, size), "rank1": rank1, "mAP": mean}
     return {"size": list(size), "runs": runs, "ways": rows, "notes": notes}
 
 
