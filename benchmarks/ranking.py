@@ -2,8 +2,8 @@
 
     python benchmarks/ranking.py [--queries 1980] [--gallery 11310] [--dim 512] [--runs 3] [--only NAME ...]
 
-Every way has a process of its own, starts from features and ends with rank-1 and mAP at hits, which must agree. Runs are
-interleaved and the median is printed; memory is the growth of a process beyond its inputs at its peak (Linux).
+Every way has a process of its own, starts from features and ends with rank-1 and mAP at hits, which must agree. Runs
+are interleaved and the median is printed; memory is the growth of a process beyond its inputs at its peak (Linux).
 torchreid's evaluators take part where `torchreid` can be imported, its Cython one where that is compiled.
 """
 

@@ -52,7 +52,7 @@ _BESIDE_WEIGHTS = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 ]
-MOST_BYTES = 16 << 30  # of an unpacked archive
+MOST_BYTES, MOST_RATIO = 1 << 30, 10  # of an unpacked archive: weights are packed little, if at all
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 
 
@@ -133,7 +133,7 @@ def _checked_members(path: Path, content: bytes) -> list[str]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
-            if unpacked > MOST_BYTES:
+            if unpacked > max(MOST_BYTES, MOST_RATIO * len(content)):
                 why = f"it would unpack to {unpacked / 2**30:.0f} GiB"
                 raise BadData("weights", path, why=why, remedy=_AGAIN)
             damaged = archive.testzip()

@@ -65,8 +65,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             before = results.read(output, remedy="Use --force to make it again")
             if not provenance.differences(before["provenance"]) and options.resume != "never":
                 return StageResult("evaluate", output, True, before)
-            kept = _keep(output, before)
-            progress.say(f"the result of other features or options is kept as {kept}")
+        else:
+            before = None
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
         if len(set(hashes)) < len(hashes):
             progress.warn("some splits have the same features file, byte by byte")
@@ -83,6 +83,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if progress.warnings:
             result["warnings"] = progress.warnings
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
+        if before is not None:
+            progress.say(f"the result of other features or options is kept as {_keep(output, before)}")
         results.write(output, result, provenance)
         took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
         atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
@@ -334,6 +336,12 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
     }
 
 
+def _has_rates(result: dict[str, Any]) -> bool:
+    rank = result.get("rank")
+    rates = [rank.get(k) for k in ("1", "5", "20")] if isinstance(rank, dict) else [None]
+    return all(isinstance(rate, int | float) for rate in [*rates, result.get("mAP")])
+
+
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Results side by side, by the name of their file; runs of different protocols are refused.
 
@@ -360,4 +368,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
         if differences:
             why = f"cannot be compared with {files[0]} ({listing(differences)})"
             raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
+    for path, (_, result) in zip(files, found, strict=True):
+        if not _has_rates(result):
+            raise BadData("result", path, why="lacks the ranks or mAP", remedy="Run: amem evaluate")
     return found
