@@ -131,7 +131,7 @@ def draw(curves: dict[str, list[dict[str, float]]], path: Path) -> None:
             above.plot(
                 x, [begin + slope * value for value in x], "--", label=f"{begin:.1f} s + {1000 * slope:.2g} ms each"
             )
-        above.set(ylabel="seconds", ylim=(0, None))
+        above.set(ylabel="seconds", ylim=(0, 1.1 * max(seconds)))
         above.legend(fontsize="small")
         below.plot(x, memory, "o-")
         below.set(xlabel=labels[what], ylabel="peak memory, MB", ylim=(0, 1.3 * max(memory)))
