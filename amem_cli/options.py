@@ -18,7 +18,15 @@ from typing import Any, Literal
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
 
 PRESETS = ("paper", "small")
-BACKBONES = ("i3d", "r3d", "p3d", "s3d", "r3d_18", "mc3_18", "r2plus1d_18")
+BACKBONES = {  # --backbone: the module and the class, imported when one is built
+    "i3d": "amem_cli.models.i3d:I3D",
+    "r3d": "amem_cli.models.resnet3d:ResNet3D50",
+    "p3d": "amem_cli.models.p3d:P3D199",
+    "s3d": "amem_cli.models.torchvision_video:S3D",
+    "r3d_18": "amem_cli.models.torchvision_video:R3D18",
+    "mc3_18": "amem_cli.models.torchvision_video:MC3_18",
+    "r2plus1d_18": "amem_cli.models.torchvision_video:R2Plus1D18",
+}
 
 
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
@@ -226,7 +234,7 @@ class TrainAmemOptions(AdversarialOptions):
         "amem", "row of the paper's Table 3; after-enhancement trains both modules but keeps f_A, f_M out of f_s"
     )
     predict_frames: int = option(3, "c, frames that MEM predicts one after another (P)")
-    backbone: Literal[BACKBONES] = option("i3d", "i3d, r3d and p3d are the paper's; the others are torchvision's")
+    backbone: Literal[tuple(BACKBONES)] = option("i3d", "i3d, r3d, p3d are the paper's; the others are torchvision's")
     branch: Literal["inception", "conv3d", "conv2d"] = option(
         "inception", "kind of the appearance and the motion branch (P)"
     )

@@ -31,17 +31,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backbone of a few thousand weights in place of I3D, so that a step, and saving it, take no time."""
-    from torch import nn
+    """`tests/tiny3d.py` in place of I3D."""
+    from amem_cli.options import BACKBONES
 
-    from amem_cli.models import backbones
-    from amem_cli.models.normalisation import IMAGENET
-
-    class Tiny3D(nn.Sequential):
-        out_channels, normalisation, head_keys = 16, IMAGENET, ()
-
-        def __init__(self, strides: str = "reid"):
-            stem = nn.Conv3d(3, 16, (3, 16, 16), stride=(2, 16, 16), padding=(1, 0, 0), bias=False)
-            super().__init__(stem, nn.BatchNorm3d(16), nn.ReLU())
-
-    monkeypatch.setitem(backbones.BACKBONES, "i3d", Tiny3D)
+    monkeypatch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")

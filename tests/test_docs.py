@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -630,16 +631,15 @@ def test_python_blocks_run(page: Path, finished: Path, monkeypatch: pytest.Monke
 def test_the_ten_lines_of_a_backbone_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from amem_cli.models import backbones
     from amem_cli.models.amem import build_main_model
-    from amem_cli.options import TrainAmemOptions
+    from amem_cli.options import BACKBONES, TrainAmemOptions
     from amem_cli.stages.train_amem import describe
 
     code = next(text for _, text in blocks(ROOT / "README.md", "python") if "torch import nn" in text)
-    names: dict[str, Any] = {"__name__": "documentation"}
-    exec(compile(code, "README.md", "exec"), names)
-    network = next(value for name, value in names.items() if name.endswith("3D"))
-    monkeypatch.setitem(backbones.BACKBONES, "new", network)
+    module = types.ModuleType("documentation")
+    exec(compile(code, "README.md", "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, "documentation", module)
+    monkeypatch.setitem(BACKBONES, "new", "documentation:Tiny3D")
     model = build_main_model(describe(TrainAmemOptions(), 4) | {"backbone": "new"})
     maps = model.feature_maps(torch.rand(1, 3, 8, 256, 128))
     assert maps.backbone_maps.shape[3:] == (16, 8)

@@ -1,12 +1,13 @@
 """Backbones by name: `build_backbone("i3d")` gives the network that turns a clip into `backbone_maps`.
 
-To add one, write a module that maps a clip (B, 3, T, H, W) to (B, C, T', H', W') with `out_channels` (C),
-`normalisation` (what it expects of its input) and `head_keys` (keys of a weight file that belong to a classification
-head and may be left out; an empty tuple if none), and add its builder to `BACKBONES`. Weight files in its own names
-then load by themselves; another dialect is a function in `dialects.py`.
+To add one, write a module with a class that maps a clip (B, 3, T, H, W) to (B, C, T', H', W') and has `out_channels`
+(C), `normalisation` (what it expects of its input) and `head_keys` (keys of a weight file that belong to a
+classification head and may be left out; an empty tuple if none), and name it in `BACKBONES` of `options.py`. Weight files
+in its own names then load by themselves; another dialect is a function in `dialects.py`. `kinetics`, if it has one, is
+the name of torchvision's weights enum for `--weights kinetics`.
 """
 
-from collections.abc import Callable
+import importlib
 from pathlib import Path
 from typing import Literal
 
@@ -14,39 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.errors import UsageError
-from amem_cli.models.i3d import I3D, I3DClassifier
+from amem_cli.models.i3d import I3DClassifier
 from amem_cli.models.normalisation import Normalisation
-from amem_cli.models.p3d import P3D199
 from amem_cli.models.pretrained import fetch, load_pretrained
-from amem_cli.models.resnet3d import ResNet3D50
+from amem_cli.options import BACKBONES
 
-__all__ = ["BACKBONES", "Normalisation", "backbone_names", "build_backbone", "normalise"]
-
-
-def _s3d(strides: Literal["reid", "stock"]) -> nn.Module:
-    from amem_cli.models.torchvision_video import S3D  # torchvision takes seconds to import
-
-    return S3D(strides)
-
-
-def _video_resnet(name: str) -> Callable[..., nn.Module]:
-    def build(strides: Literal["reid", "stock"]) -> nn.Module:
-        from amem_cli.models.torchvision_video import VideoResNet18
-
-        return VideoResNet18(name, strides)
-
-    return build
-
-
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
-    "i3d": I3D,
-    "r3d": ResNet3D50,
-    "p3d": P3D199,
-    "s3d": _s3d,
-    "r3d_18": _video_resnet("r3d_18"),
-    "mc3_18": _video_resnet("mc3_18"),
-    "r2plus1d_18": _video_resnet("r2plus1d_18"),
-}
+__all__ = ["Normalisation", "backbone_class", "backbone_names", "build_backbone", "normalise"]
 
 
 def build_backbone(
@@ -77,7 +51,7 @@ def build_backbone(
         raise UsageError("strides", why=f"there are no {strides!r}", remedy='Choose "reid" or "stock"')
     if head and name != "i3d":
         raise UsageError("head", why=f"{name} is kept without its classification head", remedy="Only i3d has one")
-    network = I3DClassifier(strides=strides) if head else BACKBONES[name](strides=strides)
+    network = (I3DClassifier if head else backbone_class(name))(strides=strides)
     network.pretrained = None
     if weights is not None:
         path = _kinetics(name) if weights == "kinetics" else weights
@@ -85,17 +59,23 @@ def build_backbone(
     return network
 
 
-def _kinetics(name: str) -> Path:
-    import torchvision
+def backbone_class(name: str) -> type[nn.Module]:
+    """The class behind a name of `BACKBONES`; torchvision, which takes seconds to import, only where it is needed."""
+    module, _, cls = BACKBONES[name].partition(":")
+    return getattr(importlib.import_module(module), cls)
 
-    enums = {"s3d": "S3D", "r3d_18": "R3D_18", "mc3_18": "MC3_18", "r2plus1d_18": "R2Plus1D_18"}
-    if name not in enums:
+
+def _kinetics(name: str) -> Path:
+    enum = getattr(backbone_class(name), "kinetics", None)
+    if enum is None:
         raise UsageError(
             "--weights",
             why=f"torchvision keeps no Kinetics weights of {name}",
             remedy="Give a file with --weights FILE",
         )
-    return fetch(getattr(torchvision.models.video, f"{enums[name]}_Weights").KINETICS400_V1.url)
+    import torchvision
+
+    return fetch(getattr(torchvision.models.video, enum).KINETICS400_V1.url)
 
 
 def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:

@@ -201,9 +201,9 @@ def inspect_weights(path: str | Path) -> WeightsReport:
 
 def _builders() -> dict[str, Callable[[], nn.Module]]:
     """What a weight file may be of, by its name."""
-    from amem_cli.models.backbones import BACKBONES  # they load their weights by this module
+    from amem_cli.models.backbones import backbone_class, backbone_names  # they load their weights by this module
 
-    builders = {name: lambda build=build: build(strides="stock") for name, build in BACKBONES.items()}
+    builders = {name: lambda name=name: backbone_class(name)(strides="stock") for name in backbone_names()}
     return builders | {f"resnet{depth}": lambda depth=depth: imagenet_resnet(depth) for depth in (18, 50)}
 
 

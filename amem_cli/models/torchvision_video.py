@@ -3,7 +3,8 @@
 Their own modules under their own names, without the head, so that torchvision's weight files load as they are.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import torchvision
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ class S3D(nn.Module):
     out_channels = 1024
     normalisation = TORCHVISION_KINETICS
     head_keys = ("classifier.1.weight", "classifier.1.bias")
+    kinetics = "S3D_Weights"
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
@@ -39,8 +41,8 @@ def _halves_time(part: nn.Module) -> bool:
     return isinstance(part, nn.MaxPool3d) and part.stride == (2, 2, 2)
 
 
-class VideoResNet18(nn.Module):
-    """R3D-18, MC3-18 or R(2+1)D-18 (Tran et al., CVPR 2018): (B, 3, T, H, W) -> (B, 512, T', H/16, W/16).
+class _VideoResNet18(nn.Module):
+    """R3D-18, MC3-18 and R(2+1)D-18 (Tran et al., CVPR 2018): (B, 3, T, H, W) -> (B, 512, T', H/16, W/16).
 
     The clip is normalised as `normalisation` says. These networks never pool, so they come to 16 x 8 from 256 x 128
     with their own strides. strides="stock": T' = ceil(T/8) (MC3-18: T' = T). strides="reid" leaves out the last
@@ -51,9 +53,11 @@ class VideoResNet18(nn.Module):
     normalisation = TORCHVISION_KINETICS
     head_keys = ("fc.weight", "fc.bias")
 
-    def __init__(self, name: Literal["r3d_18", "mc3_18", "r2plus1d_18"], strides: Literal["reid", "stock"] = "reid"):
+    builder: ClassVar[Callable[..., nn.Module]]
+
+    def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
-        network = getattr(torchvision.models.video, name)(weights=None)
+        network = type(self).builder(weights=None)
         self.stem = network.stem
         self.layer1, self.layer2 = network.layer1, network.layer2
         self.layer3, self.layer4 = network.layer3, network.layer4
@@ -64,3 +68,24 @@ class VideoResNet18(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clip)))))
+
+
+class R3D18(_VideoResNet18):
+    """Only 3D convolutions."""
+
+    builder = staticmethod(torchvision.models.video.r3d_18)
+    kinetics = "R3D_18_Weights"
+
+
+class MC3_18(_VideoResNet18):
+    """3D convolutions in the first blocks, 2D ones in the others."""
+
+    builder = staticmethod(torchvision.models.video.mc3_18)
+    kinetics = "MC3_18_Weights"
+
+
+class R2Plus1D18(_VideoResNet18):
+    """Convolutions over space, then over time."""
+
+    builder = staticmethod(torchvision.models.video.r2plus1d_18)
+    kinetics = "R2Plus1D_18_Weights"

@@ -6,8 +6,9 @@ import torchvision
 from torch import nn
 
 from amem_cli.errors import BadData, InputMissing, UsageError
-from amem_cli.models import backbones, normalisation
-from amem_cli.models.backbones import BACKBONES, Normalisation, backbone_names, build_backbone, normalise
+from amem_cli.models import normalisation
+from amem_cli.models.backbones import Normalisation, backbone_names, build_backbone, normalise
+from amem_cli.options import BACKBONES
 
 # name: channels, T' from 8 frames with re-identification strides
 EXPECTED = {
@@ -144,7 +145,7 @@ class Newcomer(nn.Module):
 
 
 def test_a_newcomer_is_one_entry(tmp_path, monkeypatch):
-    monkeypatch.setitem(backbones.BACKBONES, "newcomer", Newcomer)
+    monkeypatch.setitem(BACKBONES, "newcomer", f"{__name__}:Newcomer")
     state = Newcomer("reid").state_dict()
     torch.save(state | {"fc.weight": torch.zeros(2, 5)}, tmp_path / "w.pt")
     net = build_backbone("newcomer", weights=tmp_path / "w.pt")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from amem_cli.models.backbones import BACKBONES, build_backbone
+from amem_cli.models.backbones import build_backbone
 from amem_cli.models.recomputation import blocks_of, recompute_activations
+from amem_cli.options import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
