@@ -274,9 +274,10 @@ def print_reproduction(table: dict[str, Any], path: Path, as_json: bool) -> None
     if as_json:
         print(json.dumps(table, default=str))
         return
-    from amem_cli.stages.reproduce.table import lines_for_terminal
+    from amem_cli.stages.reproduce.table import blocks_for_terminal
 
-    _print_cells(f"{table['title']} (rates in per cent)", *lines_for_terminal(table))
+    for title, columns, rows in blocks_for_terminal(table):
+        _print_cells(title, columns, rows)
     for note in table["notes"]:
         print_wrapped(f"note: {note}")
     print(f"written to {path}")
@@ -323,7 +324,9 @@ def _print_cells(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
     table = Table(title=title, title_justify="left")
     for name in columns:
-        table.add_column(name, justify="left" if name in ("model", "data", "what") else "right", overflow="fold")
+        table.add_column(
+            name, justify="left" if name in ("model", "data", "what", "beside") else "right", overflow="fold"
+        )
     for cells in rows:
         table.add_row(*cells)
     print_table(table)

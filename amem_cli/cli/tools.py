@@ -320,6 +320,10 @@ def reproduce(
     from amem_cli.stages.reproduce.table import sizes
 
     if what == "sizes":
+        given = {"--dataset": dataset, "--row": row, "--weights": weights, "--set": settings, "--seeds": seeds != 3}
+        if ignored := [name for name, value in given.items() if value]:
+            why = f"sizes are measured without data or training, {' and '.join(ignored)} would change nothing"
+            raise UsageError("reproduce", why=why, remedy="Leave it out")
         if not dry_run:
             console.print_sizes(sizes(workspace), workspace / "reproduce" / "sizes.md", as_json)
         elif not as_json:

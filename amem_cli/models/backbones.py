@@ -2,9 +2,9 @@
 
 To add one, write a module with a class that maps a clip (B, 3, T, H, W) to (B, C, T', H', W') and has `out_channels`
 (C), `normalisation` (what it expects of its input) and `head_keys` (keys of a weight file that belong to a
-classification head and may be left out; an empty tuple if none), and name it in `BACKBONES` of `options.py`. Weight files
-in its own names then load by themselves; another dialect is a function in `dialects.py`. `kinetics`, if it has one, is
-the name of torchvision's weights enum for `--weights kinetics`.
+classification head and may be left out; an empty tuple if none), and name it in `BACKBONES` of `options.py`. Weight
+files in its own names then load by themselves; another dialect is a function in `dialects.py`. `kinetics`, if it has
+one, is the name of torchvision's weights enum for `--weights kinetics`.
 """
 
 import importlib

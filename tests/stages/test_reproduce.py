@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shlex
 import statistics
 import subprocess
@@ -12,12 +13,14 @@ import pytest
 
 from amem_cli import paper
 from amem_cli.artifacts.workspace import Workspace
+from amem_cli.cli import console
 from amem_cli.cli.app import run as amem
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.progress import Silent
-from amem_cli.stages.reproduce.plan import TABLES, parse_settings, plan
+from amem_cli.stages.reproduce.plan import TABLES, plan
 from amem_cli.stages.reproduce.run import run, run_command
+from amem_cli.stages.reproduce.settings import parse_settings
 from amem_cli.stages.reproduce.table import Measured, columns_and_rows, document, write
 from amem_cli.stages.result import weights_parent
 
@@ -267,6 +270,58 @@ def test_a_table_has_mean_and_deviation_over_seeds_beside_the_papers_figures(tmp
     assert "Not complete: 3 of 24 rows with their seeds" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert widths == {10}
+
+
+def test_rows_are_compared_seed_by_seed_with_the_row_they_stand_beside(tmp_path):
+    made = plan("table3", seeds=3, workspace=tmp_path)
+    found = measured(made, {"rank-1": [0.4, 0.5, 0.6], "mAP": [0.5, 0.6, 0.7]})
+    # t(0.975, 2) is 4.3027: 0.02 more on average, deviation 0.01, so 0.02 +- 4.3027 * 0.01 / sqrt(3)
+    found["amem", "mars"] = Measured({"rank-1": [0.4, 0.5], "mAP": [0.51, 0.62, 0.73]})
+    found["aem", "mars"] = Measured({"rank-1": [0.5], "mAP": [0.45]})
+    table = document(made, found, [])
+    by_name = {row["configuration"]: row["difference"] for row in table["rows"]}
+    assert by_name["baseline"] == {}
+    assert by_name["amem"]["mAP"]["mean"] == pytest.approx(0.02)
+    assert by_name["amem"]["mAP"]["interval"] == pytest.approx([0.02 - 0.024842, 0.02 + 0.024842], abs=1e-5)
+    assert by_name["amem"]["rank-1"]["pairs"] == 2
+    assert by_name["aem"]["mAP"] == {"mean": pytest.approx(-0.05), "interval": None, "pairs": 1}
+    text = write(Workspace(tmp_path), table)[1].read_text()
+    title = "Baseline + AEM + MEM (AMEM)"
+    assert f"| {title} | Baseline (I3D) | +0.0 | +0.0 to +0.0 | +2.0 | -0.5 to +4.5 |" in text
+    assert "| Baseline + AEM | Baseline (I3D) | +10.0 | - | -5.0 | - |" in text
+
+
+@pytest.mark.parametrize("what", ["table3", "table4", "table5", "losses", "figure4"])
+def test_every_row_stands_beside_a_row_of_its_table(what):
+    table = TABLES[what]
+    by_name = {row.name: row for row in table.configurations}
+    alone = [row.name for row in table.configurations if row.beside in (row.name, *({row.beside} - by_name.keys()))]
+    if table.scored:
+        assert alone == {"table4": ["r3d-baseline", "p3d-baseline", "baseline"], "losses": ["amem"]}.get(
+            what, ["baseline"]
+        )
+    for row in table.configurations if table.scored else ():
+        other = by_name.get(row.beside, row)
+        assert other.options.get("backbone") == row.options.get("backbone")
+
+
+def test_a_table_fits_into_80_columns(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    frames = {"psnr": 20.4, "psnr_copied": 20.2, "ssim": 0.493, "ssim_copied": 0.555, "mse_ratio": 0.95}
+    values = {name: [value, value + 0.01] for name, value in frames.items()}
+    for what, rates in (("losses", {"rank-1": [0.5, 0.6], "mAP": [0.5, 0.7]}), ("figure4", {})):
+        made = plan(what, seeds=2, workspace=tmp_path)
+        console.print_reproduction(document(made, measured(made, rates | values), []), tmp_path / "x.md", False)
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= 80
+        assert re.search(r"20.4 ± 0.0.* 20.2 ± 0.0.* 0.50 ± 0.01.* 0.56 ± 0.01.* 0.9. ± 0.01", out)
+        assert ("per cent" in out) == bool(rates)
+
+
+@pytest.mark.parametrize("given", [["--dataset", "mars"], ["--row", "amem"], ["--set", "epochs=2"], ["--seeds", "2"]])
+def test_sizes_refuses_what_it_would_ignore(given, capsys, tmp_path):
+    assert amem(["reproduce", "sizes", "--workspace", str(tmp_path), *given]) == 2
+    assert f"{given[0]} would change nothing" in capsys.readouterr().err
 
 
 def test_an_unfinished_table_says_so_and_one_seed_has_no_deviation(tmp_path):

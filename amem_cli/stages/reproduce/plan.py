@@ -6,24 +6,20 @@ share its folder, so Table 4 trains no I3D row that Table 3 has trained. ARM, ps
 the main workspace. A plan needs no torch.
 """
 
-import dataclasses
-import re
 import shlex
 import textwrap
-import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from amem_cli.artifacts.workspace import Workspace
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.errors import UsageError, did_you_mean
 from amem_cli.options import COMMANDS, resolve
+from amem_cli.stages.reproduce.settings import IMAGENET, PAPERS_BACKBONES, parse_settings, parse_weights
 
 WHAT = ("table3", "table4", "table5", "sizes", "figure4", "losses")
-PAPERS_BACKBONES = ("r3d", "p3d", "i3d")  # in Table 4's order
-IMAGENET = ("arm", "tae")  # what starts from weights of images
 
 
 # -- the paper's rows --------------------------------------------------------------------------------------------------
@@ -31,11 +27,13 @@ IMAGENET = ("arm", "tae")  # what starts from weights of images
 
 @dataclass(frozen=True)
 class Configuration:
-    """One row: `name` is its folder, `title` the paper's words, `options` those of `train-amem` that make it."""
+    """One row: `name` is its folder, `title` the paper's words, `options` those of `train-amem` that make it, and
+    `beside` the row that its figures are compared with, seed by seed."""
 
     name: str
     title: str
     options: dict[str, Any]
+    beside: str = "baseline"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ AMEM = Configuration("amem", "Baseline + AEM + MEM (AMEM)", {"modules": "amem", 
 
 
 def _without(what: str, base: Configuration, title: str, **options: Any) -> Configuration:
-    return Configuration(f"{base.name}-without-{what}", f"{base.title}, {title}", base.options | options)
+    return Configuration(f"{base.name}-without-{what}", f"{base.title}, {title}", base.options | options, base.name)
 
 
 def _on_backbones() -> Iterator[Configuration]:
@@ -71,9 +69,8 @@ def _on_backbones() -> Iterator[Configuration]:
     for backbone in PAPERS_BACKBONES:
         prefix = "" if backbone == "i3d" else f"{backbone}-"  # i3d rows are Table 3's
         for letter, row in letters.items():
-            yield Configuration(
-                prefix + row.name, f"{backbone.upper()}, {letter}", row.options | {"backbone": backbone}
-            )
+            options = row.options | {"backbone": backbone}
+            yield Configuration(prefix + row.name, f"{backbone.upper()}, {letter}", options, f"{prefix}baseline")
 
 
 TABLES = {
@@ -221,10 +218,9 @@ def plan(
 ) -> Plan:
     """The chain of commands for `what` (any of `WHAT` but sizes).
 
-    `rows` are names of the table's configurations, none for all. `weights` are "NAME=FILE" for a backbone, arm or
-    tae, `settings` are
-    "NAME=VALUE" for train-amem (those of `COMMON`: for every command that has them) or "COMMAND.NAME=VALUE". All
-    options are checked now, before anything runs. Raises `UsageError` for what does not exist or does not go together.
+    `rows` are names of the table's configurations, none for all; `weights` and `settings` are those of `parse_weights`
+    and `parse_settings`. All options are checked now, before anything runs. Raises `UsageError` for what does not exist
+    or does not go together.
     """
     if what not in TABLES:
         raise UsageError("reproduce", what, why="there is no such table", remedy=f"Choose one of {', '.join(WHAT)}")
@@ -332,85 +328,3 @@ def _flags(given: dict[str, Any]) -> list[str]:
         else:
             words += [flag, str(value)]
     return words
-
-
-# -- settings on top of the rows ---------------------------------------------------------------------------------------
-
-COMMON = ("device", "precision", "workers", "image_size", "resume", "force")
-PLACES = {"data_root", "workspace"}
-RESERVED = {  # what the plan itself decides
-    "train-arm": PLACES,
-    "label-videos": PLACES | {"dataset", "arm", "image_size"},  # frames have the ARM's size
-    "train-tae": PLACES,
-    "train-amem": PLACES
-    | {"dataset", "split", "seed", "modules", "predict_frames", "backbone", "weights", "labels", "tae"},
-    "extract-features": PLACES | {"dataset", "split", "model", "image_size"},
-    "evaluate": PLACES | {"dataset", "protocol", "features", "precision", "image_size", "workers"},  # no networks
-}
-
-
-def parse_settings(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """`--set NAME=VALUE` and `--set COMMAND.NAME=VALUE` as values of the right types, by command.
-
-    >>> parse_settings(("epochs=5", "train-tae.epochs=8"))
-    {'train-amem': {'epochs': 5}, 'train-tae': {'epochs': 8}}
-    """
-    settings: dict[str, dict[str, Any]] = {}
-    for text in texts:
-        match = re.fullmatch(r"(?:([a-z-]+)\.)?([A-Za-z_-]+)=(.*)", text)
-        if not match:
-            remedy = "For example --set epochs=30, or --set train-tae.epochs=8"
-            raise UsageError("--set", text, why="must be NAME=VALUE or COMMAND.NAME=VALUE", remedy=remedy)
-        command, name, value = match[1], match[2].replace("-", "_"), match[3]
-        if command and command not in COMMANDS:
-            remedy = f"{did_you_mean(command, COMMANDS)}Commands are {', '.join(COMMANDS)}"
-            raise UsageError("--set", text, why=f"there is no command {command}", remedy=remedy)
-        commands = [command or "train-amem"]
-        if not command and name in COMMON:
-            commands = [c for c, cls in COMMANDS.items() if name in _names(cls) and name not in RESERVED[c]]
-        for each in commands:
-            settings.setdefault(each, {})[name] = _value(text, each, name, value)
-    return settings
-
-
-def _names(cls: type) -> list[str]:
-    return [entry.name for entry in dataclasses.fields(cls)]
-
-
-def _value(text: str, command: str, name: str, value: str) -> Any:
-    """The text of a value as the option's type."""
-    if name in RESERVED[command]:
-        remedy = "Use --weights NAME=FILE" if name == "weights" else "Use the command's own flags, or another table"
-        raise UsageError("--set", text, why=f"the table itself decides {name.replace('_', '-')}", remedy=remedy)
-    kinds = typing.get_type_hints(COMMANDS[command])
-    if name not in kinds:
-        remedy = f"{did_you_mean(name, kinds)}`amem {command} --help` lists them".replace("_", "-")
-        raise UsageError("--set", text, why=f"{command} has no option {name.replace('_', '-')}", remedy=remedy)
-    kind = kinds[name]
-    if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        why = f"{value!r} is none of {', '.join(typing.get_args(kind))}"
-    elif kind is bool:
-        if value in ("true", "false"):
-            return value == "true"
-        why = f"{value!r} is neither true nor false"
-    else:
-        try:
-            return kind(value)
-        except ValueError:
-            why = f"{value!r} is not of type {kind.__name__}"
-    raise UsageError("--set", text, why=why)
-
-
-def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """`--weights NAME=FILE` by name: a backbone of the paper (i3d, r3d, p3d), arm or tae."""
-    files = {}
-    for text in texts:
-        name, _, file = text.partition("=")
-        if name not in (*PAPERS_BACKBONES, *IMAGENET) or not file:
-            remedy = "For example --weights i3d=rgb_imagenet.pt --weights arm=imagenet"
-            why = f"must be NAME=FILE with one of {', '.join((*PAPERS_BACKBONES, *IMAGENET))}"
-            raise UsageError("--weights", text, why=why, remedy=remedy)
-        files[name] = file
-    return files

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from scipy import stats
 
 from amem_cli import paper
 from amem_cli.artifacts import atomic
@@ -33,6 +36,8 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
     """The table as JSON: `rows`, each with `paper` and `ours`; rates are fractions in [0, 1], PSNR is in dB.
 
     `ours` maps each figure to {"mean", "standard_deviation" (n - 1; None for one seed), "values"}, one value a seed;
+    `difference` compares them with those of the row `beside` (see `_difference`).
+
     Rows of the table that the plan leaves out are those of the file that is there, where it was made with the same
     settings, and else empty. `complete` tells whether every run of the whole table is in it.
     """
@@ -64,6 +69,12 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
                     "pictures": found.pictures,
                 }
             )
+    by_name = {(row["configuration"], row["dataset"]): row for row in rows}
+    beside = {row.name: row.beside for row in plan.table.configurations}
+    for row in rows:
+        row["beside"] = beside[row["configuration"]]
+        other = by_name.get((row["beside"], row["dataset"]))
+        row["difference"] = _difference(row, other) if other and other is not row else {}
     done, runs = sum(len(row["workspaces"]) for row in rows), len(rows) * plan.seeds
     document: dict[str, Any] = {
         "kind": "amem-reproduction",
@@ -117,6 +128,25 @@ def _over_seeds(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "standard_deviation": deviation, "values": values}
 
 
+def _difference(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """What a row has more than another in rank-1 and mAP, over the seeds that both have.
+
+    {"mean", "interval" (95 %, Student's t over the pairs of one seed; None for one pair), "pairs"} for each figure.
+    """
+    differences = {}
+    for figure in ("rank-1", "mAP"):
+        ours, others = (each["ours"].get(figure, {"values": []})["values"] for each in (row, other))
+        pairs = [a - b for a, b in zip(ours, others, strict=False)]  # seeds come in order, a later one may be missing
+        if not pairs:
+            continue
+        mean, interval = statistics.fmean(pairs), None
+        if len(pairs) > 1:
+            reach = stats.t.ppf(0.975, len(pairs) - 1) * statistics.stdev(pairs) / math.sqrt(len(pairs))
+            interval = [mean - float(reach), mean + float(reach)]
+        differences[figure] = {"mean": mean, "interval": interval, "pairs": len(pairs)}
+    return differences
+
+
 def write(workspace: Workspace, table: dict[str, Any]) -> tuple[Path, Path]:
     """Write REPRODUCE/<what>.json and <what>.md; returns their paths."""
     folder = workspace.root / "reproduce"
@@ -138,6 +168,10 @@ def as_markdown(table: dict[str, Any], folder: Path) -> str:
     if not table["complete"]:
         lines += ["", f"**Not complete: {table['runs_done']} of {table['runs']} rows with their seeds are done.**"]
     lines += ["", *_pipe_table(*columns_and_rows(table)), ""]
+    columns, rows = differences_beside(table)
+    if rows:
+        lines += ["What each row has more than the one it is compared with, in per cent, over pairs of one seed:", ""]
+        lines += [*_pipe_table(columns, rows), ""]
     for dataset in table["datasets"]:
         chance = next((row["chance"] for row in table["rows"] if row["dataset"] == dataset and row["chance"]), None)
         if chance:
@@ -171,25 +205,52 @@ def columns_and_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]
                 printed = (row["paper"] or {}).get(name)
                 cells += [_per_cent(printed), _ours(row["ours"].get(name), scale=100, digits=1)]
         if drawn:
-            digits = (1, 1, 3, 3, 2)
+            digits = (1, 1, 2, 2, 2)
             cells += [_ours(row["ours"].get(n), digits=d) for n, d in zip(PREDICTIONS, digits, strict=True)]
         rows.append(cells)
     return columns, rows
 
 
-def lines_for_terminal(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The same cells for a narrow terminal: the paper's figures below ours instead of beside them."""
+def differences_beside(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of what the rows have more than those they are compared with; no cells where none are done."""
+    several = len(table["datasets"]) > 1
+    columns = [*(["data"] if several else []), "model", "beside", "rank-1", "95 %", "mAP", "95 %"]
+    titles = {row["configuration"]: row["title"] for row in table["rows"]}
+    rows = []
+    for row in filter(lambda row: row["difference"], table["rows"]):
+        cells = [*([row["dataset"]] if several else []), row["title"], titles[row["beside"]]]
+        for found in row["difference"].values():
+            interval = found["interval"] and "{:+.1f} to {:+.1f}".format(*(100 * end for end in found["interval"]))
+            cells += [f"{100 * found['mean']:+.1f}", interval or "-"]
+        rows.append(cells)
+    return columns, rows
+
+
+def blocks_for_terminal(table: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """The same in blocks for a narrow terminal, each with a title: rates (the paper's below ours), predicted frames,
+    differences."""
     wide, rows = columns_and_rows(table)
-    single = [name for name in wide if not name.endswith(" paper")]
-    columns = [name.removesuffix(" ours") for name in single]
-    stacked = []
-    for cells in rows:
-        by_name = dict(zip(wide, cells, strict=True))
-        stacked.append([by_name[name] for name in single])
-        if any(by_name.get(f"{name} paper", "-") != "-" for name in columns):
-            names = {"model": "  paper"}
-            stacked.append([names.get(name, by_name.get(f"{name} paper", "")) for name in columns])
-    return columns, stacked
+    names = [name for name in wide if name in ("data", "model")]
+    rates, blocks = [name for name in wide if name.endswith(" ours")], []
+    if rates:
+        stacked = []
+        for cells in rows:
+            by_name = dict(zip(wide, cells, strict=True))
+            stacked.append([by_name[name] for name in [*names, *rates]])
+            printed = [by_name[name.replace(" ours", " paper")] for name in rates]
+            if any(cell != "-" for cell in printed):
+                stacked.append([*("  paper" if name == "model" else "" for name in names), *printed])
+        columns = [*names, *(name.removesuffix(" ours") for name in rates)]
+        blocks.append((f"{table['title']} (per cent)", columns, stacked))
+    if "SSIM" in wide:
+        kept = [n for n, name in enumerate(wide) if name in names or not name.endswith((" ours", " paper"))]
+        columns = [wide[n].replace("PSNR of copy", "of copy").replace("SSIM of copy", "of copy") for n in kept]
+        title = "Predicted frames beside copies of the last one" if rates else table["title"]
+        blocks.append((title, columns, [[cells[n] for n in kept] for cells in rows]))
+    columns, differences = differences_beside(table)
+    if differences:
+        blocks.append(("Differences, pairs of one seed (per cent)", columns, differences))
+    return blocks or [(table["title"], wide, rows)]
 
 
 def _ours(figure: dict[str, Any] | None, *, scale: float = 1, digits: int) -> str:
@@ -211,7 +272,7 @@ def _cited(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def _pipe_table(columns: list[str], rows: list[list[str]]) -> list[str]:
-    words = ("model", "data", "method", "what", "reading")
+    words = ("model", "data", "beside", "method", "what", "reading")
     rule = ["---" if name in words else "---:" for name in columns]
     return ["| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows)]
 
