@@ -324,9 +324,8 @@ def _print_cells(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
     table = Table(title=title, title_justify="left")
     for name in columns:
-        table.add_column(
-            name, justify="left" if name in ("model", "data", "what", "beside") else "right", overflow="fold"
-        )
+        words = name in ("model", "data", "what", "beside")
+        table.add_column(name, justify="left" if words else "right", overflow="fold", no_wrap=not words)
     for cells in rows:
         table.add_row(*cells)
     print_table(table)

@@ -244,7 +244,8 @@ def blocks_for_terminal(table: dict[str, Any]) -> list[tuple[str, list[str], lis
         blocks.append((f"{table['title']} (per cent)", columns, stacked))
     if "SSIM" in wide:
         kept = [n for n, name in enumerate(wide) if name in names or not name.endswith((" ours", " paper"))]
-        columns = [wide[n].replace("PSNR of copy", "of copy").replace("SSIM of copy", "of copy") for n in kept]
+        short = {"PSNR of copy": "of copy", "SSIM of copy": "of copy", "MSE / MSE of copy": "MSE ratio"}
+        columns = [short.get(wide[n], wide[n]) for n in kept]
         title = "Predicted frames beside copies of the last one" if rates else table["title"]
         blocks.append((title, columns, [[cells[n] for n in kept] for cells in rows]))
     columns, differences = differences_beside(table)
