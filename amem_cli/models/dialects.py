@@ -35,14 +35,32 @@ def translate(file: WeightFile, architecture: str) -> Weights:
     if architecture == "i3d":
         return _i3d_names(file.tensors)
     if architecture == "r3d":
-        # The weights of 2020 are for 700 or more classes and were saved without `module.`; only the input differs.
-        head = file.tensors.get("fc.weight")
-        first = file.module_prefix or head is None or len(head) == 400
-        year, normalisation = ("2018", HARA_2018) if first else ("2020", HARA_2020)
-        return Weights(file.tensors, f"3D-ResNet of Hara et al., {year}", normalisation)
+        return _r3d(file)
     dialects = {"p3d": "P3D, PyTorch port", "resnet18": "torchvision ResNet", "resnet50": "torchvision ResNet"}
     dialects |= dict.fromkeys(("s3d", "r3d_18", "mc3_18", "r2plus1d_18"), "torchvision video")
     return Weights(file.tensors, dialects.get(architecture, "the network's own names"))
+
+
+def _r3d(file: WeightFile) -> Weights:
+    """Hara's weights of 2018 and 2020 differ in their input: pixels to 255 less a mean, or divided by a deviation too.
+
+    Those of 2018 have 400 classes and were saved with `module.`, those of 2020 have others and none. A file without
+    both tells it by its first layer: the variance that BN saw behind a filter, over the filter's squared norm, is the
+    variance of the pixels along it, about 1 to 20 of normalised ones and 60^2 times that of those up to 255. Where BN
+    has seen nothing (an untrained network) it is read as 2018.
+    """
+    head, signs = file.tensors.get("fc.weight"), ""
+    if file.module_prefix or head is not None:
+        first = file.module_prefix or len(head) == 400
+    else:
+        filters, variance = file.tensors.get("conv1.weight"), file.tensors.get("bn1.running_var")
+        if filters is None or variance is None or len(filters) != len(variance) or bool((variance == 1).all()):
+            first, signs = True, "; supposed, nothing in the file tells"
+        else:
+            ratios = variance.double() / filters.double().flatten(1).square().sum(dim=1).clamp_min(1e-30)
+            first, signs = bool(ratios.median() > 300), "; by the scale of its first layer"
+    year, normalisation = ("2018", HARA_2018) if first else ("2020", HARA_2020)
+    return Weights(file.tensors, f"3D-ResNet of Hara et al., {year}{signs}", normalisation)
 
 
 _PORT_UNITS = {

@@ -22,6 +22,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from amem_cli.artifacts.atomic import read_bytes
+from amem_cli.artifacts.checkpoint import read_description
 from amem_cli.errors import BadData, listing
 
 
@@ -76,6 +77,7 @@ def read_weight_file(path: Path) -> WeightFile:
         else:
             loaded, container = _load_torch(path, content), "PyTorch"
     elif content[8:9] == b"{":
+        _reject_our_own(path)
         try:
             loaded, container = load_safetensors(content), "safetensors"
         except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:  # KeyError: an unknown type
@@ -113,6 +115,15 @@ def _reject_what_is_no_weight_file(path: Path, content: bytes) -> None:
     if text is not None:
         shown = next(iter(text.strip()[:60].splitlines()), "")
         raise BadData("weights", path, why=f"it is a text file that begins {shown!r}", remedy=_AGAIN)
+
+
+def _reject_our_own(path: Path) -> None:
+    try:
+        kind = read_description(path).get("kind")
+    except BadData:  # anybody else's
+        return
+    remedy = "Stages find it in the workspace or by --model, --arm, --tae; --weights is for networks trained elsewhere"
+    raise BadData("weights", path, why=f"it is a checkpoint of amem itself, of kind {kind}", remedy=remedy)
 
 
 def _text_at_the_start(content: bytes) -> str | None:

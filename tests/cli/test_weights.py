@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run as amem
 
 torch = pytest.importorskip("torch")
@@ -55,6 +57,16 @@ def test_json_is_one_document(tmp_path, capsys, state):
     assert (report["architecture"], report["fits"], report["problems"]) == ("resnet18", True, [])
     assert report["head_classes"] is None
     assert report["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+
+
+def test_our_own_checkpoint_is_told_as_such(tmp_path, capsys):
+    tensors, provenance = {"fc.weight": torch.zeros(2)}, Provenance("train-amem", {})
+    path = checkpoint.save(tmp_path / "amem-main.safetensors", "amem-main", tensors, provenance)
+    assert amem(["weights", "inspect", str(path)]) == 65
+    error = capsys.readouterr().err
+    assert "it is a checkpoint of amem itself, of kind amem-main" in error
+    assert "--model" in error
+    assert "--weights is for networks trained elsewhere" in error
 
 
 def test_foreign_tensors_resemble_nothing(tmp_path, capsys):

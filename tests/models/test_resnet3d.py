@@ -91,6 +91,30 @@ def test_the_files_of_2020_expect_another_input(tmp_path):
     assert build_backbone("r3d", weights=path).normalisation == HARA_2020
 
 
+@pytest.mark.parametrize(("deviation", "year"), [(60.0, 2018), (1.0, 2020)])
+def test_a_file_without_head_and_prefix_tells_its_input_by_its_first_layer(tmp_path, deviation, year):
+    state = random_state()
+    del state["fc.weight"], state["fc.bias"]
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.randn(2, 3, 3, 6, 6, generator=generator)  # smooth in space and time, as videos are
+    clip = F.interpolate(coarse, (16, 48, 48), mode="trilinear")
+    clip = clip / clip.std() * deviation
+    seen = F.conv3d(clip, state["conv1.weight"].float(), stride=(1, 2, 2))
+    state["bn1.running_var"] = seen.var(dim=(0, 2, 3, 4))
+    path = tmp_path / "headless.pth"
+    torch.save({"state_dict": state}, path)
+    net = build_backbone("r3d", weights=path)
+    assert net.normalisation == {2018: HARA_2018, 2020: HARA_2020}[year]
+    assert net.pretrained.dialect == f"3D-ResNet of Hara et al., {year}; by the scale of its first layer"
+
+
+def test_a_file_that_tells_nothing_of_its_input_is_said_to_be_supposed(tmp_path):
+    path = tmp_path / "untrained.pth"
+    torch.save(ResNet3D50().state_dict(), path)
+    net = build_backbone("r3d", weights=path)
+    assert (net.normalisation, net.pretrained.dialect[-35:]) == (HARA_2018, "supposed, nothing in the file tells")
+
+
 def test_parameters_and_strides():
     net = ResNet3D50().eval()
     assert sum(p.numel() for p in net.parameters()) == 46_198_976
