@@ -231,26 +231,33 @@ def mean_errors(clips: Sequence[PredictedClip]) -> dict[str, Any]:
 
 
 def draw_predicted_frames(
-    out: Path, model_file: Path, tracklets: Sequence[Tracklet], *, rounds: int | None = None
+    out: Path,
+    model_file: Path,
+    tracklets: Sequence[Tracklet],
+    *,
+    rounds: int | None = None,
+    measured: Sequence[Tracklet] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The paper's Figure 4: MEM's predictions for one clip of each tracklet; also the errors beside copying.
 
     The clip is the tracklet's middle one; frame 1 (zero-based) is the current one. A .gif walks: the clips stand below
-    each other, true, predicted and copied frames side by side.
+    each other, true, predicted and copied frames side by side. The errors are means over the clips that are drawn, or
+    over those of `measured`.
     """
     model, described = load_trained(model_file)
     require_motion(model_file, described)
     clips = predict_clips(model, described, tracklets, rounds)
+    errors = mean_errors(clips if measured is None else predict_clips(model, described, measured, rounds))
     if Path(out).suffix.lower() == ".gif":
         stacked = (
             np.concatenate(frames, axis=-3)  # one clip's rows of pixels below the other's
             for frames in zip(*((clip.current, clip.true, clip.predicted) for clip in clips), strict=True)
         )
-        return animate(*stacked, out, copied=True), mean_errors(clips)
+        return animate(*stacked, out, copied=True), errors
     strips = [
         predicted_frames_strip(clip.current, clip.true, clip.predicted, copied=True, title=clip.title) for clip in clips
     ]
-    return save_picture(stack_strips(strips, columns=2), out), mean_errors(clips)
+    return save_picture(stack_strips(strips, columns=2), out), errors
 
 
 def require_motion(model_file: Path, described: dict[str, Any]) -> None:

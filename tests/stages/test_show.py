@@ -170,6 +170,15 @@ def test_a_gif_walks_with_the_clips_below_each_other(workspace: Workspace, split
         assert image.height > 2 * 2 * 64
 
 
+def test_errors_are_of_the_measured_clips_whatever_is_drawn(workspace: Workspace, split, tmp_path: Path) -> None:
+    model_file, (one, other, *_) = workspace.amem("mars", None), split.test
+    _, of_both = draw_predicted_frames(tmp_path / "one.png", model_file, [one], measured=[one, other])
+    _, expected = draw_predicted_frames(tmp_path / "both.png", model_file, [one, other])
+    _, of_one = draw_predicted_frames(tmp_path / "alone.png", model_file, [one])
+    assert of_both == expected != of_one
+    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
 @pytest.mark.parametrize("rounds", [0, 5, -1])
 def test_rounds_must_fit_into_the_clip(workspace: Workspace, split, rounds: int) -> None:
     model, described = load_trained(workspace.amem("mars", None))

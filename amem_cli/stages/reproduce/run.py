@@ -12,6 +12,8 @@ from amem_cli.progress import Progress
 from amem_cli.stages.reproduce.plan import Command, Plan, Run
 from amem_cli.stages.reproduce.table import Measured, document, write
 
+CLIPS_MEASURED = 100  # test tracklets whose predicted frames are compared with the true ones
+
 
 class TellOnce(Progress):
     """A report in which each warning comes once, although many stages read the same data."""
@@ -120,12 +122,13 @@ def _add_scores(found: Measured, scores: dict[str, Any]) -> None:
 
 
 def _add_predictions(found: Measured, plan: Plan, one: Run) -> None:
-    """Draw the predicted frames of some test tracklets (of the first split) and take their errors."""
+    """Draw the predicted frames of some test tracklets (of the first split) and take the errors of more of them."""
     from amem_cli.stages.show import CLIPS_OF_FRAMES, draw_predicted_frames, read_split, some_queries
 
     name, number, content = read_split(one.dataset, plan.data_root)
-    tracklets = some_queries(content, CLIPS_OF_FRAMES)  # those of the printed `amem show frames`
-    path, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), tracklets)
+    drawn = some_queries(content, CLIPS_OF_FRAMES)  # those of the printed `amem show frames`
+    measured = some_queries(content, CLIPS_MEASURED)
+    path, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), drawn, measured=measured)
     found.pictures.append(str(path))
     for key in ("psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio"):
         if errors[key] is None:
