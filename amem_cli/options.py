@@ -241,8 +241,8 @@ class TrainAmemOptions(AdversarialOptions):
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
     weights: str = option(
         "",
-        "Kinetics weights of the backbone: a file, or 'kinetics' for torchvision's own (s3d, r3d_18, mc3_18, "
-        "r2plus1d_18); empty: from scratch",
+        "Kinetics weights of the backbone: a file, an amem-main of another training, or 'kinetics' for torchvision's "
+        "own (s3d, r3d_18, mc3_18, r2plus1d_18); empty: from scratch",
         science=False,
     )
     labels: str = option("", "pseudo-labels file; empty: the workspace's", science=False)

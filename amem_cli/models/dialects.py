@@ -7,6 +7,7 @@
 | `RGB/inception_i3d/Mixed_3b/Branch_1/Conv3d_0b_3x3/conv_3d/w` in an .npz | I3D, the original TensorFlow variables |
 | `module.conv1.weight` in {"state_dict": ...} | 3D-ResNet-50 of Hara et al., 2018 or 2020 |
 | `conv1_custom.weight` | P3D-199 |
+| `backbone.*` in an `amem-main.safetensors` | our own |
 | torchvision's own names | S3D, R3D-18, MC3-18, R(2+1)D-18; ResNet-18 and ResNet-50 for images |
 """
 
@@ -32,6 +33,8 @@ class Weights:
 
 def translate(file: WeightFile, architecture: str) -> Weights:
     """The tensors of a file under the names of our `architecture`; names of no known dialect stay as they are."""
+    if file.normalisation is not None:
+        return Weights(file.tensors, "amem's own names", file.normalisation)
     if architecture == "i3d":
         return _i3d_names(file.tensors)
     if architecture == "r3d":

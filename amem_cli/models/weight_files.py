@@ -21,20 +21,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
+from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import read_bytes
-from amem_cli.artifacts.checkpoint import read_description
 from amem_cli.errors import BadData, listing
+from amem_cli.models.normalisation import Normalisation
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file's tensors under the names it has for them, without `module.` where all names began so."""
+    """A file's tensors under the names it has for them, without `module.` where all names began so; `normalisation`
+    where it says itself what input they expect, as our own do."""
 
     tensors: dict[str, Tensor]
     container: str
     module_prefix: bool
     bytes: int
     sha256: str
+    normalisation: Normalisation | None = None
 
 
 _AGAIN = "Download it again and compare its size with the source's"
@@ -77,7 +80,8 @@ def read_weight_file(path: Path) -> WeightFile:
         else:
             loaded, container = _load_torch(path, content), "PyTorch"
     elif content[8:9] == b"{":
-        _reject_our_own(path)
+        if ours := _our_own(path, content):
+            return ours
         try:
             loaded, container = load_safetensors(content), "safetensors"
         except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:  # KeyError: an unknown type
@@ -117,13 +121,23 @@ def _reject_what_is_no_weight_file(path: Path, content: bytes) -> None:
         raise BadData("weights", path, why=f"it is a text file that begins {shown!r}", remedy=_AGAIN)
 
 
-def _reject_our_own(path: Path) -> None:
+def _our_own(path: Path, content: bytes) -> WeightFile | None:
+    """The backbone of an `amem-main`, to train on from it; None for anybody else's file."""
     try:
-        kind = read_description(path).get("kind")
-    except BadData:  # anybody else's
-        return
-    remedy = "Stages find it in the workspace or by --model, --arm, --tae; --weights is for networks trained elsewhere"
-    raise BadData("weights", path, why=f"it is a checkpoint of amem itself, of kind {kind}", remedy=remedy)
+        kind = checkpoint.read_description(path).get("kind")
+    except BadData:
+        return None
+    if kind != "amem-main":
+        remedy = "--weights takes networks trained elsewhere, and the backbone of an amem-main.safetensors"
+        raise BadData("weights", path, why=f"it is a checkpoint of amem itself, of kind {kind}", remedy=remedy)
+    saved = checkpoint.load(path, kind)
+    with checkpoint.described_by(saved):
+        found = saved.description["model"]["normalisation"]
+        normalisation = Normalisation(*(tuple(map(float, found[name])) for name in ("mean", "std")))
+    prefix = "backbone."
+    tensors = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
+    digest = hashlib.sha256(content).hexdigest()
+    return WeightFile(tensors, "the backbone of an amem-main", False, len(content), digest, normalisation)
 
 
 def _text_at_the_start(content: bytes) -> str | None:

@@ -59,14 +59,13 @@ def test_json_is_one_document(tmp_path, capsys, state):
     assert report["normalisation"]["mean"] == [0.485, 0.456, 0.406]
 
 
-def test_our_own_checkpoint_is_told_as_such(tmp_path, capsys):
-    tensors, provenance = {"fc.weight": torch.zeros(2)}, Provenance("train-amem", {})
-    path = checkpoint.save(tmp_path / "amem-main.safetensors", "amem-main", tensors, provenance)
+def test_our_own_checkpoints_are_told_as_such(tmp_path, capsys):
+    tensors, provenance = {"fc.weight": torch.zeros(2)}, Provenance("train-arm", {})
+    path = checkpoint.save(tmp_path / "arm.safetensors", "amem-arm", tensors, provenance)
     assert amem(["weights", "inspect", str(path)]) == 65
     error = capsys.readouterr().err
-    assert "it is a checkpoint of amem itself, of kind amem-main" in error
-    assert "--model" in error
-    assert "--weights is for networks trained elsewhere" in error
+    assert "it is a checkpoint of amem itself, of kind amem-arm" in error
+    assert "the backbone of an amem-main.safetensors" in error
 
 
 def test_foreign_tensors_resemble_nothing(tmp_path, capsys):

@@ -8,7 +8,9 @@ import torch
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
+from amem_cli.errors import BadData
 from amem_cli.models.amem import build_main_model
+from amem_cli.models.backbones import build_backbone
 from amem_cli.models.normalisation import HARA_2018, HARA_2020, TORCHVISION_KINETICS, Normalisation
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.extract_features import load_main_model
@@ -82,3 +84,18 @@ def test_weights_that_bring_another_one_pass_it_on(tmp_path: Path) -> None:
     save_models(tmp_path / "amem.safetensors", model, None, described, Provenance("train-amem", {}), {})
     again, _ = load_main_model(tmp_path / "amem-main.safetensors")
     assert again.backbone.normalisation == HARA_2020
+
+
+def test_another_training_starts_from_the_backbone_of_an_amem_main(output: tuple[Path, torch.Tensor]) -> None:
+    path = output[0].with_name("amem-main.safetensors")
+    network = build_backbone("s3d", weights=path)
+    assert network.normalisation == HARA_2020
+    assert (network.pretrained.dialect, network.pretrained.head_classes) == ("amem's own names", None)
+    saved = checkpoint.load(path, "amem-main").tensors
+    found = {f"backbone.{key}": value for key, value in network.state_dict().items()}
+    assert all(torch.equal(value, saved[key]) for key, value in found.items())
+    with pytest.raises(BadData, match=r"they are of s3d .* Use --backbone s3d"):
+        build_backbone("i3d", weights=path)
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
+    with pytest.raises(BadData, match=r"damaged|seal"):
+        build_backbone("s3d", weights=path)
