@@ -44,26 +44,49 @@ def translate(file: WeightFile, architecture: str) -> Weights:
     return Weights(file.tensors, dialects.get(architecture, "the network's own names"))
 
 
+CLASSES_OF_2020 = (700, 339, 100, 1039, 1139)  # Kinetics-700, Moments in Time, STAIR and their unions
+LEAST_VARIANCE_UP_TO_255 = 300
+
+
 def _r3d(file: WeightFile) -> Weights:
     """Hara's weights of 2018 and 2020 differ in their input: pixels to 255 less a mean, or divided by a deviation too.
 
-    Those of 2018 have 400 classes and were saved with `module.`, those of 2020 have others and none. A file without
-    both tells it by its first layer: the variance that BN saw behind a filter, over the filter's squared norm, is the
-    variance of the pixels along it, about 1 to 20 of normalised ones and 60^2 times that of those up to 255. Where BN
-    has seen nothing (an untrained network) it is read as 2018.
+    Those of 2018 have 400 classes and were saved with `module.`, those of 2020 have others and none. Where these signs
+    are missing or disagree the first layer tells it (see `_variance_seen`); where it has seen nothing, an untrained
+    network is read as 2018. The dialect says which sign it was, and whether the first layer speaks against it.
     """
-    head, signs = file.tensors.get("fc.weight"), ""
-    if file.module_prefix or head is not None:
-        first = file.module_prefix or len(head) == 400
+    head, variance = file.tensors.get("fc.weight"), _variance_seen(file.tensors)
+    classes = None if head is None or head.dim() == 0 else len(head)
+    if classes == 400 or (classes in CLASSES_OF_2020 and not file.module_prefix):
+        first, sign = classes == 400, f"by its {classes} classes"
+    elif file.module_prefix and classes not in CLASSES_OF_2020:
+        first, sign = True, "by its names with module."
+    elif variance is not None:
+        first, sign = variance > LEAST_VARIANCE_UP_TO_255, "by the scale of its first layer"
     else:
-        filters, variance = file.tensors.get("conv1.weight"), file.tensors.get("bn1.running_var")
-        if filters is None or variance is None or len(filters) != len(variance) or bool((variance == 1).all()):
-            first, signs = True, "; supposed, nothing in the file tells"
-        else:
-            ratios = variance.double() / filters.double().flatten(1).square().sum(dim=1).clamp_min(1e-30)
-            first, signs = bool(ratios.median() > 300), "; by the scale of its first layer"
+        first, sign = True, "supposed, nothing in the file tells"
+    if variance is not None and (variance > LEAST_VARIANCE_UP_TO_255) != first:
+        sign += ", though the scale of its first layer speaks against it"
     year, normalisation = ("2018", HARA_2018) if first else ("2020", HARA_2020)
-    return Weights(file.tensors, f"3D-ResNet of Hara et al., {year}{signs}", normalisation)
+    return Weights(file.tensors, f"3D-ResNet of Hara et al., {year}, {sign}", normalisation)
+
+
+def _variance_seen(tensors: Mapping[str, Tensor]) -> float | None:
+    """The variance of the pixels along the first layer's filters (the median of the filters), or None if untrained.
+
+    It is the variance that BN saw behind a filter over the filter's squared norm: 1 to 20 of normalised pixels, and
+    60^2 times that of pixels up to 255.
+    """
+    filters, seen = tensors.get("conv1.weight"), tensors.get("bn1.running_var")
+    if (
+        filters is None
+        or seen is None
+        or filters.dim() < 2
+        or seen.shape != filters.shape[:1]
+        or bool((seen == 1).all())
+    ):
+        return None
+    return float((seen.double() / filters.double().flatten(1).square().sum(dim=1).clamp_min(1e-30)).median())
 
 
 _PORT_UNITS = {
@@ -140,9 +163,10 @@ def _from_tensorflow(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _renamed(names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under their new names; one whose new name is taken keeps its old one, to be found left over."""
+    """Tensors under their new names; a second one of the same name keeps its old one with a word on that, to be found
+    left over."""
     renamed: dict[str, Tensor] = {}
     for theirs, tensor in tensors.items():
         ours = names[theirs]
-        renamed[theirs if ours in renamed else ours] = tensor
+        renamed[f"{theirs} (a second {ours})" if ours in renamed else ours] = tensor
     return renamed

@@ -97,9 +97,15 @@ def _fitting(network: nn.Module, file: WeightFile, path: Path, architecture: str
             remedy = "These are of the optical-flow network, take the RGB one"
         elif report.fits and report.architecture != architecture:
             why = f"they are of {report.architecture} ({report.dialect}), not of {architecture}"
-            same_kind = architecture.startswith("resnet") == (report.architecture or "").startswith("resnet")
-            remedy = f"Use --backbone {report.architecture}" if same_kind else f"Give weights of {architecture}"
+            images = [name.startswith("resnet") for name in (architecture, report.architecture or "")]
+            remedy = f"Give weights of {architecture}"
+            if images == [True, True]:
+                remedy += f", or train an ARM with --backbone {report.architecture}"
+            elif images == [False, False]:
+                remedy = f"Use --backbone {report.architecture}"
             raise BadData("weights", path, why=why, remedy=remedy)
+        elif report.architecture is None:
+            raise BadData("weights", path, why=report.problems[0], remedy=f"Give weights of {architecture}")
         why = f"read as {weights.dialect}, they do not fit {architecture}: {listing(problems, most=len(problems))}"
         raise BadData("weights", path, why=why, remedy=remedy)
     return weights
@@ -187,7 +193,9 @@ def inspect_weights(path: str | Path) -> WeightsReport:
                 fits=not problems,
                 problems=tuple(problems),
             )
-    unknown = f"its keys resemble none of {', '.join(builders)}; they are {_shapes(file.tensors)}"
+    first = next(iter(file.tensors)).split(".")[0] + "."
+    prefix = f", and all begin with {first}" if all(key.startswith(first) for key in file.tensors) else ""
+    unknown = f"its keys resemble none of {', '.join(builders)}; they are {_shapes(file.tensors)}{prefix}"
     return best or WeightsReport(
         **about_file,
         architecture=None,
@@ -227,8 +235,8 @@ def _misfits(network: nn.Module, given: Mapping[str, Tensor]) -> list[str]:
             rows.append(f"{key} is {tuple(tensor.shape)} where {tuple(wanted)} belongs")
         if _is_counted(key) and not tensor.is_floating_point():
             rows.append(f"{key} is {tensor.dtype}, not floating point")
-        elif not torch.isfinite(tensor).all():
-            rows.append(f"{key} has NaN or infinite values")
+        elif not torch.isfinite(tensor.float()).all():
+            rows.append(f"{key} has values that are NaN, infinite or beyond float32")
         elif key.endswith("running_var") and (tensor < 0).any():
             rows.append(f"{key} has negative variances")
     return rows

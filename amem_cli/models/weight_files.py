@@ -56,6 +56,7 @@ _BESIDE_WEIGHTS = [
     (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
     (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
 ]
+_OF_STATE_DICTS = ("torch.", "collections.OrderedDict")  # what pickles of them name
 MOST_BYTES, MOST_RATIO = 1 << 30, 10  # of an unpacked archive: weights are packed little, if at all
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 
@@ -90,8 +91,16 @@ def read_weight_file(path: Path) -> WeightFile:
         loaded, container = _load_torch(path, content), "PyTorch (before 1.6)"
     tensors = _unwrapped(path, loaded)
     prefixed = all(key.startswith("module.") for key in tensors)
+    for prefix in (
+        "_orig_mod.",
+        "module.",
+        "_orig_mod.",
+        "module.",
+    ):  # of torch.compile and DataParallel, once or twice
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return WeightFile(
-        {key.removeprefix("module.") if prefixed else key: value for key, value in tensors.items()},
+        tensors,
         container,
         prefixed,
         len(content),
@@ -130,7 +139,7 @@ def _our_own(path: Path, content: bytes) -> WeightFile | None:
     if kind != "amem-main":
         remedy = "--weights takes networks trained elsewhere, and the backbone of an amem-main.safetensors"
         raise BadData("weights", path, why=f"it is a checkpoint of amem itself, of kind {kind}", remedy=remedy)
-    saved = checkpoint.load(path, kind)
+    saved = checkpoint.load(path, kind, remedy=_AGAIN)
     with checkpoint.described_by(saved):
         found = saved.description["model"]["normalisation"]
         normalisation = Normalisation(*(tuple(map(float, found[name])) for name in ("mean", "std")))
@@ -199,7 +208,12 @@ def _load_torch(path: Path, content: bytes) -> object:
                 return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|class|instantiate|function)\s+`?([\w.]+\.[\w.]+)", str(error))
-        if called := named[1] if named else _called_by_pickle(content):
+        called = named[1] if named else _called_by_pickle(content)
+        if 2 < (version := _pickle_protocol(content)) <= 5 and (not called or called.startswith(_OF_STATE_DICTS)):
+            why = f"it was saved with pickle protocol {version}, which cannot be opened without trusting it"
+            remedy = "Save it again where it was made, with torch.save's own protocol"
+            raise BadData("weights", path, why=why, remedy=remedy) from error
+        if called:
             raise _code_needed(path, called) from error
         failure: Exception = error
     except Exception as error:  # torch raises half a dozen kinds for bytes it does not understand
@@ -210,6 +224,13 @@ def _load_torch(path: Path, content: bytes) -> object:
         why = "it is part of a TensorFlow checkpoint"
         remedy = "Save its variables under their names with numpy.savez, and give the .npz"
     raise BadData("weights", path, why=why, remedy=remedy) from failure
+
+
+def _pickle_protocol(content: bytes) -> int:
+    if content[:2] == b"PK":
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
+    return content[1] if content[:1] == b"\x80" else 0
 
 
 def _called_by_pickle(content: bytes) -> str | None:
@@ -248,6 +269,11 @@ def _unwrapped(path: Path, loaded: object) -> dict[str, Tensor]:
                     why = f"sparse, quantised or empty shells, not plain tensors: {listing(odd)}"
                     raise BadData("weights", path, why=why, remedy="Save the state_dict() of the network on the CPU")
                 return dict(candidate)
+        most = max(candidates, key=lambda each: sum(isinstance(value, Tensor) for value in each.values()))
+        others = [key for key, value in most.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+        if 0 < len(others) < len(most) / 2:
+            why = f"among its tensors are other things: {listing(str(key) for key in others)}"
+            raise BadData("weights", path, why=why, remedy="Save the network's state_dict() alone")
         holds = (
             "a dictionary with " + listing((str(key) for key in loaded), most=5) if loaded else "an empty dictionary"
         )

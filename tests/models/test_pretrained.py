@@ -62,8 +62,8 @@ def test_every_key_that_does_not_fit_is_listed(tmp_path, state):
         "missing Conv3d_2b_1x1.conv3d.weight",
         "left over Mixed_9z.b0.bn.weight",
         "Mixed_4c.b0.bn.bias is (7,) where (160,) belongs",
-        "Mixed_5c.b0.bn.bias has NaN or infinite values",
-        "Mixed_5b.b0.conv3d.weight has NaN or infinite values",
+        "Mixed_5c.b0.bn.bias has values that are NaN, infinite or beyond float32",
+        "Mixed_5b.b0.conv3d.weight has values that are NaN, infinite or beyond float32",
         "Mixed_5b.b0.bn.running_var has negative variances",
         "Mixed_4d.b0.bn.bias is torch.int64, not floating point",
     ):
@@ -97,6 +97,54 @@ def test_the_flow_network_is_told(tmp_path, state):
 def test_two_keys_with_one_meaning_are_not_merged(tmp_path, state):
     twice = state | {"mixed_3b.branch_0.conv3d.weight": state["Mixed_3b.b0.conv3d.weight"]}
     assert "left over mixed_3b.branch_0.conv3d.weight" in refusal(saved(tmp_path / "w.pt", twice))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_second_key_of_one_meaning_never_wins(tmp_path, state, first):
+    ours, theirs = "Mixed_3b.b0.conv3d.weight", "mixed_3b.branch_0.conv3d.weight"
+    stray = {ours: torch.zeros_like(state[ours])}
+    port = {theirs if key == ours else key: value for key, value in state.items()}
+    path = saved(tmp_path / "w.pt", stray | port if first else port | stray)
+    second = theirs if first else ours
+    assert inspect_weights(path).problems == (f"left over {second} (a second {ours})",)
+    assert f"a second {ours}" in refusal(path)
+
+
+def test_values_beyond_float32_are_told(tmp_path, state):
+    large = {key: value.double() if value.is_floating_point() else value for key, value in state.items()}
+    large["Conv3d_1a_7x7.conv3d.weight"] *= 1e300
+    problem = "Conv3d_1a_7x7.conv3d.weight has values that are NaN, infinite or beyond float32"
+    assert inspect_weights(saved(tmp_path / "w.pt", large)).problems == (problem,)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."])
+def test_what_torch_compile_and_dataparallel_put_before_names(tmp_path, state, prefix):
+    report = inspect_weights(saved(tmp_path / "w.pt", {prefix + key: value for key, value in state.items()}))
+    assert (report.architecture, report.fits) == ("i3d", True)
+
+
+def test_one_prefix_of_all_names_is_told_in_one_line(tmp_path, state):
+    message = refusal(saved(tmp_path / "w.pt", {f"backbone.{key}": value for key, value in state.items()}))
+    assert "and all begin with backbone." in message
+    assert len(message) < 700
+
+
+def test_what_is_no_tensor_is_named(tmp_path, state):
+    message = refusal(saved(tmp_path / "w.pt", state | {"epoch": 3, "note": "x"}))
+    assert "among its tensors are other things: epoch; note" in message
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_protocol_that_cannot_be_opened_safely_is_named(tmp_path, state, zipped):
+    path = tmp_path / "w.pt"
+    torch.save(state, path, pickle_protocol=4, _use_new_zipfile_serialization=zipped)
+    assert "it was saved with pickle protocol 4" in refusal(path)
+
+
+def test_an_image_networks_file_is_told_where_it_can_be_used(tmp_path):
+    path = saved(tmp_path / "w.pt", imagenet_resnet(50).state_dict())
+    with pytest.raises(BadData, match=r"Give weights of resnet18, or train an ARM with --backbone resnet50"):
+        imagenet_resnet(18, path)
 
 
 def test_another_networks_file(tmp_path, state):

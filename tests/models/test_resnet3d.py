@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from amem_cli.models.backbones import build_backbone
 from amem_cli.models.normalisation import HARA_2018, HARA_2020
+from amem_cli.models.pretrained import inspect_weights
 from amem_cli.models.resnet3d import ResNet3D50
 
 
@@ -91,21 +92,39 @@ def test_the_files_of_2020_expect_another_input(tmp_path):
     assert build_backbone("r3d", weights=path).normalisation == HARA_2020
 
 
-@pytest.mark.parametrize(("deviation", "year"), [(60.0, 2018), (1.0, 2020)])
-def test_a_file_without_head_and_prefix_tells_its_input_by_its_first_layer(tmp_path, deviation, year):
-    state = random_state()
-    del state["fc.weight"], state["fc.bias"]
-    generator = torch.Generator().manual_seed(3)
-    coarse = torch.randn(2, 3, 3, 6, 6, generator=generator)  # smooth in space and time, as videos are
+def trained_on(deviation: float, classes: int | None, prefix: str) -> dict[str, torch.Tensor]:
+    """Weights whose first BN has seen pixels of this deviation, smooth in space and time as videos are."""
+    state = random_state(classes or 1)
+    coarse = torch.randn(2, 3, 3, 6, 6, generator=torch.Generator().manual_seed(3))
     clip = F.interpolate(coarse, (16, 48, 48), mode="trilinear")
     clip = clip / clip.std() * deviation
-    seen = F.conv3d(clip, state["conv1.weight"].float(), stride=(1, 2, 2))
-    state["bn1.running_var"] = seen.var(dim=(0, 2, 3, 4))
-    path = tmp_path / "headless.pth"
-    torch.save({"state_dict": state}, path)
-    net = build_backbone("r3d", weights=path)
-    assert net.normalisation == {2018: HARA_2018, 2020: HARA_2020}[year]
-    assert net.pretrained.dialect == f"3D-ResNet of Hara et al., {year}; by the scale of its first layer"
+    state["bn1.running_var"] = F.conv3d(clip, state["conv1.weight"].float(), stride=(1, 2, 2)).var(dim=(0, 2, 3, 4))
+    if classes is None:
+        del state["fc.weight"], state["fc.bias"]
+    return {prefix + key: value for key, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("deviation", "classes", "prefix", "year", "sign"),
+    [
+        (60.0, None, "", 2018, "by the scale of its first layer"),
+        (1.0, None, "", 2020, "by the scale of its first layer"),
+        (60.0, 101, "", 2018, "by the scale of its first layer"),  # fine-tuned, `module.` taken off
+        (1.0, 101, "", 2020, "by the scale of its first layer"),
+        (1.0, 700, "module.", 2020, "by the scale of its first layer"),  # saved through DataParallel
+        (60.0, 400, "module.", 2018, "by its 400 classes"),
+        (1.0, 700, "", 2020, "by its 700 classes"),
+        (60.0, 101, "module.", 2018, "by its names with module."),
+        (60.0, None, "module.", 2018, "by its names with module."),
+        (1.0, 400, "", 2018, "by its 400 classes, though the scale of its first layer speaks against it"),
+    ],
+)
+def test_which_input_a_file_expects(tmp_path, deviation, classes, prefix, year, sign):
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": trained_on(deviation, classes, prefix)}, path)
+    report = inspect_weights(path)
+    assert report.normalisation == {2018: HARA_2018, 2020: HARA_2020}[year]
+    assert report.dialect == f"3D-ResNet of Hara et al., {year}, {sign}"
 
 
 def test_a_file_that_tells_nothing_of_its_input_is_said_to_be_supposed(tmp_path):
