@@ -269,18 +269,22 @@ def _width() -> int:
     return max(shutil.get_terminal_size().columns, 40)
 
 
-def print_reproduction(table: dict[str, Any], path: Path, as_json: bool) -> None:
-    """A table of the paper with ours beside it."""
+def print_reproduction(table: dict[str, Any], path: Path | None, as_json: bool) -> None:
+    """A table of the paper with ours beside it, and where it was written."""
     if as_json:
         print(json.dumps(table, default=str))
         return
-    from amem_cli.stages.reproduce.table import blocks_for_terminal
+    from amem_cli.stages.reproduce.table import blocks_for_terminal, chances, starting_weights
 
     for title, columns, rows in blocks_for_terminal(table):
         _print_cells(title, columns, rows)
+    if not table["complete"]:
+        print(f"not complete: {table['runs_done']} of {table['runs']} rows with their seeds are done")
+    for line in [*chances(table), f"Weights to start from: {starting_weights(table)}."]:
+        print_wrapped(line)
     for note in table["notes"]:
         print_wrapped(f"note: {note}")
-    print(f"written to {path}")
+    print(f"written to {path}" if path else "not written: the same command without --seed makes the table")
 
 
 def print_sizes(table: dict[str, Any], path: Path, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -290,6 +290,9 @@ def reproduce(
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="only these rows, such as amem; may be repeated")] = None,
     seeds: Annotated[int, typer.Option(help="trainings of each row, with the seeds 0, 1, ...")] = 3,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="only these of the seeds, for batch jobs; may be repeated; makes no table")
+    ] = None,
     preset: Preset = PRESETS[0],
     weights: Annotated[
         list[str] | None, typer.Option(help="i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; may be repeated")
@@ -320,7 +323,8 @@ def reproduce(
     from amem_cli.stages.reproduce.table import sizes
 
     if what == "sizes":
-        given = {"--dataset": dataset, "--row": row, "--weights": weights, "--set": settings, "--seeds": seeds != 3}
+        given: dict[str, Any] = {"--dataset": dataset, "--row": row, "--weights": weights, "--set": settings}
+        given |= {"--seeds": seeds != 3, "--seed": seed, "--preset": preset != PRESETS[0]}
         if ignored := [name for name, value in given.items() if value]:
             why = f"sizes are measured without data or training, {' and '.join(ignored)} would change nothing"
             raise UsageError("reproduce", why=why, remedy="Leave it out")
@@ -329,13 +333,14 @@ def reproduce(
         elif not as_json:
             print("# sizes are measured on the spot: amem reproduce sizes")
         else:
-            print(json.dumps({"what": what, "commands": []}))
+            print(json.dumps({"what": what, "commands": [], "shared": [], "runs": []}))
         return
     chain = plan(
         what,
         datasets=tuple(dataset or ()),
         rows=tuple(row or ()),
         seeds=seeds,
+        chosen_seeds=tuple(seed or ()),
         preset=preset,
         data_root=data_root,
         workspace=workspace,
@@ -343,10 +348,11 @@ def reproduce(
         settings=tuple(settings or ()),
     )
     if dry_run:
-        print(json.dumps({"what": what, "commands": chain.lines}) if as_json else chain.script())
+        print(json.dumps(chain.as_json()) if as_json else chain.script())
         return
     table = run(chain, TellOnce(quiet))
-    console.print_reproduction(table, workspace / "reproduce" / f"{what}.md", as_json)
+    path = None if seed else workspace / "reproduce" / f"{chain.file}.md"
+    console.print_reproduction(table, path, as_json)
 
 
 @weights_app.command("inspect")

@@ -40,7 +40,8 @@ def build_backbone(
     weights' range; see `normalise`) and `pretrained` (a `Pretrained` with the file's dialect and SHA-256, or None).
 
     With `head=True` (I3D only, to check weights) the network returns Kinetics logits (B, 400) instead, and its method
-    `backbone_maps` the maps.
+    `backbone_maps` the maps. Maps smaller than the head's window of 2 x 7 x 7, which the original cannot take, are
+    averaged over what there is of it (see `I3DClassifier`).
 
     Raises `UsageError` for a name, strides or weights that do not exist, `InputMissing` without the file, `BadData`
     when the file is damaged or does not fit, with every key that does not.
@@ -53,7 +54,7 @@ def build_backbone(
         raise UsageError("head", why=f"{name} is kept without its classification head", remedy="Only i3d has one")
     network = (I3DClassifier if head else backbone_class(name))(strides=strides)
     network.pretrained = None
-    if weights is not None:
+    if weights:
         path = _kinetics(name) if weights == "kinetics" else weights
         network.pretrained = load_pretrained(network, path, name)
     return network

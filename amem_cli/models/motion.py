@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from amem_cli.errors import UsageError
 from amem_cli.models.texture import TEXTURE_CHANNELS, FrozenTextureEncoder, TextureDecoder
 
 
@@ -65,11 +66,15 @@ class MotionEnhancement(nn.Module):
         """Frame t (B, 3, H, W) in [0, 1] and f_M (B, C, H/16, W/16) -> predictions of the frames t+1 ... t+rounds.
 
         Gradients flow through every re-encoded prediction, into f_M, the embedding and the decoder; none reaches the
-        encoder's weights.
+        encoder's weights. Raises `UsageError` when f_M is not as high and wide as the textures.
         """
         predictions = []
         for _ in range(rounds):
             texture = self.encoder(frame)
+            if texture.shape[2:] != motion_feature.shape[2:]:
+                found, wanted = ("x".join(map(str, each.shape[2:])) for each in (motion_feature, texture))
+                why = f"gives maps of {found} from these frames, MEM needs a sixteenth of their sides: {wanted}"
+                raise UsageError("--backbone", why=why, remedy="Give it re-identification strides")
             next_texture = self.embedding(torch.cat((texture, motion_feature), dim=1))
             frame = self.decoder(next_texture)
             predictions.append(Prediction(frame, next_texture))

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import sha256_file, sha256_lines
 from amem_cli.artifacts.provenance import parent
 from amem_cli.artifacts.workspace import chain
 from amem_cli.data.manifest import Manifest, count_differences
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, Tracklet, VideoDataset
 from amem_cli.distributed import Processes
-from amem_cli.errors import InputMissing, UsageError
+from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import EvaluateOptions, StageOptions, TrainingOptions
 from amem_cli.progress import Progress
 
@@ -108,6 +109,19 @@ def weights_parent(weights: str) -> dict[str, dict[str, str]]:
     if not Path(weights).is_file():
         raise InputMissing("--weights", weights, why="not found")
     return {"weights": parent(Path(weights))}
+
+
+def refuse_other_split(weights: str, dataset: str, split: int | None) -> None:
+    """Raise `UsageError` for weights of ours that were trained on another split of the same data set: most people whom
+    this split tests were trained on there."""
+    try:
+        options = checkpoint.read_description(Path(weights))["provenance"]["options"]
+        trained_on = options["dataset"], options["split"]
+    except (OSError, BadData, KeyError, TypeError):  # none, a word, or somebody else's file
+        return
+    if trained_on[0] == dataset and trained_on[1] != split:
+        why = f"trained on split {trained_on[1]} of {dataset}, which has most of the people that split {split} tests"
+        raise UsageError("--weights", weights, why=why, remedy="Take those of another data set")
 
 
 def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:

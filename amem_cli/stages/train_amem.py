@@ -40,6 +40,7 @@ from amem_cli.stages.extract_features import extract_tracklets
 from amem_cli.stages.result import (
     StageResult,
     listing_of_tracklets,
+    refuse_other_split,
     science,
     split_numbers,
     tell_batch,
@@ -68,6 +69,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         numbers = split_numbers(dataset, options.split)
         for split in numbers:  # a fault of the last split is told before the first is trained
             training_labels(options, manifest.name, list(dataset.splits[split or 0].train))
+            refuse_other_split(options.weights, manifest.name, split)
             if options.uses_mem:
                 parent_of_tae(Path(options.tae) if options.tae else Workspace(options.workspace).tae)
             check_people(dataset.splits[split or 0].train, options.people_per_batch, options.clip_frames)

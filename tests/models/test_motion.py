@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from amem_cli.errors import UsageError
 from amem_cli.losses import prediction_losses
 from amem_cli.models.motion import MotionEnhancement
 from amem_cli.models.texture import FrozenTextureEncoder, TextureDecoder
@@ -28,6 +29,12 @@ def clip_and_motion() -> tuple[Tensor, Tensor]:
 
 def magnitude(gradient: Tensor | None) -> float:
     return 0.0 if gradient is None else float(gradient.abs().max())
+
+
+def test_maps_of_another_size_are_told_as_the_backbones(mem: MotionEnhancement) -> None:
+    frame, _ = clip_and_motion()
+    with pytest.raises(UsageError, match=r"--backbone: gives maps of 1x1 from these frames, MEM needs .* 2x2"):
+        mem(frame, torch.zeros(2, CHANNELS, 1, 1), 1)
 
 
 def test_paper_size_shapes_of_every_round() -> None:

@@ -8,12 +8,13 @@ import torch
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, UsageError
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.backbones import build_backbone
 from amem_cli.models.normalisation import HARA_2018, HARA_2020, TORCHVISION_KINETICS, Normalisation
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.extract_features import load_main_model
+from amem_cli.stages.result import refuse_other_split
 from amem_cli.stages.train_amem import build_amem, describe, save_models
 
 OPTIONS = TrainAmemOptions(modules="baseline", backbone="s3d", image_size="32x32")
@@ -99,3 +100,16 @@ def test_another_training_starts_from_the_backbone_of_an_amem_main(output: tuple
     path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
     with pytest.raises(BadData, match=r"damaged|seal"):
         build_backbone("s3d", weights=path)
+
+
+def test_weights_of_another_split_of_the_same_data_set_are_refused(tmp_path: Path) -> None:
+    provenance = Provenance("train-amem", {"dataset": "ilids-vid", "split": 3})
+    path = checkpoint.save(tmp_path / "amem-main.safetensors", "amem-main", {"x": torch.zeros(1)}, provenance)
+    with pytest.raises(UsageError, match="trained on split 3 of ilids-vid, which has most of the people that split 4"):
+        refuse_other_split(str(path), "ilids-vid", 4)
+    refuse_other_split(str(path), "ilids-vid", 3)
+    refuse_other_split(str(path), "prid2011", 4)
+    foreign = tmp_path / "foreign.pt"
+    torch.save({"x": torch.zeros(1)}, foreign)
+    for weights in ("", "kinetics", str(foreign), str(tmp_path / "none.pt")):
+        refuse_other_split(weights, "ilids-vid", 4)

@@ -54,8 +54,11 @@ def test_every_printed_command_resolves_to_the_options_that_would_run(what, tmp_
         weights=("i3d=rgb imagenet.pt", "r3d=r3d.pth"),
         settings=(*TINY, "learning-rate=3e-4", "resume=never", "train-tae.seed=7"),
     )
-    printed = [line for line in made.script().splitlines() if line and not line.startswith("#")]
-    assert printed == made.lines
+    stop, *printed = [line for line in made.script().splitlines() if line and not line.startswith("#")]
+    assert stop == "set -e"  # a failed command must not be followed by those that need it
+    assert printed == made.lines == made.as_json()["commands"]
+    parts = made.as_json()
+    assert printed == [*parts["shared"], *(line for one in parts["runs"] for line in one["commands"])]
     drawn = [line for line in printed if line.startswith("amem show frames ")]
     assert len(drawn) == (len(made.runs) if TABLES[what].drawn else 0)
     for line in drawn[:1]:
@@ -318,7 +321,9 @@ def test_a_table_fits_into_80_columns(tmp_path, capsys, monkeypatch):
         assert ("per cent" in out) == bool(rates)
 
 
-@pytest.mark.parametrize("given", [["--dataset", "mars"], ["--row", "amem"], ["--set", "epochs=2"], ["--seeds", "2"]])
+@pytest.mark.parametrize(
+    "given", [["--dataset", "mars"], ["--row", "amem"], ["--set", "epochs=2"], ["--seeds", "2"], ["--preset", "small"]]
+)
 def test_sizes_refuses_what_it_would_ignore(given, capsys, tmp_path):
     assert amem(["reproduce", "sizes", "--workspace", str(tmp_path), *given]) == 2
     assert f"{given[0]} would change nothing" in capsys.readouterr().err
@@ -336,20 +341,98 @@ def test_an_unfinished_table_says_so_and_one_seed_has_no_deviation(tmp_path):
     assert "| Baseline (I3D) | 83.3 | 50.0 | 93.3 | 90.0 |" in text
 
 
-def test_rows_of_an_earlier_run_stay_where_the_settings_are_the_same(tmp_path):
-    rates = {"rank-1": [0.5], "rank-5": [0.9], "rank-20": [1.0], "mAP": [0.25]}
+RATES = {"rank-1": [0.5], "rank-5": [0.9], "rank-20": [1.0], "mAP": [0.25]}
 
-    def write_rows(*names, **options):
-        made = plan("table3", rows=names, seeds=1, workspace=tmp_path, **options)
-        write(Workspace(tmp_path), table := document(made, measured(made, rates), []))
-        return table
 
+def write_rows(tmp_path, what, *names, **options):
+    made = plan(what, **({"rows": names, "seeds": 1, "workspace": tmp_path} | options))
+    write(Workspace(tmp_path), table := document(made, measured(made, RATES), []))
+    return table
+
+
+def test_rows_of_an_earlier_run_stay_where_their_commands_are_the_same(tmp_path):
     everybody = [row.name for row in TABLES["table3"].configurations]
-    write_rows(*everybody[:3])
-    table = write_rows(*everybody[3:])
+    write_rows(tmp_path, "table3", *everybody[:3], settings=("epochs=9", "lr-step=4"))
+    table = write_rows(tmp_path, "table3", *everybody[3:], settings=("lr-step=4", "device=cpu", "epochs=9"))
     assert (table["complete"], table["runs_done"], table["runs"]) == (True, 8, 8)
     assert all(row["ours"]["mAP"]["mean"] == 0.25 for row in table["rows"])
-    assert write_rows("amem", settings=("epochs=1",))["runs_done"] == 1
+    assert table["from_scratch"] == ["arm", "tae", "i3d"]
+    assert sum("train-amem" in line for line in table["commands"]) == 8
+    assert write_rows(tmp_path, "table3", "amem", settings=("epochs=1",))["runs_done"] == 1
+
+
+def test_table_4_comes_together_backbone_by_backbone(tmp_path):
+    write_rows(tmp_path, "table4", "r3d-baseline", "r3d-aem", weights=("r3d=r.pth", "arm=imagenet"))
+    table = write_rows(tmp_path, "table4", "p3d-baseline", weights=("arm=imagenet", "p3d=p.pth", "r3d=r.pth"))
+    assert [row["configuration"] for row in table["rows"] if row["ours"]] == ["r3d-baseline", "r3d-aem", "p3d-baseline"]
+    table = write_rows(tmp_path, "table4", "p3d-baseline", weights=("p3d=p.pth", "r3d=r.pth"))
+    assert [row["configuration"] for row in table["rows"] if row["ours"]] == [
+        "r3d-baseline",
+        "p3d-baseline",
+    ]  # AEM's ARM
+    table = write_rows(tmp_path, "table4", "p3d-baseline", weights=("p3d=p.pth", "r3d=other.pth"))
+    assert [row["configuration"] for row in table["rows"] if row["ours"]] == ["p3d-baseline"]
+
+
+def test_each_choice_of_data_sets_has_a_table_of_its_own(tmp_path):
+    write_rows(tmp_path, "table3", "baseline")
+    assert write_rows(tmp_path, "table3", "baseline", datasets=("ilids-vid",))["file"] == "table3-ilids-vid"
+    write_rows(tmp_path, "table5", "baseline", datasets=("mars",))
+    write_rows(tmp_path, "table5", "baseline", datasets=("ilids-vid",))
+    made = sorted(path.stem for path in (tmp_path / "reproduce").glob("*.md"))
+    assert made == ["table3", "table3-ilids-vid", "table5-ilids-vid", "table5-mars"]
+
+
+def test_rows_with_different_numbers_of_seeds_say_so(tmp_path):
+    write_rows(tmp_path, "table3", "baseline", seeds=2)
+    table = write_rows(tmp_path, "table3", "aem", seeds=1)
+    assert (table["runs_done"], table["runs"]) == (2, 8)
+    assert "over the seeds that are done" in (tmp_path / "reproduce" / "table3.md").read_text()
+
+
+def test_a_batch_job_runs_one_row_with_one_seed(tmp_path, capsys):
+    made = plan("table3", rows=("aem",), seeds=3, chosen_seeds=(1,), workspace=tmp_path)
+    assert [(one.configuration.name, one.seed) for one in made.runs] == [("aem", 1)]
+    assert made.with_rows("aem").chosen_seeds == ()
+    with pytest.raises(UsageError, match=r"--seed 3: --seeds 3 are 0 to 2"):
+        plan("table3", seeds=3, chosen_seeds=(3,))
+    assert amem(["reproduce", "table3", "--row", "aem", "--seed", "2", "--dry-run", "--json"]) == 0
+    chain = json.loads(capsys.readouterr().out)
+    assert [(one["row"], one["dataset"], one["seed"]) for one in chain["runs"]] == [("aem", "mars", 2)]
+    assert [line.split()[1] for line in chain["shared"]] == ["train-arm", "label-videos"]
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "told"),
+    [
+        ("losses", {"settings": ("texture-loss=none",)}, "the rows of losses differ in it"),
+        ("losses", {"settings": ("adversarial-weight=0.5",)}, "the rows of losses differ in it"),
+        ("figure4", {"settings": ("texture-loss=literal",)}, "the rows of figure4 differ in it"),
+        ("table3", {"settings": ("epochs=5", "epochs=6")}, "epochs is given twice"),
+        ("table3", {"weights": ("i3d=kinetics",)}, "torchvision keeps no kinetics weights of i3d"),
+        ("table3", {"weights": ("i3d=imagenet",)}, "torchvision keeps no imagenet weights of i3d"),
+        ("table3", {"weights": ("arm=kinetics",)}, "torchvision keeps no kinetics weights of arm"),
+        ("table3", {"weights": ("i3d=a.pt", "i3d=b.pt")}, "i3d is given twice"),
+    ],
+)
+def test_what_would_make_a_row_another_or_fail_later_is_refused_now(what, options, told):
+    with pytest.raises(UsageError, match=told):
+        plan(what, **options)
+
+
+def test_what_is_only_drawn_is_trained_on_one_split():
+    made = plan("figure4", datasets=("ilids-vid",), rows=("mem-c1",), seeds=1)
+    assert [(one.trainings, one.commands[0].options.split) for one in made.runs] == [(1, "0")]
+
+
+def test_the_terminal_tells_what_the_page_tells(tmp_path, capsys):
+    table = write_rows(tmp_path, "table3", "baseline")
+    table["rows"][0]["chance"] = {"rank-1": 0.01, "mAP": 0.02}
+    console.print_reproduction(table, tmp_path / "table3.md", False)
+    out = capsys.readouterr().out
+    assert "not complete: 1 of 8 rows with their seeds are done" in out
+    assert "Chance on mars: rank-1 1.0, mAP 2.0." in out
+    assert "Weights to start from: i3d from scratch." in out
 
 
 def test_trainings_from_scratch_are_told_with_the_way_to_weights(tmp_path):

@@ -13,7 +13,7 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.manifest import load_manifest, read_videos
-from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists
+from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists, UsageError
 from amem_cli.models.texture import Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions
 from amem_cli.progress import Silent
@@ -209,3 +209,14 @@ def test_another_seed_gives_another_model(walkers: Path, tmp_path: Path) -> None
         for seed in (0, 1)
     ]
     assert made[0].read_bytes() != made[1].read_bytes()
+
+
+def test_weights_of_another_split_are_refused_before_anything_is_read_from_them(walkers: Path, tmp_path: Path) -> None:
+    provenance = Provenance("train-amem", {"dataset": "ilids-vid", "split": 3})
+    path = checkpoint.save(tmp_path / "amem-main.safetensors", "amem-main", {"x": torch.zeros(1)}, provenance)
+    options = TrainAmemOptions(
+        dataset="ilids-vid", split="1", modules="baseline", data_root=walkers, workspace=tmp_path, weights=str(path),
+        people_per_batch=2,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="trained on split 3 of ilids-vid"):
+        train_amem(options, Silent())

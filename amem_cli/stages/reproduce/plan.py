@@ -143,7 +143,7 @@ class Run:
 class Plan:
     """What is to be run for a table: `shared` commands first, then the `runs`, all rows of the first seed first.
 
-    `table` is the whole one; `rows` are the configurations that are run.
+    `table` is the whole one; `rows` are the configurations that are run, `chosen_seeds` their seeds if not all.
     """
 
     what: str
@@ -154,10 +154,31 @@ class Plan:
     data_root: Path
     preset: str
     seeds: int
+    chosen_seeds: tuple[int, ...]
     settings: tuple[str, ...]
     weights: tuple[str, ...]
     shared: tuple[Command, ...]
     runs: tuple[Run, ...]
+
+    @property
+    def file(self) -> str:
+        """The table's name among those of its workspace: that of the paper's data sets is `what` alone."""
+        names = [] if self.datasets == self.table.datasets else [load_manifest(name).name for name in self.datasets]
+        return "-".join([self.what, *names])
+
+    def with_rows(self, *names: str) -> "Plan":
+        """The same with all seeds of other rows of the table, of all without names."""
+        return plan(
+            self.what,
+            datasets=self.datasets,
+            rows=names,
+            seeds=self.seeds,
+            preset=self.preset,
+            data_root=self.data_root,
+            workspace=self.workspace.root,
+            weights=self.weights,
+            settings=self.settings,
+        )
 
     @property
     def commands(self) -> list[Command]:
@@ -194,6 +215,7 @@ class Plan:
         trainings = f"{count} training{'s' if count != 1 else ''} of train-amem"
         lines = [f"# {self.table.title}: {trainings}. What is done already is not done again."]
         lines += [f"# {line}" for line in textwrap.wrap(self.advice(), 116)]
+        lines += ["set -e"]
         if self.shared:
             lines += ["", "# once, for all rows", *(command.line for command in self.shared)]
         for run in self.runs:
@@ -203,6 +225,15 @@ class Plan:
         lines += ["", f"# The same `amem reproduce {self.what}` without --dry-run then makes the table."]
         return "\n".join(lines)
 
+    def as_json(self) -> dict[str, Any]:
+        """The chain for a program: all `commands`, and the same as `shared` ones and `runs`, which need only those."""
+        runs = [
+            {"row": run.configuration.name, "dataset": run.dataset, "seed": run.seed, "commands": run.lines}
+            for run in self.runs
+        ]
+        shared = [command.line for command in self.shared]
+        return {"what": self.what, "commands": self.lines, "shared": shared, "runs": runs}
+
 
 def plan(
     what: str,
@@ -210,6 +241,7 @@ def plan(
     datasets: tuple[str, ...] = (),
     rows: tuple[str, ...] = (),
     seeds: int = 3,
+    chosen_seeds: tuple[int, ...] = (),
     preset: str = "paper",
     data_root: Path = Path("data"),
     workspace: Path = Path("workspace"),
@@ -218,18 +250,25 @@ def plan(
 ) -> Plan:
     """The chain of commands for `what` (any of `WHAT` but sizes).
 
-    `rows` are names of the table's configurations, none for all; `weights` and `settings` are those of `parse_weights`
-    and `parse_settings`. All options are checked now, before anything runs. Raises `UsageError` for what does not exist
-    or does not go together.
+    `rows` are names of the table's configurations and `chosen_seeds` some of its seeds, none for all; `weights` and
+    `settings` are those of `parse_weights` and `parse_settings`. All options are checked now, before anything runs.
+    Raises `UsageError` for what does not exist or does not go together.
     """
     if what not in TABLES:
         raise UsageError("reproduce", what, why="there is no such table", remedy=f"Choose one of {', '.join(WHAT)}")
     if seeds < 1:
         raise UsageError("--seeds", str(seeds), why="must be 1 or more")
+    for seed in chosen_seeds:
+        if seed not in range(seeds):
+            raise UsageError("--seed", str(seed), why=f"--seeds {seeds} are 0 to {seeds - 1}")
     table, chosen = TABLES[what], parse_settings(settings)
     datasets = datasets or table.datasets
     if len(datasets) > 1 and len(table.datasets) == 1:
         raise UsageError("--dataset", ", ".join(datasets), why=f"{what} is about one data set", remedy="Give one")
+    varied = {name for row in table.configurations for name in row.options}
+    for name in chosen.get("train-amem", {}).keys() & varied:
+        why = f"the rows of {what} differ in it"
+        raise UsageError("--set", name.replace("_", "-"), why=why, remedy="Leave it out, or run train-amem itself")
     files = parse_weights(weights)
     everywhere = {"data_root": data_root, "workspace": workspace}
     shared_at, configurations = Workspace(workspace), _chosen_rows(what, rows)
@@ -246,10 +285,11 @@ def plan(
         shared.append(command("train-tae", **everywhere, **_weights_of("tae", files)))
 
     runs = []
-    for seed in range(seeds):
+    for seed in chosen_seeds or range(seeds):
         for dataset, manifest in manifests.items():
             numbered = manifest.protocol.kind != "single-split"
-            on: dict[str, Any] = {"dataset": dataset} | ({"split": "all"} if numbered else {})
+            # what is only drawn is drawn of the first split
+            on: dict[str, Any] = {"dataset": dataset} | ({"split": "all" if table.scored else "0"} if numbered else {})
             for row in configurations:
                 own = Workspace(workspace / "reproduce" / row.name / f"seed{seed}")
                 places = {"data_root": data_root, "workspace": own.root}
@@ -269,7 +309,7 @@ def plan(
                     picture = own.root / f"predicted-frames-{manifest.name}.png"
                     at: dict[str, Any] = {"dataset": dataset} | ({"split": 0} if numbered else {})
                     drawing = shlex.join(["amem", "show", "frames", *_flags(at | places | {"out": picture})])
-                trainings = manifest.protocol.splits if numbered else 1
+                trainings = manifest.protocol.splits if numbered and table.scored else 1
                 runs.append(Run(row, dataset, seed, own, tuple(commands), trainings, picture, drawing))
     return Plan(
         what,
@@ -280,6 +320,7 @@ def plan(
         data_root,
         preset,
         seeds,
+        chosen_seeds,
         settings,
         weights,
         tuple(shared),

@@ -27,7 +27,8 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """Run a plan; returns the table as JSON (see `document`), which is also in REPRODUCE/<what>.json and .md.
 
     Finished work is kept by the stages themselves, and the table is written anew after every training, so an
-    interrupted run has left a table of what it got to.
+    interrupted run has left a table of what it got to. A plan of chosen seeds writes no table: its runs are for one
+    that is made when all seeds are there.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         remedy = "Print the commands with --dry-run and start each with torchrun"
@@ -54,7 +55,8 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
             _add_predictions(found, plan, one)
         found.workspaces.append(str(one.workspace.root))
         table = document(plan, measured, notes)
-        write(plan.workspace, table)
+        if not plan.chosen_seeds:
+            write(plan.workspace, table)
     return table
 
 
@@ -65,7 +67,7 @@ def _check_weights(plan: Plan) -> None:
     checked = set()
     for command in plan.commands:
         weights = getattr(command.options, "weights", "")
-        if weights in ("", "imagenet", "kinetics"):  # none, or those that torchvision fetches
+        if weights in ("", "imagenet"):  # none, or those that torchvision fetches
             continue
         network = {"train-arm": lambda c: c.options.backbone, "train-tae": lambda _: "resnet18"}
         architecture = network.get(command.name, lambda c: c.options.backbone)(command)

@@ -34,7 +34,10 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     {'train-amem': {'epochs': 5}, 'train-tae': {'epochs': 8}}
     """
     settings: dict[str, dict[str, Any]] = {}
-    for text in texts:
+    names = [text.partition("=")[0].replace("_", "-") for text in texts]
+    for text, given in zip(texts, names, strict=True):
+        if names.count(given) > 1:
+            raise UsageError("--set", text, why=f"{given} is given twice")
         match = re.fullmatch(r"(?:([a-z-]+)\.)?([A-Za-z_-]+)=(.*)", text)
         if not match:
             remedy = "For example --set epochs=30, or --set train-tae.epochs=8"
@@ -82,13 +85,19 @@ def _value(text: str, command: str, name: str, value: str) -> Any:
 
 
 def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """`--weights NAME=FILE` by name: a backbone of the paper (i3d, r3d, p3d), arm or tae."""
-    files = {}
+    """`--weights NAME=FILE` by name: a backbone of the paper (i3d, r3d, p3d), arm or tae; those two also `imagenet`."""
+    files: dict[str, str] = {}
     for text in texts:
         name, _, file = text.partition("=")
         if name not in (*PAPERS_BACKBONES, *IMAGENET) or not file:
             remedy = "For example --weights i3d=rgb_imagenet.pt --weights arm=imagenet"
             why = f"must be NAME=FILE with one of {', '.join((*PAPERS_BACKBONES, *IMAGENET))}"
             raise UsageError("--weights", text, why=why, remedy=remedy)
+        if file == "kinetics" or (file == "imagenet" and name not in IMAGENET):
+            raise UsageError(
+                "--weights", text, why=f"torchvision keeps no {file} weights of {name}", remedy="Give a file"
+            )
+        if name in files:
+            raise UsageError("--weights", text, why=f"{name} is given twice")
         files[name] = file
     return files

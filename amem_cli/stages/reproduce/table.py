@@ -38,23 +38,19 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
     `ours` maps each figure to {"mean", "standard_deviation" (n - 1; None for one seed), "values"}, one value a seed;
     `difference` compares them with those of the row `beside` (see `_difference`).
 
-    Rows of the table that the plan leaves out are those of the file that is there, where it was made with the same
-    settings, and else empty. `complete` tells whether every run of the whole table is in it.
+    Rows of the table that the plan leaves out are those of the file that is there, where they were made by the same
+    commands (`recipe`; places and devices do not count), and else empty. `complete` tells whether every run of the
+    whole table is in it.
     """
-    same = {
-        "preset": plan.preset,
-        "seeds": plan.seeds,
-        "settings": list(plan.settings),
-        "weights": list(plan.weights),
-    }
-    earlier = _rows_of(plan.workspace.root / "reproduce" / f"{plan.what}.json", same)
+    earlier = _rows_of(plan.workspace.root / "reproduce" / f"{plan.file}.json")
+    recipes = {row.name: _recipes(plan.with_rows(row.name)) for row in plan.table.configurations}
     rows = []
     for dataset in plan.datasets:
         name = load_manifest(dataset).name
         for row in plan.table.configurations:
-            found = measured.get((row.name, dataset))
-            if found is None and (row.name, dataset) in earlier:
-                rows.append(earlier[row.name, dataset])
+            found, recipe = measured.get((row.name, dataset)), recipes[row.name][dataset]
+            if found is None and (kept := earlier.get((row.name, dataset))) and kept["recipe"] == recipe:
+                rows.append(kept)
                 continue
             found = found or Measured()
             rows.append(
@@ -67,6 +63,7 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
                     "chance": found.chance,
                     "workspaces": found.workspaces,
                     "pictures": found.pictures,
+                    "recipe": recipe,
                 }
             )
     by_name = {(row["configuration"], row["dataset"]): row for row in rows}
@@ -75,7 +72,9 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
         row["beside"] = beside[row["configuration"]]
         other = by_name.get((row["beside"], row["dataset"]))
         row["difference"] = _difference(row, other) if other and other is not row else {}
-    done, runs = sum(len(row["workspaces"]) for row in rows), len(rows) * plan.seeds
+    done, runs = sum(min(len(row["workspaces"]), plan.seeds) for row in rows), len(rows) * plan.seeds
+    filled = [row["configuration"] for row in rows if row["workspaces"]]
+    of_filled = plan.with_rows(*dict.fromkeys(filled)) if filled else plan
     document: dict[str, Any] = {
         "kind": "amem-reproduction",
         "schema": SCHEMA,
@@ -83,14 +82,18 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
         "what": plan.what,
         "title": plan.table.title,
         "datasets": list(plan.datasets),
-        **same,
-        "from_scratch": plan.from_scratch(),
+        "file": plan.file,
+        "preset": plan.preset,
+        "seeds": plan.seeds,
+        "settings": list(plan.settings),
+        "weights": list(plan.weights),
+        "from_scratch": of_filled.from_scratch(),
         "complete": done == runs,
         "runs_done": done,
         "runs": runs,
         "rows": rows,
         "notes": [*plan.table.notes, *notes],
-        "commands": plan.lines,
+        "commands": of_filled.lines,
         "versions": versions(),
     }
     if plan.what == "table5":
@@ -106,15 +109,28 @@ def document(plan: Plan, measured: dict[tuple[str, str], Measured], notes: list[
     return document
 
 
-def _rows_of(path: Path, same: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """The rows of a table that was made with the same settings, by configuration and data set."""
+def _rows_of(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of an earlier table that are not empty, by configuration and data set."""
     try:
-        table = json.loads(path.read_text("utf-8"))
-        if any(table[name] != value for name, value in same.items()):
-            return {}
-        return {(row["configuration"], row["dataset"]): row for row in table["rows"]}
+        rows = json.loads(path.read_text("utf-8"))["rows"]
+        return {(row["configuration"], row["dataset"]): row for row in rows if row["workspaces"] and row["recipe"]}
     except (OSError, ValueError, KeyError, TypeError):  # none, or none that could be read: it is written anew
         return {}
+
+
+def _recipes(plan: Plan) -> dict[str, dict[str, Any]]:
+    """What decides the figures of a plan's one row, by data set: the options of its commands that are science, and the
+    weights, as JSON values."""
+    recipes = {}
+    for run in reversed(plan.runs):  # the first seed stays
+        commands = [c for c in plan.shared if c.name != "label-videos" or c.options.dataset == run.dataset]
+        used: dict[str, Any] = {
+            command.name: command.options.science() | {"weights": getattr(command.options, "weights", "")}
+            for command in [*commands, *run.commands]
+        }
+        del used["train-amem"]["seed"]
+        recipes[run.dataset] = used
+    return recipes
 
 
 def _fractions(printed: paper.Printed | None) -> dict[str, float | None] | None:
@@ -148,22 +164,20 @@ def _difference(row: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def write(workspace: Workspace, table: dict[str, Any]) -> tuple[Path, Path]:
-    """Write REPRODUCE/<what>.json and <what>.md; returns their paths."""
+    """Write REPRODUCE/<file>.json and <file>.md; returns their paths."""
     folder = workspace.root / "reproduce"
     text = json.dumps(table, indent=1, allow_nan=False, default=str)
-    made = atomic.write_text(folder / f"{table['what']}.json", text)
-    return made, atomic.write_text(folder / f"{table['what']}.md", as_markdown(table, folder))
+    made = atomic.write_text(folder / f"{table['file']}.json", text)
+    return made, atomic.write_text(folder / f"{table['file']}.md", as_markdown(table, folder))
 
 
 def as_markdown(table: dict[str, Any], folder: Path) -> str:
     """The table in Markdown, for `folder`; rates in per cent, mean ± standard deviation over the seeds."""
     if table["what"] == "sizes":
         return _sizes_as_markdown(table)
-    over = f"Mean ± standard deviation of {table['seeds']} seeds" if table["seeds"] > 1 else "One seed"
     lines = [f"# {table['title']}", ""]
-    lines += [f"Data: {', '.join(table['datasets'])}. Preset: {table['preset']}. {over}."]
-    scratch = [f"{', '.join(table['from_scratch'])} from scratch"] if table["from_scratch"] else []
-    lines += [f"Weights to start from: {'; '.join([*table['weights'], *scratch])}."]
+    lines += [f"Data: {', '.join(table['datasets'])}. Preset: {table['preset']}. {_over(table)}."]
+    lines += [f"Weights to start from: {starting_weights(table)}."]
     lines += [f"Settings: {', '.join(table['settings'])}."] if table["settings"] else []
     if not table["complete"]:
         lines += ["", f"**Not complete: {table['runs_done']} of {table['runs']} rows with their seeds are done.**"]
@@ -172,11 +186,8 @@ def as_markdown(table: dict[str, Any], folder: Path) -> str:
     if rows:
         lines += ["What each row has more than the one it is compared with, in per cent, over pairs of one seed:", ""]
         lines += [*_pipe_table(columns, rows), ""]
-    for dataset in table["datasets"]:
-        chance = next((row["chance"] for row in table["rows"] if row["dataset"] == dataset and row["chance"]), None)
-        if chance:
-            rates = f"rank-1 {100 * chance['rank-1']:.1f}, mAP {100 * chance['mAP']:.1f}"
-            lines += [f"Chance on {dataset}: {rates}.", ""]
+    for line in chances(table):
+        lines += [line, ""]
     for note in table["notes"]:
         lines += [note, ""]
     for row in table["rows"]:
@@ -187,6 +198,31 @@ def as_markdown(table: dict[str, Any], folder: Path) -> str:
         lines += ["## Other methods, as the paper cites them", "", *_pipe_table(*_cited(table)), ""]
     lines += ["## Commands", "", "```sh", *table["commands"], "```", ""]
     return "\n".join(lines)
+
+
+def starting_weights(table: dict[str, Any]) -> str:
+    """What the trainings of a table start from, in words."""
+    scratch = [f"{', '.join(table['from_scratch'])} from scratch"] if table["from_scratch"] else []
+    return "; ".join([*table["weights"], *scratch])
+
+
+def chances(table: dict[str, Any]) -> list[str]:
+    """A line for each data set: what a random order would have."""
+    lines = []
+    for dataset in table["datasets"]:
+        chance = next((row["chance"] for row in table["rows"] if row["dataset"] == dataset and row["chance"]), None)
+        if chance:
+            rates = f"rank-1 {100 * chance['rank-1']:.1f}, mAP {100 * chance['mAP']:.1f}"
+            lines.append(f"Chance on {dataset}: {rates}.")
+    return lines
+
+
+def _over(table: dict[str, Any]) -> str:
+    counts = {len(row["workspaces"]) for row in table["rows"] if row["workspaces"]} or {table["seeds"]}
+    if len(counts) > 1:
+        return "Mean ± standard deviation over the seeds that are done"
+    (count,) = counts
+    return f"Mean ± standard deviation of {count} seeds" if count > 1 else "One seed"
 
 
 def columns_and_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -291,6 +327,7 @@ def sizes(workspace: Path) -> dict[str, Any]:
         "schema": SCHEMA,
         "created_by": CREATED_BY,
         "what": "sizes",
+        "file": "sizes",
         "title": "Model size",
         "complete": True,
         "rows": rows,
