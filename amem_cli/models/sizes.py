@@ -102,20 +102,31 @@ def _whole_models() -> list[ModelSize]:
 
 
 def _branches() -> list[ModelSize]:
-    def row(design: str, name: str, paper_MB: float | None, reading: str, kernel: str = "3x3x3") -> ModelSize:
-        branch = build_branch(design, I3D_MAPS[0], kernel)
-        gflop = _gflop(branch, I3D_MAPS)
+    def row(
+        design: str,
+        name: str,
+        reading: str,
+        *,
+        paper_MB: float | None = None,
+        kernel: str = "3x3x3",
+        channels: int = I3D_MAPS[0],
+    ) -> ModelSize:
+        branch = build_branch(design, channels, kernel)
+        gflop = _gflop(branch, (channels, *I3D_MAPS[1:]))
         return _size("one branch", name, [branch], gflop=gflop, paper_MB=paper_MB, reading=reading)
 
-    def read_at_832(design: str) -> str:
-        found = _size("", "", [build_branch(design, MIXED_4F_CHANNELS)]).MiB
-        return f"The paper's fits an input of {MIXED_4F_CHANNELS} channels ({found:.1f} MiB); BF has {I3D_MAPS[0]}."
-
+    on_BF = f"On the {I3D_MAPS[0]} channels of BF, as --branch builds it."
+    fits = (
+        f"On the {MIXED_4F_CHANNELS} channels below I3D's last blocks: the reading that fits the paper's figure in MiB."
+    )
+    of_3d, of_2d, below = paper.CONV3D_BRANCH_MB, paper.CONV2D_BRANCH_MB, MIXED_4F_CHANNELS
     return [
-        row("inception", "inception 3x3x3", None, "Table 2, kernel 3 in all three directions (our default)."),
-        row("inception", "inception 1x3x3", None, "Table 2, kernel 3 in space only: fits the paper's 67.7.", "1x3x3"),
-        row("conv3d", "one 3-D convolution", paper.CONV3D_BRANCH_MB, read_at_832("conv3d")),
-        row("conv2d", "two 2-D convolutions", paper.CONV2D_BRANCH_MB, read_at_832("conv2d")),
+        row("inception", "inception 3x3x3", "Table 2, kernel 3 in all three directions (our default)."),
+        row("inception", "inception 1x3x3", "Table 2, kernel 3 in space only: fits the paper's 67.7.", kernel="1x3x3"),
+        row("conv3d", "one 3-D convolution", on_BF, paper_MB=of_3d),
+        row("conv3d", f"one 3-D convolution on {below} channels", fits, paper_MB=of_3d, channels=below),
+        row("conv2d", "two 2-D convolutions", on_BF, paper_MB=of_2d),
+        row("conv2d", f"two 2-D convolutions on {below} channels", fits, paper_MB=of_2d, channels=below),
     ]
 
 

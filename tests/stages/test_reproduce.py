@@ -504,8 +504,9 @@ def test_sizes_stand_beside_the_papers(tmp_path, capsys):
     assert fitted["MiB"] == pytest.approx(67.7, abs=0.06)
     assert by_name["one 3-D convolution"]["parameters"] == 27 * 1024 * 1024 + 2 * 1024
     assert by_name["two 2-D convolutions"]["parameters"] == 9 * 1024 * 512 * 2 + 2 * (512 + 1024)
-    assert "87.8 MiB" in by_name["one 3-D convolution"]["reading"]
-    assert "32.6 MiB" in by_name["two 2-D convolutions"]["reading"]
+    assert by_name["one 3-D convolution on 832 channels"]["MiB"] == pytest.approx(87.75, abs=0.05)
+    assert by_name["two 2-D convolutions on 832 channels"]["MiB"] == pytest.approx(32.6, abs=0.05)
+    assert [r["paper_MB"] for r in table["rows"] if r["group"] == "one branch"] == [None, None, 90.0, 90.0, 32.6, 32.6]
     assert all(row["reading"] for row in table["rows"])
     assert json.loads((tmp_path / "reproduce" / "sizes.json").read_text()) == table
     assert "| model: baseline" in (tmp_path / "reproduce" / "sizes.md").read_text()

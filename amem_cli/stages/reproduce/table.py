@@ -344,7 +344,7 @@ def sizes(workspace: Path) -> dict[str, Any]:
 
 def size_columns_and_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """The table of sizes as text, without its readings."""
-    columns = ["what", "parameters", "MB", "MiB", "paper", "GFLOP"]
+    columns = ["what", "parameters", "MB", "MiB", 'paper "MB"', "GFLOP"]
     rows = [
         [
             f"{row['group']}: {row['name']}",
