@@ -1,5 +1,6 @@
 """What networks expect of their input; each carries its own, so that nobody has to know."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -9,6 +10,13 @@ class Normalisation:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        for values in (self.mean, self.std):
+            if len(values) != 3 or not all(map(math.isfinite, values)):
+                raise ValueError(f"{values} is not one finite number for each of R, G, B")
+        if min(self.std) <= 0:
+            raise ValueError(f"deviations {self.std} that are not positive")
 
 
 PLUS_MINUS_ONE = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

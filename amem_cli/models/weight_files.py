@@ -91,12 +91,7 @@ def read_weight_file(path: Path) -> WeightFile:
         loaded, container = _load_torch(path, content), "PyTorch (before 1.6)"
     tensors = _unwrapped(path, loaded)
     prefixed = all(key.startswith("module.") for key in tensors)
-    for prefix in (
-        "_orig_mod.",
-        "module.",
-        "_orig_mod.",
-        "module.",
-    ):  # of torch.compile and DataParallel, once or twice
+    for prefix in ("_orig_mod.", "module.") * 2:  # of torch.compile and DataParallel, once or twice
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return WeightFile(

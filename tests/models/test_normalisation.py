@@ -87,6 +87,14 @@ def test_weights_that_bring_another_one_pass_it_on(tmp_path: Path) -> None:
     assert again.backbone.normalisation == HARA_2020
 
 
+@pytest.mark.parametrize(
+    ("mean", "std"), [((0.5, 0.5), (1.0,) * 3), ((0.5,) * 3, (1.0, 0.0, 1.0)), ((0.5,) * 3, (float("nan"),) * 3)]
+)
+def test_what_is_no_normalisation_is_none(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="number|positive"):
+        Normalisation(mean, std)
+
+
 def test_another_training_starts_from_the_backbone_of_an_amem_main(output: tuple[Path, torch.Tensor]) -> None:
     path = output[0].with_name("amem-main.safetensors")
     network = build_backbone("s3d", weights=path)
