@@ -91,7 +91,7 @@ def test_weights_that_bring_another_one_pass_it_on(tmp_path: Path) -> None:
     ("mean", "std"), [((0.5, 0.5), (1.0,) * 3), ((0.5,) * 3, (1.0, 0.0, 1.0)), ((0.5,) * 3, (float("nan"),) * 3)]
 )
 def test_what_is_no_normalisation_is_none(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="number|positive"):
+    with pytest.raises(ValueError, match=r"number|positive"):
         Normalisation(mean, std)
 
 
