@@ -206,13 +206,17 @@ def print_findings(findings: "list[Finding]", as_json: bool) -> None:
 
 
 def print_prediction(errors: dict[str, Any]) -> None:
-    """What MEM predicts, beside copying the last frame: only a ratio below 1 has learned about motion."""
+    """What MEM predicts, beside copying the last frame and beside its predictions from another clip's f_M."""
     ratio = "none, nothing moves" if errors["mse_ratio"] is None else f"{errors['mse_ratio']:.2f}"
     psnr, copied = ("exact" if errors[key] is None else f"{errors[key]:.1f} dB" for key in ("psnr", "psnr_copied"))
     print_wrapped(
         f"predicted frames: MSE {errors['mse']:.4f}, copying the last frame {errors['mse_copied']:.4f}, "
         f"ratio {ratio}; PSNR {psnr} (copy {copied}), SSIM {errors['ssim']:.3f} (copy {errors['ssim_copied']:.3f})"
     )
+    if (other := errors.get("mse_other_motion")) is not None:
+        print_wrapped(
+            f"from another clip's f_M: MSE {other:.4f}; where it is no larger, the motion feature is not used"
+        )
 
 
 def print_shares(shares: dict[str, dict[str, float]]) -> None:

@@ -37,17 +37,19 @@ ANIMATION_FORMATS = (".gif", ".webp")
 @dataclass(frozen=True)
 class PredictedClip:
     """A clip with MEM's predictions: `current` is frame t, (H, W, 3) uint8; `true` and `predicted` are the frames
-    t+1 ... t+c, (c, H, W, 3) uint8."""
+    t+1 ... t+c, (c, H, W, 3) uint8, and so is `by_other_motion`, predicted from the f_M of another clip."""
 
     title: str
     current: np.ndarray
     true: np.ndarray
     predicted: np.ndarray
+    by_other_motion: np.ndarray | None = None
 
     @cached_property
     def errors(self) -> dict[str, Any]:
-        """`prediction_errors` of this clip."""
-        return prediction_errors(self.true, self.predicted, self.current)
+        """`prediction_errors` of this clip, and `mse_other_motion`: where it is no larger, f_M is not used."""
+        other = None if self.by_other_motion is None else _mse(self.true, self.by_other_motion)
+        return prediction_errors(self.true, self.predicted, self.current) | {"mse_other_motion": other}
 
 
 def predicted_frames_strip(

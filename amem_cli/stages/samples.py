@@ -91,20 +91,29 @@ def predict_clips(
 ) -> list[PredictedClip]:
     """MEM's predictions for the middle clip of each tracklet, from its second frame on; `model` is in eval mode.
 
-    `rounds` is by default as many as it was trained with. Raises `UsageError` when the clip has no room for them.
+    With several tracklets each clip is also predicted from the f_M of the one before it, which tells whether f_M is
+    used at all. `rounds` is by default as many as it was trained with. Raises `UsageError` when the clip has no room
+    for them.
     """
     rounds = described["predict_frames"] if rounds is None else rounds
     most = described["clip_frames"] - START - 1
     if not 1 <= rounds <= most:
         why = f"a clip of {described['clip_frames']} frames has room for 1 to {most}"
         raise UsageError("--predict-frames", str(rounds), why=why)
-    clips = []
-    for tracklet in tracklets:
-        frames = middle_clip(tracklet, described)
-        pixels = as_pixels(torch.from_numpy(frames)[None], device_of(model))
-        predictions = model(pixels, torch.tensor([START], device=pixels.device), rounds).predictions
-        predicted = as_bytes(torch.cat([prediction.frame for prediction in predictions]))
-        clips.append(PredictedClip(tracklet.name, frames[START], frames[START + 1 : START + 1 + rounds], predicted))
+    clips: list[PredictedClip] = []
+    shown = [middle_clip(tracklet, described) for tracklet in tracklets]
+    pixels = [as_pixels(torch.from_numpy(frames)[None], device_of(model)) for frames in shown]
+    motion = [model.main.feature_maps(clip).motion_feature for clip in pixels]
+
+    def predict(clip: torch.Tensor, motion_feature: torch.Tensor) -> np.ndarray:
+        predictions = model.motion_enhancement(clip[:, :, START], motion_feature, rounds)
+        return as_bytes(torch.cat([prediction.frame for prediction in predictions]))
+
+    for number, (tracklet, frames) in enumerate(zip(tracklets, shown, strict=True)):
+        other = predict(pixels[number], motion[number - 1]) if len(shown) > 1 else None
+        true = frames[START + 1 : START + 1 + rounds]
+        predicted = predict(pixels[number], motion[number])
+        clips.append(PredictedClip(tracklet.name, frames[START], true, predicted, other))
     return clips
 
 

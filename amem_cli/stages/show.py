@@ -219,14 +219,17 @@ def load_trained(model_file: Path) -> tuple[Amem, dict[str, Any]]:
 
 
 def mean_errors(clips: Sequence[PredictedClip]) -> dict[str, Any]:
-    """The means of `prediction_errors` over clips; `mse_ratio` is that of the means, None when nothing moves."""
-    names = ("mse", "mse_copied", "psnr", "psnr_copied", "ssim", "ssim_copied")
+    """The means of the clips' `errors`; `mse_ratio` and `other_motion_ratio`, in units of copying's, are those of the
+    means, None when nothing moves."""
+    names = ("mse", "mse_copied", "mse_other_motion", "psnr", "psnr_copied", "ssim", "ssim_copied")
     means: dict[str, Any] = {}
     for name in names:
         # an exact frame has no finite PSNR
         values = [clip.errors[name] for clip in clips if clip.errors[name] is not None]
         means[name] = float(np.mean(values)) if values else None
-    means["mse_ratio"] = means["mse"] / means["mse_copied"] if means["mse_copied"] else None
+    for ratio, error in (("mse_ratio", "mse"), ("other_motion_ratio", "mse_other_motion")):
+        known = means["mse_copied"] and means[error] is not None
+        means[ratio] = means[error] / means["mse_copied"] if known else None
     return means
 
 

@@ -311,6 +311,7 @@ def test_every_row_stands_beside_a_row_of_its_table(what):
 def test_a_table_fits_into_80_columns(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     frames = {"psnr": 20.4, "psnr_copied": 20.2, "ssim": 0.493, "ssim_copied": 0.555, "mse_ratio": 0.95}
+    frames["other_motion_ratio"] = 0.97
     values = {name: [value, value + 0.01] for name, value in frames.items()}
     for what, rates in (("losses", {"rank-1": [0.5, 0.6], "mAP": [0.5, 0.7]}), ("figure4", {})):
         made = plan(what, seeds=2, workspace=tmp_path)
@@ -565,7 +566,9 @@ def test_figure_4_draws_strips_and_measures_them_beside_copying(walkers, tmp_pat
     done = [row for row in run(made, Silent())["rows"] if row["ours"]]
     assert [row["configuration"] for row in done] == ["mem-c2", "mem-c2-without-texture"]
     for row in done:
-        assert row["ours"].keys() == {"psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio"}
+        assert row["ours"].keys() == {
+            "psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio", "other_motion_ratio"
+        }  # fmt: skip
         assert row["ours"]["mse_ratio"]["mean"] > 0
         assert Path(row["pictures"][0]).is_file()
     with_texture, without = (

@@ -24,7 +24,7 @@ from amem_cli.pictures.attention import attention_strip, heat_rows, overlay
 from amem_cli.progress import Progress
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.stages.report import camera_pairs, report
-from amem_cli.stages.samples import predict_clips
+from amem_cli.stages.samples import middle_clip, predict_clips
 from amem_cli.stages.show import KINDS, draw_predicted_frames, load_trained, mean_errors, show
 from amem_cli.stages.train_amem import build_amem, describe, save_models
 from amem_cli.stages.training_curves import curve_panels, read_metrics
@@ -157,6 +157,32 @@ def test_predicted_frames_follow_the_second_frame_of_the_middle_clip(
     errors = mean_errors([clip])
     assert errors["mse_ratio"] == pytest.approx(clip.errors["mse_ratio"])
     assert len(predict_clips(model, described, [split.test[0]])[0].true) == 2  # as it was trained
+
+
+def test_a_clip_is_also_predicted_from_the_motion_of_the_clip_before_it(workspace: Workspace, split) -> None:
+    model, described = load_trained(workspace.amem("mars", None))
+    with torch.no_grad():  # so that one step of training is enough to see a difference
+        model.motion_enhancement.decoder.layers[-2].weight *= 1e4
+    one, other, third = predict_clips(model, described, list(split.test[:3]))
+    assert not np.array_equal(one.by_other_motion, one.predicted)
+    assert one.errors["mse_other_motion"] != one.errors["mse"]
+    swapped = predict_clips(model, described, [split.test[2], split.test[0]])[1]
+    np.testing.assert_array_equal(one.by_other_motion, swapped.by_other_motion)  # the first one's is the last one's
+    errors = mean_errors([one, other, third])
+    expected = np.mean([each.errors["mse_other_motion"] for each in (one, other, third)])
+    assert errors["other_motion_ratio"] == pytest.approx(expected / errors["mse_copied"])
+    (alone,) = predict_clips(model, described, [split.test[0]])
+    assert (alone.by_other_motion, mean_errors([alone])["other_motion_ratio"]) == (None, None)
+
+
+def test_predictions_are_those_of_the_training_model(workspace: Workspace, split) -> None:
+    model, described = load_trained(workspace.amem("mars", None))
+    (clip,) = predict_clips(model, described, [split.test[0]])
+    pixels = torch.from_numpy(middle_clip(split.test[0], described)).permute(3, 0, 1, 2)[None].float() / 255
+    with torch.inference_mode():
+        frames = torch.cat([p.frame for p in model(pixels, torch.tensor([1]), 2).predictions])
+    expected = (frames.permute(0, 2, 3, 1) * 255).round().numpy().astype(np.uint8)
+    assert np.abs(clip.predicted.astype(int) - expected).max() <= 1
 
 
 def test_a_gif_walks_with_the_clips_below_each_other(workspace: Workspace, split, tmp_path: Path) -> None:

@@ -26,6 +26,11 @@ def predictions_section(predictions: Predictions | Missing) -> str:
         f"<td>{figure_text(errors['ssim' + key], 3)}</td><td>{figure_text(errors['mse' + key], 4)}</td></tr>"
         for title, key in (("predicted frames", ""), ("copying the last frame", "_copied"))
     ]
+    if errors.get("mse_other_motion") is not None:
+        rows.append(
+            '<tr><th scope="row">predicted from another clip\'s f_M</th><td></td><td></td>'
+            f"<td>{figure_text(errors['mse_other_motion'], 4)}</td></tr>"
+        )
     table = html_table("Errors against the true frames, means over the clips", ["", "PSNR, dB", "SSIM", "MSE"], rows)
     clips = "".join(_predicted_clip(clip, position) for position, clip in enumerate(predictions.clips))
     return (

@@ -10,7 +10,7 @@ from amem_cli.data.manifest import count_differences, load_manifest, read_videos
 from amem_cli.errors import BadData, UsageError
 from amem_cli.progress import Progress
 from amem_cli.stages.reproduce.plan import Command, Plan, Run
-from amem_cli.stages.reproduce.table import Measured, document, write
+from amem_cli.stages.reproduce.table import PREDICTIONS, Measured, document, write
 
 CLIPS_MEASURED = 100  # test tracklets whose predicted frames are compared with the true ones
 
@@ -132,7 +132,7 @@ def _add_predictions(found: Measured, plan: Plan, one: Run) -> None:
     measured = some_queries(content, CLIPS_MEASURED)
     path, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), drawn, measured=measured)
     found.pictures.append(str(path))
-    for key in ("psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio"):
+    for key in PREDICTIONS:
         if errors[key] is None:
             raise BadData("predicted frames of", name, why="nobody moves in them, so copying cannot be beaten")
         found.values.setdefault(key, []).append(errors[key])

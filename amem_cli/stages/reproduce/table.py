@@ -18,8 +18,9 @@ from amem_cli.artifacts.workspace import Workspace
 from amem_cli.data.manifest import load_manifest
 from amem_cli.stages.reproduce.plan import Plan
 
+OTHER_MOTION = "the same by another clip's f_M"
 SCORES = ("rank-1", "rank-5", "rank-20", "mAP")
-PREDICTIONS = ("psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio")
+PREDICTIONS = ("psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio", "other_motion_ratio")
 
 
 @dataclass
@@ -232,7 +233,8 @@ def columns_and_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]
     drawn = any("psnr" in row["ours"] for row in table["rows"])
     columns = [*(["data"] if several else []), "model"]
     columns += [f"{name} {whose}" for name in SCORES for whose in ("paper", "ours")] if scored else []
-    columns += ["PSNR dB", "PSNR of copy", "SSIM", "SSIM of copy", "MSE / MSE of copy"] if drawn else []
+    frames = ["PSNR dB", "PSNR of copy", "SSIM", "SSIM of copy", "MSE / MSE of copy", OTHER_MOTION]
+    columns += frames if drawn else []
     rows = []
     for row in table["rows"]:
         cells = [*([row["dataset"]] if several else []), row["title"]]
@@ -241,7 +243,7 @@ def columns_and_rows(table: dict[str, Any]) -> tuple[list[str], list[list[str]]]
                 printed = (row["paper"] or {}).get(name)
                 cells += [_per_cent(printed), _ours(row["ours"].get(name), scale=100, digits=1)]
         if drawn:
-            digits = (1, 1, 2, 2, 2)
+            digits = (1, 1, 2, 2, 2, 2)
             cells += [_ours(row["ours"].get(n), digits=d) for n, d in zip(PREDICTIONS, digits, strict=True)]
         rows.append(cells)
     return columns, rows
@@ -279,7 +281,8 @@ def blocks_for_terminal(table: dict[str, Any]) -> list[tuple[str, list[str], lis
         columns = [*names, *(name.removesuffix(" ours") for name in rates)]
         blocks.append((f"{table['title']} (per cent)", columns, stacked))
     if "SSIM" in wide:
-        kept = [n for n, name in enumerate(wide) if name in names or not name.endswith((" ours", " paper"))]
+        left = (" ours", " paper", OTHER_MOTION)  # the last has no room
+        kept = [n for n, name in enumerate(wide) if name in names or not name.endswith(left)]
         short = {"PSNR of copy": "of copy", "SSIM of copy": "of copy", "MSE / MSE of copy": "MSE ratio"}
         columns = [short.get(wide[n], wide[n]) for n in kept]
         title = "Predicted frames beside copies of the last one" if rates else table["title"]
