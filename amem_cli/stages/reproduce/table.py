@@ -286,7 +286,8 @@ def blocks_for_terminal(table: dict[str, Any]) -> list[tuple[str, list[str], lis
         short = {"PSNR of copy": "of copy", "SSIM of copy": "of copy", "MSE / MSE of copy": "MSE ratio"}
         columns = [short.get(wide[n], wide[n]) for n in kept]
         title = "Predicted frames beside copies of the last one" if rates else table["title"]
-        blocks.append((title, columns, [[cells[n] for n in kept] for cells in rows]))
+        measured = [[cells[n] for n in kept] for cells in rows]
+        blocks.append((title, columns, [cells for cells in measured if any(c != "-" for c in cells[len(names) :])]))
     columns, differences = differences_beside(table)
     if differences:
         blocks.append(("Differences, pairs of one seed (per cent)", columns, differences))
