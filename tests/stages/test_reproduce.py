@@ -315,7 +315,7 @@ def test_a_table_fits_into_80_columns(tmp_path, capsys, monkeypatch):
     values = {name: [value, value + 0.01] for name, value in frames.items()}
     for what, rates in (("losses", {"rank-1": [0.5, 0.6], "mAP": [0.5, 0.7]}), ("figure4", {})):
         made = plan(what, seeds=2, workspace=tmp_path)
-        console.print_reproduction(document(made, measured(made, rates | values), []), tmp_path / "x.md", False)
+        console.print_reproduction(document(made, measured(made, rates | values), []), Path("table.md"), False)
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= 80
         assert re.search(r"20.4 ± 0.0.* 20.2 ± 0.0.* 0.50 ± 0.01.* 0.56 ± 0.01.* 0.9. ± 0.01", out)
