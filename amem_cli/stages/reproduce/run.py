@@ -24,7 +24,7 @@ class TellOnce(Progress):
 
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
-    """Run a plan; returns the table as JSON (see `document`), which is also in REPRODUCE/<what>.json and .md.
+    """Run a plan; returns the table as JSON (see `document`), which is also in REPRODUCE/<file>.json and .md.
 
     Finished work is kept by the stages themselves, and the table is written anew after every training, so an
     interrupted run has left a table of what it got to. A plan of chosen seeds writes no table: its runs are for one
@@ -132,7 +132,8 @@ def _add_predictions(found: Measured, plan: Plan, one: Run) -> None:
     measured = some_queries(content, CLIPS_MEASURED)
     path, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), drawn, measured=measured)
     found.pictures.append(str(path))
+    if errors["mse_ratio"] is None:
+        raise BadData("predicted frames of", name, why="nobody moves in them, so copying cannot be beaten")
     for key in PREDICTIONS:
-        if errors[key] is None:
-            raise BadData("predicted frames of", name, why="nobody moves in them, so copying cannot be beaten")
-        found.values.setdefault(key, []).append(errors[key])
+        if errors[key] is not None:  # of a single clip there is no other one's f_M
+            found.values.setdefault(key, []).append(errors[key])
