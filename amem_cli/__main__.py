@@ -8,8 +8,8 @@ from types import FrameType
 def main() -> None:
     """Run the command line and exit with its code."""
     try:
-        from amem_cli.allocator import keep_freed_memory
         from amem_cli.cli.app import run
+        from amem_cli.runtime.allocator import keep_freed_memory
 
         keep_freed_memory()
         signal.signal(signal.SIGTERM, _terminate)  # the trainings put a gentler one in its place

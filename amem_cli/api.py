@@ -56,8 +56,8 @@ def embed(
     """
     import torch
 
-    from amem_cli.distributed import process_group
-    from amem_cli.engine import prepare, resolve_precision
+    from amem_cli.runtime.distributed import process_group
+    from amem_cli.runtime.engine import prepare, resolve_precision
 
     images = torch.as_tensor(clips)
     if images.dtype != torch.uint8 or images.ndim != 5 or images.shape[-1] != 3 or 0 in images.shape:

@@ -23,10 +23,11 @@ from torchvision import transforms
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from amem_cli.data.transforms import as_pixels, read_image
-from amem_cli.data.walkers import build_camera, draw_people, draw_walker
+from amem_cli.data.transforms import read_image
 from amem_cli.models.backbones import normalise
-from amem_cli.models.normalisation import IMAGENET
+from amem_cli.runtime.device import as_pixels
+from amem_cli.walkers import build_camera, draw_people, draw_walker
+from amem_cli.weights.normalisation import IMAGENET
 
 SIZES = ((256, 128), (128, 64))
 IMAGES = 64

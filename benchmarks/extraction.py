@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from interleaved import Way, take_turns
 
 from amem_cli.attributes import GROUP_SIZES
-from amem_cli.engine import autocast, prepare
 from amem_cli.models.amem import build_main_model
-from amem_cli.models.attributes import Arm
+from amem_cli.models.arm import ARM
 from amem_cli.models.i3d import MaxPoolSame, Unit3D, same_padding
+from amem_cli.runtime.engine import autocast, prepare
 
 CPU = torch.device("cpu")
 Engine = Callable[[Tensor], Tensor]
@@ -106,7 +106,7 @@ def main_model() -> nn.Module:
 
 
 def arm() -> nn.Module:
-    return with_statistics(Arm(50, GROUP_SIZES))
+    return with_statistics(ARM(50, GROUP_SIZES))
 
 
 def with_statistics(network: nn.Module) -> nn.Module:

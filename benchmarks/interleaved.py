@@ -1,6 +1,6 @@
 """Ways to do the same work, each in a process of its own, as its users have it, and run in turns.
 
-Processes of their own because the commands of `amem` set the C library's allocator (`amem_cli.allocator`), which the
+Processes of their own because the commands of `amem` set the C library's allocator (`amem_cli.runtime.allocator`), which the
 usual ways leave as it is.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from amem_cli.allocator import keep_freed_memory
+from amem_cli.runtime.allocator import keep_freed_memory
 
 
 @dataclass(frozen=True, slots=True)

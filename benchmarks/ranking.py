@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from interleaved import Way, take_turns
 
-from amem_cli.allocator import keep_freed_memory
 from amem_cli.metrics.ranking import evaluate_ranking
+from amem_cli.runtime.allocator import keep_freed_memory
 
 Evaluator = Callable[..., tuple[float, float]]  # inputs -> rank-1, mAP
 

@@ -32,7 +32,7 @@ import ranking
 import training
 
 from amem_cli.artifacts import atomic
-from amem_cli.stages.bench import processor
+from amem_cli.tools.bench import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "performance.json"

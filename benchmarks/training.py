@@ -36,11 +36,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from interleaved import Way, take_turns
 
-from amem_cli.engine import autocast
 from amem_cli.losses import identity_loss, triplet_loss
 from amem_cli.models.i3d import same_padding
 from amem_cli.models.recomputation import recompute_activations
 from amem_cli.options import TrainAmemOptions
+from amem_cli.runtime.engine import autocast
 from amem_cli.stages.amem_step import Batch, add_gradients
 from amem_cli.stages.train_amem import build_amem, describe
 

@@ -31,16 +31,22 @@ import torch
 from artifacts.test_atomic import NEW, OLD, WRITERS
 from faults import DEAD, KILL, hit, in_child, steps_of, temporaries
 
-from amem_cli.artifacts import checkpoint, features, pseudo_labels, results, shards, workspace
+from amem_cli.artifacts import (
+    checkpoint,
+    features,
+    output,
+    pseudo_labels,
+    results,
+    shards,
+)
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.data.walkers import write_walkers
 from amem_cli.errors import AmemError, BadData, DiskError
 from amem_cli.models.amem import build_main_model
-from amem_cli.models.attributes import Arm
-from amem_cli.models.texture import Discriminator, TextureDecoder, TextureEncoder
+from amem_cli.models.arm import ARM
+from amem_cli.models.tae import Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import (
     ExtractFeaturesOptions,
     LabelVideosOptions,
@@ -48,12 +54,13 @@ from amem_cli.options import (
     TrainArmOptions,
     TrainTaeOptions,
 )
-from amem_cli.progress import Silent
+from amem_cli.runtime.progress import Silent
 from amem_cli.stages.extract_features import extract_features
 from amem_cli.stages.label_videos import label_videos
 from amem_cli.stages.train_amem import describe, train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
+from amem_cli.walkers import write_walkers
 
 FAULTS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "kill": KILL}
 
@@ -195,7 +202,7 @@ def flip_bits(name: str, path: Path, count: int, draw: np.random.Generator) -> F
             good = os.pread(file.fileno(), 1, at)
             os.pwrite(file.fileno(), bytes([good[0] ^ 1 << int(draw.integers(8))]), at)
             found.flipped += 1
-            for call, counter in ((read, "refused"), (workspace.verify, "verified")):
+            for call, counter in ((read, "refused"), (output.verify, "verified")):
                 try:
                     call(path)
                 except BadData:
@@ -316,7 +323,7 @@ def stages(folder: Path) -> dict[str, tuple[Callable[..., object], list[str]]]:
     torch.manual_seed(0)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
     arm = checkpoint.save(
-        folder / "arm.safetensors", "amem-arm", Arm(18, GROUP_SIZES).state_dict(), Provenance("train-arm", {}),
+        folder / "arm.safetensors", "amem-arm", ARM(18, GROUP_SIZES).state_dict(), Provenance("train-arm", {}),
         model=described,
     )  # fmt: skip
     described = describe(TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2), 4)

@@ -160,8 +160,8 @@ def test_every_command_parses(arguments: tuple[str, ...], folder: Path, capsys: 
 
 def _check_values(named: tuple[str, ...], values: dict[str, Any]) -> None:
     """Names that the parser takes as any text."""
-    from amem_cli.stages.reproduce.plan import plan
-    from amem_cli.stages.show import KINDS
+    from amem_cli.tools.reproduce.plan import plan
+    from amem_cli.tools.show import KINDS
 
     for dataset in [values["dataset"]] if isinstance(values.get("dataset"), str) else values.get("dataset") or []:
         load_manifest(dataset)
@@ -529,7 +529,8 @@ def workspace_is_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch, stack: co
 
 @state
 def held_by_another(folder: Path, monkeypatch: pytest.MonkeyPatch, stack: contextlib.ExitStack) -> None:
-    from amem_cli.artifacts.workspace import Workspace, locked
+    from amem_cli.artifacts.lock import locked
+    from amem_cli.artifacts.paths import Workspace
 
     stack.enter_context(locked(Workspace(Path("workspace")).tae))
 

@@ -16,7 +16,7 @@ from amem_cli.losses import (
     prediction_losses,
     triplet_loss,
 )
-from amem_cli.models.motion import Prediction
+from amem_cli.models.mem import Prediction
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.amem_step import Batch, copy_error, gradient_norms, true_frames, weigh
 

@@ -18,9 +18,9 @@ from amem_cli.artifacts import checkpoint, pseudo_labels, shards
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.shards import Shards
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
-from amem_cli.models.attributes import Arm
+from amem_cli.models.arm import ARM
+from amem_cli.runtime.training import Run
 from amem_cli.stages import train_amem as amem_stage
-from amem_cli.training import Run
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
 
@@ -44,7 +44,7 @@ def sends(number: int, owner: object, name: str, call: int = 0):
 PHASES = {  # of label-videos; most lie inside a library's call whose errors are taken for a damaged file
     "reading the ARM": (safetensors.torch, "load", 0),
     "decoding": (PIL.Image.Image, "load", 30),
-    "the networks": (Arm, "forward", 0),
+    "the networks": (ARM, "forward", 0),
     "writing a shard": (os, "fsync", 2),
     "reading a shard": (safetensors.torch, "load", 2),
     "merging": (np, "concatenate", -1),
@@ -59,7 +59,7 @@ def arm(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
     path = tmp_path / "arm.safetensors"
-    weights = Arm(18, GROUP_SIZES).state_dict()
+    weights = ARM(18, GROUP_SIZES).state_dict()
     return checkpoint.save(path, "amem-arm", weights, Provenance("train-arm", {}), model=described)
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from amem_cli.models.normalisation import IMAGENET
+from amem_cli.weights.normalisation import IMAGENET
 
 
 class Tiny3D(nn.Sequential):

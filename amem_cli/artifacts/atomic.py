@@ -15,11 +15,11 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from amem_cli.artifacts.regular_file import NotRegular, open_regular
 from amem_cli.errors import BadData, DiskError, InputMissing
-from amem_cli.regular_file import NotRegular, open_regular
 
-SEAL_MARK = b"amem-seal-sha256:"
-SEAL_BLANK = SEAL_MARK + b"0" * 64  # a format writes this once into itself; `seal` fills it in
+CHECKSUM_MARK = b"amem-seal-sha256:"
+CHECKSUM_BLANK = CHECKSUM_MARK + b"0" * 64  # a format writes this once into itself; `seal` fills it in
 TEMPORARY_SUFFIX = ".amem-tmp"
 
 
@@ -99,14 +99,14 @@ def require_free_space(folder: Path, needed: int) -> None:
         )
 
 
-def seal(content: bytes) -> bytes:
+def fill_checksum(content: bytes) -> bytes:
     """Fill the one blank seal in `content` with the SHA-256 of `content` as it is with the seal blank."""
-    if len(re.findall(re.escape(SEAL_MARK) + b"[0-9a-f]{64}", content)) != 1 or SEAL_BLANK not in content:
-        raise ValueError("a sealed format holds SEAL_BLANK exactly once")
-    return content.replace(SEAL_BLANK, SEAL_MARK + hashlib.sha256(content).hexdigest().encode())
+    if len(re.findall(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}", content)) != 1 or CHECKSUM_BLANK not in content:
+        raise ValueError("a sealed format holds CHECKSUM_BLANK exactly once")
+    return content.replace(CHECKSUM_BLANK, CHECKSUM_MARK + hashlib.sha256(content).hexdigest().encode())
 
 
-def read_sealed(path: Path, kind: str, *, required: bool = True, remedy: str = "") -> bytes:
+def read_checked(path: Path, kind: str, *, required: bool = True, remedy: str = "") -> bytes:
     """The content of a sealed file, after comparing it with its seal.
 
     Without `required` a file that carries no seal (one from another program) is accepted as it is; one whose first
@@ -114,20 +114,20 @@ def read_sealed(path: Path, kind: str, *, required: bool = True, remedy: str = "
     the seal.
     """
     content = read_bytes(path, kind, remedy=remedy)
-    found = re.search(re.escape(SEAL_MARK) + b"[0-9a-f]{64}", content)
+    found = re.search(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}", content)
     if found is None:
         if (
             required
-            or content.startswith(SEAL_MARK)
-            or re.fullmatch(b"[0-9a-f]{64}", content[len(SEAL_MARK) : len(SEAL_BLANK)])
+            or content.startswith(CHECKSUM_MARK)
+            or re.fullmatch(b"[0-9a-f]{64}", content[len(CHECKSUM_MARK) : len(CHECKSUM_BLANK)])
         ):
             raise BadData(kind, path, why="it carries no amem seal, so it is damaged or not ours", remedy=remedy)
         return content
     start, end = found.span()
     digest = hashlib.sha256(content[:start])
-    digest.update(SEAL_BLANK)
+    digest.update(CHECKSUM_BLANK)
     digest.update(memoryview(content)[end:])
-    if digest.hexdigest().encode() != content[start + len(SEAL_MARK) : end]:
+    if digest.hexdigest().encode() != content[start + len(CHECKSUM_MARK) : end]:
         raise BadData(kind, path, why="its content does not match its own SHA-256: the file is damaged", remedy=remedy)
     return content
 

@@ -52,13 +52,13 @@ def save(path: Path, kind: str, tensors: "dict[str, torch.Tensor]", provenance: 
         "schema": SCHEMA,
         "created_by": CREATED_BY,
         "provenance": provenance.as_json(),
-        "seal": atomic.SEAL_BLANK.decode(),
+        "checksum": atomic.CHECKSUM_BLANK.decode(),
         **described,
     }
     # one key only: safetensors writes several in no fixed order
     header = {_HEADER_KEY: json.dumps(description, sort_keys=True)}
     own_memory = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return atomic.write_bytes(path, atomic.seal(safetensors.torch.save(own_memory, metadata=header)))
+    return atomic.write_bytes(path, atomic.fill_checksum(safetensors.torch.save(own_memory, metadata=header)))
 
 
 def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
@@ -70,7 +70,7 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
     import safetensors.torch
 
     remedy = remedy or f"Run: {KINDS[kind]}"
-    content = atomic.read_sealed(path, f"{kind} checkpoint", remedy=remedy)
+    content = atomic.read_checked(path, f"{kind} checkpoint", remedy=remedy)
     description = _description(content, path)
     if description.get("kind") != kind:
         raise BadData("checkpoint", path, why=f"is of kind {description.get('kind')}, not {kind}", remedy=remedy)

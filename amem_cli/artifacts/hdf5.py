@@ -51,17 +51,17 @@ def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenan
                 file.create_dataset(name, data=values, track_times=False)
             else:
                 file.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"), track_times=False)
-    content = atomic.SEAL_BLANK.ljust(USER_BLOCK, b"\0") + buffer.getbuffer()[USER_BLOCK:]
-    return atomic.write_bytes(path, atomic.seal(content))
+    content = atomic.CHECKSUM_BLANK.ljust(USER_BLOCK, b"\0") + buffer.getbuffer()[USER_BLOCK:]
+    return atomic.write_bytes(path, atomic.fill_checksum(content))
 
 
-def read_sealed(path: Path, kind: str, *, remedy: str = "") -> bytes:
+def read_checked(path: Path, kind: str, *, remedy: str = "") -> bytes:
     """The content of a file, compared with its seal; one of another program carries none, and leaves no place for it.
 
     Raises `InputMissing`, or `BadData` when the content does not match the seal, or the seal is gone.
     """
-    content = atomic.read_sealed(path, kind, required=False, remedy=remedy)
-    if content[USER_BLOCK:].startswith(b"\x89HDF\r\n\x1a\n") and not content.startswith(atomic.SEAL_MARK):
+    content = atomic.read_checked(path, kind, required=False, remedy=remedy)
+    if content[USER_BLOCK:].startswith(b"\x89HDF\r\n\x1a\n") and not content.startswith(atomic.CHECKSUM_MARK):
         raise BadData(kind, path, why="its seal is gone: the file is damaged", remedy=remedy)
     return content
 
@@ -89,7 +89,7 @@ class Table:
         self._kind = kind
         if self.path.is_file() and self.path.stat().st_size > LARGEST_FILE:
             raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB")
-        content = read_sealed(self.path, f"{kind} file", remedy=remedy)
+        content = read_checked(self.path, f"{kind} file", remedy=remedy)
         try:
             with h5py.File(io.BytesIO(content), "r") as file:
                 self.attributes: dict[str, Any] = {name: _text(file.attrs[name]) for name in file.attrs}

@@ -19,15 +19,15 @@ def write(path: Path, result: dict[str, Any], provenance: Provenance) -> Path:
         "created_by": CREATED_BY,
         **result,
         "provenance": provenance.as_json(),
-        "seal": atomic.SEAL_BLANK.decode(),
+        "checksum": atomic.CHECKSUM_BLANK.decode(),
     }
     text = json.dumps(document, indent=1, allow_nan=False)
-    return atomic.write_bytes(path, atomic.seal(text.encode()))
+    return atomic.write_bytes(path, atomic.fill_checksum(text.encode()))
 
 
 def read(path: Path, *, remedy: str = "Run: amem evaluate") -> dict[str, Any]:
     """Read and check a result."""
-    content = atomic.read_sealed(path, "result", remedy=remedy)
+    content = atomic.read_checked(path, "result", remedy=remedy)
     document = parse_json_object(content.decode("utf-8", "replace"), "result", path)
     if document.get("kind") != KIND:
         raise BadData("result", path, why="is not a result of amem evaluate", remedy=remedy)

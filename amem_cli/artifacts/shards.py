@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
+from amem_cli.artifacts.paths import metrics_path
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.artifacts.workspace import append_metrics, metrics_path, recorded_seconds
-from amem_cli.distributed import Processes
 from amem_cli.errors import BadData, InputMissing
+from amem_cli.runtime.distributed import Processes
 
 FRAMES_PER_SHARD = 4096  # about a minute of I3D on two CPU cores: what a crash costs at most
 
@@ -40,14 +41,14 @@ class Shards:
     def __init__(self, output: Path, provenance: Provenance, *, fresh: bool, processes: Processes):
         self.provenance = provenance
         self.folder = output.parent / f".{output.name}.parts" / f"{provenance.fingerprint()}-{FRAMES_PER_SHARD}"
-        if processes.first and fresh:
+        if processes.is_main and fresh:
             shutil.rmtree(self.folder, ignore_errors=True)
-        self._first = processes.first
+        self._first = processes.is_main
         self._metrics = metrics_path(output)
         if self._first and not self.folder.is_dir():
             self._metrics.unlink(missing_ok=True)
         self._before, self._began = recorded_seconds(self._metrics), time.monotonic()
-        processes.wait()
+        processes.barrier()
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.safetensors"

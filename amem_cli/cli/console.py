@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from amem_cli.artifacts.workspace import ArtifactState
-    from amem_cli.doctor import Finding
+    from amem_cli.artifacts.status import ArtifactState
+    from amem_cli.tools.doctor import Finding
 
 
 NEVER_BREAK: Any = {"break_long_words": False, "break_on_hyphens": False}
@@ -89,7 +89,7 @@ def print_result(result: dict[str, Any], path: Path) -> None:
 
 def print_comparison(found: list[tuple[str, dict[str, Any]]], as_json: bool, paper: bool) -> None:
     """Results of one protocol side by side; with `paper` the rows of its Table 5 for this data set."""
-    from amem_cli.paper import CITED, RESULTS
+    from amem_cli.tools.paper import CITED, RESULTS
 
     dataset = found[0][1]["dataset"]
     rows = [(name, [r["rank"]["1"], r["rank"]["5"], r["rank"]["20"], r["mAP"]]) for name, r in found]
@@ -278,7 +278,7 @@ def print_reproduction(table: dict[str, Any], path: Path | None, as_json: bool) 
     if as_json:
         print(json.dumps(table, default=str))
         return
-    from amem_cli.stages.reproduce.table import blocks_for_terminal, chances, starting_weights
+    from amem_cli.tools.reproduce.table import blocks_for_terminal, chances, starting_weights
 
     for title, columns, rows in blocks_for_terminal(table):
         _print_cells(title, columns, rows)
@@ -296,7 +296,7 @@ def print_sizes(table: dict[str, Any], path: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(table))
         return
-    from amem_cli.stages.reproduce.table import size_columns_and_rows
+    from amem_cli.tools.reproduce.table import size_columns_and_rows
 
     columns, rows = size_columns_and_rows(table)
     _print_cells(table["title"], columns, rows)

@@ -15,7 +15,7 @@ from amem_cli.cli import completion, console
 from amem_cli.cli.root import app
 from amem_cli.errors import AmemError, BadData, InputMissing
 from amem_cli.options import COMMANDS, PRESETS, AdversarialOptions, StageOptions, TrainingOptions, resolve
-from amem_cli.progress import Progress
+from amem_cli.runtime.progress import Progress
 
 # What several commands take, stage or not, reads the same in all of them.
 HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(StageOptions)}

@@ -19,7 +19,7 @@ from amem_cli.options import (
     TrainArmOptions,
     TrainTaeOptions,
 )
-from amem_cli.progress import Progress
+from amem_cli.runtime.progress import Progress
 
 
 @stage_command("train-arm", "amem train-arm --data-root data --weights resnet50.pth\n\namem train-arm --preset small")

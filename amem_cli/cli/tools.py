@@ -12,7 +12,7 @@ from amem_cli.cli.flags import HELP, AsJson, DataRoot, Dataset, Preset, Quiet, S
 from amem_cli.cli.root import app, config_app, data_app, weights_app
 from amem_cli.errors import BadData, UsageError, did_you_mean
 from amem_cli.options import COMMANDS, PRESETS, StageOptions, check_device
-from amem_cli.progress import Progress
+from amem_cli.runtime.progress import Progress
 
 
 @app.command()
@@ -30,7 +30,7 @@ def demo(
 
     amem demo /tmp/demo --seed 1
     """
-    from amem_cli.stages import demo as stage
+    from amem_cli.tools import demo as stage
 
     result, pictures, errors = stage.demo(folder, seed, Progress(quiet))
     if as_json:
@@ -64,7 +64,7 @@ def report(
 
     amem report --dataset ilids-vid --split 3 --queries 24
     """
-    from amem_cli.stages.report import report as write_report
+    from amem_cli.tools.report import report as write_report
 
     page = write_report(out, dataset, data_root, workspace, Progress(quiet), split=split, queries=queries, seed=seed)
     megabytes = page.stat().st_size / 1e6
@@ -106,8 +106,8 @@ def show(
 
     amem show attention 0002C1T0001 --out attention.png
     """
-    from amem_cli.artifacts.workspace import Workspace
-    from amem_cli.stages.show import show as draw
+    from amem_cli.artifacts.paths import Workspace
+    from amem_cli.tools.show import show as draw
 
     part = "" if split is None else str(split)
     picture, figures = draw(
@@ -138,7 +138,7 @@ def doctor(
 
     amem doctor --data-root /data --workspace /scratch/amem --json
     """
-    from amem_cli.doctor import examine, exit_code
+    from amem_cli.tools.doctor import examine, exit_code
 
     findings = examine(data_root, workspace)
     console.print_findings(findings, as_json)
@@ -186,7 +186,7 @@ def status(
 
     amem status --dataset ilids-vid --split 3 --verify
     """
-    from amem_cli.artifacts.workspace import chain
+    from amem_cli.artifacts.status import chain
     from amem_cli.data.manifest import load_manifest
 
     manifest = load_manifest(dataset)
@@ -229,7 +229,7 @@ def walkers(
 
     amem data walkers walkers --people 60 --cameras 4 --seed 7
     """
-    from amem_cli.data.walkers import write_walkers
+    from amem_cli.walkers import write_walkers
 
     report = Progress(quiet)
     with report.loop("walkers", 1, unit="images") as loop:
@@ -318,9 +318,9 @@ def reproduce(
 
     amem reproduce table3 --preset small --data-root walkers --set epochs=10
     """
-    from amem_cli.stages.reproduce.plan import plan
-    from amem_cli.stages.reproduce.run import TellOnce, run
-    from amem_cli.stages.reproduce.table import sizes
+    from amem_cli.tools.reproduce.plan import plan
+    from amem_cli.tools.reproduce.run import TellOnce, run
+    from amem_cli.tools.reproduce.table import sizes
 
     if what == "sizes":
         given: dict[str, Any] = {"--dataset": dataset, "--row": row, "--weights": weights, "--set": settings}
@@ -368,7 +368,7 @@ def inspect_weights(
 
     amem weights inspect resnet-50-kinetics.pth --json
     """
-    from amem_cli.models import pretrained
+    from amem_cli.weights import loading as pretrained
 
     report = pretrained.inspect_weights(file)
     console.print_weights(report, as_json)
@@ -401,7 +401,7 @@ def bench(
 
     amem bench --quick --precision bf16 --json
     """
-    from amem_cli.stages.bench import bench as measure
+    from amem_cli.tools.bench import bench as measure
 
     check_device(device)
     console.print_bench(measure(device, precision, engine, quick, Progress(quiet)), as_json)

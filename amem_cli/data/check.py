@@ -13,12 +13,12 @@ from pathlib import Path
 
 from amem_cli.artifacts.atomic import sha256_file, write_text
 from amem_cli.data import manifest as manifests
-from amem_cli.data.layouts import folder, ilids_vid, market1501, mars, peta, prid2011
-from amem_cli.data.layouts.files import BadRows, find_folder, is_image_name, natural_key, read_text
+from amem_cli.data.images import open_image
 from amem_cli.data.manifest import Manifest
+from amem_cli.data.readers import folder, ilids_vid, market1501, mars, peta, prid2011
+from amem_cli.data.readers.files import BadRows, find_folder, is_image_name, natural_key, read_text
 from amem_cli.data.tracklets import AttributeDataset, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError
-from amem_cli.images import open_image
 
 MOST_PROBLEMS = 20  # shown; the total is always told
 IMAGES_AT_ONCE = 4096  # handed to the threads together, so that a million images are no million futures

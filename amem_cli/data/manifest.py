@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from amem_cli.data.layouts import folder, ilids_vid, market1501, mars, peta, prid2011
-from amem_cli.data.layouts.splits import read_split_file
+from amem_cli.artifacts.regular_file import NotRegular, open_regular
+from amem_cli.data.readers import folder, ilids_vid, market1501, mars, peta, prid2011
+from amem_cli.data.readers.splits import read_split_file
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing
 from amem_cli.person_ids import JUNK
-from amem_cli.regular_file import NotRegular, open_regular
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 KINDS: dict[str, Literal["video", "images", "attributes"]] = {

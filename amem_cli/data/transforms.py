@@ -1,15 +1,11 @@
-"""Pixels: from an image file to uint8 on the host, from uint8 to float in [0, 1] on the device."""
+"""Pixels: from an image file to uint8 RGB at the network's size."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from amem_cli.images import open_rgb
-
-if TYPE_CHECKING:
-    import torch
+from amem_cli.data.images import open_rgb
 
 Box = tuple[float, float, float, float]  # left, upper, right, lower as fractions of the sides
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -35,12 +31,3 @@ def random_box(probability: float, generator: np.random.Generator) -> Box:
         return WHOLE
     left, upper = generator.random(2) / 9
     return (left, upper, left + 8 / 9, upper + 8 / 9)
-
-
-def as_pixels(images: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
-    """uint8 (B, ..., H, W, 3) on the host -> float32 in [0, 1] (B, 3, ..., H, W) on `device`, channels last in memory.
-
-    (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes travel, the device converts.
-    """
-    moved = images.to(device, non_blocking=True)
-    return moved.movedim(-1, 1).float().div_(255)

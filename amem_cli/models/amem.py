@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from amem_cli.models.attributes import AttributeHeads
+from amem_cli.models.arm import AttributeHeads
 from amem_cli.models.backbones import Normalisation, build_backbone, normalise
 from amem_cli.models.branches import BRANCH_CHANNELS, build_branch
-from amem_cli.models.motion import MotionEnhancement, Prediction
+from amem_cli.models.mem import MEM, Prediction
 from amem_cli.models.recomputation import blocks_of
 
 SIMILARITY_FEATURE = 512  # size of f_s
@@ -80,7 +80,7 @@ class AmemOutput(NamedTuple):
     predictions: list[Prediction]  # c rounds
 
 
-class Amem(nn.Module):
+class AMEM(nn.Module):
     """The training model: the main model, identity classifier, attribute heads (AEM) and motion enhancement (MEM)."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Amem(nn.Module):
         main: MainModel,
         people: int,
         attribute_heads: AttributeHeads | None,
-        motion_enhancement: MotionEnhancement | None,
+        motion_enhancement: MEM | None,
     ):
         super().__init__()
         self.main = main

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from amem_cli.errors import UsageError
 from amem_cli.models.i3d import I3DClassifier
-from amem_cli.models.normalisation import Normalisation
-from amem_cli.models.pretrained import fetch, load_pretrained
 from amem_cli.options import BACKBONES
+from amem_cli.weights.loading import fetch, load_pretrained
+from amem_cli.weights.normalisation import Normalisation
 
 __all__ = ["Normalisation", "backbone_class", "backbone_names", "build_backbone", "normalise"]
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amem_cli.models.normalisation import PLUS_MINUS_ONE
+from amem_cli.weights.normalisation import PLUS_MINUS_ONE
 
 Size3 = tuple[int, int, int]
 

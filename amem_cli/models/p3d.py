@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amem_cli.models.normalisation import IMAGENET
+from amem_cli.weights.normalisation import IMAGENET
 
 
 class PseudoBlock(nn.Module):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from amem_cli.models.pretrained import imagenet_resnet
+from amem_cli.weights.loading import imagenet_resnet
 
 
 class ResNetMaps(nn.Module):

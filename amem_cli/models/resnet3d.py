@@ -9,7 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amem_cli.models.normalisation import HARA_2018
+from amem_cli.weights.normalisation import HARA_2018
 
 Size3 = tuple[int, int, int]
 

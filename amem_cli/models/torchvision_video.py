@@ -10,7 +10,7 @@ import torchvision
 from torch import Tensor, nn
 
 from amem_cli.models.i3d import MaxPoolSame
-from amem_cli.models.normalisation import TORCHVISION_KINETICS
+from amem_cli.weights.normalisation import TORCHVISION_KINETICS
 
 
 class S3D(nn.Module):

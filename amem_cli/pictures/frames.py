@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from amem_cli.artifacts.atomic import write_bytes
+from amem_cli.data.images import open_rgb
 from amem_cli.errors import BadData, UsageError, listing
-from amem_cli.images import open_rgb
 from amem_cli.pictures.cmc import save_figure
 
 INK = (25, 25, 25)

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from amem_cli.engine import autocast
 from amem_cli.losses import (
     adversarial_loss,
     attribute_loss,
@@ -14,9 +13,10 @@ from amem_cli.losses import (
     prediction_losses,
     triplet_loss,
 )
-from amem_cli.models.amem import Amem, AmemOutput
-from amem_cli.models.texture import Discriminator
+from amem_cli.models.amem import AMEM, AmemOutput
+from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
+from amem_cli.runtime.engine import autocast
 
 
 class Batch(NamedTuple):
@@ -39,7 +39,7 @@ class Terms(NamedTuple):
 
 
 def add_gradients(
-    model: Amem,
+    model: AMEM,
     discriminator: Discriminator | None,
     batch: Batch,
     options: TrainAmemOptions,
@@ -77,7 +77,7 @@ def add_gradients(
 
 
 def loss_terms(
-    output: AmemOutput, batch: Batch, model: Amem, discriminator: Discriminator | None, options: TrainAmemOptions
+    output: AmemOutput, batch: Batch, model: AMEM, discriminator: Discriminator | None, options: TrainAmemOptions
 ) -> dict[str, Tensor]:
     """Every term of the loss, unweighted, by name: id, tri, aem, image, texture, adversarial."""
     terms = {

@@ -13,18 +13,19 @@ import numpy as np
 from amem_cli.artifacts import atomic, features, results
 from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.paths import Workspace, metrics_path
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.artifacts.workspace import Workspace, locked, metrics_path
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
-from amem_cli.distributed import process_group
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.metrics.calibration import bootstrap_interval, calibrate
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank
-from amem_cli.metrics.verification import bootstrap_interval, calibrate
 from amem_cli.options import EvaluateOptions
-from amem_cli.progress import Progress
-from amem_cli.stages.result import StageResult, warn_of_stale
+from amem_cli.runtime.distributed import process_group
+from amem_cli.runtime.progress import Progress
+from amem_cli.stages.output import StageResult, warn_of_stale
 
 RANKS = (1, 5, 10, 20)
 CMC_LENGTH = 50
@@ -84,7 +85,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             result["warnings"] = progress.warnings
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None:
-            progress.say(f"the result of other features or options is kept as {_keep(output, before)}")
+            progress.log(f"the result of other features or options is kept as {_keep(output, before)}")
         results.write(output, result, provenance)
         took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
         atomic.write_text(metrics_path(output), json.dumps(took) + "\n")

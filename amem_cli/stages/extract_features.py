@@ -11,21 +11,23 @@ import torch
 
 from amem_cli.artifacts import atomic, checkpoint, features
 from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import already_made
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.shards import Shards, plan_shards
-from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
-from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.tracklets import Split, Tracklet
-from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
+from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.models.amem import SIMILARITY_FEATURE, MainModel, build_main_model
 from amem_cli.options import ExtractFeaturesOptions
-from amem_cli.progress import Loop, Progress, Silent
-from amem_cli.stages.result import (
+from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
+from amem_cli.runtime.progress import Loop, Progress, Silent
+from amem_cli.stages.output import (
     StageResult,
     listing_of_tracklets,
     science,
@@ -44,7 +46,7 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
     and then L2-normalised (D).
     """
     with process_group(options.device) as processes:
-        progress = progress if processes.first else Silent()
+        progress = progress if processes.is_main else Silent()
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_of_differences(manifest, dataset, progress)
@@ -57,7 +59,7 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
             part = "" if number is None else f" --split {number}"
             remedy = f"Run: amem train-amem --dataset {shlex.quote(options.dataset)}{part}"
             model, described = load_main_model(model_file, remedy=remedy)
-            if not options.model and processes.first:
+            if not options.model and processes.is_main:
                 warn_of_stale(options, manifest, number, "extract-features", progress)
             trained = checkpoint.read_description(model_file)["provenance"]["options"]
             check_same_split(model_file, trained, manifest.name, number, progress)
@@ -65,7 +67,7 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
             precision = resolve_precision(options.precision, processes.device)
             engine_name = resolve_engine(options.engine, processes.device, precision, clips=True)
             resolved = {"precision": precision, "image_size": image_size, "split": number}
-            with locked(output, owner=processes.first):
+            with locked(output, owner=processes.is_main):
                 if options.on_bad_image == "skip":
                     tracklets = without_unreadable(
                         split.test, output.with_suffix(".unreadable.txt"), processes, progress
@@ -81,18 +83,18 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
                 if already_made("features", output, provenance, resume=options.resume, force=options.force):
                     results.append(StageResult("extract-features", output, True, summary(features.read(output))))
                     continue
-                if processes.first:
+                if processes.is_main:
                     atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
                 shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
                 engine = prepare(model, processes.device, precision, engine_name, progress.warn)
                 clip_shape = (described["clip_frames"], *map(int, image_size.split("x")))
                 _extract_shards(shards, split.test, clip_shape, engine, options, processes, progress)
-                processes.wait()
-                if processes.first:
+                processes.barrier()
+                if processes.is_main:
                     columns = shards.merge(len(plan_shards(split.test)))
                     features.write(output, table_of(manifest.name, split, columns, provenance), provenance)
                     shards.remove()
-                processes.wait()
+                processes.barrier()
                 results.append(StageResult("extract-features", output, False, summary(features.read(output))))
     return results
 
@@ -106,7 +108,7 @@ def _extract_shards(
     processes: Processes,
     progress: Progress,
 ) -> None:
-    mine = processes.share(list(enumerate(plan_shards(tracklets))))
+    mine = processes.shard(list(enumerate(plan_shards(tracklets))))
     todo = [(number, rows) for number, rows in mine if not shards.has(number)]
     total, left = (
         sum(-(-len(tracklets[row]) // clip_shape[0]) for _, rows in some for row in rows) for some in (mine, todo)

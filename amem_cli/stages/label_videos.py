@@ -5,21 +5,23 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.artifacts import atomic, checkpoint, pseudo_labels
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import already_made
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.artifacts.shards import Shards, plan_shards
-from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.attributes import GROUP_SIZES
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
-from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.tracklets import Tracklet, VideoDataset
-from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
-from amem_cli.models.attributes import Arm
+from amem_cli.data.unreadable import without_unreadable
+from amem_cli.models.arm import ARM
 from amem_cli.options import LabelVideosOptions
-from amem_cli.progress import Loop, Progress, Silent
-from amem_cli.stages.result import StageResult, listing_of_tracklets, science, warn_of_differences
+from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
+from amem_cli.runtime.progress import Loop, Progress, Silent
+from amem_cli.stages.output import StageResult, listing_of_tracklets, science, warn_of_differences
 
 BYTES_PER_TRACKLET = 2048  # probabilities, labels and names, in a shard and again in the merged file
 
@@ -30,7 +32,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
     Every frame counts once, whatever the tracklet's length. Work is done in shards that a rerun does not repeat.
     """
     with process_group(options.device) as processes:
-        progress = progress if processes.first else Silent()
+        progress = progress if processes.is_main else Silent()
         workspace = Workspace(options.workspace)
         arm_file = Path(options.arm) if options.arm else workspace.arm
         arm, description = load_arm(arm_file)
@@ -43,7 +45,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         precision = resolve_precision(options.precision, processes.device)
         engine_name = resolve_engine(options.engine, processes.device, precision, clips=False)
         image_size = description["model"]["image_size"]  # the ARM's own, no flag can disagree
-        with locked(output, owner=processes.first):
+        with locked(output, owner=processes.is_main):
             if options.on_bad_image == "skip":
                 tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
             provenance = Provenance(
@@ -55,14 +57,14 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
             )
             if already_made("pseudo-labels", output, provenance, resume=options.resume, force=options.force):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
-            if processes.first:
+            if processes.is_main:
                 atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(tracklets))
             height, width = map(int, image_size.split("x"))
             shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
             engine = prepare(arm, processes.device, precision, engine_name, progress.warn)
             _label_shards(shards, tracklets, (height, width), engine, options, processes, progress)
-            processes.wait()
-            if processes.first:
+            processes.barrier()
+            if processes.is_main:
                 columns = shards.merge(len(plan_shards(tracklets)))
                 labels = PseudoLabels(
                     dataset=manifest.name,
@@ -78,7 +80,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                 )
                 pseudo_labels.write(output, labels, provenance)
                 shards.remove()
-            processes.wait()
+            processes.barrier()
             return StageResult("label-videos", output, False, summary(pseudo_labels.read(output)))
 
 
@@ -92,7 +94,7 @@ def _label_shards(
     progress: Progress,
 ) -> None:
     plan = plan_shards(tracklets)
-    mine = processes.share(list(enumerate(plan)))
+    mine = processes.shard(list(enumerate(plan)))
     todo = [(number, rows) for number, rows in mine if not shards.has(number)]
     total = sum(len(tracklets[row]) for _, rows in mine for row in rows)
     left = sum(len(tracklets[row]) for _, rows in todo for row in rows)
@@ -125,12 +127,12 @@ def _label(
     return {"probabilities": (sums / counts[:, None]).astype(np.float32), "frames": counts}
 
 
-def load_arm(path: Path) -> tuple[Arm, dict]:
+def load_arm(path: Path) -> tuple[ARM, dict]:
     """The ARM of a checkpoint and its description."""
     saved = checkpoint.load(path, "amem-arm")
     with checkpoint.described_by(saved):
         described = saved.description["model"]
-        arm = Arm(described["depth"], GROUP_SIZES)
+        arm = ARM(described["depth"], GROUP_SIZES)
         _height, _width = map(int, described["image_size"].split("x"))
         if len(described["attributes"]) != sum(GROUP_SIZES):
             raise ValueError(f"{len(described['attributes'])} attributes")

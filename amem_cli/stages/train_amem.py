@@ -12,32 +12,35 @@ import torch
 from torch import Tensor
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import already_made, is_complete
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.artifacts.workspace import Workspace, already_made, is_whole, locked
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest, read_videos
-from amem_cli.data.quarantine import without_unreadable
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
-from amem_cli.data.transforms import as_pixels
-from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import prepare, resolve_precision
+from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.metrics.ranking import evaluate_ranking
-from amem_cli.models.amem import SIMILARITY_FEATURE, Amem, MainModel, build_main_model
-from amem_cli.models.attributes import AttributeHeads
+from amem_cli.models.amem import AMEM, SIMILARITY_FEATURE, MainModel, build_main_model
+from amem_cli.models.arm import AttributeHeads
 from amem_cli.models.branches import BRANCH_CHANNELS
-from amem_cli.models.motion import MotionEnhancement
+from amem_cli.models.mem import MEM
 from amem_cli.models.recomputation import recompute_activations
-from amem_cli.models.texture import Discriminator, FrozenTextureEncoder, TextureDecoder
+from amem_cli.models.tae import Discriminator, FrozenTextureEncoder, TextureDecoder
 from amem_cli.options import TrainAmemOptions
 from amem_cli.pictures.frames import evenly_spaced
-from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
+from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.engine import prepare, resolve_precision
+from amem_cli.runtime.progress import Progress, Silent
+from amem_cli.runtime.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
 from amem_cli.stages.amem_step import Batch, add_gradients
 from amem_cli.stages.extract_features import extract_tracklets
-from amem_cli.stages.result import (
+from amem_cli.stages.output import (
     StageResult,
     listing_of_tracklets,
     refuse_other_split,
@@ -48,8 +51,7 @@ from amem_cli.stages.result import (
     warn_of_stale,
     weights_parent,
 )
-from amem_cli.stages.samples import TRACKLETS, sample_clips
-from amem_cli.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
+from amem_cli.tools.samples import TRACKLETS, sample_clips
 
 VALIDATION_CLIPS = 16  # a step without gradients; decides speed alone
 
@@ -60,8 +62,8 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
     Beside each stands `amem-main`: backbone, branches and FC, all that inference needs.
     """
     with process_group(options.device) as processes:
-        progress = progress if processes.first else Silent()
-        processes.require_equal_shares("--people-per-batch", options.people_per_batch, least=2)
+        progress = progress if processes.is_main else Silent()
+        processes.require_divisible("--people-per-batch", options.people_per_batch, least=2)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_of_differences(manifest, dataset, progress)
@@ -78,7 +80,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
             output = workspace.amem(manifest.name, split)
             tracklets = list(dataset.splits[split or 0].train)
             if options.on_bad_image == "skip":
-                with locked(output, owner=processes.first):
+                with locked(output, owner=processes.is_main):
                     tracklets = without_unreadable(
                         tracklets, output.with_suffix(".unreadable.txt"), processes, progress
                     )
@@ -89,7 +91,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
             held_out = [tracklets[row] for row in validation_rows]
             tracklets = [tracklets[row] for row in train_rows]
             labels, label_parent = training_labels(options, manifest.name, tracklets)
-            if labels is not None and not options.labels and processes.first:
+            if labels is not None and not options.labels and processes.is_main:
                 warn_of_stale(options, manifest, split, "train-tae", progress)
             tae = Path(options.tae) if options.tae else workspace.tae
             tae_parent = {"tae": parent_of_tae(tae)} if options.uses_mem else {}
@@ -102,9 +104,9 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
                 parents=weights_parent(options.weights) | label_parent | tae_parent,
                 data=listing_of_all,
             )
-            with locked(output, owner=processes.first):
+            with locked(output, owner=processes.is_main):
                 if already_made("AMEM checkpoint", output, provenance, resume=options.resume, force=options.force):
-                    if processes.first and not is_whole(workspace.amem_main(manifest.name, split)):
+                    if processes.is_main and not is_complete(workspace.amem_main(manifest.name, split)):
                         restore_main(output, provenance)
                     metrics = checkpoint.read_description(output)["metrics"]
                     results.append(StageResult("train-amem", output, True, metrics))
@@ -116,16 +118,16 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
                     model, discriminator, described, tracklets, labels, held_out, output, options, provenance,
                     processes, progress,
                 )  # fmt: skip
-                if processes.first:
+                if processes.is_main:
                     save_models(output, model, discriminator, described, provenance, metrics)
                     run.finished()
-                processes.wait()
+                processes.barrier()
                 results.append(StageResult("train-amem", output, False, metrics))
     return results
 
 
 def _train(
-    model: Amem,
+    model: AMEM,
     discriminator: Discriminator | None,
     described: dict[str, Any],
     tracklets: list[Tracklet],
@@ -140,7 +142,7 @@ def _train(
     device, precision = processes.device, provenance.options["precision"]
     model.to(device)
     if options.sync_batchnorm:
-        model = cast(Amem, processes.synchronise_batch_norm(model))
+        model = cast(AMEM, processes.synchronise_batch_norm(model))
         discriminator = discriminator and cast(Discriminator, processes.synchronise_batch_norm(discriminator))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(
@@ -173,9 +175,9 @@ def _train(
 
     def look() -> None:
         figures = validate(model.main, held_out, options, precision, processes, progress)
-        if processes.first and options.modules != "baseline":
+        if processes.is_main and options.modules != "baseline":
             run.keep_sample(sample_clips(model, described, shown, labels_of_shown))
-        if run.validated("mAP", figures) and processes.first:
+        if run.validated("mAP", figures) and processes.is_main:
             save_main(best_file, model.main, described, provenance, validation=run.best)
 
     with run, progress.loop("train-amem", total, done=run.step) as loop:
@@ -236,7 +238,7 @@ def _train(
     return run, counts | run.metrics | ({"best": run.best} if run.best else {})
 
 
-def parameter_groups(model: Amem, options: TrainAmemOptions) -> list[dict[str, Any]]:
+def parameter_groups(model: AMEM, options: TrainAmemOptions) -> list[dict[str, Any]]:
     """What Adam trains: MEM's embedding and decoder, which start from the TAE, at a rate of their own (D)."""
     mem = set(model.motion_enhancement.parameters()) if model.motion_enhancement else set()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -264,7 +266,7 @@ def validate(
     judged = copy.deepcopy(main.for_inference())
     processes.share_statistics(judged)
     engine = prepare(judged, processes.device, precision, "eager")  # the same wherever OpenVINO is
-    mine = list(processes.share(held_out))
+    mine = list(processes.shard(held_out))
     clip_shape = (options.clip_frames, *options.height_width)
     clips = sum(-(-len(tracklet) // options.clip_frames) for tracklet in mine)
     rows = np.zeros((0, SIMILARITY_FEATURE), dtype=np.float32)
@@ -274,7 +276,7 @@ def validate(
             rows = extract_tracklets(mine, clip_shape, engine, processes.device, loop, **how)["features"]
     features = np.zeros((len(held_out), SIMILARITY_FEATURE), dtype=np.float32)
     for rank, part in enumerate(processes.gather(rows)):
-        features[rank :: processes.world] = part
+        features[rank :: processes.world_size] = part
     ids = np.array([tracklet.person_id for tracklet in held_out])
     cameras = np.array([tracklet.camera_id for tracklet in held_out])
     for each in (cameras, np.arange(len(held_out))):
@@ -297,7 +299,7 @@ def _batches(tracklets: list[Tracklet], options: TrainAmemOptions, epoch: int) -
 def _share_of_people(batch: Any, options: TrainAmemOptions, processes: Processes) -> Any:
     """This process's people of a P x K batch, with all their K clips, so that it can make triplets."""
     rows = batch.reshape(options.people_per_batch, options.clips_per_person)
-    return processes.share(rows).reshape(-1)
+    return processes.shard(rows).reshape(-1)
 
 
 # -- putting it together -----------------------------------------------------------------------------------------------
@@ -323,7 +325,7 @@ def describe(options: TrainAmemOptions, number_of_people: int) -> dict[str, Any]
 
 def build_amem(
     described: dict[str, Any], tae: Path | None, options: TrainAmemOptions | None = None
-) -> tuple[Amem, Discriminator | None]:
+) -> tuple[AMEM, Discriminator | None]:
     """The training model and MEM's discriminator, untrained but for `--weights` and the TAE's parts.
 
     Without `tae` (to load a trained model) the TAE's parts stay untrained.
@@ -331,7 +333,7 @@ def build_amem(
     main = build_main_model(described, options.weights if options else "")
     heads = AttributeHeads(BRANCH_CHANNELS, GROUP_SIZES) if described["appearance"] else None
     if not described["motion"]:
-        return Amem(main, described["people"], heads, None), None
+        return AMEM(main, described["people"], heads, None), None
     encoder, decoder = FrozenTextureEncoder(), TextureDecoder()
     height, width = map(int, described["image_size"].split("x"))
     discriminator = Discriminator(height, width)
@@ -348,8 +350,8 @@ def build_amem(
         checkpoint.load_into(decoder, saved, "decoder.")
         checkpoint.load_into(discriminator, saved, "discriminator.")
     start = options.embedding_start if options else "random"
-    motion = MotionEnhancement(BRANCH_CHANNELS, encoder, decoder, start)
-    return Amem(main, described["people"], heads, motion), discriminator
+    motion = MEM(BRANCH_CHANNELS, encoder, decoder, start)
+    return AMEM(main, described["people"], heads, motion), discriminator
 
 
 def training_labels(
@@ -382,7 +384,7 @@ def parent_of_tae(path: Path) -> dict[str, str]:
 
 def save_models(
     output: Path,
-    model: Amem,
+    model: AMEM,
     discriminator: Discriminator | None,
     described: dict[str, Any],
     provenance: Provenance,

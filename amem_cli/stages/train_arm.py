@@ -10,27 +10,29 @@ import torch
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import sha256_lines
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import already_made
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import load_manifest, read_attributes
-from amem_cli.data.quarantine import readable_rows
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset
-from amem_cli.data.transforms import as_pixels
-from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import autocast, prepare, resolve_precision
+from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData, UsageError
 from amem_cli.losses import attribute_loss
 from amem_cli.metrics.attributes import attribute_metrics
-from amem_cli.models.attributes import Arm
+from amem_cli.models.arm import ARM
 from amem_cli.options import TrainArmOptions
-from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
-from amem_cli.stages.result import StageResult, science, tell_batch, warn_of_differences, weights_parent
-from amem_cli.stages.samples import sample_attributes
-from amem_cli.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
+from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.engine import autocast, prepare, resolve_precision
+from amem_cli.runtime.progress import Progress, Silent
+from amem_cli.runtime.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
+from amem_cli.stages.output import StageResult, science, tell_batch, warn_of_differences, weights_parent
+from amem_cli.tools.samples import sample_attributes
 
 DEPTH = {"resnet50": 50, "resnet18": 18}
 
@@ -42,8 +44,8 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
     `AmemError` that the README lists.
     """
     with process_group(options.device) as processes:
-        progress = progress if processes.first else Silent()
-        processes.require_equal_shares("--batch-size", options.batch_size)
+        progress = progress if processes.is_main else Silent()
+        processes.require_divisible("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         data = read_attributes(manifest, options.data_root)
         warn_of_differences(manifest, data, progress)
@@ -53,7 +55,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         output = Workspace(options.workspace).arm
         readable = np.arange(len(data.paths))
         if options.on_bad_image == "skip":
-            with locked(output, owner=processes.first):
+            with locked(output, owner=processes.is_main):
                 readable = readable_rows(data.paths, output.with_suffix(".unreadable.txt"), processes, progress)
             train_rows, held_out = (rows[np.isin(rows, readable)] for rows in (train_rows, held_out))
         fit, validation = hold_out_people(data.person_ids[train_rows], options.validate, options.seed)
@@ -67,28 +69,28 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             parents=weights_parent(options.weights),
             data=sha256_lines(listing),
         )
-        with locked(output, owner=processes.first):
+        with locked(output, owner=processes.is_main):
             if already_made("ARM checkpoint", output, provenance, resume=options.resume, force=options.force):
                 metrics = checkpoint.read_description(output)["metrics"]
                 return StageResult("train-arm", output, reused=True, metrics=metrics)
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
-            model = Arm(DEPTH[options.backbone], GROUP_SIZES, options.weights).to(processes.device)
+            model = ARM(DEPTH[options.backbone], GROUP_SIZES, options.weights).to(processes.device)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(model)
             run = _train(model, data, train_rows, validation_rows, options, provenance, processes, progress)
             metrics = {"train_images": len(train_rows), "held_out_images": len(held_out)}
             metrics |= {"best": run.best} if run.best else {}
-            if processes.first:
+            if processes.is_main:
                 if len(held_out):
                     metrics |= evaluate_arm(model, data, held_out, options, precision, processes.device, progress)
                 save_arm(output, model, options, provenance, metrics=metrics)
                 run.finished()
-            processes.wait()
+            processes.barrier()
     return StageResult("train-arm", output, reused=False, metrics=metrics)
 
 
 def _train(
-    model: Arm,
+    model: ARM,
     data: AttributeDataset,
     rows: np.ndarray,
     validation_rows: np.ndarray,
@@ -109,7 +111,7 @@ def _train(
     model.train()
 
     def look() -> None:
-        if processes.first:
+        if processes.is_main:
             figures = validate(model, data, validation_rows, options, provenance, device, progress)
             run.keep_sample(sample_attributes(model, data, validation_rows, options.height_width))
             if run.validated("mA", figures):
@@ -119,7 +121,7 @@ def _train(
         while run.goes_on(look):
             epoch = run.epoch
             order = shuffled_batches(len(rows), options.batch_size, options.seed, epoch)
-            shares = [processes.share(rows[batch]) for batch in order]
+            shares = [processes.shard(rows[batch]) for batch in order]
             images = ImageBatches(data.paths, shares, options.height_width, augment=(options.seed, epoch))
             batches = iter(loader(images, options.workers, device, start=run.step_in_epoch * options.accumulate))
             for count in steps[run.step_in_epoch :]:
@@ -146,7 +148,7 @@ def _train(
 
 
 def validate(
-    model: Arm,
+    model: ARM,
     data: AttributeDataset,
     rows: np.ndarray,
     options: TrainArmOptions,
@@ -165,7 +167,7 @@ def validate(
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def save_arm(path: Path, model: Arm, options: TrainArmOptions, provenance: Provenance, **more: Any) -> Path:
+def save_arm(path: Path, model: ARM, options: TrainArmOptions, provenance: Provenance, **more: Any) -> Path:
     """Write an `amem-arm`; `more` are further values of its description."""
     described = {"depth": DEPTH[options.backbone], "attributes": list(ATTRIBUTES)}
     described |= {"image_size": options.image_size, "normalisation": "ImageNet, inside the network"}
@@ -190,7 +192,7 @@ def partition(data: AttributeDataset, options: TrainArmOptions) -> tuple[np.ndar
 
 
 def evaluate_arm(
-    model: Arm,
+    model: ARM,
     data: AttributeDataset,
     rows: np.ndarray,
     options: TrainArmOptions,

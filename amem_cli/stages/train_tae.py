@@ -11,24 +11,26 @@ import torch.nn.functional as F
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import sha256_lines
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import already_made
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.artifacts.workspace import Workspace, already_made, locked
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import Manifest, load_manifest, read_attributes, read_images, read_videos
-from amem_cli.data.quarantine import readable_rows
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
-from amem_cli.data.transforms import as_pixels
-from amem_cli.distributed import Processes, process_group
-from amem_cli.engine import autocast, resolve_precision
+from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData
 from amem_cli.losses import adversarial_loss, discriminator_loss
-from amem_cli.models.texture import TEXTURE_CHANNELS, Discriminator, TextureDecoder, TextureEncoder
+from amem_cli.models.tae import TEXTURE_CHANNELS, Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainTaeOptions
-from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
-from amem_cli.stages.result import StageResult, science, tell_batch, warn_of_differences, weights_parent
-from amem_cli.stages.samples import sample_reconstructions
-from amem_cli.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
+from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.engine import autocast, resolve_precision
+from amem_cli.runtime.progress import Progress, Silent
+from amem_cli.runtime.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
+from amem_cli.stages.output import StageResult, science, tell_batch, warn_of_differences, weights_parent
+from amem_cli.tools.samples import sample_reconstructions
 
 
 def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
@@ -39,13 +41,13 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
     """
     with process_group(options.device) as processes:
         device = processes.device
-        progress = progress if processes.first else Silent()
-        processes.require_equal_shares("--batch-size", options.batch_size)
+        progress = progress if processes.is_main else Silent()
+        processes.require_divisible("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         every_path, person_ids = training_images(manifest, options.data_root, progress)
         output = Workspace(options.workspace).tae
         if options.on_bad_image == "skip":
-            with locked(output, owner=processes.first):
+            with locked(output, owner=processes.is_main):
                 rows = readable_rows(every_path, output.with_suffix(".unreadable.txt"), processes, progress)
             every_path, person_ids = [every_path[row] for row in rows], [person_ids[row] for row in rows]
         fit, validation = hold_out_people(person_ids, options.validate, options.seed)
@@ -61,7 +63,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             parents=weights_parent(options.weights),
             data=sha256_lines(path.name for path in every_path),
         )
-        with locked(output, owner=processes.first):
+        with locked(output, owner=processes.is_main):
             if already_made("TAE checkpoint", output, provenance, resume=options.resume, force=options.force):
                 return StageResult("train-tae", output, True, checkpoint.read_description(output)["metrics"])
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
@@ -74,11 +76,11 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             run, metrics = _train(
                 encoder, decoder, discriminator, paths, held_out, options, provenance, precision, processes, progress
             )
-            if processes.first:
+            if processes.is_main:
                 _measure_textures(encoder, paths, options, device, progress)
                 save_tae(output, encoder, decoder, discriminator, options, provenance, metrics=metrics)
                 run.finished()
-            processes.wait()
+            processes.barrier()
     return StageResult("train-tae", output, False, metrics)
 
 
@@ -111,7 +113,7 @@ def _train(
         module.train()
 
     def look() -> None:
-        if not processes.first:
+        if not processes.is_main:
             return
         figures = validate(encoder, decoder, held_out, options, precision, device, progress)
         run.keep_sample(sample_reconstructions(encoder, decoder, held_out, options.height_width))
@@ -125,7 +127,7 @@ def _train(
             epoch = run.epoch
             order = shuffled_batches(len(paths), options.batch_size, options.seed, epoch)
             dataset = ImageBatches(
-                paths, [processes.share(b) for b in order], options.height_width, augment=(options.seed, epoch)
+                paths, [processes.shard(b) for b in order], options.height_width, augment=(options.seed, epoch)
             )
             batches = iter(loader(dataset, options.workers, device, start=run.step_in_epoch * options.accumulate))
             for count in steps[run.step_in_epoch :]:

@@ -235,14 +235,14 @@ def test_digests_are_those_of_sha256sum(tmp_path):
 
 
 def test_a_seal_is_filled_once_and_holds(tmp_path):
-    content = b"before " + atomic.SEAL_BLANK + b" after"
-    sealed = atomic.seal(content)
+    content = b"before " + atomic.CHECKSUM_BLANK + b" after"
+    sealed = atomic.fill_checksum(content)
     assert len(sealed) == len(content)
     path = atomic.write_bytes(tmp_path / "x", sealed)
-    assert atomic.read_sealed(path, "thing") == sealed
+    assert atomic.read_checked(path, "thing") == sealed
     for bad in (b"none", content * 2, sealed):
         with pytest.raises(ValueError, match="exactly once"):
-            atomic.seal(bad)
+            atomic.fill_checksum(bad)
 
 
 @pytest.mark.parametrize("name", ["arm.safetensors", "result.json", "features.h5", "labels.h5"])
@@ -253,12 +253,12 @@ def test_every_flipped_bit_is_found(tmp_path, monkeypatch, name):
     flipped = bytearray(good)
     monkeypatch.setattr(atomic, "read_bytes", lambda *_, **__: bytes(flipped))
     required = not name.endswith(".h5")
-    assert atomic.read_sealed(path, "artifact", required=required) == good
+    assert atomic.read_checked(path, "artifact", required=required) == good
     for at in range(len(good)):
         for bit in range(8):
             flipped[at] ^= 1 << bit
             try:
-                atomic.read_sealed(path, "artifact", required=required)
+                atomic.read_checked(path, "artifact", required=required)
             except BadData:
                 pass
             else:

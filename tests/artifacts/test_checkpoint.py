@@ -35,7 +35,7 @@ def save(path, **described):
 def resealed(text: str, tensors: bytes = b"") -> bytes:
     """A safetensors file with this header text, sealed as an attacker can."""
     raw = len(text.encode()).to_bytes(8, "little") + text.encode() + tensors
-    return atomic.seal(raw)
+    return atomic.fill_checksum(raw)
 
 
 def test_roundtrip(tmp_path):
@@ -107,7 +107,7 @@ def test_wrong_kind_and_schema(tmp_path):
     with pytest.raises(BadData, match="is of kind amem-arm, not amem-tae"):
         checkpoint.load(path, "amem-tae")
     path.write_bytes(
-        atomic.seal(path.read_bytes().replace(b'\\"schema\\": 1', b'\\"schema\\": 2').replace(*blank(path)))
+        atomic.fill_checksum(path.read_bytes().replace(b'\\"schema\\": 1', b'\\"schema\\": 2').replace(*blank(path)))
     )
     with pytest.raises(BadData, match=r"another version of amem does \(schema 2\)"):
         checkpoint.load(path, "amem-arm")
@@ -116,11 +116,11 @@ def test_wrong_kind_and_schema(tmp_path):
 def blank(path):
     """What turns the seal of a file back into a blank one."""
     content = path.read_bytes()
-    start = content.find(atomic.SEAL_MARK)
-    return content[start : start + len(atomic.SEAL_BLANK)], atomic.SEAL_BLANK
+    start = content.find(atomic.CHECKSUM_MARK)
+    return content[start : start + len(atomic.CHECKSUM_BLANK)], atomic.CHECKSUM_BLANK
 
 
-SEALED = json.dumps({"kind": "amem-arm", "schema": 1, "seal": atomic.SEAL_BLANK.decode()})
+SEALED = json.dumps({"kind": "amem-arm", "schema": 1, "checksum": atomic.CHECKSUM_BLANK.decode()})
 
 
 @pytest.mark.parametrize(
@@ -130,14 +130,14 @@ SEALED = json.dumps({"kind": "amem-arm", "schema": 1, "seal": atomic.SEAL_BLANK.
         b"\x80\x02}q\x00.",  # a pickle
         b"<!DOCTYPE html><html>not found</html>",
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
-        (2**63).to_bytes(8, "little") + atomic.SEAL_BLANK,
-        resealed(json.dumps({"seal": atomic.SEAL_BLANK.decode()})),  # no description
-        resealed(json.dumps([atomic.SEAL_BLANK.decode()])),
-        resealed(json.dumps({"__metadata__": None, "seal": atomic.SEAL_BLANK.decode()})),
-        resealed(json.dumps({"__metadata__": {"amem": 5}, "seal": atomic.SEAL_BLANK.decode()})),
-        resealed(json.dumps({"__metadata__": {"amem": "[]"}, "seal": atomic.SEAL_BLANK.decode()})),
-        resealed(json.dumps({"__metadata__": {"amem": "[" * 200_000}, "seal": atomic.SEAL_BLANK.decode()})),
-        resealed('{"seal": "' + atomic.SEAL_BLANK.decode() + '", "x": ' + "[" * 200_000),
+        (2**63).to_bytes(8, "little") + atomic.CHECKSUM_BLANK,
+        resealed(json.dumps({"checksum": atomic.CHECKSUM_BLANK.decode()})),  # no description
+        resealed(json.dumps([atomic.CHECKSUM_BLANK.decode()])),
+        resealed(json.dumps({"__metadata__": None, "checksum": atomic.CHECKSUM_BLANK.decode()})),
+        resealed(json.dumps({"__metadata__": {"amem": 5}, "checksum": atomic.CHECKSUM_BLANK.decode()})),
+        resealed(json.dumps({"__metadata__": {"amem": "[]"}, "checksum": atomic.CHECKSUM_BLANK.decode()})),
+        resealed(json.dumps({"__metadata__": {"amem": "[" * 200_000}, "checksum": atomic.CHECKSUM_BLANK.decode()})),
+        resealed('{"seal": "' + atomic.CHECKSUM_BLANK.decode() + '", "x": ' + "[" * 200_000),
         resealed(
             json.dumps({"__metadata__": {"amem": SEALED}, "w": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}})
         ),
@@ -186,8 +186,8 @@ def test_no_bytes_raise_anything_else(tmp_path_factory, content, header):
 
 def _seal_anyway(head: bytes, tail: bytes) -> bytes:
     """Sealed by hand, whatever the parts hold."""
-    digest = hashlib.sha256(head + atomic.SEAL_BLANK + tail).hexdigest().encode()
-    return head + atomic.SEAL_MARK + digest + tail
+    digest = hashlib.sha256(head + atomic.CHECKSUM_BLANK + tail).hexdigest().encode()
+    return head + atomic.CHECKSUM_MARK + digest + tail
 
 
 # -- into a module -----------------------------------------------------------------------------------------------------

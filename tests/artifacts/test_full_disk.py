@@ -11,13 +11,12 @@ import torch
 from artifacts.test_atomic import NEW, OLD, WRITERS
 from faults import temporaries
 
-from amem_cli.artifacts import atomic, checkpoint, shards
-from amem_cli.artifacts import workspace as ws
+from amem_cli.artifacts import atomic, checkpoint, metrics_log, shards
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.cli.app import run
 from amem_cli.errors import DiskError
-from amem_cli.models.attributes import Arm
+from amem_cli.models.arm import ARM
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
 
@@ -67,12 +66,12 @@ def test_every_writer_leaves_the_old_file_and_goes_on_when_there_is_room(name: s
 
 def test_metrics_grow_again_when_there_is_room(disk: Path) -> None:
     path = disk / "metrics.jsonl"
-    ws.append_metrics(path, {"step": 0})
+    metrics_log.append_metrics(path, {"step": 0})
     filling = fill(disk)
     with pytest.raises(DiskError, match="no space left"):
-        ws.append_metrics(path, {"step": 1, "text": "x" * 5000})
+        metrics_log.append_metrics(path, {"step": 1, "text": "x" * 5000})
     filling.unlink()
-    ws.append_metrics(path, {"step": -1})
+    metrics_log.append_metrics(path, {"step": -1})
     assert path.read_text().splitlines()[-1] == '{"step": -1}'
 
 
@@ -104,7 +103,7 @@ def test_a_stage_that_fills_the_disk_says_so_and_continues_when_there_is_room(
     torch.manual_seed(0)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
     arm = tmp_path / "arm.safetensors"
-    checkpoint.save(arm, "amem-arm", Arm(18, GROUP_SIZES).state_dict(), Provenance("train-arm", {}), model=described)
+    checkpoint.save(arm, "amem-arm", ARM(18, GROUP_SIZES).state_dict(), Provenance("train-arm", {}), model=described)
     options = [*options, "--arm", str(arm)] if stage == "label-videos" else options
     arguments = [stage, *options, "--data-root", str(walkers), "--device", "cpu", "--quiet", "--workspace"]
     assert run([*arguments, str(tmp_path / "whole")]) == 0

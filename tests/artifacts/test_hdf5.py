@@ -317,5 +317,5 @@ def _foreign_bytes():
 
 def test_the_seal_stands_in_the_user_block(tmp_path):
     content = write(tmp_path / "x.h5").read_bytes()
-    assert content.startswith(atomic.SEAL_MARK)
+    assert content.startswith(atomic.CHECKSUM_MARK)
     assert content[hdf5.USER_BLOCK :].startswith(b"\x89HDF")

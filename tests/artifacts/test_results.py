@@ -43,9 +43,9 @@ def test_nan_is_never_written(tmp_path):
     ],
 )
 def test_other_documents(tmp_path, document, message):
-    seal = atomic.SEAL_BLANK.decode()
+    seal = atomic.CHECKSUM_BLANK.decode()
     document = [*document, seal] if isinstance(document, list) else document | {"seal": seal}
-    path = atomic.write_bytes(tmp_path / "mars.json", atomic.seal(json.dumps(document).encode()))
+    path = atomic.write_bytes(tmp_path / "mars.json", atomic.fill_checksum(json.dumps(document).encode()))
     with pytest.raises(BadData, match=message):
         results.read(path)
 

@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amem_cli.artifacts import shards as module
+from amem_cli.artifacts.metrics_log import recorded_seconds
+from amem_cli.artifacts.paths import metrics_path
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.shards import Shards, plan_shards
-from amem_cli.artifacts.workspace import metrics_path, recorded_seconds
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.distributed import Processes
 from amem_cli.errors import DiskError
+from amem_cli.runtime.distributed import Processes
 
 PROVENANCE = Provenance("extract-features", {"seed": 0})
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -66,7 +67,7 @@ def test_merging_keeps_the_order_whoever_wrote_first(tmp_path):
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_each_shard_is_done_by_exactly_one_process(world):
     plan = list(enumerate(plan_shards(tracklets([2000] * 23))))
-    shares = [Processes(rank, world, torch.device("cpu")).share(plan) for rank in range(world)]
+    shares = [Processes(rank, world, torch.device("cpu")).shard(plan) for rank in range(world)]
     done = sorted(number for share in shares for number, _ in share)
     assert done == list(range(len(plan)))
 

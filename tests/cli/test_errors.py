@@ -105,7 +105,7 @@ def test_errors_of_a_typer_on_click() -> None:
 @pytest.mark.parametrize("text", ["a\nerror: fake", "\x1b[2Jx", "5\udce9.jpg"])
 def test_an_error_and_a_warning_stay_one_plain_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     from amem_cli.errors import BadData
-    from amem_cli.progress import Progress
+    from amem_cli.runtime.progress import Progress
 
     message = str(BadData("image", text, why=f"is {text}"))
     assert message.isprintable()

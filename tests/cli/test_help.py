@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import typer
 
-from amem_cli.artifacts.workspace import ArtifactState
+from amem_cli.artifacts.status import ArtifactState
 from amem_cli.cli import console
 from amem_cli.cli.app import app, run
 from amem_cli.data.check import CheckReport, CheckRow
-from amem_cli.doctor import Finding
 from amem_cli.errors import BadData
 from amem_cli.options import COMMANDS
-from amem_cli.stages.reproduce.plan import plan
-from amem_cli.stages.reproduce.table import PREDICTIONS, SCORES, Measured, document
-from amem_cli.stages.result import StageResult
+from amem_cli.stages.output import StageResult
+from amem_cli.tools.doctor import Finding
+from amem_cli.tools.reproduce.plan import plan
+from amem_cli.tools.reproduce.table import PREDICTIONS, SCORES, Measured, document
 
 
 def commands_below(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:

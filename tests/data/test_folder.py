@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from amem_cli.data.layouts import folder
+from amem_cli.data.readers import folder
 from amem_cli.errors import BadData
 
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from amem_cli.data.layouts import ilids_vid
-from amem_cli.data.layouts.files import BadRows, frames_in_order
-from amem_cli.data.layouts.splits import draw_splits, read_split_file
+from amem_cli.data.readers import ilids_vid
+from amem_cli.data.readers.files import BadRows, frames_in_order
+from amem_cli.data.readers.splits import draw_splits, read_split_file
 from amem_cli.errors import BadData
 
 PEOPLE = ("person001", "person002", "person005", "person009")

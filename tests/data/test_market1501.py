@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from amem_cli.data.layouts import market1501
+from amem_cli.data.readers import market1501
 from amem_cli.errors import BadData
 
 TRAIN = ("0007_c2s1_000100_01.jpg", "0002_c1s1_000451_03.jpg", "0002_c1s1_000451_01.jpg", "-1_c1s1_000001_01.jpg")

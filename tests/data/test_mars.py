@@ -9,8 +9,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from amem_cli.data import manifest as manifests
-from amem_cli.data.layouts import mars
-from amem_cli.data.layouts.files import BadRows
+from amem_cli.data.readers import mars
+from amem_cli.data.readers.files import BadRows
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData
 

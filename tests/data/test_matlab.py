@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from amem_cli.data.layouts.matlab import read_matlab
+from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.errors import AmemError, BadData, InputMissing
 
 TABLE = np.array([[1, 16, -1, 1], [17, 95, 1500, 6], [96, 110, 1, 2]])
@@ -83,7 +83,7 @@ def test_what_is_no_such_file_is_told(tmp_path):
 
 
 def test_bombs_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("amem_cli.data.layouts.matlab.MOST_BYTES_OF_METADATA", 10_000)
+    monkeypatch.setattr("amem_cli.data.readers.matlab.MOST_BYTES_OF_METADATA", 10_000)
     savemat(tmp_path / "a.mat", {"table": np.zeros((2000, 4))}, do_compression=True)
     with pytest.raises(BadData, match="too large"):
         read_matlab(tmp_path / "a.mat", "table", "table")

@@ -8,9 +8,9 @@ from PIL import Image
 from scipy.io import savemat
 
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.layouts import peta
-from amem_cli.data.layouts.files import BadRows
 from amem_cli.data.manifest import dataset_counts
+from amem_cli.data.readers import peta
+from amem_cli.data.readers.files import BadRows
 from amem_cli.errors import BadData
 
 # subset -> key -> (attributes as Label.txt spells them, images)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from amem_cli.data.layouts import prid2011
-from amem_cli.data.layouts.splits import read_split_file
+from amem_cli.data.readers import prid2011
+from amem_cli.data.readers.splits import read_split_file
 from amem_cli.errors import BadData
 
 LENGTHS = {1: (27, 40), 2: (26, 40), 3: (30, 27), 7: (27, 21), 10: (50, 50), 200: (27, 27), 201: (60, 60)}

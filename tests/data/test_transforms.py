@@ -12,9 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from amem_cli.data.transforms import WHOLE, as_pixels, random_box, read_image
+from amem_cli.data.transforms import WHOLE, random_box, read_image
 from amem_cli.errors import BadData
 from amem_cli.randomness import keyed_generator
+from amem_cli.runtime.device import as_pixels
 
 FORMATS = ("png", "jpg", "bmp")
 

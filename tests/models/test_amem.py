@@ -12,16 +12,16 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import GROUP_SIZES
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.losses import attribute_loss
-from amem_cli.models.amem import Amem, MainModel, build_main_model
-from amem_cli.models.attributes import AttributeHeads
+from amem_cli.models.amem import AMEM, MainModel, build_main_model
+from amem_cli.models.arm import AttributeHeads
 from amem_cli.models.branches import Conv2dBranch
-from amem_cli.models.motion import MotionEnhancement
-from amem_cli.models.normalisation import PLUS_MINUS_ONE
-from amem_cli.models.texture import Discriminator, FrozenTextureEncoder, TextureDecoder, TextureEncoder
+from amem_cli.models.mem import MEM
+from amem_cli.models.tae import Discriminator, FrozenTextureEncoder, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.amem_step import Batch, loss_terms, weigh
 from amem_cli.stages.extract_features import load_main_model
 from amem_cli.stages.train_amem import build_amem, describe, save_models
+from amem_cli.weights.normalisation import PLUS_MINUS_ONE
 
 PEOPLE = 4
 MODULES = ("baseline", "aem", "mem", "amem", "after-enhancement")
@@ -43,7 +43,7 @@ class ToyBackbone(nn.Module):
         return self.convolution(clip).tanh()
 
 
-def toy(modules: str) -> Amem:
+def toy(modules: str) -> AMEM:
     """AMEM on the toy backbone, with branches of two 2-D convolutions."""
     torch.manual_seed(0)
     options = dataclasses.replace(SMALL, modules=modules)
@@ -54,8 +54,8 @@ def toy(modules: str) -> Amem:
         fused=modules != "after-enhancement",
     )
     heads = AttributeHeads(1024, GROUP_SIZES) if options.uses_aem else None
-    motion = MotionEnhancement(1024, FrozenTextureEncoder(), TextureDecoder()) if options.uses_mem else None
-    return Amem(main, PEOPLE, heads, motion)
+    motion = MEM(1024, FrozenTextureEncoder(), TextureDecoder()) if options.uses_mem else None
+    return AMEM(main, PEOPLE, heads, motion)
 
 
 def toy_batch() -> Batch:
@@ -74,7 +74,7 @@ def reached(module: nn.Module | Tensor) -> bool:
     return any(tensor.grad is not None and bool(tensor.grad.abs().max() > 0) for tensor in tensors)
 
 
-def terms_of(model: Amem, modules: str, discriminator: Discriminator | None = None) -> dict[str, Tensor]:
+def terms_of(model: AMEM, modules: str, discriminator: Discriminator | None = None) -> dict[str, Tensor]:
     options = dataclasses.replace(SMALL, modules=modules)
     batch = toy_batch()
     return loss_terms(model(batch.clip, batch.start, options.predict_frames), batch, model, discriminator, options)
@@ -112,7 +112,7 @@ def test_shapes_at_the_paper_s_size(modules: str) -> None:
 
 
 def test_sizes_are_those_of_the_paper_s_table() -> None:
-    def built(modules: str) -> Amem:
+    def built(modules: str) -> AMEM:
         options = TrainAmemOptions(modules=modules)
         with torch.device("meta"):
             return build_amem(describe(options, 625), None, options)[0]

@@ -6,9 +6,9 @@ import torchvision
 from torch import nn
 
 from amem_cli.errors import BadData, InputMissing, UsageError
-from amem_cli.models import normalisation
 from amem_cli.models.backbones import Normalisation, backbone_names, build_backbone, normalise
 from amem_cli.options import BACKBONES
+from amem_cli.weights import normalisation
 
 # name: channels, T' from 8 frames with re-identification strides
 EXPECTED = {

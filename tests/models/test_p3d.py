@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from amem_cli.models.backbones import build_backbone
-from amem_cli.models.normalisation import IMAGENET
 from amem_cli.models.p3d import P3D199, PseudoBlock
+from amem_cli.weights.normalisation import IMAGENET
 
 
 def random_state(seed: int = 0) -> dict[str, torch.Tensor]:

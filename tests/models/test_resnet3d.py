@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from amem_cli.models.backbones import build_backbone
-from amem_cli.models.normalisation import HARA_2018, HARA_2020
-from amem_cli.models.pretrained import inspect_weights
 from amem_cli.models.resnet3d import ResNet3D50
+from amem_cli.weights.loading import inspect_weights
+from amem_cli.weights.normalisation import HARA_2018, HARA_2020
 
 
 def random_state(classes: int = 400, seed: int = 0) -> dict[str, torch.Tensor]:

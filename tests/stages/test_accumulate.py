@@ -11,18 +11,18 @@ from amem_cli.attributes import GROUP_SIZES
 from amem_cli.data.loading import ImageBatches
 from amem_cli.data.manifest import load_manifest, read_attributes
 from amem_cli.data.sampling import shuffled_batches
-from amem_cli.data.transforms import as_pixels
-from amem_cli.distributed import Processes
 from amem_cli.errors import Interrupted, UsageError
 from amem_cli.losses import attribute_loss
-from amem_cli.models.attributes import Arm
+from amem_cli.models.arm import ARM
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
-from amem_cli.progress import Progress, Silent
 from amem_cli.randomness import keyed_seed
-from amem_cli.stages.result import tell_batch
+from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Progress, Silent
+from amem_cli.runtime.training import batches_of_steps
+from amem_cli.stages.output import tell_batch
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
-from amem_cli.training import batches_of_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_a_step_averages_the_gradients_of_its_batches(walkers: Path, tmp_path: P
     steps = batches_of_steps(len(order), 2)
     assert steps == [2, 1]
     torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
-    model = Arm(18, GROUP_SIZES).train()
+    model = ARM(18, GROUP_SIZES).train()
     parameters = list(model.parameters())
     adam = torch.optim.Adam(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     images = ImageBatches(data.paths, order, (32, 32), augment=(options.seed, 0))

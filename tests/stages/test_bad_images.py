@@ -10,10 +10,10 @@ from amem_cli.artifacts import checkpoint, features, pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.cli.app import run
-from amem_cli.data import quarantine
+from amem_cli.data import unreadable as quarantine
 from amem_cli.data.manifest import load_manifest, read_attributes, read_images, read_videos
 from amem_cli.models.amem import build_main_model
-from amem_cli.models.attributes import Arm
+from amem_cli.models.arm import ARM
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.train_amem import describe
 
@@ -26,7 +26,7 @@ def place(walkers: Path, tmp_path: Path) -> Path:
     shutil.copytree(walkers / "mars", tmp_path / "data" / "mars")
     torch.manual_seed(0)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
-    arm = Arm(18, GROUP_SIZES).state_dict()
+    arm = ARM(18, GROUP_SIZES).state_dict()
     workspace = tmp_path / "workspace"
     checkpoint.save(workspace / "arm/arm.safetensors", "amem-arm", arm, Provenance("train-arm", {}), model=described)
     described = describe(TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2), 4)

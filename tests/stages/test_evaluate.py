@@ -10,7 +10,7 @@ import pytest
 from amem_cli.artifacts import results
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import EvaluateOptions
-from amem_cli.progress import Silent
+from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import compare, evaluate
 
 

@@ -13,7 +13,7 @@ from amem_cli.data.transforms import read_image
 from amem_cli.errors import InputMissing, OutputExists, UsageError
 from amem_cli.models.amem import build_main_model
 from amem_cli.options import ExtractFeaturesOptions, TrainAmemOptions
-from amem_cli.progress import Silent
+from amem_cli.runtime.progress import Silent
 from amem_cli.stages import extract_features as stage
 from amem_cli.stages.extract_features import extract_features, load_main_model
 from amem_cli.stages.train_amem import describe

@@ -12,9 +12,9 @@ from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import InputMissing, OutputExists
-from amem_cli.models.attributes import Arm
+from amem_cli.models.arm import ARM
 from amem_cli.options import LabelVideosOptions
-from amem_cli.progress import Silent
+from amem_cli.runtime.progress import Silent
 from amem_cli.stages import label_videos as stage
 from amem_cli.stages.label_videos import label_videos, load_arm
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def arm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained ARM whose probabilities lie on both sides of a half."""
     torch.manual_seed(0)
-    arm = Arm(18, GROUP_SIZES)
+    arm = ARM(18, GROUP_SIZES)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
     path = tmp_path_factory.mktemp("arm") / "arm.safetensors"
     return checkpoint.save(path, "amem-arm", arm.state_dict(), Provenance("train-arm", {}), model=described)

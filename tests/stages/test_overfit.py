@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from amem_cli.attributes import GROUP_SIZES
 from amem_cli.losses import adversarial_loss, attribute_loss, discriminator_loss
-from amem_cli.models.attributes import Arm
-from amem_cli.models.texture import Discriminator, TextureDecoder, TextureEncoder
+from amem_cli.models.arm import ARM
+from amem_cli.models.tae import Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.amem_step import Batch, add_gradients
 from amem_cli.stages.train_amem import build_amem, describe
@@ -30,7 +30,7 @@ def blobs(count: int, frames: int) -> torch.Tensor:
 
 def test_the_arm_learns_the_attributes_of_one_batch() -> None:
     torch.manual_seed(0)
-    arm = Arm(18, GROUP_SIZES).train()
+    arm = ARM(18, GROUP_SIZES).train()
     images = blobs(6, 1)[:, :, 0]
     labels = torch.randint(2, (6, 105), generator=torch.Generator().manual_seed(1)).float()
     optimizer = torch.optim.Adam(arm.parameters(), lr=1e-3)

@@ -14,9 +14,9 @@ from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists, UsageError
-from amem_cli.models.texture import Discriminator, TextureDecoder, TextureEncoder
+from amem_cli.models.tae import Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions
-from amem_cli.progress import Silent
+from amem_cli.runtime.progress import Silent
 from amem_cli.stages.extract_features import load_main_model
 from amem_cli.stages.train_amem import build_amem, describe, parameter_groups, train_amem, training_labels
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from amem_cli.artifacts import checkpoint
-from amem_cli.models import texture
+from amem_cli.models import tae as texture
 from amem_cli.options import TrainTaeOptions
-from amem_cli.progress import Silent
+from amem_cli.runtime.progress import Silent
 from amem_cli.stages.train_tae import train_tae
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,10 +11,10 @@ import torch
 from amem_cli.artifacts import checkpoint
 from amem_cli.data.manifest import load_manifest, read_videos
 from amem_cli.data.tracklets import people
-from amem_cli.distributed import Processes
 from amem_cli.errors import BadData, Interrupted
 from amem_cli.options import ExtractFeaturesOptions, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
-from amem_cli.progress import Silent
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_amem as amem_stage
 from amem_cli.stages.extract_features import extract_features
 from amem_cli.stages.train_amem import train_amem

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from amem_cli.images import open_rgb
+from amem_cli.data.images import open_rgb
 from amem_cli.pictures.charts import Line, line_chart, number
 from amem_cli.pictures.report.content import Curves, Missing
 from amem_cli.pictures.report.parts import duration_words, missing_note, webp_address

@@ -1,0 +1,57 @@
+"""Where each artifact of a workspace is."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of `--workspace`; every path of every artifact is made here."""
+
+    root: Path
+
+    @property
+    def arm(self) -> Path:
+        return self.root / "arm" / "arm.safetensors"
+
+    @property
+    def tae(self) -> Path:
+        return self.root / "tae" / "tae.safetensors"
+
+    def labels(self, dataset: str) -> Path:
+        return self.root / "labels" / f"{dataset}.h5"
+
+    def amem(self, dataset: str, split: int | None) -> Path:
+        """The training model's checkpoint; `amem-main.safetensors` stands beside it."""
+        return self.root / "amem" / _numbered(dataset, split) / "amem.safetensors"
+
+    def amem_main(self, dataset: str, split: int | None) -> Path:
+        return self.amem(dataset, split).with_name("amem-main.safetensors")
+
+    def features(self, dataset: str, split: int | None) -> Path:
+        return self.root / "features" / f"{_numbered(dataset, split)}.h5"
+
+    def results(self, protocol: str) -> Path:
+        return self.root / "results" / f"{protocol}.json"
+
+
+def _numbered(dataset: str, split: int | None) -> str:
+    return dataset if split is None else f"{dataset}-split{split}"
+
+
+def metrics_path(output: Path) -> Path:
+    """The metrics.jsonl of an artifact: of a training in its folder, else beside the file, under its name."""
+    trained = output.suffix == ".safetensors"
+    return output.with_name("metrics.jsonl") if trained else output.with_suffix(".metrics.jsonl")
+
+
+def sample_path(folder: Path, step: int) -> Path:
+    """The picture of what the model of a training's `folder` made of held-out people after `step` steps."""
+    return folder / "samples" / f"step-{step:06d}.png"
+
+
+def sample_pictures(folder: Path) -> list[tuple[int, Path]]:
+    """The sample pictures of a training by their steps."""
+    found = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in (folder / "samples").glob("step-*.png"))
+    return sorted((int(match[1]), path) for match, path in found if match)

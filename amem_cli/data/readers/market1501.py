@@ -1,0 +1,69 @@
+"""Market-1501 (Zheng et al., ICCV 2015): single images; only its training part is used, for the texture auto-encoder.
+
+`bounding_box_train/0002_c1s1_000451_03.jpg` is person, camera and sequence, frame, box.
+"""
+
+import re
+from pathlib import Path
+
+from amem_cli.data.readers.files import BadRows, find_folder, list_folder
+from amem_cli.data.tracklets import ImageDataset
+from amem_cli.errors import BadData
+from amem_cli.person_ids import DISTRACTOR, JUNK
+
+LAYOUT = "bounding_box_train/0002_c1s1_000451_03.jpg"
+IMAGE_NAME = re.compile(r"(-1|\d+)_.+")
+
+
+def read(root: Path, name: str) -> ImageDataset:
+    """The training images, sorted by name; junk (person -1) is dropped.
+
+    Raises `BadData` when there are none and `BadRows` for names without a person.
+    """
+    folder = find(root)
+    if folder is None:
+        raise BadData("Market-1501 folder", root, why="it holds no bounding_box_train", remedy=f"Expected {LAYOUT}")
+    train = (folder / "bounding_box_train").absolute()
+    people = _people(train)
+    kept = [(image, person) for image, person in people if person != JUNK]
+    if not kept:
+        raise BadData("Market-1501 folder", train, why="it holds no images", remedy=f"Expected {LAYOUT}")
+    dropped = len(people) - len(kept)
+    notes = (f"{dropped} junk images (person -1) left out",) if dropped else ()
+    return ImageDataset(name, tuple(train / image for image, _ in kept), tuple(person for _, person in kept), notes)
+
+
+def find(root: Path) -> Path | None:
+    """The folder with `bounding_box_train`, at most three levels down."""
+    return find_folder(root, lambda folder: (folder / "bounding_box_train").is_dir())
+
+
+def extra_counts(root: Path) -> dict[str, int]:
+    """What the test parts hold, for `amem data check`; nothing for parts that are not there."""
+    folder = find(root)
+    counts: dict[str, int] = {}
+    if folder is None:
+        return counts
+    if (folder / "bounding_box_test").is_dir():
+        people = [person for _, person in _people(folder / "bounding_box_test")]
+        counts["test_images"] = len(people)
+        counts["distractor_images"] = people.count(DISTRACTOR)
+        counts["junk_images"] = people.count(JUNK)
+        counts["real_test_images"] = len(people) - people.count(DISTRACTOR) - people.count(JUNK)
+    if (folder / "query").is_dir():
+        counts["query_images"] = len(_people(folder / "query"))
+    return counts
+
+
+def _people(folder: Path) -> list[tuple[str, int]]:
+    """(image name, person) of every image in `folder`, sorted by name."""
+    people, bad = [], []
+    for image in list_folder(folder)[0]:
+        match = IMAGE_NAME.fullmatch(image)
+        if match is None or len(match[1]) > 15:
+            bad.append(repr(image))
+        else:
+            people.append((image, int(match[1])))
+    if bad:
+        raise BadRows("Market-1501 folder", folder, why="names that begin with no person's number", rows=bad)
+    return people

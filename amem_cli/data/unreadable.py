@@ -1,0 +1,79 @@
+"""`--on-bad-image skip`: unreadable images are left out and listed, never replaced by others.
+
+They are looked for before the work begins, so that batches, and a resumed run's too, are those of a data set that never
+had them.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from amem_cli.artifacts import atomic
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.data.transforms import read_image
+from amem_cli.errors import BadData, listing
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Progress
+
+MOST_SKIPPED = 0.01  # of all images; with more the data set itself is in question
+AT_ONCE = 1000  # images handed to the threads together
+
+
+def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, progress: Progress) -> np.ndarray:
+    """The rows of `paths` that can be decoded, (n,) int64, sorted; the others are written to `list_file`, a line each.
+
+    Every image is decoded once for this, by one of the processes. Without any bad one there is no `list_file`. Raises
+    `BadData` when more than one image in a hundred is unreadable.
+    """
+    mine = processes.shard(range(len(paths)))
+    found: dict[int, str] = {}
+    with progress.loop("looking for unreadable images", len(mine), unit="images") as loop:
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(mine), AT_ONCE):
+                rows = mine[start : start + AT_ONCE]
+                faults = zip(rows, pool.map(_fault, [paths[row] for row in rows]), strict=True)
+                found |= {row: fault for row, fault in faults if fault is not None}
+                loop.advance(len(rows))
+    bad = {row: fault for part in processes.gather(found) for row, fault in part.items()}
+    if processes.is_main:
+        if bad:
+            atomic.write_text(list_file, "".join(f"{bad[row]}\n" for row in sorted(bad)))
+            progress.warn(f"{len(bad)} unreadable images are left out; they are listed in {list_file}")
+        else:
+            list_file.unlink(missing_ok=True)
+    if len(bad) > MOST_SKIPPED * len(paths):
+        why = f"{len(bad)} of {len(paths)} images cannot be decoded (see {list_file})"
+        raise BadData("images", why=why, remedy="Check the disk or fetch the data set again")
+    return np.array([row for row in range(len(paths)) if row not in bad], dtype=np.int64)
+
+
+def without_unreadable(
+    tracklets: Sequence[Tracklet], list_file: Path, processes: Processes, progress: Progress
+) -> list[Tracklet]:
+    """The tracklets without the frames that `readable_rows` finds unreadable; the frames around a gap become
+    neighbours. Raises as that, and `BadData` when a tracklet has no frame left.
+    """
+    names = [file for tracklet in tracklets for file in tracklet.files]
+    frames = [frame for tracklet in tracklets for frame in tracklet.frames]
+    owners = np.repeat(np.arange(len(tracklets)), [len(tracklet) for tracklet in tracklets])
+    rows = readable_rows(frames, list_file, processes, progress)
+    files = np.split(rows, np.searchsorted(owners[rows], np.arange(1, len(tracklets))))  # rows of each tracklet
+    kept = [
+        replace(tracklet, files=tuple(names[row] for row in of_it))
+        for tracklet, of_it in zip(tracklets, files, strict=True)
+    ]
+    empty = [tracklet.name for tracklet in kept if not tracklet.files]
+    if empty:
+        raise BadData("tracklets", why=f"no readable frame in {listing(empty)}", remedy="Remove or replace them")
+    return kept
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        read_image(path, 32, 32)
+    except BadData as error:
+        return str(error)
+    return None

@@ -1,0 +1,58 @@
+"""The six stages on generated walking people, start to end: what `amem demo` and `make demo` run."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.options import (
+    EvaluateOptions,
+    ExtractFeaturesOptions,
+    LabelVideosOptions,
+    TrainAmemOptions,
+    TrainArmOptions,
+    TrainTaeOptions,
+    resolve,
+)
+from amem_cli.runtime.progress import Progress
+from amem_cli.stages.evaluate import evaluate
+from amem_cli.stages.extract_features import extract_features
+from amem_cli.stages.label_videos import label_videos
+from amem_cli.stages.output import StageResult
+from amem_cli.stages.train_amem import train_amem
+from amem_cli.stages.train_arm import train_arm
+from amem_cli.stages.train_tae import train_tae
+from amem_cli.tools.show import draw_all
+from amem_cli.walkers import write_walkers
+
+PEOPLE = 24  # to train on, and as many others to test on
+IMAGE_SIZE = "96x48"  # so that two CPU cores need minutes
+
+
+def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list[Path], dict[str, Any]]:
+    """Generate walkers in `folder`/data, run the six stages by `--preset small`, draw the pictures.
+
+    Returns the evaluation, the pictures, and the errors of the predicted frames. What an earlier run finished is kept.
+    """
+    data, workspace = folder / "data", folder / "workspace"
+    if not data.is_dir():
+        unfinished = folder / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with progress.loop("walkers", 1, unit="images") as loop:
+            write_walkers(unfinished, seed=seed, people=PEOPLE, frames=(20, 28), progress=loop.show)
+        unfinished.rename(data)
+        atomic.sync_folder(folder)
+
+    def options(cls: type, **values: Any) -> Any:
+        values |= {"image_size": IMAGE_SIZE} if cls is not ExtractFeaturesOptions else {}
+        return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
+
+    train_arm(options(TrainArmOptions, epochs=5, lr_step=4), progress)
+    label_videos(options(LabelVideosOptions), progress)
+    train_tae(options(TrainTaeOptions, epochs=10), progress)
+    train_amem(options(TrainAmemOptions, epochs=9, clips_per_person=2), progress)
+    extract_features(options(ExtractFeaturesOptions), progress)
+    result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
+    pictures, errors = draw_all(folder / "pictures", Workspace(workspace), "mars", data, result.metrics)
+    return result, pictures, errors

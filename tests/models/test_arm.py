@@ -1,0 +1,50 @@
+"""Attribute heads and the ARM: group order, sizes, gradients."""
+
+import torch
+
+from amem_cli.attributes import GROUP_SIZES
+from amem_cli.models.arm import ARM, AttributeHeads
+
+
+def test_heads_at_the_paper_s_size() -> None:
+    with torch.device("meta"):
+        heads = AttributeHeads(1024, GROUP_SIZES)
+        logits = heads(torch.empty(2, 1024, 16, 8))
+    assert logits.shape == (2, 105)
+    count = sum(parameter.numel() for parameter in heads.parameters())
+    assert count == 6 * (1024 * 256 + 256) + 105 * 256 + 105
+
+
+def test_the_arm_at_the_paper_s_size() -> None:
+    with torch.device("meta"):
+        arm = ARM(50, GROUP_SIZES)
+        assert arm.backbone(torch.empty(2, 3, 256, 128)).shape == (2, 2048, 16, 8)
+        assert arm(torch.empty(2, 3, 256, 128)).shape == (2, 105)
+
+
+def test_a_logit_depends_on_its_own_group_s_weights_only() -> None:
+    torch.manual_seed(0)
+    sizes = (2, 3, 1)
+    heads = AttributeHeads(8, sizes)
+    logits = heads(torch.randn(2, 8, 3, 2))
+    assert logits.shape == (2, 6)
+    start = 0
+    for group, size in enumerate(sizes):
+        heads.zero_grad()
+        logits[:, start : start + size].sum().backward(retain_graph=True)
+        moved = [m.weight.grad is not None and bool(m.weight.grad.abs().sum() > 0) for m in heads.group_features]
+        assert moved == [other == group for other in range(len(sizes))]
+        start += size
+
+
+def test_heads_are_two_linear_layers_on_the_spatial_mean() -> None:
+    torch.manual_seed(0)
+    heads = AttributeHeads(4, (2, 1))
+    maps = torch.randn(3, 4, 2, 2)
+    pooled = maps.flatten(2).mean(dim=2)
+    by_hand = []
+    for feature, classifier in zip(heads.group_features, heads.classifiers, strict=True):
+        a_m = pooled @ feature.weight.T + feature.bias
+        assert a_m.shape == (3, 256)
+        by_hand.append(a_m @ classifier.weight.T + classifier.bias)
+    torch.testing.assert_close(heads(maps), torch.cat(by_hand, dim=1))

@@ -1,0 +1,155 @@
+"""MEM: c rounds from one f_M, gradients through the re-encoded prediction, a frozen encoder."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from amem_cli.errors import UsageError
+from amem_cli.losses import prediction_losses
+from amem_cli.models.mem import MEM
+from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder
+
+CHANNELS = 8
+
+
+@pytest.fixture
+def mem() -> MEM:
+    torch.manual_seed(0)
+    encoder = FrozenTextureEncoder()
+    encoder.texture_mean.uniform_(0.2, 1)
+    encoder.texture_std.uniform_(0.5, 2)
+    return MEM(CHANNELS, encoder, TextureDecoder())
+
+
+def clip_and_motion() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    frame = torch.rand(2, 3, 32, 32, generator=generator)
+    return frame, torch.randn(2, CHANNELS, 2, 2, generator=generator).requires_grad_()
+
+
+def magnitude(gradient: Tensor | None) -> float:
+    return 0.0 if gradient is None else float(gradient.abs().max())
+
+
+def test_maps_of_another_size_are_told_as_the_backbones(mem: MEM) -> None:
+    frame, _ = clip_and_motion()
+    with pytest.raises(UsageError, match=r"--backbone: gives maps of 1x1 from these frames, MEM needs .* 2x2"):
+        mem(frame, torch.zeros(2, CHANNELS, 1, 1), 1)
+
+
+def test_paper_size_shapes_of_every_round() -> None:
+    with torch.device("meta"):
+        module = MEM(1024, FrozenTextureEncoder(), TextureDecoder())
+        rounds = module(torch.empty(2, 3, 256, 128), torch.empty(2, 1024, 16, 8), 3)
+        first = module.embedding[0]
+    assert [tuple(p.frame.shape) for p in rounds] == [(2, 3, 256, 128)] * 3
+    assert [tuple(p.texture.shape) for p in rounds] == [(2, 512, 16, 8)] * 3
+    assert first.weight.shape == (512, 512 + 1024, 3, 3)
+
+
+def test_each_round_takes_the_last_prediction_and_the_same_motion(mem: MEM) -> None:
+    mem.eval()
+    frame, motion = clip_and_motion()
+    textures: list[Tensor] = []
+    inputs: list[Tensor] = []
+    mem.encoder.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    mem.encoder.register_forward_hook(lambda _, given, made: textures.append(made))
+    embedded: list[Tensor] = []
+    mem.embedding.register_forward_pre_hook(lambda _, given: embedded.append(given[0]))
+    rounds = mem(frame, motion, 3)
+    assert len(rounds) == len(inputs) == 3
+    assert inputs[0] is frame
+    assert inputs[1] is rounds[0].frame
+    assert inputs[2] is rounds[1].frame
+    for round_, given in enumerate(embedded):
+        assert torch.equal(given[:, :512], textures[round_])
+        assert torch.equal(given[:, 512:], motion)
+    for prediction in rounds:
+        torch.testing.assert_close(mem.decoder(prediction.texture), prediction.frame)
+
+
+def test_fewer_rounds_are_the_first_of_more(mem: MEM) -> None:
+    mem.eval()
+    frame, motion = clip_and_motion()
+    short, long = mem(frame, motion, 1), mem(frame, motion, 4)
+    assert len(long) == 4
+    assert torch.equal(short[0].frame, long[0].frame)
+
+
+def test_the_second_round_s_loss_reaches_the_first_prediction(mem: MEM) -> None:
+    frame, motion = clip_and_motion()
+    first, second = mem.train()(frame, motion, 2)
+    for loss in (second.frame.square().mean(), second.texture.square().mean()):
+        gradients = torch.autograd.grad(loss, [first.frame, first.texture], retain_graph=True)
+        assert all(magnitude(gradient) > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize("term", ["image", "texture"])
+def test_each_term_alone_trains_motion_and_embedding_but_never_the_encoder(mem: MEM, term: str) -> None:
+    frame, motion = clip_and_motion()
+    kept = {name: tensor.clone() for name, tensor in mem.encoder.state_dict().items()}
+    predictions = mem.train()(frame, motion, 2)
+    true = torch.rand(2, 2, 3, 32, 32)
+    with torch.no_grad():
+        textures = mem.encoder(true.flatten(0, 1)).unflatten(0, (2, 2))
+    image, texture = prediction_losses(predictions, true, textures, 1.0)
+    (image if term == "image" else texture).backward()
+    assert magnitude(motion.grad) > 0
+    assert magnitude(mem.embedding[0].weight.grad) > 0
+    assert magnitude(mem.decoder.layers[0].weight.grad) > 0
+    assert all(parameter.grad is None for parameter in mem.encoder.parameters())
+    assert all(torch.equal(kept[name], tensor) for name, tensor in mem.encoder.state_dict().items())
+
+
+def test_one_round_of_texture_loss_does_not_involve_the_decoder(mem: MEM) -> None:
+    frame, motion = clip_and_motion()
+    mem(frame, motion, 1)[0].texture.square().mean().backward()
+    assert all(magnitude(parameter.grad) == 0 for parameter in mem.decoder.parameters())
+
+
+def test_predicted_textures_start_at_the_true_ones_scale(mem: MEM) -> None:
+    norm = mem.embedding[-1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert torch.equal(norm.weight, mem.encoder.texture_std)
+    assert torch.equal(norm.bias, mem.encoder.texture_mean)
+    frame, motion = clip_and_motion()
+    texture = mem.train()(frame, motion, 1)[0].texture
+    torch.testing.assert_close(texture.mean(dim=(0, 2, 3)), mem.encoder.texture_mean, atol=1e-4, rtol=1e-3)
+    spread = texture.std(dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close(spread, mem.encoder.texture_std, atol=1e-2, rtol=1e-2)
+
+
+def test_it_starts_by_copying_the_texture_of_the_current_frame() -> None:
+    torch.manual_seed(0)
+    encoder = FrozenTextureEncoder()
+    frame, _ = clip_and_motion()
+    still = torch.zeros(2, CHANNELS, 2, 2)
+    with torch.no_grad():
+        texture = encoder(frame)
+        encoder.texture_mean.copy_(texture.mean(dim=(0, 2, 3)))
+        encoder.texture_std.copy_(texture.std(dim=(0, 2, 3), correction=0))
+        module = MEM(CHANNELS, encoder, TextureDecoder()).train()
+        (first,) = module(frame, still, 1)
+        (random,) = MEM(CHANNELS, encoder, TextureDecoder(), "statistics").train()(frame, still, 1)
+        moved = module(frame, torch.ones(2, CHANNELS, 2, 2), 1)[0].texture
+    visible = encoder.texture_std > 0.05  # BN's eps swallows channels that hardly vary
+    assert visible.sum() > 100
+    torch.testing.assert_close(first.texture[:, visible], texture[:, visible], atol=0.02, rtol=0.02)
+    assert (random.texture - texture).abs().mean() > 0.1
+    assert (moved - first.texture).abs().max() > 0.01  # f_M is heard from the first step
+
+
+@pytest.mark.parametrize("start", ["copy", "statistics"])
+def test_predicted_textures_start_at_the_scale_of_true_ones(start: str) -> None:
+    encoder = FrozenTextureEncoder()
+    encoder.texture_mean.fill_(3)
+    norm = MEM(4, encoder, TextureDecoder(), start).embedding[-1]
+    assert norm.bias.unique().tolist() == [3]
+
+
+def test_a_random_start_is_that_of_any_layer() -> None:
+    encoder = FrozenTextureEncoder()
+    encoder.texture_mean.fill_(3)
+    norm = MEM(4, encoder, TextureDecoder(), "random").embedding[-1]
+    assert norm.weight.unique().tolist() == [1]
+    assert norm.bias.unique().tolist() == [0]
