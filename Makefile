@@ -18,6 +18,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check amem_cli tests benchmarks
 	$(BIN)/ruff format --check amem_cli tests benchmarks
+	$(BIN)/mypy
 
 # faults at every step of every writer, stops in every step of trainings, flipped bits, kills at random moments;
 # `make soak KILLS=100 FLIPS=1000` for a night
