@@ -13,9 +13,10 @@ from pathlib import Path
 
 from amem_cli.artifacts.atomic import sha256_file, write_text
 from amem_cli.data import manifest as manifests
+from amem_cli.data.counts import dataset_counts
+from amem_cli.data.datasets import READERS, existing_folder, read_dataset
 from amem_cli.data.images import open_image
 from amem_cli.data.manifest import Manifest
-from amem_cli.data.readers import folder, ilids_vid, market1501, mars, peta, prid2011
 from amem_cli.data.readers.files import BadRows, find_folder, is_image_name, natural_key, read_text
 from amem_cli.data.tracklets import AttributeDataset, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError
@@ -24,19 +25,7 @@ MOST_PROBLEMS = 20  # shown; the total is always told
 IMAGES_AT_ONCE = 4096  # handed to the threads together, so that a million images are no million futures
 LIST_HEADER = "# amem image list 1: path, size in bytes, sha256, width, height\n"
 
-LAYOUT_FINDERS: dict[str, Callable[[Path], Path | None]] = {
-    "mars": mars.find,
-    "market1501": market1501.find,
-    "prid2011": prid2011.find,
-    "ilids-vid": ilids_vid.find,
-    "peta": peta.find,
-    "folder": folder.find,
-}
-EXTRA_COUNTS: dict[str, Callable[[Path], dict[str, int]]] = {
-    "prid2011": prid2011.extra_counts,
-    "market1501": market1501.extra_counts,
-    "peta": peta.extra_counts,
-}
+LAYOUT_FINDERS = {layout: reader.find for layout, reader in READERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +89,7 @@ def check_dataset(
     called from this thread. Raises `InputMissing` when the folder is not there and `DiskError` when the list cannot be
     written; everything else that is wrong is in the report.
     """
-    root = manifests.existing_folder(manifest, data_root)
+    root = existing_folder(manifest, data_root)
     problems: list[str] = []
     remarks: list[str] = []
     found: dict[str, int] = {}
@@ -115,12 +104,11 @@ def check_dataset(
     if not found:
         guess = guess_layout(root)
         looks_like = guess if guess != manifest.layout else None
-    if manifest.layout in EXTRA_COUNTS:
-        try:
-            found |= EXTRA_COUNTS[manifest.layout](root)
-        except AmemError as error:
-            if str(error) not in problems and not isinstance(error, BadRows):
-                problems.append(str(error))
+    try:
+        found |= READERS[manifest.layout].extra_counts(root)
+    except AmemError as error:
+        if str(error) not in problems and not isinstance(error, BadRows):
+            problems.append(str(error))
 
     rows = _count_rows(manifest, found, problems)
     rows += _metadata_rows(manifest, root, problems)
@@ -205,12 +193,7 @@ def _quoted(folder: Path) -> str:
 
 def _read(manifest: Manifest, data_root: str | Path) -> tuple[dict[str, int], list[str], list[str]]:
     """Counts, notes (problems here) and remarks of the data set that the layout's reader gives."""
-    read = {
-        "video": manifests.read_videos,
-        "images": manifests.read_images,
-        "attributes": manifests.read_attributes,
-    }[manifest.kind]
-    dataset = read(manifest, data_root)
+    dataset = read_dataset(manifest, data_root)
     remarks = []
     if isinstance(dataset, VideoDataset):
         remarks.append(f"splits: {', '.join(sorted({split.source for split in dataset.splits}))}")
@@ -220,7 +203,7 @@ def _read(manifest: Manifest, data_root: str | Path) -> tuple[dict[str, int], li
             if dataset.partitions
             else "no random partitions (PETA.mat is not there or does not fit): split by person"
         )
-    return manifests.dataset_counts(dataset), list(dataset.notes), remarks
+    return dataset_counts(dataset), list(dataset.notes), remarks
 
 
 def _count_rows(manifest: Manifest, found: dict[str, int], problems: list[str]) -> list[CheckRow]:

@@ -1,22 +1,19 @@
 """What a data set should be: layout, protocol, counts, citation, read from `data_manifests/*.toml` or the user's own.
 
-A manifest and a data root give a data set: `read_videos`, `read_images`, `read_attributes`.
+`amem_cli.data.datasets` reads the data set itself.
 """
 
+import importlib
 import math
 import re
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli.artifacts.regular_file import NotRegular, open_regular
-from amem_cli.data.readers import folder, ilids_vid, market1501, mars, peta, prid2011
 from amem_cli.data.readers.splits import read_split_file
-from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing
-from amem_cli.person_ids import JUNK
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 KINDS: dict[str, Literal["video", "images", "attributes"]] = {
@@ -99,7 +96,7 @@ def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
     text = str(name_or_path)
     if text.endswith(".toml") or "/" in text or "\\" in text:
         manifest = load_manifest(text)
-        _require_kind(manifest, "video")
+        require_kind(manifest, "video")
         return manifest
     manifests = [load_manifest(name) for name in SHIPPED]
     by_protocol = {manifest.protocol.name: manifest for manifest in manifests if manifest.protocol}
@@ -260,63 +257,7 @@ def _type_name(kind: Any) -> str:
     return {str: "a text", int: "a whole number", dict: "a table"}.get(kind, "a number")
 
 
-# ---- reading the data -----------------------------------------------------------------------------------------------
-
-
-def _splits_of(manifest: Manifest) -> dict[str, Any]:
-    assert manifest.protocol is not None
-    protocol = manifest.protocol
-    return {"splits": protocol.splits, "train_fraction": protocol.train_fraction, "seed": protocol.seed}
-
-
-VIDEO_READERS: dict[str, Callable[[Path, Manifest], VideoDataset]] = {
-    "mars": lambda root, manifest: mars.read(root, manifest.name),
-    "ilids-vid": lambda root, manifest: ilids_vid.read(root, manifest.name, **_splits_of(manifest)),
-    "prid2011": lambda root, manifest: prid2011.read(root, manifest.name, **_splits_of(manifest)),
-    "folder": lambda root, manifest: folder.read(
-        root, manifest.name, **_splits_of(manifest), split_file=manifest.protocol and manifest.protocol.file
-    ),
-}
-IMAGE_READERS: dict[str, Callable[[Path, str], ImageDataset]] = {"market1501": market1501.read}
-ATTRIBUTE_READERS: dict[str, Callable[[Path, str], AttributeDataset]] = {"peta": peta.read}
-
-
-def read_videos(manifest: Manifest, data_root: str | Path) -> VideoDataset:
-    """The tracklets and splits of a video data set.
-
-    Raises `UsageError` when the manifest is of another kind, `InputMissing` when its folder is not there, `BadData`
-    when the folder does not hold it.
-    """
-    _require_kind(manifest, "video")
-    return VIDEO_READERS[manifest.layout](existing_folder(manifest, data_root), manifest)
-
-
-def read_images(manifest: Manifest, data_root: str | Path) -> ImageDataset:
-    """The training images of a data set of single images; errors as `read_videos`."""
-    _require_kind(manifest, "images")
-    return IMAGE_READERS[manifest.layout](existing_folder(manifest, data_root), manifest.name)
-
-
-def read_attributes(manifest: Manifest, data_root: str | Path) -> AttributeDataset:
-    """The images and labels of an attribute data set; errors as `read_videos`."""
-    _require_kind(manifest, "attributes")
-    return ATTRIBUTE_READERS[manifest.layout](existing_folder(manifest, data_root), manifest.name)
-
-
-def existing_folder(manifest: Manifest, data_root: str | Path) -> Path:
-    """The data set's folder; `InputMissing` says where to ask for the data and how to generate some."""
-    root = manifest.folder(data_root)
-    if root.is_dir():
-        return root
-    if root.exists():
-        raise BadData(f"{manifest.title} folder", root, why="this is not a folder")
-    if not manifest.shipped:
-        raise InputMissing(f"{manifest.name} folder", root, why="not found", remedy=f"Check root in {manifest.path}")
-    remedy = f"Ask for the data: {manifest.request}; or generate people in this layout: amem data walkers OUT"
-    raise InputMissing(f"{manifest.title} folder", root, why="not found", remedy=f"{remedy}, then --data-root OUT")
-
-
-def _require_kind(manifest: Manifest, kind: str) -> None:
+def require_kind(manifest: Manifest, kind: str) -> None:
     if manifest.kind == kind:
         return
     words = {"video": "tracklets", "images": "single images", "attributes": "images with attributes"}
@@ -325,80 +266,14 @@ def _require_kind(manifest: Manifest, kind: str) -> None:
     raise UsageError("data set", manifest.name, why=why, remedy=f"Choose {', '.join(fitting)}, or your own .toml")
 
 
-# ---- counting -------------------------------------------------------------------------------------------------------
+_MOVED = {
+    "read_videos": "datasets", "read_images": "datasets", "read_attributes": "datasets",
+    "existing_folder": "datasets", "count_differences": "counts", "dataset_counts": "counts",
+}  # fmt: skip
 
 
-def dataset_counts(dataset: VideoDataset | ImageDataset | AttributeDataset) -> dict[str, int]:
-    """The figures of a data set under the names that manifests use in `[counts]`.
-
-    For videos `people`, `tracklets`, `images`, `shortest` and `longest` (frames) are over all splits, the others of
-    split 0. Galleries are counted without junk, once with the queries kept in and once without.
-    """
-    if isinstance(dataset, ImageDataset):
-        return {"images": len(dataset.paths), "people": len(set(dataset.person_ids))}
-    if isinstance(dataset, AttributeDataset):
-        return {
-            "images": len(dataset.paths),
-            "people": len(set(dataset.person_ids.tolist())),
-            "attributes": len(dataset.attributes),
-            "evaluated_attributes": len(dataset.evaluated),
-            "partitions": len(dataset.partitions),
-        }
-    every = {tracklet.name: tracklet for split in dataset.splits for tracklet in (*split.train, *split.test)}
-    lengths = [len(tracklet) for tracklet in every.values()]
-    first = dataset.splits[0]
-    train = [len(tracklet) for tracklet in first.train]
-    test = [len(tracklet) for tracklet in first.test]
-    people = [tracklet.person_id for tracklet in first.test]
-    queries = [tracklet for tracklet, query in zip(first.test, first.is_query, strict=True) if query]
-    cameras_of: dict[int, list[int]] = {}
-    for tracklet, query in zip(first.test, first.is_query, strict=True):
-        if not query:
-            cameras_of.setdefault(tracklet.person_id, []).append(tracklet.camera_id)
-    unmatched = sum(
-        all(camera == query.camera_id for camera in cameras_of.get(query.person_id, ())) for query in queries
-    )
-    kept = len(test) - people.count(JUNK)
-    return {
-        "splits": len(dataset.splits),
-        "people": len({tracklet.person_id for tracklet in every.values() if tracklet.person_id > 0}),
-        "tracklets": len(every),
-        "images": sum(lengths),
-        "shortest": min(lengths, default=0),
-        "longest": max(lengths, default=0),
-        "train_people": len({tracklet.person_id for tracklet in first.train}),
-        "train_tracklets": len(train),
-        "train_images": sum(train),
-        "train_shortest": min(train, default=0),
-        "train_longest": max(train, default=0),
-        "train_under_32_frames": sum(length < 32 for length in train),
-        "train_under_16_frames": sum(length < 16 for length in train),
-        "test_people": len({person for person in people if person > 0}),
-        "test_tracklets": len(test),
-        "test_images": sum(test),
-        "test_shortest": min(test, default=0),
-        "test_longest": max(test, default=0),
-        "junk_tracklets": people.count(JUNK),
-        "distractor_tracklets": people.count(0),
-        "real_test_tracklets": sum(person > 0 for person in people),
-        "query_people": len({query.person_id for query in queries}),
-        "query_tracklets": len(queries),
-        "query_images": sum(map(len, queries)),
-        "gallery_tracklets": kept,
-        "gallery_tracklets_without_queries": kept - len(queries),
-        "queries_unmatched_without_queries": unmatched,
-    }
-
-
-def count_differences(manifest: Manifest, dataset: VideoDataset | ImageDataset | AttributeDataset) -> list[str]:
-    """Where the data set is not what the manifest counts, one line each ("train_tracklets: 300 instead of 8298").
-
-    Empty for a complete data set and for manifests without counts. Counts that only `amem data check` looks at
-    (images of parts that no stage reads) are left out.
-    """
-    found = dataset_counts(dataset)
-    return [
-        f"{key}: {found[key]} instead of {expected}"
-        for key, expected in manifest.counts.items()
-        if key in found and found[key] != expected
-    ]
+def __getattr__(name: str) -> Any:
+    """Names that moved to another module; to be deleted when every caller imports them from there."""
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"amem_cli.data.{_MOVED[name]}"), name)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from amem_cli.artifacts.atomic import sha256_lines
+
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
@@ -88,3 +90,11 @@ class AttributeDataset:
 def people(tracklets: Sequence[Tracklet]) -> list[int]:
     """The person ids that occur, sorted."""
     return sorted({tracklet.person_id for tracklet in tracklets})
+
+
+def tracklets_digest(tracklets: Sequence[Tracklet]) -> str:
+    """SHA-256 over names, people, cameras and file names, in order: another digest means other data."""
+    return sha256_lines(
+        f"{tracklet.name}\t{tracklet.person_id}\t{tracklet.camera_id}\t{' '.join(tracklet.files)}"
+        for tracklet in tracklets
+    )

@@ -263,7 +263,7 @@ def test_a_folder_says_what_it_is_and_how_to_go_on(tmp_path):
 
 def test_a_folder_of_nothing_known_is_bad_data(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
-    with pytest.raises(BadData, match="looks like none of the layouts mars, market1501"):
+    with pytest.raises(BadData, match="looks like none of the layouts mars, ilids-vid"):
         find_datasets(tmp_path)
 
 

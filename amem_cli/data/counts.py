@@ -1,0 +1,91 @@
+"""The numbers of a data set, under the names that manifests use in `[counts]`."""
+
+from collections import defaultdict
+
+from amem_cli.data.manifest import Manifest
+from amem_cli.data.tracklets import AttributeDataset, ImageDataset, Tracklet, VideoDataset
+from amem_cli.person_ids import DISTRACTOR, JUNK
+
+Dataset = VideoDataset | ImageDataset | AttributeDataset
+
+
+def dataset_counts(dataset: Dataset) -> dict[str, int]:
+    """Images and people of any data set, attributes of PETA, tracklets of a video data set.
+
+    For videos `people`, `tracklets`, `images`, `shortest` and `longest` (frames) are over all splits, the others are
+    of split 0. Galleries are counted without junk, once with the queries and once without them.
+    """
+    if isinstance(dataset, VideoDataset):
+        return _video_counts(dataset)
+    counts = {"images": len(dataset.paths), "people": len(set(map(int, dataset.person_ids)))}
+    if isinstance(dataset, AttributeDataset):
+        counts |= {
+            "attributes": len(dataset.attributes),
+            "evaluated_attributes": len(dataset.evaluated),
+            "partitions": len(dataset.partitions),
+        }
+    return counts
+
+
+def _video_counts(dataset: VideoDataset) -> dict[str, int]:
+    split = dataset.splits[0]
+    every = {tracklet.name: tracklet for one in dataset.splits for tracklet in (*one.train, *one.test)}
+    queries = [tracklet for tracklet, is_query in zip(split.test, split.is_query, strict=True) if is_query]
+    train_lengths = [len(tracklet) for tracklet in split.train]
+    test_people = [tracklet.person_id for tracklet in split.test]
+    gallery = len(split.test) - test_people.count(JUNK)
+    return {
+        "splits": len(dataset.splits),
+        "people": len({tracklet.person_id for tracklet in every.values() if tracklet.person_id > 0}),
+        "tracklets": len(every),
+        **_frame_counts("", list(every.values())),
+        "train_people": len({tracklet.person_id for tracklet in split.train}),
+        "train_tracklets": len(split.train),
+        **_frame_counts("train_", split.train),
+        "train_under_32_frames": sum(length < 32 for length in train_lengths),
+        "train_under_16_frames": sum(length < 16 for length in train_lengths),
+        "test_people": len({person for person in test_people if person > 0}),
+        "test_tracklets": len(split.test),
+        **_frame_counts("test_", split.test),
+        "junk_tracklets": test_people.count(JUNK),
+        "distractor_tracklets": test_people.count(DISTRACTOR),
+        "real_test_tracklets": sum(person > 0 for person in test_people),
+        "query_people": len({query.person_id for query in queries}),
+        "query_tracklets": len(queries),
+        "query_images": sum(map(len, queries)),
+        "gallery_tracklets": gallery,
+        "gallery_tracklets_without_queries": gallery - len(queries),
+        "queries_unmatched_without_queries": _unmatched(queries, split.test, split.is_query),
+    }
+
+
+def _frame_counts(prefix: str, tracklets: list[Tracklet] | tuple[Tracklet, ...]) -> dict[str, int]:
+    lengths = [len(tracklet) for tracklet in tracklets]
+    return {
+        f"{prefix}images": sum(lengths),
+        f"{prefix}shortest": min(lengths, default=0),
+        f"{prefix}longest": max(lengths, default=0),
+    }
+
+
+def _unmatched(queries: list[Tracklet], test: tuple[Tracklet, ...], is_query: tuple[bool, ...]) -> int:
+    """How many queries have no match in another camera among the tracklets that are not queries."""
+    cameras: dict[int, set[int]] = defaultdict(set)
+    for tracklet, query in zip(test, is_query, strict=True):
+        if not query:
+            cameras[tracklet.person_id].add(tracklet.camera_id)
+    return sum(cameras[query.person_id] <= {query.camera_id} for query in queries)
+
+
+def count_differences(manifest: Manifest, dataset: Dataset) -> list[str]:
+    """The counts that differ from the manifest's, one line each ("train_tracklets: 300 instead of 8298").
+
+    Empty for a complete data set and for a manifest without counts. Counts that only `amem data check` makes (images
+    of folders that no stage reads) are left out.
+    """
+    found = dataset_counts(dataset)
+    return [
+        f"{key}: {found[key]} instead of {expected}"
+        for key, expected in manifest.counts.items()
+        if key in found and found[key] != expected
+    ]

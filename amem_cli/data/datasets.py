@@ -1,0 +1,129 @@
+"""From a manifest and a data root to a data set: `read_videos`, `read_images`, `read_attributes`.
+
+`READERS` has one reader for each `layout` that a manifest can name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amem_cli.data.counts import Dataset, count_differences
+from amem_cli.data.manifest import Manifest, require_kind
+from amem_cli.data.readers import folder, ilids_vid, market1501, mars, peta, prid2011
+from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
+from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.runtime.progress import Progress
+
+MOST_DIFFERENCES = 4  # in the warning of a stage; `amem data check` lists all
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """`read` parses the data set below a root, `find` recognises the folder, `extra_counts` counts what no stage
+    reads."""
+
+    read: Callable[[Path, Manifest], Dataset]
+    find: Callable[[Path], Path | None]
+    extra_counts: Callable[[Path], dict[str, int]] = lambda root: {}
+
+
+def _splits_of(manifest: Manifest) -> dict[str, Any]:
+    assert manifest.protocol is not None
+    protocol = manifest.protocol
+    return {"splits": protocol.splits, "train_fraction": protocol.train_fraction, "seed": protocol.seed}
+
+
+READERS: dict[str, Reader] = {
+    "mars": Reader(lambda root, manifest: mars.read(root, manifest.name), mars.find),
+    "ilids-vid": Reader(
+        lambda root, manifest: ilids_vid.read(root, manifest.name, **_splits_of(manifest)), ilids_vid.find
+    ),
+    "prid2011": Reader(
+        lambda root, manifest: prid2011.read(root, manifest.name, **_splits_of(manifest)),
+        prid2011.find,
+        prid2011.extra_counts,
+    ),
+    "market1501": Reader(
+        lambda root, manifest: market1501.read(root, manifest.name), market1501.find, market1501.extra_counts
+    ),
+    "peta": Reader(lambda root, manifest: peta.read(root, manifest.name), peta.find, peta.extra_counts),
+    "folder": Reader(
+        lambda root, manifest: folder.read(
+            root, manifest.name, **_splits_of(manifest), split_file=manifest.protocol and manifest.protocol.file
+        ),
+        folder.find,
+    ),
+}
+
+
+def read_dataset(manifest: Manifest, data_root: str | Path) -> Dataset:
+    """The data set of any kind.
+
+    Raises `InputMissing` when its folder is missing, `BadData` when the folder does not hold it.
+    """
+    return READERS[manifest.layout].read(existing_folder(manifest, data_root), manifest)
+
+
+def read_videos(manifest: Manifest, data_root: str | Path) -> VideoDataset:
+    """The tracklets and splits of a video data set; raises as `read_dataset`, `UsageError` for another kind."""
+    require_kind(manifest, "video")
+    dataset = read_dataset(manifest, data_root)
+    assert isinstance(dataset, VideoDataset)
+    return dataset
+
+
+def read_images(manifest: Manifest, data_root: str | Path) -> ImageDataset:
+    """The training images of a data set of single images; raises as `read_videos`."""
+    require_kind(manifest, "images")
+    dataset = read_dataset(manifest, data_root)
+    assert isinstance(dataset, ImageDataset)
+    return dataset
+
+
+def read_attributes(manifest: Manifest, data_root: str | Path) -> AttributeDataset:
+    """The images and labels of an attribute data set; raises as `read_videos`."""
+    require_kind(manifest, "attributes")
+    dataset = read_dataset(manifest, data_root)
+    assert isinstance(dataset, AttributeDataset)
+    return dataset
+
+
+def existing_folder(manifest: Manifest, data_root: str | Path) -> Path:
+    """The data set's folder; raises `InputMissing` with where to get the data when it is missing."""
+    root = manifest.folder(data_root)
+    if root.is_dir():
+        return root
+    if root.exists():
+        raise BadData(f"{manifest.title} folder", root, why="not a folder")
+    if not manifest.shipped:
+        raise InputMissing(f"{manifest.name} folder", root, why="not found", remedy=f"Check root in {manifest.path}")
+    remedy = f"Ask for the data: {manifest.request}; or generate people in this layout: amem data walkers OUT"
+    raise InputMissing(f"{manifest.title} folder", root, why="not found", remedy=f"{remedy}, then --data-root OUT")
+
+
+def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress) -> None:
+    """One warning when the folder has other counts than the manifest, and one for each note of the reader."""
+    differences = count_differences(manifest, dataset)
+    if differences:
+        shown = "; ".join(differences[:MOST_DIFFERENCES]) + ("; ..." if len(differences) > MOST_DIFFERENCES else "")
+        progress.warn(f"{manifest.name} is incomplete or has other counts than its manifest: {shown}")
+    for note in dataset.notes:
+        progress.warn(f"{manifest.name}: {note}")
+
+
+def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
+    """The splits that `--split` asks for ("0", "all", ""), [None] for a data set with one official split.
+
+    Raises `UsageError` for a number that the data set does not have.
+    """
+    if not dataset.numbered:
+        if split:
+            raise UsageError("--split", split, why=f"{dataset.name} has one official split", remedy="Leave --split out")
+        return [None]
+    if split == "all":
+        return list(range(len(dataset.splits)))
+    number = int(split or 0)
+    if number >= len(dataset.splits):
+        raise UsageError("--split", split, why=f"{dataset.name} has the splits 0 to {len(dataset.splits) - 1}")
+    return [number]
