@@ -31,7 +31,7 @@ def load_main_model(path: str | Path) -> "MainModel":
     `embed` does the rest. Raises `InputMissing` when there is no such file and `BadData` when it is no main model or
     damaged.
     """
-    from amem_cli.stages.extract_features import load_main_model as load
+    from amem_cli.models.checkpoints import load_main_model as load
 
     model, _ = load(Path(path))
     return model.eval().requires_grad_(False)

@@ -1,71 +1,182 @@
-"""The losses of AMEM (paper, eq. 1-7). Sums and means are stated for each: the weights of eq. 6 depend on them."""
+"""The losses of the paper, eq. 1 to 7. Each docstring states its sums and means: the weights of eq. 6 depend on them.
+
+L_ARM, L_AEM   arm_loss, aem_loss        eq. 1-3   binary cross-entropy over attributes
+L_TAE          tae_loss                  eq. 4     reconstruction and adversarial
+L_MEM          mem_loss                  eq. 5     image, texture and adversarial, over c predicted frames
+L_total        total_loss                eq. 6
+L_id, L_tri    identity_loss, triplet_loss  eq. 7
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from amem_cli.attributes import GROUP_SIZES
 
-def attribute_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Eq. 1-3: binary cross-entropy summed over the attributes, mean over the batch (D).
 
-    `logits` (B, A), `labels` (B, A) in {0, 1}. Two undecided attributes cost 2 log 2.
+class Loss(NamedTuple):
+    """A loss made of several terms: `value` is minimised, `terms` are unweighted, `weighted` add up to `value`."""
 
-    >>> round(attribute_loss(torch.zeros(1, 2), torch.tensor([[0, 1]])).item(), 4)
+    value: Tensor
+    terms: dict[str, Tensor]
+    weighted: dict[str, Tensor]
+
+
+def weighted_sum(terms: dict[str, Tensor], weights: dict[str, float]) -> Loss:
+    """The sum of `terms`, each multiplied by its entry of `weights`."""
+    weighted = {name: weights[name] * term for name, term in terms.items()}
+    return Loss(torch.stack(list(weighted.values())).sum(), terms, weighted)
+
+
+# -- attributes: eq. 1-3 -----------------------------------------------------------------------------------------------
+
+
+def attribute_group_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Eq. 1, the loss of one attribute group: binary cross-entropy summed over its N_m attributes, mean over the batch.
+
+    `logits` (B, N_m), `labels` (B, N_m) in {0, 1}. Computed from logits, which is exact where a sigmoid saturates.
+
+    >>> round(attribute_group_loss(torch.zeros(1, 2), torch.tensor([[0, 1]])).item(), 4)  # 2 log 2
     1.3863
     """
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none").sum(dim=1).mean()
 
 
+def arm_loss(logits: Tensor, labels: Tensor, group_sizes: Sequence[int] = GROUP_SIZES) -> Tensor:
+    """Eq. 2, L_ARM: the sum of eq. 1 over the groups.
+
+    `logits` (B, A) and `labels` (B, A) have their columns group after group; `group_sizes` are the N_m, their sum is A.
+    """
+    groups = zip(logits.split(list(group_sizes), dim=1), labels.split(list(group_sizes), dim=1), strict=True)
+    return torch.stack([attribute_group_loss(*group) for group in groups]).sum()
+
+
+def aem_loss(logits: Tensor, pseudo_labels: Tensor, group_sizes: Sequence[int] = GROUP_SIZES) -> Tensor:
+    """Eq. 3, L_AEM: eq. 2 for a clip's attributes predicted from f_A, with the tracklet's pseudo labels as target."""
+    return arm_loss(logits, pseudo_labels, group_sizes)
+
+
+# -- adversarial terms of eq. 4 and 5 ----------------------------------------------------------------------------------
+
+
+def adversarial_loss(fake_logits: Tensor, form: str = "non-saturating") -> Tensor:
+    """The generator's side of L_adv, mean over the batch; `fake_logits` (B,) are D's logits of generated images.
+
+    "non-saturating" minimises -log D(G) (D). "minimax" minimises the literal log(1 - D(G)); its gradient vanishes
+    while the discriminator is certain.
+    """
+    return F.softplus(-fake_logits).mean() if form == "non-saturating" else -F.softplus(fake_logits).mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """The discriminator's side of L_adv: -log D(real) - log(1 - D(fake)), means over the batch."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+# -- texture auto-encoder: eq. 4 ---------------------------------------------------------------------------------------
+
+
+def tae_loss(
+    reconstruction: Tensor,
+    images: Tensor,
+    fake_logits: Tensor | None,
+    adversarial_weight: float,
+    adversarial_form: str = "non-saturating",
+) -> Loss:
+    """Eq. 4, L_TAE for encoder and decoder: mean squared error + weight x adversarial term.
+
+    `reconstruction` and `images` (B, 3, H, W) in [0, 1]; `fake_logits` (B,) are D's of the reconstructions, None
+    without the adversarial term. The MSE is a mean over all elements (D).
+    """
+    terms = {"mse": F.mse_loss(reconstruction, images)}
+    if fake_logits is not None:
+        terms["adversarial"] = adversarial_loss(fake_logits, adversarial_form)
+    return weighted_sum(terms, {"mse": 1.0, "adversarial": adversarial_weight})
+
+
+# -- motion enhancement: eq. 5 -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MemWeights:
+    """Weights within L_MEM (D): of the texture term (0: none) and of the adversarial term."""
+
+    texture: float
+    adversarial: float
+    adversarial_form: str = "non-saturating"
+
+
+def mem_loss(
+    predicted: tuple[Tensor, Tensor],
+    true: tuple[Tensor, Tensor],
+    fake_logits: Tensor | None,
+    weights: MemWeights,
+    texture_variance: Tensor | float = 1.0,
+) -> Loss:
+    """Eq. 5, L_MEM: image MSE + texture MSE + adversarial term, each summed over the c predicted frames.
+
+    `predicted` and `true` are (frames, textures): (c, B, 3, H, W) in [0, 1] and (c, B, 512, H/16, W/16); the true
+    textures come from the frozen encoder. Each MSE is a mean over elements per round (D). The texture term is divided
+    by `texture_variance` (1: the literal form). `fake_logits` (c, B) are D's of the predicted frames, None without
+    the adversarial term. Raises `ValueError` if predicted and true differ in shape.
+    """
+    for guess, target in zip(predicted, true, strict=True):
+        if guess.shape != target.shape:
+            raise ValueError(f"predicted {tuple(guess.shape)} and true {tuple(target.shape)} differ in shape")
+    rounds = range(len(predicted[0]))
+    terms = {"image": torch.stack([F.mse_loss(predicted[0][i], true[0][i]) for i in rounds]).sum()}
+    if weights.texture:
+        textures = torch.stack([F.mse_loss(predicted[1][i], true[1][i]) for i in rounds]).sum()
+        terms["texture"] = textures / texture_variance
+    if fake_logits is not None:
+        terms["adversarial"] = torch.stack(
+            [adversarial_loss(logits, weights.adversarial_form) for logits in fake_logits]
+        ).sum()
+    return weighted_sum(terms, {"image": 1.0, "texture": weights.texture, "adversarial": weights.adversarial})
+
+
+# -- the whole model: eq. 6, 7 -----------------------------------------------------------------------------------------
+
+
 def identity_loss(logits: Tensor, identities: Tensor) -> Tensor:
-    """L_id of eq. 7: softmax cross-entropy, mean over the batch. `logits` (B, people), `identities` (B,) int64."""
+    """Eq. 7, L_id: softmax cross-entropy, mean over the batch. `logits` (B, people), `identities` (B,) int64."""
     return F.cross_entropy(logits, identities)
 
 
 def triplet_loss(features: Tensor, identities: Tensor, margin: float, normalised: bool = True) -> Tensor:
-    """L_tri of eq. 7 with the hardest positive and negative of each anchor in the batch (D), mean over anchors.
+    """Eq. 7, L_tri: [d_p - d_n + margin]_+ with the batch's hardest positive and negative of each anchor (D), mean.
 
-    `features` (B, D), compared by Euclidean distance, L2-normalised first unless `normalised` is false;
-    `identities` (B,). Every identity must occur at least twice, and at least two identities.
+    `features` (B, D) are compared by Euclidean distance, L2-normalised first if `normalised` (D); `identities` (B,).
+    The batch needs at least two identities, and each at least twice.
     """
     if normalised:
         features = F.normalize(features)
     squared = (features.unsqueeze(0) - features.unsqueeze(1)).square().sum(dim=2)  # (B, B)
-    distances = squared.clamp(min=1e-12).sqrt()  # the root has no gradient at 0
+    distances = squared.clamp(min=1e-12).sqrt()  # the square root has no gradient at 0
     same = identities.unsqueeze(0) == identities.unsqueeze(1)
     hardest_positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
     hardest_negative = distances.masked_fill(same, torch.inf).amin(dim=1)
     return F.relu(hardest_positive - hardest_negative + margin).mean()
 
 
-def adversarial_loss(fake_logits: Tensor, form: str = "non-saturating") -> Tensor:
-    """The generator's side of L_adv (eq. 4, 5), mean over the batch; `fake_logits` (B,) are D's of generated images.
+def total_loss(
+    identity: Tensor, triplet: Tensor, aem: Tensor | None, mem: Loss | None, lambda_a: float, lambda_m: float
+) -> Loss:
+    """Eq. 6, L_total = L_id + L_tri + lambda_A L_AEM + lambda_M L_MEM; `aem` or `mem` is None without that module.
 
-    "non-saturating" minimises -log D(G) (D); "minimax" is the literal log(1 - D(G)), whose gradient vanishes while the
-    discriminator is sure.
+    The terms are id, tri, aem and those of L_MEM: image, texture, adversarial.
     """
-    return F.softplus(-fake_logits).mean() if form == "non-saturating" else -F.softplus(fake_logits).mean()
-
-
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """The discriminator's side of L_adv (eq. 4, 5): -log D(real) - log(1 - D(fake)), means over the batch."""
-    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
-
-
-def prediction_losses(
-    predictions: Sequence[tuple[Tensor, Tensor]],
-    true_frames: Tensor,
-    true_textures: Tensor,
-    texture_variance: Tensor | float,
-) -> tuple[Tensor, Tensor]:
-    """The two MSE terms of L_MEM (eq. 5): (image, texture), each a mean over elements, summed over the c rounds.
-
-    `predictions` are the c rounds of MEM, each (frame, texture): (B, 3, H, W) in [0, 1] and (B, 512, H/16, W/16).
-    `true_frames` (c, B, 3, H, W) in [0, 1]; `true_textures` (c, B, 512, H/16, W/16) from the frozen encoder. The
-    texture term is divided by `texture_variance` (1 for the literal form). Raises `ValueError` when there are not as
-    many true frames as rounds.
-    """
-    image = sum(F.mse_loss(frame, true) for (frame, _), true in zip(predictions, true_frames, strict=True))
-    texture = sum(F.mse_loss(texture, true) for (_, texture), true in zip(predictions, true_textures, strict=True))
-    return image, texture / texture_variance
+    parts = weighted_sum({"id": identity, "tri": triplet}, {"id": 1.0, "tri": 1.0})
+    value, terms, weighted = parts.value, dict(parts.terms), dict(parts.weighted)
+    if aem is not None:
+        value = value + lambda_a * aem
+        terms["aem"], weighted["aem"] = aem, lambda_a * aem
+    if mem is not None:
+        value = value + lambda_m * mem.value
+        terms |= mem.terms
+        weighted |= {name: lambda_m * term for name, term in mem.weighted.items()}
+    return Loss(value, terms, weighted)

@@ -11,16 +11,15 @@ import filelock
 from amem_cli.artifacts import atomic
 from amem_cli.errors import Locked
 
-LEAST_SPACE = 10 << 20  # bytes without which no stage begins; those that write more ask for more
+LEAST_SPACE = 10 << 20  # bytes of free disk that any stage needs
 
 
 @contextlib.contextmanager
 def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
-    """Hold the right to write `output` (a file); raise `Locked` naming the holder when another run has it.
+    """Hold the lock on the file `output` inside the context; the system releases it if the process dies.
 
-    The lock belongs to the process, so one that died holds nothing. Temporaries that crashed writers left beside the
-    output are swept, and `DiskError` is raised when the disk is as good as full. Without `owner` (all but the first of
-    several processes) nothing is locked.
+    Temporary files of crashed writers next to the output are removed. Without `owner` nothing is locked. Raises
+    `Locked` with the holder if another run has the lock, and `DiskError` if the disk is full or cannot be written.
     """
     if not owner:
         yield
@@ -32,7 +31,7 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
         lock.acquire()
     except filelock.Timeout as error:
         holder = _read_holder(name)
-        why = f"another run writes it ({holder})"
+        why = f"another run is writing it ({holder})"
         raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
     except OSError as error:
         raise atomic.disk_error(output, error, "output") from error
@@ -45,7 +44,7 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
             raise atomic.disk_error(output, error, "output") from error
         yield
     finally:
-        with contextlib.suppress(OSError):  # only a name in a message; the lock must be released
+        with contextlib.suppress(OSError):  # informative only; the lock must be released
             name.with_suffix(".holder").unlink()
         lock.release()
 

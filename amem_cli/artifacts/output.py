@@ -1,33 +1,73 @@
-"""Reuse of an existing output, and the provenance and checksum inside any artifact."""
+"""The output of a stage: one writer at a time, reuse, refusal to overwrite; and what any artifact says about itself."""
 
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic
+from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.provenance import Provenance, check_provenance, parse_json_object
 from amem_cli.errors import AmemError, BadData
+from amem_cli.options import Options
 
 
-def already_made(kind: str, output: Path, provenance: Provenance, *, resume: str, force: bool) -> bool:
-    """Whether `output` stands there, whole, from this very provenance, so that nothing is left to do.
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage returns: its artifact, whether it existed already (`reused`), and figures for the summary."""
 
-    With `resume` "never" the work is done again. Raises `OutputExists` naming every difference when it was made
-    otherwise, and `BadData` when it is damaged, unless `force` says to overwrite it.
+    stage: str
+    artifact: Path
+    reused: bool
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "artifact": str(self.artifact),
+            "sha256": atomic.sha256_file(self.artifact),
+            "reused": self.reused,
+            "metrics": self.metrics,
+        }
+
+
+@dataclass(frozen=True)
+class OutputSlot:
+    """The place of an artifact, locked by this run."""
+
+    kind: str
+    path: Path
+    options: Options
+
+    def is_current(self, provenance: Provenance) -> bool:
+        """True if the artifact exists with this provenance, so that the stage has nothing to do.
+
+        False without an artifact, with `--force`, and with `--resume never`. Raises `OutputExists` with every
+        difference if the artifact has another provenance, and `BadData` if it is damaged.
+        """
+        if not self.path.is_file() or self.options.force:
+            return False
+        try:
+            verify(self.path)
+        except BadData as error:
+            raise BadData(self.kind, self.path, why=error.why, remedy="Use --force to make it again") from error
+        provenance.check_same(self.kind, self.path, read_provenance(self.path))
+        return self.options.resume != "never"
+
+
+@contextlib.contextmanager
+def output_slot(kind: str, path: Path, options: Options, *, is_main: bool = True) -> Iterator[OutputSlot]:
+    """Lock `path` for this run while the context is open; the main process holds the lock for the others.
+
+    Raises `Locked` if another run writes it, and `DiskError` if the disk is full or cannot be written.
     """
-    if not output.is_file():
-        return False
-    if force:
-        return False
-    try:
-        verify(output)
-    except BadData as error:
-        raise BadData(kind, output, why=error.why, remedy="Use --force to make it again") from error
-    provenance.check_same(kind, output, read_provenance(output))
-    return resume != "never"
+    with locked(path, owner=is_main):
+        yield OutputSlot(kind, path, options)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:
-    """The provenance inside any artifact (safetensors, HDF5, JSON), without reading the rest where that is possible."""
+    """The provenance inside any artifact: safetensors, HDF5 or JSON."""
     from amem_cli.artifacts import checkpoint
 
     if path.suffix == ".safetensors":
@@ -46,7 +86,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def verify(path: Path) -> None:
-    """Compare an artifact with its seal; raise `BadData` when it is damaged."""
+    """Compare an artifact with its checksum. Raises `BadData` if it is damaged."""
     if path.suffix == ".h5":
         from amem_cli.artifacts import hdf5
 
@@ -56,7 +96,7 @@ def verify(path: Path) -> None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether an artifact is there and matches its seal."""
+    """True if the artifact exists and matches its checksum."""
     try:
         verify(path)
     except AmemError:

@@ -13,7 +13,7 @@ from typing import Any
 
 from amem_cli import __version__
 from amem_cli.artifacts.atomic import sha256_file, sha256_lines
-from amem_cli.errors import BadData, OutputExists
+from amem_cli.errors import BadData, InputMissing, OutputExists
 from amem_cli.options import COMMANDS
 
 CREATED_BY = f"amem {__version__}"
@@ -91,6 +91,20 @@ class Provenance:
 def parent(path: Path) -> dict[str, str]:
     """The entry of a file among the parents of an artifact."""
     return {"name": Path(path).name, "sha256": sha256_file(path)}
+
+
+def weights_parent(weights: str) -> dict[str, dict[str, str]]:
+    """The entry of `--weights` among the parents: a file, or weights by name; empty without weights.
+
+    Raises `InputMissing` if there is no such file.
+    """
+    if not weights:
+        return {}
+    if weights in ("imagenet", "kinetics"):
+        return {"weights": {"name": f"torchvision {weights}", "sha256": ""}}
+    if not Path(weights).is_file():
+        raise InputMissing("--weights", weights, why="not found")
+    return {"weights": parent(Path(weights))}
 
 
 def versions() -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""Long inference in shards: each is written whole and sealed when it is done, a rerun goes on at the first missing one.
+"""Long inference in shards: each is a complete file with a checksum, and a second run continues at the first missing.
 
-How tracklets fall into shards, and batches into a shard, does not depend on the number of processes, so neither does
-the merged file.
+How tracklets are divided into shards, and shards into batches, does not depend on the number of processes, so neither
+does the merged file.
 """
 
 import shutil
@@ -11,18 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
 from amem_cli.artifacts.paths import metrics_path
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, InputMissing
-from amem_cli.runtime.distributed import Processes
 
-FRAMES_PER_SHARD = 4096  # about a minute of I3D on two CPU cores: what a crash costs at most
+FRAMES_PER_SHARD = 4096  # about a minute of I3D on two CPU cores: the most work that a crash loses
 
 
 def plan_shards(tracklets: Sequence[Sized]) -> list[range]:
-    """Consecutive rows of `tracklets`, whose lengths are frames, each range about `FRAMES_PER_SHARD` frames."""
+    """Consecutive rows of `tracklets`, whose lengths are frames; each range has about `FRAMES_PER_SHARD` frames."""
     plan, start, frames = [], 0, 0
     for row, tracklet in enumerate(tracklets):
         frames += len(tracklet)
@@ -33,28 +32,32 @@ def plan_shards(tracklets: Sequence[Sized]) -> list[range]:
 
 
 class Shards:
-    """The unfinished parts of one output file, in a folder beside it that is named after the provenance.
+    """The shards of one unfinished output, in a folder next to it that is named after the provenance.
 
-    Beside the output a metrics.jsonl tells how long the first process took, over all runs that it needed.
+    The main process makes the folder, after removing old shards if `fresh`, and logs its time over all runs to
+    metrics.jsonl. With several processes the caller needs a barrier after the construction.
     """
 
-    def __init__(self, output: Path, provenance: Provenance, *, fresh: bool, processes: Processes):
-        self.provenance = provenance
+    def __init__(self, output: Path, provenance: Provenance, *, fresh: bool, is_main: bool):
+        self.provenance, self._is_main = provenance, is_main
         self.folder = output.parent / f".{output.name}.parts" / f"{provenance.fingerprint()}-{FRAMES_PER_SHARD}"
-        if processes.is_main and fresh:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._first = processes.is_main
         self._metrics = metrics_path(output)
-        if self._first and not self.folder.is_dir():
-            self._metrics.unlink(missing_ok=True)
+        if is_main:
+            try:
+                if fresh:
+                    shutil.rmtree(self.folder, ignore_errors=True)
+                if not self.folder.is_dir():
+                    self._metrics.unlink(missing_ok=True)
+                    self.folder.mkdir(parents=True)
+            except OSError as error:
+                raise atomic.disk_error(self.folder, error, "folder") from error
         self._before, self._began = recorded_seconds(self._metrics), time.monotonic()
-        processes.barrier()
 
     def path(self, number: int) -> Path:
         return self.folder / f"{number:05d}.safetensors"
 
     def has(self, number: int) -> bool:
-        """Whether the shard is there and whole."""
+        """Whether the shard exists and matches its checksum."""
         try:
             checkpoint.load(self.path(number), "amem-shard")
         except (InputMissing, BadData):
@@ -62,20 +65,20 @@ class Shards:
         return True
 
     def write(self, number: int, columns: dict[str, np.ndarray]) -> None:
-        """Write the columns (rows of the shard's tracklets) of one shard."""
+        """Write one shard: `columns` with a row for each of its tracklets."""
         import torch
 
         tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in columns.items()}
         checkpoint.save(self.path(number), "amem-shard", tensors, self.provenance)
-        if self._first:
+        if self._is_main:
             seconds = round(self._before + time.monotonic() - self._began, 3)
             append_metrics(self._metrics, {"step": number + 1, "seconds": seconds})
 
     def merge(self, count: int) -> dict[str, np.ndarray]:
         """The columns of all `count` shards, in order."""
-        parts = [checkpoint.load(self.path(number), "amem-shard").tensors for number in range(count)]
-        return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}
+        shards = [checkpoint.load(self.path(number), "amem-shard").tensors for number in range(count)]
+        return {name: np.concatenate([shard[name].numpy() for shard in shards]) for name in shards[0]}
 
     def remove(self) -> None:
-        """The merged file is written: the parts, those of other configurations too, have served."""
+        """Remove all shards of the output, those of other configurations too."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)

@@ -1,20 +1,22 @@
-"""Attribute recognition: the ARM on images and the same heads on f_A in the AEM (paper, Fig. 2, eq. 1-3)."""
+"""The attribute recognition model ARM (section AEM, Fig. 2): ResNet and one head per attribute group."""
 
 import torch
 from torch import Tensor, nn
 
+from amem_cli.attributes import GROUP_SIZES
+from amem_cli.models.config import ArmConfig
 from amem_cli.models.resnet2d import ResNetMaps
 
 GROUP_FEATURE = 256  # size of a_m
 
 
 class AttributeHeads(nn.Module):
-    """One head per attribute group m: GAP -> FC = a_m (256) -> FC = N_m logits.
+    """One head per attribute group m: global average pooling -> FC = a_m (256) -> FC = N_m logits.
 
-    Maps (B, C, H, W) -> logits (B, sum of N_m), group after group; a sigmoid turns them into probabilities.
+    Maps (B, C, H, W) -> logits (B, A), group after group. A sigmoid gives probabilities.
     """
 
-    def __init__(self, in_channels: int, group_sizes: tuple[int, ...]):
+    def __init__(self, in_channels: int, group_sizes: tuple[int, ...] = GROUP_SIZES):
         super().__init__()
         self.group_features = nn.ModuleList(nn.Linear(in_channels, GROUP_FEATURE) for _ in group_sizes)
         self.classifiers = nn.ModuleList(nn.Linear(GROUP_FEATURE, size) for size in group_sizes)
@@ -26,15 +28,17 @@ class AttributeHeads(nn.Module):
 
 
 class ARM(nn.Module):
-    """The attribute recognition model: ResNet (Conv5_x at stride 1) and six groups of attribute heads.
+    """ResNet-50 with Conv5_x at stride 1, and six attribute heads: images (B, 3, H, W) in [0, 1] -> logits (B, A)."""
 
-    Images (B, 3, H, W), float in [0, 1] -> logits (B, A).
-    """
-
-    def __init__(self, depth: int, group_sizes: tuple[int, ...], weights: str = ""):
+    def __init__(self, depth: int, group_sizes: tuple[int, ...] = GROUP_SIZES, weights: str = ""):
         super().__init__()
         self.backbone = ResNetMaps(depth, weights)
         self.heads = AttributeHeads(self.backbone.out_channels, group_sizes)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.heads(self.backbone(images))
+
+
+def build_arm(config: ArmConfig, weights: str = "") -> ARM:
+    """The ARM of a configuration; `weights` are ImageNet weights of its ResNet (a file or "imagenet")."""
+    return ARM(config.depth, weights=weights)

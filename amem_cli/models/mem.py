@@ -1,7 +1,7 @@
-"""The motion enhancement module MEM (paper, section MEM): predicts c frames, one after another, from the same f_M.
+"""The motion enhancement module MEM (section MEM): predicts the next c frames, one after another, with the same f_M.
 
-Each round: texture of the current frame (frozen encoder), concatenated with f_M, embedded into the next texture,
-decoded into the next frame; that prediction is the next round's current frame.
+One round: the frozen encoder gives the current frame's texture; it is concatenated with f_M and embedded into the next
+texture; the decoder gives the next frame, which is the current frame of the next round.
 """
 
 from typing import Literal, NamedTuple
@@ -21,12 +21,12 @@ class Prediction(NamedTuple):
 
 
 class MEM(nn.Module):
-    """MEM with its TAE parts: the encoder frozen, the decoder fine-tuned.
+    """MEM with the TAE's frozen encoder and its decoder, which is fine-tuned.
 
-    `start` (D) says where the embedding starts. "copy": at the identity of the current texture, plus f_M by random
-    weights, so that the first prediction is about the TAE's picture of the current frame and what is left to learn is
-    the motion. "statistics": random convolutions, the last BN at the mean and deviation of true textures, so that the
-    decoder sees textures of the scale it knows. "random": as any new layer.
+    `start` (D) is the initialisation of the embedding. "copy": the identity on the current texture plus random
+    weights for f_M: the first predictions are reconstructions of the current frame, and motion remains to be learned.
+    "statistics": random convolutions, the last BN with mean and standard deviation of true textures. "random":
+    PyTorch's default.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class MEM(nn.Module):
             nn.BatchNorm2d(TEXTURE_CHANNELS),
         )
         if start != "random":
-            self._start_at(encoder, copy=start == "copy")
+            self._initialise(encoder, copy=start == "copy")
 
     @torch.no_grad()
-    def _start_at(self, encoder: FrozenTextureEncoder, copy: bool) -> None:
+    def _initialise(self, encoder: FrozenTextureEncoder, copy: bool) -> None:
         spatial, norm, _, pointwise, last_norm = self.embedding
         last_norm.weight.copy_(encoder.texture_std)
         last_norm.bias.copy_(encoder.texture_mean)
@@ -58,23 +58,23 @@ class MEM(nn.Module):
             nn.init.dirac_(spatial.weight[:, :TEXTURE_CHANNELS])
             spatial.weight[:, TEXTURE_CHANNELS:] *= encoder.texture_std.view(-1, 1, 1, 1)
             nn.init.dirac_(pointwise.weight)
-            # textures are not negative: what passes this BN unchanged passes the ReLU too
+            # textures are non-negative: with BN as an identity the ReLU changes nothing
             norm.weight.copy_(encoder.texture_std)
             norm.bias.copy_(encoder.texture_mean)
 
     def forward(self, frame: Tensor, motion_feature: Tensor, rounds: int) -> list[Prediction]:
-        """Frame t (B, 3, H, W) in [0, 1] and f_M (B, C, H/16, W/16) -> predictions of the frames t+1 ... t+rounds.
+        """Frame t (B, 3, H, W) in [0, 1] and f_M (B, C, H/16, W/16) -> predictions of frames t+1 ... t+rounds.
 
-        Gradients flow through every re-encoded prediction, into f_M, the embedding and the decoder; none reaches the
-        encoder's weights. Raises `UsageError` when f_M is not as high and wide as the textures.
+        Gradients flow through each re-encoded prediction to f_M, the embedding and the decoder, not to the encoder's
+        weights. Raises `UsageError` if f_M and the textures differ in height or width.
         """
         predictions = []
         for _ in range(rounds):
             texture = self.encoder(frame)
             if texture.shape[2:] != motion_feature.shape[2:]:
                 found, wanted = ("x".join(map(str, each.shape[2:])) for each in (motion_feature, texture))
-                why = f"gives maps of {found} from these frames, MEM needs a sixteenth of their sides: {wanted}"
-                raise UsageError("--backbone", why=why, remedy="Give it re-identification strides")
+                why = f"its maps are {found}, but MEM needs 1/16 of the frame size, {wanted}"
+                raise UsageError("--backbone", why=why, remedy="Use a backbone with re-identification strides")
             next_texture = self.embedding(torch.cat((texture, motion_feature), dim=1))
             frame = self.decoder(next_texture)
             predictions.append(Prediction(frame, next_texture))

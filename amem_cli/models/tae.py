@@ -1,6 +1,6 @@
-"""The texture auto-encoder TAE (paper, Fig. 3): encoder, decoder and discriminator.
+"""The texture auto-encoder TAE (section MEM, Fig. 3): encoder, decoder and discriminator.
 
-Images are (B, 3, H, W), float in [0, 1]; `texture` f_tex is (B, 512, H/16, W/16), non-negative.
+Images are (B, 3, H, W), float in [0, 1]. The texture f_tex is (B, 512, H/16, W/16), non-negative.
 """
 
 import math
@@ -14,15 +14,17 @@ TEXTURE_CHANNELS = 512
 
 
 class TextureEncoder(nn.Module):
-    """ResNet-18, last stride 1: images -> texture.
+    """ResNet-18, last stride 1 (D): images -> texture.
 
-    `texture_mean` and `texture_std` (512,) are the statistics of its textures over the training images; they are
-    measured when the TAE is done and give MEM its scale.
+    `texture_mean` and `texture_std` (512,) are statistics of the training images' textures. They are measured after
+    the TAE's training; MEM uses them as the scale of its textures.
     """
 
     def __init__(self, weights: str = ""):
         super().__init__()
         self.maps = ResNetMaps(18, weights)
+        self.texture_mean: Tensor
+        self.texture_std: Tensor
         self.register_buffer("texture_mean", torch.zeros(TEXTURE_CHANNELS))
         self.register_buffer("texture_std", torch.ones(TEXTURE_CHANNELS))
 
@@ -31,9 +33,9 @@ class TextureEncoder(nn.Module):
 
 
 class FrozenTextureEncoder(TextureEncoder):
-    """The encoder as MEM uses it: its weights never change and its BN stays in eval mode, whatever `train()` says.
+    """The encoder as MEM uses it: weights are never updated, BN is always in eval mode.
 
-    Gradients still flow through it into the images.
+    Gradients flow through it to the images.
     """
 
     def __init__(self) -> None:
@@ -46,9 +48,9 @@ class FrozenTextureEncoder(TextureEncoder):
 
 
 class TextureDecoder(nn.Module):
-    """Four blocks of a 3x3 stride-2 transposed convolution, BN and ReLU (no BN or ReLU in the last), then a sigmoid.
+    """Four blocks of 3x3 stride-2 transposed convolution, BN and ReLU, then a sigmoid: texture -> images.
 
-    Texture (B, 512, H/16, W/16) -> images (B, 3, H, W).
+    The last block has neither BN nor ReLU (the paper has BN in each block).
     """
 
     def __init__(self) -> None:
@@ -64,11 +66,23 @@ class TextureDecoder(nn.Module):
         return self.layers(texture)
 
 
-class Discriminator(nn.Module):
-    """DCGAN's (Radford et al. 2016): 4x4 stride-2 convolutions, BN but in the first, LeakyReLU 0.2.
+class TAE(nn.Module):
+    """Encoder and decoder: images (B, 3, H, W) -> reconstructed images of the same shape."""
 
-    The sides are halved until the shorter one is 4 or less (five times for 256 x 128: 64 ... 1024 channels), then one
-    convolution over what is left gives a logit. Images (B, 3, H, W) -> logits (B,) of "real".
+    def __init__(self, weights: str = ""):
+        super().__init__()
+        self.encoder = TextureEncoder(weights)
+        self.decoder = TextureDecoder()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.decoder(self.encoder(images))
+
+
+class Discriminator(nn.Module):
+    """The discriminator of DCGAN (Radford et al. 2016): images (B, 3, H, W) -> logits (B,) of "real".
+
+    4x4 stride-2 convolutions with BN (except the first) and LeakyReLU 0.2, until the shorter side is 4 or less (five
+    for 256 x 128: 64 ... 1024 channels); then one convolution over the remaining map.
     """
 
     def __init__(self, height: int, width: int):

@@ -1,6 +1,11 @@
 """From uint8 on the host to float pixels on the device."""
 
+import copy
+from typing import TypeVar
+
 import torch
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def as_pixels(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -10,3 +15,13 @@ def as_pixels(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """
     moved = images.to(device, non_blocking=True)
     return moved.movedim(-1, 1).float().div_(255)
+
+
+def device_of(module: torch.nn.Module) -> torch.device:
+    """The device of a module's parameters."""
+    return next(module.parameters()).device
+
+
+def evaluation_copy(module: Module) -> Module:
+    """A copy in eval mode: evaluating it leaves the mode and the BN statistics of a network in training unchanged."""
+    return copy.deepcopy(module).eval()

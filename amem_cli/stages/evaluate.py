@@ -1,4 +1,4 @@
-"""Stage 6: CMC and mAP under a stated protocol; every convention that the figures depend on is in the result."""
+"""Stage 6: CMC and mAP under a protocol. The result names every convention that the figures depend on."""
 
 import json
 import os
@@ -13,9 +13,10 @@ import numpy as np
 from amem_cli.artifacts import atomic, features, results
 from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace, metrics_path
 from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.data.chain import warn_about_stale
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.metrics.calibration import bootstrap_interval, calibrate
@@ -25,7 +26,6 @@ from amem_cli.metrics.rerank import rerank
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.distributed import process_group
 from amem_cli.runtime.progress import Progress
-from amem_cli.stages.output import StageResult, warn_of_stale
 
 RANKS = (1, 5, 10, 20)
 CMC_LENGTH = 50
@@ -34,34 +34,34 @@ CHOICES = {
     "distance": "features are compared by squared Euclidean distance (L2-normalised: the order of the cosine)",
     "ties": "equal distances keep the gallery's order",
     "average_precision": "mAP is the mean precision at the hits, mAP official the MATLAB code's trapezoids",
-    "denominator": "ranks and mAP count the queries that have a match, mAP official all of them",
+    "denominator": "ranks and mAP are over queries that have a match, mAP official is over all queries",
     "ignored": "junk and the query's person in the query's own camera are ignored",
     "kept": "distractors and other people of that camera stay",
-    "separate": "re-ranking and mirrored clips stand in rows of their own",
+    "separate": "re-ranking and mirrored clips are separate rows",
 }
 
 
 def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
-    """Score features under a protocol; returns the result's file, `metrics` being its content.
+    """Score features under a protocol; returns the result file, its content as `metrics`.
 
-    MARS is one features file; a protocol of splits wants one for each and reports mean and standard deviation (with
-    n - 1). Without `--features` they are the workspace's. A result of other features or options that stands there is
-    kept under a name of its own, so that runs can be compared.
+    MARS has one features file; a protocol with splits has one per split and reports mean and standard deviation (with
+    n - 1). Without `--features` they are the workspace's. An existing result of other features or options is renamed,
+    so that runs can be compared. Raises `AmemError`s.
     """
     began = time.monotonic()
     manifest = manifest_of_protocol(options.protocol)
     protocol = manifest.protocol
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
-        why = f"the protocol {protocol.name} is that of {manifest.name}"
+        why = f"protocol {protocol.name} is for data set {manifest.name}"
         raise UsageError("--dataset", options.dataset, why=why, remedy="Leave --dataset out")
     files = _features_files(options, manifest)
     provenance = Provenance(
         command="evaluate",
-        options=options.science() | {"protocol": protocol.name},
+        options=options.fingerprint() | {"protocol": protocol.name},
         parents={_role(manifest, number): parent(path) for number, path in enumerate(files)},
     )
     output = Workspace(options.workspace).results(protocol.name)
-    with locked(output):
+    with output_slot("result", output, options):
         if output.is_file() and not options.force:
             before = results.read(output, remedy="Use --force to make it again")
             if not provenance.differences(before["provenance"]) and options.resume != "never":
@@ -70,14 +70,14 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             before = None
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
         if len(set(hashes)) < len(hashes):
-            progress.warn("some splits have the same features file, byte by byte")
+            progress.warn("several splits have the same features file")
         if not options.features:
             for number in range(len(files)):
-                warn_of_stale(options, manifest, None if len(files) == 1 else number, "evaluate", progress)
+                warn_about_stale(manifest, options.workspace, None if len(files) == 1 else number, "evaluate", progress)
         tables = [features.read(path, remedy=f"Run: {_extract_command(manifest, n)}") for n, path in enumerate(files)]
         for path, table in zip(files, tables, strict=True):
             if table.dataset != manifest.name:
-                progress.warn(f"{path} holds features of '{table.dataset}', the protocol is that of '{manifest.name}'")
+                progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
         if protocol.kind != "single-split":
             _refuse_other_splits(tables, files)
         result = score(tables, files, options, manifest)
@@ -85,7 +85,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             result["warnings"] = progress.warnings
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None:
-            progress.log(f"the result of other features or options is kept as {_keep(output, before)}")
+            progress.log(f"the existing result has other features or options, it is renamed to {_keep(output, before)}")
         results.write(output, result, provenance)
         took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
         atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
@@ -93,12 +93,12 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
 
 
 def _role(manifest: Manifest, number: int) -> str:
-    """What a features file is called among the parents of a result."""
+    """The role of a features file among the parents of a result."""
     return "features" if manifest.protocol.kind == "single-split" else f"features {number}"
 
 
 def _keep(output: Path, before: dict[str, Any]) -> Path:
-    """Move a result out of the way of another one, named after the digest of its provenance."""
+    """Rename an existing result; the new name has a digest of its provenance."""
     digest = sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
     kept = output.with_name(f"{output.stem}-{digest}.json")
     os.replace(output, kept)
@@ -106,7 +106,7 @@ def _keep(output: Path, before: dict[str, Any]) -> Path:
 
 
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
-    """The result's fields for the features of each split; `names` stand for them in errors."""
+    """The fields of the result for the features of each split; `names` identify them in errors."""
     protocol = manifest.protocol
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
@@ -116,13 +116,13 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
     sources = [str(table.provenance.get("options", {}).get("split_source", "not stated")) for table in tables]
     result["choices"] |= {
         "splits": f"splits: {'; '.join(sorted(set(sources)))}",
-        "deviation": "deviations are over splits, with n - 1",
+        "standard_deviation": "standard deviations are over splits, with n - 1",
     }
     return result | _over_splits(scores, options)
 
 
 def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
-    """The features files in the order of the splits; every one that is missing is named with its command."""
+    """The features files in split order. Raises `InputMissing` that lists the missing ones with commands."""
     single = manifest.protocol.kind == "single-split"
     wanted = 1 if single else manifest.protocol.splits
     files = list(options.features)
@@ -133,7 +133,7 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     if None not in numbers and not single:
         order = {number: path for number, path in zip(numbers, files, strict=True)}
         if len(order) < len(files):
-            raise UsageError("--features", why="two files are of the same split", remedy="Give one for each split")
+            raise UsageError("--features", why="two files are for the same split", remedy="Give one for each split")
         beyond = listing(str(order[number]) for number in sorted(order) if number >= wanted)
         if beyond:
             why = f"{manifest.protocol.name} has the splits 0 to {wanted - 1}, but there is {beyond}"
@@ -154,22 +154,22 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
 
 
 def _refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
-    """Raise `BadData` for features that, by their own provenance, are of another split than the one they stand for."""
+    """Raise `BadData` for features whose provenance names another split than their position."""
     for number, (table, path) in enumerate(zip(tables, files, strict=True)):
-        told = table.provenance.get("options", {}).get("split")
-        if isinstance(told, int) and told != number:
-            why = f"holds features of split {told}, but stands for split {number}"
+        recorded = table.provenance.get("options", {}).get("split")
+        if isinstance(recorded, int) and recorded != number:
+            why = f"it has features of split {recorded}, but is given for split {number}"
             raise BadData("features", path, why=why, remedy="Give one file for each split, in the order of the splits")
 
 
 def _extract_command(manifest: Manifest, number: int) -> str:
     name = manifest.name if manifest.shipped else shlex.quote(str(manifest.path))
-    part = "" if manifest.protocol.kind == "single-split" else f" --split {number}"
-    return f"amem extract-features --dataset {name}{part}"
+    flag = "" if manifest.protocol.kind == "single-split" else f" --split {number}"
+    return f"amem extract-features --dataset {name}{flag}"
 
 
 def _extraction_choices(tables: list[Features]) -> dict[str, str]:
-    """How the features were made, from their provenance; a file of another program does not say."""
+    """How the features were extracted, from their provenance; files of other programs do not state it."""
     models = [_name_of_model(table.provenance) for table in tables]
     if None in models:
         unknown = "not stated by the features file"
@@ -180,15 +180,15 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
         }
     return {
         "frames": "all frames in consecutive clips, f_s averaged over clips, then L2-normalised",
-        "epoch": "the best epoch on held-out training people was taken, none chosen on test people"
+        "epoch": "the epoch with the best validation, no choice on test people"
         if any(str(model).endswith("-best.safetensors") for model in models)
-        else "the last epoch was taken, none chosen on test people",
-        "extra_data": "trained on this data set's training people (and on what its weights file brought)",
+        else "the last epoch, no choice on test people",
+        "extra_data": "trained on this data set's training people, starting from the weights in its provenance",
     }
 
 
 def _name_of_model(provenance: dict[str, Any]) -> str | None:
-    """The file of the model that `amem extract-features` took, None where the features do not say so."""
+    """The model file that `amem extract-features` used; None if the provenance does not state it."""
     try:
         name = provenance["parents"]["amem-main"]["name"]
     except (KeyError, TypeError):
@@ -198,8 +198,8 @@ def _name_of_model(provenance: dict[str, Any]) -> str | None:
 
 def _gallery_choice(kind: str) -> dict[str, str]:
     if kind == "single-split":
-        return {"gallery": "the queries stay in the gallery (official; without them in a row of its own)"}
-    return {"gallery": "the gallery is all test tracklets but the queries"}
+        return {"gallery": "the queries stay in the gallery (official); without them: a separate row"}
+    return {"gallery": "the gallery is all test tracklets except the queries"}
 
 
 def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
 
     ranking = rank(table.features)
     if not ranking.valid_queries:
-        raise BadData("features", path, why="no query has a match in the gallery (same person, another camera)")
+        raise BadData("features", path, why="no query has a match in the gallery (same person, other camera)")
     scores = _figures(ranking, options)
     chance_cmc, chance_map = chance(*labels, ranks=CMC_LENGTH)
     scores["chance"] = {"rank": {str(k): float(chance_cmc[k - 1]) for k in RANKS}, "mAP": chance_map}
@@ -229,7 +229,9 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     if options.flip:
         if table.features_flip is None:
             command = _extract_command(manifest, 0 if single else _split_of(table))
-            raise InputMissing("features", path, why="have no mirrored clips", remedy=f"Run: {command} --flip --force")
+            raise InputMissing(
+                "features", path, why="mirrored clips are missing", remedy=f"Run: {command} --flip --force"
+            )
         scores["flipped"] = _figures(rank(table.features_flip), options)
     if options.rerank:
         distances = rerank(table.features[query], table.features[gallery])
@@ -249,7 +251,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
 
 
 def _device(device: str) -> str | None:
-    """Where to rank: on the CPU, which needs less than CUDA takes to start, unless CUDA is asked for."""
+    """The device to rank on: the CPU unless CUDA is requested, since starting CUDA takes longer than ranking."""
     if not device.startswith("cuda"):
         return None
     with process_group(device) as processes:
@@ -261,7 +263,7 @@ def _split_of(table: Features) -> int:
 
 
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
-    """One ranking as JSON: rates are fractions; `interval` are 95 % bootstrap intervals over the queries."""
+    """A ranking as JSON: rates as fractions, 95 % bootstrap intervals over the queries."""
     if not ranking.valid_queries:
         return {"queries": ranking.queries, "valid_queries": 0, "gallery": ranking.gallery}
     figures: dict[str, Any] = {
@@ -285,17 +287,16 @@ def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
 
 
 def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict[str, Any]:
-    """Means over the splits at the top, `standard_deviation` and a 95 % `interval` of these means, each split's figures
-    in `splits`.
+    """Means over the splits, their `standard_deviation`, a 95 % `interval`, and each split's figures in `splits`.
 
-    The interval resamples the splits; they share people, so it tells how much the draw of a split matters. One split
-    has neither.
+    The interval resamples the splits. They share people, so it shows how much the choice of a split matters. With one
+    split there is neither.
     """
 
     def mean(values: list[float]) -> float:
         return float(np.mean(values))
 
-    def deviation(values: list[float]) -> float:
+    def standard_deviation(values: list[float]) -> float:
         return float(np.std(values, ddof=1))
 
     def over(summarise: Any, part: str = "") -> dict[str, Any]:
@@ -325,7 +326,7 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
         "queries": scores[0]["queries"],
         "valid_queries": scores[0]["valid_queries"],
         "gallery": scores[0]["gallery"],
-        "standard_deviation": over(deviation) if len(scores) > 1 else None,
+        "standard_deviation": over(standard_deviation) if len(scores) > 1 else None,
         "cmc": cmc.tolist(),
         "chance": {
             "rank": {str(k): mean([score["chance"]["rank"][str(k)] for score in scores]) for k in RANKS},
@@ -344,13 +345,13 @@ def _has_rates(result: dict[str, Any]) -> bool:
 
 
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Results side by side, by the name of their file; runs of different protocols are refused.
+    """Results by file name, for a comparison.
 
-    Raises `UsageError` without any file, and when protocols or conventions differ, naming each difference.
+    Raises `UsageError` without files, and if protocols or conventions differ, with each difference.
     """
     if not files:
         remedy = "For example: amem evaluate --compare baseline.json amem.json"
-        raise UsageError("--compare", why="needs the results to compare", remedy=remedy)
+        raise UsageError("--compare", why="no result files given", remedy=remedy)
     found = [
         (path.stem if len({f.stem for f in files}) == len(files) else str(path), results.read(path)) for path in files
     ]
@@ -371,5 +372,5 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
             raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
     for path, (_, result) in zip(files, found, strict=True):
         if not _has_rates(result):
-            raise BadData("result", path, why="lacks the ranks or mAP", remedy="Run: amem evaluate")
+            raise BadData("result", path, why="ranks or mAP are missing", remedy="Run: amem evaluate")
     return found

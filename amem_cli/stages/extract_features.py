@@ -1,4 +1,7 @@
-"""Stage 5: one f_s per tracklet by the main model alone (paper, section Optimization, last paragraph)."""
+"""Stage 5: one feature f_s per tracklet, from the main model alone (section Optimization, last paragraph).
+
+Features: work in shards that a rerun does not repeat, several processes (torchrun) with byte-identical results.
+"""
 
 import shlex
 from collections.abc import Sequence
@@ -11,113 +14,117 @@ import torch
 
 from amem_cli.artifacts import atomic, checkpoint, features
 from amem_cli.artifacts.features import Features
-from amem_cli.artifacts.lock import locked
-from amem_cli.artifacts.output import already_made
+from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.shards import Shards, plan_shards
+from amem_cli.data.chain import warn_about_stale
 from amem_cli.data.clips import inference_clips
+from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
-from amem_cli.data.manifest import load_manifest, read_videos
-from amem_cli.data.tracklets import Split, Tracklet
+from amem_cli.data.manifest import Manifest, load_manifest
+from amem_cli.data.tracklets import Split, Tracklet, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
-from amem_cli.models.amem import SIMILARITY_FEATURE, MainModel, build_main_model
+from amem_cli.models.amem import SIMILARITY_FEATURE
+from amem_cli.models.checkpoints import load_main_model
+from amem_cli.models.config import ModelConfig
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Loop, Progress, Silent
-from amem_cli.stages.output import (
-    StageResult,
-    listing_of_tracklets,
-    science,
-    split_numbers,
-    warn_of_differences,
-    warn_of_stale,
-)
 
-BYTES_PER_TRACKLET = 10_000  # both features and the name, in a shard and again in the merged file
+BYTES_PER_TRACKLET = 10_000  # two features and the name, in a shard and again in the merged file
 
 
 def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> list[StageResult]:
-    """Extract the test tracklets' features of one split, or of all; returns one features file each.
+    """Extract the features of the test tracklets of one split, or of all; returns one features file per split.
 
-    A tracklet is cut into consecutive clips that cover every frame (`inference_clips`), f_s is averaged over the clips
-    and then L2-normalised (D).
+    A tracklet is cut into consecutive clips that cover every frame; f_s is averaged over the clips, then L2-normalised
+    (D). Raises `AmemError`s.
     """
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
-        warn_of_differences(manifest, dataset, progress)
-        workspace = Workspace(options.workspace)
-        results = []
-        for number in split_numbers(dataset, options.split):
-            split = dataset.splits[number or 0]
-            output = workspace.features(manifest.name, number)
-            model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
-            part = "" if number is None else f" --split {number}"
-            remedy = f"Run: amem train-amem --dataset {shlex.quote(options.dataset)}{part}"
-            model, described = load_main_model(model_file, remedy=remedy)
-            if not options.model and processes.is_main:
-                warn_of_stale(options, manifest, number, "extract-features", progress)
-            trained = checkpoint.read_description(model_file)["provenance"]["options"]
-            check_same_split(model_file, trained, manifest.name, number, progress)
-            image_size = options.image_size or described["image_size"]
-            precision = resolve_precision(options.precision, processes.device)
-            engine_name = resolve_engine(options.engine, processes.device, precision, clips=True)
-            resolved = {"precision": precision, "image_size": image_size, "split": number}
-            with locked(output, owner=processes.is_main):
-                if options.on_bad_image == "skip":
-                    tracklets = without_unreadable(
-                        split.test, output.with_suffix(".unreadable.txt"), processes, progress
-                    )
-                    split = replace(split, test=tuple(tracklets))
-                provenance = Provenance(
-                    command="extract-features",
-                    options=science(options, manifest, **resolved) | {"split_source": split.source},
-                    parents={"amem-main": parent(model_file)},
-                    data=listing_of_tracklets(split.test),
-                    engine=engine_version(engine_name),
-                )
-                if already_made("features", output, provenance, resume=options.resume, force=options.force):
-                    results.append(StageResult("extract-features", output, True, summary(features.read(output))))
-                    continue
-                if processes.is_main:
-                    atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
-                shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
-                engine = prepare(model, processes.device, precision, engine_name, progress.warn)
-                clip_shape = (described["clip_frames"], *map(int, image_size.split("x")))
-                _extract_shards(shards, split.test, clip_shape, engine, options, processes, progress)
-                processes.barrier()
-                if processes.is_main:
-                    columns = shards.merge(len(plan_shards(split.test)))
-                    features.write(output, table_of(manifest.name, split, columns, provenance), provenance)
-                    shards.remove()
-                processes.barrier()
-                results.append(StageResult("extract-features", output, False, summary(features.read(output))))
-    return results
+        warn_about_counts(manifest, dataset, progress)
+        splits = [(number, dataset.splits[number or 0]) for number in split_numbers(dataset, options.split)]
+        return [_extract_split(options, manifest, number, split, processes, progress) for number, split in splits]
+
+
+def _extract_split(
+    options: ExtractFeaturesOptions,
+    manifest: Manifest,
+    number: int | None,
+    split: Split,
+    processes: Processes,
+    progress: Progress,
+) -> StageResult:
+    device, is_main = processes.device, processes.is_main
+    workspace = Workspace(options.workspace)
+    output = workspace.features(manifest.name, number)
+    model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
+    flag = "" if number is None else f" --split {number}"
+    model, config = load_main_model(
+        model_file, remedy=f"Run: amem train-amem --dataset {shlex.quote(options.dataset)}{flag}"
+    )
+    if not options.model and is_main:
+        warn_about_stale(manifest, options.workspace, number, "extract-features", progress)
+    check_same_split(model_file, manifest.name, number, progress)
+    config = replace(config, image_size=options.image_size or config.image_size)
+    precision = resolve_precision(options.precision, device)
+    engine_name = resolve_engine(options.engine, device, precision, clips=True)
+    with output_slot("features", output, options, is_main=is_main) as slot:
+        if options.on_bad_image == "skip":
+            unreadable = output.with_suffix(".unreadable.txt")
+            split = replace(split, test=tuple(without_unreadable(split.test, unreadable, processes, progress)))
+        resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
+        provenance = Provenance(
+            command="extract-features",
+            options=options.fingerprint() | resolved | {"split_source": split.source},
+            parents={"amem-main": parent(model_file)},
+            data=tracklets_digest(split.test),
+            engine=engine_version(engine_name),
+        )
+        if slot.is_current(provenance):
+            return StageResult("extract-features", output, True, summary(features.read(output)))
+        if is_main:
+            atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
+        shards = Shards(output, provenance, fresh=options.resume == "never", is_main=is_main)
+        processes.barrier()
+        engine = prepare(model, device, precision, engine_name, progress.warn)
+        _extract_shards(shards, split.test, config, engine, options, processes, progress)
+        processes.barrier()
+        if is_main:
+            columns = shards.merge(len(plan_shards(split.test)))
+            features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
+            shards.remove()
+        processes.barrier()
+        return StageResult("extract-features", output, False, summary(features.read(output)))
 
 
 def _extract_shards(
     shards: Shards,
-    tracklets: tuple[Tracklet, ...],
-    clip_shape: tuple[int, int, int],
+    tracklets: Sequence[Tracklet],
+    config: ModelConfig,
     engine: Engine,
     options: ExtractFeaturesOptions,
     processes: Processes,
     progress: Progress,
 ) -> None:
+    """Extract this process's shards that do not exist yet."""
     mine = processes.shard(list(enumerate(plan_shards(tracklets))))
-    todo = [(number, rows) for number, rows in mine if not shards.has(number)]
+    missing = [(number, rows) for number, rows in mine if not shards.has(number)]
     total, left = (
-        sum(-(-len(tracklets[row]) // clip_shape[0]) for _, rows in some for row in rows) for some in (mine, todo)
+        sum(-(-len(tracklets[row]) // config.clip_frames) for _, rows in some for row in rows)
+        for some in (mine, missing)
     )
-    with progress.loop("extract-features", total, done=total - left, unit="clips") as loop:
-        for number, rows in todo:
-            part = [tracklets[row] for row in rows]
-            how = {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
-            shards.write(number, extract_tracklets(part, clip_shape, engine, processes.device, loop, **how))
+    clip_shape = (config.clip_frames, *config.height_width)
+    how = {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
+    with progress.loop("extract-features", total, done=total - left, unit="clips") as bar:
+        for number, rows in missing:
+            shard = [tracklets[row] for row in rows]
+            shards.write(number, extract_tracklets(shard, clip_shape, engine, processes.device, bar, **how))
 
 
 def extract_tracklets(
@@ -125,15 +132,15 @@ def extract_tracklets(
     clip_shape: tuple[int, int, int],
     engine: Engine,
     device: torch.device,
-    loop: Loop,
+    bar: Loop,
     *,
     batch_size: int,
     workers: int,
     flip: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The `features` (n, 512) float32 of some tracklets, of unit length; clips of several tracklets share a batch.
+    """L2-normalised `features` (n, 512) float32 of tracklets; clips of several tracklets share a batch.
 
-    `clip_shape` is (T, H, W). With `flip` also `features_flip`, over each clip and its mirror image.
+    `clip_shape` is (T, H, W). With `flip` also `features_flip`, averaged over each clip and its mirror image.
     """
     clip_frames, *size = clip_shape
     clips = [
@@ -145,49 +152,37 @@ def extract_tracklets(
     groups = even_batches(len(clips), batch_size)
     batches = [[(tracklets[clips[at][0]], clips[at][1]) for at in group] for group in groups]
     plain, mirrored = np.zeros((2, len(tracklets), SIMILARITY_FEATURE))
-    images = loader(FrameBatches(batches, tuple(size), single=False), workers, device)
+    images = loader(FrameBatches(batches, (size[0], size[1]), single=False), workers, device)
     for group, pixels in zip(groups, images, strict=True):
-        loop.data_arrived()
+        bar.data_arrived()
         np.add.at(plain, owners[group], engine(pixels).numpy())
         if flip:
-            np.add.at(mirrored, owners[group], engine(pixels.flip(3)).numpy())  # (B, T, H, W, 3): along W
-        loop.advance(len(pixels))
-    # a mean over clips and the sum over them have the same direction
-    columns = {"features": _unit_rows(plain)}
-    return columns | {"features_flip": _unit_rows(plain + mirrored)} if flip else columns
+            np.add.at(mirrored, owners[group], engine(pixels.flip(3)).numpy())  # (B, T, H, W, 3): flips W
+        bar.advance(len(pixels))
+    # the sum over clips has the direction of their mean
+    columns = {"features": _normalised(plain)}
+    return columns | {"features_flip": _normalised(plain + mirrored)} if flip else columns
 
 
-def _unit_rows(rows: np.ndarray) -> np.ndarray:
+def _normalised(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def check_same_split(path: Path, options: dict[str, Any], dataset: str, split: int | None, progress: Progress) -> None:
-    """Refuse a model that was trained on another split of the data set: it has seen some of the test people.
+def check_same_split(model_file: Path, dataset: str, split: int | None, progress: Progress) -> None:
+    """Raise `BadData` for a model of another split of the data set, which was trained on test people of this one.
 
-    `options` are those in the model's provenance. One of another data set is worth a warning.
+    A model of another data set is a warning.
     """
-    if options.get("dataset") != dataset:
-        progress.warn(f"{path} was trained on '{options.get('dataset')}', not on '{dataset}'")
-    elif options.get("split") != split:
-        why = f"was trained on split {options.get('split')}; people of split {split}'s test part were among them"
-        raise BadData("model", path, why=why, remedy=f"Use the model of split {split}")
+    recorded = checkpoint.read_description(model_file)["provenance"]["options"]
+    if recorded.get("dataset") != dataset:
+        progress.warn(f"{model_file} was trained on '{recorded.get('dataset')}', not on '{dataset}'")
+    elif recorded.get("split") != split:
+        why = f"it was trained on split {recorded.get('split')}, which includes test people of split {split}"
+        raise BadData("model", model_file, why=why, remedy=f"Use the model of split {split}")
 
 
-def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, dict]:
-    """The main model of a checkpoint `amem-main`, and its description."""
-    saved = checkpoint.load(path, "amem-main", remedy=remedy)
-    with checkpoint.described_by(saved):
-        described = saved.description["model"]
-        model = build_main_model(described)
-        _height, _width = map(int, described["image_size"].split("x"))
-        if not 1 <= described["clip_frames"] <= 1000:
-            raise ValueError(f"clips of {described['clip_frames']} frames")
-    checkpoint.load_into(model, saved)
-    return model, saved.description["model"]
-
-
-def table_of(dataset: str, split: Split, columns: dict[str, np.ndarray], provenance: Provenance) -> Features:
-    """The features file's content for the test tracklets of a split."""
+def features_of(dataset: str, split: Split, columns: dict[str, Any], provenance: Provenance) -> Features:
+    """The content of the features file for the test tracklets of a split."""
     return Features(
         dataset=dataset,
         tracklet=[tracklet.name for tracklet in split.test],
@@ -200,6 +195,6 @@ def table_of(dataset: str, split: Split, columns: dict[str, np.ndarray], provena
 
 
 def summary(found: Features) -> dict[str, int]:
-    """Figures of a features file for people."""
+    """Counts of a features file."""
     rows, width = found.features.shape
     return {"tracklets": rows, "queries": int(found.is_query.sum()), "dimensions": width}

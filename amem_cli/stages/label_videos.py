@@ -1,70 +1,70 @@
-"""Stage 2: pseudo attribute labels of tracklets, the ARM's probabilities averaged over all frames (paper, AEM)."""
+"""Stage 2: pseudo attribute labels of tracklets, from the ARM's probabilities averaged over all frames (section AEM).
 
+Features: work in shards that a rerun does not repeat, several processes (torchrun) with byte-identical results.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from amem_cli.artifacts import atomic, checkpoint, pseudo_labels
-from amem_cli.artifacts.lock import locked
-from amem_cli.artifacts.output import already_made
+from amem_cli.artifacts import atomic, pseudo_labels
+from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.artifacts.shards import Shards, plan_shards
-from amem_cli.attributes import GROUP_SIZES
+from amem_cli.data.datasets import read_videos, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
-from amem_cli.data.manifest import load_manifest, read_videos
-from amem_cli.data.tracklets import Tracklet, VideoDataset
+from amem_cli.data.manifest import load_manifest
+from amem_cli.data.tracklets import Tracklet, VideoDataset, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
-from amem_cli.models.arm import ARM
+from amem_cli.models.checkpoints import load_arm
+from amem_cli.models.config import ArmConfig
 from amem_cli.options import LabelVideosOptions
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Loop, Progress, Silent
-from amem_cli.stages.output import StageResult, listing_of_tracklets, science, warn_of_differences
 
 BYTES_PER_TRACKLET = 2048  # probabilities, labels and names, in a shard and again in the merged file
 
 
 def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult:
-    """Label the tracklets of a data set; returns the labels file.
-
-    Every frame counts once, whatever the tracklet's length. Work is done in shards that a rerun does not repeat.
-    """
+    """Label the tracklets of a data set; returns the labels file. Raises `AmemError`s."""
     with process_group(options.device) as processes:
-        progress = progress if processes.is_main else Silent()
+        device, is_main = processes.device, processes.is_main
+        progress = progress if is_main else Silent()
         workspace = Workspace(options.workspace)
         arm_file = Path(options.arm) if options.arm else workspace.arm
-        arm, description = load_arm(arm_file)
+        arm, config = load_arm(arm_file)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
-        warn_of_differences(manifest, dataset, progress)
-        tracklets = tracklets_of(dataset, options.part)
+        warn_about_counts(manifest, dataset, progress)
+        tracklets = select_tracklets(dataset, options.subset)
         output = workspace.labels(manifest.name)
-
-        precision = resolve_precision(options.precision, processes.device)
-        engine_name = resolve_engine(options.engine, processes.device, precision, clips=False)
-        image_size = description["model"]["image_size"]  # the ARM's own, no flag can disagree
-        with locked(output, owner=processes.is_main):
+        precision = resolve_precision(options.precision, device)
+        engine_name = resolve_engine(options.engine, device, precision, clips=False)
+        with output_slot("pseudo-labels", output, options, is_main=is_main) as slot:
             if options.on_bad_image == "skip":
                 tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
+            resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size}
             provenance = Provenance(
                 command="label-videos",
-                options=science(options, manifest, precision=precision, image_size=image_size),
+                options=options.fingerprint() | resolved,
                 parents={"arm": parent(arm_file)},
-                data=listing_of_tracklets(tracklets),
+                data=tracklets_digest(tracklets),
                 engine=engine_version(engine_name),
             )
-            if already_made("pseudo-labels", output, provenance, resume=options.resume, force=options.force):
+            if slot.is_current(provenance):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
-            if processes.is_main:
+            if is_main:
                 atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(tracklets))
-            height, width = map(int, image_size.split("x"))
-            shards = Shards(output, provenance, fresh=options.resume == "never", processes=processes)
-            engine = prepare(arm, processes.device, precision, engine_name, progress.warn)
-            _label_shards(shards, tracklets, (height, width), engine, options, processes, progress)
+            shards = Shards(output, provenance, fresh=options.resume == "never", is_main=is_main)
             processes.barrier()
-            if processes.is_main:
+            engine = prepare(arm, device, precision, engine_name, progress.warn)
+            _label_shards(shards, tracklets, config, engine, options, processes, progress)
+            processes.barrier()
+            if is_main:
                 columns = shards.merge(len(plan_shards(tracklets)))
                 labels = PseudoLabels(
                     dataset=manifest.name,
@@ -73,8 +73,8 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                     camera_id=np.array([tracklet.camera_id for tracklet in tracklets], dtype=np.int64),
                     frames=columns["frames"],
                     probabilities=columns["probabilities"],
-                    labels=(columns["probabilities"] > options.threshold).astype(np.uint8),
-                    attributes=tuple(description["model"]["attributes"]),
+                    labels=binary_labels(columns["probabilities"], options.threshold),
+                    attributes=config.attributes,
                     threshold=options.threshold,
                     provenance=provenance.as_json(),
                 )
@@ -86,71 +86,69 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
 
 def _label_shards(
     shards: Shards,
-    tracklets: list[Tracklet],
-    size: tuple[int, int],
+    tracklets: Sequence[Tracklet],
+    config: ArmConfig,
     engine: Engine,
     options: LabelVideosOptions,
     processes: Processes,
     progress: Progress,
 ) -> None:
-    plan = plan_shards(tracklets)
-    mine = processes.shard(list(enumerate(plan)))
-    todo = [(number, rows) for number, rows in mine if not shards.has(number)]
-    total = sum(len(tracklets[row]) for _, rows in mine for row in rows)
-    left = sum(len(tracklets[row]) for _, rows in todo for row in rows)
-    with progress.loop("label-videos", total, done=total - left, unit="frames") as loop:
-        for number, rows in todo:
-            shards.write(number, _label([tracklets[row] for row in rows], size, engine, options, processes, loop))
+    """Label this process's shards that do not exist yet."""
+    mine = processes.shard(list(enumerate(plan_shards(tracklets))))
+    missing = [(number, rows) for number, rows in mine if not shards.has(number)]
+    total, left = (sum(len(tracklets[row]) for _, rows in some for row in rows) for some in (mine, missing))
+    with progress.loop("label-videos", total, done=total - left, unit="frames") as bar:
+        for number, rows in missing:
+            shards.write(
+                number, label_tracklets([tracklets[row] for row in rows], config, engine, options, processes, bar)
+            )
 
 
-def _label(
-    tracklets: list[Tracklet],
-    size: tuple[int, int],
+def label_tracklets(
+    tracklets: Sequence[Tracklet],
+    config: ArmConfig,
     engine: Engine,
     options: LabelVideosOptions,
     processes: Processes,
-    loop: Loop,
+    bar: Loop,
 ) -> dict[str, np.ndarray]:
-    """The temporal means of some tracklets: `probabilities` (n, A) float32 and `frames` (n,) int64."""
-    owners = np.repeat(np.arange(len(tracklets)), [len(tracklet) for tracklet in tracklets])  # of each frame
-    inside = np.concatenate([np.arange(len(tracklet)) for tracklet in tracklets])
+    """Temporal means of attribute probabilities: `probabilities` (n, A) float32, and `frames` (n,) int64.
+
+    Every frame counts once. Frames of several tracklets share a batch.
+    """
+    owners = np.repeat(np.arange(len(tracklets)), [len(tracklet) for tracklet in tracklets])  # tracklet of each frame
+    inside = np.concatenate([np.arange(len(tracklet)) for tracklet in tracklets])  # its index in the tracklet
     frames_of_batch = even_batches(len(owners), options.batch_size)
     batches = [[(tracklets[owners[at]], inside[at : at + 1]) for at in frames] for frames in frames_of_batch]
-    images = loader(FrameBatches(batches, size, single=True), options.workers, processes.device)
-    sums = np.zeros((len(tracklets), sum(GROUP_SIZES)))
+    images = loader(FrameBatches(batches, config.height_width, single=True), options.workers, processes.device)
+    sums = np.zeros((len(tracklets), len(config.attributes)))
     for frames, pixels in zip(frames_of_batch, images, strict=True):
-        loop.data_arrived()
-        probabilities = engine(pixels).sigmoid().numpy()  # (B, A)
-        np.add.at(sums, owners[frames], probabilities)
-        loop.advance(len(pixels))
+        bar.data_arrived()
+        np.add.at(sums, owners[frames], engine(pixels).sigmoid().numpy())  # (B, A)
+        bar.advance(len(pixels))
     counts = np.array([len(tracklet) for tracklet in tracklets], dtype=np.int64)
     return {"probabilities": (sums / counts[:, None]).astype(np.float32), "frames": counts}
 
 
-def load_arm(path: Path) -> tuple[ARM, dict]:
-    """The ARM of a checkpoint and its description."""
-    saved = checkpoint.load(path, "amem-arm")
-    with checkpoint.described_by(saved):
-        described = saved.description["model"]
-        arm = ARM(described["depth"], GROUP_SIZES)
-        _height, _width = map(int, described["image_size"].split("x"))
-        if len(described["attributes"]) != sum(GROUP_SIZES):
-            raise ValueError(f"{len(described['attributes'])} attributes")
-    checkpoint.load_into(arm, saved)
-    return arm, saved.description
+def binary_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """1 where the mean probability exceeds the threshold, else 0: uint8, same shape."""
+    return (probabilities > threshold).astype(np.uint8)
 
 
-def tracklets_of(dataset: VideoDataset, part: str) -> list[Tracklet]:
-    """The tracklets of a part, each once, in a fixed order; several splits train on everybody, so all are taken."""
-    if dataset.numbered or part == "all":
+def select_tracklets(dataset: VideoDataset, subset: str) -> list[Tracklet]:
+    """The tracklets of a subset ("train", "test" or "all"), each once, in a fixed order.
+
+    A data set with several splits is taken whole: together its splits train on all people.
+    """
+    if dataset.numbered or subset == "all":
         every = {t.name: t for split in dataset.splits for t in (*split.train, *split.test)}
         return [every[name] for name in sorted(every)]
     split = dataset.splits[0]
-    return list(split.train if part == "train" else split.test)
+    return list(split.train if subset == "train" else split.test)
 
 
 def summary(labels: PseudoLabels) -> dict[str, object]:
-    """Figures of a labels file for people: tracklets, frames, mean number of attributes."""
+    """Counts of a labels file: tracklets, frames, mean number of positive attributes."""
     return {
         "tracklets": len(labels.tracklet),
         "frames": int(labels.frames.sum()),

@@ -1,150 +1,190 @@
-"""Stage 1: the attribute recognition model on PETA (paper, section AEM; eq. 1-3)."""
+"""Stage 1: train the attribute recognition model ARM on PETA (section AEM, eq. 1 and 2).
 
-import copy
+Features: validation on held-out people with the best weights kept, gradient accumulation, exact resume, time limit,
+several processes (torchrun). The test set is that of `--partition`; the model never sees it.
+"""
+
 import itertools
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import sha256_lines
-from amem_cli.artifacts.lock import locked
-from amem_cli.artifacts.output import already_made
+from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import Provenance
-from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
+from amem_cli.artifacts.provenance import Provenance, weights_parent
+from amem_cli.attributes import ATTRIBUTES
+from amem_cli.data.datasets import read_attributes, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader
-from amem_cli.data.manifest import load_manifest, read_attributes
+from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset
 from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData, UsageError
-from amem_cli.losses import attribute_loss
+from amem_cli.losses import arm_loss
 from amem_cli.metrics.attributes import attribute_metrics
-from amem_cli.models.arm import ARM
+from amem_cli.models.arm import ARM, build_arm
+from amem_cli.models.checkpoints import save_arm
+from amem_cli.models.config import ArmConfig
 from amem_cli.options import TrainArmOptions
 from amem_cli.randomness import keyed_seed
-from amem_cli.runtime.device import as_pixels
-from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.device import as_pixels, device_of
+from amem_cli.runtime.distributed import gradient_sync, process_group
 from amem_cli.runtime.engine import autocast, prepare, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
-from amem_cli.runtime.training import Run, as_numbers, batches_of_steps, check_finite, learning_rate, set_learning_rate
-from amem_cli.stages.output import StageResult, science, tell_batch, warn_of_differences, weights_parent
-from amem_cli.tools.samples import sample_attributes
+from amem_cli.runtime.schedule import (
+    batches_per_step,
+    check_finite,
+    learning_rate,
+    log_batch_size,
+    mean_losses,
+    set_learning_rate,
+    validation_due,
+)
+from amem_cli.runtime.steps import finish_step
+from amem_cli.runtime.stop import StopRequest
+from amem_cli.runtime.train_log import TrainLog
+from amem_cli.runtime.train_state import Run, load_state, remove_states
 
-DEPTH = {"resnet50": 50, "resnet18": 18}
+DEPTHS = {"resnet50": 50, "resnet18": 18}
 
 
 def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
-    """Train the ARM and judge it on held-out images; returns the checkpoint `amem-arm`.
+    """Train the ARM and measure it on the test images; returns the checkpoint `amem-arm`.
 
-    Its description holds `model` (depth, attributes, image size) and the held-out `metrics`. Raises the kinds of
-    `AmemError` that the README lists.
+    Its description holds the `ArmConfig` (as "model") and `metrics`. Raises `AmemError`s.
     """
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         processes.require_divisible("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         data = read_attributes(manifest, options.data_root)
-        warn_of_differences(manifest, data, progress)
+        warn_about_counts(manifest, data, progress)
         if data.attributes != ATTRIBUTES:
-            raise BadData("attributes of", manifest.name, why="are not PETA's 105, whose groups the model is made of")
-        train_rows, held_out = partition(data, options)
+            raise BadData("attributes", manifest.name, why="they are not PETA's 105, which the groups need")
         output = Workspace(options.workspace).arm
-        readable = np.arange(len(data.paths))
-        if options.on_bad_image == "skip":
-            with locked(output, owner=processes.is_main):
+        with output_slot("ARM checkpoint", output, options, is_main=processes.is_main) as slot:
+            readable = np.arange(len(data.paths))
+            if options.on_bad_image == "skip":
                 readable = readable_rows(data.paths, output.with_suffix(".unreadable.txt"), processes, progress)
-            train_rows, held_out = (rows[np.isin(rows, readable)] for rows in (train_rows, held_out))
-        fit, validation = hold_out_people(data.person_ids[train_rows], options.validate, options.seed)
-        train_rows, validation_rows = train_rows[fit], train_rows[validation]
+            train, validation, test = split_rows(data, options, readable)
+            precision = resolve_precision(options.precision, processes.device)
+            provenance = Provenance(
+                command="train-arm",
+                options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
+                parents=weights_parent(options.weights),
+                data=sha256_lines(f"{data.paths[row].name}\t{data.labels[row].tobytes().hex()}" for row in readable),
+            )
+            if slot.is_current(provenance):
+                return StageResult("train-arm", output, True, checkpoint.read_description(output)["metrics"])
 
-        precision = resolve_precision(options.precision, processes.device)
-        listing = (f"{data.paths[row].name}\t{data.labels[row].tobytes().hex()}" for row in readable)
-        provenance = Provenance(
-            command="train-arm",
-            options=science(options, manifest, precision=precision),
-            parents=weights_parent(options.weights),
-            data=sha256_lines(listing),
-        )
-        with locked(output, owner=processes.is_main):
-            if already_made("ARM checkpoint", output, provenance, resume=options.resume, force=options.force):
-                metrics = checkpoint.read_description(output)["metrics"]
-                return StageResult("train-arm", output, reused=True, metrics=metrics)
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
-            model = ARM(DEPTH[options.backbone], GROUP_SIZES, options.weights).to(processes.device)
+            config = ArmConfig(depth=DEPTHS[options.backbone], image_size=options.image_size)  # type: ignore[arg-type]
+            model = build_arm(config, options.weights).to(processes.device)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(model)
-            run = _train(model, data, train_rows, validation_rows, options, provenance, processes, progress)
-            metrics = {"train_images": len(train_rows), "held_out_images": len(held_out)}
-            metrics |= {"best": run.best} if run.best else {}
+            optimizer = adam(model, options)
+            run = Run(output.parent, options, provenance, processes, progress, {"arm": model}, {"adam": optimizer})
+            best = _train(run, config, data, train, validation)
+
+            metrics: dict[str, Any] = {"train_images": len(train), "held_out_images": len(test)} | best
             if processes.is_main:
-                if len(held_out):
-                    metrics |= evaluate_arm(model, data, held_out, options, precision, processes.device, progress)
-                save_arm(output, model, options, provenance, metrics=metrics)
-                run.finished()
+                if len(test):
+                    metrics |= score_attributes(run_model(model, data, test, options, precision, progress), data, test)
+                save_arm(output, model, config, provenance, metrics=metrics)
+            remove_states(run)
             processes.barrier()
-    return StageResult("train-arm", output, reused=False, metrics=metrics)
+    return StageResult("train-arm", output, False, metrics)
+
+
+def adam(model: nn.Module, options: TrainArmOptions) -> torch.optim.Adam:
+    """Adam over all parameters with `--learning-rate` and `--weight-decay`."""
+    rate, decay = options.learning_rate, options.weight_decay
+    return torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay, fused=True)
+
+
+def train_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[tuple[Tensor, Tensor]], precision: str
+) -> dict[str, float]:
+    """One optimiser step with the mean gradient of `batches`; returns the mean loss as {"attribute": ...}.
+
+    Each batch is (images, labels): uint8 (B, H, W, 3) on the host and (B, A) in {0, 1}. Raises `BadData` before the
+    optimiser steps if the loss is not finite.
+    """
+    device = device_of(model)
+    optimizer.zero_grad(set_to_none=True)
+    losses = []
+    for number, (images, labels) in enumerate(batches, 1):
+        with gradient_sync(model, enabled=number == len(batches)):
+            with autocast(precision, device):
+                logits = model(as_pixels(images, device))
+            loss = arm_loss(logits.float(), labels.to(device, non_blocking=True))
+            (loss / len(batches)).backward()
+        losses.append({"attribute": loss})
+    values = mean_losses(losses)
+    check_finite(values)
+    optimizer.step()
+    return values
 
 
 def _train(
-    model: ARM,
-    data: AttributeDataset,
-    rows: np.ndarray,
-    validation_rows: np.ndarray,
-    options: TrainArmOptions,
-    provenance: Provenance,
-    processes: Processes,
-    progress: Progress,
-) -> Run:
-    device = processes.device
-    trained = list(model.parameters())
-    optimizer = torch.optim.Adam(trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
-    output = Workspace(options.workspace).arm
-    best_file = output.with_name("arm-best.safetensors")
-    run = Run(output.parent, options, provenance, processes, progress, {"arm": model}, {"adam": optimizer}, best_file)
-    tell_batch(options, {"batch_size": options.batch_size}, "images", processes, progress)
-    steps = batches_of_steps(len(shuffled_batches(len(rows), options.batch_size, options.seed, 0)), options.accumulate)
-    labels = torch.from_numpy(data.labels).float().to(device)
-    model.train()
+    run: Run, config: ArmConfig, data: AttributeDataset, train: np.ndarray, validation: np.ndarray
+) -> dict[str, Any]:
+    """The training loop. Returns {"best": the best validation}, empty without validation."""
+    options, processes, progress = run.options, run.processes, run.progress
+    assert isinstance(options, TrainArmOptions)
+    model, optimizer = run.networks["arm"], run.optimizers["adam"]
+    assert isinstance(model, ARM)
+    best_file = run.folder / "arm-best.safetensors"
+    state = load_state(run, best_file)
+    precision = run.provenance.options["precision"]
+    log_batch_size(options, ("batch_size",), "images", processes, progress)
+    parallel = processes.data_parallel(model.train())
+    steps = batches_per_step(len(shuffled_batches(len(train), options.batch_size, options.seed, 0)), options.accumulate)
 
-    def look() -> None:
-        if processes.is_main:
-            figures = validate(model, data, validation_rows, options, provenance, device, progress)
-            run.keep_sample(sample_attributes(model, data, validation_rows, options.height_width))
-            if run.validated("mA", figures):
-                save_arm(best_file, model, options, provenance, validation=run.best)
+    title, total = "train-arm", options.epochs * len(steps)
+    with (
+        StopRequest(options, processes, "amem train-arm") as stop,
+        TrainLog(run, state) as log,
+        progress.loop(title, total, done=state.step) as bar,
+    ):
+        while True:
+            if validation_due(options, state):
+                with stop.interruptible(state.step):
+                    if processes.is_main:
+                        figures = validate(model, data, validation, options, precision, progress)
+                        if log.validation("mA", figures):
+                            save_arm(best_file, model, config, run.provenance, validation=state.best)
+            if state.epoch == options.epochs:
+                break
+            batches = epoch_batches(run, data, train, state.epoch, state.step_in_epoch * options.accumulate)
+            for count in steps[state.step_in_epoch :]:
+                set_learning_rate(optimizer, learning_rate(options, state.epoch, state.step))
+                step = list(itertools.islice(batches, count))
+                bar.data_arrived()
+                losses = train_step(parallel, optimizer, step, precision)
+                log.add(losses)
+                bar.advance(**losses)
+                finish_step(run, state, log, stop, last_in_epoch=state.step_in_epoch + 1 == len(steps))
+    return {"best": state.best} if state.best else {}
 
-    with run, progress.loop("train-arm", options.epochs * len(steps), done=run.step) as loop:
-        while run.goes_on(look):
-            epoch = run.epoch
-            order = shuffled_batches(len(rows), options.batch_size, options.seed, epoch)
-            shares = [processes.shard(rows[batch]) for batch in order]
-            images = ImageBatches(data.paths, shares, options.height_width, augment=(options.seed, epoch))
-            batches = iter(loader(images, options.workers, device, start=run.step_in_epoch * options.accumulate))
-            for count in steps[run.step_in_epoch :]:
-                set_learning_rate(optimizer, learning_rate(options, epoch, run.step))
-                optimizer.zero_grad(set_to_none=True)
-                for pixels, indices in itertools.islice(batches, count):
-                    loop.data_arrived()
-                    with autocast(provenance.options["precision"], device):
-                        logits = model(as_pixels(pixels, device))
-                    loss = attribute_loss(logits.float(), labels[indices.to(device, non_blocking=True)])
-                    (loss / count).backward()
-                    values = as_numbers({"attribute": loss})
-                    check_finite({"attribute loss": values["attribute"]}, run.step)
-                    run.add(values)
-                processes.average_gradients(trained)
-                optimizer.step()
 
-                loop.advance(**values, epoch=epoch + 1)
-                last_in_epoch = run.step_in_epoch + 1 == len(steps)
-                if (run.step + 1) % options.log_steps == 0 or (last_in_epoch and epoch + 1 == options.epochs):
-                    run.log_means()
-                run.step_done(last_in_epoch)
-    return run
+def epoch_batches(
+    run: Run, data: AttributeDataset, train: np.ndarray, epoch: int, start: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This process's shards of the batches of an epoch from batch `start` on: (images, labels) as in `train_step`."""
+    options = run.options
+    assert isinstance(options, TrainArmOptions)
+    order = shuffled_batches(len(train), options.batch_size, options.seed, epoch)
+    shards = [run.processes.shard(train[batch]) for batch in order]
+    images = ImageBatches(data.paths, shards, options.height_width, augment=(options.seed, epoch))  # type: ignore[arg-type]
+    labels = torch.from_numpy(data.labels).float()
+    for pixels, rows in loader(images, options.workers, run.processes.device, start=start):
+        yield pixels, labels[rows]
 
 
 def validate(
@@ -152,79 +192,52 @@ def validate(
     data: AttributeDataset,
     rows: np.ndarray,
     options: TrainArmOptions,
-    provenance: Provenance,
-    device: torch.device,
+    precision: str,
     progress: Progress,
 ) -> dict[str, float]:
-    """mA over all attributes with positives (and over the usual 35) on the images of held-out training people; a copy
-    of the model is judged, so that the training goes on as if nothing had been."""
-    precision = provenance.options["precision"]
-    found = evaluate_arm(copy.deepcopy(model), data, rows, options, precision, device, progress)
+    """mA over all attributes that occur, and over the usual 35, on the images of the validation people.
+
+    The network keeps its mode and its BN statistics. Raises `BadData` if no attribute has both values.
+    """
+    found = score_attributes(run_model(model, data, rows, options, precision, progress), data, rows)
     figures = {"mA": found["all"]["mA"], "mA usual 35": found["usual_35"]["mA"], "images": len(rows)}
     if figures["mA"] is None:
-        why = "no attribute has images with and without it among them"
-        raise BadData("held-out training people", why=why, remedy="Raise --validate, or leave it out")
+        why = "no attribute has images with it and images without it"
+        raise BadData("validation images", why=why, remedy="Raise --validate, or leave it out")
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def save_arm(path: Path, model: ARM, options: TrainArmOptions, provenance: Provenance, **more: Any) -> Path:
-    """Write an `amem-arm`; `more` are further values of its description."""
-    described = {"depth": DEPTH[options.backbone], "attributes": list(ATTRIBUTES)}
-    described |= {"image_size": options.image_size, "normalisation": "ImageNet, inside the network"}
-    return checkpoint.save(path, "amem-arm", model.state_dict(), provenance, model=described, **more)
-
-
-def partition(data: AttributeDataset, options: TrainArmOptions) -> tuple[np.ndarray, np.ndarray]:
-    """The rows to train on and those held out, (n,) int64 each, by `--partition`.
-
-    A random split of PETA lets one person into both parts, which flatters the result; `person` does not.
-    """
-    if options.partition == "none":
-        return np.arange(len(data.paths)), np.array([], dtype=np.int64)
-    if options.partition == "person":
-        return hold_out_people(data.person_ids, options.hold_out, options.seed, whom="test people")
-    number = int(options.partition.removeprefix("random-"))
-    if number > len(data.partitions):
-        why = f"{data.name} brings {len(data.partitions)} partitions (they are in PETA.mat)"
-        raise UsageError("--partition", options.partition, why=why, remedy="Use --partition person")
-    parts = data.partitions[number - 1]
-    return np.concatenate([parts["train"], parts["val"]]), parts["test"]
-
-
-def evaluate_arm(
+def run_model(
     model: ARM,
     data: AttributeDataset,
     rows: np.ndarray,
     options: TrainArmOptions,
     precision: str,
-    device: torch.device,
     progress: Progress,
-) -> dict[str, object]:
-    """mA, accuracy, precision, recall and F1 on `rows`: over all attributes with positives and over the usual 35."""
+) -> np.ndarray:
+    """Attribute probabilities (len(rows), A) float32 of images; works on a copy of the model in eval mode."""
     batches = [rows[start : start + options.batch_size] for start in range(0, len(rows), options.batch_size)]
-    engine = prepare(model, device, precision, "eager")  # the same wherever OpenVINO is
+    device = device_of(model)
+    engine = prepare(model, device, precision, "eager")  # the same on every machine
     probabilities = []
-    with progress.loop("held-out images", len(rows), unit="images") as loop:
-        images = ImageBatches(data.paths, batches, options.height_width, augment=None)
+    with progress.loop("test images", len(rows), unit="images") as bar:
+        images = ImageBatches(data.paths, batches, options.height_width, augment=None)  # type: ignore[arg-type]
         for pixels, _ in loader(images, options.workers, device):
-            loop.data_arrived()
+            bar.data_arrived()
             probabilities.append(engine(pixels).sigmoid().numpy())
-            loop.advance(len(pixels))
-    found, labels = np.concatenate(probabilities), data.labels[rows]
-    model.requires_grad_(True)
-    return attribute_metrics_of(found, labels, data)
+            bar.advance(len(pixels))
+    return np.concatenate(probabilities)
 
 
-def attribute_metrics_of(probabilities: np.ndarray, labels: np.ndarray, data: AttributeDataset) -> dict[str, object]:
-    """The figures of a held-out part as JSON values: over `all` attributes with positives, over the `usual_35`, and
-    per attribute; None where nothing can be counted."""
-    figures: dict[str, object] = {}
-    for part, columns in (("all", range(len(data.attributes))), ("usual_35", data.evaluated)):
-        found = attribute_metrics(probabilities, labels, data.attributes, subset=list(columns))
+def score_attributes(probabilities: np.ndarray, data: AttributeDataset, rows: np.ndarray) -> dict[str, Any]:
+    """Metrics as JSON: over `all` attributes that occur, the `usual_35`, and `per_attribute`; None if undefined."""
+    metrics: dict[str, Any] = {}
+    for subset, columns in (("all", range(len(data.attributes))), ("usual_35", data.evaluated)):
+        found = attribute_metrics(probabilities, data.labels[rows], data.attributes, subset=list(columns))
         names = ("mA", "accuracy", "precision", "recall", "f1")
-        figures[part] = {name: _number(getattr(found, name)) for name in names} | {"left_out": list(found.left_out)}
-        if part == "all":
-            figures["per_attribute"] = {
+        metrics[subset] = {name: _number(getattr(found, name)) for name in names} | {"left_out": list(found.left_out)}
+        if subset == "all":
+            metrics["per_attribute"] = {
                 score.name: {
                     "positives": score.positives,
                     "mA": _number((score.true_positive_rate + score.true_negative_rate) / 2),
@@ -232,8 +245,31 @@ def attribute_metrics_of(probabilities: np.ndarray, labels: np.ndarray, data: At
                 }
                 for score in found.attributes
             }
-    return figures
+    return metrics
 
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
+
+
+def split_rows(
+    data: AttributeDataset, options: TrainArmOptions, readable: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the training, validation and test images among the readable ones, (n,) int64 each.
+
+    PETA's random partitions have people in both the training and the test set, which flatters the result;
+    `--partition person` does not. Raises `UsageError` for a partition that the data set lacks.
+    """
+    rows, test = np.arange(len(data.paths)), np.array([], dtype=np.int64)
+    if options.partition == "person":
+        rows, test = hold_out_people(data.person_ids, options.hold_out, options.seed, whom="test people")
+    elif options.partition != "none":
+        number = int(options.partition.removeprefix("random-"))
+        if number > len(data.partitions):
+            why = f"{data.name} has {len(data.partitions)} partitions (PETA.mat holds them)"
+            raise UsageError("--partition", options.partition, why=why, remedy="Use --partition person")
+        subsets = data.partitions[number - 1]
+        rows, test = np.concatenate([subsets["train"], subsets["val"]]), subsets["test"]
+    rows, test = rows[np.isin(rows, readable)], test[np.isin(test, readable)]
+    train, validation = hold_out_people(data.person_ids[rows], options.validate, options.seed)
+    return rows[train], rows[validation], test

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic
+from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.options import (
     EvaluateOptions,
@@ -19,7 +20,6 @@ from amem_cli.runtime.progress import Progress
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.stages.extract_features import extract_features
 from amem_cli.stages.label_videos import label_videos
-from amem_cli.stages.output import StageResult
 from amem_cli.stages.train_amem import train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae

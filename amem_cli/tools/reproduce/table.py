@@ -126,7 +126,7 @@ def _recipes(plan: Plan) -> dict[str, dict[str, Any]]:
     for run in reversed(plan.runs):  # the first seed stays
         commands = [c for c in plan.shared if c.name != "label-videos" or c.options.dataset == run.dataset]
         used: dict[str, Any] = {
-            command.name: command.options.science() | {"weights": getattr(command.options, "weights", "")}
+            command.name: command.options.fingerprint() | {"weights": getattr(command.options, "weights", "")}
             for command in [*commands, *run.commands]
         }
         del used["train-amem"]["seed"]

@@ -1,0 +1,33 @@
+"""The chain of artifacts of a data set: its states, and warnings about stale ones."""
+
+from pathlib import Path
+
+from amem_cli.artifacts.status import ArtifactState, chain
+from amem_cli.data.manifest import Manifest
+from amem_cli.errors import UsageError
+from amem_cli.runtime.progress import Progress
+
+
+def chain_of(manifest: Manifest, workspace: Path, split: int | None, *, deep: bool = False) -> list[ArtifactState]:
+    """The six stages of a data set (and split), in order; `deep` also verifies checksums.
+
+    Raises `UsageError` for a data set without tracklets.
+    """
+    protocol = manifest.protocol
+    if protocol is None:
+        raise UsageError("data set", manifest.name, why="it has no tracklets, so stages 2 and 4 to 6 do not apply")
+    argument = manifest.name if manifest.shipped else str(manifest.path)
+    splits = None if protocol.kind == "single-split" else protocol.splits
+    return chain(workspace, argument, manifest.name, split, protocol.name, splits, deep=deep)
+
+
+def warn_about_stale(manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress) -> None:
+    """Warn about each artifact of an earlier stage that was made from other inputs than the present ones.
+
+    A damaged artifact is not reported here: loading it fails.
+    """
+    for link in chain_of(manifest, workspace, split):
+        if link.stage == stage:
+            return
+        if link.state == "stale":
+            progress.warn(f"{link.path} is stale: {link.why}. To update it: {link.command}")

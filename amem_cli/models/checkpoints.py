@@ -1,0 +1,108 @@
+"""What the checkpoints of the four networks contain: amem-arm, amem-tae, amem-model and amem-main.
+
+Each carries the network's configuration, which rebuilds it. A checkpoint whose configuration or tensors do not fit is
+`BadData`, a missing one `InputMissing` with the command that makes it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.errors import UsageError
+from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model, with_normalisation
+from amem_cli.models.arm import ARM, build_arm
+from amem_cli.models.config import ArmConfig, ModelConfig, TaeConfig, read_config
+from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder
+
+
+def save_arm(path: Path, arm: ARM, config: ArmConfig, provenance: Provenance, **more: Any) -> Path:
+    """Write an `amem-arm`; `more` are further entries of its description, such as metrics."""
+    return checkpoint.save(path, "amem-arm", arm.state_dict(), provenance, model=config.as_json(), **more)
+
+
+def load_arm(path: Path) -> tuple[ARM, ArmConfig]:
+    """The ARM of an `amem-arm`, on the CPU."""
+    saved = checkpoint.load(path, "amem-arm")
+    with checkpoint.described_by(saved):
+        config = read_config(ArmConfig, saved.description["model"])
+        arm = build_arm(config)
+    checkpoint.load_into(arm, saved)
+    return arm, config
+
+
+def save_tae(
+    path: Path, tae: TAE, discriminator: Discriminator, config: TaeConfig, provenance: Provenance, **more: Any
+) -> Path:
+    """Write an `amem-tae` with its discriminator; `more` as in `save_arm`."""
+    tensors = tae.state_dict() | checkpoint.prefixed("discriminator.", discriminator)
+    return checkpoint.save(path, "amem-tae", tensors, provenance, model=config.as_json(), **more)
+
+
+def load_tae(path: Path, image_size: str) -> tuple[FrozenTextureEncoder, TextureDecoder, Discriminator]:
+    """The parts of an `amem-tae` that MEM starts from. Raises `UsageError` if it was trained at another image size."""
+    saved = checkpoint.load(path, "amem-tae")
+    with checkpoint.described_by(saved):
+        config = read_config(TaeConfig, saved.description["model"])
+    if config.image_size != image_size:
+        remedy = "Use the same size in train-tae and train-amem"
+        why = f"the TAE in {path} was trained at {config.image_size}"
+        raise UsageError("--image-size", image_size, why=why, remedy=remedy)
+    encoder, decoder, discriminator = FrozenTextureEncoder(), TextureDecoder(), Discriminator(*config.height_width)
+    checkpoint.load_into(encoder, saved, "encoder.")
+    checkpoint.load_into(decoder, saved, "decoder.")
+    checkpoint.load_into(discriminator, saved, "discriminator.")
+    return encoder, decoder, discriminator
+
+
+def main_file(output: Path) -> Path:
+    """The `amem-main` of the `amem-model` at `output`."""
+    return output.with_name("amem-main.safetensors")
+
+
+def save_amem(
+    output: Path,
+    amem: AMEM,
+    discriminator: Discriminator | None,
+    config: ModelConfig,
+    provenance: Provenance,
+    metrics: dict[str, Any],
+) -> None:
+    """Write the `amem-main`, then the `amem-model` at `output`: when the latter exists, both are complete."""
+    save_main(main_file(output), amem.main, config, provenance)
+    tensors = checkpoint.prefixed("amem.", amem)
+    tensors |= checkpoint.prefixed("discriminator.", discriminator) if discriminator is not None else {}
+    description = with_normalisation(config, amem.main).as_json()
+    checkpoint.save(output, "amem-model", tensors, provenance, model=description, metrics=metrics)
+
+
+def load_amem(path: Path) -> tuple[AMEM, ModelConfig]:
+    """The training model of an `amem-model`, in eval mode on the CPU."""
+    saved = checkpoint.load(path, "amem-model")
+    with checkpoint.described_by(saved):
+        config = read_config(ModelConfig, saved.description["model"])
+        amem = build_amem(config)
+    checkpoint.load_into(amem, saved, "amem.")
+    return amem.eval(), config
+
+
+def save_main(path: Path, main: MainModel, config: ModelConfig, provenance: Provenance, **more: Any) -> Path:
+    """Write an `amem-main`, the parts that inference needs; `more` as in `save_arm`."""
+    description = with_normalisation(config.main(), main).as_json()
+    return checkpoint.save(path, "amem-main", main.for_inference().state_dict(), provenance, model=description, **more)
+
+
+def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, ModelConfig]:
+    """The main model of an `amem-main`, on the CPU; `remedy` is the command that makes it, if known."""
+    saved = checkpoint.load(path, "amem-main", remedy=remedy)
+    with checkpoint.described_by(saved):
+        config = read_config(ModelConfig, saved.description["model"])
+        main = build_main_model(config)
+    checkpoint.load_into(main, saved)
+    return main, config
+
+
+def restore_main(output: Path, provenance: Provenance) -> Path:
+    """Write a lost `amem-main` again from the `amem-model` at `output`."""
+    amem, config = load_amem(output)
+    return save_main(main_file(output), amem.main, config, provenance)

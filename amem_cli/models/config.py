@@ -1,0 +1,103 @@
+"""The configuration of each network: a frozen dataclass that is stored in its checkpoint and rebuilds the network."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from amem_cli.attributes import ATTRIBUTES
+from amem_cli.options import TrainAmemOptions, parse_image_size
+from amem_cli.weights.normalisation import Normalisation
+
+LONGEST_CLIP = 1000
+Config = TypeVar("Config", bound="_Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Config:
+    image_size: str
+
+    def __post_init__(self) -> None:
+        parse_image_size(self.image_size)
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Size of the input frames in pixels."""
+        return parse_image_size(self.image_size)
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: value for name, value in msgspec.to_builtins(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmConfig(_Config):
+    """The attribute recognition model: depth of its ResNet, names of its outputs in order."""
+
+    depth: Literal[18, 50]
+    attributes: tuple[str, ...] = ATTRIBUTES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.attributes) != len(ATTRIBUTES):
+            raise ValueError(f"{len(self.attributes)} attributes, not {len(ATTRIBUTES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaeConfig(_Config):
+    """The texture auto-encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(_Config):
+    """AMEM: `modules` is the row of Table 3; `appearance` and `motion` say which branches the model has.
+
+    With `fused` f_s uses f_B and the branches' features, without it f_B alone ("after enhancement"). `people` is the
+    number of training identities. `normalisation` is the input that the backbone's weights expect; None before the
+    backbone is built.
+    """
+
+    backbone: str
+    branch: str
+    branch_kernel: str
+    appearance: bool
+    motion: bool
+    fused: bool
+    modules: str
+    clip_frames: int
+    predict_frames: int
+    people: int
+    attributes: tuple[str, ...] = ()
+    normalisation: Normalisation | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.clip_frames <= LONGEST_CLIP:
+            raise ValueError(f"clips of {self.clip_frames} frames")
+
+    def main(self) -> "ModelConfig":
+        """The configuration of the main model alone: without branches that f_s does not use."""
+        return self if self.fused else dataclasses.replace(self, appearance=False, motion=False)
+
+
+def model_config(options: TrainAmemOptions, people: int) -> ModelConfig:
+    """The model that `options` describe, for a number of training identities."""
+    return ModelConfig(
+        backbone=options.backbone,
+        branch=options.branch,
+        branch_kernel=options.branch_kernel,
+        appearance=options.uses_aem,
+        motion=options.uses_mem,
+        fused=options.modules != "after-enhancement",
+        modules=options.modules,
+        clip_frames=options.clip_frames,
+        predict_frames=options.predict_frames,
+        image_size=options.image_size,
+        people=people,
+        attributes=ATTRIBUTES if options.uses_aem else (),
+    )
+
+
+def read_config(kind: type[Config], description: Any) -> Config:
+    """The configuration in a checkpoint's description. Raises `ValueError` if it is not one; ignores unknown keys."""
+    return msgspec.convert(description, kind)

@@ -1,0 +1,78 @@
+"""When things happen in a training: learning rate, batches per step, validation; and what a step returns."""
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from amem_cli.errors import BadData
+from amem_cli.options import Schedule, flag_of
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from amem_cli.runtime.train_state import TrainState
+
+
+def learning_rate(options: Schedule, epoch: int, step: int) -> float:
+    """The learning rate at `epoch` and global `step` (from 0): x `lr_factor` every `lr_step` epochs (P), after a
+    linear warm-up over `warmup_steps` (D)."""
+    rate = options.learning_rate * options.lr_factor ** (epoch // options.lr_step)
+    return rate * min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else rate
+
+
+def set_learning_rate(optimizer: "torch.optim.Optimizer", rate: float) -> None:
+    """Set the rate of all parameter groups; a group with a `factor` gets rate x factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("factor", 1.0)
+
+
+def batches_per_step(batches: int, accumulate: int) -> list[int]:
+    """The number of batches in each optimiser step of an epoch; the last step takes the rest.
+
+    >>> batches_per_step(7, 3)
+    [3, 3, 1]
+    """
+    return [min(accumulate, batches - first) for first in range(0, batches, accumulate)]
+
+
+def validation_due(options: Schedule, state: "TrainState") -> bool:
+    """True between epochs if the epoch that just ended is followed by a validation."""
+    if not options.validate or state.step_in_epoch or not state.epoch:
+        return False
+    return state.epoch % options.validate_epochs == 0 or state.epoch == options.epochs
+
+
+def mean_losses(batches: "list[dict[str, torch.Tensor]]") -> dict[str, float]:
+    """Scalar losses of the batches of a step, averaged, as numbers; one transfer from the device for all."""
+    import torch
+
+    rows = torch.stack([torch.stack([value.detach().float() for value in losses.values()]) for losses in batches])
+    return dict(zip(batches[0], rows.mean(dim=0).tolist(), strict=True))
+
+
+def check_finite(losses: dict[str, float]) -> None:
+    """Raise `BadData` that names the losses that are NaN or infinite; the saved state remains."""
+    bad = [name for name, value in losses.items() if not math.isfinite(value)]
+    if bad:
+        remedy = "Lower --learning-rate or use --precision fp32, with --resume never. The last saved state is kept"
+        raise BadData("loss", why=f"{', '.join(bad)} is not finite", remedy=remedy)
+
+
+def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:
+    """Log the batch size over all processes, the product of the options `factors`, and the effect of `--accumulate`.
+
+    Under torchrun, warn if the batch is that of no preset: the batch does not grow with the number of processes.
+    """
+    fields = {field.name: field for field in dataclasses.fields(options)}
+    total = math.prod(getattr(options, name) for name in factors)
+    line = f"batch: {total} {unit}, {total // processes.world_size} on each of {processes.world_size} process(es)"
+    if options.accumulate > 1:
+        line += f"; optimiser step: {options.accumulate} batches, {options.accumulate * total} {unit}"
+    progress.log(line)
+    paper = math.prod(fields[name].default for name in factors)
+    small = math.prod(fields[name].metadata["small"] for name in factors)
+    if processes.world_size > 1 and total not in (paper, small):
+        flags = " x ".join(map(flag_of, factors))
+        progress.warn(f"{flags} is {total}; it is {paper} in --preset paper and {small} in --preset small")

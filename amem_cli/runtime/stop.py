@@ -1,0 +1,78 @@
+"""Stopping a training: SIGINT, SIGTERM and `--time-limit` let the current step finish; then the state is saved."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any
+
+from amem_cli.errors import Interrupted, Terminated
+from amem_cli.options import Schedule, parse_duration
+from amem_cli.runtime.distributed import Processes
+
+
+class StopRequest:
+    """A context around a training loop that handles signals and the time limit.
+
+    A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once.
+    """
+
+    def __init__(self, options: Schedule, processes: Processes, command: str):
+        self.command = command
+        self._limit_text, self._limit = options.time_limit, parse_duration(options.time_limit)
+        self._processes = processes
+        self._began = self._mark = time.monotonic()
+        self._slowest: dict[str, float] = {"step": 0.0, "save": 0.0, "validation": 0.0}
+        self._signal, self._interruptible = 0, False
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread: its owner handles signals
+                self._handlers[number] = signal.signal(number, self._on_signal)
+        self._mark = time.monotonic()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        again = self._signal or self._interruptible
+        self._signal = number
+        if again:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+    def measure(self, work: str) -> None:
+        """Record how long `work` (step, save or validation) took, from the last call until now."""
+        now = time.monotonic()
+        self._slowest[work] = max(self._slowest[work], now - self._mark)
+        self._mark = now
+
+    def requested(self, *, validation_next: bool = False) -> bool:
+        """True in every process if one got a signal, or if the next step would exceed the time limit."""
+        ahead = self._slowest["step"] + self._slowest["save"] + self._slowest["validation"] * validation_next
+        late = self._limit is not None and time.monotonic() - self._began + ahead > self._limit
+        return self._processes.any(bool(self._signal) or late)
+
+    def interrupted(self, step: int) -> Interrupted:
+        """The error that ends the run after `step`, whose state is saved."""
+        cause = "a signal" if self._signal else f"--time-limit {self._limit_text}"
+        why = f"stopped by {cause} after step {step}; the state is saved"
+        remedy = f"Run the same {self.command} command again to continue"
+        return Interrupted(self._signal or signal.SIGTERM, why=why, remedy=remedy)
+
+    @contextlib.contextmanager
+    def interruptible(self, step: int) -> Iterator[None]:
+        """Work inside, such as a validation, is broken off by a signal; the state of `step` is saved already."""
+        self._interruptible = True
+        try:
+            if self._signal:
+                raise Terminated
+            yield
+        except (KeyboardInterrupt, Terminated):
+            raise self.interrupted(step) from None
+        finally:
+            self._interruptible = False
+        self.measure("validation")

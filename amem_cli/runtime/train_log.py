@@ -1,0 +1,104 @@
+"""The log of a training: means of its losses in metrics.jsonl, TensorBoard, validations, sample pictures."""
+
+import io
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
+from amem_cli.artifacts.paths import sample_path
+from amem_cli.runtime.train_state import Run, TrainState
+
+if TYPE_CHECKING:
+    import torch
+
+GAP = 4  # pixels between the rows and columns of a sample picture
+
+
+class TrainLog:
+    """Writes metrics.jsonl, one JSON object per line, in the main process; use it as a context.
+
+    A line has `step` (from 0), `epoch`, `seconds` (over all runs of this training) and the figures.
+    """
+
+    def __init__(self, run: Run, state: TrainState):
+        self.run, self.state = run, state
+        self._began = time.monotonic() - recorded_seconds(run.metrics_file)
+        self._board: Any = None
+        if run.options.tensorboard and run.processes.is_main:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # a resumed run replaces the steps that the interrupted one wrote after its last saved state
+            self._board = SummaryWriter(run.folder / "tensorboard", purge_step=state.step, flush_secs=10)
+
+    def __enter__(self) -> "TrainLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+
+    def add(self, losses: dict[str, float]) -> None:
+        """Add the losses of one step to the means of the next line."""
+        self.state.count += 1
+        for name, value in losses.items():
+            self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+
+    def write_means(self) -> None:
+        """Write the means since the last call, over all processes, which all call this."""
+        everywhere = self.run.processes.gather(self.state.sums)
+        total = self.state.count * len(everywhere)
+        self.state.metrics = {name: sum(sums[name] for sums in everywhere) / total for name in self.state.sums}
+        self.state.sums, self.state.count = {}, 0
+        self.write(self.state.metrics)
+
+    def write(self, figures: dict[str, Any]) -> None:
+        """Write one line; a nested object groups figures, e.g. "validation" or "gradient_norms"."""
+        if not self.run.processes.is_main:
+            return
+        seconds = round(time.monotonic() - self._began, 3)
+        position = {"step": self.state.step, "epoch": self.state.epoch, "seconds": seconds}
+        append_metrics(self.run.metrics_file, position | figures)
+        if self._board is not None:
+            for name, value in figures.items():
+                group = value if isinstance(value, dict) else {"": value}
+                for key, scalar in group.items():
+                    self._board.add_scalar(f"{name}/{key}".rstrip("/"), scalar, self.state.step)
+
+    def validation(self, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> bool:
+        """Log the figures of a validation. True if `figures[metric]` is the best so far."""
+        self.write({"validation": figures})
+        value, best = figures[metric], self.state.best.get("value")
+        if best is not None and (value >= best if lower_is_better else value <= best):
+            return False
+        position = {"step": self.state.step, "epoch": self.state.epoch}
+        self.state.best = {"metric": metric, "value": value} | position | {"figures": figures}
+        self.run.progress.log(f"best validation so far: {metric} {value:.4f} after step {self.state.step}")
+        return True
+
+    def sample(self, rows: "Sequence[torch.Tensor]") -> None:
+        """Save a sample picture of the validation, `samples/step-000123.png`: one row of images per tensor.
+
+        `rows` are (N, 3, H, W) float in [0, 1], all of the same N, H, W; call it in the main process.
+        """
+        from PIL import Image
+
+        grid = image_grid(rows)
+        content = io.BytesIO()
+        Image.fromarray(grid).save(content, format="PNG")
+        atomic.write_bytes(sample_path(self.run.folder, self.state.step), content.getvalue())
+        if self._board is not None:
+            self._board.add_image("validation", grid, self.state.step, dataformats="HWC")
+
+
+def image_grid(rows: "Sequence[torch.Tensor]") -> np.ndarray:
+    """Images (N, 3, H, W) in [0, 1], row below row on white: uint8 (rows x (H + gap), N x (W + gap), 3)."""
+    lines = []
+    for images in rows:
+        pixels = images.detach().float().movedim(1, -1).clamp(0, 1).mul(255).round().byte().cpu().numpy()
+        padded = np.pad(pixels, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)  # (N, H + gap, W + gap, 3)
+        lines.append(np.concatenate(list(padded), axis=1))
+    return np.concatenate(lines, axis=0)

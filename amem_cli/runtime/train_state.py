@@ -1,0 +1,148 @@
+"""The state of a training between two steps. It is saved with weights and optimisers, so that resuming is exact.
+
+Random numbers need no state: each is keyed by (seed, epoch, index).
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from amem_cli.artifacts import atomic, checkpoint
+from amem_cli.artifacts.metrics_log import keep_metrics, keep_samples
+from amem_cli.artifacts.provenance import Provenance, versions
+from amem_cli.options import Schedule
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: where it saves, its options and provenance, its processes, its networks and optimisers.
+
+    The networks are not wrapped in DistributedDataParallel: their parameters are those of the wrapped ones.
+    """
+
+    folder: Path
+    options: Schedule
+    provenance: Provenance
+    processes: Processes
+    progress: Progress
+    networks: "dict[str, torch.nn.Module]"
+    optimizers: "dict[str, torch.optim.Optimizer]"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+
+@dataclass
+class TrainState:
+    """Position and figures of a training; `step` counts optimiser steps over all epochs, all counts start at 0."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)  # the last logged means
+    best: dict[str, Any] = field(default_factory=dict)  # the best validation: metric, value, step, epoch, figures
+    sums: dict[str, float] = field(default_factory=dict)  # of losses since the last log, in this process
+    count: int = 0  # steps in `sums`
+    saved: float = field(default_factory=time.monotonic)  # when the state was saved last
+
+    def advance(self, last_in_epoch: bool) -> None:
+        """Count one step."""
+        self.step += 1
+        self.step_in_epoch += 1
+        if last_in_epoch:
+            self.epoch, self.step_in_epoch = self.epoch + 1, 0
+
+
+def load_state(run: Run, best_file: Path) -> TrainState:
+    """The state to start from: the newest saved one, that of `--resume PATH`, or a new one.
+
+    Networks and optimisers get the saved values. Raises `OutputExists` if the saved state is of other options or
+    inputs. Prepares the folder: checks free space, removes log lines and sample pictures of later steps, and
+    `best_file` (the best validated weights) if the state does not know it.
+    """
+    if run.processes.is_main:
+        atomic.require_free_space(run.folder, 3 * _state_bytes(run))  # two states and the one being written
+    state = _restore(run) or TrainState()
+    if state.best and not best_file.is_file():
+        run.progress.warn(f"{best_file} is missing: the best weights are searched again from here")
+        state.best = {}
+    if run.processes.is_main:
+        if not state.best:
+            best_file.unlink(missing_ok=True)
+        keep_metrics(run.metrics_file, state.step)
+        keep_samples(run.folder, state.step)
+    return state
+
+
+def _restore(run: Run) -> TrainState | None:
+    if run.options.resume == "never":
+        if run.processes.is_main:
+            checkpoint.remove_states(run.folder)
+        run.processes.barrier()
+        return None
+    if run.options.resume == "auto":
+        saved = checkpoint.newest_state(run.folder, run.progress.warn)
+    else:
+        saved = checkpoint.load(Path(run.options.resume), "amem-state")
+    if saved is None:
+        return None
+    recorded = saved.description["provenance"]
+    if not run.options.force:
+        run.provenance.check_same("unfinished training", saved.path, recorded)
+    elif differences := run.provenance.differences(recorded):
+        run.progress.warn(f"{saved.path} has other options or inputs ({'; '.join(differences)}): starting again")
+        return None
+    position = checkpoint.load_state(saved, run.networks, run.optimizers)
+    machine = _machine(run)
+    changed = [f"{name} {position['machine'].get(name)} -> {now}" for name, now in machine.items()
+               if position["machine"].get(name) != now]  # fmt: skip
+    if changed:
+        run.progress.warn(f"the result can differ in the last digits from an uninterrupted run ({', '.join(changed)})")
+    run.progress.log(f"resuming after step {position['step']} ({saved.path.name})")
+    means = position["means_of_processes"]
+    own = means[run.processes.rank if len(means) == run.processes.world_size else 0]
+    return TrainState(
+        **{name: position[name] for name in ("epoch", "step_in_epoch", "step", "metrics", "best")},
+        sums=own["sums"],
+        count=own["count"],
+    )
+
+
+def save_state(run: Run, state: TrainState) -> None:
+    """Save the state, networks and optimisers (the main process does); the last two states are kept."""
+    means = run.processes.gather({"sums": state.sums, "count": state.count})
+    if run.processes.is_main:
+        position = {name: getattr(state, name) for name in ("epoch", "step_in_epoch", "metrics", "best")}
+        position |= {"means_of_processes": means, "machine": _machine(run)}
+        checkpoint.save_state(run.folder, state.step, run.networks, run.optimizers, run.provenance, position)
+    run.processes.barrier()
+    state.saved = time.monotonic()
+
+
+def remove_states(run: Run) -> None:
+    """Delete the saved states of a finished training."""
+    if run.processes.is_main:
+        checkpoint.remove_states(run.folder)
+
+
+def _machine(run: Run) -> dict[str, Any]:
+    """What determines the order of floating point sums."""
+    import torch
+
+    device = run.processes.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    found = {"device": name, "threads": torch.get_num_threads(), "processes": run.processes.world_size}
+    return found | {key: value for key, value in versions().items() if key in ("torch", "numpy", "pillow")}
+
+
+def _state_bytes(run: Run) -> int:
+    """About the size of a saved state: weights and Adam's two moments of each."""
+    networks = run.networks.values()
+    return 3 * sum(tensor.nbytes for network in networks for tensor in network.state_dict().values())

@@ -1,0 +1,175 @@
+"""What a training of AMEM starts from: tracklets with labels, batches, the TAE, the networks."""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amem_cli.artifacts import checkpoint, pseudo_labels
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.artifacts.provenance import parent
+from amem_cli.attributes import ATTRIBUTES
+from amem_cli.data.loading import ClipBatches, loader
+from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
+from amem_cli.data.tracklets import Tracklet, people
+from amem_cli.errors import BadData, UsageError, listing
+from amem_cli.models.amem import AMEM, build_amem
+from amem_cli.models.checkpoints import load_tae
+from amem_cli.models.config import ModelConfig
+from amem_cli.models.tae import Discriminator, FrozenTextureEncoder, TextureDecoder
+from amem_cli.options import TrainAmemOptions
+from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.train_state import Run
+from amem_cli.stages.train_amem.step import Batch, Networks
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Training tracklets with their identities (N,) int64 from 0 and pseudo labels (N, A); validation tracklets."""
+
+    tracklets: list[Tracklet]
+    identities: Tensor
+    labels: Tensor | None
+    validation: list[Tracklet]
+
+
+def training_data(
+    options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]
+) -> tuple[TrainingData, dict[str, dict[str, str]]]:
+    """The training data of some tracklets, some people held out for validation; and the labels file as a parent.
+
+    Raises `BadData` for too few people or missing labels, `InputMissing` without a labels file.
+    """
+    train, validation = hold_out_people([t.person_id for t in tracklets], options.validate, options.seed, least=2)
+    fit, held_out = [tracklets[row] for row in train], [tracklets[row] for row in validation]
+    check_people(fit, options.people_per_batch, options.clip_frames)
+    labels, label_parent = training_labels(options, dataset, fit)
+    identity_of = {person: index for index, person in enumerate(people(fit))}
+    identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in fit])
+    return TrainingData(fit, identities, labels, held_out), label_parent
+
+
+def training_labels(
+    options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]
+) -> tuple[Tensor | None, dict[str, dict[str, str]]]:
+    """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`, and their file as a parent; without AEM
+    (None, {}).
+
+    Raises `InputMissing` without the file and `BadData` if it lacks tracklets or attributes, or is another data set's.
+    """
+    if not options.uses_aem:
+        return None, {}
+    path = Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
+    command = f"amem label-videos --dataset {shlex.quote(options.dataset)}"
+    found = pseudo_labels.read(path, remedy=f"Run: {command}")
+    if found.dataset != dataset:
+        why = f"they are of data set '{found.dataset}', not '{dataset}'"
+        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
+    missing = [name for name in ATTRIBUTES if name not in found.attributes]
+    if missing:
+        why = f"{len(missing)} attributes are missing ({listing(missing, 5)})"
+        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
+    columns = [found.attributes.index(name) for name in ATTRIBUTES]
+    rows = found.rows_for([tracklet.name for tracklet in tracklets], path, command)
+    return torch.from_numpy(rows[:, columns]).float(), {"labels": parent(path)}
+
+
+def tae_parent(options: TrainAmemOptions) -> dict[str, dict[str, str]]:
+    """The TAE checkpoint as a parent, after checking it; empty without MEM."""
+    if not options.uses_mem:
+        return {}
+    load_tae(tae_file(options), options.image_size)
+    return {"tae": parent(tae_file(options))}
+
+
+def tae_file(options: TrainAmemOptions) -> Path:
+    return Path(options.tae) if options.tae else Workspace(options.workspace).tae
+
+
+def refuse_other_split(weights: str, dataset: str, split: int | None) -> None:
+    """Raise `UsageError` for weights that were trained here on another split of the data set: that split trains on
+    most of the people that this one tests."""
+    try:
+        recorded = checkpoint.read_description(Path(weights))["provenance"]["options"]
+        trained_on = recorded["dataset"], recorded["split"]
+    except (OSError, BadData, KeyError, TypeError):  # no weights, weights by name, or a file of another program
+        return
+    if trained_on[0] == dataset and trained_on[1] != split:
+        why = f"trained on split {trained_on[1]} of {dataset}, which includes test people of split {split}"
+        raise UsageError("--weights", weights, why=why, remedy="Use weights from another data set")
+
+
+def epoch_order(options: TrainAmemOptions, data: TrainingData, epoch: int) -> list[np.ndarray]:
+    """The P x K batches of an epoch, as rows of the training tracklets; epochs can differ in length by one batch."""
+    people_and_clips = options.people_per_batch, options.clips_per_person
+    return people_clips_batches(data.tracklets, *people_and_clips, options.seed, epoch)
+
+
+def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Iterator[Batch]:
+    """This process's shards of the batches of an epoch, from batch `start` on: some people with all their K clips."""
+    options, device = run.options, run.processes.device
+    assert isinstance(options, TrainAmemOptions)
+    order = [batch.reshape(options.people_per_batch, -1) for batch in epoch_order(options, data, epoch)]
+    shards = [np.concatenate(run.processes.shard(list(batch))) for batch in order]
+    clips = ClipBatches(
+        data.tracklets,
+        shards,
+        options.height_width,
+        clip_frames=options.clip_frames,
+        predict_frames=options.predict_frames if options.uses_mem else 1,
+        flip=options.flip,
+        crop=options.crop,
+        seed=options.seed,
+        epoch=epoch,
+    )
+    for pixels, rows, first in loader(clips, options.workers, device, start=start):
+        yield Batch(
+            clip=as_pixels(pixels, device),
+            identity=data.identities[rows].to(device, non_blocking=True),
+            attributes=None if data.labels is None else data.labels[rows].to(device, non_blocking=True),
+            start=first.to(device, non_blocking=True),
+        )
+
+
+def build_networks(
+    config: ModelConfig,
+    options: TrainAmemOptions,
+    processes: Processes,
+    tae: tuple[FrozenTextureEncoder, TextureDecoder, Discriminator] | None = None,
+) -> Networks:
+    """AMEM with the backbone's `--weights`, MEM's discriminator, and their optimisers.
+
+    `tae` are the parts that MEM starts from (see `load_tae`), untrained by default.
+    """
+    discriminator = None
+    if config.motion:
+        discriminator = (tae[2] if tae else Discriminator(*config.height_width)).to(processes.device)
+    amem = build_amem(config, options.weights, tae[:2] if tae else None, options.embedding_start).to(processes.device)
+    discriminator_adam = None
+    if options.sync_batchnorm:
+        for module in filter(None, (amem, discriminator)):
+            processes.synchronise_batch_norm(module)
+    if discriminator is not None:
+        rate = options.discriminator_learning_rate
+        discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
+    return Networks(amem, discriminator, adam(amem, options), discriminator_adam)
+
+
+def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:
+    """Adam for AMEM without the frozen encoder; a group's rate is `--learning-rate` x its `factor`.
+
+    MEM's embedding and decoder, which start from the TAE, have the factor `--mem-lr-factor` (D).
+    """
+    mem = set(amem.mem.parameters()) if amem.mem else set()
+    trained = [parameter for parameter in amem.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in trained if parameter not in mem], "factor": 1.0},
+        {"params": [parameter for parameter in trained if parameter in mem], "factor": options.mem_lr_factor},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.Adam(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)

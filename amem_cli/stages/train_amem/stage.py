@@ -1,0 +1,233 @@
+"""The stage: inputs, networks, the training loop, validation."""
+
+import itertools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.output import StageResult, is_complete, output_slot
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.artifacts.provenance import Provenance, weights_parent
+from amem_cli.data.chain import warn_about_stale
+from amem_cli.data.clips import inference_clips
+from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
+from amem_cli.data.loading import read_frames
+from amem_cli.data.manifest import Manifest, load_manifest
+from amem_cli.data.sampling import check_people
+from amem_cli.data.tracklets import Split, Tracklet, people, tracklets_digest
+from amem_cli.data.unreadable import without_unreadable
+from amem_cli.errors import BadData
+from amem_cli.metrics.ranking import evaluate_ranking
+from amem_cli.models.amem import AMEM, SIMILARITY_FEATURE, MainModel
+from amem_cli.models.checkpoints import load_tae, main_file, restore_main, save_amem, save_main
+from amem_cli.models.config import ModelConfig, model_config
+from amem_cli.models.recomputation import recompute_activations
+from amem_cli.options import TrainAmemOptions
+from amem_cli.randomness import keyed_seed
+from amem_cli.runtime.device import as_pixels, device_of, evaluation_copy
+from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.engine import prepare, resolve_precision
+from amem_cli.runtime.progress import Progress, Silent
+from amem_cli.runtime.schedule import (
+    batches_per_step,
+    learning_rate,
+    log_batch_size,
+    set_learning_rate,
+    validation_due,
+)
+from amem_cli.runtime.steps import finish_step
+from amem_cli.runtime.stop import StopRequest
+from amem_cli.runtime.train_log import TrainLog
+from amem_cli.runtime.train_state import Run, TrainState, load_state, remove_states
+from amem_cli.stages.extract_features import extract_tracklets
+from amem_cli.stages.train_amem.inputs import (
+    TrainingData,
+    build_networks,
+    epoch_batches,
+    epoch_order,
+    refuse_other_split,
+    tae_file,
+    tae_parent,
+    training_data,
+    training_labels,
+)
+from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, train_step, true_frames
+
+VALIDATION_CLIPS = 16  # per batch
+SAMPLE_TRACKLETS, SAMPLE_START = 2, 1  # of the sample picture; MEM predicts from the second frame of a clip
+
+
+def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResult]:
+    """Train AMEM on one split, or on all one after another; returns one checkpoint `amem-model` per split.
+
+    Next to each is its `amem-main`: backbone, branches and FC, which is all that inference needs. Raises `AmemError`s;
+    missing inputs of any split are reported before the first is trained.
+    """
+    with process_group(options.device) as processes:
+        progress = progress if processes.is_main else Silent()
+        processes.require_divisible("--people-per-batch", options.people_per_batch, least=2)
+        manifest = load_manifest(options.dataset)
+        dataset = read_videos(manifest, options.data_root)
+        warn_about_counts(manifest, dataset, progress)
+        numbers = split_numbers(dataset, options.split)
+        for number in numbers:
+            tracklets = list(dataset.splits[number or 0].train)
+            training_labels(options, manifest.name, tracklets)
+            tae_parent(options)
+            check_people(tracklets, options.people_per_batch, options.clip_frames)
+            refuse_other_split(options.weights, manifest.name, number)
+        splits = [(number, dataset.splits[number or 0]) for number in numbers]
+        return [_train_split(options, manifest, number, split, processes, progress) for number, split in splits]
+
+
+def _train_split(
+    options: TrainAmemOptions,
+    manifest: Manifest,
+    number: int | None,
+    split: Split,
+    processes: Processes,
+    progress: Progress,
+) -> StageResult:
+    output = Workspace(options.workspace).amem(manifest.name, number)
+    with output_slot("AMEM checkpoint", output, options, is_main=processes.is_main) as slot:
+        tracklets = list(split.train)
+        if options.on_bad_image == "skip":
+            tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
+        data, label_parent = training_data(options, manifest.name, tracklets)
+        if options.uses_aem and not options.labels and processes.is_main:
+            warn_about_stale(manifest, options.workspace, number, "train-tae", progress)
+        precision = resolve_precision(options.precision, processes.device)
+        resolved = {"dataset": manifest.name, "precision": precision, "split": number}
+        provenance = Provenance(
+            command="train-amem",
+            options=options.fingerprint() | resolved,
+            parents=weights_parent(options.weights) | label_parent | tae_parent(options),
+            data=tracklets_digest(tracklets),
+        )
+        if slot.is_current(provenance):
+            if processes.is_main and not is_complete(main_file(output)):
+                restore_main(output, provenance)
+            return StageResult("train-amem", output, True, checkpoint.read_description(output)["metrics"])
+
+        torch.manual_seed(keyed_seed(options.seed, "weights of AMEM"))
+        config = model_config(options, len(people(data.tracklets)))
+        tae = load_tae(tae_file(options), config.image_size) if config.motion else None
+        networks = build_networks(config, options, processes, tae)
+        if options.checkpoint_activations:
+            recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
+        modules = {"amem": networks.amem, "discriminator": networks.discriminator}
+        optimizers = {"adam": networks.adam, "discriminator-adam": networks.discriminator_adam}
+        run = Run(
+            output.parent, options, provenance, processes, progress,
+            {name: module for name, module in modules.items() if module is not None},
+            {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None},
+        )  # fmt: skip
+        state = _train(run, networks, config, data)
+        metrics = {"train_tracklets": len(data.tracklets), "people": config.people, "steps": state.step} | state.metrics
+        metrics |= {"best": state.best} if state.best else {}
+        if processes.is_main:
+            save_amem(output, networks.amem, networks.discriminator, config, provenance, metrics)
+        remove_states(run)
+        processes.barrier()
+        return StageResult("train-amem", output, False, metrics)
+
+
+def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData) -> TrainState:
+    """The training loop; returns the final state."""
+    options, processes, progress = run.options, run.processes, run.progress
+    assert isinstance(options, TrainAmemOptions)
+    best_file = run.folder / "amem-main-best.safetensors"
+    state = load_state(run, best_file)
+    precision = run.provenance.options["precision"]
+    log_batch_size(options, ("people_per_batch", "clips_per_person"), "clips", processes, progress)
+    parallel = networks._replace(
+        amem=processes.data_parallel(networks.amem.train()),
+        discriminator=networks.discriminator
+        and processes.data_parallel(networks.discriminator.train(), broadcast_buffers=False),
+    )
+    split = run.provenance.options["split"]
+    title = "train-amem" if split is None else f"train-amem split {split}"
+    total = options.epochs * len(batches_per_step(len(epoch_order(options, data, 0)), options.accumulate))  # about
+    with (
+        StopRequest(options, processes, "amem train-amem") as stop,
+        TrainLog(run, state) as log,
+        progress.loop(title, total, done=state.step) as bar,
+    ):
+        while True:
+            if validation_due(options, state):
+                with stop.interruptible(state.step):
+                    figures = validate(networks.amem.main, data.validation, options, precision, processes, progress)
+                    if processes.is_main and config.motion:
+                        log.sample(sample_predictions(networks.amem, config, data.validation))
+                    if log.validation("mAP", figures) and processes.is_main:
+                        save_main(best_file, networks.amem.main, config, run.provenance, validation=state.best)
+            if state.epoch == options.epochs:
+                return state
+            steps = batches_per_step(len(epoch_order(options, data, state.epoch)), options.accumulate)
+            batches = epoch_batches(run, data, state.epoch, start=state.step_in_epoch * options.accumulate)
+            for count in steps[state.step_in_epoch :]:
+                set_learning_rate(networks.adam, learning_rate(options, state.epoch, state.step))
+                step = list(itertools.islice(batches, count))
+                bar.data_arrived()
+                measure = bool(options.gradient_steps) and state.step % options.gradient_steps == 0
+                result = train_step(parallel, step, options, precision, measure_gradients=measure)
+                log.add(result.losses)
+                if result.gradient_norms:
+                    log.write({"gradient_norms": result.gradient_norms})
+                terms = {k.removeprefix("weighted_"): v for k, v in result.losses.items() if k.startswith("weighted_")}
+                bar.advance(total=sum(terms.values()), **terms)
+                finish_step(run, state, log, stop, last_in_epoch=state.step_in_epoch + 1 == len(steps))
+
+
+def validate(
+    main: MainModel,
+    tracklets: list[Tracklet],
+    options: TrainAmemOptions,
+    precision: str,
+    processes: Processes,
+    progress: Progress,
+) -> dict[str, float]:
+    """Rank-1 and mAP of the main model on the validation people: each tracklet is a query, all others the gallery.
+
+    Tracklets of the query's person and camera are ignored, as in the test; if no person was seen by two cameras, only
+    the query itself is. Every process extracts a shard, with the main process's BN statistics, from a copy of the
+    model. Raises `BadData` if no person has two tracklets.
+    """
+    network = evaluation_copy(main.for_inference())
+    processes.broadcast_buffers(network)
+    engine = prepare(network, processes.device, precision, "eager")  # the same on every machine
+    mine = list(processes.shard(tracklets))
+    clip_shape = (options.clip_frames, *options.height_width)
+    clips = sum(-(-len(tracklet) // options.clip_frames) for tracklet in mine)
+    rows = np.zeros((0, SIMILARITY_FEATURE), dtype=np.float32)
+    with progress.loop("validation", clips, unit="clips") as bar:
+        if mine:
+            how = {"batch_size": VALIDATION_CLIPS, "workers": options.workers}
+            rows = extract_tracklets(mine, clip_shape, engine, processes.device, bar, **how)["features"]
+    features = np.zeros((len(tracklets), SIMILARITY_FEATURE), dtype=np.float32)
+    for rank, shard in enumerate(processes.gather(rows)):
+        features[rank :: processes.world_size] = shard
+    ids = np.array([tracklet.person_id for tracklet in tracklets])
+    cameras = np.array([tracklet.camera_id for tracklet in tracklets])
+    for camera in (cameras, np.arange(len(tracklets))):
+        ranking = evaluate_ranking(features, features, ids, ids, camera, camera)
+        if ranking.valid_queries:
+            figures = {"mAP": float(ranking.mAP), "rank-1": float(ranking.cmc[0])}
+            return figures | {"queries": ranking.valid_queries, "people": len(people(tracklets))}
+    raise BadData("validation people", why="none has two tracklets", remedy="Raise --validate, or leave it out")
+
+
+@torch.no_grad()
+def sample_predictions(amem: AMEM, config: ModelConfig, tracklets: list[Tracklet]) -> list[Tensor]:
+    """Rows of a sample picture: the true and the predicted frames of some tracklets' first clips, (c, 3, H, W) each."""
+    device, network, rows = device_of(amem), evaluation_copy(amem), []
+    for tracklet in tracklets[:SAMPLE_TRACKLETS]:
+        frames = read_frames(tracklet, inference_clips(len(tracklet), config.clip_frames)[0], config.height_width)
+        clip = as_pixels(torch.from_numpy(frames)[None], device)
+        start = torch.tensor([SAMPLE_START], device=device)
+        output = network(clip, start, config.predict_frames)
+        batch = Batch(clip, start, None, start)
+        rows += [true_frames(batch, config.predict_frames)[:, 0], predicted_frames(output)[:, 0]]
+    return rows

@@ -1,0 +1,58 @@
+"""Tiny inputs for the stages: options at 32 x 32 pixels, made-up labels, an untrained TAE."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from amem_cli.artifacts import pseudo_labels
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.artifacts.pseudo_labels import PseudoLabels
+from amem_cli.attributes import ATTRIBUTES
+from amem_cli.models.checkpoints import save_tae
+from amem_cli.models.config import TaeConfig
+from amem_cli.models.tae import TAE, Discriminator
+from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
+from amem_cli.runtime.distributed import Processes
+
+CPU = torch.device("cpu")
+ALONE = Processes(0, 1, CPU)
+COMMON: dict[str, Any] = {"image_size": "32x32", "log_steps": 1, "device": "cpu"}
+
+
+def arm_options(walkers: Path, workspace: Path, **changed: Any) -> TrainArmOptions:
+    how = {"backbone": "resnet18", "partition": "none", "batch_size": 30, "epochs": 1} | COMMON
+    return TrainArmOptions(data_root=walkers, workspace=workspace, **(how | changed))
+
+
+def tae_options(walkers: Path, workspace: Path, **changed: Any) -> TrainTaeOptions:
+    how = {"batch_size": 4, "epochs": 1} | COMMON
+    return TrainTaeOptions(data_root=walkers, workspace=workspace, **(how | changed))
+
+
+def amem_options(walkers: Path, workspace: Path, **changed: Any) -> TrainAmemOptions:
+    """MARS-like walkers; use with the fixture `tiny_backbone`."""
+    how = {
+        "clip_frames": 4, "predict_frames": 2, "branch": "conv2d", "people_per_batch": 2, "clips_per_person": 2,
+        "epochs": 1, "gradient_steps": 2,
+    } | COMMON  # fmt: skip
+    return TrainAmemOptions(data_root=walkers, workspace=workspace, **(how | changed))
+
+
+def write_labels(path: Path, names: list[str], attributes: tuple[str, ...] = ATTRIBUTES, dataset: str = "mars") -> Path:
+    """Labels that depend on the names of tracklet and attribute, whatever their order."""
+    labels = np.array([[len(a + b) % 2 for b in attributes] for a in names], dtype=np.uint8)
+    ids = np.arange(len(names), dtype=np.int64)
+    table = PseudoLabels(dataset, names, ids, ids, ids + 1, labels.astype(np.float32), labels, attributes, 0.5, {})
+    return pseudo_labels.write(path, table, Provenance("label-videos", {}))
+
+
+def write_tae(path: Path, size: int = 32) -> Path:
+    torch.manual_seed(0)
+    config = TaeConfig(image_size=f"{size}x{size}")
+    return save_tae(path, TAE(), Discriminator(size, size), config, Provenance("train-tae", {}), metrics={})
+
+
+def tensors_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
