@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from amem_cli.data.transforms import read_image
 from amem_cli.models.backbones import normalise
 from amem_cli.runtime.device import as_pixels
-from amem_cli.walkers import build_camera, draw_people, draw_walker
+from amem_cli.walkers import write_clips
 from amem_cli.weights.normalisation import IMAGENET
 
 SIZES = ((256, 128), (128, 64))
@@ -51,16 +51,6 @@ def ours_on_device(files: list[Path]) -> torch.Tensor:
     return normalise(as_pixels(ours(files), torch.device("cpu")), IMAGENET)
 
 
-def write_images(folder: Path, height: int, width: int) -> list[Path]:
-    people, _ = draw_people(0, "bench", 8)
-    camera = build_camera(0, 0, height=height, width=width)
-    files = []
-    for number in range(IMAGES):
-        files.append(folder / f"{height}-{number}.jpg")
-        Image.fromarray(draw_walker(people[number % 8], camera, number)).save(files[-1], quality=90)
-    return files
-
-
 def run(runs: int = 7) -> dict[str, Any]:
     """Median microseconds an image by size and way, runs interleaved. Raises `ValueError` when the pixels differ."""
     ways = {"usual": usual, "amem": ours, "amem + device": ours_on_device}
@@ -69,7 +59,7 @@ def run(runs: int = 7) -> dict[str, Any]:
     sizes = {}
     with tempfile.TemporaryDirectory() as folder:
         for height, width in SIZES:
-            files = write_images(Path(folder), height, width)
+            files = write_clips(Path(folder), people=IMAGES // 8, height=height, width=width)
             if not torch.allclose(usual(files), ours_on_device(files), atol=1e-5):
                 raise ValueError(f"the ways disagree at {height} x {width}")
             times: dict[str, list[float]] = {name: [] for name in ways}

@@ -12,10 +12,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with four generated people per data set, in boxes of 64 x 32 pixels; read it, never write there."""
-    from amem_cli.walkers import write_walkers
+    from amem_cli.walkers import WalkerOptions, write_walkers
 
-    out = tmp_path_factory.mktemp("walkers")
-    return write_walkers(out, people=4, frames=(6, 12), images_per_person=3, height=64, width=32)
+    options = WalkerOptions(people=4, frames=(6, 12), images_per_person=3, height=64, width=32)
+    return write_walkers(tmp_path_factory.mktemp("walkers"), options)
 
 
 @pytest.fixture

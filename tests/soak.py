@@ -60,7 +60,7 @@ from amem_cli.stages.label_videos import label_videos
 from amem_cli.stages.train_amem import describe, train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
-from amem_cli.walkers import write_walkers
+from amem_cli.walkers import WalkerOptions, write_walkers
 
 FAULTS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EDQUOT": errno.EDQUOT, "kill": KILL}
 
@@ -319,7 +319,8 @@ def soak(
 
 def stages(folder: Path) -> dict[str, tuple[Callable[..., object], list[str]]]:
     """The stages that write for long, tiny, on generated people; each as (run(workspace, ...), its files)."""
-    data = write_walkers(folder / "data", people=8, frames=(6, 12), images_per_person=3, height=64, width=32)
+    people = WalkerOptions(people=8, frames=(6, 12), images_per_person=3, height=64, width=32)
+    data = write_walkers(folder / "data", people)
     torch.manual_seed(0)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}
     arm = checkpoint.save(

@@ -115,7 +115,7 @@ def test_the_grown_data_set_has_as_many_tests_tracklets_as_asked_for(
 
 def test_the_ways_of_decoding_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     decoding = benchmark("decoding", monkeypatch)
-    monkeypatch.setattr(decoding, "IMAGES", 2)
+    monkeypatch.setattr(decoding, "IMAGES", 8)
     found = decoding.run(runs=1)["microseconds"]
     assert set(found) == {"256x128", "128x64"}
     monkeypatch.setattr(decoding, "ours", lambda files: decoding.torch.zeros(len(files), 256, 128, 3).byte())

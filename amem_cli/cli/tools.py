@@ -229,11 +229,11 @@ def walkers(
 
     amem data walkers walkers --people 60 --cameras 4 --seed 7
     """
-    from amem_cli.walkers import write_walkers
+    from amem_cli.walkers import WalkerOptions, write_walkers
 
-    report = Progress(quiet)
-    with report.loop("walkers", 1, unit="images") as loop:
-        write_walkers(out, seed=seed, people=people, cameras=cameras, height=height, width=width, progress=loop.show)
+    options = WalkerOptions(seed=seed, people=people, cameras=cameras, height=height, width=width)
+    with Progress(quiet).loop("walkers", 1, unit="images") as loop:
+        write_walkers(out, options, loop.show)
     if not quiet:
         print(f"walkers in {out}: use them with --data-root {out}", file=sys.stderr)
 

@@ -32,7 +32,7 @@ from amem_cli.stages.amem_step import Batch, add_gradients
 from amem_cli.stages.train_amem import build_amem, describe, parameter_groups
 from amem_cli.tools import paper
 from amem_cli.tools.doctor import available_cores
-from amem_cli.walkers import build_camera, draw_people, draw_walker
+from amem_cli.walkers import write_clips
 
 SIZE = (256, 128)  # the paper's
 CLIP_FRAMES = 8
@@ -81,7 +81,7 @@ def bench(device: str, precision: str, engine: str, quick: bool, progress: Progr
         }
         torch.manual_seed(0)
         with progress.loop("bench", 6 if quick else 7, unit="parts") as loop:
-            files = write_walkers_clips(Path(folder))
+            files = write_clips(Path(folder), people=WALKERS, frames=CLIP_FRAMES, height=SIZE[0], width=SIZE[1])
             ceilings = measure_ceilings(where, precision, files, spend)
             loop.advance()
             rates = [decoding(files, ceilings, spend)]
@@ -280,18 +280,6 @@ def median_seconds(run: Callable[[], Any], spend: float, device: torch.device | 
 
 
 # -- inputs and machine ------------------------------------------------------------------------------------------------
-
-
-def write_walkers_clips(folder: Path) -> list[Path]:
-    """A clip of 8 frames of 256 x 128 of each of some generated people, person by person, as JPEG files."""
-    people, _ = draw_people(0, "bench", WALKERS)
-    camera = build_camera(0, 0, height=SIZE[0], width=SIZE[1])
-    files = []
-    for person, walker in enumerate(people):
-        for frame in range(CLIP_FRAMES):
-            files.append(folder / f"{person}-{frame}.jpg")
-            Image.fromarray(draw_walker(walker, camera, frame)).save(files[-1], quality=90)
-    return files
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -1,10 +1,8 @@
-"""The six stages on generated walking people, start to end: what `amem demo` and `make demo` run."""
+"""The whole pipeline on generated walking people: what `amem demo` runs."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
-from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.options import (
@@ -24,25 +22,21 @@ from amem_cli.stages.train_amem import train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 from amem_cli.tools.show import draw_all
-from amem_cli.walkers import write_walkers
+from amem_cli.walkers import WalkerOptions, write_walkers
 
-PEOPLE = 24  # to train on, and as many others to test on
-IMAGE_SIZE = "96x48"  # so that two CPU cores need minutes
+PEOPLE = 24  # for training, and as many others for the test
+IMAGE_SIZE = "96x48"  # minutes on two CPU cores
 
 
 def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list[Path], dict[str, Any]]:
-    """Generate walkers in `folder`/data, run the six stages by `--preset small`, draw the pictures.
+    """Generate people in `folder`/data, run the six stages with `--preset small`, draw the pictures.
 
-    Returns the evaluation, the pictures, and the errors of the predicted frames. What an earlier run finished is kept.
+    Returns the evaluation, the pictures and the errors of the predicted frames. A rerun keeps what is finished.
     """
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
-        unfinished = folder / "data.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
         with progress.loop("walkers", 1, unit="images") as loop:
-            write_walkers(unfinished, seed=seed, people=PEOPLE, frames=(20, 28), progress=loop.show)
-        unfinished.rename(data)
-        atomic.sync_folder(folder)
+            write_walkers(data, WalkerOptions(seed=seed, people=PEOPLE, frames=(20, 28)), loop.show)
 
     def options(cls: type, **values: Any) -> Any:
         values |= {"image_size": IMAGE_SIZE} if cls is not ExtractFeaturesOptions else {}

@@ -1,10 +1,12 @@
-"""Who walks: body, clothes and gait of a generated person, and the PETA attributes that are true of them.
+"""Generated people: body, clothes and gait, and the PETA attributes that follow from them.
 
-An identity is drawn once from its key and never depends on a camera. Clothes and body can be shared by two people, who
-then differ in gait alone: appearance cannot tell them apart, which is what the motion branch is for.
+A person depends on a key (seed, data set, index), never on a camera. Some people share body and clothes with another
+one and differ in gait alone, so that only the motion branch can tell them apart.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,12 +61,12 @@ GAIT_RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Gait:
-    """How somebody walks.
+    """How a person walks.
 
-    `period` is frames per full cycle of two steps; `stride`, `arm_swing` and `knee_lift` multiply the swing of hip,
-    shoulder and knee; `elbow` in [0, 1] from stretched to bent; `asymmetry` is what the left leg and the right arm
-    swing more than the other side, as a fraction; `bounce` in [0, 1]; `lean` of the trunk in radians forward;
-    `step_width` multiplies the distance of the feet.
+    `period` is the number of frames of a full cycle of two steps; `stride`, `arm_swing` and `knee_lift` multiply the
+    swing of hip, shoulder and knee; `elbow` in [0, 1] is from stretched to bent; `asymmetry` is the fraction by which
+    the left leg and the right arm swing more; `bounce` is in [0, 1]; `lean` is the trunk's, in radians forward;
+    `step_width` multiplies the distance between the feet.
     """
 
     period: float
@@ -80,7 +82,7 @@ class Gait:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """`stature` in metres, `build` the breadth and `head` the head's size, both about 1; colours are RGB."""
+    """`stature` is in metres; `build` (breadth) and `head` (size) are factors near 1; colours are RGB."""
 
     sex: str  # Female | Male
     age: str  # Less15 | Less30 | Less45 | Less60 | Larger60
@@ -94,7 +96,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Clothes:
-    """What somebody wears and carries; `second` is the colour of stripes, checks or the shirt under a jacket."""
+    """What a person wears and carries; `second` is the colour of stripes, checks or the shirt under a jacket."""
 
     upper: str  # Tshirt | VNeck | Top | Shirt | Sweater | Jacket | Suit
     pattern: str  # "" | ThinStripes | ThickStripes | Plaid | Logo
@@ -114,7 +116,7 @@ class Clothes:
 
 @dataclass(frozen=True, slots=True)
 class Walker:
-    """One generated person; `attributes` are the names out of `ATTRIBUTES` that are true, in their order."""
+    """One generated person; `attributes` are the true ones, in the order of `ATTRIBUTES`."""
 
     body: Body
     clothes: Clothes
@@ -129,10 +131,10 @@ def gait_at(units: np.ndarray) -> Gait:
 
 
 def draw_people(seed: int, data_set: str, count: int) -> tuple[list[Walker], list[tuple[int, int]]]:
-    """`count` people of a data set and the pairs (i, j) among them that look alike and differ in gait alone.
+    """`count` people of a data set, and the pairs (i, j) of them that look alike and differ in gait alone.
 
-    About a quarter of the people, at least two of them, stand in such a pair. The two gaits of a pair lie half the
-    range apart in every parameter.
+    About a quarter of the people, and at least two, belong to a pair. The gaits of a pair differ by half the range in
+    every parameter.
     """
     people = [draw_person(seed, data_set, index) for index in range(count)]
     pairs = [(count - 2 * k - 2, count - 2 * k - 1) for k in range(max(1, round(count / 8)) if count > 1 else 0)]
@@ -143,7 +145,7 @@ def draw_people(seed: int, data_set: str, count: int) -> tuple[list[Walker], lis
 
 
 def draw_person(seed: int, data_set: str, index: int) -> Walker:
-    """Person `index` of a data set: who they are depends on nothing but these three."""
+    """Person `index` of a data set; depends on these three arguments alone."""
     gait = gait_at(keyed_generator(seed, "walker", "gait", data_set, index).random(len(GAIT_RANGES)))
     rng = keyed_generator(seed, "walker", "looks", data_set, index)
     body, names = _draw_body(rng)
@@ -152,14 +154,14 @@ def draw_person(seed: int, data_set: str, index: int) -> Walker:
     return Walker(body, clothes, gait, tuple(name for name in ATTRIBUTES if name in true))
 
 
-def _pick(rng: np.random.Generator, weights: dict[str, float]) -> str:
+def _pick(rng: np.random.Generator, weights: Mapping[str, float]) -> str:
     values = np.array(list(weights.values()), dtype=float)
     return list(weights)[int(rng.choice(len(values), p=values / values.sum()))]
 
 
 def _tint(rng: np.random.Generator, colour: RGB, spread: float = 9.0) -> RGB:
-    shade = np.array(colour) * rng.uniform(0.9, 1.08) + rng.normal(0.0, spread / 2, 3)
-    return tuple(int(value) for value in np.clip(shade, 6, 244))
+    r, g, b = np.clip(np.array(colour) * rng.uniform(0.9, 1.08) + rng.normal(0.0, spread / 2, 3), 6, 244)
+    return int(r), int(g), int(b)
 
 
 def _draw_body(rng: np.random.Generator) -> tuple[Body, list[str]]:
@@ -167,10 +169,9 @@ def _draw_body(rng: np.random.Generator) -> tuple[Body, list[str]]:
     age = _pick(rng, {"Less15": 1, "Less30": 5, "Less45": 4, "Less60": 2, "Larger60": 2})
     stature = rng.normal(1.65 if sex == "Female" else 1.78, 0.06) * (0.8 if age == "Less15" else 1.0)
     build = rng.uniform(0.85, 1.2) * (1.08 if age in ("Less60", "Larger60") else 1.0)
+    colours = {"Black": 4, "Brown": 4, "Yellow": 2, "Orange": 1}
     if age in ("Less60", "Larger60"):
         colours = {"Grey": 3, "White": 2} if age == "Larger60" else {"Grey": 3, "Brown": 2, "Black": 2}
-    else:
-        colours = {"Black": 4, "Brown": 4, "Yellow": 2, "Orange": 1}
     if sex == "Female":
         hair = _pick(rng, {"Long": 7, "Short": 3})
     else:
@@ -190,95 +191,59 @@ def _draw_body(rng: np.random.Generator) -> tuple[Body, list[str]]:
     return body, names + ([] if hair == "Bald" else [f"hair{colour}"])
 
 
-def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, list[str]]:
-    female, child = body.sex == "Female", body.age == "Less15"
-    uppers = {
-        "Tshirt": 5,
-        "VNeck": 2,
-        "Top": 3 * female,
-        "Shirt": 3,
-        "Sweater": 4,
-        "Jacket": 5,
-        "Suit": 3 * (not child),
-    }
-    upper = _pick(rng, uppers)
-    patterns: dict[str, dict[str, float]] = {
-        "Tshirt": {"": 4, "Logo": 3, "ThickStripes": 2, "ThinStripes": 1},
-        "Shirt": {"": 4, "Plaid": 4},
-        "Sweater": {"": 5, "ThickStripes": 3, "ThinStripes": 2},
-    }
-    pattern = _pick(rng, patterns.get(upper, {"": 1}))
-    sleeve = {"Tshirt": "Short", "VNeck": "Short", "Top": "No"}.get(upper, "Long")
-    colour = _pick(rng, {"Black": 4, "Grey": 3, "Blue": 1, "Brown": 1} if upper == "Suit" else UPPER_WEIGHTS)
-    second = _contrast(rng, colour)
-    formal = upper == "Suit" or (upper == "Shirt" and not pattern and not child)
-    names = [f"upperBody{colour}", "upperBodyFormal" if formal else "upperBodyCasual", f"upperBody{sleeve}Sleeve"]
-    names += [f"upperBody{upper}"] if upper in ("Tshirt", "VNeck", "Sweater", "Jacket", "Suit") else ["upperBodyOther"]
-    if pattern:
-        names.append(f"upperBody{pattern}")
-    if upper == "Jacket" or pattern in ("ThickStripes", "ThinStripes", "Plaid"):
-        names.append(f"upperBody{second}")
+class _Upper(NamedTuple):
+    kind: str
+    pattern: str
+    colour: str
+    second: str
+    formal: bool
 
-    lowers = {"Trousers": 5, "Jeans": 5, "Shorts": 3, "Capri": 2}
-    if female:
-        lowers |= {"ShortSkirt": 4, "LongSkirt": 3, "HotPants": 2}
-    lower = "Suits" if upper == "Suit" else _pick(rng, {"Trousers": 1} if formal and not female else lowers)
-    lower_patterns: dict[str, dict[str, float]] = {
-        "ShortSkirt": {"": 3, "Plaid": 2},
-        "Trousers": {"": 6, "ThinStripes": 1},
-        "Shorts": {"": 3, "Plaid": 1},
-    }
-    lower_pattern = _pick(rng, lower_patterns.get(lower, {"": 1}))
-    if lower == "Suits":
-        lower_colour = colour
-    else:
-        lower_colour = _pick(rng, {"Blue": 6, "Black": 2, "Grey": 2} if lower == "Jeans" else LOWER_WEIGHTS)
-    smart = lower == "Suits" or (formal and lower in ("Trousers", "LongSkirt"))
-    names += [f"lowerBody{lower}", f"lowerBody{lower_colour}", "lowerBodyFormal" if smart else "lowerBodyCasual"]
-    if lower_pattern:
-        names.append(f"lowerBody{lower_pattern}")
+    @property
+    def sleeve(self) -> str:
+        return {"Tshirt": "Short", "VNeck": "Short", "Top": "No"}.get(self.kind, "Long")
 
-    bare = lower in ("Shorts", "Capri", "HotPants", "ShortSkirt", "LongSkirt")
-    shoes = {
-        "Shoes": 4,
-        "Sneaker": 4,
-        "Boots": 2 + 2 * female,
-        "Sandals": 3 * bare,
-        "Stocking": 3 * ("Short" in lower) * female,
-    }
-    footwear = "LeatherShoes" if smart and not (female and lower != "Suits") else _pick(rng, shoes)
-    darks = {"Black": 4, "Brown": 2}
-    shoe_colour = _pick(rng, darks if footwear in ("LeatherShoes", "Boots", "Stocking") else SHOE_WEIGHTS)
-    names += [f"footwear{footwear}", f"footwear{shoe_colour}"]
+    @property
+    def attributes(self) -> set[str]:
+        kind = self.kind if self.kind in ("Tshirt", "VNeck", "Suit", "Sweater", "Jacket") else "Other"
+        words = {kind, self.colour, f"{self.sleeve}Sleeve", "Formal" if self.formal else "Casual"}
+        words |= {self.pattern} if self.pattern else set()
+        if self.kind == "Jacket" or self.pattern in ("ThickStripes", "ThinStripes", "Plaid"):
+            words.add(self.second)
+        return {f"upperBody{word}" for word in words}
 
-    accessories = {"Nothing": 9, "Hat": 3, "Sunglasses": 2, "Muffler": 2, "Headphone": 1}
-    if female:
-        accessories |= {"HairBand": 1, "Kerchief": 1}
-    accessory = _pick(rng, accessories)
-    bags = {
-        "Nothing": 6,
-        "Backpack": 4,
-        "MessengerBag": 4,
-        "PlasticBags": 2,
-        "Folder": 1,
-        "Suitcase": 1,
-        "LuggageCase": 1,
-    }
-    carrying = _pick(rng, bags | {"Other": 2 * female})
-    names += [f"accessory{accessory}", f"carrying{carrying}"]
-    bag = _pick(rng, {"White": 1, "Yellow": 1} if carrying in ("PlasticBags", "Folder") else UPPER_WEIGHTS)
 
-    cloth = DENIM if (lower, lower_colour) == ("Jeans", "Blue") else PALETTE[lower_colour]
-    upper_rgb = _tint(rng, PALETTE[colour])
+class _Lower(NamedTuple):
+    kind: str
+    pattern: str
+    colour: str
+    formal: bool
+
+    @property
+    def attributes(self) -> set[str]:
+        words = {self.kind, self.colour, "Formal" if self.formal else "Casual", *filter(None, [self.pattern])}
+        return {f"lowerBody{word}" for word in words}
+
+
+def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, set[str]]:
+    upper = _draw_upper(rng, body)
+    lower = _draw_lower(rng, body, upper)
+    footwear, shoe_colour = _draw_footwear(rng, body, lower)
+    accessory, carrying, bag = _draw_carried(rng, body)
+    upper_rgb = _tint(rng, PALETTE[upper.colour])
+    second = _tint(rng, PALETTE["White" if upper.kind == "Suit" else upper.second])
+    lower_rgb = upper_rgb
+    if lower.kind != "Suits":
+        denim = (lower.kind, lower.colour) == ("Jeans", "Blue")
+        lower_rgb = _tint(rng, DENIM if denim else PALETTE[lower.colour])
     clothes = Clothes(
-        upper=upper,
-        pattern=pattern,
-        sleeve=sleeve,
+        upper=upper.kind,
+        pattern=upper.pattern,
+        sleeve=upper.sleeve,
         upper_colour=upper_rgb,
-        second=_tint(rng, PALETTE["White"] if upper == "Suit" else PALETTE[second]),
-        lower=lower,
-        lower_pattern=lower_pattern,
-        lower_colour=upper_rgb if lower == "Suits" else _tint(rng, cloth),
+        second=second,
+        lower=lower.kind,
+        lower_pattern=lower.pattern,
+        lower_colour=lower_rgb,
         footwear=footwear,
         shoe_colour=_tint(rng, PALETTE[shoe_colour]),
         accessory=accessory,
@@ -286,11 +251,68 @@ def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, list[s
         carrying=carrying,
         bag_colour=_tint(rng, PALETTE[bag]),
     )
-    return clothes, names
+    others = {f"footwear{footwear}", f"footwear{shoe_colour}", f"accessory{accessory}", f"carrying{carrying}"}
+    return clothes, upper.attributes | lower.attributes | others
 
 
-def _contrast(rng: np.random.Generator, colour: str) -> str:
-    """A second colour that can be told from the first."""
-    first = np.array(PALETTE[colour])
+def _draw_upper(rng: np.random.Generator, body: Body) -> _Upper:
+    female, child = body.sex == "Female", body.age == "Less15"
+    kinds = {"Tshirt": 5, "VNeck": 2, "Top": 3 * female, "Shirt": 3, "Sweater": 4, "Jacket": 5, "Suit": 3 * (not child)}
+    kind = _pick(rng, kinds)
+    patterns = {
+        "Tshirt": {"": 4, "Logo": 3, "ThickStripes": 2, "ThinStripes": 1},
+        "Shirt": {"": 4, "Plaid": 4},
+        "Sweater": {"": 5, "ThickStripes": 3, "ThinStripes": 2},
+    }
+    pattern = _pick(rng, patterns.get(kind, {"": 1}))
+    colour = _pick(rng, {"Black": 4, "Grey": 3, "Blue": 1, "Brown": 1} if kind == "Suit" else UPPER_WEIGHTS)
+    first = np.array(PALETTE[colour])  # the second colour differs clearly from it
     far = {name: w for name, w in UPPER_WEIGHTS.items() if np.abs(first - np.array(PALETTE[name])).sum() > 150}
-    return _pick(rng, far)
+    formal = kind == "Suit" or (kind == "Shirt" and not pattern and not child)
+    return _Upper(kind, pattern, colour, _pick(rng, far), formal)
+
+
+def _draw_lower(rng: np.random.Generator, body: Body, upper: _Upper) -> _Lower:
+    female = body.sex == "Female"
+    kinds = {"Trousers": 5, "Jeans": 5, "Shorts": 3, "Capri": 2}
+    kinds |= {"ShortSkirt": 4, "LongSkirt": 3, "HotPants": 2} if female else {}
+    if upper.formal and not female:
+        kinds = {"Trousers": 1}
+    kind = "Suits" if upper.kind == "Suit" else _pick(rng, kinds)
+    patterns = {
+        "ShortSkirt": {"": 3, "Plaid": 2},
+        "Trousers": {"": 6, "ThinStripes": 1},
+        "Shorts": {"": 3, "Plaid": 1},
+    }
+    pattern = _pick(rng, patterns.get(kind, {"": 1}))
+    colour = upper.colour
+    if kind != "Suits":
+        colour = _pick(rng, {"Blue": 6, "Black": 2, "Grey": 2} if kind == "Jeans" else LOWER_WEIGHTS)
+    formal = kind == "Suits" or (upper.formal and kind in ("Trousers", "LongSkirt"))
+    return _Lower(kind, pattern, colour, formal)
+
+
+def _draw_footwear(rng: np.random.Generator, body: Body, lower: _Lower) -> tuple[str, str]:
+    """Footwear and its colour."""
+    female = body.sex == "Female"
+    bare = lower.kind in ("Shorts", "Capri", "HotPants", "ShortSkirt", "LongSkirt")
+    stocking = 3 * ("Short" in lower.kind) * female
+    kinds = {"Shoes": 4, "Sneaker": 4, "Boots": 2 + 2 * female, "Sandals": 3 * bare, "Stocking": stocking}
+    leather = lower.formal and not (female and lower.kind != "Suits")
+    kind = "LeatherShoes" if leather else _pick(rng, kinds)
+    dark = kind in ("LeatherShoes", "Boots", "Stocking")
+    return kind, _pick(rng, {"Black": 4, "Brown": 2} if dark else SHOE_WEIGHTS)
+
+
+def _draw_carried(rng: np.random.Generator, body: Body) -> tuple[str, str, str]:
+    """Accessory, bag and the bag's colour."""
+    female = body.sex == "Female"
+    accessories = {"Nothing": 9, "Hat": 3, "Sunglasses": 2, "Muffler": 2, "Headphone": 1}
+    accessory = _pick(rng, accessories | ({"HairBand": 1, "Kerchief": 1} if female else {}))
+    bags = {
+        "Nothing": 6, "Backpack": 4, "MessengerBag": 4, "PlasticBags": 2, "Folder": 1, "Suitcase": 1, "LuggageCase": 1,
+        "Other": 2 * female,
+    }  # fmt: skip
+    carrying = _pick(rng, bags)
+    colours = {"White": 1, "Yellow": 1} if carrying in ("PlasticBags", "Folder") else UPPER_WEIGHTS
+    return accessory, carrying, _pick(rng, colours)

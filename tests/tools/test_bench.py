@@ -3,12 +3,10 @@
 import json
 import types
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 from amem_cli.cli.app import run
@@ -102,15 +100,6 @@ def test_runs_go_on_until_the_time_is_spent(clock: list[float]) -> None:
 def test_flop_of_a_convolution_by_hand() -> None:
     network = nn.Conv2d(3, 5, 3, padding=1, bias=False)
     assert bench.flop(network, torch.zeros(1, 6, 7, 3, dtype=torch.uint8)) == 2 * 3 * 5 * 9 * 6 * 7
-
-
-def test_the_frames_are_clips_of_people_who_walk(tmp_path: Path) -> None:
-    files = bench.write_walkers_clips(tmp_path)
-    assert len(files) == 64
-    frames = [np.asarray(Image.open(file)) for file in files[:9]]
-    assert {frame.shape for frame in frames} == {(256, 128, 3)}
-    within = np.abs(frames[0].astype(int) - frames[1]).mean()
-    assert 0 < within < np.abs(frames[0].astype(int) - frames[8]).mean()
 
 
 @pytest.mark.usefixtures("one_thread")
