@@ -1,4 +1,4 @@
-"""What a random ranking would score on the same queries and gallery: the line below which a feature knows nothing."""
+"""The expected scores of a random ranking of the same gallery for the same queries."""
 
 import numpy as np
 from scipy.special import digamma
@@ -13,11 +13,11 @@ def chance(
     gallery_cameras: np.ndarray,
     ranks: int = 50,
 ) -> tuple[np.ndarray, float]:
-    """The expected CMC (ranks,) and mAP (precision at the hits) of rankings in random order, over queries with a match.
+    """The expected CMC (ranks,) and mAP (mean precision at the matches) over the queries that have a match.
 
-    Ids and cameras are integers, (Q,) and (G,); rules as in `evaluate_ranking`. With m matches among n items that
-    count, no match is within rank k with the product of (n-m-i) / (n-i) over i < k, and the expected average precision
-    is (H_n + (n - H_n) (m-1)/(n-1)) / n, where H_n = 1 + 1/2 + ... + 1/n. Both are NaN when no query has a match.
+    Ids and cameras are integers, (Q,) and (G,); the rules are those of `evaluate_ranking`. With m matches among n
+    counted items, P(no match within rank k) is the product of (n-m-i) / (n-i) over i < k, and the expected average
+    precision is (H_n + (n - H_n) (m-1)/(n-1)) / n with H_n = 1 + 1/2 + ... + 1/n. Both are NaN without a match.
 
     >>> cmc, mean = chance(np.array([1]), np.array([1, 2]), np.array([1]), np.array([2, 2]), ranks=2)
     >>> cmc.tolist(), round(mean, 12)
@@ -25,23 +25,23 @@ def chance(
     """
     _, person = np.unique(np.concatenate([query_ids, gallery_ids]), return_inverse=True)
     cameras, camera = np.unique(np.concatenate([query_cameras, gallery_cameras]), return_inverse=True)
-    seen = person * len(cameras) + camera  # a person in a camera, as one number
+    both = person * len(cameras) + camera  # one number for each person in a camera
     queries, kept = len(query_ids), np.flatnonzero(gallery_ids != JUNK) + len(query_ids)
-    same_camera = _how_often(seen[:queries], seen[kept])
-    items, matches = len(kept) - same_camera, _how_often(person[:queries], person[kept]) - same_camera
+    same_camera = _occurrences(both[:queries], both[kept])
+    items, matches = len(kept) - same_camera, _occurrences(person[:queries], person[kept]) - same_camera
 
-    # Queries of a person and camera share both numbers, and those of many people do: a few hundred pairs are left.
+    # Many queries share n and m, so the formulas are evaluated for a few hundred pairs.
     pairs, weights = np.unique(np.stack([items, matches])[:, matches > 0], axis=1, return_counts=True)
     if not len(weights):
         return np.full(ranks, np.nan), float("nan")
     n, m = pairs  # (P,)
-    before = np.arange(ranks)
-    miss = np.maximum(n - m - before[:, None], 0) / np.maximum(n - before[:, None], 1)  # (ranks, P)
+    before = np.arange(ranks)[:, None]
+    miss = np.maximum(n - m - before, 0) / np.maximum(n - before, 1)  # (ranks, P)
     harmonic = digamma(n + 1) + np.euler_gamma
     precision = (harmonic + (n - harmonic) * (m - 1) / np.maximum(n - 1, 1)) / n
     return np.average(1 - miss.cumprod(axis=0), axis=1, weights=weights), float(np.average(precision, weights=weights))
 
 
-def _how_often(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+def _occurrences(values: np.ndarray, among: np.ndarray) -> np.ndarray:
     ordered = np.sort(among)
     return ordered.searchsorted(values, side="right") - ordered.searchsorted(values, side="left")

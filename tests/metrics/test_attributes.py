@@ -1,5 +1,3 @@
-"""mA and the instance-based measures, worked out by hand."""
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ PROBABILITIES = np.array([[0.9, 0.2, 0.1, 0.8], [0.4, 0.1, 0.6, 0.9], [0.3, 0.7,
 NAMES = ["hat", "bag", "hairBlue", "person"]
 
 
-def test_by_hand():
+def test_attribute_metrics_by_hand():
     # Predicted: [1 0 0 1], [0 0 1 1], [0 1 0 1], [0 1 0 0].
     # hat: TP 1 of 2, TN 2 of 2 -> 3/4. bag: TP 1 of 2, TN 1 of 2 -> 1/2. mA = 5/8.
     # |Y & F| / |Y | F|: 2/3, 1/3, 1/2, 1/2. / |F|: 2/2, 1/2, 1/2, 1/1. / |Y|: 2/3, 1/2, 1/1, 1/2.
@@ -23,72 +21,58 @@ def test_by_hand():
     precision, recall = (1 + 1 / 2 + 1 / 2 + 1) / 4, (2 / 3 + 1 / 2 + 1 + 1 / 2) / 4
     assert (result.precision, result.recall) == (pytest.approx(precision), pytest.approx(recall))
     assert result.f1 == pytest.approx(2 * precision * recall / (precision + recall))
-    hat, bag, blue, person = result.attributes
-    assert (hat.name, hat.positives, hat.negatives, hat.true_positive_rate, hat.true_negative_rate) == (
-        "hat",
-        2,
-        2,
-        0.5,
-        1.0,
-    )
-    assert hat.f1 == pytest.approx(2 / 3)  # 2 TP / (2 TP + FP + FN) = 2 / (2 + 0 + 1)
-    assert bag.f1 == pytest.approx(1 / 2)  # 2 / (2 + 1 + 1)
-    assert np.isnan(blue.true_positive_rate)
-    assert blue.true_negative_rate == pytest.approx(3 / 4)
-    assert np.isnan(person.true_negative_rate)
-    assert person.true_positive_rate == pytest.approx(3 / 4)
+    scores = [(s.name, s.positives, s.true_positive_rate, s.true_negative_rate, s.f1) for s in result.attributes]
+    assert scores[0] == ("hat", 2, 1 / 2, 1.0, pytest.approx(2 / 3))  # F1: 2 TP / (2 TP + FP + FN) = 2 / (2 + 0 + 1)
+    assert scores[1] == ("bag", 2, 1 / 2, 1 / 2, pytest.approx(1 / 2))
+    assert scores[2] == ("hairBlue", 0, pytest.approx(np.nan, nan_ok=True), 3 / 4, 0)
+    assert scores[3] == ("person", 4, 3 / 4, pytest.approx(np.nan, nan_ok=True), pytest.approx(6 / 7))
 
 
-def test_perfect_and_worst():
-    rng = np.random.default_rng(0)
-    labels = (rng.random((50, 6)) < 0.5).astype(np.uint8)
-    perfect = attribute_metrics(labels * 1.0, labels, list("abcdef"))
-    assert perfect.mA == perfect.accuracy == perfect.precision == perfect.recall == perfect.f1 == 1
-    worst = attribute_metrics(1.0 - labels, labels, list("abcdef"))
-    assert worst.mA == worst.accuracy == worst.precision == worst.recall == worst.f1 == 0
+def test_attribute_metrics_perfect_and_worst():
+    labels = (np.random.default_rng(0).random((50, 6)) < 0.5).astype(np.uint8)
+    for probabilities, rate in ((labels * 1.0, 1), (1.0 - labels, 0)):
+        result = attribute_metrics(probabilities, labels, list("abcdef"))
+        assert [result.mA, result.accuracy, result.precision, result.recall, result.f1] == [rate] * 5
 
 
-def test_a_subset_is_evaluated_alone():
+def test_attribute_metrics_subset():
+    # In columns bag and hat the third image has no label, so three images count: accuracy 1/2, 0, 1.
     some = attribute_metrics(PROBABILITIES, LABELS, NAMES, subset=[1, 0])
-    alone = attribute_metrics(PROBABILITIES[:, [1, 0]], LABELS[:, [1, 0]], ["bag", "hat"])
-    assert some == alone
     assert [score.name for score in some.attributes] == ["bag", "hat"]
-    # The third image has neither: it does not count among instances.
-    assert some.images == 3
+    assert some.accuracy == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert some == attribute_metrics(PROBABILITIES[:, [1, 0]], LABELS[:, [1, 0]], ["bag", "hat"])
 
 
-def test_the_threshold_itself_is_not_positive():
-    labels = np.array([[1], [0]])
-    probabilities = np.array([[0.7], [0.5]])
-    assert attribute_metrics(probabilities, labels, ["hat"]).mA == 1
-    assert attribute_metrics(probabilities, labels, ["hat"], threshold=0.49).mA == 0.5
-    assert attribute_metrics(probabilities, labels, ["hat"], threshold=0.7).mA == 0.5
+def test_attribute_metrics_threshold_itself_is_negative():
+    labels, probabilities = np.array([[1], [0]]), np.array([[0.7], [0.5]])
+    found = [attribute_metrics(probabilities, labels, ["hat"], **t).mA for t in ({}, {"threshold": 0.7})]
+    assert found == [1, 0.5]
 
 
-def test_no_positive_anywhere_and_nothing_predicted():
+def test_attribute_metrics_no_positives():
     with np.errstate(all="raise"):
         nothing = attribute_metrics(np.zeros((3, 2)), np.zeros((3, 2), np.uint8), ["a", "b"])
-        silent = attribute_metrics(np.zeros((2, 1)), np.array([[1], [0]]), ["a"])
-    assert np.isnan(nothing.mA)
-    assert np.isnan(nothing.f1)
-    assert nothing.images == 0
-    assert (silent.mA, silent.precision, silent.recall, silent.f1) == (0.5, 0, 0, 0)
+        unpredicted = attribute_metrics(np.zeros((2, 1)), np.array([[1], [0]]), ["a"])
+    assert np.isnan([nothing.mA, nothing.accuracy, nothing.precision, nothing.recall, nothing.f1]).all()
+    assert (unpredicted.mA, unpredicted.precision, unpredicted.recall, unpredicted.f1) == (0.5, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("probabilities", "labels", "names", "subset", "why"),
+    ("probabilities", "labels", "subset", "why"),
     [
-        (PROBABILITIES, LABELS[:, :3], NAMES, None, "differ"),
-        (PROBABILITIES, LABELS, NAMES[:3], None, "differ"),
-        (PROBABILITIES[0], LABELS[0], NAMES, None, "differ"),
-        (PROBABILITIES, LABELS * 2, NAMES, None, "labels other than 0 and 1"),
-        (PROBABILITIES * 2, LABELS, NAMES, None, r"outside \[0, 1\]"),
-        (PROBABILITIES * np.nan, LABELS, NAMES, None, r"outside \[0, 1\]"),
-        (PROBABILITIES[:0], LABELS[:0], NAMES, None, "nothing to compare"),
-        (PROBABILITIES, LABELS, NAMES, [4], "subset"),
-        (PROBABILITIES, LABELS, NAMES, [], "subset"),
+        (PROBABILITIES, LABELS[:, :3], None, "differ"),
+        (PROBABILITIES[:, :3], LABELS[:, :3], None, "differ"),
+        (PROBABILITIES[0], LABELS[0], None, "differ"),
+        (PROBABILITIES, LABELS * 2, None, "labels other than 0 and 1"),
+        (PROBABILITIES + 0.2, LABELS, None, r"outside \[0, 1\]"),
+        (PROBABILITIES - 0.1, LABELS, None, r"outside \[0, 1\]"),
+        (PROBABILITIES * np.nan, LABELS, None, r"outside \[0, 1\]"),
+        (PROBABILITIES[:0], LABELS[:0], None, "nothing to compare"),
+        (PROBABILITIES, LABELS, [4], "outside 0 to 3"),
+        (PROBABILITIES, LABELS, [-1], "outside 0 to 3"),
+        (PROBABILITIES, LABELS, [], "subset is empty"),
     ],
 )
-def test_bad_input(probabilities, labels, names, subset, why):
+def test_attribute_metrics_bad_input(probabilities, labels, subset, why):
     with pytest.raises(BadData, match=why):
-        attribute_metrics(probabilities, labels, names, subset=subset)
+        attribute_metrics(probabilities, labels, NAMES, subset=subset)
