@@ -1,55 +1,50 @@
-"""CMC and mAP of person re-identification, in one sweep over blocks of queries.
+"""CMC and mAP of person re-identification, computed in one pass over blocks of queries.
 
-Conventions (those of the official MARS and Market-1501 evaluation by Zheng et al. unless said otherwise):
+The rules are those of the official MARS and Market-1501 evaluation by Zheng et al.:
 
-- Gallery items with the junk id -1 are ignored everywhere; distractors (id 0) stay.
-- Gallery items of the query's person *and* camera are ignored; other people of that camera stay.
+- Gallery items with the junk id -1 are ignored. Distractors (id 0) count.
+- Gallery items with the query's person *and* camera are ignored. Other people in that camera count.
 - Items at equal distance keep the order of the gallery (a stable sort).
-- `mAP` is the mean, over the queries that have a match, of the mean precision at the hits (most Python code);
-  `mAP_official` integrates precision over recall by trapezoids that start at precision 1, and divides by all queries.
 
-Nothing is sorted with its indices and no (Q, G) matrix exists: a match's rank is one more than the number of closer
-gallery items less the ignored ones among them, and counting needs sorted values alone.
+There are two average precisions. `mAP` is the mean precision at the matches, over the queries that have a match (most
+Python code). `mAP_official` integrates precision over recall by trapezoids from precision 1, over all queries.
+
+The rank of a match is 1 + the number of closer gallery items - the number of ignored items among them. Closer items are
+counted by comparing a row of distances with its few matches, so no row is sorted and no (Q, G) matrix is needed.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from amem_cli.errors import BadData, listing
+from amem_cli.metrics.distances import Features, as_numpy, distance_blocks, read_features
 from amem_cli.person_ids import JUNK
-
-if TYPE_CHECKING:
-    import torch
-
-Features = Any  # numpy.ndarray or torch.Tensor; torch is not imported to say so
 
 BLOCK_ROWS = 1024  # enough for the matrix product to run at full speed
 BLOCK_BYTES = 512 * 2**20
-BLOCK_PAIRS = 2**21  # pairs of one person held at once; reached only when few people fill a large gallery
-CHUNK_ROWS = 32  # sorted while they are in the cache
-SHORTEST_CMC = 20  # so that rank-20 can be read off any gallery
+BLOCK_PAIRS = 2**21  # pairs of one person per block; reached only when few people fill a large gallery
+FEW_MATCHES = 64  # up to so many matches per query, comparing is faster than sorting
+SHORTEST_CMC = 20  # so that rank-20 exists for any gallery
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """How well queries find their person in a gallery. Rates are fractions in [0, 1].
 
-    `cmc` (K,) float64: cmc[k-1] is rank-k, the share of the queries with a match whose first match is among the k
-    nearest items that count; `cmc_official` divides by all queries. K is the gallery's length, and at least 20.
-    `mAP` is the mean of `average_precision` over the queries with a match. `mAP_official` is the sum of
-    `average_precision_official` over all queries, one without a match counting 0 (the MATLAB code divides 0 by 0
-    there and would print NaN; on MARS as published every query has a match).
-    Both average precisions are (Q,) float64, NaN for a query without a match; `first_match_rank` is (Q,) int64,
-    1 for the best, 0 for a query without a match.
+    `cmc` (K,) float64: cmc[k-1] is rank-k, the fraction of the queries with a match whose first match is among the k
+    nearest counted items; `cmc_official` divides by all queries. K is the gallery's length, and at least 20.
+    `average_precision` and `average_precision_official` (Q,) float64 are NaN for a query without a match.
+    `mAP` is the mean of the first over the queries with a match. `mAP_official` is the mean of the second over all
+    queries, where one without a match adds 0 (the MATLAB code gives NaN; in MARS every query has a match).
+    `first_match_rank` (Q,) int64 starts at 1; it is 0 for a query without a match.
     `queries` counts all queries, `valid_queries` those with a match, `gallery` the items that are not junk.
-    With no valid query `cmc` and `mAP` are NaN.
-    `without_queries` is the same for the gallery without the items that are queries, where these were told.
+    Without any valid query `cmc` and `mAP` are NaN.
+    `without_queries` is the result for the gallery without the items that are queries, if these are given.
 
     >>> q, g = np.eye(2, dtype=np.float32), np.array([[0.9, 0.1], [1, 0], [0, 1]], np.float32)
     >>> r = evaluate_ranking(q, g, [1, 2], [1, 3, 2], [1, 1], [2, 2, 2])
@@ -70,6 +65,17 @@ class Ranking:
     without_queries: "Ranking | None" = None
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Person ids and cameras, (Q,) or (G,) int64, and which gallery items are queries, (G,) bool or None."""
+
+    query_ids: np.ndarray
+    gallery_ids: np.ndarray
+    query_cameras: np.ndarray
+    gallery_cameras: np.ndarray
+    gallery_is_query: np.ndarray | None
+
+
 def evaluate_ranking(
     query_features: Features,
     gallery_features: Features,
@@ -80,149 +86,81 @@ def evaluate_ranking(
     *,
     gallery_is_query: Features | None = None,
     device: str | None = None,
-    threads: int | None = None,
 ) -> Ranking:
-    """Rank a gallery for every query by squared Euclidean distance, and score the rankings.
+    """Rank the gallery for every query by squared Euclidean distance, and score the rankings.
 
-    `query_features` (Q, D) and `gallery_features` (G, D) are numpy arrays or torch tensors, and are taken as they
-    are: of L2-normalised features the order is that of the cosine distance. Distances are float64 when either is
-    float64, else float32; the query's own squared norm, the same for its whole row, is left out.
-    Ids and cameras are integers, (Q,) and (G,). `gallery_is_query` (G,) bool marks the gallery items that are
-    queries too, and asks for `without_queries`, from the same distances.
-    `device` None computes where the features are; "cpu" and "cuda..." say where. `threads` is the number of sorting
-    threads on the CPU (default: as many as this process may use); the matrix product follows BLAS's own setting.
+    `query_features` (Q, D) and `gallery_features` (G, D) are numpy arrays or torch tensors and are not normalised
+    here; for L2-normalised features the order is that of the cosine distance. Distances are float64 when either is
+    float64, else float32. Ids and cameras are integers, (Q,) and (G,).
+    `gallery_is_query` (G,) bool marks the gallery items that are queries too, and asks for `without_queries`.
+    `device` computes the distances (default: where the features are); the CPU scores them with all available cores.
 
-    On the CPU it needs, beside the inputs, a block of distances from 1024 queries: 4 KB a gallery item, at most 0.5 GB.
-    Raises `BadData` that lists what is wrong: shapes, lengths, kinds of numbers, values that are not finite, norms
-    whose squares overflow.
+    It needs memory for the distances of 1024 queries: 4 KB per gallery item, 0.5 GB at most.
+    Raises `BadData` for wrong shapes, lengths and types, and for features that are not finite.
     """
-    on_device = _device_of(query_features, gallery_features, device)
-    labels = read_labels(
-        query_features,
-        gallery_features,
-        (query_ids, gallery_ids, query_cameras, gallery_cameras, gallery_is_query),
-    )
-    if on_device != "cpu":
-        with _full_float32_precision():
-            return _sweep(_distances_by_torch(query_features, gallery_features, on_device), _closer_by_torch, labels)
-    query, gallery = same_precision(query_features, gallery_features)
-    return _sweep(_distances_by_numpy(query, gallery), _closer_by_numpy(threads), labels, gallery.itemsize)
+    if device is None:
+        devices = [str(getattr(features, "device", "cpu")) for features in (query_features, gallery_features)]
+        device = max(devices, key=lambda name: name != "cpu")
+    query, gallery = read_features(query_features, gallery_features)
+    given = (query_ids, gallery_ids, query_cameras, gallery_cameras, gallery_is_query)
+    labels = read_labels((len(query), len(gallery)), given)
+    return _evaluate(distance_blocks(query, gallery, device), labels, gallery.itemsize)
 
 
 def evaluate_distances(
-    distances: np.ndarray | Callable[[slice], np.ndarray],
+    distances: np.ndarray,
     query_ids: Features,
     gallery_ids: Features,
     query_cameras: Features,
     gallery_cameras: Features,
     *,
     gallery_is_query: Features | None = None,
-    threads: int | None = None,
 ) -> Ranking:
-    """`evaluate_ranking` for given distances, such as those of re-ranking.
+    """`evaluate_ranking` for given distances (Q, G), such as those of re-ranking; smaller is nearer.
 
-    `distances` is the matrix (Q, G), floating, or a function from a slice of B queries to its rows (B, G), which is
-    called once for every block, in order, and whose result may be overwritten by its next call. Smaller is nearer;
-    infinities are allowed. The rest is as in `evaluate_ranking`. Raises `BadData`, also for NaN among the distances.
+    Infinite distances are allowed. Raises `BadData`, also for NaN and for a matrix that is not floating.
     """
-    problems: list[str] = []
-    if callable(distances):
-        shape, itemsize = (np.shape(query_ids) or (0,))[0], 8
-        labels = _Labels.read(
-            shape,
-            (np.shape(gallery_ids) or (0,))[0],
-            (query_ids, gallery_ids, query_cameras, gallery_cameras, gallery_is_query),
-            problems,
-        )
-        source = distances
-    else:
-        distances, itemsize = np.asarray(distances), np.asarray(distances).itemsize
-        if distances.ndim != 2 or distances.dtype.kind != "f":
-            problems.append(f"distances are {distances.dtype} {distances.shape}, not floating (queries, gallery)")
-        labels = _Labels.read(
-            len(distances) if distances.ndim else 0,
-            distances.shape[1] if distances.ndim == 2 else 0,
-            (query_ids, gallery_ids, query_cameras, gallery_cameras, gallery_is_query),
-            problems,
-        )
-        source = distances.__getitem__
-
-    def checked(block: slice) -> np.ndarray:
-        rows = np.asarray(source(block))
-        wanted = (block.stop - block.start, len(labels.gallery_ids))
-        if rows.shape != wanted:
-            raise BadData("distances", why=f"queries {block.start} to {block.stop} gave {rows.shape}, not {wanted}")
-        bad = np.flatnonzero(np.isnan(rows).any(axis=1)) + block.start
-        if len(bad):
-            raise BadData("distances", why=f"NaN for {listing(f'query {row}' for row in bad)}")
-        return rows
-
-    return _sweep(checked, _closer_by_numpy(threads), labels, itemsize)
+    distances = np.asarray(distances)
+    if distances.ndim != 2 or distances.size == 0 or distances.dtype.kind != "f":
+        why = f"{distances.dtype} {distances.shape} is not a floating matrix (queries, gallery)"
+        raise BadData("distances", why=why)
+    given = (query_ids, gallery_ids, query_cameras, gallery_cameras, gallery_is_query)
+    labels = read_labels(distances.shape, given)
+    bad = [f"query {number}" for number, row in enumerate(distances) if np.isnan(row).any()]
+    if bad:
+        raise BadData("distances", why=f"NaN for {listing(bad)}")
+    return _evaluate(distances.__getitem__, labels, distances.itemsize)
 
 
-def read_labels(query: Features, gallery: Features, given: Sequence[Features | None]) -> "_Labels":
-    """Ids, cameras and, unless None, `gallery_is_query`, checked against the features and each other.
+def read_labels(sizes: Sequence[int], given: Sequence[Features | None]) -> Labels:
+    """Check the fields of `Labels`, given in order, against the `sizes` Q and G.
 
-    Raises `BadData` that lists every wrong shape, length and kind.
+    Raises `BadData` that lists every wrong length and type.
     """
-    problems = [
-        f"{name} has the shape {tuple(np.shape(features))}, not (rows, features)"
-        for name, features in (("query_features", query), ("gallery_features", gallery))
-        if len(np.shape(features)) != 2
-    ]
-    if not problems and query.shape[1] != gallery.shape[1]:
-        problems.append(f"queries have {query.shape[1]} features, the gallery {gallery.shape[1]}")
-    return _Labels.read((np.shape(query) or (0,))[0], (np.shape(gallery) or (0,))[0], given, problems)
+    arrays: dict[str, Any] = {"gallery_is_query": None}
+    problems = []
+    for name, values in zip(Labels.__slots__, given, strict=True):
+        if values is None:
+            continue
+        kinds, dtype, wanted = ("b", bool, "bool") if name == "gallery_is_query" else ("iu", np.int64, "integers")
+        length = sizes[0] if name.startswith("query") else sizes[1]
+        array = as_numpy(values)
+        if array.dtype.kind not in kinds:
+            problems.append(f"{name} are {array.dtype}, not {wanted}")
+        elif array.shape != (length,):
+            problems.append(f"{name} has the shape {array.shape}, not ({length},)")
+        arrays[name] = array.astype(dtype, copy=False)
+    if problems:
+        raise BadData("ranking", why=listing(problems))
+    return Labels(**arrays)
 
 
-@dataclass(frozen=True, slots=True)
-class _Labels:
-    """Who is who: (Q,) and (G,) int64, and (G,) bool or None."""
-
-    query_ids: np.ndarray
-    gallery_ids: np.ndarray
-    query_cameras: np.ndarray
-    gallery_cameras: np.ndarray
-    gallery_is_query: np.ndarray | None
-
-    @classmethod
-    def read(cls, queries: int, gallery: int, given: Sequence[Features | None], problems: list[str]) -> "_Labels":
-        """Check the labels, and raise everything that is wrong with them together with earlier `problems`."""
-        names = ("query_ids", "gallery_ids", "query_cameras", "gallery_cameras", "gallery_is_query")
-        arrays: list[np.ndarray | None] = []
-        for name, values, kinds in zip(names, given, ("iu", "iu", "iu", "iu", "b"), strict=True):
-            if values is None:
-                arrays.append(None)
-                continue
-            array = as_numpy(values)
-            length = queries if name.startswith("query") else gallery
-            if array.dtype.kind not in kinds:
-                problems.append(f"{name} are {array.dtype}, not {'bool' if kinds == 'b' else 'integers'}")
-            elif array.shape != (length,):
-                problems.append(f"{name} has the shape {array.shape}, not ({length},)")
-            else:
-                array = array.astype(bool if kinds == "b" else np.int64, copy=False)
-            arrays.append(array)
-        if not problems and (queries == 0 or gallery == 0):
-            problems.append(f"{queries} queries and {gallery} gallery items leave nothing to rank")
-        if problems:
-            raise BadData("ranking", why=listing(problems))
-        return cls(*arrays)
-
-
-def _sweep(
-    distances: Callable[[slice], Any],
-    closer: Callable[[Any, list[np.ndarray], np.ndarray, np.ndarray], np.ndarray],
-    labels: _Labels,
-    itemsize: int = 4,
-) -> Ranking:
-    """Take the distances of one block of queries after the other, and score both galleries from them."""
+def _evaluate(distances: Callable[[slice], np.ndarray], labels: Labels, itemsize: int) -> Ranking:
+    """Score both galleries from the distances of one block of queries at a time."""
     queries, gallery = len(labels.query_ids), len(labels.gallery_ids)
-    kept = labels.gallery_ids != JUNK
-    if labels.gallery_is_query is None:
-        parts = [np.flatnonzero(kept)]
-    else:
-        parts = [np.flatnonzero(kept & ~labels.gallery_is_query), np.flatnonzero(kept & labels.gallery_is_query)]
+    kept, is_query = labels.gallery_ids != JUNK, labels.gallery_is_query
+    masks = [kept] if is_query is None else [kept & ~is_query, kept & is_query]
+    subsets = [np.flatnonzero(mask) for mask in masks]
 
     items = np.flatnonzero(kept)
     items = items[np.argsort(labels.gallery_ids[items], kind="stable")]
@@ -230,61 +168,54 @@ def _sweep(
     first = np.searchsorted(ids, labels.query_ids, side="left")
     same_person = np.searchsorted(ids, labels.query_ids, side="right") - first
 
-    whole, reduced = _Scores(queries), _Scores(queries)
-    rows_a_block = min(
-        BLOCK_ROWS, max(1, BLOCK_BYTES // (gallery * itemsize)), max(1, BLOCK_PAIRS // max(1, same_person.max()))
-    )
-    for start in range(0, queries, rows_a_block):
-        block = slice(start, min(start + rows_a_block, queries))
+    full, reduced = _Scores(queries), _Scores(queries)
+    fitting = min(BLOCK_BYTES // (gallery * itemsize), BLOCK_PAIRS // max(1, same_person.max()))
+    block_rows = max(1, min(BLOCK_ROWS, fitting))
+    for start in range(0, queries, block_rows):
+        block = slice(start, min(start + block_rows, queries))
         counts = same_person[block]
         rows = np.repeat(np.arange(len(counts)), counts)
         columns = items[np.arange(counts.sum()) + np.repeat(first[block] - np.cumsum(counts) + counts, counts)]
         ignored = labels.gallery_cameras[columns] == labels.query_cameras[block][rows]
-        before = closer(distances(block), parts, rows, columns)
-        whole.add(block, rows, ignored, before.sum(axis=1))
-        if labels.gallery_is_query is not None:
-            stay = ~labels.gallery_is_query[columns]
-            reduced.add(block, rows[stay], ignored[stay], before[stay, 0])
+        closer = _count_in_threads(distances(block), subsets, rows, columns)
+        full.add(block, rows, ignored, closer.sum(axis=1))
+        if is_query is not None:
+            stay = ~is_query[columns]
+            reduced.add(block, rows[stay], ignored[stay], closer[stay, 0])
 
     length = max(gallery, SHORTEST_CMC)
-    without = None if labels.gallery_is_query is None else reduced.ranking(length, len(parts[0]))
-    return whole.ranking(length, len(items), without)
+    return full.ranking(length, len(items), None if is_query is None else reduced.ranking(length, len(subsets[0])))
 
 
 class _Scores:
-    """What is known of each query after the sweep."""
+    """The scores of each query, filled block by block."""
 
     def __init__(self, queries: int):
         self.average_precision = np.full(queries, np.nan)
         self.average_precision_official = np.full(queries, np.nan)
         self.first_match_rank = np.zeros(queries, np.int64)
 
-    def add(self, block: slice, rows: np.ndarray, ignored: np.ndarray, before: np.ndarray) -> None:
-        """Score the queries of a block.
+    def add(self, block: slice, rows: np.ndarray, ignored: np.ndarray, closer: np.ndarray) -> None:
+        """Score a block of queries from its P pairs of a query and a gallery item of the same person.
 
-        Over all P pairs of a query and a gallery item of its person: `rows` (P,) the query within the block,
-        `ignored` (P,) bool whether the camera is the same, `before` (P,) how many items stand before this one.
+        `rows` (P,) is the query within the block, `ignored` (P,) whether the camera is the same, `closer` (P,) the
+        number of closer items.
         """
-        order = np.lexsort((before, rows))
-        rows, ignored, before = rows[order], ignored[order], before[order]
-        passed = np.concatenate(([0], np.cumsum(ignored)))[:-1]
-        rank = 1 + before - (passed - passed[np.searchsorted(rows, rows)])
+        order = np.lexsort((closer, rows))
+        rows, ignored, closer = rows[order], ignored[order], closer[order]
+        ignored_before = np.cumsum(ignored) - ignored
+        rank = 1 + closer - (ignored_before - ignored_before[np.searchsorted(rows, rows)])
 
         rows, rank = rows[~ignored], rank[~ignored]
         hit = 1 + np.arange(len(rows)) - np.searchsorted(rows, rows)
         precision = hit / rank
-        # Official rule: from the precision one place before the hit, which is 1 before the first place.
+        # The trapezoid starts at the precision one place before the hit, which is 1 before the first place.
         trapezoid = (np.where(rank > 1, (hit - 1) / np.maximum(rank - 1, 1), 1.0) + precision) / 2
 
-        matches = np.bincount(rows, minlength=block.stop - block.start)
-        some = matches > 0
-        where = np.flatnonzero(some) + block.start
-        for scores, values in (
-            (self.average_precision, precision),
-            (self.average_precision_official, trapezoid),
-        ):
-            scores[where] = np.bincount(rows, weights=values, minlength=len(matches))[some] / matches[some]
-        self.first_match_rank[where] = rank[hit == 1]
+        queries, matches = np.unique(rows, return_counts=True)
+        for scores, values in ((self.average_precision, precision), (self.average_precision_official, trapezoid)):
+            scores[block.start + queries] = np.bincount(rows, weights=values)[queries] / matches
+        self.first_match_rank[block.start + queries] = rank[hit == 1]
 
     def ranking(self, length: int, gallery: int, without_queries: Ranking | None = None) -> Ranking:
         valid = self.first_match_rank > 0
@@ -304,177 +235,56 @@ class _Scores:
         )
 
 
-def _distances_by_numpy(query: np.ndarray, gallery: np.ndarray) -> Callable[[slice], np.ndarray]:
-    """Rows of squared Euclidean distances less the query's squared norm, (B, G)."""
-    squares = squared_norms(query, gallery)[1]
-    buffer: list[np.ndarray] = []
-
-    def rows(block: slice) -> np.ndarray:
-        if not buffer:
-            buffer.append(np.empty((block.stop - block.start, len(gallery)), gallery.dtype))
-        distances = np.matmul(query[block] * gallery.dtype.type(-2), gallery.T, out=buffer[0][: len(query[block])])
-        distances += squares
-        return distances
-
-    return rows
-
-
-def _closer_by_numpy(threads: int | None) -> Callable[..., np.ndarray]:
-    """Count, chunk of rows by chunk of rows, in threads: `np.sort` lets go of the interpreter."""
-    threads = threads or _available_cores()
-
-    def closer(
-        distances: np.ndarray, parts: list[np.ndarray], rows: np.ndarray, columns: np.ndarray
-    ) -> np.ndarray:  # (B, G), parts, (P,), (P,) -> (P, parts)
-        starts = np.arange(0, len(distances), CHUNK_ROWS)
-        bounds = np.searchsorted(rows, [*starts, len(distances)])
-
-        def chunk(i: int) -> np.ndarray:
-            pairs = slice(bounds[i], bounds[i + 1])
-            top = starts[i]
-            return _closer_in_rows(distances[top : top + CHUNK_ROWS], parts, rows[pairs] - top, columns[pairs])
-
-        if threads == 1:
-            return np.concatenate([chunk(i) for i in range(len(starts))])
-        with ThreadPoolExecutor(threads) as pool:
-            return np.concatenate(list(pool.map(chunk, range(len(starts)))))
-
-    return closer
-
-
-def _closer_in_rows(
-    distances: np.ndarray, parts: list[np.ndarray], rows: np.ndarray, columns: np.ndarray
+def _count_in_threads(
+    distances: np.ndarray, subsets: list[np.ndarray], rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """How many items of each part of the gallery stand before the item `columns[p]` in the ranking of `rows[p]`.
+    """`_count_closer` with the rows divided among threads: numpy's comparisons release the interpreter lock."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    starts = np.linspace(0, len(distances), threads + 1, dtype=np.int64)
+    bounds = np.searchsorted(rows, starts)
 
-    (B, G) distances; parts are increasing columns; rows (P,) ascending; -> (P, parts) int64. An item stands before
-    another when it is nearer, or as near and of a lower column.
+    def count(i: int) -> np.ndarray:
+        pairs = slice(bounds[i], bounds[i + 1])
+        return _count_closer(distances[starts[i] : starts[i + 1]], subsets, rows[pairs] - starts[i], columns[pairs])
+
+    with ThreadPoolExecutor(threads) as pool:
+        return np.concatenate(list(pool.map(count, range(threads))))
+
+
+def _count_closer(
+    distances: np.ndarray, subsets: list[np.ndarray], rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """How many items of each subset of the gallery are closer to `rows[p]` than the item `columns[p]` is.
+
+    `distances` (B, G); a subset is an array of increasing columns; `rows` (P,) increases. Returns (P, subsets) int64.
+    Of two items at equal distance the one with the lower column is closer.
     """
-    counts = np.empty((len(rows), len(parts)), np.int64)
-    if not len(rows):
-        return counts
-    value = distances[rows, columns]
+    counts = np.empty((len(rows), len(subsets)), np.int64)
+    lower = [np.searchsorted(subset, columns) for subset in subsets]
     bounds = np.searchsorted(rows, np.arange(len(distances) + 1))
-    for number, part in enumerate(parts):
-        width = len(part)
-        if width == 0:
-            counts[:, number] = 0
-            continue
-        everything = width == distances.shape[1]
-        ordered = distances.copy() if everything else distances.take(part, axis=1)
-        ordered.sort(axis=1)
-        below = counts[:, number]
-        for row, start, stop in zip(ordered, bounds[:-1], bounds[1:], strict=True):
-            below[start:stop] = row.searchsorted(value[start:stop])
-
-        lower_columns = np.searchsorted(part, columns)
-        in_part = part[np.minimum(lower_columns, width - 1)] == columns
-        after_itself = below + in_part
-        tied = (after_itself < width) & (ordered[rows, np.minimum(after_itself, width - 1)] == value)
-        for pair in np.flatnonzero(tied):
-            lower = slice(lower_columns[pair]) if everything else part[: lower_columns[pair]]
-            below[pair] += np.count_nonzero(distances[rows[pair], lower] == value[pair])
+    for row, start, stop in zip(distances, bounds[:-1], bounds[1:], strict=True):
+        pairs = slice(start, stop)
+        count = _count_by_comparing if stop - start <= FEW_MATCHES else _count_by_sorting
+        for number, subset in enumerate(subsets):
+            items = row if len(subset) == len(row) else row.take(subset)
+            counts[pairs, number] = count(items, row[columns[pairs]], lower[number][pairs])
     return counts
 
 
-def _distances_by_torch(query: Features, gallery: Features, device: str) -> "Callable[[slice], torch.Tensor]":
-    """`_distances_by_numpy` on a device."""
-    import torch
-
-    both = [torch.as_tensor(features) for features in (query, gallery)]
-    precision = torch.float64 if torch.float64 in (both[0].dtype, both[1].dtype) else torch.float32
-    queries, items = (features.detach().to(device, precision) for features in both)
-    squares = [features.square().sum(dim=1) for features in (queries, items)]
-    _require_finite(*(values.cpu().numpy() for values in squares))
-    return lambda block: torch.addmm(squares[1], queries[block], items.T, alpha=-2)
+def _count_by_comparing(items: np.ndarray, limits: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """How many `items` (n,) are below each limit (m,), or equal to it and at an index below its end (m,)."""
+    matrix = items < limits[:, None]  # (m, n)
+    below = [np.count_nonzero(row) for row in matrix]
+    np.equal(items, limits[:, None], out=matrix)
+    return np.add(below, [np.count_nonzero(row[:end]) for row, end in zip(matrix, ends, strict=True)])
 
 
-def _closer_by_torch(
-    distances: "torch.Tensor", parts: list[np.ndarray], rows: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
-    """`_closer_in_rows` on a device, where sorting with indices is quick."""
-    import torch
-
-    device = distances.device
-    row, column = torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)
-    order = torch.argsort(distances, dim=1, stable=True)  # (B, G)
-    places = torch.arange(order.shape[1], device=device).expand_as(order)
-    place = torch.empty_like(order).scatter_(1, order, places)[row, column]  # (P,)
-    counts = []
-    for part in parts:
-        member = torch.zeros(order.shape[1], dtype=torch.int32, device=device)
-        member[torch.as_tensor(part, device=device)] = 1
-        counts.append(member[order].cumsum(dim=1)[row, place] - member[column])
-    return torch.stack(counts, dim=1).cpu().numpy()
-
-
-@contextmanager
-def _full_float32_precision():
-    """No TF32 and no autocast: both would reorder near neighbours."""
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.no_grad(), torch.autocast("cuda", enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def _device_of(query: Features, gallery: Features, device: str | None) -> str:
-    if device is not None:
-        return str(device)
-    devices = sorted({str(getattr(features, "device", "cpu")) for features in (query, gallery)} - {"cpu"})
-    return devices[0] if devices else "cpu"
-
-
-def as_numpy(values: Features) -> np.ndarray:
-    """An array or tensor, on any device and of any precision, as a numpy array (bfloat16 as float32)."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        if values.is_floating_point() and values.element_size() < 4:
-            values = values.float()
-        return values.numpy()
-    return np.asarray(values)
-
-
-def same_precision(query: Features, gallery: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Both as numpy arrays: float64 when either is, else float32."""
-    arrays = as_numpy(query), as_numpy(gallery)
-    precision = np.float64 if np.float64 in (arrays[0].dtype, arrays[1].dtype) else np.float32
-    return arrays[0].astype(precision, copy=False), arrays[1].astype(precision, copy=False)
-
-
-def squared_norms(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """|q|^2 (Q,) and |g|^2 (G,). Raises `BadData` for features that are not finite or overflow when squared."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("qd,qd->q", query, query), np.einsum("gd,gd->g", gallery, gallery)
-    _require_finite(*squares)
-    return squares
-
-
-def squared_distances(
-    query: np.ndarray, gallery: np.ndarray, query_squares: np.ndarray, gallery_squares: np.ndarray
-) -> np.ndarray:
-    """|q - g|^2 (Q, G), never negative, of features and their `squared_norms`."""
-    distances = (query * query.dtype.type(-2)) @ gallery.T
-    distances += gallery_squares
-    distances += query_squares[:, None]
-    return np.maximum(distances, 0, out=distances)
-
-
-def _require_finite(query_squares: np.ndarray, gallery_squares: np.ndarray) -> None:
-    # |q - g|^2 <= 4 max(|q|^2, |g|^2): what stays below a quarter of the range cannot overflow.
-    most = np.finfo(gallery_squares.dtype).max / 4
-    problems = [
-        f"{name} row {row} is not finite or too large to be squared"
-        for name, squares in (("query_features", query_squares), ("gallery_features", gallery_squares))
-        for row in np.flatnonzero(~(squares <= most))
-    ]
-    if problems:
-        raise BadData("ranking", why=listing(problems), remedy="Extract the features again, L2-normalised")
-
-
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _count_by_sorting(items: np.ndarray, limits: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """`_count_by_comparing` in O((n + m) log n)."""
+    ordered = np.sort(items)
+    below = np.searchsorted(ordered, limits)
+    tied = np.searchsorted(ordered, limits, side="right") - below
+    own = np.append(items, np.nan)[ends] == limits
+    for i in np.flatnonzero(tied > own):
+        below[i] += np.count_nonzero(items[: ends[i]] == limits[i])
+    return below

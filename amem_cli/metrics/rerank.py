@@ -1,15 +1,15 @@
 """Re-ranking by k-reciprocal neighbours (Zhong, Zheng, Cao, Li: "Re-ranking Person Re-identification with k-reciprocal
 Encoding", CVPR 2017).
 
-The authors' code works on dense (Q + G) x (Q + G) matrices; here neighbourhoods are sparse matrices and distances
-exist for one block of rows at a time. A result with re-ranking is always a row of its own in a table.
+The authors' code uses dense (Q + G) x (Q + G) matrices. Here neighbourhoods are sparse matrices, and distances exist
+for one block of rows at a time. Report results with re-ranking as separate rows of a table.
 """
 
 import numpy as np
 from scipy import sparse
 
-from amem_cli.errors import BadData, UsageError
-from amem_cli.metrics.ranking import Features, same_precision, squared_distances, squared_norms
+from amem_cli.errors import UsageError
+from amem_cli.metrics.distances import Features, read_features, squared_distances, squared_norms
 
 BLOCK_ROWS = 512
 
@@ -21,14 +21,14 @@ def rerank(
     k2: int = 6,
     lambda_value: float = 0.3,
 ) -> np.ndarray:
-    """Distances (Q, G), of the features' precision: (1 - lambda) Jaccard + lambda original, smaller is nearer.
+    """Distances (Q, G) in the features' precision: (1 - lambda) Jaccard + lambda original; smaller is nearer.
 
-    `query_features` (Q, D) and `gallery_features` (G, D) as in `evaluate_ranking`. The original distance is the
-    squared Euclidean one, divided in each row by the row's largest over queries and gallery. The Jaccard distance
-    compares k-reciprocal neighbourhoods of size `k1`, expanded as in the paper's eq. 5, with the Gaussian weights of
-    eq. 7, averaged over the `k2` nearest (eq. 11). Ties go to queries first, then by gallery position.
-    Neighbours are looked for among queries and gallery together and know neither ids nor cameras; a gallery that
-    contains the queries is used as it is, as the authors do.
+    `query_features` (Q, D) and `gallery_features` (G, D) as in `evaluate_ranking`. The original distance is the squared
+    Euclidean one, divided in each row by the row's largest over queries and gallery. The Jaccard distance (eq. 10)
+    compares k-reciprocal neighbourhoods of size `k1`, expanded by eq. 5, with the Gaussian weights of eq. 7, averaged
+    over the `k2` nearest rows (eq. 11). Neighbours are searched among queries and gallery together, without ids and
+    cameras; at equal distance queries come first, then the gallery in its order. A gallery that contains the queries is
+    not changed, as in the authors' code.
 
     Raises `BadData` as `evaluate_ranking` does, `UsageError` for parameters out of range.
     """
@@ -36,18 +36,16 @@ def rerank(
         raise UsageError(
             "re-ranking",
             why=f"k1={k1}, k2={k2}, lambda={lambda_value}",
-            remedy="k1 and k2 are at least 1, lambda is in [0, 1]",
+            remedy="Use k1 and k2 of at least 1 and lambda in [0, 1]",
         )
-    query, gallery = same_precision(query_features, gallery_features)
-    if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1] or not len(query) or not len(gallery):
-        raise BadData("re-ranking", why=f"features of the shapes {query.shape} and {gallery.shape} cannot be compared")
+    query, gallery = read_features(query_features, gallery_features)
     squares = np.concatenate(squared_norms(query, gallery))  # (N,), N = Q + G
     features = np.concatenate([query, gallery])
     nearest, largest = _nearest(features, squares, max(k1 + 1, k2))
 
-    reciprocal = _reciprocal(nearest[:, : k1 + 1])
     half = _reciprocal(nearest[:, : int(np.around(k1 / 2)) + 1])
-    weights = _encoding(reciprocal, half, features, squares, largest)
+    expanded = _expanded(_reciprocal(nearest[:, : k1 + 1]), half)
+    weights = _gaussian_weights(expanded, features, squares, largest)
     if k2 > 1:
         weights = _neighbourhood(nearest[:, :k2]) @ weights / min(k2, len(features))
 
@@ -63,7 +61,7 @@ def rerank(
 
 
 def _nearest(features: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` nearest rows of every row, in stable order, (N, count), and the largest distance, (N,)."""
+    """The `count` nearest rows of every row in stable order, (N, count), and the largest distance, (N,)."""
     count = min(count, len(features))
     nearest, largest = np.empty((len(features), count), np.int32), np.empty(len(features), features.dtype)
     for start in range(0, len(features), BLOCK_ROWS):
@@ -72,7 +70,7 @@ def _nearest(features: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.
         largest[block] = distances.max(axis=1)
         farthest = np.partition(distances, count - 1, axis=1)[:, count - 1]
         for row, values in enumerate(distances):
-            # More than `count` candidates only where some tie with the last: the lower positions win.
+            # More than `count` candidates exist only where some tie with the last.
             candidates = np.flatnonzero(values <= farthest[row])
             nearest[start + row] = candidates[np.argsort(values[candidates], kind="stable")[:count]]
     return nearest, np.where(largest > 0, largest, 1)
@@ -86,41 +84,34 @@ def _neighbourhood(nearest: np.ndarray) -> sparse.csr_array:
 
 
 def _reciprocal(nearest: np.ndarray) -> sparse.csr_array:
-    """R(p, k), eq. 3: those among p's k nearest that have p among theirs; the row itself is one of them."""
+    """R(p, k), eq. 3: the rows among p's k nearest that have p among theirs, p included."""
     neighbours = _neighbourhood(nearest)
     return sparse.csr_array(neighbours.multiply(neighbours.T))
 
 
-def _encoding(
-    reciprocal: sparse.csr_array,
-    half: sparse.csr_array,
-    features: np.ndarray,
-    squares: np.ndarray,
-    largest: np.ndarray,
+def _expanded(reciprocal: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
+    """R*(p, k1), eq. 5: R(p, k1) with every R(q, k1 / 2), q in R(p, k1), that overlaps it by more than two thirds."""
+    overlap = sparse.coo_array((reciprocal @ half.T).multiply(reciprocal))
+    row, candidate = overlap.coords
+    joins = 3 * overlap.data > 2 * half.sum(axis=1)[candidate]
+    joined = sparse.csr_array((np.ones(joins.sum(), np.float32), (row[joins], candidate[joins])), reciprocal.shape)
+    return sparse.csr_array(reciprocal + joined @ half)
+
+
+def _gaussian_weights(
+    neighbours: sparse.csr_array, features: np.ndarray, squares: np.ndarray, largest: np.ndarray
 ) -> sparse.csr_array:
-    """The rows V_p of eq. 7, each of sum 1: weights exp(-d) on the expanded neighbourhood R* of eq. 5."""
-    sizes = half.sum(axis=1)
-    rows = []
-    for start in range(0, len(features), BLOCK_ROWS):
-        own = reciprocal[start : start + BLOCK_ROWS]  # (B, N)
-        overlap = sparse.coo_array((own @ half.T).multiply(own))
-        row, candidate = overlap.coords
-        joins = 3 * overlap.data > 2 * sizes[candidate]
-        joined = sparse.csr_array((np.ones(joins.sum(), np.float32), (row[joins], candidate[joins])), shape=own.shape)
-        expanded = sparse.csr_array(own + joined @ half)
-        expanded.sort_indices()
-        for i in range(expanded.shape[0]):
-            p, span = start + i, slice(expanded.indptr[i], expanded.indptr[i + 1])
-            others = expanded.indices[span]
-            d = np.maximum(squares[p] + squares[others] - 2 * (features[others] @ features[p]), 0) / largest[p]
-            weight = np.exp(-d)
-            expanded.data[span] = weight / weight.sum()
-        rows.append(expanded)
-    return sparse.csr_array(sparse.vstack(rows, format="csr"))
+    """The rows V_p of eq. 7, each with sum 1: exp(-d) for the neighbours of p, d the scaled original distance."""
+    for p, (start, stop) in enumerate(zip(neighbours.indptr[:-1], neighbours.indptr[1:], strict=True)):
+        others = neighbours.indices[start:stop]
+        d = np.maximum(squares[p] + squares[others] - 2 * (features[others] @ features[p]), 0) / largest[p]
+        weight = np.exp(-d)
+        neighbours.data[start:stop] = weight / weight.sum()
+    return neighbours
 
 
 def _jaccard(weights: sparse.csr_array, by_column: sparse.csc_array, row: int) -> np.ndarray:
-    """Jaccard distance (G,) of one row to the gallery, eq. 10: both rows sum to 1, so max-sum is 2 - min-sum."""
+    """Jaccard distance (G,) of one row to the gallery, eq. 10: both rows sum to 1, so sum(max) is 2 - sum(min)."""
     span = slice(weights.indptr[row], weights.indptr[row + 1])
     columns, own = weights.indices[span], weights.data[span]
     starts, stops = by_column.indptr[columns], by_column.indptr[columns + 1]

@@ -19,8 +19,9 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import warn_about_stale
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
-from amem_cli.metrics.calibration import bootstrap_interval, calibrate
+from amem_cli.metrics.calibration import calibrate
 from amem_cli.metrics.chance import chance
+from amem_cli.metrics.intervals import bootstrap_interval
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank
 from amem_cli.options import EvaluateOptions

@@ -1,0 +1,92 @@
+"""Squared Euclidean distances between query and gallery features, in blocks of queries, in numpy or torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from amem_cli.errors import BadData, listing
+
+Features = Any  # numpy.ndarray or torch.Tensor, without importing torch
+
+
+def as_numpy(values: Features) -> np.ndarray:
+    """An array or tensor, on any device, as a numpy array; float16 and bfloat16 tensors become float32."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.is_floating_point() and values.element_size() < 4:
+            values = values.float()
+        return values.numpy()
+    return np.asarray(values)
+
+
+def read_features(query: Features, gallery: Features) -> tuple[np.ndarray, np.ndarray]:
+    """Both as numpy arrays (Q, D) and (G, D): float64 when either is float64, else float32.
+
+    Raises `BadData` for wrong shapes and for no rows.
+    """
+    shapes = tuple(np.shape(query)), tuple(np.shape(gallery))
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1] or 0 in (shapes[0][0], shapes[1][0]):
+        why = f"query features {shapes[0]} and gallery features {shapes[1]} cannot be compared"
+        raise BadData("features", why=why, remedy="Give two matrices (rows, features) of the same width")
+    arrays = as_numpy(query), as_numpy(gallery)
+    precision = np.float64 if np.float64 in (arrays[0].dtype, arrays[1].dtype) else np.float32
+    return arrays[0].astype(precision, copy=False), arrays[1].astype(precision, copy=False)
+
+
+def squared_norms(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """|q|^2 (Q,) and |g|^2 (G,). Raises `BadData` when a feature is not finite or a distance could overflow."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("qd,qd->q", query, query), np.einsum("gd,gd->g", gallery, gallery)
+    # |q - g|^2 <= 4 max(|q|^2, |g|^2), so squares below a quarter of the range cannot overflow.
+    largest = np.finfo(gallery.dtype).max / 4
+    problems = [
+        f"{name} row {row} is not finite or too large to be squared"
+        for name, values in zip(("query_features", "gallery_features"), squares, strict=True)
+        for row in np.flatnonzero(~(values <= largest))
+    ]
+    if problems:
+        raise BadData("features", why=listing(problems), remedy="Extract the features again, L2-normalised")
+    return squares
+
+
+def squared_distances(
+    query: np.ndarray, gallery: np.ndarray, query_squares: np.ndarray, gallery_squares: np.ndarray
+) -> np.ndarray:
+    """|q - g|^2 (Q, G), never negative, from features and their `squared_norms`."""
+    distances = (query * query.dtype.type(-2)) @ gallery.T
+    distances += gallery_squares
+    distances += query_squares[:, None]
+    return np.maximum(distances, 0, out=distances)
+
+
+def distance_blocks(query: np.ndarray, gallery: np.ndarray, device: str) -> Callable[[slice], np.ndarray]:
+    """A function from a slice of B queries to |q - g|^2 - |q|^2 (B, G), which ranks a row as |q - g|^2 does.
+
+    The matrix product runs on `device`, without TF32 and autocast, which would reorder near neighbours.
+    """
+    squares = squared_norms(query, gallery)[1]
+    if device == "cpu":
+
+        def rows(block: slice) -> np.ndarray:
+            distances = (query[block] * query.dtype.type(-2)) @ gallery.T
+            distances += squares
+            return distances
+
+        return rows
+
+    import torch
+
+    items, offsets = (torch.from_numpy(values).to(device) for values in (gallery, squares))
+
+    def rows_on_device(block: slice) -> np.ndarray:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            with torch.no_grad(), torch.autocast("cuda", enabled=False):
+                queries = torch.from_numpy(query[block]).to(device)
+                return torch.addmm(offsets, queries, items.T, alpha=-2).cpu().numpy()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return rows_on_device
