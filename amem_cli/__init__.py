@@ -5,12 +5,12 @@ In Python:
     import amem_cli as amem
 
     model = amem.load_main_model("workspace/amem/mars/amem-main.safetensors")
-    f_s = amem.embed(model, clips)                                # (B, T, H, W, 3) uint8 -> (B, 512) of unit length
+    f_s = amem.embed(model, clips)                                # (B, T, H, W, 3) uint8 -> (B, 512), L2-normalised
     features = amem.read_features("workspace/features/mars.h5")
     labels = amem.read_labels("workspace/labels/mars.h5")
     result = amem.evaluate(features, protocol="mars")             # result["rank"]["1"], result["mAP"], ...
 
-The five functions are described in `amem_cli.api`; torch and numpy are imported when they are first used.
+`amem_cli.api` documents the five functions. torch and numpy are imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""`amem` and `python -m amem_cli` (what torchrun starts)."""
+"""`amem` and `python -m amem_cli` (which torchrun starts)."""
 
 import signal
 import sys
@@ -12,9 +12,9 @@ def main() -> None:
         from amem_cli.runtime.allocator import keep_freed_memory
 
         keep_freed_memory()
-        signal.signal(signal.SIGTERM, _terminate)  # the trainings put a gentler one in its place
+        signal.signal(signal.SIGTERM, _terminate)  # training replaces it by a handler that saves its state
         sys.exit(run(sys.argv[1:]))
-    except KeyboardInterrupt:  # before anything began, which tells of its own ends
+    except KeyboardInterrupt:  # during the imports
         sys.exit(128 + signal.SIGINT)
 
 

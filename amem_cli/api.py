@@ -1,7 +1,4 @@
-"""The five functions for Python and notebooks; the commands call the same ones underneath.
-
-Errors are `AmemError`s of one line (`amem_cli.errors`), as on the command line.
-"""
+"""Five functions for Python and notebooks; the commands use the same code. Errors are `AmemError`s."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,11 +22,10 @@ __all__ = ["embed", "evaluate", "load_main_model", "read_features", "read_labels
 
 
 def load_main_model(path: str | Path) -> "MainModel":
-    """The main model of an `amem-main.safetensors`: backbone, branches and the layer of f_s, in eval mode on the CPU.
+    """The main model of an `amem-main.safetensors` (backbone, branches, FC layer), in eval mode on the CPU.
 
-    `model(clips)` takes float pixels in [0, 1], (B, 3, T, H, W), and gives f_s (B, 512), not yet of unit length;
-    `embed` does the rest. Raises `InputMissing` when there is no such file and `BadData` when it is no main model or
-    damaged.
+    `model(clips)` maps float pixels in [0, 1], (B, 3, T, H, W), to f_s (B, 512), not normalised; `embed` does all
+    steps. Raises `InputMissing` for a missing file and `BadData` for a damaged one or another kind of file.
     """
     from amem_cli.models.checkpoints import load_main_model as load
 
@@ -46,12 +42,12 @@ def embed(
     device: str = "auto",
     precision: str = "auto",
 ) -> np.ndarray:
-    """The features of clips: f_s, L2-normalised, (B, 512) float32; the dot product of two is their cosine.
+    """f_s of clips, L2-normalised, (B, 512) float32; the dot product of two rows is their cosine similarity.
 
-    `clips` (B, T, H, W, 3) uint8 RGB, T >= 1 consecutive frames at the size the model was trained at (H, W multiples
-    of 16). With `one_tracklet` the clips are those of one tracklet and the result is (1, 512): f_s averaged over the
-    clips before it is normalised, as `amem extract-features` does. `batch_size` clips are computed at once; `device`
-    and `precision` are as on the command line. The model is moved to the device and put in eval mode.
+    `clips` is (B, T, H, W, 3) uint8 RGB: T >= 1 consecutive frames at the image size of the training, H and W
+    multiples of 16. `one_tracklet`: the clips belong to one tracklet; the result is (1, 512), f_s averaged over the
+    clips and then normalised, as in `amem extract-features`. `batch_size` is the number of clips per forward pass;
+    `device` and `precision` are as on the command line. Moves the model to the device and sets eval mode.
     Raises `UsageError` for clips of another type or shape.
     """
     import torch
@@ -62,24 +58,24 @@ def embed(
     images = torch.as_tensor(clips)
     if images.dtype != torch.uint8 or images.ndim != 5 or images.shape[-1] != 3 or 0 in images.shape:
         why = f"are {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}, not uint8 (B, T, H, W, 3)"
-        raise UsageError("clips", why=why, remedy="Give RGB frames as uint8, the colours in the last axis")
+        raise UsageError("clips", why=why, remedy="Give RGB frames as uint8, colours on the last axis")
     if images.shape[2] % 16 or images.shape[3] % 16:
         why = f"have frames of {images.shape[2]} x {images.shape[3]} pixels"
-        raise UsageError("clips", why=why, remedy="Resize them so that both are multiples of 16, as in training")
+        raise UsageError("clips", why=why, remedy="Resize both sides to multiples of 16, as in training")
     with process_group(device) as processes:
-        # compiling for OpenVINO would cost more than a call's worth of clips
+        # not OpenVINO: compiling would take longer than one call saves
         engine_name = "torch" if processes.device.type == "cpu" else "eager"
         engine = prepare(model, processes.device, resolve_precision(precision, processes.device), engine_name)
-        rows = torch.cat([engine(part.cpu()) for part in images.split(batch_size)]).double().numpy()
+        rows = torch.cat([engine(batch.cpu()) for batch in images.split(batch_size)]).double().numpy()
     if one_tracklet:
-        rows = rows.sum(axis=0, keepdims=True)  # the direction of the mean
+        rows = rows.sum(axis=0, keepdims=True)  # same direction as the mean
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def read_features(path: str | Path) -> Features:
-    """A features file, ours or of any other model: one row per tracklet, `features` (N, D) float32 of unit length.
+    """A features file of any model: one row per tracklet, `features` (N, D) float32, L2-normalised.
 
-    Raises `InputMissing` and, for what is damaged or not L2-normalised, `BadData`.
+    Raises `InputMissing` for a missing file and `BadData` for a damaged one or rows that are not normalised.
     """
     return features_file.read(Path(path))
 
@@ -87,7 +83,7 @@ def read_features(path: str | Path) -> Features:
 def read_labels(path: str | Path) -> PseudoLabels:
     """A pseudo-labels file: one row per tracklet, `probabilities` (N, 105) float32 and `labels` (N, 105) uint8.
 
-    Raises `InputMissing` and `BadData`.
+    Raises `InputMissing` for a missing file and `BadData` for a damaged one.
     """
     return pseudo_labels.read(Path(path))
 
@@ -101,24 +97,25 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """CMC and mAP of features under a protocol: what `amem evaluate --json` prints. Nothing is written.
+    """CMC and mAP of features under a protocol: the document of `amem evaluate --json`. Writes no file.
 
-    `features` is a features file or what `read_features` gives; a protocol of several splits takes a sequence, one
-    for each split, in their order. `protocol` is "mars", "ilids-10split", "prid-10split", or the path of an own
-    manifest. Rates are fractions in [0, 1]: `rank` {"1", "5", "10", "20"}, `mAP`, `mAP_official`, `interval` (95 %,
-    from `bootstrap` resamples of the queries drawn by `seed`; 0: none), `choices` (every convention in words),
-    `reranked` with `rerank`. `device` is where the distances are computed; auto is the CPU.
-    Raises `UsageError` for an unknown protocol or another number of features, and as `read_features`.
+    `features` is a features file or a result of `read_features`; for a protocol of several splits, a sequence of one
+    per split. `protocol` is "mars", "ilids-10split", "prid-10split", or the path of your own manifest.
+    The result has rates in [0, 1]: `rank` {"1", "5", "10", "20"}, `mAP`, `mAP_official`, `interval` (95 %, from
+    `bootstrap` resamples of the queries with `seed`; 0: none), `reranked` (with `rerank`), and `choices`, the
+    conventions as text. `device` computes the distances; auto is the CPU.
+    Raises `UsageError` for an unknown protocol or a wrong number of features, otherwise as `read_features`.
     """
     from amem_cli.data.manifest import manifest_of_protocol
     from amem_cli.stages import evaluate as stage
 
     manifest = manifest_of_protocol(protocol)
+    assert manifest.protocol is not None
     given = [features] if isinstance(features, Features | str | Path) else list(features)
     wanted = 1 if manifest.protocol.kind == "single-split" else manifest.protocol.splits
     if len(given) != wanted:
-        why = f"{manifest.protocol.name} wants {wanted}, {len(given)} given"
-        raise UsageError("features", why=why, remedy="Give one for each split, in the order of the splits")
+        why = f"{manifest.protocol.name} needs {wanted}, {len(given)} given"
+        raise UsageError("features", why=why, remedy="Give one per split, in the order of the splits")
     tables = [one if isinstance(one, Features) else read_features(one) for one in given]
     names = [Path(f"#{number}") if isinstance(one, Features) else Path(one) for number, one in enumerate(given)]
     options = EvaluateOptions(protocol=str(protocol), bootstrap=bootstrap, rerank=rerank, seed=seed, device=device)

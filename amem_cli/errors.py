@@ -1,7 +1,6 @@
-"""What can go wrong, and the exit code each kind has. Imports nothing heavy.
+"""Errors and their exit codes. Imports nothing heavy.
 
-Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; anything that is not an `AmemError` is a bug and keeps its
-traceback.
+Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; an exception that is no `AmemError` is a bug.
 """
 
 import difflib
@@ -10,10 +9,10 @@ from pathlib import Path
 
 
 class AmemError(Exception):
-    """An error the user can act on.
+    """An error that the user can fix.
 
-    `what` names the thing ("labels", "checkpoint", "--split"), `path` where it is, `why` what is wrong with it and
-    `remedy` what to do, each without a final full stop.
+    `what` names the object ("labels", "checkpoint", "--split"), `path` its place, `why` the fault and `remedy` what to
+    do, each without a final full stop.
     """
 
     exit_code = 70
@@ -25,31 +24,31 @@ class AmemError(Exception):
 
 
 class UsageError(AmemError):
-    """Options that do not go together or do not exist."""
+    """An option or value that does not exist, or options that exclude each other."""
 
     exit_code = 2
 
 
 class BadData(AmemError):
-    """A data set, image, checkpoint or other input that is there but not what it should be."""
+    """A data set, image, checkpoint or other input that is damaged or of the wrong kind."""
 
     exit_code = 65
 
 
 class InputMissing(AmemError):
-    """An input that is not there; the remedy is the command that makes it."""
+    """An input that does not exist; the remedy is the command that makes it."""
 
     exit_code = 66
 
 
 class OutputExists(AmemError):
-    """An output of another configuration stands where this run would write."""
+    """The output exists already, from another configuration."""
 
     exit_code = 73
 
 
 class DiskError(AmemError):
-    """No space, no permission, or the disk failed."""
+    """No space, no permission, or a failure of the disk."""
 
     exit_code = 74
 
@@ -61,7 +60,7 @@ class Locked(AmemError):
 
 
 class Interrupted(AmemError):
-    """SIGINT (130) or SIGTERM (143) arrived; what was done is kept."""
+    """SIGINT (exit code 130) or SIGTERM (143); finished work is kept."""
 
     def __init__(self, signal_number: int, *, why: str, remedy: str = ""):
         super().__init__("interrupted", why=why, remedy=remedy)
@@ -69,12 +68,12 @@ class Interrupted(AmemError):
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: like KeyboardInterrupt no error of the work it stops, so no `except Exception` takes it for
-    one (a decoder's, a file reader's). The command line makes `Interrupted`'s line and exit code of it."""
+    """Raised by the SIGTERM handler. A BaseException like KeyboardInterrupt, so that no `except Exception` of a
+    decoder or file reader catches it."""
 
 
 def printable(text: str) -> str:
-    """One line without control characters and half characters, which names from outside may hold, as escapes.
+    """The text on one line, with control characters and lone surrogates escaped.
 
     >>> printable("a\\nb")
     'a\\\\nb'
@@ -83,7 +82,7 @@ def printable(text: str) -> str:
 
 
 def listing(rows: Iterable[str], most: int = 20) -> str:
-    """The first `most` rows and how many there are in all, for errors that report every bad row at once.
+    """The first `most` rows and the total number, for errors that report all bad rows at once.
 
     >>> listing(["a", "b", "c"], most=2)
     'a; b; ... (3 in all)'
@@ -94,10 +93,12 @@ def listing(rows: Iterable[str], most: int = 20) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean X? ` for the nearest of `known`, or nothing.
+    """`Did you mean X? ` with the most similar of `known`, one that starts with `word` if possible; else empty.
 
     >>> did_you_mean("ilids", ["mars", "ilids-vid"])
     'Did you mean ilids-vid? '
     """
-    nearest = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)
+    word, known = word.lower(), list(known)
+    longer = [one for one in known if word and one.startswith(word)]
+    nearest = difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else 0.5)
     return f"Did you mean {nearest[0]}? " if nearest else ""

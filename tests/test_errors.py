@@ -20,36 +20,40 @@ from amem_cli import errors
         (errors.Locked, 75),
     ],
 )
-def test_exit_codes(kind, code):
-    error = kind("labels", why="gone")
-    assert error.exit_code == code
-    assert isinstance(error, errors.AmemError)
+def test_exit_code(kind: type[errors.AmemError], code: int) -> None:
+    assert kind("labels", why="damaged").exit_code == code
+    assert issubclass(kind, errors.AmemError)
 
 
-def test_every_kind_is_tested_above():
-    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
-    tested = {"AmemError", "UsageError", "BadData", "InputMissing", "OutputExists", "DiskError", "Locked"}
-    assert kinds == tested | {"Interrupted"}
-
-
-def test_the_line():
-    whole = errors.BadData("labels", Path("w/mars.h5"), why="the file is damaged", remedy="Run: amem label-videos")
-    assert str(whole) == "labels w/mars.h5: the file is damaged. Run: amem label-videos."
-    assert (whole.what, whole.path, whole.why) == ("labels", Path("w/mars.h5"), "the file is damaged")
+def test_error_line() -> None:
+    error = errors.BadData("labels", Path("w/mars.h5"), why="the file is damaged", remedy="Run: amem label-videos")
+    assert str(error) == "labels w/mars.h5: the file is damaged. Run: amem label-videos."
+    assert (error.what, error.path, error.why) == ("labels", Path("w/mars.h5"), "the file is damaged")
     assert str(errors.UsageError("--seed", why="must be a number")) == "--seed: must be a number."
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_has_the_shell_s_code(number, code):
+def test_interrupted(number: int, code: int) -> None:
     error = errors.Interrupted(number, why="stopped after step 3")
     assert error.exit_code == code
     assert str(error) == "interrupted: stopped after step 3."
-    assert isinstance(error, errors.AmemError)
 
 
-def test_listing():
+def test_terminated_is_not_an_exception() -> None:
+    assert not issubclass(errors.Terminated, Exception)
+
+
+def test_listing() -> None:
     assert errors.listing([]) == ""
-    assert errors.listing(str(row) for row in range(3)) == "0; 1; 2"
     assert errors.listing(["a", "b", "c"], most=3) == "a; b; c"
     assert errors.listing(["a", "b", "c"], most=2) == "a; b; ... (3 in all)"
     assert errors.listing(map(str, range(500))).endswith("; 19; ... (500 in all)")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("mras", "mars"), ("PETA", "peta"), ("market", "market1501"), ("ma", "mars"), ("xyzzy", None), ("", None)],
+)
+def test_did_you_mean(word: str, meant: str | None) -> None:
+    found = errors.did_you_mean(word, ["mars", "market1501", "peta"])
+    assert found == (f"Did you mean {meant}? " if meant else "")
