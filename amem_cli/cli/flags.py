@@ -1,4 +1,4 @@
-"""From an options dataclass to a command: names, defaults, choices and help of flags come from its fields alone."""
+"""Commands and flags from the options dataclasses: names, defaults, choices and help are declared there alone."""
 
 import dataclasses
 import inspect
@@ -12,95 +12,137 @@ from typing import Annotated, Any
 import typer
 
 from amem_cli.cli import completion, console
+from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app
-from amem_cli.errors import AmemError, BadData, InputMissing
-from amem_cli.options import COMMANDS, PRESETS, AdversarialOptions, StageOptions, TrainingOptions, resolve
+from amem_cli.errors import AmemError, BadData, InputMissing, did_you_mean
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, resolve
 from amem_cli.runtime.progress import Progress
 
-# What several commands take, stage or not, reads the same in all of them.
-HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(StageOptions)}
-HELP |= {
-    "preset": "the paper's numbers, or small ones for a CPU",
-    "json": "one JSON document on standard output",
-    "quiet": "warnings and errors only",
-    "split": "split of a data set that has several; 0 when left out",
+# Scripts may give these to all six stages. Where a stage has no such option, the flag is hidden and without effect.
+COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
+WITHOUT_EFFECT = {
+    "evaluate": "evaluate reads features only",
+    "label-videos": "label-videos resizes frames to the size that the ARM was trained at",
 }
+LEGEND = "(P): the paper's choice. (D): our choice where the paper gives none. small: the value of --preset small."
+
+
+def choice(*known: str, help: str, flag: str | None = None, argument: bool = False, **settings: Any) -> Any:
+    """A Typer option (or argument) with the values `known`; the error for another value suggests the nearest one."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value not in known:
+            meant = did_you_mean(value, known).strip() or "Choose one of these."
+            raise typer.BadParameter(f"'{value}' is not one of {', '.join(map(repr, known))}. {meant}")
+        return value
+
+    settings |= {"help": f"{' | '.join(known)}; {help}", "callback": check}
+    settings["autocompletion"] = completion.words(*known)
+    if argument:
+        return typer.Argument(**settings)
+    return typer.Option(*filter(None, [flag]), metavar="<name>", **settings)
+
+
+# Options that several commands share.
+HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainAmemOptions)}
 Dataset = Annotated[str, typer.Option(help=HELP["dataset"], autocompletion=completion.datasets)]
-Split = Annotated[int | None, typer.Option(help=HELP["split"], autocompletion=completion.split_numbers)]
+Split = Annotated[
+    int | None,
+    typer.Option(help="split of a data set with several; default 0", autocompletion=completion.split_numbers),
+]
 DataRoot = Annotated[Path, typer.Option(help=HELP["data_root"], envvar="AMEM_DATA")]
 Workspace = Annotated[Path, typer.Option(help=HELP["workspace"], envvar="AMEM_WORKSPACE")]
-Preset = Annotated[typing.Literal[PRESETS], typer.Option(help=HELP["preset"])]
-AsJson = Annotated[bool, typer.Option("--json", help=HELP["json"])]
-Quiet = Annotated[bool, typer.Option("--quiet", help=HELP["quiet"])]
-
-EVERY = "Every stage"
-SECTIONS = {
-    StageOptions: EVERY,
-    TrainingOptions: "Every training",
-    AdversarialOptions: "Adversarial terms",
-}
+Seed = Annotated[int, typer.Option(help=HELP["seed"])]
+Config = Annotated[Path | None, typer.Option(help="TOML file as `amem config show` prints it; flags win over it")]
+Preset = Annotated[str, choice(*PRESETS, help="the paper's values, or small ones for a CPU")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print warnings and errors only")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would run, and exit")]
 
 
-def stage_command(
-    name: str, examples: str, *more: inspect.Parameter
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a Typer command whose flags are the fields of the stage's options dataclass.
+def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass.
 
-    The decorated function gets (options, progress, as_json) and what `more` declares; names, defaults, choices and help
-    come from the dataclass.
+    The function is called with (options, progress, as_json); its further parameters become flags of the command.
     """
     cls = COMMANDS[name]
     kinds = typing.get_type_hints(cls)
-    fields = sorted(dataclasses.fields(cls), key=lambda field: cls.__mro__.index(_owner(cls, field.name)))
-    parameters = [_parameter(field, kinds[field.name], _owner(cls, field.name)) for field in fields]
-    parameters += [
-        flag("config", Path | None, "TOML file as `amem config show` prints; flags win", section=EVERY),
-        flag("preset", typing.Literal[PRESETS], HELP["preset"], PRESETS[0], section=EVERY),
-        flag("json", bool, HELP["json"], False, "--json", section=EVERY),
-        flag("quiet", bool, HELP["quiet"], False, "--quiet", section=EVERY),
-        flag("dry_run", bool, "print the resolved options and stop", False, "--dry-run", section=EVERY),
-        *more,
+    fields = sorted(dataclasses.fields(cls), key=lambda field: cls.__mro__.index(_group(cls, field.name)))
+    flags = [
+        _parameter(field.name, *_flag(field, kinds[field.name], _group(cls, field.name), name)) for field in fields
     ]
-    own = {parameter.name for parameter in more}
+    ignored = {option: f"--{_dashed(option)}" for option in COMMON if option not in kinds}
+    flags += [_parameter(option, str, typer.Option(flag, hidden=True)) for option, flag in ignored.items()]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        def command(config: Path | None, preset: str, json: bool, quiet: bool, dry_run: bool, **flags: Any) -> None:
-            others = {key: value for key, value in flags.items() if key in own}
-            flags = {key: value if value != [] else None for key, value in flags.items() if key not in own}
-            options = resolve(cls, flags, preset=preset, config=config)
+        further = list(inspect.signature(function).parameters.values())[3:]
+
+        def command(
+            config: Config = None,
+            preset: Preset = PRESETS[0],
+            as_json: AsJson = False,
+            quiet: Quiet = False,
+            dry_run: DryRun = False,
+            **given: Any,
+        ) -> None:
+            others = {one.name: given.pop(one.name) for one in further}
+            unused = [flag for option, flag in ignored.items() if given.pop(option) is not None]
+            options = resolve(
+                cls, {key: value for key, value in given.items() if value != []}, preset=preset, config=config
+            )
             _check_names(options)
+            progress = Progress(quiet)
+            if unused and first_process():
+                progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} without effect")
             if dry_run:
-                console.print_options(name, options, json)
+                console.print_options(name, options, as_json)
                 return
             try:
-                function(options, Progress(quiet), json, **others)
+                function(options, progress, as_json, **others)
             except (InputMissing, BadData) as error:
-                raise _in_the_same_places(error, options) from error
+                raise _with_folders(error, options) from error
 
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__doc__ = f"{inspect.getdoc(function)}\n\nExamples:\n\n{examples}"
-        app.command(name)(command)
+        general = list(inspect.signature(command).parameters.values())[:-1]
+        command.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]
+        app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples, note=LEGEND))(command)
         return function
 
     return decorate
 
 
-def _in_the_same_places(error: AmemError, options: Any) -> AmemError:
-    """The error, the command in its remedy completed by the folders of this run, so that it can be pasted."""
-    if not error.remedy.startswith("Run: amem "):
-        return error
-    given = {"workspace": options.workspace, "data-root": options.data_root}
-    if given["workspace"] == Path("workspace") or os.environ.get("AMEM_WORKSPACE"):
-        del given["workspace"]
-    if given["data-root"] == Path("data") or os.environ.get("AMEM_DATA"):
-        del given["data-root"]
-    places = "".join(f" --{name} {shlex.quote(str(folder))}" for name, folder in given.items())
-    kind = InputMissing if isinstance(error, InputMissing) else BadData
-    return kind(error.what, error.path, why=error.why, remedy=error.remedy + places)
+def first_process() -> bool:
+    """Whether this process prints: the only one, or the first under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _group(cls: type, name: str) -> type:
+    """The group of options that declares `name`: the base class, even where the stage has its own default."""
+    return next(base for base in reversed(cls.__mro__) if name in vars(base).get("__annotations__", {}))
+
+
+def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> tuple[Any, Any]:
+    """The type that Typer parses, and the flag: its help ends with default, preset and environment variable."""
+    value, small, env = field.default, field.metadata["small"], field.metadata["env"]
+    notes = [] if value in ("", ()) or kind is bool else [f"default: {value}"]
+    notes += [f"small: {small}"] * (small != value) + [f"env: {env}"] * bool(env)
+    help = field.metadata["help"] + (f" \\[{', '.join(notes)}]" if notes else "")  # escaped, else markup of Rich
+    flag, panel = f"--{_dashed(field.name)}", vars(group).get("panel", command)
+    if typing.get_origin(kind) is typing.Literal:
+        return str, choice(*typing.get_args(kind), flag=flag, help=help, rich_help_panel=panel)
+    if typing.get_origin(kind) is tuple:
+        kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
+    complete = completion.OF_OPTION.get(field.name)
+    return kind, typer.Option(flag, help=help, rich_help_panel=panel, autocompletion=complete)
+
+
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
 
 
 def _check_names(options: Any) -> None:
-    """Raise `UsageError` for a mistyped data set or protocol at once, before torch and the inputs are loaded."""
+    """Raise `UsageError` for a mistyped data set or protocol before torch and the inputs are loaded."""
     from amem_cli.data.manifest import load_manifest, manifest_of_protocol
 
     if hasattr(options, "protocol"):
@@ -109,39 +151,16 @@ def _check_names(options: Any) -> None:
         load_manifest(options.dataset)
 
 
-def _owner(cls: type, name: str) -> type:
-    """The class that brought the option, whatever default the stage gives it."""
-    return next(base for base in reversed(cls.__mro__) if name in getattr(base, "__dataclass_fields__", {}))
-
-
-def _parameter(field: dataclasses.Field, kind: Any, owner: type) -> inspect.Parameter:
-    default = ", ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
-    notes = [f"default {default}"] if default and kind is not bool else []
-    if field.metadata["small"] != field.default:
-        notes.append(f"small {field.metadata['small']}")
-    if field.metadata["env"]:
-        notes.append(f"env {field.metadata['env']}")
-    help_text = field.metadata["help"] + (f" <{', '.join(notes)}>" if notes else "")
-    extra: dict[str, Any] = {"help": help_text, "show_default": False, "rich_help_panel": SECTIONS.get(owner)}
-    if field.name in completion.OF_OPTION:
-        extra["autocompletion"] = completion.OF_OPTION[field.name]
-    if kind is bool:
-        return annotated(field.name, bool | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
-    if typing.get_origin(kind) is tuple:
-        return annotated(field.name, list[Path] | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
-    return annotated(field.name, kind | None, typer.Option(f"--{_dashed(field.name)}", **extra), None)
-
-
-def flag(
-    name: str, kind: Any, help: str, default: Any = None, *declarations: str, section: str | None = None
-) -> inspect.Parameter:
-    option = typer.Option(*(declarations or (f"--{_dashed(name)}",)), help=help, rich_help_panel=section)
-    return annotated(name, kind, option, default)
-
-
-def annotated(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
-    annotation = Annotated[kind, option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _with_folders(error: AmemError, options: Any) -> AmemError:
+    """The error; a command in its remedy gets this run's --workspace and --data-root, so that it can be pasted."""
+    if not error.remedy.startswith("Run: amem "):
+        return error
+    remedy = error.remedy
+    for field in dataclasses.fields(options):
+        value, env = getattr(options, field.name), field.metadata["env"]
+        if env and str(value) != (os.environ.get(env) or str(field.default)):
+            remedy += f" --{_dashed(field.name)} {shlex.quote(str(value))}"
+    return type(error)(error.what, error.path, why=error.why, remedy=remedy)
 
 
 def _dashed(name: str) -> str:

@@ -1,56 +1,32 @@
-"""The tree of commands, still without any: `stages` and `tools` hang theirs into it."""
+"""The `amem` command and its groups; `stages` and `tools` add the commands."""
 
 from typing import Annotated
 
 import typer
 
 from amem_cli import __version__
-from amem_cli.cli.help import App
+from amem_cli.cli.help import new_app
 
-app = App(
-    name="amem",
-    help="""Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).
+HELP = """Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).
 
-    Six stages, each leaving an artifact for the next: train-arm, label-videos, train-tae, train-amem,
-    extract-features, evaluate. Every command takes --help, and --debug for the traceback of an error.
+Six stages, each writes an artifact that later stages read: train-arm,
+label-videos, train-tae, train-amem, extract-features, evaluate.
 
-    Examples:
+Every command takes --help, and --debug for the traceback of an error.
+"""
 
-    amem demo
-
-    amem doctor
-    """,
+app = new_app(HELP, "amem demo", "amem doctor", name="amem")
+data_app = new_app(
+    "Check or generate data sets.", "amem data walkers walkers", "amem data check mars --data-root walkers"
 )
-data_app = App(
-    help="""Check data sets, or generate one.
-
-    Examples:
-
-    amem data walkers walkers
-
-    amem data check mars --data-root walkers
-    """
+config_app = new_app(
+    "Write the options of all commands to a file.",
+    "amem config show > amem.toml",
+    "amem config show train-amem --preset small",
 )
-config_app = App(
-    help="""The options of every command as a file.
-
-    Examples:
-
-    amem config show > amem.toml
-
-    amem config show train-amem --preset small
-    """
-)
+weights_app = new_app("Inspect weight files.", "amem weights inspect rgb_imagenet.pt")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
-weights_app = App(
-    help="""Look into weight files.
-
-    Examples:
-
-    amem weights inspect rgb_imagenet.pt
-    """,
-)
 app.add_typer(weights_app, name="weights")
 
 
@@ -63,7 +39,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
     pass

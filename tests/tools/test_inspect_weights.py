@@ -33,7 +33,7 @@ def test_a_file_that_fits(tmp_path, capsys, state):
     assert f"{path}: PyTorch" in out
     assert hashlib.sha256(path.read_bytes()).hexdigest() in out
     assert "resnet18: torchvision ResNet, with a head of 1000 classes" in out
-    assert "less (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)" in " ".join(out.split())
+    assert "minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)" in " ".join(out.split())
     assert out.endswith("fits resnet18\n")
 
 

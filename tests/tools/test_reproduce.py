@@ -315,7 +315,7 @@ def test_a_table_fits_into_80_columns(tmp_path, capsys, monkeypatch):
     values = {name: [value, value + 0.01] for name, value in frames.items()}
     for what, rates in (("losses", {"rank-1": [0.5, 0.6], "mAP": [0.5, 0.7]}), ("figure4", {})):
         made = plan(what, seeds=2, workspace=tmp_path)
-        console.print_reproduction(document(made, measured(made, rates | values), []), Path("table.md"), False)
+        console.print_reproduction(document(made, measured(made, rates | values), []), Path("table.md"))
         out = capsys.readouterr().out
         assert max(map(len, out.splitlines())) <= 80
         assert re.search(r"20.4 ± 0.0.* 20.2 ± 0.0.* 0.50 ± 0.01.* 0.56 ± 0.01.* 0.9. ± 0.01", out)
@@ -429,7 +429,7 @@ def test_what_is_only_drawn_is_trained_on_one_split():
 def test_the_terminal_tells_what_the_page_tells(tmp_path, capsys):
     table = write_rows(tmp_path, "table3", "baseline")
     table["rows"][0]["chance"] = {"rank-1": 0.01, "mAP": 0.02}
-    console.print_reproduction(table, tmp_path / "table3.md", False)
+    console.print_reproduction(table, tmp_path / "table3.md")
     out = capsys.readouterr().out
     assert "not complete: 1 of 8 rows with their seeds are done" in out
     assert "Chance on mars: rank-1 1.0, mAP 2.0." in out

@@ -1,0 +1,229 @@
+"""The documented commands and options exist; exit codes; standard output and standard error."""
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from amem_cli.cli import flags
+from amem_cli.cli.app import app, run
+from amem_cli.errors import BadData, InputMissing, Interrupted, Locked, OutputExists, Terminated, UsageError
+from amem_cli.options import COMMANDS
+
+HEAVY = ("torch", "torchvision", "numpy", "scipy", "h5py", "matplotlib", "PIL", "safetensors")
+EVERY_STAGE = (
+    "--data-root --workspace --config --preset --device --precision --seed --workers --image-size --resume --json"
+    " --quiet --dry-run"
+)
+CONTRACT = {
+    "train-arm": "--dataset " + EVERY_STAGE,
+    "label-videos": "--dataset " + EVERY_STAGE,
+    "train-tae": "--dataset " + EVERY_STAGE,
+    "train-amem": "--dataset --split --modules --predict-frames --backbone --branch --weights " + EVERY_STAGE,
+    "extract-features": "--dataset --split " + EVERY_STAGE,
+    "evaluate": "--protocol --features " + EVERY_STAGE,
+    "demo": "--seed --json --quiet",
+    "status": "--dataset --split --workspace --verify --json",
+    "data check": "name --data-root --deep --json --quiet",
+    "data walkers": "out --seed --people --cameras --quiet",
+    "config show": "command --preset",
+    "report": "--dataset --split --out --workspace --data-root --json --quiet",
+    "show": "kind tracklets --out --dataset --split --predict-frames --workspace --data-root --json",
+    "reproduce": "what --dataset --row --seeds --preset --weights --set --data-root --workspace --dry-run --json",
+    "weights inspect": "file --json",
+    "doctor": "--data-root --workspace --json",
+    "bench": "--device --precision --engine --quick --json",
+}
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_command_has_documented_options(name: str) -> None:
+    command = typer.main.get_command(app)
+    for word in name.split():
+        command = command.commands[word]
+    assert set(CONTRACT[name].split()) <= {flag for parameter in command.params for flag in parameter.opts}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_stage_defaults_are_those_of_the_dataclass(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert run([command, "--dry-run", "--json"]) == 0
+    options = json.loads(capsys.readouterr().out)["options"]
+    for field in dataclasses.fields(COMMANDS[command]):
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert options[field.name] == (str(default) if isinstance(default, Path) else default)
+
+
+COMMON = {
+    "data_root": "d", "workspace": "w", "device": "cpu", "precision": "fp32", "seed": "3", "workers": "0",
+    "image_size": "64x32", "resume": "never",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_common_flags_are_accepted_by_every_stage(command: str, capsys: pytest.CaptureFixture) -> None:
+    given = [word for name, value in COMMON.items() for word in (f"--{name.replace('_', '-')}", value)]
+    assert run([command, *given, "--dry-run", "--json"]) == 0
+    captured = capsys.readouterr()
+    options = json.loads(captured.out)["options"]
+    for name, value in COMMON.items():
+        assert str(options.get(name, value)) == value
+    missing = [f"--{name.replace('_', '-')}" for name in COMMON if name not in options]
+    assert captured.err.count("\n") == bool(missing)
+    assert set(missing) == {word for word in captured.err.split() if word.startswith("--")}
+
+
+def test_flags_override_the_config_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "my.toml").write_text("epochs = 5\nmargin = 0.5\n")
+    assert run(["train-amem", "--config", str(tmp_path / "my.toml"), "--epochs", "7", "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "  epochs = 7\n" in text
+    assert "  margin = 0.5\n" in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UsageError("--seed", why="no"), 2, "--seed: no."),
+        (BadData("image", "a.jpg", why="no"), 65, "image a.jpg: no."),
+        (InputMissing("labels", why="no", remedy="Run: amem x"), 66, "labels: no. Run: amem x."),
+        (OutputExists("labels", why="no"), 73, "labels: no."),
+        (Locked("labels", why="no"), 75, "labels: no."),
+        (Interrupted(15, why="no"), 143, "interrupted: no."),
+        (OSError(errno.ENOSPC, "No space", "w/a.h5"), 74, "file w/a.h5: no space. Check the disk or the folder."),
+        (KeyboardInterrupt(), 130, "interrupted: "),
+        (Terminated(), 143, "interrupted: "),
+        (ValueError("oops"), 70, "this is a bug in amem."),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_run_exit_codes(
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    class Command:
+        def main(self, *arguments: object, **named: object) -> None:
+            raise error
+
+    monkeypatch.setattr(typer.main, "get_command", lambda app: Command())
+    assert run([]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"error: {message}" in captured.err
+    assert ("Traceback" in captured.err) == (code == 70)
+    if code in (2, 65, 74):
+        with pytest.raises(type(error)):
+            run(["--debug"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["evaluate"], "Run: amem extract-features --dataset mars"),
+        (["evaluate", "--protocol", "prid-10split"], "amem extract-features --dataset prid2011 --split 9"),
+    ],
+)
+def test_missing_input_names_the_command_that_makes_it(
+    arguments: list[str], remedy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    folder = f"{tmp_path}/my work"
+    assert run([*arguments, "--workspace", folder]) == 66
+    error = capsys.readouterr().err
+    assert remedy in error
+    assert f" --workspace '{folder}'." in error  # the remedy can be pasted
+    monkeypatch.setenv("AMEM_WORKSPACE", folder)
+    assert run(arguments) == 66
+    assert "--workspace" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (["label-videos"], "Run: amem train-arm"),
+        (["extract-features"], "Run: amem train-amem"),
+        (["train-amem"], "Run: amem label-videos"),
+        (["train-amem", "--modules", "mem"], "Run: amem train-tae"),
+    ],
+)
+def test_missing_artifact_of_an_earlier_stage(
+    arguments: list[str], remedy: str, tmp_path: Path, walkers: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run([*arguments, "--data-root", str(walkers), "--workspace", str(tmp_path)]) == 66
+    assert remedy in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_missing_and_empty_data_set(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(["train-arm", "--data-root", str(tmp_path)]) == 66
+    assert "amem data walkers" in capsys.readouterr().err
+    (tmp_path / "mars").mkdir()
+    assert run(["train-amem", "--data-root", str(tmp_path)]) == 65
+
+
+@pytest.mark.slow
+def test_stage_prints_one_json_document(tmp_path: Path, walkers: Path, capfd: pytest.CaptureFixture) -> None:
+    where = ["--data-root", str(walkers), "--workspace", str(tmp_path), "--device", "cpu"]
+    train = ["train-arm", "--preset", "small", "--image-size", "32x32", "--epochs", "1", "--batch-size", "16", *where]
+    documents = []
+    for _ in range(2):
+        assert run([*train, "--json"]) == 0
+        captured = capfd.readouterr()
+        documents.append(json.loads(captured.out))
+        assert "train-arm" in captured.err
+    assert [document["reused"] for document in documents] == [False, True]
+    assert documents[0]["stage"] == "train-arm"
+    assert documents[0]["sha256"] == documents[1]["sha256"]
+    assert run([*train, "--seed", "1"]) == 73
+    assert "seed: 0 there, 1 now" in capfd.readouterr().err
+
+
+def loaded_after(*commands: list[str]) -> set[str]:
+    """The heavy modules in memory after these commands, in a process without pytest's imports."""
+    code = (
+        "import sys, json; from amem_cli.cli.app import run; [run(command) for command in json.loads(sys.argv[1])]\n"
+        f"print('loaded', *[name for name in {HEAVY} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_help_and_mistakes_import_nothing_heavy() -> None:
+    light = [["--help"], ["train-amem", "--help"], ["config", "show"], ["train-amem", "--modules", "meme"]]
+    assert loaded_after(*light) == set()
+
+
+def test_status_and_evaluate_do_not_import_torch(tmp_path: Path) -> None:
+    import h5py
+    import numpy as np
+
+    with h5py.File(tmp_path / "mars.h5", "w") as file:
+        file.attrs.update(kind="amem-features", schema=1, dataset="mars", created_by="", provenance="{}")
+        file["tracklet"] = ["a", "b", "c"]
+        file["person_id"], file["camera_id"] = np.array([1, 1, 2]), np.array([1, 2, 2])
+        file["is_query"], file["features"] = np.array([True, False, False]), np.eye(3, dtype=np.float32)
+    where = ["--workspace", str(tmp_path)]
+    evaluate = ["evaluate", "--features", str(tmp_path / "mars.h5"), "--bootstrap", "10", *where]
+    assert not loaded_after(evaluate, ["status", *where]) & {"torch", "torchvision", "matplotlib", "PIL"}
+    assert (tmp_path / "results/mars.json").is_file()
+
+
+def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m amem_cli config show | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_first_process_by_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert flags.first_process()
+    monkeypatch.setenv("RANK", "1")
+    assert not flags.first_process()
+    assert run(["evaluate", "--features", "none.h5"]) == 0  # the first process evaluates

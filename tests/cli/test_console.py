@@ -1,0 +1,127 @@
+"""Tables and lines: no wider than the terminal, nothing cut off, nothing taken for markup."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import pytest
+
+from amem_cli.artifacts.status import ArtifactState
+from amem_cli.cli import console
+from amem_cli.data.check import CheckReport, CheckRow
+from amem_cli.stages.output import StageResult
+from amem_cli.tools.doctor import Finding
+
+ROW = {"rank": {"1": 0.876, "5": 1.0, "10": 1.0, "20": 1.0}, "mAP": 0.5, "mAP_official": 0.25}
+RESULT: dict[str, Any] = ROW | {
+    "protocol": "a-protocol-of-my-own", "dataset": "mars", "queries": 1980, "gallery": 11310, "chance": ROW,
+    "interval": {"rank-1": [0.801, 0.852], "mAP": [0.701, 0.752]},
+    "gallery_without_queries": ROW, "reranked": ROW, "flipped": ROW, "standard_deviation": ROW,
+    "calibration": {"threshold_cosine": 0.51234, "true_match_rate": 0.9, "false_match_rate": 0.001},
+    "choices": {"distance": "squared Euclidean between features", "ties": "stable by gallery position"},
+}  # fmt: skip
+FOLDER = Path("/a/rather/long/way/[red]/the/place/where/experiments/live")
+STATES = [
+    ArtifactState(
+        "extract-features", FOLDER / "features/ilids-vid-split3.h5", "stale", "image_size: 256x128 there", "c"
+    ),
+    ArtifactState("evaluate", FOLDER / "results/mars.json", "missing", "", "amem evaluate"),
+]
+REPORT = CheckReport(
+    name="mars", title="MARS", folder=FOLDER, problem_count=30, remarks=("splits: drawn here, by seed 0",),
+    rows=(
+        CheckRow("queries unmatched without queries", 140, 140, "queries whose only match is a query itself", True),
+        CheckRow("train images", 509914, 7, "", False),
+    ),
+    problems=("bbox_train/0001/0001C1T0001F001.jpg: cannot be decoded (image file is truncated)",) * 2,
+    looks_like="folder", image_list=None, list_written=False,
+)  # fmt: skip
+ERRORS = {key: 0.12345 for key in ("mse", "mse_copied", "psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio")}
+FINDINGS = [
+    Finding("free disk", "1.0 GB", "problem", "Free some space, or choose another --workspace elsewhere"),
+    Finding("python", "3.11"),
+]
+PRINTERS = {
+    "result": lambda: console.print_result(RESULT, Path("out.json")),
+    "comparison": lambda: console.print_comparison([("a-result-with-a-long-name", RESULT)], False, paper=True),
+    "chain": lambda: console.print_chain(STATES, FOLDER, "amem extract-features"),
+    "check": lambda: console.print_check(REPORT),
+    "findings": lambda: console.print_findings(FINDINGS),
+    "prediction": lambda: console.print_prediction(ERRORS | {"mse_other_motion": 0.2}),
+}
+EXPECTED = {
+    "result": ["std", "re-ranked", "87.6", "50.0", "80.1-85.2", "written to out.json"],
+    "comparison": ["paper: AMEM", "86.7", "79.3", "a-result-with-a-long-name"],
+    "chain": ["features/ilids-vid-split3.h5", "image_size: 256x128 there", "next: amem extract-features"],
+    "check": ["/[red]/", "509914", "NO", "... 30 problems in total", "not ok"],
+    "findings": ["??  free disk", "-> Free some space", "amem works here, with problems: free disk"],
+    "prediction": ["MSE 0.1235", "PSNR 0.1 dB", "with another clip's f_M: MSE 0.2000"],
+}
+
+
+@pytest.mark.parametrize("name", PRINTERS)
+def test_output_fits_60_columns(name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    PRINTERS[name]()
+    text = capsys.readouterr().out
+    for line in text.splitlines():
+        only_a_path = " " not in line.removeprefix("workspace ").strip()  # not wrapped, so that it can be pasted
+        assert len(line) <= 60 or only_a_path, line
+    assert "…" not in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("name", PRINTERS)
+def test_output_has_its_content(name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    PRINTERS[name]()
+    text = capsys.readouterr().out
+    for part in EXPECTED[name]:
+        assert part in text
+
+
+def test_comparison_as_json(capsys: pytest.CaptureFixture) -> None:
+    console.print_comparison([("ours", RESULT)], True, paper=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["ours"] == {"rank-1": 0.876, "rank-5": 1.0, "rank-20": 1.0, "mAP": 0.5}
+    assert found["paper: AMEM"]["rank-1"] == pytest.approx(0.867)
+
+
+def test_print_json_converts_dataclasses_and_paths(capsys: pytest.CaptureFixture) -> None:
+    console.print_json({"findings": FINDINGS, "path": FOLDER})
+    found = json.loads(capsys.readouterr().out)
+    assert found["findings"][1]["topic"] == "python"
+    assert found["path"] == str(FOLDER)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        console.print_json({"loss": float("nan")})
+
+
+def test_print_stage(capsys: pytest.CaptureFixture) -> None:
+    metrics = {"rank": {"1": 0.5}, "per_attribute": {"hat": 0.25}, "note": "text"}
+    console.print_stage(StageResult("train-arm", Path("a.safetensors"), False, metrics), 3.0)
+    console.print_stage(StageResult("train-arm", Path("a.safetensors"), True), 3.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["train-arm: a.safetensors (3 s)", "  rank 1 0.5", "train-arm: a.safetensors (reused)"]
+
+
+def test_paths_of_windows_stay_in_one_piece(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    folder: Any = PureWindowsPath(r"C:\Users\new user\[red]data\table of numbers\experiments")
+    console.print_chain([ArtifactState("evaluate", folder / "results" / "mars.json", "missing")], folder, None)
+    console.print_pictures([folder / "cmc.png"])
+    text = capsys.readouterr().out
+    assert f"workspace {folder}\n" in text
+    assert f"  {folder}\\cmc.png\n" in text
+    assert "results\\mars.json" in text
+
+
+def test_tables_are_plain_in_an_ascii_pipe(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "amem_cli", "status", "--workspace", str(tmp_path)]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
+    done = subprocess.run(command, capture_output=True, env=environment, check=True)
+    assert b"next: amem train-arm" in done.stdout
+    assert max(done.stdout) < 128
