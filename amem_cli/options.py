@@ -33,6 +33,8 @@ BACKBONES = {  # --backbone: module and class, imported when the backbone is bui
 
 Engine = Literal["auto", "torch", "eager", "openvino"]
 BadImage = Literal["stop", "skip"]
+# Scripts and config files may give these to all six stages; where a stage has no such option, they have no effect.
+COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
 SPLIT_HELP = "0 ... 9 or all, for data sets with several splits; empty: 0"
 
@@ -432,7 +434,7 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
         name = key.replace("-", "_")
         if name in known:
             values[name] = convert(cls, name, value, f"--config {path}: {key}")
-        elif key in own or name not in elsewhere:
+        elif name not in COMMON and (key in own or name not in elsewhere):
             meant = did_you_mean(name, known).replace("_", "-")
             remedy = f"{meant}See: amem config show {command}"
             raise UsageError("--config", path, why=f"unknown option '{key}'", remedy=remedy)

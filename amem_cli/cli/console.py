@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from amem_cli.artifacts.output import StageResult
     from amem_cli.artifacts.status import ArtifactState
     from amem_cli.data.check import CheckReport, FoundFolder
-    from amem_cli.artifacts.output import StageResult
     from amem_cli.tools.doctor import Finding
     from amem_cli.weights.loading import WeightsReport
 

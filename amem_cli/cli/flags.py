@@ -15,11 +15,9 @@ from amem_cli.cli import completion, console
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app
 from amem_cli.errors import AmemError, BadData, InputMissing, did_you_mean
-from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, resolve
+from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, resolve
 from amem_cli.runtime.progress import Progress
 
-# Scripts may give these to all six stages. Where a stage has no such option, the flag is hidden and without effect.
-COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 WITHOUT_EFFECT = {
     "evaluate": "evaluate reads features only",
     "label-videos": "label-videos resizes frames to the size that the ARM was trained at",
@@ -93,7 +91,8 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
             _check_names(options)
             progress = Progress(quiet)
             if unused and first_process():
-                progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} without effect")
+                verb = "has" if len(unused) == 1 else "have"
+                progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} {verb} no effect")
             if dry_run:
                 console.print_options(name, options, as_json)
                 return

@@ -39,9 +39,7 @@ def train_tae(options: Any, progress: Progress, as_json: bool) -> None:
 
 
 @stage_command(
-    "train-amem",
-    "amem train-amem --weights rgb_imagenet.pt",
-    "amem train-amem --dataset ilids-vid --split all --modules mem",
+    "train-amem", "amem train-amem --weights rgb_imagenet.pt", "amem train-amem --dataset ilids-vid --split all"
 )
 def train_amem(options: Any, progress: Progress, as_json: bool) -> None:
     """Train AMEM: a 3-D backbone with appearance and motion enhancement, end to end."""
@@ -50,11 +48,7 @@ def train_amem(options: Any, progress: Progress, as_json: bool) -> None:
     _run(train_amem, options, progress, as_json)
 
 
-@stage_command(
-    "extract-features",
-    "amem extract-features --dataset mars",
-    "amem extract-features --dataset prid2011 --split all",
-)
+@stage_command("extract-features", "amem extract-features", "amem extract-features --dataset prid2011 --split all")
 def extract_features(options: Any, progress: Progress, as_json: bool) -> None:
     """Extract one feature vector per test tracklet with the main model."""
     from amem_cli.stages.extract_features import extract_features
@@ -62,11 +56,7 @@ def extract_features(options: Any, progress: Progress, as_json: bool) -> None:
     _run(extract_features, options, progress, as_json)
 
 
-@stage_command(
-    "evaluate",
-    "amem evaluate --protocol mars --calibrate 0.001",
-    "amem evaluate --compare baseline.json amem.json --paper",
-)
+@stage_command("evaluate", "amem evaluate --calibrate 0.001", "amem evaluate --compare baseline.json amem.json --paper")
 def evaluate(
     options: EvaluateOptions,
     progress: Progress,

@@ -15,6 +15,7 @@ from amem_cli.cli.root import app, config_app, data_app, weights_app
 from amem_cli.errors import BadData, UsageError, did_you_mean
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
+from amem_cli.walkers import WalkerOptions
 
 DATASET, DATA, WORKSPACE = TrainAmemOptions.dataset, TrainAmemOptions.data_root, TrainAmemOptions.workspace
 TABLES = ("table3", "table4", "table5", "sizes", "figure4", "losses")
@@ -169,14 +170,14 @@ def status(
 def walkers(
     out: Annotated[Path, Argument(help="output: OUT/{peta,market1501,mars,ilids-vid,prid2011}")],
     seed: Seed = 0,
-    people: Annotated[int, Option(help="people to train on, and as many to test on")] = 24,
-    cameras: Annotated[int, Option(help="cameras of the MARS-like set")] = 2,
-    height: Annotated[int, Option(help="height of person boxes in pixels")] = 128,
-    width: Annotated[int, Option(help="width of person boxes in pixels")] = 64,
+    people: Annotated[int, Option(help="people to train on, and as many to test on")] = WalkerOptions.people,
+    cameras: Annotated[int, Option(help="cameras of the MARS-like set")] = WalkerOptions.cameras,
+    height: Annotated[int, Option(help="height of person boxes in pixels")] = WalkerOptions.height,
+    width: Annotated[int, Option(help="width of person boxes in pixels")] = WalkerOptions.width,
     quiet: Quiet = False,
 ) -> None:
     """Generate walking people in the original layouts of the five data sets."""
-    from amem_cli.walkers import WalkerOptions, write_walkers
+    from amem_cli.walkers import write_walkers
 
     options = WalkerOptions(seed=seed, people=people, cameras=cameras, height=height, width=width)
     with Progress(quiet).loop("walkers", 1, unit="images") as loop:

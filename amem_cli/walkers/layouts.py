@@ -15,9 +15,10 @@ from amem_cli.artifacts import atomic
 from amem_cli.errors import DiskError, UsageError
 from amem_cli.walkers.cameras import build_camera, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.image_sets import plan_market, plan_peta
+from amem_cli.walkers.options import WalkerOptions
 from amem_cli.walkers.people import draw_people
 from amem_cli.walkers.video_sets import plan_ilids, plan_mars, plan_prid
-from amem_cli.walkers.world import Shot, WalkerOptions, World
+from amem_cli.walkers.world import Shot, World
 
 IMAGE_FORMATS: dict[str, dict[str, Any]] = {
     ".jpg": {"format": "JPEG", "quality": 92},

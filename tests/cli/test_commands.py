@@ -78,6 +78,34 @@ def test_common_flags_are_accepted_by_every_stage(command: str, capsys: pytest.C
     assert set(missing) == {word for word in captured.err.split() if word.startswith("--")}
 
 
+@pytest.mark.parametrize(
+    ("command", "given", "warning"),
+    [
+        ("evaluate", ["--image-size", "x"], "evaluate reads features only, --image-size has no effect"),
+        (
+            "evaluate",
+            ["--workers", "x", "--data-root", "y"],
+            "evaluate reads features only, --data-root and --workers have no effect",
+        ),
+        (
+            "label-videos",
+            ["--image-size", "x"],
+            "label-videos resizes frames to the size that the ARM was trained at, --image-size has no effect",
+        ),
+    ],
+)
+def test_flag_without_effect_is_hidden_and_warned_of(
+    command: str, given: list[str], warning: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert run([command, *given, "--dry-run", "--quiet"]) == 0
+    assert capsys.readouterr().err == f"warning: {warning}\n"
+    assert run([command, "--help"]) == 0
+    assert given[0] not in capsys.readouterr().out
+    (tmp_path / "my.toml").write_text(f'[{command}]\nimage-size = "64x32"\n')  # in a file without a warning
+    assert run([command, "--config", str(tmp_path / "my.toml"), "--dry-run"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_flags_override_the_config_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "my.toml").write_text("epochs = 5\nmargin = 0.5\n")
     assert run(["train-amem", "--config", str(tmp_path / "my.toml"), "--epochs", "7", "--dry-run"]) == 0

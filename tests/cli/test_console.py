@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.status import ArtifactState
 from amem_cli.cli import console
 from amem_cli.data.check import CheckReport, CheckRow
-from amem_cli.artifacts.output import StageResult
 from amem_cli.tools.doctor import Finding
 
 ROW = {"rank": {"1": 0.876, "5": 1.0, "10": 1.0, "20": 1.0}, "mAP": 0.5, "mAP_official": 0.25}
