@@ -1,10 +1,15 @@
-"""HDF5 files as bytes: built in memory and written at once, read from memory and distrusted.
+"""HDF5 tables: built and written in memory, checked against their checksum before the HDF5 library reads them.
 
-h5py writing in place leaves unreadable files behind a kill and can crash on a full disk; a file image cannot.
+The library can crash or hang on a damaged file. A file of another program has no checksum, so a child process with a
+time and a memory limit reads it first.
 """
 
+import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,179 +17,191 @@ import h5py
 import numpy as np
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import (
-    CREATED_BY,
-    SCHEMA,
-    Provenance,
-    check_provenance,
-    other_schema,
-    parse_json_object,
-)
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, check_provenance, kind_error
 from amem_cli.errors import BadData, listing
 
+Columns = dict[str, tuple[str, int]]  # name -> (dtype: "str" or NumPy's name, number of axes)
+Wanted = tuple[str, Columns, Columns]  # kind ("": any), columns, optional columns
+
 LARGEST_FILE = 8 << 30
-LARGEST_RATIO = 1100  # of values to file: deflate reaches 1032, more is a claim and no data
-LARGEST_TEXTS, ROWS_AT_ONCE = 1 << 30, 256  # of a column's strings, in characters; rows read together
-USER_BLOCK = 512  # bytes before the HDF5 structures, which HDF5 leaves alone: the seal stands there
+LARGEST_RATIO = 1100  # of a column's bytes to its bytes in the file; deflate reaches 1032
+LARGEST_TEXTS, ROWS_AT_ONCE = 1 << 30, 256  # characters of a column of strings; rows read together
+USER_BLOCK = 512  # bytes that the HDF5 format leaves to the application: they hold the checksum
+TRIAL_SECONDS, TRIAL_BYTES_PER_SECOND = 30.0, 8e6  # time limit of the child process
+TRIAL_MEMORY = 4 << 30  # its memory limit, plus four times the file's size
 
 
-def write(path: Path, kind: str, dataset: str, columns: dict[str, Any], provenance: Provenance, **attributes) -> Path:
-    """Write `columns` (arrays with N rows; sequences of str become UTF-8 strings) and `attributes`, sealed.
+class Malformed(ValueError):
+    """The file is HDF5, but not the table that was asked for."""
 
-    Raises `BadData` for names that are no Unicode text, as file systems allow them.
+
+def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Provenance, **attributes: Any) -> Path:
+    """Write the attributes of `rows` that `columns` names (arrays of length N, lists of N str) with a checksum.
+
+    Raises `BadData` for strings that UTF-8 cannot encode: file names may be such.
     """
-    for name, values in columns.items():
-        odd = [] if isinstance(values, np.ndarray) else [repr(v) for v in values if not _is_unicode(v)]
-        if odd:
-            raise BadData(kind, path, why=f"'{name}' must be Unicode ({listing(odd)})", remedy="Rename the files")
+    document = json.dumps(provenance.as_json(), sort_keys=True)
+    head = {"kind": kind, "schema": SCHEMA, "dataset": rows.dataset, "created_by": CREATED_BY, "provenance": document}
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
-        file.attrs["kind"] = kind
-        file.attrs["schema"] = SCHEMA
-        file.attrs["dataset"] = dataset
-        file.attrs["created_by"] = CREATED_BY
-        file.attrs["provenance"] = json.dumps(provenance.as_json(), sort_keys=True)
-        for name, value in attributes.items():
+        for name, value in (head | attributes).items():
             file.attrs[name] = value
-        for name, values in columns.items():
-            if isinstance(values, np.ndarray):
-                file.create_dataset(name, data=values, track_times=False)
-            else:
-                file.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"), track_times=False)
+        for name, (dtype, _) in columns.items():
+            values = getattr(rows, name)
+            if dtype != "str":
+                file.create_dataset(name, data=np.asarray(values, dtype), track_times=False)
+                continue
+            if odd := [repr(v) for v in values if v.encode("utf-8", "replace").decode() != v]:
+                raise BadData(kind, path, why=f"'{name}' must be Unicode ({listing(odd)})", remedy="Rename the files")
+            file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"), track_times=False)
     content = atomic.CHECKSUM_BLANK.ljust(USER_BLOCK, b"\0") + buffer.getbuffer()[USER_BLOCK:]
     return atomic.write_bytes(path, atomic.fill_checksum(content))
 
 
-def read_checked(path: Path, kind: str, *, remedy: str = "") -> bytes:
-    """The content of a file, compared with its seal; one of another program carries none, and leaves no place for it.
+def read(
+    path: Path, kind: str, columns: Columns, *, remedy: str, optional: Columns | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing.
 
-    Raises `InputMissing`, or `BadData` when the content does not match the seal, or the seal is gone.
+    Raises `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another
+    type, of unequal length, not finite, or stored in another file.
     """
-    content = atomic.read_checked(path, kind, required=False, remedy=remedy)
-    if content[USER_BLOCK:].startswith(b"\x89HDF\r\n\x1a\n") and not content.startswith(atomic.CHECKSUM_MARK):
-        raise BadData(kind, path, why="its seal is gone: the file is damaged", remedy=remedy)
+    attributes, values = _read(path, f"{kind} file", (kind, columns, optional or {}), remedy)
+    attributes["provenance"] = check_provenance(attributes.get("provenance", "{}"), kind, path)
+    return attributes, values
+
+
+def read_attributes(path: Path, kind: str) -> dict[str, Any]:
+    """The attributes of any HDF5 file; `kind` names it in errors."""
+    return _read(path, kind, ("", {}, {}), "")[0]
+
+
+def read_checked(path: Path, kind: str, wanted: Wanted = ("", {}, {}), *, remedy: str = "") -> bytes:
+    """The content of a file that matches its checksum or, without one, from which a child process read `wanted`."""
+    if path.is_file() and path.stat().st_size > LARGEST_FILE:
+        raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB", remedy=remedy)
+    content = atomic.read_bytes(path, kind, remedy=remedy)
+    # our files have both the mark and a signature after the user block, of which damage may leave one
+    if content.startswith(atomic.CHECKSUM_MARK) or content[USER_BLOCK : USER_BLOCK + 8] == b"\x89HDF\r\n\x1a\n":
+        atomic.verify_checksum(content, kind, path, remedy=remedy)
+    elif why := _trial(path, len(content), wanted):
+        raise BadData(kind, path, why=why, remedy=remedy)
     return content
 
 
-class Table:
-    """An HDF5 file of rows, read from memory and checked: `columns` by name, `attributes`, `provenance`."""
+def _read(path: Path, kind: str, wanted: Wanted, remedy: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    content = read_checked(path, kind, wanted, remedy=remedy)
+    try:
+        return _parse(content, *wanted)
+    except Exception as error:
+        raise BadData(kind, path, why=_reason(error), remedy=remedy) from error
 
-    def __init__(
-        self,
-        path: Path,
-        kind: str,
-        wanted: dict[str, tuple[str, int]],
-        *,
-        remedy: str,
-        optional: dict[str, tuple[str, int]] | None = None,
-    ):
-        """Read `path`; `wanted` maps a column to its dtype ("str" or NumPy's) and number of axes.
 
-        Columns of `optional` may be absent.
+# -- a file of another program -----------------------------------------------------------------------------------------
 
-        Raises `InputMissing`, or `BadData` for damage, another kind or schema, missing or odd columns, external
-        links, unequal lengths, values that are not finite.
-        """
-        self.path = Path(path)
-        self._kind = kind
-        if self.path.is_file() and self.path.stat().st_size > LARGEST_FILE:
-            raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB")
-        content = read_checked(self.path, f"{kind} file", remedy=remedy)
-        try:
-            with h5py.File(io.BytesIO(content), "r") as file:
-                self.attributes: dict[str, Any] = {name: _text(file.attrs[name]) for name in file.attrs}
-                self._check_head(remedy)
-                there = {name: spec for name, spec in (optional or {}).items() if name in file}
-                self.columns = {name: self._column(file, name, *spec) for name, spec in (wanted | there).items()}
-        except BadData:
-            raise
-        except Exception as error:  # h5py raises nearly every kind for damaged files
-            raise BadData(kind, path, why=f"not a readable HDF5 file ({error})", remedy=remedy) from error
-        lengths = {name: len(values) for name, values in self.columns.items()}
-        if len(set(lengths.values())) > 1:
-            raise BadData(kind, path, why=f"columns of unequal length ({lengths})")
-        document = parse_json_object(self.attributes.get("provenance", "{}"), kind, self.path)
-        self.provenance = check_provenance(document, kind, self.path)
 
-    @property
-    def dataset(self) -> str:
-        return str(self.attributes["dataset"])
+def _trial(path: Path, size: int, wanted: Wanted) -> str:
+    """Parse a file in a child process; why that failed, or an empty string."""
+    code = "from amem_cli.artifacts import hdf5; hdf5.parse_with_limits()"
+    command = [sys.executable, "-P", "-c", code, str(path), json.dumps(wanted)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    seconds = TRIAL_SECONDS + size / TRIAL_BYTES_PER_SECOND
+    try:
+        done = subprocess.run(command, env=environment, timeout=seconds, capture_output=True)
+    except subprocess.TimeoutExpired:
+        return f"the HDF5 library did not finish reading it in {seconds:.0f} s: the file is damaged"
+    if done.returncode < 0:
+        return f"the HDF5 library crashed on it (signal {-done.returncode}): the file is damaged"
+    return done.stderr.decode("utf-8", "replace").strip() if done.returncode else ""
 
-    def _check_head(self, remedy: str) -> None:
-        missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in self.attributes]
-        if missing:
-            raise BadData(self._kind, self.path, why=f"lacks the attributes {', '.join(missing)}", remedy=remedy)
-        if self.attributes["kind"] != self._kind:
-            raise BadData(
-                "file", self.path, why=f"is of kind {self.attributes['kind']}, not {self._kind}", remedy=remedy
-            )
-        if self.attributes["schema"] != SCHEMA:
-            raise BadData(self._kind, self.path, why=other_schema(self.attributes["schema"]), remedy=remedy)
 
-    def _column(self, file: h5py.File, name: str, dtype: str, axes: int) -> Any:
-        link = file.get(name, getlink=True)
-        if link is None:
-            raise BadData(self._kind, self.path, why=f"has no column '{name}'")
-        if not isinstance(link, h5py.HardLink) or not isinstance(file[name], h5py.Dataset):
-            raise BadData(self._kind, self.path, why=f"'{name}' is not a plain data set")
-        column = file[name]
-        if column.is_virtual or column.external:
-            raise BadData(self._kind, self.path, why=f"'{name}' points to another file")
-        if column.ndim != axes:
-            raise BadData(self._kind, self.path, why=f"'{name}' has {column.ndim} axes, not {axes}")
-        if dtype == "str":
-            if h5py.check_string_dtype(column.dtype) is None:
-                raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not strings")
-            self._check_claim(column, name, column.dtype)
-            return self._strings(column, name)
-        # other programs have no bool, or other widths: what fits by value is taken
-        if column.dtype.kind not in ("biuf" if np.dtype(dtype).kind == "f" else "biu"):
-            raise BadData(self._kind, self.path, why=f"'{name}' holds {column.dtype}, not {dtype}")
-        self._check_claim(column, name, np.dtype(dtype))
-        found = column[()]
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is found below
-            values = np.ascontiguousarray(found.astype(dtype))
-        if values.dtype.kind != "f" and not np.array_equal(values, found):
-            raise BadData(self._kind, self.path, why=f"'{name}' holds values that are no {dtype}")
-        if values.dtype.kind == "f":
-            bad = np.unique(np.nonzero(~np.isfinite(values))[0])
-            if len(bad):
-                rows = listing(str(row) for row in bad)
-                raise BadData(self._kind, self.path, why=f"'{name}' has NaN or infinity in the rows {rows}")
-        return values
+def parse_with_limits() -> None:
+    """The child process of `_trial`: parse the file that the command line names, or exit with the reason."""
+    path, wanted = Path(sys.argv[1]), json.loads(sys.argv[2])
+    with contextlib.suppress(ImportError):  # only POSIX has limits
+        import resource
 
-    def _check_claim(self, column: h5py.Dataset, name: str, wanted: np.dtype) -> None:
-        """Raise `BadData` for more values than the file can hold of this column, before any memory is taken."""
-        stored = column.id.get_storage_size() * (LARGEST_RATIO if column.chunks else 1)
-        width = max(column.dtype.itemsize, wanted.itemsize)
-        if column.size * column.dtype.itemsize > stored or column.size * width > LARGEST_FILE:
-            raise BadData(self._kind, self.path, why=f"'{name}' claims {column.shape} values, more than the file holds")
+        limit = TRIAL_MEMORY + 4 * path.stat().st_size
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        _parse(path.read_bytes(), *wanted)
+    except Exception as error:
+        sys.exit(_reason(error))
 
-    def _strings(self, column: h5py.Dataset, name: str) -> list[str]:
-        """The strings, a part at a time: many references to one long string take little in the file."""
-        texts: list[str] = []
-        length = 0
-        for start in range(0, len(column), ROWS_AT_ONCE):
-            texts.extend(column.asstr("utf-8")[start : start + ROWS_AT_ONCE])
-            length += sum(map(len, texts[start:]))
-            if length > LARGEST_TEXTS:
-                why = f"the strings of '{name}' are longer than {LARGEST_TEXTS >> 20} MiB"
-                raise BadData(self._kind, self.path, why=why)
-        return texts
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, Malformed) else f"not a readable HDF5 file ({error or type(error).__name__})"
+
+
+# -- parsing -----------------------------------------------------------------------------------------------------------
+
+
+def _parse(content: bytes, kind: str, columns: Columns, optional: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attributes and columns. Raises `Malformed`, or what h5py raises for damage: nearly any exception."""
+    with h5py.File(io.BytesIO(content), "r") as file:
+        attributes = {name: _text(value) for name, value in file.attrs.items()}
+        if kind:
+            missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in attributes]
+            why = f"lacks the attributes {', '.join(missing)}" if missing else kind_error(attributes, kind)
+            if why:
+                raise Malformed(why)
+        present = columns | {name: spec for name, spec in optional.items() if name in file}
+        values = {name: _column(file, name, *spec) for name, spec in present.items()}
+    lengths = {name: len(column) for name, column in values.items()}
+    if len(set(lengths.values())) > 1:
+        raise Malformed(f"columns of unequal length ({lengths})")
+    return attributes, values
+
+
+def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
+    link = file.get(name, getlink=True)
+    if link is None:
+        raise Malformed(f"has no column '{name}'")
+    # the link first: looking at the target of an external link would open another file
+    plain = isinstance(link, h5py.HardLink) and isinstance(column := file[name], h5py.Dataset)
+    if not plain or column.is_virtual or column.external:
+        raise Malformed(f"'{name}' is not a plain data set in this file")
+    if column.ndim != axes:
+        raise Malformed(f"'{name}' has {column.ndim} axes, not {axes}")
+    if dtype == "str":
+        if h5py.check_string_dtype(column.dtype) is None:
+            raise Malformed(f"'{name}' holds {column.dtype}, not strings")
+        _check_size(column, name, column.dtype)
+        return _strings(column, name)
+    # other programs have no bool, or other widths: any type is accepted whose values fit
+    if column.dtype.kind not in ("biuf" if np.dtype(dtype).kind == "f" else "biu"):
+        raise Malformed(f"'{name}' holds {column.dtype}, not {dtype}")
+    _check_size(column, name, np.dtype(dtype))
+    stored = column[()]
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is an error below
+        values = np.ascontiguousarray(stored.astype(dtype))
+    if values.dtype.kind != "f" and not np.array_equal(values, stored):
+        raise Malformed(f"'{name}' holds values that do not fit {dtype}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        rows = np.unique(np.nonzero(~np.isfinite(values))[0])
+        raise Malformed(f"'{name}' has NaN or infinity in rows {listing(map(str, rows))}")
+    return values
+
+
+def _check_size(column: h5py.Dataset, name: str, wanted: np.dtype) -> None:
+    """Raise `Malformed` before memory is allocated for more values than the file can hold."""
+    stored = column.id.get_storage_size() * (LARGEST_RATIO if column.chunks else 1)
+    if column.nbytes > stored or column.size * max(column.dtype.itemsize, wanted.itemsize) > LARGEST_FILE:
+        raise Malformed(f"'{name}' claims {column.shape} values, more than the file holds")
+
+
+def _strings(column: h5py.Dataset, name: str) -> list[str]:
+    """The strings, read in blocks: many references to one long string are small in the file."""
+    texts: list[str] = []
+    length = 0
+    for start in range(0, len(column), ROWS_AT_ONCE):
+        texts.extend(column.asstr("utf-8")[start : start + ROWS_AT_ONCE])
+        length += sum(map(len, texts[start:]))
+        if length > LARGEST_TEXTS:
+            raise Malformed(f"the strings of '{name}' are longer than {LARGEST_TEXTS >> 20} MiB")
+    return texts
 
 
 def _text(value: Any) -> Any:
-    """An attribute with its strings as str: other programs write strings of fixed length, which arrive as bytes."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if isinstance(value, np.ndarray) and value.dtype.kind == "S":
-        return np.char.decode(value, "utf-8")
-    return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    """An attribute with bytes decoded: h5py returns strings of fixed length, from other programs, as bytes."""
+    return np.char.decode(value, "utf-8")[()] if np.asarray(value).dtype.kind == "S" else value

@@ -73,14 +73,9 @@ def read_provenance(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
         return check_provenance(checkpoint.read_description(path).get("provenance", {}), "checkpoint", path)
     if path.suffix == ".h5":
-        import h5py
+        from amem_cli.artifacts import hdf5
 
-        try:
-            with h5py.File(path, "r") as file:
-                text = file.attrs.get("provenance", "{}")
-        except Exception as error:  # h5py raises nearly every kind for damaged files
-            raise BadData("file", path, why=f"not a readable HDF5 file ({error})") from error
-        return check_provenance(parse_json_object(text, "file", path), "file", path)
+        return check_provenance(hdf5.read_attributes(path, "file").get("provenance", "{}"), "file", path)
     document = parse_json_object(atomic.read_bytes(path, "result"), "result", path)
     return check_provenance(document.get("provenance", {}), "result", path)
 

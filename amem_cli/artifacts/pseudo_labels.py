@@ -12,13 +12,21 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, listing
 
 KIND = "amem-pseudo-labels"
+COLUMNS: hdf5.Columns = {
+    "tracklet": ("str", 1),
+    "person_id": ("int64", 1),
+    "camera_id": ("int64", 1),
+    "frames": ("int64", 1),
+    "probabilities": ("float32", 2),
+    "labels": ("uint8", 2),
+}
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
     """One row per tracklet: `probabilities` (N, A) float32 temporal means in [0, 1], `labels` (N, A) uint8.
 
-    `frames` (N,) int64 counts the frames that were averaged; `attributes` names the A columns.
+    `frames` (N,) int64 counts the averaged frames; `attributes` names the A columns.
     """
 
     dataset: str
@@ -33,7 +41,7 @@ class PseudoLabels:
     provenance: dict[str, Any]
 
     def rows_for(self, names: Sequence[str], path: Path, command: str) -> np.ndarray:
-        """The labels (len(names), A) of the named tracklets; `BadData` lists those that have none."""
+        """The labels (len(names), A) of the named tracklets; `BadData` lists those without labels."""
         row = {name: index for index, name in enumerate(self.tracklet)}
         missing = [name for name in names if name not in row]
         if missing:
@@ -43,40 +51,23 @@ class PseudoLabels:
 
 
 def write(path: Path, labels: PseudoLabels, provenance: Provenance) -> Path:
-    """Write the labels file; see the contract in the README for its fields."""
-    columns = {
-        "tracklet": labels.tracklet,
-        "person_id": labels.person_id.astype(np.int64),
-        "camera_id": labels.camera_id.astype(np.int64),
-        "frames": labels.frames.astype(np.int64),
-        "probabilities": labels.probabilities.astype(np.float32),
-        "labels": labels.labels.astype(np.uint8),
-    }
+    """Write the labels file."""
     extra = {"attributes": list(labels.attributes), "threshold": labels.threshold}
-    return hdf5.write(path, KIND, labels.dataset, columns, provenance, **extra)
+    return hdf5.write(path, KIND, labels, COLUMNS, provenance, **extra)
 
 
 def read(path: Path, *, remedy: str = "Run: amem label-videos") -> PseudoLabels:
-    """Read and check a labels file."""
-    wanted = {
-        "tracklet": ("str", 1),
-        "person_id": ("int64", 1),
-        "camera_id": ("int64", 1),
-        "frames": ("int64", 1),
-        "probabilities": ("float32", 2),
-        "labels": ("uint8", 2),
-    }
-    table = hdf5.Table(path, KIND, wanted, remedy=remedy)
+    """Read a labels file; raises `BadData` for columns and attributes that contradict each other, and like
+    `hdf5.read`."""
+    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy)
     try:
-        attributes = tuple(str(name) for name in table.attributes["attributes"])
-        threshold = float(table.attributes["threshold"])
+        names, threshold = tuple(map(str, attributes["attributes"])), float(attributes["threshold"])
     except (KeyError, TypeError, ValueError) as error:
-        raise BadData(KIND, path, why=f"lacks the attributes 'attributes' or 'threshold' ({error})") from error
-    labels = PseudoLabels(
-        dataset=table.dataset, attributes=attributes, threshold=threshold, provenance=table.provenance, **table.columns
-    )
-    width = {labels.probabilities.shape[1], labels.labels.shape[1], len(attributes)}
-    if len(width) != 1 or labels.labels.max(initial=0) > 1 or len(set(labels.tracklet)) != len(labels.tracklet):
+        raise BadData(KIND, path, why=f"lacks 'attributes' or 'threshold' ({error})", remedy=remedy) from error
+    rest = {"attributes": names, "threshold": threshold, "provenance": attributes["provenance"]}
+    labels = PseudoLabels(str(attributes["dataset"]), **columns, **rest)
+    widths = {labels.probabilities.shape[1], labels.labels.shape[1], len(names)}
+    if len(widths) > 1 or labels.labels.max(initial=0) > 1 or len(set(labels.tracklet)) != len(labels.tracklet):
         raise BadData(KIND, path, why="columns, attribute names or tracklets do not fit together", remedy=remedy)
     if labels.probabilities.size and not 0 <= labels.probabilities.min() <= labels.probabilities.max() <= 1:
         raise BadData(KIND, path, why="'probabilities' outside [0, 1]", remedy=remedy)

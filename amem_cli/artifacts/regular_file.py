@@ -1,4 +1,4 @@
-"""Opening files that come from outside: regular ones only. A named pipe or a device would never end."""
+"""Open files of unknown origin only if they are regular files: reading a named pipe or a device may never end."""
 
 import errno
 import os
@@ -8,17 +8,14 @@ from typing import BinaryIO
 
 
 class NotRegular(ValueError):
-    """What stands at the path is a pipe, a device or a socket."""
+    """The path is a pipe, a device or a socket."""
 
     def __init__(self) -> None:
         super().__init__("it is a pipe, a device or a socket, not a regular file")
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """`path` opened for reading, without waiting for anybody.
-
-    Raises `NotRegular`, or `OSError` as `open` does, for folders `IsADirectoryError`.
-    """
+    """Open `path` for reading without blocking; raises `NotRegular`, `IsADirectoryError`, or `OSError` like `open`."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         mode = os.fstat(descriptor).st_mode

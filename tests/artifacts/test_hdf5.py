@@ -1,29 +1,31 @@
-"""The HDF5 tables: what other programs may read and write, and what hostile files may not do."""
+"""HDF5 tables: files of other programs, damaged and hostile files."""
 
-import contextlib
-import io
 import json
 import os
-import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from faults import flip_bit, in_child
 
-from amem_cli.artifacts import atomic, hdf5
+from amem_cli.artifacts import hdf5
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.errors import AmemError, BadData, InputMissing
+from amem_cli.errors import BadData, InputMissing
 
 KIND = "amem-features"
-WANTED = {"name": ("str", 1), "number": ("int64", 1), "flag": ("bool", 1), "value": ("float32", 2)}
+COLUMNS = {"name": ("str", 1), "number": ("int64", 1), "flag": ("bool", 1), "value": ("float32", 2)}
 PROVENANCE = Provenance("extract-features", {"seed": 0}, {"main": {"name": "m", "sha256": "1"}}, "data")
-REMEDY = "Run: amem extract-features"
 
 
-def columns(rows=3):
+@pytest.fixture
+def in_process(monkeypatch):
+    """Files of other programs are parsed in this process alone: the child process would parse them alike."""
+    monkeypatch.setattr(hdf5, "_trial", lambda *_: "")
+
+
+def values(rows=3):
     return {
         "name": [f"0001C1T{row:04d} é" for row in range(rows)],
         "number": np.arange(rows),
@@ -32,23 +34,24 @@ def columns(rows=3):
     }
 
 
-def write(path, rows=3):
-    return hdf5.write(path, KIND, "mars", columns(rows), PROVENANCE, threshold=0.5, attributes=["hat", "bag"])
+def write(path, rows=3, **changed):
+    table = SimpleNamespace(dataset="mars", **values(rows) | changed)
+    return hdf5.write(path, KIND, table, COLUMNS, PROVENANCE, threshold=0.5, attributes=["hat", "bag"])
 
 
 def read(path):
-    return hdf5.Table(path, KIND, WANTED, remedy=REMEDY)
+    return hdf5.read(path, KIND, COLUMNS, remedy="Run: amem extract-features")
 
 
-def foreign(path, change=lambda file: None, *, attributes=None):
-    """A file as another program writes it with plain h5py, then changed."""
+def foreign(path, change=lambda file: None, **attributes):
+    """A file that another program wrote with h5py, then changed."""
     with h5py.File(path, "w") as file:
         head = {"kind": KIND, "schema": 1, "dataset": "mars", "created_by": "another program"}
-        for name, value in (head | (attributes or {})).items():
+        for name, value in (head | attributes).items():
             if value is not None:
                 file.attrs[name] = value
-        for name, values in columns().items():
-            file[name] = values
+        for name, column in values().items():
+            file[name] = column
         change(file)
     return path
 
@@ -56,111 +59,89 @@ def foreign(path, change=lambda file: None, *, attributes=None):
 def replace(name, **dataset):
     def change(file):
         del file[name]
-        file.create_dataset(name, **dataset)
+        if dataset:
+            file.create_dataset(name, **dataset)
 
     return change
 
 
-def test_plain_h5py_reads_the_contract(tmp_path):
-    with h5py.File(write(tmp_path / "x.h5"), "r") as file:
-        assert {**file.attrs}.keys() >= {"kind", "schema", "dataset", "created_by", "provenance"}
+def test_write_contract(tmp_path):
+    path = write(tmp_path / "x.h5")
+    with h5py.File(path, "r") as file:
         assert (file.attrs["kind"], file.attrs["schema"], file.attrs["dataset"]) == (KIND, 1, "mars")
         assert file.attrs["created_by"].startswith("amem ")
         document = json.loads(file.attrs["provenance"])
-        assert document["options"] == {"seed": 0}
-        assert document["parents"] == {"main": {"name": "m", "sha256": "1"}}
-        assert "torch" in document["versions"]
-        assert list(file.attrs["attributes"]) == ["hat", "bag"]
-        assert sorted(file) == sorted(WANTED)
-        assert file["name"].asstr()[0] == "0001C1T0000 é"
+        assert (document["options"], document["parents"]) == (PROVENANCE.options, PROVENANCE.parents)
+        assert sorted(file) == sorted(COLUMNS)
         assert h5py.check_string_dtype(file["name"].dtype).encoding == "utf-8"
         assert (file["number"].dtype, file["flag"].dtype, file["value"].dtype) == (np.int64, np.bool_, np.float32)
+    assert path.read_bytes().startswith(b"amem-seal-sha256:")
+    assert path.read_bytes() == write(tmp_path / "y.h5").read_bytes()
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3])
+@pytest.mark.parametrize("rows", [0, 300])
 def test_roundtrip(tmp_path, rows):
-    table = read(write(tmp_path / "x.h5", rows))
-    for name, values in columns(rows).items():
-        np.testing.assert_array_equal(table.columns[name], values)
-    assert all(type(name) is str for name in table.columns["name"])
-    assert table.columns["flag"].dtype == np.bool_
-    assert table.dataset == "mars"
-    assert PROVENANCE.differences(table.provenance) == []
+    attributes, columns = read(write(tmp_path / "x.h5", rows))
+    for name, expected in values(rows).items():
+        np.testing.assert_array_equal(columns[name], expected)
+    assert all(type(name) is str for name in columns["name"])
+    assert list(attributes["attributes"]) == ["hat", "bag"]
+    assert PROVENANCE.differences(attributes["provenance"]) == []
 
 
-SCRIPT = """
-import sys
-import numpy as np
-from pathlib import Path
-from amem_cli.artifacts import hdf5
-from amem_cli.artifacts.provenance import Provenance
-columns = {"name": ["a", "b"], "number": np.arange(2)}
-hdf5.write(Path(sys.argv[1]), "amem-features", "mars", columns, Provenance("c", {"a": 1, "b": 2}), names=["x", "y"])
-"""
-
-
-def test_same_content_same_bytes_in_any_process(tmp_path):
-    for hash_seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
-        subprocess.run([sys.executable, "-c", SCRIPT, tmp_path / hash_seed], check=True, env=environment)
-    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
-
-
-def test_names_that_are_no_unicode_are_told_before_anything_is_written(tmp_path):
-    broken = columns() | {"name": ["good", os.fsdecode(b"\xff.jpg"), "good too"]}
+def test_write_names_not_unicode(tmp_path):
     with pytest.raises(BadData, match=r"'name' must be Unicode \('\\udcff.jpg'\)"):
-        hdf5.write(tmp_path / "x.h5", KIND, "mars", broken, PROVENANCE)
+        write(tmp_path / "x.h5", name=["good", os.fsdecode(b"\xff.jpg"), "good too"])
     assert list(tmp_path.iterdir()) == []
 
 
-# -- made by others, and welcome ---------------------------------------------------------------------------------------
+def test_read_checks_the_checksum_first(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.h5")
+    monkeypatch.setattr(hdf5.h5py, "File", lambda *_: pytest.fail("HDF5 saw a damaged file"))
+    content = path.read_bytes()
+    for at in (0, 20, 512, 700, -2):  # the mark, the checksum, the signature, inside, near the end
+        path.write_bytes(content)
+        flip_bit(path, at)
+        for call in (
+            read,
+            lambda path: hdf5.read_attributes(path, "file"),
+            lambda path: hdf5.read_checked(path, "file"),
+        ):
+            with pytest.raises(BadData, match=r"the file is damaged|no amem checksum"):
+                call(path)
 
 
+def test_read_attributes(tmp_path):
+    assert hdf5.read_attributes(write(tmp_path / "x.h5"), "file")["dataset"] == "mars"
+    assert hdf5.read_attributes(foreign(tmp_path / "y.h5", kind=np.bytes_("other")), "file")["kind"] == "other"
+
+
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     "change",
     [
-        lambda file: None,
         replace("name", data=np.array([b"a", b"bb", "é".encode()], dtype="S4")),
         replace("flag", data=np.array([1, 0, 1], dtype=np.uint8)),
-        replace("flag", data=np.array([1, 0, 1], dtype=np.int64)),
-        replace("number", data=np.array([0, 1, 2], dtype=np.int32)),
         replace("number", data=np.array([0, 1, 2], dtype=np.uint16)),
-        replace("value", data=columns()["value"].astype(np.float64)),
-        replace("value", data=columns()["value"].astype(">f4")),
-        replace("value", data=columns()["value"], compression="gzip", chunks=(1, 2)),
-        lambda file: file.create_dataset("more", data=[1]),
+        replace("value", data=values()["value"].astype(">f8")),
+        replace("value", data=values()["value"], compression="gzip", chunks=(1, 2)),
     ],
 )
-def test_files_of_another_program(tmp_path, change):
-    table = read(foreign(tmp_path / "x.h5", change))
+def test_read_file_of_another_program(tmp_path, change):
+    head = {"dataset": np.bytes_("mars"), "schema": np.array([1.0]), "attributes": np.array([b"hat", b"bag"])}
+    attributes, columns = read(foreign(tmp_path / "x.h5", change, **head))
     for name in ("number", "flag", "value"):
-        np.testing.assert_array_equal(table.columns[name], columns()[name])
-        assert table.columns[name].dtype == np.dtype(WANTED[name][0])
-        assert table.columns[name].dtype.isnative
-    assert len(table.columns["name"]) == 3
-    assert all(type(name) is str for name in table.columns["name"])
-    assert table.provenance == {}
-
-
-def test_attributes_of_fixed_length(tmp_path):
-    head = {"kind": np.bytes_(KIND), "dataset": np.bytes_("mars"), "schema": np.array([1.0])}
-    table = read(foreign(tmp_path / "x.h5", attributes=head | {"attributes": np.array([b"hat", b"bag"])}))
-    assert table.dataset == "mars"
-    assert list(table.attributes["attributes"]) == ["hat", "bag"]
-
-
-# -- hostile or broken -------------------------------------------------------------------------------------------------
+        np.testing.assert_array_equal(columns[name], values()[name])
+        assert columns[name].dtype == np.dtype(COLUMNS[name][0])
+    assert [type(name) for name in columns["name"]] == [str] * 3
+    assert attributes["dataset"] == "mars"
+    assert list(attributes["attributes"]) == ["hat", "bag"]
+    assert attributes["provenance"] == {}
 
 
 def external_link(file):
     del file["value"]
     file["value"] = h5py.ExternalLink("secret.h5", "/value")
-
-
-def soft_link(file):
-    file["elsewhere"] = file["value"][()]
-    del file["value"]
-    file["value"] = h5py.SoftLink("/elsewhere")
 
 
 def virtual(file):
@@ -170,66 +151,36 @@ def virtual(file):
     file.create_virtual_dataset("value", layout)
 
 
-def group(file):
-    del file["value"]
-    file.create_group("value")
-
-
 def nan_rows(file):
     file["value"][1, 0] = np.nan
     file["value"][2, 1] = np.inf
 
 
-def references(file):
-    del file["number"]
-    file.create_dataset("number", (3,), dtype=h5py.ref_dtype)
-
-
-def empty(file):
-    del file["value"]
-    file["value"] = h5py.Empty("f4")
-
-
 HOSTILE = {
     "external link": (external_link, "'value' is not a plain data set"),
-    "soft link": (soft_link, "'value' is not a plain data set"),
-    "virtual": (virtual, "'value' points to another file"),
+    "virtual": (virtual, "'value' is not a plain data set"),
     "external storage": (
         replace("value", shape=(3, 2), dtype="f4", external=[("/etc/passwd", 0, 24)]),
-        "'value' points to another file",
+        "'value' is not a plain data set",
     ),
-    "group": (group, "'value' is not a plain data set"),
-    "missing": (lambda file: file.pop("flag"), "has no column 'flag'"),
-    "nan": (nan_rows, r"'value' has NaN or infinity in the rows 1; 2"),
-    "overflow": (replace("value", data=np.full((3, 2), 1e300)), r"NaN or infinity in the rows 0; 1; 2"),
-    "references": (references, "'number' holds object, not int64"),
-    "compound": (replace("number", data=np.zeros(3, [("a", "i4"), ("b", "f8")])), "not int64"),
-    "complex": (replace("value", data=np.zeros((3, 2), np.complex64)), "'value' holds complex64, not float32"),
+    "missing": (replace("flag"), "has no column 'flag'"),
+    "nan": (nan_rows, r"'value' has NaN or infinity in rows 1; 2"),
+    "overflow": (replace("value", data=np.full((3, 2), 1e300)), r"NaN or infinity in rows 0; 1; 2"),
     "floats as ids": (replace("number", data=[0.0, 1.5, 2.0]), "'number' holds float64, not int64"),
-    "strings as ids": (replace("number", data=["0", "1", "2"]), "'number' holds object, not int64"),
     "numbers as names": (replace("name", data=[1, 2, 3]), "'name' holds int64, not strings"),
-    "flag of 2": (replace("flag", data=np.array([0, 1, 2], np.uint8)), "'flag' holds values that are no bool"),
-    "id too large": (replace("number", data=np.array([0, 1, 2**64 - 1], np.uint64)), "values that are no int64"),
+    "flag of 2": (replace("flag", data=np.array([0, 1, 2], np.uint8)), "'flag' holds values that do not fit bool"),
+    "id too large": (replace("number", data=np.array([0, 1, 2**64 - 1], np.uint64)), "that do not fit int64"),
     "names not utf-8": (replace("name", data=np.array([b"a", b"\xff", b"c"])), "not a readable HDF5 file"),
     "axes": (replace("value", data=np.zeros(3, np.float32)), "'value' has 1 axes, not 2"),
     "lengths": (replace("number", data=np.arange(2)), "columns of unequal length.*'number': 2"),
-    "null space": (empty, "has 0 axes, not 2"),
-    "huge": (replace("value", shape=(2**40, 2), dtype="f4", chunks=(1, 2)), r"'value' claims \(1099511627776, 2\)"),
     "never written": (replace("value", shape=(3, 2), dtype="f4", chunks=(1, 2)), "more than the file holds"),
-    "bomb": (replace("value", shape=(2**27, 8), dtype="f4", chunks=(1, 8)), "more than the file holds"),
-    "many names": (replace("name", shape=(2**32,), dtype=h5py.string_dtype(), chunks=(1,)), "more than the file holds"),
+    "huge": (replace("name", shape=(2**32,), dtype=h5py.string_dtype(), chunks=(1,)), "more than the file holds"),
 }
 
 
-def test_strings_are_counted_as_they_are_read(tmp_path, monkeypatch):
-    """Many references to one long string take little in a file."""
-    monkeypatch.setattr(hdf5, "LARGEST_TEXTS", 300)
-    with pytest.raises(BadData, match="the strings of 'name' are longer than"):
-        read(foreign(tmp_path / "x.h5", replace("name", data=["a" * 101] * 3)))
-
-
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_files(tmp_path, name):
+def test_read_hostile_file(tmp_path, name):
     foreign(tmp_path / "secret.h5")
     change, message = HOSTILE[name]
     path = foreign(tmp_path / "x.h5", change)
@@ -239,83 +190,75 @@ def test_hostile_files(tmp_path, name):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("in_process")
+def test_read_strings_too_long(tmp_path, monkeypatch):
+    """Many references to one long string are small in the file."""
+    monkeypatch.setattr(hdf5, "LARGEST_TEXTS", 300)
+    with pytest.raises(BadData, match="the strings of 'name' are longer than"):
+        read(foreign(tmp_path / "x.h5", replace("name", data=["a" * 101] * 3)))
+
+
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
         ({"kind": "amem-pseudo-labels"}, "is of kind amem-pseudo-labels, not amem-features"),
-        ({"kind": np.array([1, 2])}, "not a readable"),
-        ({"schema": 2}, r"another version of amem does \(schema 2\); this version reads schema 1"),
-        ({"schema": "1"}, r"\(schema 1\)"),
+        ({"schema": 2}, r"another version of amem \(schema 2\)"),
         ({"kind": None, "dataset": None}, "lacks the attributes kind, dataset"),
         ({"dataset": np.bytes_(b"\xff")}, "not a readable"),
-        ({"provenance": "not JSON"}, "not JSON"),
-        ({"provenance": "[]"}, "not a JSON object"),
-        ({"provenance": 5}, "not JSON"),
-        ({"provenance": h5py.Empty("S1")}, "not JSON"),
         ({"provenance": "[" * 50_000}, "not JSON"),
-        ({"provenance": '{"options": []}'}, "not made of JSON objects"),
-        ({"provenance": '{"parents": {"arm": "x"}}'}, "not made of JSON objects"),
+        ({"provenance": h5py.Empty("S1")}, "not JSON"),
+        ({"provenance": '{"parents": {"arm": "x"}}'}, "its provenance is malformed"),
     ],
 )
-def test_heads_that_do_not_fit(tmp_path, attributes, message):
+def test_read_head(tmp_path, attributes, message):
     with pytest.raises(BadData, match=message):
-        read(foreign(tmp_path / "x.h5", attributes=attributes))
+        read(foreign(tmp_path / "x.h5", **attributes))
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n" + b"\0" * 2000])
-def test_what_is_no_hdf5(tmp_path, content):
-    path = tmp_path / "x.h5"
-    path.write_bytes(content)
-    with pytest.raises(BadData, match=r"not a readable HDF5 file.*Run: amem extract-features"):
-        read(path)
-
-
-def test_missing_and_folder(tmp_path):
+def test_read_missing_folder_large(tmp_path):
     with pytest.raises(InputMissing, match="Run: amem extract-features"):
         read(tmp_path / "none.h5")
     with pytest.raises(BadData, match="folder"):
         read(tmp_path)
-
-
-def test_a_file_too_large_is_not_read(tmp_path):
-    path = tmp_path / "x.h5"
-    with open(path, "wb") as file:
+    with open(tmp_path / "x.h5", "wb") as file:
         file.truncate(hdf5.LARGEST_FILE + 1)  # sparse: takes no room
     with pytest.raises(BadData, match="larger than 8 GiB"):
-        read(path)
+        read(tmp_path / "x.h5")
 
 
-@given(content=st.binary(max_size=400))
-@settings(max_examples=100, deadline=None, derandomize=True)
-def test_no_bytes_raise_anything_else(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "hypothesis.h5"
-    for head in (b"", b"\x89HDF\r\n\x1a\n\0\0\0\0"):
-        path.write_bytes(head + content)
-        with pytest.raises(AmemError):
-            read(path)
+# -- the child process for files of other programs ---------------------------------------------------------------------
 
 
-@given(data=st.data())
-@settings(max_examples=150, deadline=None, derandomize=True)
-def test_changed_bytes_without_a_seal_raise_nothing_else(tmp_path_factory, data):
-    """A file of another program has no seal, so its changes reach HDF5 itself."""
-    good = _foreign_bytes()
-    content = bytearray(good)
-    for _ in range(data.draw(st.integers(1, 6))):
-        content[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path_factory.getbasetemp() / "changed.h5"
-    path.write_bytes(content[: data.draw(st.integers(len(good) // 2, len(good)))])
-    with contextlib.suppress(AmemError):
-        read(path)
+@pytest.mark.parametrize("content", [b"text", b"\x89HDF\r\n\x1a\n" + b"\0" * 2000])
+def test_trial_no_hdf5(tmp_path, content, monkeypatch):
+    monkeypatch.setattr(hdf5, "_parse", lambda *_: pytest.fail("this process opened it too"))
+    (tmp_path / "x.h5").write_bytes(content)
+    with pytest.raises(BadData, match=r"not a readable HDF5 file.*Run: amem extract-features"):
+        read(tmp_path / "x.h5")
 
 
-def _foreign_bytes():
-    buffer = io.BytesIO()
-    foreign(buffer, lambda file: [file.pop("name"), file.create_dataset("name", data=np.array([b"a", b"b", b"c"]))])
-    return buffer.getvalue()
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("import time; time.sleep(60)", "did not finish reading it in"),
+        ("import os; os.abort()", r"crashed on it \(signal 6\)"),
+        ("raise MemoryError", "MemoryError"),
+    ],
+)
+def test_trial_of_a_child_that_fails(tmp_path, monkeypatch, code, why):
+    """In place of the HDF5 library, a program that hangs, crashes, or needs too much memory."""
+    (tmp_path / "python").write_text(f"#!{sys.executable} -S\n{code}\n")
+    (tmp_path / "python").chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(hdf5, "TRIAL_SECONDS", 0.5)
+    with pytest.raises(BadData, match=why):
+        read(foreign(tmp_path / "x.h5"))
 
 
-def test_the_seal_stands_in_the_user_block(tmp_path):
-    content = write(tmp_path / "x.h5").read_bytes()
-    assert content.startswith(atomic.CHECKSUM_MARK)
-    assert content[hdf5.USER_BLOCK :].startswith(b"\x89HDF")
+@pytest.mark.parametrize(("limit", "code"), [(0, 1), (1 << 40, 0)])
+def test_parse_with_limits_memory(tmp_path, monkeypatch, limit, code):
+    monkeypatch.setattr(hdf5, "TRIAL_MEMORY", limit)
+    monkeypatch.setattr(hdf5, "_parse", lambda *_: np.zeros(1 << 28, np.uint8))
+    monkeypatch.setattr(sys, "argv", ["", str(foreign(tmp_path / "x.h5")), "[]"])
+    assert in_child(hdf5.parse_with_limits) == code
