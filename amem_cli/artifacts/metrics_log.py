@@ -1,60 +1,59 @@
-"""metrics.jsonl: the figures of a stage, one JSON line each."""
+"""metrics.jsonl: the figures of a stage, one JSON object a line."""
 
 import contextlib
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import sample_path, sample_pictures
-from amem_cli.errors import DiskError
 
 
 def recorded_seconds(path: Path) -> float:
-    """How long a stage has worked on its artifact by its metrics.jsonl, over all runs; 0 when nothing is recorded."""
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return 0.0
-    for line in reversed(lines):
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # a crash tore it
-            seconds = float(json.loads(line)["seconds"])
-            if math.isfinite(seconds):
-                return seconds
-    return 0.0
+    """The `seconds` of the last line that has them: the time of all runs of a stage; 0 without any."""
+    recorded = [record.get("seconds") for _, record in _records(path)]
+    return next((float(s) for s in reversed(recorded) if isinstance(s, int | float) and math.isfinite(s)), 0.0)
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
-    """Add one line to a stage's metrics.jsonl; the one file that grows in place, a torn last line is harmless."""
+    """Add one line. The file grows in place: readers skip a last line that a crash cut off."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab+") as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a crash tore the last line: do not glue this one to it
+                if file.read(1) != b"\n":  # end the line that was cut off
                     file.write(b"\n")
             file.write(json.dumps(record).encode() + b"\n")
     except OSError as error:
-        raise DiskError("file", path, why=(error.strerror or str(error)).lower(), remedy="Free some space") from error
+        raise atomic.disk_error(path, error) from error
 
 
 def keep_metrics(path: Path, last_step: int) -> None:
-    """Keep the lines of metrics.jsonl up to `last_step`, where a run continues: what was undone is written again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text("utf-8", "replace").splitlines():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            if json.loads(line)["step"] < last_step:
-                kept.append(line)
-    atomic.write_text(path, "".join(line + "\n" for line in kept))
+    """Remove the lines from `last_step` on: a run that continues there writes them again."""
+    if path.is_file():
+        kept = [line for line, record in _records(path) if isinstance(s := record.get("step"), int) and s < last_step]
+        atomic.write_text(path, "".join(line + "\n" for line in kept))
 
 
 def keep_samples(folder: Path, last_step: int) -> None:
-    """Keep the sample pictures up to `last_step`, where a run continues: those of an abandoned run go."""
+    """Remove the sample pictures of steps after `last_step`, which a continued run makes again."""
     atomic.sweep_temporaries(sample_path(folder, 0))
     for step, path in sample_pictures(folder):
         if step > last_step:
             path.unlink(missing_ok=True)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines that are JSON objects, each with its content; none when the file cannot be read."""
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            if isinstance(record := json.loads(line), dict):
+                yield line, record

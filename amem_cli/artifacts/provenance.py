@@ -1,15 +1,18 @@
-"""Where an artifact comes from: the command, its options, its parents and the data it read.
+"""Provenance of an artifact: the command, its options, its parents and the data it read.
 
-Two artifacts of the same provenance (versions apart) are interchangeable, so a rerun keeps the one that is there.
+Two artifacts with the same provenance (versions aside) are interchangeable, so a second run reuses the first one's.
 """
 
 import dataclasses
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from amem_cli import __version__
 from amem_cli.artifacts.atomic import sha256_file, sha256_lines
@@ -18,21 +21,17 @@ from amem_cli.options import COMMANDS
 
 CREATED_BY = f"amem {__version__}"
 SCHEMA = 1
-
-
-def other_schema(found: object) -> str:
-    """What is wrong with a file whose `schema` is not ours, for an error's `why`."""
-    return f"is laid out as another version of amem does (schema {found}); this version reads schema {SCHEMA} alone"
+_RENAMED = {"part": "subset"}
+_PACKAGES = ("torch", "torchvision", "numpy", "pillow", "h5py")
 
 
 @dataclass(frozen=True)
 class Provenance:
     """`options` are those that decide the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256
-    of the data set's listing. Times and places are left out: the same run gives the same bytes anywhere.
+    of the data set's listing. Times and paths are left out: the same run gives the same bytes anywhere.
 
-    `engine` is the inference engine that ran, such as "torch" or "openvino 2026.1.0". Like a version it is recorded but
-    never compared, since all engines agree to 1e-5: a rerun with another one keeps what is there, and the file still
-    says what made it.
+    `engine` is the inference engine, such as "openvino 2026.1.0". It is recorded like a version and not compared,
+    because all engines agree to 1e-5.
     """
 
     command: str
@@ -42,31 +41,24 @@ class Provenance:
     engine: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "command": self.command,
-            "options": self.options,
-            "parents": self.parents,
-            "data": self.data,
-            "versions": versions() | ({"engine": self.engine} if self.engine else {}),
-        }
+        document = {name: getattr(self, name) for name in ("command", "options", "parents", "data")}
+        return document | {"versions": versions() | ({"engine": self.engine} if self.engine else {})}
 
     def fingerprint(self) -> str:
-        """A short digest of everything but the versions; names folders of unfinished work."""
-        document = {key: value for key, value in self.as_json().items() if key != "versions"}
+        """A short digest of everything but the versions; names the folder of unfinished shards."""
+        document = {name: value for name, value in self.as_json().items() if name != "versions"}
         return sha256_lines([json.dumps(document, sort_keys=True)])[:16]
 
     def differences(self, other: dict[str, Any]) -> list[str]:
-        """What differs from the provenance found in an artifact, one line for each key; empty when nothing does."""
-        # an option younger than the artifact had its default, which keeps the old behaviour
+        """One line for each difference from the provenance `other`, which was read from an artifact."""
         known = dataclasses.fields(COMMANDS[self.command]) if self.command in COMMANDS else ()
-        defaults = {field.name: field.default for field in known}
-        theirs = defaults | other.get("options", {})
+        recorded, parents = recorded_options(other), other.get("parents", {})
+        theirs = {field.name: field.default for field in known} | recorded  # an older version lacks newer options
         found = [
             f"{name}: {_short(theirs.get(name))} there, {_short(self.options.get(name))} now"
-            for name in sorted({*self.options, *other.get("options", {})})
+            for name in sorted({*self.options, *recorded})
             if self.options.get(name) != theirs.get(name)
         ]
-        parents = other.get("parents", {})
         for role in sorted({*self.parents, *parents}):
             if self.parents.get(role, {}).get("sha256") != parents.get(role, {}).get("sha256"):
                 found.append(f"another {role}")
@@ -77,19 +69,20 @@ class Provenance:
         return found
 
     def check_same(self, kind: str, path: Path, other: dict[str, Any]) -> None:
-        """Raise `OutputExists` with every difference when `other` is not this provenance."""
-        differences = self.differences(other)
-        if differences:
-            raise OutputExists(
-                kind,
-                path,
-                why=f"made with other options or inputs ({'; '.join(differences)})",
-                remedy="Use another --workspace, the same options, or --force to overwrite it",
-            )
+        """Raise `OutputExists` with every difference from `other`, the provenance in `path`."""
+        if differences := self.differences(other):
+            why = f"made with other options or inputs ({'; '.join(differences)})"
+            remedy = "Use another --workspace, the same options, or --force to overwrite it"
+            raise OutputExists(kind, path, why=why, remedy=remedy)
+
+
+def recorded_options(provenance: dict[str, Any]) -> dict[str, Any]:
+    """The options in a recorded provenance, under the names of this version."""
+    return {_RENAMED.get(name, name): value for name, value in provenance.get("options", {}).items()}
 
 
 def parent(path: Path) -> dict[str, str]:
-    """The entry of a file among the parents of an artifact."""
+    """The entry of a file in `Provenance.parents`."""
     return {"name": Path(path).name, "sha256": sha256_file(path)}
 
 
@@ -109,31 +102,45 @@ def weights_parent(weights: str) -> dict[str, dict[str, str]]:
 
 def versions() -> dict[str, str]:
     """The versions that can change a result."""
-    packages = ("torch", "torchvision", "numpy", "pillow", "h5py")
-    return {"amem": __version__, "python": platform.python_version()} | {
-        name: metadata.version(name) for name in packages
-    }
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    return {"amem": __version__, "python": platform.python_version()} | packages
+
+
+def kind_error(head: Mapping[str, Any], kind: str) -> str:
+    """Why a file with this `head` is no artifact of `kind` that this version reads; an empty string if it is one."""
+    if head.get("kind") != kind:
+        return f"is of kind {head.get('kind')}, not {kind}"
+    if head.get("schema") != SCHEMA:
+        return f"is from another version of amem (schema {head.get('schema')}); this version reads schema {SCHEMA}"
+    return ""
 
 
 def parse_json_object(text: str | bytes, kind: str, path: Path) -> dict[str, Any]:
-    """A JSON object found inside a file, or `BadData`."""
+    """Parse a JSON object from the file `path`; raises `BadData`."""
     try:
         document = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as error:  # no JSON; no text at all; nested without end
+    except (ValueError, TypeError, RecursionError) as error:  # not JSON; not text; nested too deeply
         raise BadData(kind, path, why=f"its description is not JSON ({error})") from error
     if not isinstance(document, dict):
         raise BadData(kind, path, why="its description is not a JSON object")
     return document
 
 
+class _Recorded(msgspec.Struct):
+    """The entries of a recorded provenance whose types the readers rely on."""
+
+    options: dict[str, Any] = {}
+    parents: dict[str, dict[str, Any]] = {}
+
+
 def check_provenance(document: Any, kind: str, path: Path) -> dict[str, Any]:
-    """The provenance found in a file, or `BadData` when it is not made as `Provenance.as_json` makes it."""
-    mappings = document if isinstance(document, dict) else {"options": None}
-    parents = mappings.get("parents", {})
-    entries = [mappings.get("options", {}), parents, *(parents.values() if isinstance(parents, dict) else ())]
-    if not all(isinstance(entry, dict) for entry in entries):
-        raise BadData(kind, path, why="its provenance is not made of JSON objects (options, parents)")
-    return mappings
+    """The provenance from the file `path`, a dict or its JSON text; `BadData` when its entries have other types."""
+    document = parse_json_object(document, kind, path) if not isinstance(document, dict) else document
+    try:
+        msgspec.convert(document, _Recorded)
+    except msgspec.ValidationError as error:
+        raise BadData(kind, path, why=f"its provenance is malformed ({error})") from error
+    return document
 
 
 def _short(value: Any) -> str:

@@ -1,5 +1,7 @@
-"""The chain of artifacts of a workspace: ready, missing, stale or damaged."""
+"""The chain of artifacts in a workspace: ready, missing, stale or damaged, and the command for each."""
 
+import contextlib
+import dataclasses
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,12 +10,27 @@ from typing import Any, Literal
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import read_provenance, verify
 from amem_cli.artifacts.paths import Workspace
+from amem_cli.artifacts.provenance import recorded_options
 from amem_cli.errors import AmemError, listing
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
+
+
+@dataclass(frozen=True)
+class ChainOf:
+    """The data set (and split) whose chain is asked for: `argument` is its name or path in commands, `dataset` its
+    manifest's name, `splits` the number of splits of the protocol (None: one official split)."""
+
+    workspace: Path
+    argument: str
+    dataset: str
+    split: int | None
+    protocol: str
+    splits: int | None
 
 
 @dataclass(frozen=True)
 class ArtifactState:
-    """One link of the chain: `state` and, unless it is ready, `why` and the `command` that comes next."""
+    """The state of one artifact and, unless it is ready, `why` and the `command` that makes it."""
 
     stage: str
     path: Path
@@ -23,85 +40,140 @@ class ArtifactState:
     provenance: dict[str, Any] | None = None
 
 
-def state_of(stage: str, path: Path, command: str, parents: dict[str, Path], *, deep: bool = False) -> ArtifactState:
-    """The state of one artifact whose parents (role -> path) are these; `deep` also verifies its seal, and those of
-    the weights beside it."""
+@dataclass(frozen=True)
+class _Link:
+    stage: str
+    path: Path
+    flags: str  # that name the data set and split
+    parents: dict[str, Path]  # by role
+    workspace: str  # the flag, empty for the default
+
+    def command(self, provenance: dict[str, Any] | None, end: str = " --force") -> str:
+        """The command that makes the artifact again with the options in its `provenance`."""
+        return f"amem {self.stage}{self.flags}{repeated_flags(self.stage, self.flags, provenance)}{self.workspace}{end}"
+
+
+def chain(of: ChainOf, *, deep: bool = False) -> list[ArtifactState]:
+    """The six stages in order. An artifact whose parent is stale is stale too; `deep` also verifies checksums."""
+    links = _links(of)
+    main = Workspace(of.workspace).amem_main(of.dataset, of.split)
+    made_by = {link.path: link.stage for link in links} | {main: "train-amem"}
+    found: dict[str, ArtifactState] = {}
+    for link in links:
+        state = _state(link, deep)
+        recorded = (state.provenance or {}).get("parents", {})
+        parents = [made_by[path] for role, path in link.parents.items() if role in recorded and path in made_by]
+        stale = [stage for stage in parents if found[stage].state == "stale"]
+        if state.state == "ready" and stale:
+            why = f"a parent is stale ({listing(stale)})"
+            state = replace(state, state="stale", why=why, command=link.command(state.provenance))
+        if link.stage == "train-amem":
+            state = _with_main(state, link, main)
+        found[link.stage] = state
+    _mark_unused(found)
+    found["evaluate"] = _without_features(found["evaluate"], of, links[-1])
+    return list(found.values())
+
+
+def _links(of: ChainOf) -> list[_Link]:
+    place = Workspace(of.workspace)
+    at = "" if of.workspace == Path("workspace") else f" --workspace {shlex.quote(str(of.workspace))}"
+    on = f" --dataset {shlex.quote(of.argument)}"
+    split = on if of.split is None else f"{on} --split {of.split}"
+    labels, main = place.labels(of.dataset), place.amem_main(of.dataset, of.split)
+    features = place.features(of.dataset, of.split)
+    numbered = {f"features {number}": place.features(of.dataset, number) for number in range(of.splits or 0)}
+    protocol = f" --protocol {shlex.quote(of.protocol if of.argument == of.dataset else of.argument)}"
+    return [
+        _Link("train-arm", place.arm, "", {}, at),
+        _Link("label-videos", labels, on, {"arm": place.arm}, at),
+        _Link("train-tae", place.tae, "", {}, at),
+        _Link("train-amem", place.amem(of.dataset, of.split), split, {"labels": labels, "tae": place.tae}, at),
+        _Link("extract-features", features, split, {"amem-main": main}, at),
+        _Link("evaluate", place.results(of.protocol), protocol, numbered or {"features": features}, at),
+    ]
+
+
+def _state(link: _Link, deep: bool) -> ArtifactState:
+    """The state of one artifact by itself and its parents; `deep` verifies it and the weights next to it."""
+    path = link.path
     if path.is_dir():
-        return ArtifactState(stage, path, "damaged", why=f"{path} is a folder", command=command)
+        return ArtifactState(link.stage, path, "damaged", f"{path} is a folder", link.command(None))
     if not path.is_file():
-        return ArtifactState(stage, path, "missing", command=command)
-    beside = sorted(path.parent.glob("*.safetensors")) if path.suffix == ".safetensors" else []
+        return ArtifactState(link.stage, path, "missing", command=link.command(None, end=""))
+    others = sorted(path.parent.glob("*.safetensors")) if path.suffix == ".safetensors" else []
     try:
-        for file in {path: None} | dict.fromkeys(beside) if deep else ():
+        for file in dict.fromkeys((path, *others)) if deep else ():
             verify(file)
         provenance = read_provenance(path)
     except (AmemError, OSError, ValueError) as error:
-        return ArtifactState(stage, path, "damaged", why=str(error), command=f"{command} --force")
-    for role, parent in parents.items():
+        command = link.command(_intact_provenance([path, *others]))
+        return ArtifactState(link.stage, path, "damaged", str(error), command)
+    for role, parent in link.parents.items():
         recorded = provenance.get("parents", {}).get(role)
-        if recorded is None or not parent.is_file():
-            continue
-        if recorded.get("sha256") != atomic.sha256_file(parent):
-            why = f"made from another {role} than the one in {parent}"
-            return ArtifactState(stage, path, "stale", why, f"{command} --force", provenance)
-    return ArtifactState(stage, path, "ready", provenance=provenance)
+        if recorded and parent.is_file() and recorded.get("sha256") != atomic.sha256_file(parent):
+            why = f"made from another {role} than {parent}"
+            return ArtifactState(link.stage, path, "stale", why, link.command(provenance), provenance)
+    return ArtifactState(link.stage, path, "ready", provenance=provenance)
 
 
-def chain(
-    root: Path, argument: str, dataset: str, split: int | None, protocol: str, splits: int | None, *, deep: bool = False
-) -> list[ArtifactState]:
-    """The six stages for one data set (and split), in order, each with its state and the command that makes it.
+def _intact_provenance(paths: list[Path]) -> dict[str, Any] | None:
+    """The provenance in the first undamaged file; all files of a training have the same."""
+    for path in paths:
+        with contextlib.suppress(AmemError, OSError, ValueError):
+            verify(path)
+            return read_provenance(path)
+    return None
 
-    `argument` is the data set as the user names it in commands, `dataset` its manifest's name; `splits` is how many
-    the protocol has, None for one official split. What depends on something stale is stale too.
-    """
-    workspace = Workspace(root)
-    at = "" if root == Path("workspace") else f" --workspace {shlex.quote(str(root))}"
-    on = f" --dataset {shlex.quote(argument)}"
-    part = "" if split is None else f" --split {split}"
-    arm, tae, labels = workspace.arm, workspace.tae, workspace.labels(dataset)
-    main = workspace.amem_main(dataset, split)
-    features = workspace.features(dataset, split)
-    scored = (
-        {"features": features}
-        if splits is None
-        else {f"features {number}": workspace.features(dataset, number) for number in range(splits)}
-    )
-    evaluated = protocol if argument == dataset else argument
-    links: list[tuple[str, Path, str, dict[str, Path]]] = [
-        ("train-arm", arm, "amem train-arm", {}),
-        ("label-videos", labels, f"amem label-videos{on}", {"arm": arm}),
-        ("train-tae", tae, "amem train-tae", {}),
-        ("train-amem", workspace.amem(dataset, split), f"amem train-amem{on}{part}", {"labels": labels, "tae": tae}),
-        ("extract-features", features, f"amem extract-features{on}{part}", {"amem-main": main}),
-        ("evaluate", workspace.results(protocol), f"amem evaluate --protocol {evaluated}", scored),
-    ]
-    made_by = {path: stage for stage, path, _, _ in links} | {main: "train-amem"}
-    found: dict[str, ArtifactState] = {}
-    for stage, path, command, parents in links:
-        link = state_of(stage, path, command + at, parents, deep=deep)
-        recorded = (link.provenance or {}).get("parents", {})
-        above = [made_by[parent] for role, parent in parents.items() if role in recorded and parent in made_by]
-        stale = [name for name in above if found[name].state == "stale"]
-        if link.state == "ready" and stale:
-            why = f"made from what is stale ({listing(stale)})"
-            link = replace(link, state="stale", why=why, command=f"{command}{at} --force")
-        found[stage] = link
-    again = f"amem train-amem{on}{part}{at}"  # makes amem-main anew of the whole model
-    if found["train-amem"].state == "ready" and not main.is_file():
-        found["train-amem"] = replace(found["train-amem"], state="missing", why=f"{main} is gone", command=again)
-    elif found["train-amem"].state == "damaged" and str(main) in found["train-amem"].why:
-        found["train-amem"] = replace(found["train-amem"], command=again)
+
+def _with_main(state: ArtifactState, link: _Link, main: Path) -> ArtifactState:
+    """Account for amem-main, which `train-amem` writes again from an undamaged whole model without training."""
+    if state.state == "ready" and not main.is_file():
+        return replace(state, state="missing", why=f"{main} is missing", command=link.command(state.provenance, end=""))
+    if state.state == "damaged" and str(main) in state.why:
+        return replace(state, command=state.command.removesuffix(" --force"))
+    return state
+
+
+def _mark_unused(found: dict[str, ArtifactState]) -> None:
+    """Mark what is missing and not needed: a baseline needs neither labels nor TAE."""
     if found["train-amem"].state == "ready":
         used = (found["train-amem"].provenance or {}).get("parents", {})
-        spared = {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}
-        for stage, role in spared.items():
+        for stage, role in {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.items():
             if role not in used and found[stage].state == "missing":
                 found[stage] = replace(found[stage], state="unused", why="the model was trained without it")
-    without = [number for number in range(splits or 0) if not workspace.features(dataset, number).is_file()]
-    if without and found["evaluate"].state == "missing":
-        first = without[0]
-        step = "extract-features" if workspace.amem_main(dataset, first).is_file() else "train-amem"
-        why = f"{len(without)} of {splits} splits have no features"
-        found["evaluate"] = replace(found["evaluate"], why=why, command=f"amem {step}{on} --split {first}{at}")
-    return list(found.values())
+
+
+def _without_features(state: ArtifactState, of: ChainOf, link: _Link) -> ArtifactState:
+    """If splits have no features, the command for the first of them comes before `evaluate`."""
+    place = Workspace(of.workspace)
+    without = [number for number in range(of.splits or 0) if not place.features(of.dataset, number).is_file()]
+    if not without or state.state != "missing":
+        return state
+    stage = "extract-features" if place.amem_main(of.dataset, without[0]).is_file() else "train-amem"
+    command = f"amem {stage} --dataset {shlex.quote(of.argument)} --split {without[0]}{link.workspace}"
+    return replace(state, why=f"{len(without)} of {of.splits} splits have no features", command=command)
+
+
+def repeated_flags(stage: str, given: str, provenance: dict[str, Any] | None) -> str:
+    """The flags that repeat the options in an artifact's `provenance`, relative to the nearer preset.
+
+    Options named in `given` are left out. Of a file of `--weights` only the name is recorded.
+    """
+    recorded = recorded_options(provenance or {})
+    if weights := (provenance or {}).get("parents", {}).get("weights"):
+        name = str(weights.get("name", ""))
+        recorded["weights"] = name if weights.get("sha256") else name.removeprefix("torchvision ").lower()
+    choices = []
+    for preset in PRESETS if recorded else ():
+        words = [] if preset == PRESETS[0] else ["--preset", preset]
+        for field in dataclasses.fields(COMMANDS[stage]):
+            default = field.metadata["small"] if preset == "small" else field.default
+            if field.name == "image_size":
+                default = default or TrainAmemOptions.image_size  # extract-features follows the model
+            flag = f"--{field.name.replace('_', '-')}"
+            value = recorded.get(field.name, default)
+            if value not in (default, None, "") and flag not in given.split():
+                words += [flag] if value is True else [flag, str(value)]
+        choices.append(words)
+    return "".join(f" {shlex.quote(word)}" for word in min(choices, key=len, default=[]))

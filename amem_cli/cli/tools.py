@@ -137,7 +137,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the artifacts of the six stages (ready, missing, stale, damaged) and the next command."""
-    from amem_cli.artifacts.status import chain
+    from amem_cli.artifacts.status import ChainOf, chain
     from amem_cli.data.manifest import load_manifest
 
     manifest = load_manifest(dataset)
@@ -154,7 +154,7 @@ def status(
         )
     name = manifest.name if manifest.shipped else dataset
     number = (split or 0) if splits else None
-    states = chain(workspace, name, manifest.name, number, protocol.name, splits, deep=verify)
+    states = chain(ChainOf(workspace, name, manifest.name, number, protocol.name, splits), deep=verify)
     following = next((state.command for state in states if state.state not in ("ready", "unused")), None)
     if as_json:
         fields = ("stage", "path", "state", "why", "command")

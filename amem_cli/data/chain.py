@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amem_cli.artifacts.status import ArtifactState, chain
+from amem_cli.artifacts.status import ArtifactState, ChainOf, chain
 from amem_cli.data.manifest import Manifest
 from amem_cli.errors import UsageError
 from amem_cli.runtime.progress import Progress
@@ -18,7 +18,7 @@ def chain_of(manifest: Manifest, workspace: Path, split: int | None, *, deep: bo
         raise UsageError("data set", manifest.name, why="it has no tracklets, so stages 2 and 4 to 6 do not apply")
     argument = manifest.name if manifest.shipped else str(manifest.path)
     splits = None if protocol.kind == "single-split" else protocol.splits
-    return chain(workspace, argument, manifest.name, split, protocol.name, splits, deep=deep)
+    return chain(ChainOf(workspace, argument, manifest.name, split, protocol.name, splits), deep=deep)
 
 
 def warn_about_stale(manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress) -> None:

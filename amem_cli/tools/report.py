@@ -12,7 +12,7 @@ from amem_cli.artifacts import atomic, features, pseudo_labels, results
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.metrics_log import recorded_seconds
 from amem_cli.artifacts.paths import Workspace, metrics_path
-from amem_cli.artifacts.status import ArtifactState, chain
+from amem_cli.artifacts.status import ArtifactState, ChainOf, chain
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.tracklets import Split, Tracklet
 from amem_cli.errors import AmemError, UsageError
@@ -77,7 +77,7 @@ def report(
     places = Workspace(workspace)
     argument = manifest.name if manifest.shipped else dataset
     splits = manifest.protocol.splits if numbered else None
-    states = chain(workspace, argument, manifest.name, number, manifest.protocol.name, splits)
+    states = chain(ChainOf(workspace, argument, manifest.name, number, manifest.protocol.name, splits))
     commands = {state.stage: state.command or _command(state.stage, argument, number, manifest) for state in states}
 
     collected = Report(
