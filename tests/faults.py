@@ -1,31 +1,30 @@
-"""Faults at every step of a write: which steps there are is found by watching one good run, then each is hit in turn.
+"""Inject a fault into any step of an atomic write: an error of the disk, or the death of the process.
 
-A *step* is one call that can fail on a disk: making the temporary, each write, fchmod, fsync (of the file and of its
-folder), closing, the rename. `hit` replaces step `at` by a fault: an error number, after half of the bytes of a write
-have reached the disk, or death of the process.
+A *step* is a call that can fail: creating the temporary file, each write, each fsync, closing, renaming.
 """
 
+import builtins
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
+from amem_cli.artifacts import atomic
+
 KILL = "kill"
-DEAD = 137  # what a shell reports for kill -9
+DEAD = 137  # the exit code that a shell reports for kill -9
 
 
 class Steps:
-    """The steps seen so far, by name; `fired` once the fault was injected."""
+    """The names of the steps so far; `fired` after the fault was injected."""
 
     def __init__(self, at: int | None, fault: int | str | None):
         self.seen: list[str] = []
-        self.at, self.fault = at, fault
-        self.fired = False
+        self.at, self.fault, self.fired = at, fault, False
 
     def step(self, name: str, halfway: Callable[[], object] = lambda: None) -> None:
-        """Count a step, and inject the fault when it is the one; `halfway` does what a torn step leaves behind."""
+        """Count a step. If it is step `at`: do `halfway`, what an interrupted step leaves, then fail."""
         self.seen.append(name)
         if self.at != len(self.seen) - 1:
             return
@@ -37,7 +36,7 @@ class Steps:
 
 
 class _File:
-    """A binary file whose writes and close are steps."""
+    """A file whose writes and close are steps."""
 
     def __init__(self, file, steps: Steps):
         self._file, self._steps = file, steps
@@ -64,9 +63,8 @@ class _File:
 
 @contextlib.contextmanager
 def hit(at: int | None, fault: int | str | None) -> Iterator[Steps]:
-    """Count the steps of what runs inside; step `at` (from 0; None: none) becomes `fault` (an errno, or KILL)."""
+    """Count the steps of the code inside; step `at` (from 0; None: none) fails with `fault` (an errno, or KILL)."""
     steps = Steps(at, fault)
-    real_fdopen = os.fdopen
 
     def counted(name: str, real: Callable) -> Callable:
         def call(*arguments, **named):
@@ -75,24 +73,21 @@ def hit(at: int | None, fault: int | str | None) -> Iterator[Steps]:
 
         return call
 
+    def opened(path, mode="r", **named):
+        if mode != "xb":
+            return builtins.open(path, mode, **named)
+        steps.step("open")
+        return _File(builtins.open(path, mode, **named), steps)
+
     with contextlib.ExitStack() as stack:
-        for module, name in ((tempfile, "mkstemp"), (os, "fchmod"), (os, "fsync"), (os, "replace")):
-            stack.enter_context(mock.patch.object(module, name, counted(name, getattr(module, name))))
-        stack.enter_context(
-            mock.patch.object(os, "fdopen", lambda *a, **k: _File(real_fdopen(*a, **k), steps)),
-        )
+        stack.enter_context(mock.patch.object(atomic, "open", opened, create=True))
+        for name in ("fsync", "replace"):
+            stack.enter_context(mock.patch.object(os, name, counted(name, getattr(os, name))))
         yield steps
 
 
-def steps_of(action: Callable[[], object]) -> list[str]:
-    """The names of the steps that `action` takes when nothing fails."""
-    with hit(None, None) as steps:
-        action()
-    return steps.seen
-
-
 def in_child(action: Callable[[], object]) -> int:
-    """Run `action` in a forked child; its exit code, 0 when it returned, 1 when it raised, 137 when it was killed."""
+    """Run `action` in a forked child; its exit code: 0 when it returned, 1 when it raised, 137 when it was killed."""
     child = os.fork()
     if child == 0:
         code = 1
@@ -107,3 +102,10 @@ def in_child(action: Callable[[], object]) -> int:
 def temporaries(folder: Path) -> list[Path]:
     """Every temporary file under `folder`."""
     return sorted(folder.rglob("*.amem-tmp"))
+
+
+def flip_bit(path: Path, at: int = -2, bit: int = 3) -> None:
+    """Flip one bit of byte `at` of a file."""
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1 << bit
+    path.write_bytes(content)

@@ -58,7 +58,7 @@ def command_json(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
     capsys.readouterr()
     assert run([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    for beside in ("features", "kind", "schema", "created_by", "provenance", "seal"):
+    for beside in ("features", "kind", "schema", "created_by", "provenance", "checksum"):
         document.pop(beside, None)
     return document
 

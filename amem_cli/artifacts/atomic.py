@@ -1,8 +1,7 @@
-"""The one way to write a file: it is there whole, or the old one still is.
+"""Atomic writes: after a crash at any point, the old file or the new file is there, complete.
 
-Bytes are made in memory, written to a temporary file beside the target, flushed to the disk, renamed over the target,
-and the folder is flushed. A *sealed* file also carries a SHA-256 of its own content, so that one flipped bit is found
-when the file is read (safetensors and HDF5 notice few of them).
+A file may also carry a *checksum*, the SHA-256 of its own content, so that a reader finds a single flipped bit
+(safetensors and HDF5 find few of them).
 """
 
 import contextlib
@@ -10,8 +9,8 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,34 +18,38 @@ from amem_cli.artifacts.regular_file import NotRegular, open_regular
 from amem_cli.errors import BadData, DiskError, InputMissing
 
 CHECKSUM_MARK = b"amem-seal-sha256:"
-CHECKSUM_BLANK = CHECKSUM_MARK + b"0" * 64  # a format writes this once into itself; `seal` fills it in
+CHECKSUM_BLANK = CHECKSUM_MARK + b"0" * 64  # a writer puts this into its content once; `fill_checksum` replaces it
 TEMPORARY_SUFFIX = ".amem-tmp"
+_CHECKSUM = re.compile(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}")
+_REMEDIES = {
+    errno.ENOSPC: "Free some space and run the same command again: finished work is kept",
+    errno.EDQUOT: "Your quota is used up: free some space and run the same command again",
+    errno.EACCES: "Check the folder's permissions or choose another --workspace",
+    errno.ENOTDIR: "A file is in the place of a folder: move it, or choose another --workspace",
+    errno.EROFS: "Choose a --workspace on a disk that can be written",
+}
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Write `content` to `path` so that a crash at any point leaves the old file or the new one.
+    """Write `content` to a temporary file next to `path`, flush it, and rename it to `path`.
 
-    The file's mode follows the umask. Raises `DiskError` when the disk is full, read-only or broken.
+    The mode follows the umask. Raises `DiskError` when the disk is full, read-only or broken.
     """
     path = Path(path)
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY_SUFFIX, dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        temporary = None
         sync_folder(path.parent)
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                Path(temporary).unlink()
+        with contextlib.suppress(OSError):  # not there after the rename; otherwise the first error matters
+            temporary.unlink()
     return path
 
 
@@ -56,7 +59,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut (a no-op where the system has none)."""
+    """Flush a folder's entries, so that a rename in it survives a power cut (POSIX only)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -67,14 +70,14 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_path(output: Path) -> Path:
-    """The lock file of an output; it stays there, held or not."""
+    """The lock file of an output; it stays on disk whether the lock is held or not."""
     return output.parent / f".{output.name}.lock"
 
 
 def sweep_temporaries(output: Path) -> int:
-    """Remove what crashed writers left beside `output`; call it only while holding the lock on `output`.
+    """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`.
 
-    Temporaries of a neighbour that has a lock of its own are left alone: its run may be writing at this moment.
+    The temporary files of other outputs that have a lock file are kept: another run may be writing them.
     """
     stale = []
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
@@ -87,53 +90,44 @@ def sweep_temporaries(output: Path) -> int:
 
 
 def require_free_space(folder: Path, needed: int) -> None:
-    """Raise `DiskError` now when the disk of `folder` has fewer than `needed` bytes left, not hours later."""
+    """Raise `DiskError` when the disk of `folder` has fewer than `needed` bytes left."""
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise DiskError(
-            "disk of",
-            folder,
-            why=f"{free / 1e9:.2f} GB free, this run needs about {needed / 1e9:.2f} GB",
-            remedy="Free some space or choose another --workspace",
-        )
+        why = f"{free / 1e9:.2f} GB free, this run needs about {needed / 1e9:.2f} GB"
+        raise DiskError("disk of", folder, why=why, remedy="Free some space or choose another --workspace")
 
 
 def fill_checksum(content: bytes) -> bytes:
-    """Fill the one blank seal in `content` with the SHA-256 of `content` as it is with the seal blank."""
-    if len(re.findall(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}", content)) != 1 or CHECKSUM_BLANK not in content:
-        raise ValueError("a sealed format holds CHECKSUM_BLANK exactly once")
+    """Replace the one `CHECKSUM_BLANK` in `content` by the mark and the SHA-256 of `content`."""
+    if _CHECKSUM.findall(content) != [CHECKSUM_BLANK]:
+        raise ValueError("the content must hold CHECKSUM_BLANK exactly once")
     return content.replace(CHECKSUM_BLANK, CHECKSUM_MARK + hashlib.sha256(content).hexdigest().encode())
 
 
-def read_checked(path: Path, kind: str, *, required: bool = True, remedy: str = "") -> bytes:
-    """The content of a sealed file, after comparing it with its seal.
-
-    Without `required` a file that carries no seal (one from another program) is accepted as it is; one whose first
-    bytes are a seal with a damaged mark is not. Raises `InputMissing`, or `BadData` when the content does not match
-    the seal.
-    """
-    content = read_bytes(path, kind, remedy=remedy)
-    found = re.search(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}", content)
+def verify_checksum(content: bytes, kind: str, path: Path, *, remedy: str = "") -> None:
+    """Raise `BadData` unless `content`, read from `path`, carries a checksum and matches it."""
+    found = _CHECKSUM.search(content)
     if found is None:
-        if (
-            required
-            or content.startswith(CHECKSUM_MARK)
-            or re.fullmatch(b"[0-9a-f]{64}", content[len(CHECKSUM_MARK) : len(CHECKSUM_BLANK)])
-        ):
-            raise BadData(kind, path, why="it carries no amem seal, so it is damaged or not ours", remedy=remedy)
-        return content
+        why = "it has no amem checksum: it is damaged, or another program wrote it"
+        raise BadData(kind, path, why=why, remedy=remedy)
     start, end = found.span()
     digest = hashlib.sha256(content[:start])
     digest.update(CHECKSUM_BLANK)
     digest.update(memoryview(content)[end:])
     if digest.hexdigest().encode() != content[start + len(CHECKSUM_MARK) : end]:
         raise BadData(kind, path, why="its content does not match its own SHA-256: the file is damaged", remedy=remedy)
+
+
+def read_checked(path: Path, kind: str, *, remedy: str = "") -> bytes:
+    """The content of a file with a checksum; raises like `read_bytes` and `verify_checksum`."""
+    content = read_bytes(path, kind, remedy=remedy)
+    verify_checksum(content, kind, path, remedy=remedy)
     return content
 
 
 def read_bytes(path: Path, kind: str, *, remedy: str = "") -> bytes:
-    """The content of a file; `InputMissing` when it is not there, `DiskError` when it cannot be read."""
+    """The content of a file; `InputMissing` when there is none, `BadData` for no regular file, else `DiskError`."""
     try:
         with open_regular(path) as file:
             return file.read()
@@ -144,7 +138,7 @@ def read_bytes(path: Path, kind: str, *, remedy: str = "") -> bytes:
     except IsADirectoryError as error:
         raise BadData(kind, path, why="this is a folder, not a file", remedy=remedy) from error
     except OSError as error:
-        raise disk_error(Path(path), error) from error
+        raise disk_error(path, error) from error
 
 
 def sha256_file(path: Path) -> str:
@@ -154,27 +148,14 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_lines(lines: Iterable[str]) -> str:
-    """The SHA-256 of lines of text, each ended by a newline."""
+    """The SHA-256 of lines of text, a newline after each."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
     return digest.hexdigest()
 
 
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
 def disk_error(path: Path, error: OSError, what: str = "file") -> DiskError:
-    """`error` of the system at `path` as one line with its remedy."""
-    remedies = {
-        errno.ENOSPC: "Free some space and run the same command again: what was finished is kept",
-        errno.EDQUOT: "Your quota is used up: free some space and run the same command again",
-        errno.EACCES: "Check the folder's permissions or choose another --workspace",
-        errno.ENOTDIR: "A file stands where a folder should be: move it, or choose another --workspace",
-        errno.EROFS: "Choose a --workspace on a disk that can be written",
-    }
+    """The operating system's `error` at `path` as a `DiskError` with its remedy."""
     why = (error.strerror or str(error)).lower()
-    return DiskError(what, path, why=why, remedy=remedies.get(error.errno or 0, "Check the disk"))
+    return DiskError(what, path, why=why, remedy=_REMEDIES.get(error.errno or 0, "Check the disk"))

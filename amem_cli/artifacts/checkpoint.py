@@ -1,25 +1,26 @@
-"""Weights in safetensors with a sealed JSON description inside, and the state that a stopped training resumes from.
+"""Checkpoints: tensors in safetensors with a JSON description and a checksum inside; the state of a stopped training.
 
-A checkpoint describes itself: its kind, schema, model dimensions, options and parents travel with the tensors, so no
-flag can disagree with the weights. Nothing is ever unpickled.
+The description holds kind, schema, model dimensions, options and parents, so no flag can contradict the weights.
+Nothing is unpickled.
 """
 
 import contextlib
 import itertools
 import json
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, other_schema, parse_json_object
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, kind_error, parse_json_object
 from amem_cli.errors import BadData, listing
 
 if TYPE_CHECKING:
     import torch
 
-KINDS = {
+KINDS = {  # the command that writes each kind
     "amem-arm": "amem train-arm",
     "amem-tae": "amem train-tae",
     "amem-model": "amem train-amem",
@@ -33,7 +34,7 @@ _LARGEST_HEADER = 64 << 20
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file's tensors by name and its description (kind, schema, created_by, model, provenance, ...)."""
+    """The tensors of a file by name, and its description (kind, schema, created_by, model, provenance, ...)."""
 
     path: Path
     tensors: "dict[str, torch.Tensor]"
@@ -41,41 +42,28 @@ class Checkpoint:
 
 
 def save(path: Path, kind: str, tensors: "dict[str, torch.Tensor]", provenance: Provenance, **described: Any) -> Path:
-    """Write a checkpoint whole or not at all; the same content always gives the same bytes.
-
-    `described` are further JSON values of the description, such as `model` (the dimensions that rebuild it).
-    """
+    """Write a checkpoint; the same content always gives the same bytes. `described` are more entries of the
+    description, such as `model` (the dimensions that rebuild it)."""
     import safetensors.torch
 
-    description = {
-        "kind": kind,
-        "schema": SCHEMA,
-        "created_by": CREATED_BY,
-        "provenance": provenance.as_json(),
-        "checksum": atomic.CHECKSUM_BLANK.decode(),
-        **described,
-    }
-    # one key only: safetensors writes several in no fixed order
+    head = {"kind": kind, "schema": SCHEMA, "created_by": CREATED_BY, "provenance": provenance.as_json()}
+    description = head | {"checksum": atomic.CHECKSUM_BLANK.decode()} | described
+    # one key, because safetensors writes several in no fixed order
     header = {_HEADER_KEY: json.dumps(description, sort_keys=True)}
-    own_memory = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return atomic.write_bytes(path, atomic.fill_checksum(safetensors.torch.save(own_memory, metadata=header)))
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return atomic.write_bytes(path, atomic.fill_checksum(safetensors.torch.save(on_cpu, metadata=header)))
 
 
 def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
-    """Read a checkpoint of `kind`, its seal verified; tensors on the CPU.
-
-    Raises `InputMissing` with the command that makes it, or `BadData` for a damaged file, another kind or schema.
-    `remedy` names that command where the caller knows it better.
-    """
+    """Read a checkpoint of `kind` onto the CPU. Raises `InputMissing`, or `BadData` for a damaged file, another kind
+    or schema, and values that are not finite; `remedy` replaces the command that writes `kind`."""
     import safetensors.torch
 
     remedy = remedy or f"Run: {KINDS[kind]}"
     content = atomic.read_checked(path, f"{kind} checkpoint", remedy=remedy)
     description = _description(content, path)
-    if description.get("kind") != kind:
-        raise BadData("checkpoint", path, why=f"is of kind {description.get('kind')}, not {kind}", remedy=remedy)
-    if description.get("schema") != SCHEMA:
-        raise BadData("checkpoint", path, why=other_schema(description.get("schema")), remedy=remedy)
+    if why := kind_error(description, kind):
+        raise BadData("checkpoint", path, why=why, remedy=remedy)
     try:
         tensors = safetensors.torch.load(content)
         odd = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
@@ -88,19 +76,19 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
 
 @contextlib.contextmanager
 def described_by(saved: Checkpoint) -> Iterator[None]:
-    """What fails inside fails for a description that names no model of ours: `BadData`."""
+    """Turn any error inside into `BadData`: the description of `saved` does not describe a model of amem."""
     try:
         yield
     except BadData:
         raise
-    except Exception as error:  # whatever the odd value led to
-        why = f"its description is of no model of ours ({type(error).__name__}: {error})"
+    except Exception as error:
+        why = f"its description does not describe a model of amem ({type(error).__name__}: {error})"
         remedy = f"Run: {KINDS[saved.description['kind']]}"
         raise BadData("checkpoint", saved.path, why=why, remedy=remedy) from error
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The description alone, without tensors and without checking the seal."""
+    """The description alone: neither tensors nor checksum are read."""
     with open(path, "rb") as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
@@ -110,19 +98,12 @@ def read_description(path: Path) -> dict[str, Any]:
 
 
 def load_into(module: "torch.nn.Module", checkpoint: Checkpoint, prefix: str = "") -> None:
-    """Load the tensors under `prefix` into `module`; every key must fit, else `BadData` names those that do not."""
-    wanted = module.state_dict()
+    """Load the tensors whose names start with `prefix` into `module`; `BadData` names all that do not fit."""
     found = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
-    wrong = [f"missing {prefix}{name}" for name in wanted.keys() - found.keys()]
-    wrong += [f"left over {prefix}{name}" for name in found.keys() - wanted.keys()]
-    wrong += [
-        f"{prefix}{name} is {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in wanted.keys() & found.keys()
-        if found[name].shape != wanted[name].shape
-    ]
-    if wrong:
-        raise BadData("checkpoint", checkpoint.path, why=f"its tensors do not fit the model ({listing(sorted(wrong))})")
-    module.load_state_dict(found)
+    try:
+        module.load_state_dict(found)
+    except RuntimeError as error:
+        raise BadData("checkpoint", checkpoint.path, why=textwrap.shorten(str(error), 1000)) from error
 
 
 def prefixed(prefix: str, module: "torch.nn.Module") -> "dict[str, torch.Tensor]":
@@ -133,11 +114,11 @@ def prefixed(prefix: str, module: "torch.nn.Module") -> "dict[str, torch.Tensor]
 def _description(content: bytes, path: Path) -> dict[str, Any]:
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 + length:
-        raise BadData("checkpoint", path, why="not a safetensors file, or cut short")
+        raise BadData("checkpoint", path, why="not a safetensors file, or incomplete")
     try:
         text = json.loads(content[8 : 8 + length])["__metadata__"][_HEADER_KEY]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadData("checkpoint", path, why="carries no amem description") from error
+        raise BadData("checkpoint", path, why="has no amem description") from error
     return parse_json_object(text, "checkpoint", path)
 
 
@@ -152,10 +133,10 @@ def save_state(
     provenance: Provenance,
     position: dict[str, Any],
 ) -> Path:
-    """Write everything a run needs to go on after `step`: weights, optimisers, position. This state and the one
-    before it are kept; states of later steps are damaged or abandoned ones, which must not win at the next resume.
+    """Write weights, optimisers and position after `step`; keep this state and the newest of an earlier step.
 
-    Draws need no state: they are keyed by (seed, epoch, index).
+    States of later steps are removed: they are damaged, or of an abandoned run. Random draws need no state, because
+    their keys are (seed, epoch, index).
     """
     tensors: dict[str, torch.Tensor] = {}
     groups: dict[str, Any] = {}
@@ -168,18 +149,18 @@ def save_state(
             tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
     path = folder / f"state-{step:08d}.safetensors"
     save(path, "amem-state", tensors, provenance, position=position | {"step": step}, param_groups=groups)
-    states = sorted(folder.glob("state-*.safetensors"))
-    before = [state for state in states if state.name < path.name]
-    for state in states:
-        if state not in (path, *before[-1:]):
-            state.unlink()
+    paths = _states(folder)
+    keep = [path, *paths[: paths.index(path)][-1:]]
+    for other in paths:
+        if other not in keep:
+            other.unlink()
     return path
 
 
 def load_state(
     state: Checkpoint, modules: "dict[str, torch.nn.Module]", optimizers: "dict[str, torch.optim.Optimizer]"
 ) -> dict[str, Any]:
-    """Put a saved state back into modules and optimisers; returns its position."""
+    """Load a saved state into modules and optimisers; returns its position."""
     for name, module in modules.items():
         load_into(module, state, f"{name}/")
     for name, optimizer in optimizers.items():
@@ -192,18 +173,22 @@ def load_state(
     return state.description["position"]
 
 
-def newest_state(folder: Path, warn: Any) -> Checkpoint | None:
-    """The newest readable state in `folder`; a damaged one is passed over with a warning. None when there is none."""
-    paths = sorted(folder.glob("state-*.safetensors"), reverse=True)
+def newest_state(folder: Path, warn: Callable[[str], object]) -> Checkpoint | None:
+    """The newest readable state in `folder`, None without one; warns of each damaged state."""
+    paths = _states(folder)[::-1]
     for path, older in itertools.zip_longest(paths, paths[1:]):
         try:
             return load(path, "amem-state")
         except BadData as error:
-            warn(f"{error} " + (f"Falling back to {older.name}." if older else "No state is left: starting anew."))
+            warn(f"{error} " + (f"Falling back to {older.name}." if older else "No state is left: starting again."))
     return None
 
 
 def remove_states(folder: Path) -> None:
     """Delete the states of a finished or abandoned run."""
-    for path in sorted(folder.glob("state-*.safetensors")):
+    for path in _states(folder):
         path.unlink()
+
+
+def _states(folder: Path) -> list[Path]:
+    return sorted(folder.glob("state-*.safetensors"))
