@@ -134,7 +134,7 @@ def print_comparison(found: list[tuple[str, dict[str, Any]]], as_json: bool, pap
     dataset = found[0][1]["dataset"]
     rows = [(name, [*(result["rank"][k] for k in ("1", "5", "20")), result["mAP"]]) for name, result in found]
     if paper:
-        printed = [(f"paper: {cited.method}", getattr(cited, dataset.replace("-", "_"), None)) for cited in CITED]
+        printed = [(f"paper: {method}", rates.get(dataset)) for method, rates in CITED.items()]
         own = RESULTS.get(dataset, {})
         printed += [("paper: baseline", own.get("baseline")), ("paper: AMEM", own.get("amem"))]
         rows += [(name, [v if v is None else v / 100 for v in values]) for name, values in printed if values]
@@ -259,29 +259,25 @@ def print_bench(found: dict[str, Any]) -> None:
 
 def print_reproduction(table: dict[str, Any], path: Path | None) -> None:
     """A table of the paper next to our results; `path` is the file it was written to."""
-    from amem_cli.tools.reproduce.table import blocks_for_terminal, chances, starting_weights
+    from amem_cli.tools.reproduce.table import blocks, remarks
 
-    for title, columns, rows in blocks_for_terminal(table):
+    for title, columns, rows in blocks(table):
         print_table(columns, rows, title)
-    if not table["complete"]:
-        print(f"not complete: {table['runs_done']} of {table['runs']} rows with their seeds are done")
-    for line in [*chances(table), f"Weights to start from: {starting_weights(table)}."]:
-        print_wrapped(line)
-    for note in table["notes"]:
-        print_wrapped(f"note: {note}")
+    for remark in remarks(table):
+        print_wrapped(remark)
     print(f"written to {path}" if path else "not written: the same command without --seed writes the table")
 
 
 def print_sizes(table: dict[str, Any], path: Path) -> None:
     """The sizes of the models and how each compares with the paper."""
-    from amem_cli.tools.reproduce.table import size_columns_and_rows
+    from amem_cli.tools.reproduce.table import size_block
 
-    columns, rows = size_columns_and_rows(table)
-    print_table(columns, rows, table["title"])
-    for cells, row in zip(rows, table["rows"], strict=True):
-        print_wrapped(f"{cells[0]}: {row['reading']}")
+    title, columns, rows = size_block(table)
+    print_table(columns[:-1], [cells[:-1] for cells in rows], title)
+    for cells in rows:
+        print_wrapped(f"{cells[0]}: {cells[-1]}")
     for note in table["notes"]:
-        print_wrapped(f"note: {note}")
+        print_wrapped(note)
     print(f"written to {path}")
 
 

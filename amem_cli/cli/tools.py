@@ -244,14 +244,13 @@ def reproduce(
     Each row is a train-amem configuration in WORKSPACE/reproduce/ROW/seedN.
     Tables: WORKSPACE/reproduce/WHAT.md and .json. Finished work is reused.
     """
-    from amem_cli.tools.reproduce.plan import plan
-    from amem_cli.tools.reproduce.run import TellOnce, run
+    from amem_cli.tools.reproduce.plan import Request, plan
 
     if what == "sizes":
         given: dict[str, Any] = {"--dataset": dataset, "--row": row, "--weights": weights, "--set": settings}
         given |= {"--seeds": seeds != 3, "--seed": seed, "--preset": preset != PRESETS[0], "--dry-run": dry_run}
         return _sizes([flag for flag, value in given.items() if value], workspace, as_json)
-    chain = plan(
+    request = Request(
         what,
         datasets=tuple(dataset or ()),
         rows=tuple(row or ()),
@@ -263,9 +262,12 @@ def reproduce(
         weights=tuple(weights or ()),
         settings=tuple(settings or ()),
     )
+    chain = plan(request)
     if dry_run:
         return console.print_json(chain.as_json()) if as_json else print(chain.script())
-    table = run(chain, TellOnce(quiet))
+    from amem_cli.tools.reproduce.run import run
+
+    table = run(chain, Progress(quiet))
     if as_json:
         return console.print_json(table)
     console.print_reproduction(table, None if seed else workspace / "reproduce" / f"{chain.file}.md")

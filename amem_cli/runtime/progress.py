@@ -91,10 +91,11 @@ class Progress:
             self._print(text)
 
     def warn(self, text: str) -> None:
-        """A warning: always printed, and kept for the summary."""
+        """A warning: printed once, even when quiet, and kept for the summary."""
         text = printable(text)
-        self.warnings.append(text)
-        self._print(f"warning: {text}")
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self._print(f"warning: {text}")
 
     def _print(self, text: str) -> None:
         if self._console is not None:

@@ -1,139 +1,102 @@
-"""Running a plan: each command's stage is called, and the table is written anew after every training."""
+"""Runs a plan: each command calls its stage; the table is written again after every training."""
 
 import contextlib
 import os
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.manifest import count_differences, load_manifest, read_videos
+from amem_cli.data.counts import count_differences
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, UsageError
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.reproduce.plan import Command, Plan, Run
-from amem_cli.tools.reproduce.table import PREDICTIONS, Measured, document, write
+from amem_cli.tools.reproduce.table import COPIES, PREDICTIONS, add_run, new_table, write
+from amem_cli.weights.loading import check_weights
 
 CLIPS_MEASURED = 100  # test tracklets whose predicted frames are compared with the true ones
 
 
-class TellOnce(Progress):
-    """A report in which each warning comes once, although many stages read the same data."""
-
-    def warn(self, text: str) -> None:
-        if text not in self.warnings:
-            super().warn(text)
-
-
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
-    """Run a plan; returns the table as JSON (see `document`), which is also in REPRODUCE/<file>.json and .md.
+    """Run a plan; returns the table as JSON (see `new_table`), which is also written.
 
-    Finished work is kept by the stages themselves, and the table is written anew after every training, so an
-    interrupted run has left a table of what it got to. A plan of chosen seeds writes no table: its runs are for one
-    that is made when all seeds are there.
+    The stages reuse finished work, and an interrupted run leaves the table of what is finished. A plan of chosen seeds
+    writes no table: it is one of several jobs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         remedy = "Print the commands with --dry-run and start each with torchrun"
-        raise UsageError("reproduce", why="runs in one process", remedy=remedy)
+        raise UsageError("reproduce", why="it runs in one process", remedy=remedy)
     _check_weights(plan)
     if advice := plan.advice():
         progress.warn(advice)
-    notes = [note for dataset in plan.datasets for note in _data_notes(dataset, plan.data_root)]
+    workspace = plan.request.workspace
+    table = new_table(plan, [note for dataset in plan.datasets for note in _data_notes(dataset, plan)])
     for command in plan.shared:
-        progress.log(f"$ {command.line}")
         run_command(command, progress)
-    measured = {(row.name, dataset): Measured() for dataset in plan.datasets for row in plan.rows}
-    table = document(plan, measured, notes)
     for number, one in enumerate(plan.runs, 1):
-        _link_shared(one.workspace, plan.workspace)
-        progress.log(f"-- {number} of {len(plan.runs)}: {one.configuration.title}, {one.dataset}, seed {one.seed}")
-        found = measured[one.configuration.name, one.dataset]
+        _link_shared(one.workspace, Workspace(workspace))
+        progress.log(f"-- {number} of {len(plan.runs)}: {one.row.title}, {one.dataset}, seed {one.seed}")
+        figures: dict[str, float] = {}
+        chance = None
         for command in one.commands:
-            progress.log(f"$ {command.line}")
-            results = run_command(command, progress)
-            if command.name == "evaluate":
-                _add_scores(found, results[0].metrics)
+            result = run_command(command, progress)
+        if plan.table.scored:
+            scores = result.metrics
+            figures |= {f"rank-{k}": scores["rank"][k] for k in ("1", "5", "20")} | {"mAP": scores["mAP"]}
+            chance = {"rank-1": scores["chance"]["rank"]["1"], "mAP": scores["chance"]["mAP"]}
         if plan.table.drawn:
-            _add_predictions(found, plan, one)
-        found.workspaces.append(str(one.workspace.root))
-        table = document(plan, measured, notes)
-        if not plan.chosen_seeds:
-            write(plan.workspace, table)
+            figures |= _measure_predictions(plan, one)
+        table = add_run(table, one, figures, chance)
+        if not plan.request.chosen_seeds:
+            write(workspace, table)
     return table
 
 
+def run_command(command: Command, progress: Progress) -> Any:
+    """Call the stage of a command: the function of the same name."""
+    progress.log(f"$ {command.line}")
+    name = command.name.replace("-", "_")
+    return getattr(import_module(f"amem_cli.stages.{name}"), name)(command.options, progress)
+
+
 def _check_weights(plan: Plan) -> None:
-    """Raise for a file of weights that is not there or does not fit: now, not after days of other rows."""
-    from amem_cli.weights.loading import check_weights
-
-    checked = set()
-    for command in plan.commands:
-        weights = getattr(command.options, "weights", "")
-        if weights in ("", "imagenet"):  # none, or those that torchvision fetches
-            continue
-        network = {"train-arm": lambda c: c.options.backbone, "train-tae": lambda _: "resnet18"}
-        architecture = network.get(command.name, lambda c: c.options.backbone)(command)
-        if (architecture, weights) not in checked:
-            checked.add((architecture, weights))
-            check_weights(architecture, weights)
-
-
-def run_command(command: Command, progress: Progress) -> list[Any]:
-    """Call the stage behind a command; its results, one for each split."""
-    if command.name == "train-arm":
-        from amem_cli.stages.train_arm import train_arm as stage
-    elif command.name == "label-videos":
-        from amem_cli.stages.label_videos import label_videos as stage
-    elif command.name == "train-tae":
-        from amem_cli.stages.train_tae import train_tae as stage
-    elif command.name == "train-amem":
-        from amem_cli.stages.train_amem import train_amem as stage
-    elif command.name == "extract-features":
-        from amem_cli.stages.extract_features import extract_features as stage
-    else:
-        from amem_cli.stages.evaluate import evaluate as stage
-    results = stage(command.options, progress)
-    return results if isinstance(results, list) else [results]
+    """Raise for weights that are missing or do not fit, before the first training."""
+    networks = {"train-tae": "resnet18"}
+    trained = [command for command in plan.commands if command.name.startswith("train-")]
+    files = {(networks.get(c.name) or c.options.backbone, c.options.weights) for c in trained}
+    for network, weights in sorted(files):
+        if weights not in ("", "imagenet"):  # torchvision's own are downloaded
+            check_weights(network, weights)
 
 
 def _link_shared(own: Workspace, shared: Workspace) -> None:
-    """Let `amem status` see the shared artifacts in a row's workspace too; the commands themselves name their paths."""
-    for made in (shared.arm, shared.labels("any"), shared.tae):
-        folder, link = made.parent, own.root / made.parent.name
+    """Links from a row's workspace to the shared artifacts, for `amem status`; the commands use the real paths."""
+    for folder in (shared.arm.parent, shared.labels("any").parent, shared.tae.parent):
+        link = own.root / folder.name
         if folder.is_dir() and not os.path.lexists(link):
             own.root.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(OSError):  # a file system without links: status calls them missing, no more
+            with contextlib.suppress(OSError):  # a file system without links: status reports them as missing
                 link.symlink_to(os.path.relpath(folder, own.root), target_is_directory=True)
 
 
-def _data_notes(dataset: str, data_root: Path) -> list[str]:
-    """Why the paper's figures are no yardstick for this data, if so."""
+def _data_notes(dataset: str, plan: Plan) -> list[str]:
+    """A note if the data are not the complete data set of the paper."""
     manifest = load_manifest(dataset)
-    differences = count_differences(manifest, read_videos(manifest, data_root))
-    if not differences:
-        return []
-    return [
-        f"The data called {manifest.name} are not the whole data set of that name ({differences[0]}; "
-        f"{len(differences)} differences): the paper's figures are no yardstick for ours."
-    ]
+    differences = count_differences(manifest, read_videos(manifest, plan.request.data_root))
+    found = (
+        f"{manifest.name} is not the complete data set ({'; '.join(differences[:1])}; {len(differences)} differences)"
+    )
+    return [f"{found}: do not compare our figures with the paper's."] if differences else []
 
 
-def _add_scores(found: Measured, scores: dict[str, Any]) -> None:
-    for rank in ("1", "5", "20"):
-        found.values.setdefault(f"rank-{rank}", []).append(scores["rank"][rank])
-    found.values.setdefault("mAP", []).append(scores["mAP"])
-    found.chance = {"rank-1": scores["chance"]["rank"]["1"], "mAP": scores["chance"]["mAP"]}
-
-
-def _add_predictions(found: Measured, plan: Plan, one: Run) -> None:
-    """Draw the predicted frames of some test tracklets (of the first split) and take the errors of more of them."""
+def _measure_predictions(plan: Plan, one: Run) -> dict[str, float]:
+    """Draw the predicted frames of some test tracklets of the first split; the errors of more of them."""
     from amem_cli.tools.show import CLIPS_OF_FRAMES, draw_predicted_frames, read_split, some_queries
 
-    name, number, content = read_split(one.dataset, plan.data_root)
-    drawn = some_queries(content, CLIPS_OF_FRAMES)  # those of the printed `amem show frames`
-    measured = some_queries(content, CLIPS_MEASURED)
-    path, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), drawn, measured=measured)
-    found.pictures.append(str(path))
+    name, number, content = read_split(one.dataset, plan.request.data_root)
+    drawn, measured = (some_queries(content, count) for count in (CLIPS_OF_FRAMES, CLIPS_MEASURED))
+    _, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), drawn, measured=measured)
     if errors["mse_ratio"] is None:
-        raise BadData("predicted frames of", name, why="nobody moves in them, so copying cannot be beaten")
-    for key in PREDICTIONS:
-        if errors[key] is not None:  # of a single clip there is no other one's f_M
-            found.values.setdefault(key, []).append(errors[key])
+        raise BadData("predicted frames of", name, why="nothing moves in them, so a copy has no error to compare with")
+    return {key: errors[key] for key in (*PREDICTIONS, *COPIES) if errors[key] is not None}
