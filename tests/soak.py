@@ -41,7 +41,8 @@ from amem_cli.artifacts import (
 )
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, BadData, DiskError
 from amem_cli.models.amem import build_main_model

@@ -105,7 +105,8 @@ def test_the_plot_is_drawn_the_same_each_time(tmp_path: Path, monkeypatch: pytes
 def test_the_grown_data_set_has_as_many_tests_tracklets_as_asked_for(
     tmp_path: Path, tracklets: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amem_cli.data.manifest import load_manifest, read_videos
+    from amem_cli.data.datasets import read_videos
+    from amem_cli.data.manifest import load_manifest
 
     growth = benchmark("growth", monkeypatch)
     split = read_videos(load_manifest(str(growth.write_dataset(tmp_path, 2 * tracklets, 5))), tmp_path).splits[0]

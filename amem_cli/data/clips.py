@@ -4,10 +4,10 @@ import numpy as np
 
 
 def reflect(positions: np.ndarray, length: int) -> np.ndarray:
-    """Positions beyond the end of a tracklet of `length` frames walk backwards from its last frame, and so on.
+    """Positions beyond the end of a tracklet of `length` frames go back from its last frame, then forth, and so on.
 
-    The rule for short tracklets (D): motion stays continuous, where repeating the last frame would teach MEM to copy
-    and starting over would jump.
+    The rule for short tracklets (D): motion stays continuous. Repeating the last frame would teach MEM to copy, and
+    starting over would jump.
 
     >>> reflect(np.arange(7), 3).tolist()
     [0, 1, 2, 1, 0, 1, 2]

@@ -31,40 +31,28 @@ def _video_counts(dataset: VideoDataset) -> dict[str, int]:
     split = dataset.splits[0]
     every = {tracklet.name: tracklet for one in dataset.splits for tracklet in (*one.train, *one.test)}
     queries = [tracklet for tracklet, is_query in zip(split.test, split.is_query, strict=True) if is_query]
-    train_lengths = [len(tracklet) for tracklet in split.train]
-    test_people = [tracklet.person_id for tracklet in split.test]
-    gallery = len(split.test) - test_people.count(JUNK)
-    return {
-        "splits": len(dataset.splits),
-        "people": len({tracklet.person_id for tracklet in every.values() if tracklet.person_id > 0}),
-        "tracklets": len(every),
-        **_frame_counts("", list(every.values())),
-        "train_people": len({tracklet.person_id for tracklet in split.train}),
-        "train_tracklets": len(split.train),
-        **_frame_counts("train_", split.train),
-        "train_under_32_frames": sum(length < 32 for length in train_lengths),
-        "train_under_16_frames": sum(length < 16 for length in train_lengths),
-        "test_people": len({person for person in test_people if person > 0}),
-        "test_tracklets": len(split.test),
-        **_frame_counts("test_", split.test),
-        "junk_tracklets": test_people.count(JUNK),
-        "distractor_tracklets": test_people.count(DISTRACTOR),
-        "real_test_tracklets": sum(person > 0 for person in test_people),
-        "query_people": len({query.person_id for query in queries}),
-        "query_tracklets": len(queries),
-        "query_images": sum(map(len, queries)),
+    counts = {"splits": len(dataset.splits)}
+    groups = {"": every.values(), "train_": split.train, "test_": split.test, "query_": queries}
+    for prefix, tracklets in groups.items():
+        lengths = [len(tracklet) for tracklet in tracklets]
+        counts |= {
+            f"{prefix}people": len({tracklet.person_id for tracklet in tracklets if tracklet.person_id > 0}),
+            f"{prefix}tracklets": len(lengths),
+            f"{prefix}images": sum(lengths),
+            f"{prefix}shortest": min(lengths, default=0),
+            f"{prefix}longest": max(lengths, default=0),
+            f"{prefix}under_32_frames": sum(length < 32 for length in lengths),
+            f"{prefix}under_16_frames": sum(length < 16 for length in lengths),
+        }
+    junk, distractors = (sum(t.person_id == number for t in split.test) for number in (JUNK, DISTRACTOR))
+    gallery = len(split.test) - junk
+    return counts | {
+        "junk_tracklets": junk,
+        "distractor_tracklets": distractors,
+        "real_test_tracklets": len(split.test) - junk - distractors,
         "gallery_tracklets": gallery,
         "gallery_tracklets_without_queries": gallery - len(queries),
         "queries_unmatched_without_queries": _unmatched(queries, split.test, split.is_query),
-    }
-
-
-def _frame_counts(prefix: str, tracklets: list[Tracklet] | tuple[Tracklet, ...]) -> dict[str, int]:
-    lengths = [len(tracklet) for tracklet in tracklets]
-    return {
-        f"{prefix}images": sum(lengths),
-        f"{prefix}shortest": min(lengths, default=0),
-        f"{prefix}longest": max(lengths, default=0),
     }
 
 

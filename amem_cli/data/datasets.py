@@ -6,11 +6,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from amem_cli.data.counts import Dataset, count_differences
 from amem_cli.data.manifest import Manifest, require_kind
 from amem_cli.data.readers import folder, ilids_vid, market1501, mars, peta, prid2011
+from amem_cli.data.readers.splits import Protocol
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.runtime.progress import Progress
@@ -20,40 +21,26 @@ MOST_DIFFERENCES = 4  # in the warning of a stage; `amem data check` lists all
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """`read` parses the data set below a root, `find` recognises the folder, `extra_counts` counts what no stage
-    reads."""
+    """`read` parses a folder, `find` recognises it, `extra_counts` counts for `amem data check` what no stage reads."""
 
     read: Callable[[Path, Manifest], Dataset]
     find: Callable[[Path], Path | None]
     extra_counts: Callable[[Path], dict[str, int]] = lambda root: {}
 
 
-def _splits_of(manifest: Manifest) -> dict[str, Any]:
-    assert manifest.protocol is not None
-    protocol = manifest.protocol
-    return {"splits": protocol.splits, "train_fraction": protocol.train_fraction, "seed": protocol.seed}
+def _protocol(manifest: Manifest) -> Protocol:
+    return manifest.protocol or Protocol()
 
 
 READERS: dict[str, Reader] = {
-    "mars": Reader(lambda root, manifest: mars.read(root, manifest.name), mars.find),
-    "ilids-vid": Reader(
-        lambda root, manifest: ilids_vid.read(root, manifest.name, **_splits_of(manifest)), ilids_vid.find
-    ),
+    "mars": Reader(lambda root, own: mars.read(root, own.name), mars.find),
+    "ilids-vid": Reader(lambda root, own: ilids_vid.read(root, own.name, _protocol(own)), ilids_vid.find),
     "prid2011": Reader(
-        lambda root, manifest: prid2011.read(root, manifest.name, **_splits_of(manifest)),
-        prid2011.find,
-        prid2011.extra_counts,
+        lambda root, own: prid2011.read(root, own.name, _protocol(own)), prid2011.find, prid2011.extra_counts
     ),
-    "market1501": Reader(
-        lambda root, manifest: market1501.read(root, manifest.name), market1501.find, market1501.extra_counts
-    ),
-    "peta": Reader(lambda root, manifest: peta.read(root, manifest.name), peta.find, peta.extra_counts),
-    "folder": Reader(
-        lambda root, manifest: folder.read(
-            root, manifest.name, **_splits_of(manifest), split_file=manifest.protocol and manifest.protocol.file
-        ),
-        folder.find,
-    ),
+    "market1501": Reader(lambda root, own: market1501.read(root, own.name), market1501.find, market1501.extra_counts),
+    "peta": Reader(lambda root, own: peta.read(root, own.name), peta.find, peta.extra_counts),
+    "folder": Reader(lambda root, own: folder.read(root, own.name, _protocol(own)), folder.find),
 }
 
 
@@ -68,25 +55,19 @@ def read_dataset(manifest: Manifest, data_root: str | Path) -> Dataset:
 def read_videos(manifest: Manifest, data_root: str | Path) -> VideoDataset:
     """The tracklets and splits of a video data set; raises as `read_dataset`, `UsageError` for another kind."""
     require_kind(manifest, "video")
-    dataset = read_dataset(manifest, data_root)
-    assert isinstance(dataset, VideoDataset)
-    return dataset
+    return cast(VideoDataset, read_dataset(manifest, data_root))
 
 
 def read_images(manifest: Manifest, data_root: str | Path) -> ImageDataset:
     """The training images of a data set of single images; raises as `read_videos`."""
     require_kind(manifest, "images")
-    dataset = read_dataset(manifest, data_root)
-    assert isinstance(dataset, ImageDataset)
-    return dataset
+    return cast(ImageDataset, read_dataset(manifest, data_root))
 
 
 def read_attributes(manifest: Manifest, data_root: str | Path) -> AttributeDataset:
     """The images and labels of an attribute data set; raises as `read_videos`."""
     require_kind(manifest, "attributes")
-    dataset = read_dataset(manifest, data_root)
-    assert isinstance(dataset, AttributeDataset)
-    return dataset
+    return cast(AttributeDataset, read_dataset(manifest, data_root))
 
 
 def existing_folder(manifest: Manifest, data_root: str | Path) -> Path:
@@ -98,8 +79,8 @@ def existing_folder(manifest: Manifest, data_root: str | Path) -> Path:
         raise BadData(f"{manifest.title} folder", root, why="not a folder")
     if not manifest.shipped:
         raise InputMissing(f"{manifest.name} folder", root, why="not found", remedy=f"Check root in {manifest.path}")
-    remedy = f"Ask for the data: {manifest.request}; or generate people in this layout: amem data walkers OUT"
-    raise InputMissing(f"{manifest.title} folder", root, why="not found", remedy=f"{remedy}, then --data-root OUT")
+    remedy = f"Ask for the data: {manifest.request}; or generate people: amem data walkers OUT, then --data-root OUT"
+    raise InputMissing(f"{manifest.title} folder", root, why="not found", remedy=remedy)
 
 
 def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress) -> None:

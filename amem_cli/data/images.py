@@ -1,6 +1,6 @@
-"""The one place where an image file is decoded: for the networks, for pictures and for `amem data check --deep`.
+"""The one place where image files are decoded: for networks, pictures and `amem data check --deep`.
 
-Imports Pillow only when an image is opened, so that readers of folders can ask for the suffixes.
+Pillow is imported when the first image is opened, so that the readers of folders can ask for the suffixes.
 """
 
 import io
@@ -15,20 +15,20 @@ from amem_cli.errors import BadData
 if TYPE_CHECKING:
     from PIL import Image
 
-SUFFIXES_OF_FORMAT = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "BMP": (".bmp",)}
-IMAGE_SUFFIXES = tuple(suffix for suffixes in SUFFIXES_OF_FORMAT.values() for suffix in suffixes)
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+FORMATS = ("JPEG", "PNG", "BMP")
 MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
 MOST_BYTES = 256 * 2**20
 PNG = b"\x89PNG\r\n\x1a\n"
-# Pillow's words on what is refused here in any case, or read as far as it goes
+# Pillow warns about files that are refused here in any case, or read as far as possible
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
-    """The bytes of an image file, and all its pixels as they are stored: neither turned nor converted.
+    """The bytes of an image file, and its pixels as they are stored, neither rotated nor converted.
 
-    The content decides, not the suffix. Raises `BadData` naming the file when it is gone, empty, no JPEG, PNG or BMP,
-    damaged, or larger than 50 megapixels or 256 MiB.
+    The content decides, not the suffix. Raises `BadData` naming the file when it is missing, empty, no JPEG, PNG or
+    BMP, damaged, or larger than 50 megapixels or 256 MiB.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -36,17 +36,17 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
         with open_regular(path) as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES // 2**20} MiB are too much for an image")
+            raise ValueError(f"larger than {MOST_BYTES // 2**20} MiB")
         if not content:
             raise ValueError("it is empty")
         if content.startswith(PNG):
             _check_chunks(content)
-        image = Image.open(io.BytesIO(content), formats=tuple(SUFFIXES_OF_FORMAT))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} megapixels")
         image.load()
     except FileNotFoundError as error:
-        raise BadData("image", path, why="is not there any more") from error
+        raise BadData("image", path, why="not found") from error
     except UnidentifiedImageError as error:
         raise _undecodable(path, ValueError("it is not a JPEG, PNG or BMP image")) from error
     except Exception as error:  # Pillow raises many kinds for damaged files
@@ -54,21 +54,8 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     return content, image
 
 
-def _check_chunks(content: bytes) -> None:
-    """Raise `ValueError` for a PNG that is cut off or does not match its checksums: Pillow stops reading when it has
-    its rows, and fills them from damaged data."""
-    at, kind = len(PNG), b""
-    while kind != b"IEND":
-        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
-        if end > len(content):
-            raise ValueError("the PNG is cut off")
-        if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
-            raise ValueError("the PNG does not match its checksums")
-        at = end
-
-
 def open_rgb(path: str | Path) -> "Image.Image":
-    """An image as people see it, in RGB: turned as its EXIF says; grey, palette, CMYK and 16-bit converted.
+    """An image in RGB, rotated as its EXIF says; grey, palette, CMYK and 16-bit images are converted.
 
     Raises `BadData` as `open_image` does.
     """
@@ -81,12 +68,27 @@ def open_rgb(path: str | Path) -> "Image.Image":
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image if image.mode == "RGB" else image.convert("RGB")
-    except Exception as error:  # a damaged EXIF block, say
+    except Exception as error:  # a damaged EXIF block, for example
         raise _undecodable(path, error) from error
 
 
+def _check_chunks(content: bytes) -> None:
+    """Raise `ValueError` for a PNG that is cut off or does not match its checksums.
+
+    Pillow stops reading when it has all rows, and fills them from damaged data.
+    """
+    at, kind = len(PNG), b""
+    while kind != b"IEND":
+        kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if end > len(content):
+            raise ValueError("the PNG is cut off")
+        if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
+            raise ValueError("the PNG does not match its checksums")
+        at = end
+
+
 def _undecodable(path: str | Path, error: Exception) -> BadData:
-    words = (getattr(error, "strerror", None) or str(error)).replace(str(path), "it")
-    reason = words.splitlines()[0].rstrip(".") if words else type(error).__name__
+    text = (getattr(error, "strerror", None) or str(error)).replace(str(path), "it")
+    reason = text.splitlines()[0].rstrip(".") if text else type(error).__name__
     remedy = "Replace it, or use --on-bad-image skip; amem data check NAME --deep lists all such files"
     return BadData("image", path, why=f"cannot be decoded ({reason})", remedy=remedy)

@@ -5,8 +5,9 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from amem_cli.data.clips import training_clip
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.data.transforms import random_box, read_image
+from amem_cli.data.transforms import WHOLE, Box, random_box, read_image
 from amem_cli.errors import AmemError
 from amem_cli.randomness import keyed_generator
 
 
 class ImageBatches(Dataset):
-    """Training batches of single images: item `step` is (uint8 (B, H, W, 3), image indices (B,) int64)."""
+    """Training batches of single images: item `step` is (uint8 (B, H, W, 3), image indices (B,) int64).
+
+    With `augment`, (seed, epoch), half of the images are mirrored and half cropped, keyed by both and the index.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,6 @@ class ImageBatches(Dataset):
         *,
         augment: tuple[int, int] | None,
     ):
-        """`augment` is (seed, epoch): images are mirrored and cropped by chance, keyed by both and the index."""
         self.paths, self.batches, self.size, self.augment = paths, batches, size, augment
 
     def __len__(self) -> int:
@@ -55,9 +58,9 @@ class ImageBatches(Dataset):
 class ClipBatches(Dataset):
     """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,)).
 
-    Clip, mirroring and cropping are the same for all frames of a clip and keyed by (seed, epoch, step, tracklet, how
-    often it stood in the batch before), so they do not depend on how processes share a batch; the start frame
-    satisfies 0 < t < T - c.
+    All frames of a clip are mirrored (with probability `flip`) and cropped (`crop`) alike. The start frame satisfies
+    0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, how often it is in the batch before), so they
+    do not depend on how processes share a batch.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class ClipBatches(Dataset):
 class FrameBatches(Dataset):
     """Inference batches: item `step` is uint8 (B, H, W, 3) frames, or (B, T, H, W, 3) clips.
 
-    `batches` hold (tracklet, frame indices) pairs; for single frames the indices have one entry and no T axis is kept.
+    `batches` hold (tracklet, frame indices) pairs; `single` frames have one index each and no T axis.
     """
 
     def __init__(self, batches: Sequence[Sequence[tuple[Tracklet, np.ndarray]]], size: tuple[int, int], single: bool):
@@ -110,14 +113,13 @@ class FrameBatches(Dataset):
 
     def __getitem__(self, step: int) -> torch.Tensor:
         frames = [read_frames(tracklet, indices, self.size) for tracklet, indices in self.batches[step]]
-        batch = np.concatenate(frames) if self.single else np.stack(frames)
-        return torch.from_numpy(batch)
+        return torch.from_numpy(np.concatenate(frames) if self.single else np.stack(frames))
 
 
 def even_batches(count: int, most: int) -> list[np.ndarray]:
-    """0 ... count-1 in consecutive batches of at most `most`, as even as can be: no lonely item at the end.
+    """0 ... count-1 in consecutive batches of up to `most`, as even as possible.
 
-    A 3-D convolution on one clip takes a CPU about twice as long per clip as on several.
+    A 3-D convolution on one clip takes a CPU about twice as long per clip as on several, so no item is left alone.
 
     >>> [batch.tolist() for batch in even_batches(7, 3)]
     [[0, 1, 2], [3, 4], [5, 6]]
@@ -125,21 +127,21 @@ def even_batches(count: int, most: int) -> list[np.ndarray]:
     return np.array_split(np.arange(count), max(1, -(-count // most)))
 
 
-def read_frames(
-    tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], box: tuple[float, ...] = (0.0, 0.0, 1.0, 1.0)
-) -> np.ndarray:
+def read_frames(tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], box: Box = WHOLE) -> np.ndarray:
     """The frames at `indices` (T,) as uint8 (T, H, W, 3); each file is decoded once however often it occurs."""
     unique, where = np.unique(indices, return_inverse=True)
     images = [read_image(Path(tracklet.folder, tracklet.files[index]), *size, box=box) for index in unique.tolist()]
     return np.stack(images)[where]
 
 
+# ---- workers --------------------------------------------------------------------------------------------------------
+
+
 def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0) -> DataLoader[Any]:
     """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes.
 
-    -1 workers chooses: none on a CPU, where the network takes every core and decoding about 2 % of the time (a thread
-    that decodes the next batch meanwhile gained nothing there), and up to 8 on CUDA. An `AmemError` of a
-    worker is raised here when its batch would have come.
+    -1 workers means none on a CPU, where the network uses every core and decoding takes about 2 % of the time, and up
+    to 8 on CUDA. An `AmemError` in a worker is raised here, in place of its batch.
     """
     if workers < 0:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
@@ -158,13 +160,9 @@ def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0)
 
 @dataclass(frozen=True)
 class _Failure:
-    """An `AmemError` on its way out of a worker: torch would make a `RuntimeError` with a traceback of it."""
+    """An `AmemError` of a worker, which torch would turn into a `RuntimeError` with a traceback."""
 
-    kind: type[AmemError]
-    what: str
-    path: str | None
-    why: str
-    remedy: str
+    make: Callable[[], AmemError]
 
 
 class _Reporting(Dataset):
@@ -180,26 +178,25 @@ class _Reporting(Dataset):
         try:
             return self.dataset[step]
         except AmemError as error:
-            path = None if error.path is None else str(error.path)
-            return _Failure(type(error), error.what, path, error.why, error.remedy)
+            return _Failure(partial(type(error), error.what, error.path, why=error.why, remedy=error.remedy))
 
 
 class _Loader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
-                raise batch.kind(batch.what, batch.path, why=batch.why, remedy=batch.remedy)
+                raise batch.make()
             yield batch
 
 
 def _start_fork_server() -> None:
-    """Start the process that loader workers are forked from, unless it runs: torch is imported there once for all.
+    """Start the process that loader workers are forked from, unless it runs; it imports torch once for all of them.
 
-    It and the workers never see SIGINT or SIGTERM, which a terminal, a batch queue and torchrun send to every process:
-    the main process decides, finishes its step with the batch that it waits for, and takes the workers with it.
+    It and the workers ignore SIGINT and SIGTERM, which a terminal, a batch queue and torchrun send to every process:
+    the main process finishes its step with the batch that it waits for, and then ends the workers.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # which otherwise is started there, and lets the signals through again
+    resource_tracker.ensure_running()  # otherwise the fork server starts it and unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         forkserver.ensure_running()  # inherits the mask, as do its children
@@ -208,7 +205,7 @@ def _start_fork_server() -> None:
 
 
 def _begin_worker(_: int) -> None:
-    """One thread, and an end when the main process is killed: torch watches the fork server, which lives on."""
+    """Use one thread, and end when the main process is killed: torch watches the fork server, which lives on."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_main_process, daemon=True).start()
 

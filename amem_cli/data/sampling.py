@@ -1,5 +1,6 @@
-"""Which samples make the batches of an epoch: pure functions of (seed, epoch), so that any step can be resumed at."""
+"""Which samples make the batches of an epoch: pure functions of (seed, epoch), so that training resumes at any step."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,7 +10,7 @@ from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
 
-HOLDS_OUT = {  # the option that does, and what to do where there is nobody to spare
+HELD_OUT_BY = {  # the option, and the remedy when there are too few people
     "validation people": ("--validate", "Leave --validate out"),
     "test people": ("--hold-out", "Use --partition none"),
 }
@@ -28,23 +29,22 @@ def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list
 def people_clips_batches(
     tracklets: Sequence[Tracklet], people_per_batch: int, clips_per_person: int, seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """P x K batches: each holds `clips_per_person` clips of each of `people_per_batch` people, as tracklet indices.
+    """P x K batches: `clips_per_person` clips of each of `people_per_batch` people, as tracklet indices (P * K,) int64.
 
-    An epoch goes once through all tracklets, person by person in groups of K (a person's last group is filled with
-    tracklets drawn again, other clips of which are taken). Batches of P different people are then drawn among the
-    groups left, those with most groups first to be available, until fewer than P people have any. Indices of one
-    person are adjacent: batch.reshape(P, K).
+    The shuffled tracklets of each person are cut into groups of K; a last group that is short is filled with tracklets
+    of the person drawn again, of which other clips are taken. A batch takes a group from each of P different people,
+    drawn in proportion to the groups they have left. The epoch ends when fewer than P people have one left, so their
+    remaining tracklets are not used in it. The clips of a person are adjacent: batch.reshape(P, K).
     """
     generator = keyed_generator(seed, "people", epoch)
-    by_person: dict[int, list[int]] = {}
+    by_person: dict[int, list[int]] = defaultdict(list)
     for index, tracklet in enumerate(tracklets):
-        by_person.setdefault(tracklet.person_id, []).append(index)
+        by_person[tracklet.person_id].append(index)
     groups: dict[int, list[np.ndarray]] = {}
     for person, members in sorted(by_person.items()):
         order = generator.permutation(members)
-        short = -len(order) % clips_per_person
-        order = np.concatenate([order, generator.choice(members, short)])
-        groups[person] = list(order.reshape(-1, clips_per_person))
+        filling = generator.choice(members, -len(order) % clips_per_person)
+        groups[person] = list(np.concatenate([order, filling]).reshape(-1, clips_per_person))
     batches = []
     while len(groups) >= people_per_batch:
         left = np.array([len(group) for group in groups.values()], dtype=float)
@@ -61,36 +61,32 @@ def hold_out_people(
     least: int = 1,
     whom: Literal["validation people", "test people"] = "validation people",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows held out, (n,) int64 each, sorted; nobody is on both sides.
+    """Rows to train on and rows held out, (n,) int64 each, sorted; no person is in both.
 
-    `fraction` of the people, rounded, but at least `least` of them and not all, are drawn by (seed, whom). With
-    `fraction` 0 nobody is. Raises `BadData` when nobody would be left to train on.
+    `fraction` of the people, rounded, but at least `least` and not all, are drawn by (seed, whom); with 0 nobody is.
+    Raises `BadData` when nobody would be left to train on.
     """
     person_ids = np.asarray(person_ids)
     if not fraction:
         return np.arange(len(person_ids)), np.array([], dtype=np.int64)
     numbers = np.unique(person_ids)
     if len(numbers) <= least:
-        option, remedy = HOLDS_OUT[whom]
-        why = f"there are {len(numbers)}, {option} {fraction:g} holds out {least} at least"
+        option, remedy = HELD_OUT_BY[whom]
+        why = f"there are {len(numbers)}, and {option} {fraction:g} holds out {least} or more"
         raise BadData("training people", why=why, remedy=remedy)
     count = min(max(round(fraction * len(numbers)), least), len(numbers) - 1)
-    held_out = keyed_generator(seed, whom).permutation(numbers)[:count]
-    aside = np.isin(person_ids, held_out)
-    return np.flatnonzero(~aside), np.flatnonzero(aside)
+    held_out = np.isin(person_ids, keyed_generator(seed, whom).permutation(numbers)[:count])
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def check_people(tracklets: Sequence[Tracklet], people_per_batch: int, clip_frames: int) -> None:
-    """Raise `BadData` when the people cannot fill a P x K batch, or someone's clips would all be the same one."""
-    frames: dict[int, list[int]] = {}
+    """Raise `BadData` when the people cannot fill a P x K batch, or all clips of a person would be the same one."""
+    frames: dict[int, list[int]] = defaultdict(list)
     for tracklet in tracklets:
-        frames.setdefault(tracklet.person_id, []).append(len(tracklet))
+        frames[tracklet.person_id].append(len(tracklet))
     if len(frames) < people_per_batch:
-        raise BadData(
-            "training people",
-            why=f"there are {len(frames)}, a batch wants {people_per_batch}",
-            remedy=f"Use --people-per-batch {max(2, len(frames))} or less",
-        )
+        why = f"there are {len(frames)}, and a batch needs {people_per_batch}"
+        raise BadData("training people", why=why, remedy=f"Use --people-per-batch {max(2, len(frames))} or less")
     poor = [
         f"person {person} has one tracklet of {lengths[0]} frames"
         for person, lengths in sorted(frames.items())

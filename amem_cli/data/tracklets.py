@@ -32,9 +32,9 @@ class Tracklet:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Who is trained on and who is tested: disjoint people.
+    """Tracklets of the people to train on and of those to test on, who are disjoint.
 
-    `test` holds queries and gallery; row i is a query where `is_query[i]`. `source` says where the split comes from
+    `test` holds queries and gallery; row i is a query where `is_query[i]`. `source` is the origin of the split
     ("official", "file splits.json", "drawn with seed 0").
     """
 
@@ -48,7 +48,7 @@ class Split:
 class VideoDataset:
     """A data set of tracklets with its splits; `numbered` data sets have several and take `--split`.
 
-    `notes` is what the reader left out and a stage should say aloud (people of a split file who are not there, ...).
+    `notes` are warnings: what the reader left out.
     """
 
     name: str
@@ -59,7 +59,7 @@ class VideoDataset:
 
 @dataclass(frozen=True, slots=True)
 class ImageDataset:
-    """Single images, for the texture auto-encoder; `notes` as in `VideoDataset`."""
+    """Single images, for the texture auto-encoder."""
 
     name: str
     paths: tuple[Path, ...]
@@ -69,12 +69,11 @@ class ImageDataset:
 
 @dataclass(frozen=True, slots=True)
 class AttributeDataset:
-    """Images with binary attributes (PETA).
+    """N images with binary attributes (PETA).
 
-    `labels` is (N, len(attributes)) uint8; `person_ids` number the people within the data set, so that a split by
-    person can be drawn; `attributes` are the names of the columns. `partitions` are the data set's own splits, each
-    a mapping "train" | "val" | "test" -> row indices, empty when the data set brings none. `evaluated` are the column
-    indices of the usual 35 attributes. `notes` as in `VideoDataset`.
+    `labels` is (N, len(attributes)) uint8; `person_ids` (N,) int64 number the people, for splits by person.
+    `partitions` are the official splits, each a mapping "train" | "val" | "test" -> row indices; `evaluated` are the
+    columns of the usual 35 attributes. Both are empty without PETA.mat.
     """
 
     name: str

@@ -12,15 +12,15 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def read_image(path: str | Path, height: int, width: int, box: Box = WHOLE) -> np.ndarray:
-    """The part `box` of an image, resized bilinearly: uint8 RGB (height, width, 3).
+    """The region `box` of an image, resized bilinearly: uint8 RGB (height, width, 3).
 
     Grey, palette, CMYK and 16-bit images become RGB; EXIF rotation is applied. Raises `BadData` naming the file when
-    it is gone or does not decode.
+    it is missing or does not decode.
     """
     image = open_rgb(path)
     if image.size != (width, height) or box != WHOLE:
-        sides = (image.width, image.height, image.width, image.height)
-        corners = tuple(part * side for part, side in zip(box, sides, strict=True))
+        left, upper, right, lower = box
+        corners = (left * image.width, upper * image.height, right * image.width, lower * image.height)
         image = image.resize((width, height), Image.Resampling.BILINEAR, box=corners)
     return np.asarray(image)
 
@@ -29,5 +29,5 @@ def random_box(probability: float, generator: np.random.Generator) -> Box:
     """With `probability` a window of 8/9 of both sides at a random place, else the whole image."""
     if generator.random() >= probability:
         return WHOLE
-    left, upper = generator.random(2) / 9
+    left, upper = (generator.random(2) / 9).tolist()
     return (left, upper, left + 8 / 9, upper + 8 / 9)

@@ -1,7 +1,7 @@
 """`--on-bad-image skip`: unreadable images are left out and listed, never replaced by others.
 
-They are looked for before the work begins, so that batches, and a resumed run's too, are those of a data set that never
-had them.
+They are found before the work begins, so that all batches, also those of a resumed run, are those of a data set
+without them.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ AT_ONCE = 1000  # images handed to the threads together
 def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, progress: Progress) -> np.ndarray:
     """The rows of `paths` that can be decoded, (n,) int64, sorted; the others are written to `list_file`, a line each.
 
-    Every image is decoded once for this, by one of the processes. Without any bad one there is no `list_file`. Raises
-    `BadData` when more than one image in a hundred is unreadable.
+    Every image is decoded once, by one of the processes. Without a bad image there is no `list_file`. Raises `BadData`
+    when more than one image in a hundred is unreadable.
     """
     mine = processes.shard(range(len(paths)))
     found: dict[int, str] = {}
@@ -37,7 +37,7 @@ def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, 
                 faults = zip(rows, pool.map(_fault, [paths[row] for row in rows]), strict=True)
                 found |= {row: fault for row, fault in faults if fault is not None}
                 loop.advance(len(rows))
-    bad = {row: fault for part in processes.gather(found) for row, fault in part.items()}
+    bad = {row: fault for shard in processes.gather(found) for row, fault in shard.items()}
     if processes.is_main:
         if bad:
             atomic.write_text(list_file, "".join(f"{bad[row]}\n" for row in sorted(bad)))
@@ -56,17 +56,14 @@ def without_unreadable(
     """The tracklets without the frames that `readable_rows` finds unreadable; the frames around a gap become
     neighbours. Raises as that, and `BadData` when a tracklet has no frame left.
     """
-    names = [file for tracklet in tracklets for file in tracklet.files]
     frames = [frame for tracklet in tracklets for frame in tracklet.frames]
-    owners = np.repeat(np.arange(len(tracklets)), [len(tracklet) for tracklet in tracklets])
-    rows = readable_rows(frames, list_file, processes, progress)
-    files = np.split(rows, np.searchsorted(owners[rows], np.arange(1, len(tracklets))))  # rows of each tracklet
-    kept = [
-        replace(tracklet, files=tuple(names[row] for row in of_it))
-        for tracklet, of_it in zip(tracklets, files, strict=True)
-    ]
-    empty = [tracklet.name for tracklet in kept if not tracklet.files]
-    if empty:
+    readable = set(readable_rows(frames, list_file, processes, progress).tolist())
+    kept, first = [], 0
+    for tracklet in tracklets:
+        files = tuple(file for row, file in enumerate(tracklet.files, start=first) if row in readable)
+        kept.append(replace(tracklet, files=files))
+        first += len(tracklet)
+    if empty := [tracklet.name for tracklet in kept if not tracklet.files]:
         raise BadData("tracklets", why=f"no readable frame in {listing(empty)}", remedy="Remove or replace them")
     return kept
 

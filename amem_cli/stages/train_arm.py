@@ -200,7 +200,7 @@ def validate(
     The network keeps its mode and its BN statistics. Raises `BadData` if no attribute has both values.
     """
     found = score_attributes(run_model(model, data, rows, options, precision, progress), data, rows)
-    figures = {"mA": found["all"]["mA"], "mA usual 35": found["usual_35"]["mA"], "images": len(rows)}
+    figures = {"mA": found["all"]["mA"], "mA usual 35": found.get("usual_35", {}).get("mA"), "images": len(rows)}
     if figures["mA"] is None:
         why = "no attribute has images with it and images without it"
         raise BadData("validation images", why=why, remedy="Raise --validate, or leave it out")
@@ -233,6 +233,8 @@ def score_attributes(probabilities: np.ndarray, data: AttributeDataset, rows: np
     """Metrics as JSON: over `all` attributes that occur, the `usual_35`, and `per_attribute`; None if undefined."""
     metrics: dict[str, Any] = {}
     for subset, columns in (("all", range(len(data.attributes))), ("usual_35", data.evaluated)):
+        if not columns:
+            continue  # only PETA.mat lists the usual 35
         found = attribute_metrics(probabilities, data.labels[rows], data.attributes, subset=list(columns))
         names = ("mA", "accuracy", "precision", "recall", "f1")
         metrics[subset] = {name: _number(getattr(found, name)) for name in names} | {"left_out": list(found.left_out)}

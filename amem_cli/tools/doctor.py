@@ -197,8 +197,8 @@ def optional_parts() -> list[Finding]:
 def data_sets(data_root: Path) -> list[Finding]:
     """Whether each shipped data set's folder is there and looks like its layout."""
     try:
-        from amem_cli.data.check import LAYOUT_FINDERS
-        from amem_cli.data.manifest import SHIPPED, existing_folder, load_manifest
+        from amem_cli.data.datasets import READERS, existing_folder
+        from amem_cli.data.manifest import SHIPPED, load_manifest
     except ImportError:  # told under the versions
         return []
     found = []
@@ -206,7 +206,7 @@ def data_sets(data_root: Path) -> list[Finding]:
         manifest = load_manifest(name)
         try:
             folder = existing_folder(manifest, data_root)
-            if LAYOUT_FINDERS[manifest.layout](folder) is None:
+            if READERS[manifest.layout].find(folder) is None:
                 why, remedy = f"{folder} does not look like {manifest.title}", f"Run: amem data check {name}"
                 found.append(Finding(f"data set {name}", why, "problem", remedy))
                 continue

@@ -9,7 +9,8 @@ import numpy as np
 
 from amem_cli.artifacts import checkpoint, features, pseudo_labels, results
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Split, Tracklet
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.ranking import Ranking, evaluate_ranking

@@ -1,4 +1,4 @@
-"""P x K batches and shuffled batches: what an epoch covers, and that it is keyed."""
+"""P x K batches, shuffled batches, people held out: what an epoch covers, and that draws are keyed."""
 
 from collections import Counter
 
@@ -14,164 +14,120 @@ from amem_cli.errors import BadData
 
 def tracklets(counts: list[int], frames: int = 20) -> list[Tracklet]:
     """`counts[i]` tracklets of person 10 i + 3."""
-    files = tuple(f"{n}.jpg" for n in range(frames))
     return [
-        Tracklet(f"p{person}t{number}", 10 * person + 3, number % 2 + 1, "/nowhere", files)
+        Tracklet(f"p{person}t{number}", 10 * person + 3, number % 2 + 1, "/nowhere", ("1.jpg",) * frames)
         for person, count in enumerate(counts)
         for number in range(count)
     ]
 
 
-@settings(max_examples=60, deadline=None)
+def test_known_draws():
+    """Published results depend on these numbers."""
+    batches = people_clips_batches(tracklets([2, 3, 5]), 2, 2, 0, 1)
+    assert [batch.tolist() for batch in batches] == [[8, 7, 3, 2], [6, 9, 4, 2], [1, 0, 5, 7]]
+    assert [batch.tolist() for batch in shuffled_batches(10, 4, 0, 3)] == [[9, 7, 4, 0], [6, 8, 1, 5]]
+    assert hold_out_people(range(20), 0.2, 0)[1].tolist() == [5, 10, 14, 19]
+    assert hold_out_people(range(20), 0.2, 0, whom="test people")[1].tolist() == [7, 15, 18, 19]
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     counts=st.lists(st.integers(1, 9), min_size=2, max_size=8),
     people=st.integers(2, 4),
     clips=st.integers(2, 4),
     epoch=st.integers(0, 100),
 )
-def test_every_batch_holds_p_people_with_k_adjacent_clips(
-    counts: list[int], people: int, clips: int, epoch: int
-) -> None:
+def test_people_clips_batches_p_people_with_k_clips(counts, people, clips, epoch):
     made = tracklets(counts)
     batches = people_clips_batches(made, people, clips, 0, epoch)
     assert bool(batches) is (len(counts) >= people)
     used: Counter[int] = Counter()
+    groups: Counter[int] = Counter()
     for batch in batches:
-        assert batch.shape == (people * clips,)
         rows = batch.reshape(people, clips)
-        ids = [{made[index].person_id for index in row} for row in rows.tolist()]
-        assert all(len(row) == 1 for row in ids)
-        assert len(set.union(*ids)) == people
+        owners = [{made[index].person_id for index in row} for row in rows.tolist()]
+        assert all(len(owner) == 1 for owner in owners)
+        assert len(set.union(*owners)) == people
         used.update(batch.tolist())
-    groups_used = Counter(made[batch[at]].person_id for batch in batches for at in range(0, people * clips, clips))
+        groups.update(set.union(*owners))
     left = 0
     for person, count in enumerate(counts):
-        groups = -(-count // clips)
-        drawn = groups_used[10 * person + 3]
-        assert drawn <= groups
-        members = [index for index, t in enumerate(made) if t.person_id == 10 * person + 3]
-        filled = -count % clips
-        assert sum(used[index] for index in members) == drawn * clips
-        assert sum(max(0, used[index] - 1) for index in members) <= filled  # only the last group repeats
-        if drawn == groups:
-            assert all(used[index] >= 1 for index in members)
+        members = [index for index, tracklet in enumerate(made) if tracklet.person_id == 10 * person + 3]
+        drawn, most = groups[10 * person + 3], -(-count // clips)
+        assert drawn <= most
+        assert sum(max(0, used[index] - 1) for index in members) <= -count % clips  # only a short group repeats
+        if drawn == most:
+            assert all(used[index] for index in members)
         else:
             left += 1
-    assert left < people  # an epoch ends when fewer than P people have any group left
+    assert left < people  # the epoch ends when fewer than P people have a group left
 
 
-def test_equal_people_are_covered_completely() -> None:
-    made = tracklets([4] * 6)
-    covered = {index for batch in people_clips_batches(made, 6, 2, 0, 0) for index in batch.tolist()}
-    assert covered == set(range(24))
+def test_people_clips_batches_cover_equal_people():
+    batches = people_clips_batches(tracklets([4] * 6), 6, 2, 0, 0)
+    assert sorted(index for batch in batches for index in batch.tolist()) == list(range(24))
 
 
-def test_batches_are_keyed_by_seed_and_epoch() -> None:
-    made = tracklets([5, 6, 7, 8])
-
-    def drawn(seed: int, epoch: int) -> list[list[int]]:
-        return [batch.tolist() for batch in people_clips_batches(made, 2, 3, seed, epoch)]
-
-    assert drawn(0, 0) == drawn(0, 0)
-    assert drawn(0, 0) != drawn(0, 1)
-    assert drawn(0, 0) != drawn(1, 0)
-    before = np.random.get_state()[1].tolist()
-    drawn(0, 0)
-    assert np.random.get_state()[1].tolist() == before
+def test_people_clips_batches_prefer_people_with_many_groups():
+    """One person has half of all groups: drawn in proportion, the person is in nearly every batch."""
+    made = tracklets([24, *[2] * 12])
+    batches = people_clips_batches(made, 2, 2, 0, 0)
+    assert sum(3 in {made[index].person_id for index in batch.tolist()} for batch in batches[:6]) >= 4
 
 
-def test_shuffled_batches_are_full_and_take_each_index_at_most_once() -> None:
-    for count in range(1, 40):
-        for size in (1, 2, 7, 16):
-            batches = shuffled_batches(count, size, 0, 3)
-            flat = np.concatenate(batches).tolist()
-            assert len(set(flat)) == len(flat)
-            assert set(flat) <= set(range(count))
-            assert [len(batch) for batch in batches] == ([size] * (count // size) if count >= size else [count])
-
-
-def test_shuffled_batches_are_keyed() -> None:
-    def drawn(seed: int, epoch: int) -> list[int]:
-        return np.concatenate(shuffled_batches(50, 5, seed, epoch)).tolist()
+@pytest.mark.parametrize("draw", [lambda *key: people_clips_batches(tracklets([5, 6, 7, 8]), 2, 3, *key),
+                                  lambda *key: shuffled_batches(50, 5, *key)])  # fmt: skip
+def test_batches_keyed_by_seed_and_epoch(draw):
+    def drawn(*key):
+        return str([batch.tolist() for batch in draw(*key)])
 
     assert drawn(0, 0) == drawn(0, 0)
-    assert len({tuple(drawn(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+    assert len({drawn(seed, epoch) for seed in range(2) for epoch in range(2)}) == 4
 
 
-def test_over_epochs_every_image_is_seen() -> None:
-    seen = {i for epoch in range(20) for batch in shuffled_batches(17, 8, 0, epoch) for i in batch.tolist()}
-    assert seen == set(range(17))
+@pytest.mark.parametrize(("count", "size"), [(1, 1), (7, 2), (8, 4), (15, 7), (3, 16)])
+def test_shuffled_batches_full_and_disjoint(count, size):
+    batches = shuffled_batches(count, size, 0, 3)
+    flat = np.concatenate(batches).tolist()
+    assert len(set(flat)) == len(flat)
+    assert set(flat) <= set(range(count))
+    assert [len(batch) for batch in batches] == ([size] * (count // size) if count >= size else [count])
 
 
-# -- check_people ------------------------------------------------------------------------------------------------------
-
-
-def test_too_few_people_name_the_option() -> None:
-    with pytest.raises(BadData, match=r"there are 3, a batch wants 8.*--people-per-batch 3"):
-        check_people(tracklets([2, 2, 2]), 8, 8)
-
-
-def test_someone_with_one_short_tracklet_is_named() -> None:
-    made = tracklets([2, 2]) + tracklets([1], frames=8)[:1]
-    lonely = Tracklet("lonely", 77, 1, "/nowhere", tuple("abcdefgh"))
-    with pytest.raises(BadData, match="person 77 has one tracklet of 8 frames"):
-        check_people([*made[:-1], lonely], 2, 8)
-
-
-def test_every_such_person_is_listed_at_once() -> None:
-    made = [Tracklet(f"t{p}", p, 1, "/nowhere", ("a.jpg",) * p) for p in range(1, 30)]
-    with pytest.raises(BadData) as caught:
-        check_people(made, 2, 28)
-    assert "person 1 has" in str(caught.value)
-    assert "(28 in all)" in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_one_long_tracklet_gives_different_clips() -> None:
+def test_check_people():
     check_people(tracklets([1, 1], frames=9), 2, 8)
     check_people(tracklets([2, 2], frames=3), 2, 8)
+    with pytest.raises(BadData, match=r"there are 3, .*--people-per-batch 3"):
+        check_people(tracklets([2, 2, 2]), 8, 8)
+    made = [Tracklet(f"t{p}", p, 1, "/nowhere", ("a.jpg",) * p) for p in range(1, 30)]
+    with pytest.raises(BadData, match=r"person 1 has one tracklet of 1 frames.*\(28 in all\)"):
+        check_people(made, 2, 28)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(
     ids=st.lists(st.integers(1, 9), min_size=1, max_size=40),
     fraction=st.floats(0.01, 0.99),
     least=st.integers(1, 3),
     seed=st.integers(0, 5),
 )
-def test_held_out_people_are_a_fraction_and_nobody_is_on_both_sides(
-    ids: list[int], fraction: float, least: int, seed: int
-) -> None:
+def test_hold_out_people_a_fraction_of_people(ids, fraction, least, seed):
     numbers = set(ids)
     if len(numbers) <= least:
         with pytest.raises(BadData, match="training people"):
             hold_out_people(ids, fraction, seed, least)
         return
-    fit, aside = hold_out_people(ids, fraction, seed, least)
-    assert sorted([*fit, *aside]) == list(range(len(ids)))
-    inside, outside = {ids[row] for row in fit}, {ids[row] for row in aside}
+    rows, held_out = hold_out_people(ids, fraction, seed, least)
+    assert sorted([*rows, *held_out]) == list(range(len(ids)))
+    inside, outside = {ids[row] for row in rows}, {ids[row] for row in held_out}
     assert not inside & outside
     assert len(outside) == min(max(round(fraction * len(numbers)), least), len(numbers) - 1)
     again = hold_out_people(ids[::-1], fraction, seed, least)[1]
-    assert {ids[::-1][row] for row in again} == outside  # who it is does not depend on the order of the rows
+    assert {ids[::-1][row] for row in again} == outside  # whatever the order of the rows
 
 
-def test_a_fifth_of_the_people_is_one_of_people_not_of_images() -> None:
-    ids = np.repeat(np.arange(50), np.r_[[500] * 5, [3] * 45])  # five people own nearly all images
-    train, test = hold_out_people(ids, 0.2, 0, whom="test people")
-    assert len(np.unique(ids[test])) == 10
-    assert not set(ids[train].tolist()) & set(ids[test].tolist())
-
-
-def test_test_people_and_validation_people_are_drawn_apart() -> None:
-    ids = list(range(100))
-    assert hold_out_people(ids, 0.2, 0)[1].tolist() != hold_out_people(ids, 0.2, 0, whom="test people")[1].tolist()
+def test_hold_out_people_nobody_and_errors():
+    assert [len(rows) for rows in hold_out_people([5, 5, 6], 0.0, 0)] == [3, 0]
     for whom, words in (("validation people", "--validate 0.2.*Leave"), ("test people", "--hold-out 0.2.*none")):
         with pytest.raises(BadData, match=words):
-            hold_out_people([7, 7], 0.2, 0, whom=whom)  # type: ignore[arg-type]
-
-
-def test_nobody_is_held_out_by_default_and_the_seed_decides_who() -> None:
-    assert [len(rows) for rows in hold_out_people([5, 5, 6], 0.0, 0)] == [3, 0]
-    ids = list(range(100))
-    assert len({tuple(hold_out_people(ids, 0.2, seed)[1]) for seed in range(5)}) == 5
+            hold_out_people([7, 7], 0.2, 0, whom=whom)

@@ -163,7 +163,7 @@ def test_refused_input(tmp_path):
     empty = AttributedTracklet("a", FRAMES, good)
     with pytest.raises(BadData, match="neither tracklet"):
         attribute_comparison(empty, empty, ATTRIBUTES, path)
-    with pytest.raises(BadData, match=r"gone\.png \(is not there any more\)"):
+    with pytest.raises(BadData, match=r"gone\.png \(not found\)"):
         attribute_bars([tmp_path / "gone.png"], ATTRIBUTES, good, path)
     with pytest.raises(UsageError, match=r"bars\.txt"):
         attribute_bars(FRAMES, ATTRIBUTES, good, tmp_path / "bars.txt")

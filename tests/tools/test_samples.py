@@ -14,7 +14,8 @@ from amem_cli.artifacts.paths import sample_path, sample_pictures
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 from amem_cli.models.tae import Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.runtime.distributed import Processes

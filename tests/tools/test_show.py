@@ -15,7 +15,8 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import build_main_model

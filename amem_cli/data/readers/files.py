@@ -1,23 +1,28 @@
-"""How the readers look at folders and at other people's files: one listing per folder, no stat per image.
+"""What the readers share: folders, the order of frames, metadata files. No stat per image."""
 
-Everything read here comes from outside, so sizes and types are checked before a value is used.
-"""
-
+import contextlib
 import itertools
-import json
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from amem_cli.artifacts.regular_file import open_regular
 from amem_cli.data.images import IMAGE_SUFFIXES
+from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, BadData, InputMissing, listing
 
 MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five data sets has 16 MB
 MOST_FOLDERS_SEARCHED = 2000
+# Left behind by network drives, archivers and operating systems; in lower case.
+SYSTEM_FOLDERS = {"@eadir", "__macosx", "lost+found", "#recycle", "$recycle.bin", "system volume information"}
+DECIMAL_STEM = re.compile(r"[0-9]+\.[0-9]+")
+DIGITS_TO_ZERO = str.maketrans("123456789", "0" * 9)
 
 
 class BadRows(BadData):
@@ -28,31 +33,57 @@ class BadRows(BadData):
         super().__init__(what, path, why=f"{why}: {listing(self.rows)}", remedy=remedy)
 
 
-def list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of the images and of the folders in `folder`, each sorted; hidden names are left out.
+def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str]]:
+    """The names of the images (by their suffix) and of the subfolders of `folder`, each sorted, without hidden names.
 
-    Names with an image's suffix count as images without a look at the file. Raises `InputMissing` when the folder is
-    not there and `BadData` when it cannot be read.
+    Folders that a system left are included with `system`. Raises `InputMissing` for a missing folder and `BadData` for
+    one that cannot be read.
     """
     images, folders = [], []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
                 if is_image_name(entry.name):
                     images.append(entry.name)
-                elif entry.is_dir():
+                elif not entry.name.startswith(".") and entry.is_dir():
                     folders.append(entry.name)
     except FileNotFoundError as error:
         raise InputMissing("folder", folder, why="not found") from error
     except OSError as error:
         raise BadData("folder", folder, why=(error.strerror or str(error)).lower()) from error
-    return sorted(images), sorted(folders)
+    return sorted(images), sorted(name for name in folders if system or name.lower() not in SYSTEM_FOLDERS)
+
+
+def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], list[str]]:
+    """The folders `depth` levels below `parent` that hold images, each with its image names; and the ignored folders.
+
+    Those have no images or were left by a system (`@eaDir`, `__MACOSX`, ...). Names are relative to `parent`.
+    """
+    found: dict[str, list[str]] = {}
+    ignored = []
+    for name in list_folder(parent, system=True)[1]:
+        inner: dict[str, list[str]] = {}
+        others: list[str] = []
+        if name.lower() not in SYSTEM_FOLDERS:
+            if depth > 1:
+                inner, others = image_folders(parent / name, depth - 1)
+            elif images := list_folder(parent / name)[0]:
+                found[name] = images
+                continue
+        found |= {f"{name}/{folder}": images for folder, images in inner.items()}
+        ignored += [f"{name}/{folder}" for folder in others] if inner else [name]
+    return found, ignored
+
+
+def ignored_note(folders: list[str]) -> tuple[str, ...]:
+    """One note about folders that the reader ignored, none when there are none."""
+    if not folders:
+        return ()
+    return (f"{len(folders)} folders ignored, without images or left by a system: {listing(folders, 5)}",)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file name ends like an image, and is no hidden file.
+    """Whether a file name has an image's suffix and is not hidden.
 
     >>> is_image_name("0001.JPG"), is_image_name("._0001.jpg"), is_image_name("Thumbs.db")
     (True, False, False)
@@ -63,92 +94,97 @@ def is_image_name(name: str) -> bool:
 def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
     """The first folder that `accept` takes: `root` itself, then its subfolders level by level, each level sorted.
 
-    Archives unpack into one or two folders of their own, so the data may lie `depth` levels below where it was put.
+    Archives often unpack into one or two folders, so the data may lie `depth` levels below `root`.
     """
-    level, searched = [root], 0
-    for remaining in range(depth, -1, -1):
-        for folder in level:
-            searched += 1
-            if accept(folder):
-                return folder
-            if searched > MOST_FOLDERS_SEARCHED:
-                return None
+    queue = deque([(root, depth)])
+    for _ in range(MOST_FOLDERS_SEARCHED):
+        if not queue:
+            break
+        folder, remaining = queue.popleft()
+        if accept(folder):
+            return folder
         if remaining:
-            level = [folder / name for folder in level for name in _subfolders(folder)]
+            with contextlib.suppress(AmemError):
+                queue += [(folder / name, remaining - 1) for name in list_folder(folder)[1]]
     return None
 
 
-def _subfolders(folder: Path) -> list[str]:
-    try:
-        return list_folder(folder)[1]
-    except AmemError:
-        return []
-
-
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:
-    """Sorts names by the numbers in them: frame 2 before frame 10.
+    """Sorts names by the numbers in them: 2 before 10.
 
-    >>> sorted(["f10.jpg", "f2.jpg", "f1.jpg"], key=natural_key)
-    ['f1.jpg', 'f2.jpg', 'f10.jpg']
+    >>> sorted(["f10", "f2", "f1"], key=natural_key)
+    ['f1', 'f2', 'f10']
     """
-    parts = re.split(r"([0-9]+)", os.path.splitext(name)[0])
+    parts = re.split(r"([0-9]+)", name)
     return tuple((int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts))
 
 
 def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Frame names by number, never by file system or alphabet.
+    """Frame names in order of time, by the numbers in them.
 
-    Raises `ValueError` naming two frames with the same number ("1.jpg" and "01.png"): their order would be a guess.
+    Names that all are `<digits>.<digits>` are decimal time stamps: 12.56 comes before 12.8. Raises `ValueError` naming
+    two frames with the same number ("1.jpg" and "01.png"), whose order would be a guess.
+
+    >>> frames_in_order(["10.jpg", "9.png"]), frames_in_order(["12.8.jpg", "12.56.jpg"])
+    (('9.png', '10.jpg'), ('12.56.jpg', '12.8.jpg'))
     """
-    keyed = sorted((natural_key(name), name) for name in names)
+    ordered = sorted(names)
+    shapes = {name.translate(DIGITS_TO_ZERO) for name in ordered}
+    if len(shapes) == 1 and len(set(ordered)) == len(ordered):
+        return tuple(ordered)  # zero-padded, as in MARS, where natural keys for a million names take ten seconds
+    stems = [os.path.splitext(name)[0] for name in ordered]
+    decimals = all(map(DECIMAL_STEM.fullmatch, stems))
+    keys = [Decimal(stem) if decimals else natural_key(stem) for stem in stems]
+    keyed = sorted(zip(keys, ordered, strict=True))
     for (key, name), (next_key, next_name) in itertools.pairwise(keyed):
         if key == next_key:
             raise ValueError(f"{name} and {next_name} have the same number")
     return tuple(name for _, name in keyed)
 
 
+def read_tracklet(
+    root: Path, name: str, images: Iterable[str], ids: tuple[int, int], bad: list[str]
+) -> Tracklet | None:
+    """The tracklet in the folder `name` below `root`; `ids` are person and camera.
+
+    Without a clear order of its frames there is none, and the reason is added to `bad`.
+    """
+    try:
+        return Tracklet(name, *ids, str((root / name).absolute()), frames_in_order(images))
+    except ValueError as error:
+        bad.append(f"{name}: {error}")
+        return None
+
+
 def read_text(path: Path, what: str) -> str:
-    """A text file as UTF-8; bytes that are none become surrogates, as Python does with file names, so both compare."""
+    """A text file as UTF-8; other bytes become surrogates, as in Python's file names, so that both compare equal."""
     return read_bytes(path, what).decode("utf-8-sig", "surrogateescape")
 
 
-def read_json(path: Path, what: str) -> Any:
-    """A JSON file from outside; `BadData` when it is none."""
+def read_bytes(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> bytes:
+    """The bytes of a regular file of up to `most` bytes; `InputMissing` for a missing one, `BadData` for others."""
     try:
-        return json.loads(read_bytes(path, what).decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise BadData(what, path, why=f"it is not JSON ({error})") from error
-
-
-def read_bytes(path: Path, what: str) -> bytes:
-    """A metadata file; `InputMissing` when it is not there, `BadData` when it is no file, unreadable or too large."""
-    _check_size(path, what)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadData(what, path, why=(error.strerror or str(error)).lower()) from error
-
-
-def _check_size(path: Path, what: str) -> None:
-    try:
-        size = path.stat().st_size
+        with open_regular(path) as file:
+            content = file.read(most + 1)
     except FileNotFoundError as error:
         raise InputMissing(what, path, why="not found") from error
+    except ValueError as error:  # `NotRegular`, or a null character in the path
+        raise BadData(what, path, why=str(error)) from error
     except OSError as error:
         raise BadData(what, path, why=(error.strerror or str(error)).lower()) from error
-    if not path.is_file():
-        raise BadData(what, path, why="this is not a file")
-    if size > MOST_BYTES_OF_METADATA:
-        raise BadData(what, path, why=f"{size / 2**20:.0f} MiB is too much for such a file")
+    if len(content) > most:
+        raise BadData(what, path, why=f"larger than {most // 2**20} MiB")
+    return content
 
 
 def whole_numbers(values: Any, path: Path, variable: str, what: str) -> np.ndarray:
-    """`values` as int64 of the same shape (scalars become (1,)); `BadData` unless all of them are whole numbers."""
+    """`values` as int64 of the same shape (a scalar becomes (1,)); `BadData` unless all are whole numbers."""
     array = np.atleast_1d(np.asarray(values))
     if array.dtype.kind not in "biuf":
         raise BadData(what, path, why=f"{variable} holds {array.dtype}, not numbers")
-    if array.size and not np.all(np.isfinite(array)):
+    as_float = array.astype(np.float64)
+    if not np.all(np.isfinite(as_float)):
         raise BadData(what, path, why=f"{variable} holds values that are not finite")
-    if array.size and not (np.all(array == np.floor(array)) and np.all(np.abs(array.astype(np.float64)) < 2**53)):
+    if not np.all((as_float == np.floor(as_float)) & (np.abs(as_float) < 2**53)):
         raise BadData(what, path, why=f"{variable} holds values that are not whole numbers")
     return array.astype(np.int64)

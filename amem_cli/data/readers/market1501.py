@@ -1,4 +1,4 @@
-"""Market-1501 (Zheng et al., ICCV 2015): single images; only its training part is used, for the texture auto-encoder.
+"""Market-1501 (Zheng et al., ICCV 2015): single images; the texture auto-encoder trains on the training part.
 
 `bounding_box_train/0002_c1s1_000451_03.jpg` is person, camera and sequence, frame, box.
 """
@@ -11,8 +11,9 @@ from amem_cli.data.tracklets import ImageDataset
 from amem_cli.errors import BadData
 from amem_cli.person_ids import DISTRACTOR, JUNK
 
+WHAT = "Market-1501 folder"
 LAYOUT = "bounding_box_train/0002_c1s1_000451_03.jpg"
-IMAGE_NAME = re.compile(r"(-1|\d+)_.+")
+IMAGE_NAME = re.compile(r"(-1|\d{1,15})_.+")
 
 
 def read(root: Path, name: str) -> ImageDataset:
@@ -22,24 +23,24 @@ def read(root: Path, name: str) -> ImageDataset:
     """
     folder = find(root)
     if folder is None:
-        raise BadData("Market-1501 folder", root, why="it holds no bounding_box_train", remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, root, why="no bounding_box_train in it", remedy=f"Expected {LAYOUT}")
     train = (folder / "bounding_box_train").absolute()
     people = _people(train)
     kept = [(image, person) for image, person in people if person != JUNK]
     if not kept:
-        raise BadData("Market-1501 folder", train, why="it holds no images", remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, train, why="it holds no images", remedy=f"Expected {LAYOUT}")
     dropped = len(people) - len(kept)
     notes = (f"{dropped} junk images (person -1) left out",) if dropped else ()
     return ImageDataset(name, tuple(train / image for image, _ in kept), tuple(person for _, person in kept), notes)
 
 
 def find(root: Path) -> Path | None:
-    """The folder with `bounding_box_train`, at most three levels down."""
+    """The folder with `bounding_box_train`, up to three levels down."""
     return find_folder(root, lambda folder: (folder / "bounding_box_train").is_dir())
 
 
 def extra_counts(root: Path) -> dict[str, int]:
-    """What the test parts hold, for `amem data check`; nothing for parts that are not there."""
+    """What the test folders hold, for `amem data check`; nothing for folders that are missing."""
     folder = find(root)
     counts: dict[str, int] = {}
     if folder is None:
@@ -57,13 +58,7 @@ def extra_counts(root: Path) -> dict[str, int]:
 
 def _people(folder: Path) -> list[tuple[str, int]]:
     """(image name, person) of every image in `folder`, sorted by name."""
-    people, bad = [], []
-    for image in list_folder(folder)[0]:
-        match = IMAGE_NAME.fullmatch(image)
-        if match is None or len(match[1]) > 15:
-            bad.append(repr(image))
-        else:
-            people.append((image, int(match[1])))
-    if bad:
-        raise BadRows("Market-1501 folder", folder, why="names that begin with no person's number", rows=bad)
-    return people
+    matches = [(image, IMAGE_NAME.fullmatch(image)) for image in list_folder(folder)[0]]
+    if bad := [repr(image) for image, match in matches if match is None]:
+        raise BadRows(WHAT, folder, why="names that begin with no person's number", rows=bad)
+    return [(image, int(match[1])) for image, match in matches if match]

@@ -5,98 +5,66 @@ distractors (person 0) and `00-1` junk (person -1). The tables in `info/` give o
 per tracklet, counted from 1 and inclusive, into the list of image names.
 """
 
-import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from amem_cli.data.readers.files import BadRows, find_folder, list_folder, read_text, whole_numbers
+from amem_cli.data.readers import files
+from amem_cli.data.readers.files import BadRows, find_folder, frames_in_order, read_text, whole_numbers
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 from amem_cli.person_ids import JUNK
 
-FRAME_NAME = re.compile(r"(00-1|\d{4,})C(\d+)T(\d+)F\d+\.\w+")
-TABLES = {
-    "tracks_train_info.mat": "track_train_info",
-    "tracks_test_info.mat": "track_test_info",
-    "query_IDX.mat": "query_IDX",
-}
-MOST_IMAGES = 10**8
+WHAT = "MARS folder"
+FRAME_NAME = re.compile(r"((00-1|\d{4,})C(\d+)T\d+)F\d+\.\w+")  # tracklet, person, camera
+MOST_IMAGES = 10**6  # of one person
 LAYOUT = "bbox_train/<person>/*.jpg, bbox_test/<person>/*.jpg and info/*.mat"
-
-
-@dataclass(frozen=True, slots=True)
-class InfoRow:
-    """One row of a table: the tracklet's name ("0001C1T0001"), person, camera and image names; none when absent."""
-
-    name: str
-    person_id: int
-    camera_id: int
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class MarsInfo:
-    """The tables as tracklets: all rows in the order of the tables; `is_query` goes with `test`."""
-
-    train: tuple[InfoRow, ...]
-    test: tuple[InfoRow, ...]
-    is_query: tuple[bool, ...]
+REMEDY = "The tables are damaged, reordered or of other images: take info/ from where the images came from"
 
 
 def read(root: Path, name: str) -> VideoDataset:
-    """The training and the test tracklets, the latter in the order of the test table with junk and distractors.
+    """The tracklets in the order of the tables, with junk and distractors; those without any image are noted.
 
-    The name lists come from `train_name.txt` and `test_name.txt`, or, without these, from the sorted folders. A
-    tracklet none of whose images is there is left out and noted: the folder holds a part of MARS. Raises `BadData`
-    when images or tables are missing, and `BadRows` with every row that does not fit its images.
+    The lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises
+    `BadData` when images or tables are missing, and `BadRows` with every row that does not fit its images.
     """
     images, info = find(root), find_info(root)
     if images is None:
-        raise BadData("MARS folder", root, why="it holds no bbox_train and bbox_test", remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, root, why="no bbox_train and bbox_test in it", remedy=f"Expected {LAYOUT}")
     if info is None:
-        raise BadData("MARS folder", root, why="it holds no tracks_train_info.mat", remedy=f"Expected {LAYOUT}")
-    train_rows = _table(info / "tracks_train_info.mat")
-    test_rows = _table(info / "tracks_test_info.mat")
-    query_rows = _query_rows(info / "query_IDX.mat")
-    train_names, train_left_out = _names(images / "bbox_train", info / "train_name.txt", train_rows)
-    test_names, test_left_out = _names(images / "bbox_test", info / "test_name.txt", test_rows)
-    tables = parse_info(train_names, test_names, train_rows, test_rows, query_rows, path=info)
-
-    def tracklets(rows: Sequence[InfoRow], folder: Path) -> tuple[Tracklet, ...]:
-        return tuple(
-            Tracklet(row.name, row.person_id, row.camera_id, str(folder / person_folder(row.person_id)), row.files)
-            for row in rows
-            if row.files
-        )
-
-    there = tuple(query for row, query in zip(tables.test, tables.is_query, strict=True) if row.files)
-    split = Split(
-        tracklets(tables.train, (images / "bbox_train").absolute()),
-        tracklets(tables.test, (images / "bbox_test").absolute()),
-        there,
-        "official",
-    )
-    if not split.train or not split.test:
-        raise BadData("MARS folder", root, why="bbox_train or bbox_test holds no images", remedy=f"Expected {LAYOUT}")
-    notes = list(train_left_out + test_left_out)
-    for part, rows in (("train", tables.train), ("test", tables.test)):
+        raise BadData(WHAT, root, why="no tracks_train_info.mat in it", remedy=f"Expected {LAYOUT}")
+    train_rows = read_table(info / "tracks_train_info.mat", "track_train_info", 4)
+    test_rows = read_table(info / "tracks_test_info.mat", "track_test_info", 4)
+    query_rows = read_table(info / "query_IDX.mat", "query_IDX", 1)[:, 0]
+    train_names, train_notes = _names(images / "bbox_train", info / "train_name.txt", train_rows)
+    test_names, test_notes = _names(images / "bbox_test", info / "test_name.txt", test_rows)
+    table = parse_info(train_names, test_names, train_rows, test_rows, query_rows, path=info)
+    notes = train_notes + test_notes
+    for side, rows in (("train", table.train), ("test", table.test)):
         if absent := sum(not row.files for row in rows):
-            notes.append(f"{absent} of the {len(rows)} tracklets in the {part} table have no images here")
-    return VideoDataset(name, (split,), numbered=False, notes=tuple(notes))
+            notes += (f"{absent} of the {len(rows)} tracklets in the {side} table have no images here",)
+    train, test = (
+        tuple(replace(row, folder=str(folder.absolute() / row.folder)) for row in rows if row.files)
+        for rows, folder in ((table.train, images / "bbox_train"), (table.test, images / "bbox_test"))
+    )
+    if not train or not test:
+        raise BadData(WHAT, root, why="bbox_train or bbox_test holds no images", remedy=f"Expected {LAYOUT}")
+    is_query = tuple(query for row, query in zip(table.test, table.is_query, strict=True) if row.files)
+    return VideoDataset(name, (Split(train, test, is_query, "official"),), numbered=False, notes=notes)
 
 
 def find(root: Path) -> Path | None:
-    """The folder with `bbox_train` and `bbox_test`, at most three levels down."""
+    """The folder with `bbox_train` and `bbox_test`, up to three levels down."""
     return find_folder(root, lambda folder: (folder / "bbox_train").is_dir() and (folder / "bbox_test").is_dir())
 
 
 def find_info(root: Path) -> Path | None:
-    """The folder with the tables, usually `info`, at most three levels down."""
+    """The folder with the tables, usually `info`, up to three levels down."""
     for place in (root / "info", *(folder / "info" for folder in (find(root),) if folder)):
         if (place / "tracks_train_info.mat").is_file():
             return place
@@ -115,14 +83,13 @@ def parse_info(
     test_rows: np.ndarray,
     query_rows: np.ndarray,
     path: Path | None = None,
-) -> MarsInfo:
-    """The tables as tracklets, each row checked against its images' names.
+) -> Split:
+    """The tables as tracklets, in all rows of both tables, each checked against its images' names.
 
-    Names are those of the images, None where an image is not there. `train_rows` and `test_rows` are (N, 4) int64
-    [first, last, person, camera], `query_rows` (Q,) int64, all counted from 1. Checked: the ranges follow one another
-    from the first name to the last; person, camera and tracklet are the same in all names of a row and agree with it;
-    no two rows are the same tracklet; queries are different rows that show people. A damaged or reordered table fails
-    one of these. Raises `BadRows` with every bad row; `path` is what the message names.
+    Names are those of the images, None for a missing image. `train_rows` and `test_rows` are (N, 4) int64 [first,
+    last, person, camera], `query_rows` (Q,) int64, all counted from 1. Checked: the ranges follow one another from the
+    first name to the last; all names of a row have its person and camera and the same tracklet; no two rows are the
+    same tracklet; queries are different rows that show people. Raises `BadRows` with every bad row.
     """
     bad: list[str] = []
     train = _parse_table("train", train_names, train_rows, bad)
@@ -138,106 +105,96 @@ def parse_info(
         else:
             is_query[row - 1] = True
     if bad:
-        remedy = "The tables are damaged, reordered or of other images: take info/ from where the images came from"
-        raise BadRows("MARS tables", path, why=f"{len(bad)} bad rows", rows=bad, remedy=remedy)
-    return MarsInfo(train, test, tuple(is_query.tolist()))
+        raise BadRows("MARS tables", path, why=f"{len(bad)} bad rows", rows=bad, remedy=REMEDY)
+    return Split(train, test, tuple(is_query.tolist()), "official")
 
 
-def _parse_table(part: str, names: Sequence[str | None], rows: np.ndarray, bad: list[str]) -> tuple[InfoRow, ...]:
-    parsed: list[InfoRow] = []
+def _parse_table(side: str, names: Sequence[str | None], rows: np.ndarray, bad: list[str]) -> tuple[Tracklet, ...]:
+    parsed: list[Tracklet] = []
     row_of: dict[str, int] = {}
     expected_first = 1
     for number, (first, last, person, camera) in enumerate(rows.tolist(), start=1):
-        where = f"{part} row {number} [{first}, {last}, {person}, {camera}]"
+        where = f"{side} row {number} [{first}, {last}, {person}, {camera}]"
         if first != expected_first:
             bad.append(f"{where}: begins at image {first}, but the row before ends at {expected_first - 1}")
-        # the next row is compared with this one, so one bad range makes one or two bad rows, not all that follow
+        # the next row is compared with this one, so that one bad range does not make all later rows bad
         expected_first = last + 1
-        if not 1 <= first <= last <= len(names):
-            bad.append(f"{where}: not a range of the {len(names)} images")
-            continue
-        files = names[first - 1 : last]
-        there = sum(file is not None for file in files)
-        if there == 0:
-            parsed.append(InfoRow("", person, camera, ()))
-            continue
-        if there < len(files):
-            bad.append(f"{where}: {len(files) - there} of its {len(files)} images are missing")
-            continue
-        match = FRAME_NAME.fullmatch(files[0])
-        if match is None:
-            bad.append(f"{where}: {files[0]!r} is not a MARS image name")
-            continue
-        tracklet = files[0][: files[0].rindex("F")]
-        if match[1] != person_folder(person) or int(match[2]) != camera:
-            bad.append(f"{where}: its first image is {files[0]}")
-        elif strange := next((file for file in files if not file.startswith(f"{tracklet}F")), None):
-            bad.append(f"{where}: its images begin with {files[0]}, but {strange} is among them")
-        elif tracklet in row_of:
-            bad.append(f"{where}: {tracklet} is row {row_of[tracklet]} already")
-        elif any(one >= other for one, other in itertools.pairwise(files)):
-            bad.append(f"{where}: the frames of {tracklet} are not in order")
-        row_of.setdefault(tracklet, number)
-        parsed.append(InfoRow(tracklet, person, camera, tuple(files)))
+        try:
+            if not 1 <= first <= last <= len(names):
+                raise ValueError(f"not a range of the {len(names)} images")
+            row = _row(person, camera, names[first - 1 : last])
+            if row.files and row_of.setdefault(row.name, number) != number:
+                raise ValueError(f"{row.name} is row {row_of[row.name]} already")
+            parsed.append(row)
+        except ValueError as error:
+            bad.append(f"{where}: {error}")
     if expected_first != len(names) + 1:
-        bad.append(f"{part} table: ends at image {expected_first - 1}, but there are {len(names)}")
+        bad.append(f"{side} table: ends at image {expected_first - 1}, but there are {len(names)}")
     return tuple(parsed)
 
 
-def _table(path: Path) -> np.ndarray:
-    """A table of tracklets, (N, 4) int64."""
-    variable = TABLES[path.name]
-    table = whole_numbers(read_matlab(path, variable, "MARS table"), path, variable, "MARS table")
-    if table.shape == (4,):
-        table = table[None]  # a table of one row comes without its first axis
-    if table.ndim != 2 or table.shape[1] != 4:
-        raise BadData("MARS table", path, why=f"{variable} has the shape {table.shape}, not (tracklets, 4)")
+def _row(person: int, camera: int, names: Sequence[str | None]) -> Tracklet:
+    """The tracklet of a row, without files when none of its images is there; `ValueError` when the names do not fit."""
+    images = [name for name in names if name is not None]
+    if not images:
+        return Tracklet("", person, camera, person_folder(person), ())
+    if len(images) < len(names):
+        raise ValueError(f"{len(names) - len(images)} of its {len(names)} images are missing")
+    match = FRAME_NAME.fullmatch(images[0])
+    if match is None:
+        raise ValueError(f"{images[0]!r} is not a MARS image name")
+    if match[2] != person_folder(person) or int(match[3]) != camera:
+        raise ValueError(f"its first image is {images[0]}")
+    if other := next((image for image in images if not image.startswith(f"{match[1]}F")), None):
+        raise ValueError(f"its first image is {images[0]}, but {other} is among them")
+    return Tracklet(match[1], person, camera, person_folder(person), frames_in_order(images))
+
+
+def read_table(path: Path, variable: str, columns: int) -> np.ndarray:
+    """A table (rows, columns) int64."""
+    found = read_matlab(path, variable, "MARS table").get(variable)
+    table = whole_numbers(found, path, variable, "MARS table")
+    if table.ndim == 1 and (columns == 1 or len(table) == columns):
+        table = table.reshape(-1, columns)  # axes of length 1 are lost
+    if table.ndim != 2 or table.shape[1] != columns:
+        raise BadData("MARS table", path, why=f"{variable} has the shape {table.shape}, not (rows, {columns})")
     return table
 
 
-def _query_rows(path: Path) -> np.ndarray:
-    """The rows of the test table that are queries, (Q,) int64, counted from 1."""
-    rows = whole_numbers(read_matlab(path, "query_IDX", "MARS table"), path, "query_IDX", "MARS table")
-    if rows.size != max(rows.shape):
-        raise BadData("MARS table", path, why=f"query_IDX has the shape {rows.shape}, not (1, queries)")
-    return rows.reshape(-1)
-
-
 def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | None], tuple[str, ...]]:
-    """The list of image names that the table's rows refer to, None for images that are not in the folder; and notes.
+    """The list of image names that the table's rows refer to, None for missing images; and notes.
 
     Without the name file the list is that of the sorted folders. In a part of MARS whole people are missing: their
-    stretch of the list is left open, after the table's own count of their images.
+    places in the list are None, as many as the table has images of them.
     """
-    listed: dict[str, list[str]] = {}
-    for person in list_folder(folder)[1]:
-        listed[person] = list_folder(folder / person)[0]
+    folders, ignored = files.image_folders(folder)
+    notes = files.ignored_note([f"{folder.name}/{name}" for name in ignored])
     if name_file.is_file():
-        listed_names = [line.strip() for line in read_text(name_file, "MARS image list").splitlines() if line.strip()]
-        strange = [repr(name) for name in listed_names if FRAME_NAME.fullmatch(name) is None]
-        if strange:
+        listed = [line.strip() for line in read_text(name_file, "MARS image list").splitlines() if line.strip()]
+        if strange := [repr(name) for name in listed if FRAME_NAME.fullmatch(name) is None]:
             raise BadRows("MARS image list", name_file, why="these are not MARS image names", rows=strange)
-        there = {name for person, images in listed.items() for name in images if name.startswith(f"{person}C")}
-        extra_images = len(there.difference(listed_names))
-        notes = (f"{extra_images} images in {folder.name} are not in {name_file.name}",) if extra_images else ()
-        return [name if name in there else None for name in listed_names], notes
+        present = {name for person, images in folders.items() for name in images if name.startswith(f"{person}C")}
+        if extra := len(present.difference(listed)):
+            notes += (f"{extra} images in {folder.name} are not in {name_file.name}",)
+        return [name if name in present else None for name in listed], notes
 
-    rebuilt = [name for person in sorted(listed) for name in listed[person]]
-    if len(rebuilt) == (int(rows[-1, 1]) if len(rows) else 0):
-        return list(rebuilt), ()
-    names: list[str | None] = []
-    counts: dict[str, int] = {}
+    try:
+        in_order = {person: frames_in_order(images) for person, images in folders.items()}
+    except ValueError as error:
+        raise BadData(WHAT, folder, why=str(error)) from error
+    rebuilt: list[str | None] = [name for images in in_order.values() for name in images]
+    if len(rebuilt) == (rows[-1, 1] if len(rows) else 0):
+        return rebuilt, notes
+    counts: Counter[str] = Counter()
     for first, last, person, _ in rows.tolist():
-        counts[person_folder(person)] = counts.get(person_folder(person), 0) + max(last - first + 1, 0)
+        counts[person_folder(person)] += max(last - first + 1, 0)
     wrong = [
-        f"{person}: {len(listed[person])} images, {count} in the table"
+        f"{person}: {len(in_order.get(person, ()))} images, {count} in the table"
         for person, count in counts.items()
-        if person in listed and len(listed[person]) != count
+        if count > MOST_IMAGES or (person in in_order and len(in_order[person]) != count)
     ]
-    if wrong or sum(counts.values()) > MOST_IMAGES:
-        raise BadRows("MARS folder", folder, why="people whose images do not fit the table", rows=wrong)
-    for person, count in counts.items():
-        names += listed.get(person) or [None] * count
-    extra = sorted(set(listed) - set(counts))
-    notes = (f"people in {folder.name} that the table does not know: {listing(extra, 5)}",) if extra else ()
-    return names, notes
+    if wrong:
+        raise BadRows(WHAT, folder, why="people whose images do not fit the table", rows=wrong)
+    if unknown := sorted(set(in_order) - set(counts)):
+        notes += (f"people in {folder.name} that the table does not know: {listing(unknown, 5)}",)
+    return [name for person, count in counts.items() for name in in_order.get(person, [None] * count)], notes

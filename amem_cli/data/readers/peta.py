@@ -2,15 +2,13 @@
 
 `PETA dataset/<subset>/archive/` holds images and `Label.txt`, whose lines are `<key> attribute attribute ...`. The key
 is the image's name up to the first `_`; in CUHK, where every image is a person, it is the whole file name. `PETA.mat`
-has the same labels in another order and five random partitions.
+has the same labels with other columns, five random partitions and the 35 attributes that papers evaluate.
 """
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,25 +18,18 @@ from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import AttributeDataset
 from amem_cli.errors import BadData, listing
 
-SUBSETS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR", "i-LID")
+# In the order of PETA.mat.
+SUBSETS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "i-LID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR")
+WHAT, TABLE = "PETA folder", "PETA table"
 LAYOUT = "PETA dataset/<subset>/archive/ with images and Label.txt"
 OTHER_SPELLINGS = {"footwearSneakers": "footwearSneaker"}  # Label.txt says Sneakers, ReadMe and PETA.mat Sneaker
 NO_ATTRIBUTES = {"accessoryFaceMask", "lowerBodyLogo", "accessoryShawl"}  # in Label.txt, but not among the 105
-# The usual 35: those with positives in more than one of twenty images.
-EVALUATED = (
-    "accessoryHat", "accessoryMuffler", "accessoryNothing", "accessorySunglasses", "hairLong", "upperBodyCasual",
-    "upperBodyFormal", "upperBodyJacket", "upperBodyLogo", "upperBodyPlaid", "upperBodyShortSleeve",
-    "upperBodyThinStripes", "upperBodyTshirt", "upperBodyOther", "upperBodyVNeck", "lowerBodyCasual",
-    "lowerBodyFormal", "lowerBodyJeans", "lowerBodyShorts", "lowerBodyShortSkirt", "lowerBodyTrousers",
-    "footwearLeatherShoes", "footwearSandals", "footwearShoes", "footwearSneaker", "carryingBackpack",
-    "carryingOther", "carryingMessengerBag", "carryingNothing", "carryingPlasticBags", "personalLess30",
-    "personalLess45", "personalLess60", "personalLarger60", "personalMale",
-)  # fmt: skip
+SIDES = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """One subset as its folder has it: images in order of name, and the labels of Label.txt by key."""
+    """The folder of one subset: images in order of name, and the labels of Label.txt by key."""
 
     name: str
     folder: Path
@@ -54,8 +45,11 @@ class Subset:
 
 @dataclass(frozen=True, slots=True)
 class PetaTable:
-    """What PETA.mat holds: `subset` (N,) int64 from 1, `labels` (N, 105) uint8 with columns as in `ATTRIBUTES`, the
-    `partitions` as row indices from 0, and `evaluated`, column indices into `ATTRIBUTES`."""
+    """The content of PETA.mat.
+
+    `subset` (N,) int64 counts `SUBSETS` from 1, `labels` is (N, 105) uint8 with the columns of `ATTRIBUTES`,
+    `partitions` are row indices from 0, and `evaluated` are columns.
+    """
 
     subset: np.ndarray
     labels: np.ndarray
@@ -64,73 +58,61 @@ class PetaTable:
 
 
 def read(root: Path, name: str) -> AttributeDataset:
-    """All images that have a label, subset after subset, by name without regard to case: the order of PETA.mat.
+    """All images with a label, subset after subset, by name without regard to case: the order of PETA.mat.
 
-    The partitions and the evaluated attributes come from PETA.mat when it is there and lists as many images of each
-    subset as the folders hold; in a part of PETA its rows cannot be told apart, so it is left alone and that is noted.
-    Raises `BadData` when there are no images, `BadRows` for labels that are no attributes and for every image whose
-    labels in Label.txt and in PETA.mat differ.
+    The evaluated attributes come from PETA.mat, and so do the partitions, unless it lists other images than the
+    folders hold, which is noted. Raises `BadData` when there are no images, `BadRows` for unknown attributes and for
+    every image whose labels in Label.txt and in PETA.mat differ.
     """
     base = find(root)
     if base is None:
-        raise BadData("PETA folder", root, why="it holds no <subset>/archive", remedy=f"Expected {LAYOUT}")
-    subsets = read_subsets(base)
-    paths, rows, people, number_of = [], [], [], {}
-    unlabelled: list[str] = []
-    position = {attribute: column for column, attribute in enumerate(ATTRIBUTES)}
-    for subset in subsets:
+        raise BadData(WHAT, root, why="no <subset>/archive in it", remedy=f"Expected {LAYOUT}")
+    paths, rows, people, unlabelled = [], [], [], []
+    number_of: dict[tuple[str, str], int] = {}
+    for subset in read_subsets(base):
         for image in subset.images:
             key = subset.key(image)
             if key not in subset.labels:
                 unlabelled.append(f"{subset.name}/{image}")
                 continue
-            row = np.zeros(len(ATTRIBUTES), dtype=np.uint8)
-            row[[position[attribute] for attribute in subset.labels[key]]] = 1
             paths.append(subset.folder / image)
-            rows.append(row)
+            rows.append([attribute in subset.labels[key] for attribute in ATTRIBUTES])
             people.append(number_of.setdefault((subset.name, key), len(number_of)))
     if not paths:
         why = f"none of its {len(unlabelled)} images has a label" if unlabelled else "it holds no images"
-        raise BadData("PETA folder", base, why=why, remedy=f"Expected {LAYOUT}")
-    labels = np.stack(rows)
-    notes = (f"{len(unlabelled)} images without a label left out: {listing(unlabelled, 5)}",) if unlabelled else ()
+        raise BadData(WHAT, base, why=why, remedy=f"Expected {LAYOUT}")
+    labels = np.array(rows, dtype=np.uint8)
+    notes: tuple[str, ...] = ()
+    if unlabelled:
+        notes = (f"{len(unlabelled)} images without a label left out: {listing(unlabelled, 5)}",)
     partitions: tuple[dict[str, np.ndarray], ...] = ()
-    evaluated = tuple(position[attribute] for attribute in EVALUATED)
+    evaluated: tuple[int, ...] = ()
     table_path = find_table(root, base)
     if table_path is not None:
         table = read_peta_mat(table_path)
         evaluated = table.evaluated
-        counts = {subset.name: len(subset.images) for subset in subsets}
-        expected = {subset: int((table.subset == number).sum()) for number, subset in enumerate(SUBSETS, start=1)}
-        different = [
-            f"{subset} {counts.get(subset, 0)} of {expected.get(subset, 0)}"
-            for subset in (*SUBSETS, *sorted(set(counts) - set(SUBSETS)))
-            if counts.get(subset, 0) != expected.get(subset, 0)
-        ]
-        if different or unlabelled:
-            shown = listing(different, 10) or f"{len(unlabelled)} without a label"
-            notes += (f"the partitions of {table_path.name} do not fit these images ({shown}) and are not used",)
-        else:
+        if [path.parent.parent.name for path in paths] == [SUBSETS[number - 1] for number in table.subset]:
             _compare(table_path, table.labels, labels, paths)
             partitions = table.partitions
-    return AttributeDataset(
-        name, tuple(paths), np.array(people, dtype=np.int64), labels, ATTRIBUTES, partitions, evaluated, notes
-    )
+        else:
+            counts = f"{len(table.subset)} images there, {len(paths)} here"
+            notes += (f"the partitions of {table_path.name} do not fit these images ({counts}) and are not used",)
+    person_ids = np.array(people, dtype=np.int64)
+    return AttributeDataset(name, tuple(paths), person_ids, labels, ATTRIBUTES, partitions, evaluated, notes)
 
 
 def find(root: Path) -> Path | None:
-    """The folder of the subsets: the first, at most three levels down, with a subfolder that has an `archive`."""
+    """The folder of the subsets: the first, up to three levels down, with a subfolder that has an `archive`."""
 
     def has_subset(folder: Path) -> bool:
-        if any((folder / subset / "archive").is_dir() for subset in SUBSETS):
-            return True
-        return any((folder / name / "archive" / "Label.txt").is_file() for name in list_folder(folder)[1])
+        known = any((folder / subset / "archive").is_dir() for subset in SUBSETS)
+        return known or any((folder / name / "archive" / "Label.txt").is_file() for name in list_folder(folder)[1])
 
     return find_folder(root, has_subset)
 
 
 def find_table(root: Path, base: Path) -> Path | None:
-    """PETA.mat beside the subsets, up to two levels above them, or in the data set's root."""
+    """PETA.mat next to the subsets, up to two levels above them, or in the data set's root."""
     places = (base, base.parent, base.parent.parent, root)
     return next((place / "PETA.mat" for place in places if (place / "PETA.mat").is_file()), None)
 
@@ -138,12 +120,13 @@ def find_table(root: Path, base: Path) -> Path | None:
 def read_subsets(base: Path) -> list[Subset]:
     """The subsets below `base`, the ten of PETA in its order and then others by name.
 
-    Raises `BadRows` with every label that is no attribute and every key that has two different lines.
+    Raises `BadRows` with every unknown attribute and every key that has two different lines.
     """
-    there = [name for name in list_folder(base)[1] if (base / name / "archive").is_dir()]
-    ordered = [name for name in SUBSETS if name in there] + [name for name in there if name not in SUBSETS]
-    subsets, bad = [], []
-    for name in ordered:
+    names = [name for name in list_folder(base)[1] if (base / name / "archive").is_dir()]
+    order = {name: place for place, name in enumerate(SUBSETS)}
+    subsets: list[Subset] = []
+    bad: list[str] = []
+    for name in sorted(names, key=lambda name: (order.get(name, len(order)), name)):
         folder = (base / name / "archive").absolute()
         images = sorted(list_folder(folder)[0], key=lambda image: (image.lower(), image))
         labels = parse_labels(read_text(folder / "Label.txt", "PETA labels"), f"{name}/archive/Label.txt", bad)
@@ -154,7 +137,7 @@ def read_subsets(base: Path) -> list[Subset]:
 
 
 def parse_labels(text: str, where: str, bad: list[str]) -> dict[str, frozenset[str]]:
-    """Key -> attributes, in the spelling of `ATTRIBUTES`; what is wrong is added to `bad`."""
+    """Key -> attributes, in the spelling of `ATTRIBUTES`; faults are added to `bad`."""
     known = set(ATTRIBUTES)
     labels: dict[str, frozenset[str]] = {}
     # only \n ends a line: splitlines() would also cut at odd characters of files that are not UTF-8
@@ -173,83 +156,56 @@ def parse_labels(text: str, where: str, bad: list[str]) -> dict[str, frozenset[s
 def read_peta_mat(path: Path) -> PetaTable:
     """`PETA.mat`: struct `peta` with `data`, `attribute`, `selected_attribute`, `partion_attribute` (sic).
 
-    Raises `BadData` when a field is missing, of another shape, or holds values that cannot be.
+    Raises `BadData` when a field is missing, has another shape, or holds impossible values.
     """
-    what = "PETA table"
-    peta = read_matlab(path, "peta", what)
-    fields = ("data", "attribute", "selected_attribute", "partion_attribute")
-    missing = [field for field in fields if not isinstance(peta, dict) or field not in peta]
-    if missing:
-        raise BadData(what, path, why=f"the struct peta lacks {', '.join(missing)}")
+    arrays = read_matlab(path, "peta", TABLE)
 
-    data = whole_numbers(peta["data"], path, "data", what)
-    names = [str(name) for name in np.atleast_1d(np.asarray(peta["attribute"], dtype=object)).ravel()]
-    names = [OTHER_SPELLINGS.get(name, name) for name in names]
+    def numbers(field: str) -> np.ndarray:
+        if f"peta.{field}" not in arrays:
+            raise BadData(TABLE, path, why=f"the struct peta has no {field}")
+        return whole_numbers(arrays[f"peta.{field}"], path, field, TABLE)
+
+    names = [OTHER_SPELLINGS.get(str(name), str(name)) for name in arrays.get("peta.attribute", np.array([])).flat]
     if sorted(names) != sorted(ATTRIBUTES):
-        unknown = sorted(set(names) - set(ATTRIBUTES))
-        lacking = sorted(set(ATTRIBUTES) - set(names))
-        why = f"its {len(names)} attributes are not the 105 (unknown: {listing(unknown, 5) or 'none'}; "
-        raise BadData(what, path, why=f"{why}missing: {listing(lacking, 5) or 'none'})")
+        raise BadData(TABLE, path, why=f"its {len(names)} attributes are not the 105 ({listing(names, 5)})")
+    data = numbers("data")
     if data.ndim != 2 or data.shape[1] != 4 + len(names):
-        raise BadData(what, path, why=f"data has the shape {data.shape}, not (images, 109)")
-    number, subset, labels = data[:, 0], data[:, 2], data[:, 4:]
-    if not np.array_equal(number, np.arange(1, len(data) + 1)):
-        raise BadData(what, path, why="the images are not numbered 1, 2, ... in the first column of data")
-    if not np.isin(labels, (0, 1)).all():
-        raise BadData(what, path, why="data holds labels that are neither 0 nor 1")
-    if not (np.isin(subset, np.arange(1, len(SUBSETS) + 1)).all() and np.all(np.diff(subset) >= 0)):
-        raise BadData(what, path, why="the third column of data is not the subset, 1 to 10 in order")
-    column_of = {name: column for column, name in enumerate(names)}
-    ordered = labels[:, [column_of[name] for name in ATTRIBUTES]].astype(np.uint8)
-
-    selected = whole_numbers(peta["selected_attribute"], path, "selected_attribute", what).ravel()
-    if not ((selected >= 5) & (selected <= 4 + len(names))).all() or len(np.unique(selected)) < len(selected):
-        raise BadData(what, path, why="selected_attribute does not list columns of data")
-    evaluated = tuple(ATTRIBUTES.index(names[column - 5]) for column in selected.tolist())
-    return PetaTable(subset, ordered, _partitions(peta["partion_attribute"], len(data), path), evaluated)
-
-
-def _partitions(cells: Any, images: int, path: Path) -> tuple[dict[str, np.ndarray], ...]:
-    """Row indices from 0 of each partition's train, val and test, which together are all images once."""
-    what = "PETA table"
-    if isinstance(cells, dict):
-        cells = [cells]
-    partitions = []
-    for number, cell in enumerate(np.asarray(cells, dtype=object).ravel()):
-        if not isinstance(cell, dict) or not {"train", "val", "test"} <= set(cell):
-            raise BadData(what, path, why=f"partition {number + 1} has no train, val and test")
-        parts = {
-            part: whole_numbers(cell[part], path, f"partition {number + 1} {part}", what).ravel() - 1
-            for part in ("train", "val", "test")
-        }
-        if not np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(images)):
-            raise BadData(what, path, why=f"partition {number + 1} does not hold every image once")
-        partitions.append(parts)
-    return tuple(partitions)
+        raise BadData(TABLE, path, why=f"data has the shape {data.shape}, not (images, 109)")
+    subset, labels = data[:, 2], data[:, [4 + names.index(attribute) for attribute in ATTRIBUTES]]
+    if not np.isin(labels, (0, 1)).all() or not np.isin(subset, np.arange(1, len(SUBSETS) + 1)).all():
+        raise BadData(TABLE, path, why="data holds labels that are neither 0 nor 1, or subsets that are not 1 to 10")
+    selected = numbers("selected_attribute").ravel()
+    if not np.isin(selected, np.arange(5, 5 + len(names))).all() or len(set(selected)) < len(selected):
+        raise BadData(TABLE, path, why="selected_attribute does not list columns of data")
+    evaluated = tuple(ATTRIBUTES.index(names[column - 5]) for column in selected)
+    partitions: list[dict[str, np.ndarray]] = []
+    while f"peta.partion_attribute.{len(partitions)}.train" in arrays:
+        sides = {side: numbers(f"partion_attribute.{len(partitions)}.{side}").ravel() - 1 for side in SIDES}
+        if not np.array_equal(np.sort(np.concatenate(list(sides.values()))), np.arange(len(data))):
+            raise BadData(TABLE, path, why=f"partition {len(partitions) + 1} does not hold every image once")
+        partitions.append(sides)
+    if not partitions:
+        raise BadData(TABLE, path, why="partion_attribute has no partition with train, val and test")
+    return PetaTable(subset, labels.astype(np.uint8), tuple(partitions), evaluated)
 
 
-def _compare(path: Path, table: np.ndarray, labels: np.ndarray, paths: Sequence[Path]) -> None:
+def _compare(path: Path, table: np.ndarray, labels: np.ndarray, paths: list[Path]) -> None:
     """Raise `BadRows` unless the (N, 105) labels of PETA.mat and of Label.txt are the same in every row."""
-    different = np.flatnonzero((table != labels).any(axis=1))
-    if len(different):
-        rows = [
-            f"image {row + 1} {paths[row].parent.parent.name}/{paths[row].name}: "
-            + ", ".join(ATTRIBUTES[column] for column in np.flatnonzero(table[row] != labels[row]))
-            for row in different.tolist()
-        ]
-        raise BadRows("PETA table", path, why="its labels are not those of the Label.txt files", rows=rows)
+    rows = [
+        f"image {row + 1} {paths[row].parent.parent.name}/{paths[row].name}: "
+        + ", ".join(ATTRIBUTES[column] for column in np.flatnonzero(table[row] != labels[row]))
+        for row in np.flatnonzero((table != labels).any(axis=1)).tolist()
+    ]
+    if rows:
+        raise BadRows(TABLE, path, why="its labels are not those of the Label.txt files", rows=rows)
 
 
 def extra_counts(root: Path) -> dict[str, int]:
-    """Images of each subset, labels without images and images without label, for `amem data check`."""
+    """Labels without images and images without a label, for `amem data check`."""
     base = find(root)
-    if base is None:
-        return {}
-    counts: dict[str, int] = {}
-    labels_without, images_without = 0, 0
-    for subset in read_subsets(base):
+    counts = {"labels_without_images": 0, "images_without_labels": 0}
+    for subset in read_subsets(base) if base else ():
         keys = {subset.key(image) for image in subset.images}
-        counts[f"images_in_{re.sub(r'[^A-Za-z0-9]', '_', subset.name)}"] = len(subset.images)
-        labels_without += len(set(subset.labels) - keys)
-        images_without += sum(subset.key(image) not in subset.labels for image in subset.images)
-    return {**counts, "labels_without_images": labels_without, "images_without_labels": images_without}
+        counts["labels_without_images"] += len(set(subset.labels) - keys)
+        counts["images_without_labels"] += sum(subset.key(image) not in subset.labels for image in subset.images)
+    return counts

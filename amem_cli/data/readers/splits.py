@@ -1,82 +1,95 @@
 """Splits over people: drawn with a seed or read from a file, then turned into queries and gallery.
 
-The same rule holds for iLIDS-VID, PRID-2011 and own data ("cross-camera-splits"): some people train, the others are
-tested; a test person's tracklets in the first camera are queries, those in other cameras the gallery.
+iLIDS-VID, PRID-2011 and own data share one rule ("cross-camera-splits"): some people train, the others test; the
+tracklets of a test person in the first camera are queries, those in other cameras are the gallery.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import codecs
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
-from amem_cli.data.readers.files import BadRows, read_json
-from amem_cli.data.tracklets import Split, Tracklet
-from amem_cli.errors import BadData
+import msgspec
+from msgspec import Meta, Struct
+
+from amem_cli.data.readers.files import BadRows, read_bytes
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
+from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
 
 MOST_SPLITS = 1000
+Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]  # files are named after it
+ProtocolKind = Literal["", "single-split", "cross-camera-splits"]  # empty: the one of the layout
+Names = Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class PeopleSplit:
+class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a video data set is split and evaluated; the table `[protocol]`.
+
+    `name` is what `amem evaluate --protocol` takes. "single-split": the one official split; "cross-camera-splits":
+    several splits of the people, from `file`, from the data set's own split file, or drawn with `seed` so that
+    `train_fraction` of the people train.
+    """
+
+    name: Name = ""
+    kind: ProtocolKind = ""
+    splits: Annotated[int, Meta(ge=1, le=MOST_SPLITS)] = 10
+    train_fraction: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    seed: Annotated[int, Meta(ge=0)] = 0
+    file: str | None = None
+
+
+class PeopleSplit(Struct, frozen=True, forbid_unknown_fields=True):
     """Names of the people to train on and to test on: disjoint, each in sorted order."""
 
-    train: tuple[str, ...]
-    test: tuple[str, ...]
+    train: Names
+    test: Names
 
 
 def draw_splits(people: Iterable[str], splits: int, train_fraction: float, seed: int) -> tuple[PeopleSplit, ...]:
-    """`splits` random halves (or other fractions) of `people`.
+    """`splits` random divisions of `people`, so that `train_fraction` of them train.
 
     Split k orders the sorted names by `keyed_generator(seed, "split", k).permutation`; the first
-    round(train_fraction * people) of them, at least one and not all, train. So one split can be drawn alone, and
-    drawing more of them changes none. Raises `ValueError` for fewer than two people.
+    round(train_fraction * people) of them, at least one and not all, train. So a split does not depend on how many
+    are drawn.
     """
     names = sorted(people)
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} people cannot be divided into train and test")
     to_train = min(max(round(train_fraction * len(names)), 1), len(names) - 1)
     drawn = []
     for number in range(splits):
-        order = keyed_generator(seed, "split", number).permutation(len(names))
-        train, test = order[:to_train], order[to_train:]
-        drawn.append(PeopleSplit(tuple(names[i] for i in sorted(train)), tuple(names[i] for i in sorted(test))))
+        order = keyed_generator(seed, "split", number).permutation(len(names)).tolist()
+        train, test = sorted(order[:to_train]), sorted(order[to_train:])
+        drawn.append(PeopleSplit(tuple(names[i] for i in train), tuple(names[i] for i in test)))
     return tuple(drawn)
 
 
 def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
     """The splits of a JSON list of `{"train": [person, ...], "test": [person, ...]}`.
 
-    Raises `BadRows` naming every fault: no list of objects, no or repeated people, people on both sides, names that
-    could lead out of the data set's folder.
+    Raises `BadData` for another structure and `BadRows` naming every repeated person, every person on both sides and
+    every name that could lead out of the data set's folder.
     """
-    content = read_json(path, "split file")
-    if not isinstance(content, list) or not 0 < len(content) <= MOST_SPLITS:
-        raise BadData("split file", path, why='it is not a list of {"train": [...], "test": [...]}')
-    faults, splits = [], []
-    for number, entry in enumerate(content):
-        where = f"split {number}"
-        if not isinstance(entry, dict) or set(entry) != {"train", "test"}:
-            faults.append(f'{where}: not an object with "train" and "test" alone')
-            continue
-        for part in ("train", "test"):
-            names = entry[part]
-            if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-                faults.append(f"{where}: {part} is not a list of names")
-                break
-            faults += [f"{where}: {name!r} is not a plain name" for name in names if not is_plain_name(name)]
-            if len(set(names)) < len(names):
-                faults.append(f"{where}: {part} repeats {_first_repeated(names)!r}")
-        else:
-            if both := sorted(set(entry["train"]) & set(entry["test"])):
-                faults.append(f"{where}: {', '.join(map(repr, both[:5]))} ({len(both)} in all) train and are tested")
-            splits.append(PeopleSplit(tuple(sorted(entry["train"])), tuple(sorted(entry["test"]))))
+    content = read_bytes(path, "split file").removeprefix(codecs.BOM_UTF8)
+    try:
+        splits = msgspec.json.decode(content, type=Annotated[tuple[PeopleSplit, ...], Meta(min_length=1)])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        why = f'not a list of {{"train": [...], "test": [...]}} ({error})'
+        raise BadData("split file", path, why=why) from error
+    if len(splits) > MOST_SPLITS:
+        raise BadData("split file", path, why=f"{len(splits)} splits, more than {MOST_SPLITS}")
+    faults = []
+    for number, split in enumerate(splits):
+        times = Counter((*split.train, *split.test))
+        faults += [f"split {number}: {name!r} is not a plain name" for name in times if not is_plain_name(name)]
+        faults += [f"split {number}: {name!r} is listed {times[name]} times" for name in times if times[name] > 1]
     if faults:
-        raise BadRows("split file", path, why="it cannot be used", rows=faults)
-    return tuple(splits)
+        raise BadRows("split file", path, why="names that cannot be used", rows=faults)
+    return tuple(PeopleSplit(tuple(sorted(split.train)), tuple(sorted(split.test))) for split in splits)
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name names one entry of a folder and can be stored as text: no path, control or broken characters.
+    """Whether a name is one visible folder entry that can be stored as text: no path, control or broken characters.
 
     >>> [is_plain_name(name) for name in ("person001", "../person001", "a/b", "", "\\udce9", ".hidden")]
     [True, False, False, False, False, False]
@@ -84,52 +97,80 @@ def is_plain_name(name: str) -> bool:
     return bool(name) and not name.startswith(".") and name.isprintable() and not set(name) & set("/\\:\0")
 
 
-def _first_repeated(names: Sequence[str]) -> str:
-    seen: set[str] = set()
-    return next(name for name in names if name in seen or seen.add(name))
+def listed_people(splits: Iterable[PeopleSplit]) -> set[str]:
+    """Everybody in the splits."""
+    return {name for split in splits for name in (*split.train, *split.test)}
+
+
+def present_people(
+    splits: Sequence[PeopleSplit], present: Iterable[str], path: Path
+) -> tuple[tuple[PeopleSplit, ...], list[str]]:
+    """The splits without the people who are not `present` (part of a data set), and the sorted names of these.
+
+    Raises `BadRows` for splits with an empty side.
+    """
+    known = set(present)
+    absent = sorted(listed_people(splits) - known)
+    kept = tuple(
+        PeopleSplit(*(tuple(name for name in side if name in known) for side in (split.train, split.test)))
+        for split in splits
+    )
+    empty = [f"split {number}" for number, split in enumerate(kept) if not split.train or not split.test]
+    if empty:
+        why = f"{len(absent)} of its people have no images ({', '.join(absent[:3])}, ...), so train or test is empty"
+        raise BadRows("split file", path, why=why, rows=empty)
+    return kept, absent
 
 
 def cross_camera_split(
-    tracklets_of: dict[str, Sequence[Tracklet]], people: PeopleSplit, distractors: Sequence[str], source: str
+    tracklets_of: Mapping[str, Sequence[Tracklet]], people: PeopleSplit, distractors: Sequence[str], source: str
 ) -> Split:
     """The tracklets of a split of people.
 
-    `tracklets_of` maps a person's name to the person's tracklets, sorted by camera. Queries are a test person's
-    tracklets in their first camera; a test person seen in one camera only is never a query. `distractors` are people
-    of no side whose tracklets join the gallery. The test part lists all queries first, then the gallery, each in
-    order of person.
+    `tracklets_of` maps a person's name to their tracklets, sorted by camera. Queries are a test person's tracklets in
+    their first camera; a test person in one camera is never a query. `distractors` are people of neither side, whose
+    tracklets join the gallery. `test` lists all queries first, then the gallery, each in order of person.
     """
     train = [tracklet for name in people.train for tracklet in tracklets_of[name]]
-    queries, gallery = [], []
+    queries: list[Tracklet] = []
+    gallery: list[Tracklet] = []
     for name in people.test:
         first_camera = tracklets_of[name][0].camera_id
-        alone = all(tracklet.camera_id == first_camera for tracklet in tracklets_of[name])
-        for tracklet in tracklets_of[name]:
-            (queries if tracklet.camera_id == first_camera and not alone else gallery).append(tracklet)
+        in_first = [tracklet for tracklet in tracklets_of[name] if tracklet.camera_id == first_camera]
+        others = [tracklet for tracklet in tracklets_of[name] if tracklet.camera_id != first_camera]
+        (queries if others else gallery).extend(in_first)
+        gallery += others
     gallery += [tracklet for name in sorted(distractors) for tracklet in tracklets_of[name]]
     is_query = (True,) * len(queries) + (False,) * len(gallery)
     return Split(tuple(train), (*queries, *gallery), is_query, source)
 
 
-def people_there(
-    splits: Sequence[PeopleSplit], there: Iterable[str], path: Path
-) -> tuple[tuple[PeopleSplit, ...], tuple[str, ...]]:
-    """The splits without people who are not `there`, and the names of those, sorted (a part of a data set).
+def numbered_splits(
+    name: str,
+    tracklets_of: Mapping[str, Sequence[Tracklet]],
+    protocol: Protocol,
+    notes: tuple[str, ...],
+    file: Path | None,
+    listed: tuple[PeopleSplit, ...] = (),
+) -> VideoDataset:
+    """The data set with the splits `listed` in `file`, or, when `file` is None, with splits drawn by the protocol.
 
-    Raises `BadRows` when a side of a split is left empty.
+    `tracklets_of` maps a person's name to their tracklets, sorted by camera. Splits are drawn among the people seen in
+    two cameras; the others join every test gallery as distractors. Raises `BadData` when fewer than two are there.
     """
-    known = set(there)
-    absent = sorted({name for split in splits for name in (*split.train, *split.test)} - known)
-    if not absent:
-        return tuple(splits), ()
-    kept = tuple(
-        PeopleSplit(
-            tuple(name for name in split.train if name in known), tuple(name for name in split.test if name in known)
-        )
-        for split in splits
-    )
-    empty = [f"split {number}" for number, split in enumerate(kept) if not split.train or not split.test]
-    if empty:
-        why = f"of the people it lists {len(absent)} are not there, and nobody is left to train or to test"
-        raise BadRows("split file", path, why=f"{why} ({', '.join(absent[:3])}, ...)", rows=empty)
-    return kept, tuple(absent)
+    alone = [person for person, tracklets in tracklets_of.items() if len(tracklets) == 1]
+    if file is not None:
+        alone, source = [], f"file {file.name}"
+        people, absent = present_people(listed, tracklets_of, file)
+        if absent:
+            notes += (f"{len(absent)} people of {file.name} have no images in both cameras: {listing(absent, 5)}",)
+    else:
+        source = f"drawn with seed {protocol.seed}"
+        pairs = set(tracklets_of).difference(alone)
+        if len(pairs) < 2:
+            raise BadData("data set", name, why=f"a split needs two people in two cameras each, there are {len(pairs)}")
+        people = draw_splits(pairs, protocol.splits, protocol.train_fraction, protocol.seed)
+        if alone:
+            notes += (f"{len(alone)} people seen in one camera are in the galleries only: {listing(alone, 5)}",)
+    splits = tuple(cross_camera_split(tracklets_of, split, alone, source) for split in people)
+    return VideoDataset(name, splits, numbered=True, notes=notes)

@@ -1,0 +1,120 @@
+"""From manifest to data set: missing folders, other kinds, warnings about counts, `--split`, digests."""
+
+from pathlib import Path
+
+import pytest
+
+from amem_cli.data.counts import count_differences, dataset_counts
+from amem_cli.data.datasets import (
+    read_attributes,
+    read_dataset,
+    read_images,
+    read_videos,
+    split_numbers,
+    warn_about_counts,
+)  # fmt: skip
+from amem_cli.data.manifest import SHIPPED, load_manifest
+from amem_cli.data.tracklets import ImageDataset, Split, Tracklet, VideoDataset, people, tracklets_digest
+from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.runtime.progress import Silent
+
+
+def tracklet(person: int, camera: int, frames: int = 1) -> Tracklet:
+    return Tracklet(f"{person}-{camera}-{frames}", person, camera, "/x", tuple(f"{n}.jpg" for n in range(frames)))
+
+
+def video(numbered: bool, splits: int) -> VideoDataset:
+    return VideoDataset("shop", (Split((), (), (), ""),) * splits, numbered=numbered)
+
+
+def test_read_dataset_missing_folder(tmp_path):
+    with pytest.raises(InputMissing, match=r"mars: not found\. Ask for the data: .*amem data walkers OUT"):
+        read_videos(load_manifest("mars"), tmp_path)
+    (tmp_path / "own.toml").write_text('name = "own"\nlayout = "folder"\n')
+    with pytest.raises(InputMissing, match="Check root in"):
+        read_videos(load_manifest(tmp_path / "own.toml"), tmp_path)
+    (tmp_path / "mars").write_text("a file")
+    with pytest.raises(BadData, match="not a folder"):
+        read_videos(load_manifest("mars"), tmp_path)
+
+
+def test_read_dataset_folder_without_images(tmp_path):
+    for name in SHIPPED:
+        (tmp_path / name / "something").mkdir(parents=True)
+        with pytest.raises(BadData):
+            read_dataset(load_manifest(name), tmp_path)
+
+
+def test_read_dataset_other_kind(tmp_path):
+    for read, other, fitting in (
+        (read_videos, "peta", "mars, ilids-vid, prid2011"),
+        (read_images, "mars", "market1501"),
+        (read_attributes, "mars", "peta"),
+    ):
+        with pytest.raises(UsageError, match=f"Choose {fitting}"):
+            read(load_manifest(other), tmp_path)
+
+
+def test_dataset_counts_video():
+    train = (tracklet(1, 1, 15), tracklet(1, 2, 16), tracklet(2, 1, 31), tracklet(2, 1, 32))
+    # queries: 5 has a match in camera 2, 6 only in the same camera, 7 only in another query
+    test = (
+        tracklet(5, 1, 2), tracklet(6, 1, 3), tracklet(7, 1, 4), tracklet(7, 2, 5),
+        tracklet(5, 2, 6), tracklet(6, 1, 7), tracklet(0, 1, 8), tracklet(-1, 1, 9), tracklet(-1, 2, 10),
+    )  # fmt: skip
+    is_query = (True,) * 4 + (False,) * 5
+    counts = dataset_counts(VideoDataset("x", (Split(train, test, is_query, ""),), numbered=False))
+    expected = {
+        "splits": 1, "people": 5, "tracklets": 13, "images": 148, "shortest": 2, "longest": 32,
+        "train_people": 2, "train_tracklets": 4, "train_images": 94, "train_shortest": 15, "train_longest": 32,
+        "train_under_32_frames": 3, "train_under_16_frames": 1, "test_people": 3, "test_tracklets": 9,
+        "test_images": 54, "test_shortest": 2, "test_longest": 10, "junk_tracklets": 2, "distractor_tracklets": 1,
+        "real_test_tracklets": 6, "query_people": 3, "query_tracklets": 4, "query_images": 14,
+        "gallery_tracklets": 7, "gallery_tracklets_without_queries": 3, "queries_unmatched_without_queries": 3,
+    }  # fmt: skip
+    assert {key: counts[key] for key in expected} == expected
+
+
+def test_count_differences_and_warning():
+    manifest = load_manifest("market1501")
+    dataset = ImageDataset("market1501", (Path("a"), Path("b")), (1, 1), ("3 junk images left out",))
+    assert count_differences(manifest, dataset) == ["images: 2 instead of 12936", "people: 1 instead of 751"]
+    progress = Silent()
+    warn_about_counts(manifest, dataset, progress)
+    assert len(progress.warnings) == 2
+    assert "images: 2 instead of 12936; people: 1 instead of 751" in progress.warnings[0]
+    assert progress.warnings[1] == "market1501: 3 junk images left out"
+
+
+def test_warn_about_counts_shows_four():
+    progress = Silent()
+    warn_about_counts(load_manifest("mars"), video(False, 1), progress)
+    assert progress.warnings[0].count("instead of") == 4
+    assert progress.warnings[0].endswith("; ...")
+
+
+def test_split_numbers():
+    assert split_numbers(video(False, 1), "") == [None]
+    assert split_numbers(video(True, 3), "all") == [0, 1, 2]
+    assert split_numbers(video(True, 3), "2") == [2]
+    assert split_numbers(video(True, 3), "") == [0]
+    with pytest.raises(UsageError, match="splits 0 to 2"):
+        split_numbers(video(True, 3), "3")
+    with pytest.raises(UsageError, match="one official split"):
+        split_numbers(video(False, 1), "0")
+
+
+def test_tracklets_digest_known_value_and_every_field():
+    made = Tracklet("a", 1, 2, "/x", ("1.jpg", "2.jpg"))
+    # printf 'a\t1\t2\t1.jpg 2.jpg\n' | sha256sum
+    assert tracklets_digest([made]) == "34815d34d8512745507a5a8ca68805a5ec79dc574010b263dd9146d7e725bf15"
+    others = [
+        Tracklet("b", 1, 2, "/x", made.files), Tracklet("a", 2, 2, "/x", made.files),
+        Tracklet("a", 1, 1, "/x", made.files), Tracklet("a", 1, 2, "/x", made.files[::-1]),
+    ]  # fmt: skip
+    assert len({tracklets_digest([other]) for other in (*others, made)}) == 5
+    assert tracklets_digest([Tracklet("a", 1, 2, "/elsewhere", made.files)]) == tracklets_digest([made])
+
+
+def test_people_sorted_once():
+    assert people([tracklet(7, 1), tracklet(-1, 1), tracklet(7, 2), tracklet(0, 1)]) == [-1, 0, 7]

@@ -1,0 +1,93 @@
+"""What the readers share: the order of frames, folders that are ignored, metadata files, whole numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amem_cli.data.readers.files import (
+    find_folder,
+    frames_in_order,
+    ignored_note,
+    image_folders,
+    is_image_name,
+    read_bytes,
+    whole_numbers,
+)  # fmt: skip
+from amem_cli.errors import BadData, InputMissing
+
+SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1.jpg", "2.png", "10.bmp"],
+        [f"0001C1T1F{n}.jpg" for n in range(1, 13)],
+        ["12.48.png", "12.56.png", "12.8.png", "12.88.png", "13.04.png"],  # seconds, 25 frames per second
+        ["12.04.jpg", "12.4.jpg"],
+        ["c1.2.jpg", "c1.10.jpg"],  # not only digits: frame numbers, not decimals
+        ["1.2.3.jpg", "1.2.10.jpg"],
+        ["007.jpg", "8.jpg", "0010.jpg"],
+    ],
+)
+def test_frames_in_order_by_number(names):
+    assert frames_in_order(reversed(names)) == tuple(names)
+
+
+@pytest.mark.parametrize("names", [["1.jpg", "01.png"], ["12.4.jpg", "12.40.jpg"], ["1.jpg", "1.png"]])
+def test_frames_in_order_same_number(names):
+    with pytest.raises(ValueError, match="have the same number"):
+        frames_in_order(names)
+
+
+def test_image_folders_ignores_system_and_empty_folders(tmp_path: Path):
+    for name in (*SYSTEM, "empty", "ann", ".hidden"):
+        (tmp_path / name / "1.jpg").mkdir(parents=True)  # Synology makes a folder of thumbnails for each image
+    (tmp_path / "empty" / "1.jpg").rmdir()
+    found, ignored = image_folders(tmp_path)
+    assert found == {"ann": ["1.jpg"]}
+    assert sorted(ignored) == sorted([*SYSTEM, "empty"])
+    assert ignored_note(ignored)[0].startswith("7 folders ignored")
+    assert ignored_note([]) == ()
+
+
+def test_image_folders_two_levels(tmp_path: Path):
+    for name in ("ann/door/2.jpg", "ann/door/1.png", "ann/hall/1.jpg", "ann/@eaDir/1.jpg", "bob/empty", "1.jpg"):
+        (tmp_path / name).mkdir(parents=True)
+    found, ignored = image_folders(tmp_path, depth=2)
+    assert found == {"ann/door": ["1.png", "2.jpg"], "ann/hall": ["1.jpg"]}
+    assert ignored == ["ann/@eaDir", "bob"]
+
+
+def test_find_folder_level_by_level(tmp_path: Path):
+    (tmp_path / "a" / "b" / "x").mkdir(parents=True)
+    (tmp_path / "c" / "x").mkdir(parents=True)
+    assert find_folder(tmp_path, lambda folder: (folder / "x").is_dir()) == tmp_path / "c"
+    assert find_folder(tmp_path, lambda folder: folder.name == "x", depth=1) is None
+    assert find_folder(tmp_path, lambda folder: folder.name == "x", depth=2) == tmp_path / "c" / "x"
+    assert find_folder(tmp_path / "none", lambda folder: False) is None
+
+
+@pytest.mark.parametrize(("name", "expected"), [("a.JPG", True), ("a.jpeg", True), ("._a.jpg", False), ("a.db", False)])
+def test_is_image_name(name, expected):
+    assert is_image_name(name) is expected
+
+
+def test_read_bytes_limits(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"1234")
+    assert read_bytes(tmp_path / "a", "list", 4) == b"1234"
+    with pytest.raises(BadData, match="larger"):
+        read_bytes(tmp_path / "a", "list", 3)
+    with pytest.raises(InputMissing):
+        read_bytes(tmp_path / "b", "list")
+    with pytest.raises(BadData, match="directory"):
+        read_bytes(tmp_path, "list")
+
+
+def test_whole_numbers():
+    assert whole_numbers(3.0, Path("x"), "v", "t").tolist() == [3]
+    assert whole_numbers(np.array([[1, -2]], np.int8), Path("x"), "v", "t").dtype == np.int64
+    for values, why in ((["a"], "not numbers"), ([0.5], "not whole"), ([np.nan], "finite"), ([2.0**53], "not whole")):
+        with pytest.raises(BadData, match=why):
+            whole_numbers(values, Path("x"), "v", "t")

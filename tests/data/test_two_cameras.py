@@ -1,0 +1,161 @@
+"""iLIDS-VID and PRID-2011: people in two cameras, official splits, the 27-frame rule."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from amem_cli.data.readers import ilids_vid, prid2011
+from amem_cli.data.readers.files import BadRows
+from amem_cli.data.readers.splits import Protocol, read_split_file
+from amem_cli.errors import BadData
+
+BUFFER = io.BytesIO()
+Image.new("RGB", (4, 8)).save(BUFFER, "PNG")
+PNG = BUFFER.getvalue()
+ILIDS = [1, 2, 4, 5, 300]
+# frames of each person in cam_a and cam_b
+PRID = {1: (27, 40), 2: (26, 40), 3: (30, 27), 7: (27, 21), 10: (50, 50), 200: (27, 27), 201: (60, 60)}
+BY_RULE = ["person_0001", "person_0003", "person_0010", "person_0200"]
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(PNG)
+
+
+@pytest.fixture
+def ilids(tmp_path) -> Path:
+    for person in ILIDS:
+        for camera in ("cam1", "cam2"):
+            place = f"i-LIDS-VID/sequences/{camera}/person{person:03d}/{camera}_person{person:03d}_"
+            write(tmp_path, f"{place}9.png", f"{place}00010.png")
+            write(tmp_path, f"i-LIDS-VID/images/{camera}/person{person:03d}/single.png")
+    return tmp_path
+
+
+@pytest.fixture
+def prid(tmp_path) -> Path:
+    for person, lengths in PRID.items():
+        for camera, frames in zip(("cam_a", "cam_b"), lengths, strict=True):
+            place = f"prid_2011/multi_shot/{camera}/person_{person:04d}"
+            write(tmp_path, *(f"{place}/{frame:04d}.png" for frame in range(1, frames + 1)))
+            write(tmp_path, f"prid_2011/single_shot/{camera}/person_0001.png")
+    return tmp_path
+
+
+def test_ilids_drawn_splits(ilids):
+    dataset = ilids_vid.read(ilids, "ilids-vid", Protocol(splits=3, train_fraction=0.4, seed=2))
+    assert dataset.numbered
+    assert len(dataset.splits) == 3
+    for split in dataset.splits:
+        assert {split.source} == {"drawn with seed 2"}
+        assert len(split.train) == 4
+        assert [t.camera_id for t in split.test] == [1, 1, 1, 2, 2, 2]
+        assert split.is_query == (True,) * 3 + (False,) * 3
+        assert sorted({t.person_id for t in (*split.train, *split.test)}) == ILIDS
+    one = next(t for t in dataset.splits[0].train if t.camera_id == 1)
+    assert one.name == f"cam1/person{one.person_id:03d}"
+    assert [file.rsplit("_")[-1] for file in one.files] == ["9.png", "00010.png"]
+    assert all(path.is_absolute() and "sequences" in path.parts for path in one.frames)
+
+
+@pytest.mark.slow
+def test_ilids_official_splits(ilids):
+    table = [[3, 1, 2, 5, 4], [5, 4, 1, 3, 2]]  # the first half of a row (2 of 5) tests
+    folder = ilids / "train-test people splits"
+    folder.mkdir()
+    savemat(folder / "train_test_splits_ilidsvid.mat", {"ls_set": table})
+    (ilids / "i-LIDS-VID" / "sequences" / "cam1" / "person003").mkdir()  # empty: no person, so not counted
+    dataset = ilids_vid.read(ilids, "ilids-vid")
+    assert [{t.person_id for t in split.test} for split in dataset.splits] == [{1, 4}, {5, 300}]
+    assert [{t.person_id for t in split.train} for split in dataset.splits] == [{2, 5, 300}, {1, 2, 4}]
+    assert dataset.notes[0].startswith("1 folders ignored")
+    for bad, why in (
+        ([[1, 2, 3, 4, 4]], "row 0"),
+        ([[1, 2, 3, 4]], "counts 4 people .* 5 are there"),
+        ([[1]], "shape"),
+    ):
+        savemat(folder / "train_test_splits_ilidsvid.mat", {"ls_set": bad})
+        with pytest.raises(BadData, match=why):
+            ilids_vid.read(ilids, "ilids-vid")
+
+
+def test_ilids_split_file_with_absent_people(ilids):
+    file = ilids / "splits.json"
+    file.write_text(json.dumps([{"train": ["person001", "person300"], "test": ["person002", "person299"]}]))
+    dataset = ilids_vid.read(ilids, "ilids-vid")
+    assert dataset.notes == ("1 people of splits.json have no images in both cameras: person299",)
+    assert [t.name for t in dataset.splits[0].test] == ["cam1/person002", "cam2/person002"]
+    assert {t.person_id for t in dataset.splits[0].train} == {1, 300}
+    file.write_text(json.dumps([{"train": ["person299"], "test": ["person002"]}]))
+    with pytest.raises(BadRows, match="person299"):
+        ilids_vid.read(ilids, "ilids-vid")
+
+
+def test_ilids_bad_folders_are_all_named(ilids):
+    sequences = "i-LIDS-VID/sequences"
+    write(ilids, f"{sequences}/cam1/nobody/1.png", f"{sequences}/cam1/person0001/1.png")
+    write(ilids, f"{sequences}/cam2/person002/cam2_person002_010.png")
+    with pytest.raises(BadRows) as caught:
+        ilids_vid.read(ilids, "ilids-vid")
+    assert [row.partition(":")[0] for row in caught.value.rows] == [
+        "cam1/nobody", "cam1/person001", "cam2/person001", "cam2/person002",
+    ]  # fmt: skip
+
+
+def test_ilids_without_people(tmp_path):
+    with pytest.raises(BadData, match="no sequences/cam1"):
+        ilids_vid.read(tmp_path, "ilids-vid")
+    write(tmp_path, "sequences/cam1/person001/1.png", "sequences/cam2/person002/1.png")
+    with pytest.raises(BadData, match="nobody has images in both"):
+        ilids_vid.read(tmp_path, "ilids-vid")
+
+
+def test_prid_without_split_file_uses_the_rule(prid):
+    dataset = prid2011.read(prid, "prid2011")
+    assert len(dataset.splits) == 10
+    for split in dataset.splits:
+        assert sorted({t.name.split("/")[1] for t in (*split.train, *split.test)}) == BY_RULE
+        assert [t.camera_id for t in split.test] == [1, 1, 2, 2]
+    assert dataset.notes == ()
+    assert prid2011.extra_counts(prid) == {"people_in_cam_a": 7, "people_in_cam_b": 7, "people_by_rule": 4}
+
+
+def test_prid_split_file_and_rule_differ(prid):
+    splits = [{"train": ["person_0001", "person_0002"], "test": ["person_0003", "person_0010", "person_0150"]}]
+    (prid / "prid_2011" / "splits_prid2011.json").write_text(json.dumps(splits))
+    dataset = prid2011.read(prid, "prid2011")
+    assert dataset.notes == (
+        "people of the 27-frame rule who are not in splits_prid2011.json: person_0200",
+        "people of splits_prid2011.json with fewer than 27 frames: person_0002",
+        "1 people of splits_prid2011.json have no images in both cameras: person_0150",
+    )
+    assert dataset.splits[0].source == "file splits_prid2011.json"
+
+
+def test_prid_people_above_200_are_different(prid):
+    (prid / "splits_prid2011.json").write_text(json.dumps([{"train": ["person_0001"], "test": ["person_0201"]}]))
+    with pytest.raises(BadData, match="person_0201"):
+        prid2011.read(prid, "prid2011")
+
+
+REAL = Path(os.environ.get("AMEM_TEST_REAL_DATA", "/nowhere"))
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not (REAL / "splits_prid2011.json").is_file(), reason="AMEM_TEST_REAL_DATA names no such folder")
+def test_real_split_files():
+    (split,) = read_split_file(REAL / "ilids-split0.json")
+    assert (len(split.train), len(split.test)) == (150, 150)
+    splits = read_split_file(REAL / "splits_prid2011.json")
+    assert [(len(split.train), len(split.test)) for split in splits] == [(89, 89)] * 10
+    (people,) = {frozenset((*split.train, *split.test)) for split in splits}
+    assert max(int(person.removeprefix("person_")) for person in people) <= prid2011.IN_BOTH_CAMERAS
+    assert np.unique([len(person) for person in people]).tolist() == [11]
