@@ -138,13 +138,14 @@ def _load(path: Path, shipped: bool) -> Manifest:
 
 def _explain(fault: str) -> str:
     """msgspec's message with a suggestion for an unknown key or value."""
-    match = re.search(r"(unknown field `|enum value ')(.+?)[`']", fault)
-    if match is None:
-        return fault
+    text = re.sub(r" - at `\$\.?(.+)`$", r" in \1", fault).replace("enum ", "").replace("Object", "The file")
+    match = re.search(r"(field `|value ')(.+?)[`']", text)
+    if match is None or "missing" in text:
+        return text
     keys = (Protocol if "$.protocol" in fault else ManifestFile).__struct_fields__
     values = get_args(ProtocolKind if "$.protocol" in fault else Layout)
-    known = keys if match[1].startswith("unknown") else values
-    return f"{fault}. {did_you_mean(match[2], known)}Known: {', '.join(known)}"
+    known = [word for word in (keys if match[1] == "field `" else values) if word]
+    return f"{text}. {did_you_mean(match[2], known)}Known: {', '.join(known)}"
 
 
 def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
