@@ -1,4 +1,4 @@
-"""Losses by hand, against brute-force twins, and their gradients."""
+"""Losses against values by hand, a brute-force triplet loss, and the direction of their gradients."""
 
 import math
 
@@ -9,16 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amem_cli.losses import (
+    Loss,
+    MemWeights,
     adversarial_loss,
-    attribute_loss,
+    aem_loss,
+    arm_loss,
+    attribute_group_loss,
     discriminator_loss,
     identity_loss,
-    prediction_losses,
+    mem_loss,
+    tae_loss,
+    total_loss,
     triplet_loss,
 )
-from amem_cli.models.mem import Prediction
-from amem_cli.options import TrainAmemOptions
-from amem_cli.stages.amem_step import Batch, copy_error, gradient_norms, true_frames, weigh
 
 
 def sigmoid(x: float) -> float:
@@ -28,7 +31,7 @@ def sigmoid(x: float) -> float:
 # -- attributes and identities -----------------------------------------------------------------------------------------
 
 
-def test_attributes_are_summed_and_images_averaged() -> None:
+def test_attribute_group_loss_sum_over_attributes_mean_over_images() -> None:
     logits = torch.tensor([[0.5, -1.0, 2.0], [0.0, 3.0, -0.5]])
     labels = torch.tensor([[1, 0, 0], [0, 1, 1]], dtype=torch.uint8)
     total = 0.0
@@ -36,22 +39,27 @@ def test_attributes_are_summed_and_images_averaged() -> None:
         for column in range(3):
             p = sigmoid(logits[row, column].item())
             total -= math.log(p) if labels[row, column] else math.log(1 - p)
-    assert attribute_loss(logits, labels).item() == pytest.approx(total / 2, rel=1e-6)
+    assert attribute_group_loss(logits, labels).item() == pytest.approx(total / 2, rel=1e-6)
 
 
-def test_105_undecided_attributes_cost_105_log_2() -> None:
-    assert attribute_loss(torch.zeros(4, 105), torch.ones(4, 105)).item() == pytest.approx(105 * math.log(2), rel=1e-6)
+def test_arm_loss_sums_groups_in_column_order() -> None:
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, 6), torch.randint(2, (3, 6)).float()
+    groups = [attribute_group_loss(logits[:, a:b], labels[:, a:b]) for a, b in ((0, 2), (2, 5), (5, 6))]
+    for loss in (arm_loss, aem_loss):
+        assert loss(logits, labels, (2, 3, 1)).item() == pytest.approx(sum(groups).item(), rel=1e-6)
+        assert loss(torch.zeros(4, 105), torch.ones(4, 105)).item() == pytest.approx(105 * math.log(2), rel=1e-6)
 
 
-def test_attribute_loss_is_finite_for_sure_logits() -> None:
+def test_attribute_group_loss_extreme_logits() -> None:
     logits = torch.tensor([[1000.0, -1000.0]], requires_grad=True)
-    loss = attribute_loss(logits, torch.tensor([[0, 0]]))
+    loss = attribute_group_loss(logits, torch.tensor([[0, 0]]))
     loss.backward()
     assert loss.item() == pytest.approx(1000)
     assert logits.grad.tolist() == [[1, 0]]
 
 
-def test_identity_loss_is_minus_log_softmax() -> None:
+def test_identity_loss_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 0.0, 0.0]])
     first = -math.log(math.exp(0) / (math.exp(2) + 1 + math.exp(-1)))
     assert identity_loss(logits, torch.tensor([1, 2])).item() == pytest.approx((first + math.log(3)) / 2, rel=1e-6)
@@ -79,7 +87,7 @@ def brute_force_triplet(features: np.ndarray, ids: list[int], margin: float, nor
     normalised=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_triplets_equal_a_brute_force_twin(
+def test_triplet_loss_equals_brute_force(
     people: int, clips: int, width: int, margin: float, normalised: bool, seed: int
 ) -> None:
     generator = np.random.default_rng(seed)
@@ -89,7 +97,7 @@ def test_triplets_equal_a_brute_force_twin(
     assert found == pytest.approx(brute_force_triplet(features, ids.tolist(), margin, normalised), abs=1e-5)
 
 
-def test_hardest_pairs_by_hand() -> None:
+def test_triplet_loss_by_hand() -> None:
     features = torch.tensor([[0.0], [3.0], [4.0], [10.0]])
     ids = torch.tensor([0, 0, 1, 1])
     # anchors: |0-3| - |0-4|, |3-0| - |3-4|, |4-10| - |4-3|, |10-4| - |10-3|, each + 2, below zero cut
@@ -97,7 +105,7 @@ def test_hardest_pairs_by_hand() -> None:
     assert triplet_loss(features, ids, 0.0, normalised=False).item() == pytest.approx((0 + 2 + 5 + 0) / 4)
 
 
-def test_normalised_triplets_ignore_lengths_and_raw_ones_do_not() -> None:
+def test_triplet_loss_normalised_ignores_length() -> None:
     torch.manual_seed(0)
     features, ids = torch.randn(6, 4), torch.tensor([0, 0, 1, 1, 2, 2])
     scaled = features * torch.rand(6, 1).add(0.5)
@@ -106,7 +114,7 @@ def test_normalised_triplets_ignore_lengths_and_raw_ones_do_not() -> None:
 
 
 @pytest.mark.parametrize("normalised", [True, False])
-def test_collapsed_features_cost_the_margin_and_have_a_finite_gradient(normalised: bool) -> None:
+def test_triplet_loss_collapsed_features(normalised: bool) -> None:
     features = torch.ones(4, 3, requires_grad=True)
     loss = triplet_loss(features, torch.tensor([0, 0, 1, 1]), 0.2, normalised)
     loss.backward()
@@ -114,7 +122,7 @@ def test_collapsed_features_cost_the_margin_and_have_a_finite_gradient(normalise
     assert features.grad.isfinite().all()
 
 
-def test_duplicates_within_a_person_do_not_break_the_gradient() -> None:
+def test_triplet_loss_duplicate_features() -> None:
     torch.manual_seed(0)
     rows = torch.randn(2, 3)
     features = rows[[0, 0, 1, 1]].clone().requires_grad_()
@@ -123,7 +131,7 @@ def test_duplicates_within_a_person_do_not_break_the_gradient() -> None:
     assert features.grad.abs().max() > 0
 
 
-def test_the_gradient_pulls_positives_together() -> None:
+def test_triplet_loss_gradient_direction() -> None:
     features = torch.tensor([[0.0], [1.0], [1.5], [2.5]], requires_grad=True)
     triplet_loss(features, torch.tensor([0, 0, 1, 1]), 0.2, normalised=False).backward()
     assert features.grad[0] < 0  # a step against the gradient moves it towards its positive
@@ -133,7 +141,7 @@ def test_the_gradient_pulls_positives_together() -> None:
 # -- adversarial -------------------------------------------------------------------------------------------------------
 
 
-def test_adversarial_values_by_hand() -> None:
+def test_adversarial_losses_by_hand() -> None:
     logits = torch.tensor([0.3, -1.2])
     probabilities = [sigmoid(0.3), sigmoid(-1.2)]
     assert adversarial_loss(logits).item() == pytest.approx(-np.mean(np.log(probabilities)), rel=1e-5)
@@ -145,82 +153,89 @@ def test_adversarial_values_by_hand() -> None:
     assert discriminator_loss(torch.zeros(3), torch.zeros(3)).item() == pytest.approx(2 * math.log(2), rel=1e-6)
 
 
-def test_a_sure_discriminator_still_teaches_in_the_non_saturating_form_only() -> None:
+def test_adversarial_loss_certain_discriminator() -> None:
     for form, gradient in (("non-saturating", -1.0), ("minimax", 0.0)):
-        logits = torch.tensor([-30.0], requires_grad=True)  # surely generated
+        logits = torch.tensor([-30.0], requires_grad=True)
         adversarial_loss(logits, form).backward()
         assert logits.grad.item() == pytest.approx(gradient, abs=1e-6)
 
 
-def test_both_forms_push_the_same_way() -> None:
+def test_adversarial_loss_both_forms_same_direction() -> None:
     for form in ("non-saturating", "minimax"):
         logits = torch.zeros(1, requires_grad=True)
         adversarial_loss(logits, form).backward()
         assert logits.grad.item() == pytest.approx(-0.5)
 
 
-def test_adversarial_losses_are_finite_at_extreme_logits() -> None:
+def test_adversarial_losses_extreme_logits() -> None:
     extreme = torch.tensor([-1e4, 1e4])
     assert discriminator_loss(extreme, extreme).isfinite()
     assert all(adversarial_loss(extreme, form).isfinite() for form in ("non-saturating", "minimax"))
 
 
-# -- prediction and the total ------------------------------------------------------------------------------------------
+# -- eq. 4, 5, 6 -------------------------------------------------------------------------------------------------------
 
 
-def test_prediction_terms_are_means_over_elements_summed_over_rounds() -> None:
+def test_tae_loss_equation_4() -> None:
+    images, reconstruction = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5)
+    fake = torch.tensor([0.3, -1.2])
+    loss = tae_loss(reconstruction, images, fake, 0.01, "minimax")
+    adversarial = adversarial_loss(fake, "minimax").item()
+    assert loss.value.item() == pytest.approx(0.25 + 0.01 * adversarial, rel=1e-6)
+    assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(
+        {"mse": 0.25, "adversarial": adversarial}
+    )
+    without = tae_loss(reconstruction, images, None, 0.01)
+    assert without.value.item() == pytest.approx(0.25)
+    assert set(without.terms) == {"mse"}
+
+
+def mem_inputs(rounds: int = 3) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
     torch.manual_seed(0)
-    frames, textures = torch.rand(3, 2, 3, 16, 16), torch.rand(3, 2, 512, 1, 1)
-    predictions = [Prediction(torch.rand(2, 3, 16, 16), torch.rand(2, 512, 1, 1)) for _ in range(3)]
-    image, texture = prediction_losses(predictions, frames, textures, 4.0)
-    by_hand = [float(np.mean((p.frame.numpy() - f.numpy()) ** 2)) for p, f in zip(predictions, frames, strict=True)]
-    assert image.item() == pytest.approx(sum(by_hand), rel=1e-5)
-    by_hand = [float(np.mean((p.texture.numpy() - t.numpy()) ** 2)) for p, t in zip(predictions, textures, strict=True)]
-    assert texture.item() == pytest.approx(sum(by_hand) / 4, rel=1e-5)
-    literal = prediction_losses(predictions, frames, textures, 1.0)[1]
-    assert literal.item() == pytest.approx(sum(by_hand), rel=1e-5)
+    shapes = (rounds, 2, 3, 16, 16), (rounds, 2, 512, 1, 1)
+    return (torch.rand(shapes[0]), torch.rand(shapes[1])), (torch.rand(shapes[0]), torch.rand(shapes[1]))
 
 
-def test_as_many_true_frames_as_rounds() -> None:
-    predictions = [Prediction(torch.rand(1, 3, 16, 16), torch.rand(1, 512, 1, 1))]
-    with pytest.raises(ValueError, match="zip"):
-        prediction_losses(predictions, torch.rand(2, 1, 3, 16, 16), torch.rand(2, 1, 512, 1, 1), 1.0)
+def test_mem_loss_equation_5() -> None:
+    predicted, true = mem_inputs()
+    fake = torch.tensor([[0.3, -1.2], [2.0, 0.1], [-0.4, 0.9]])  # (c, B)
+    loss = mem_loss(predicted, true, fake, MemWeights(0.1, 0.01), texture_variance=4.0)
+    means = [[float(np.mean((p.numpy() - t.numpy()) ** 2)) for p, t in zip(*pair, strict=True)]
+             for pair in zip(predicted, true, strict=True)]  # fmt: skip
+    logs = -np.log(1 / (1 + np.exp(-fake.double().numpy())))
+    expected = {"image": sum(means[0]), "texture": sum(means[1]) / 4, "adversarial": logs.mean(axis=1).sum()}
+    assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(expected, rel=1e-5)
+    weighted = {"image": expected["image"], "texture": 0.1 * expected["texture"]}
+    weighted["adversarial"] = 0.01 * expected["adversarial"]
+    assert {name: term.item() for name, term in loss.weighted.items()} == pytest.approx(weighted, rel=1e-5)
+    assert loss.value.item() == pytest.approx(sum(weighted.values()), rel=1e-5)
 
 
-def test_the_total_is_equation_6() -> None:
-    numbers = {"id": 2.0, "tri": 3.0, "aem": 5.0, "image": 7.0, "texture": 11.0, "adversarial": 13.0}
-    terms = {name: torch.tensor(value) for name, value in numbers.items()}
-    literal = TrainAmemOptions(texture_loss="literal", adversarial_weight=1.0)
-    total = sum(weigh(terms, literal).values()).item()
-    assert total == pytest.approx(2 + 3 + 0.1 * 5 + 10 * (7 + 11 + 13))  # eq. 5 and 6 as they are written
-    ours = sum(weigh(terms, TrainAmemOptions(adversarial_weight=0.01)).values()).item()
-    assert ours == pytest.approx(2 + 3 + 0.1 * 5 + 10 * (7 + 0.1 * 11 + 0.01 * 13))
-    other = TrainAmemOptions(lambda_a=0.7, lambda_m=0.3, texture_weight=0.5, adversarial_weight=0.25)
-    assert sum(weigh(terms, other).values()).item() == pytest.approx(5 + 0.7 * 5 + 0.3 * (7 + 0.5 * 11 + 0.25 * 13))
+def test_mem_loss_optional_terms() -> None:
+    predicted, true = mem_inputs()
+    assert set(mem_loss(predicted, true, None, MemWeights(0.0, 0.01)).terms) == {"image"}
+    minimax = mem_loss(predicted, true, torch.zeros(3, 2), MemWeights(0.0, 1.0, "minimax"))
+    assert minimax.terms["adversarial"].item() == pytest.approx(-3 * math.log(2), rel=1e-6)
 
 
-def test_terms_that_are_not_there_weigh_nothing() -> None:
-    assert weigh({"id": torch.tensor(1.5)}, TrainAmemOptions()) == {"id": 1.5}
+def test_mem_loss_shapes_differ() -> None:
+    predicted, true = mem_inputs()
+    with pytest.raises(ValueError, match="differ in shape"):
+        mem_loss(predicted, (true[0][:2], true[1]), None, MemWeights(1.0, 0.0))
+    with pytest.raises(ValueError, match="differ in shape"):
+        mem_loss(predicted, (true[0], true[1][:1]), None, MemWeights(1.0, 0.0))
 
 
-def test_gradient_norms_are_those_of_each_term_alone() -> None:
-    maps = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    other = torch.tensor(1.0, requires_grad=True)
-    weighted = {"square": 2 * maps.square().sum(), "first": 5 * maps[0], "none": other * 2}
-    norms = gradient_norms(weighted, maps)
-    assert norms["square"] == pytest.approx(4 * math.sqrt(14))
-    assert norms["first"] == pytest.approx(5)
-    assert norms["none"] == 0
-    assert maps.grad is None
-    sum(weighted.values()).backward()  # the graph is still there
-    assert maps.grad.tolist() == [9, 8, 12]
-
-
-def test_true_frames_follow_the_start_and_copying_is_compared_with_them() -> None:
-    clip = torch.arange(2 * 8, dtype=torch.float32).view(2, 1, 8, 1, 1).expand(2, 3, 8, 16, 16) / 16
-    batch = Batch(clip, torch.zeros(2), None, torch.tensor([1, 4]))
-    frames = true_frames(batch, 3)
-    assert frames.shape == (3, 2, 3, 16, 16)
-    assert (frames[:, 0, 0, 0, 0] * 16).tolist() == [2, 3, 4]
-    assert (frames[:, 1, 0, 0, 0] * 16).tolist() == [8 + 5, 8 + 6, 8 + 7]
-    assert copy_error(batch, 3).item() == pytest.approx((1 + 4 + 9) / 256)
+def test_total_loss_equation_6() -> None:
+    identity, triplet, aem = torch.tensor(2.0), torch.tensor(3.0), torch.tensor(5.0)
+    terms = {"image": torch.tensor(7.0), "texture": torch.tensor(11.0)}
+    mem = Loss(torch.tensor(8.1), terms, {"image": torch.tensor(7.0), "texture": torch.tensor(1.1)})
+    loss = total_loss(identity, triplet, aem, mem, 0.1, 10.0)
+    assert loss.value.item() == pytest.approx(2 + 3 + 0.1 * 5 + 10 * 8.1)
+    weighted = {"id": 2.0, "tri": 3.0, "aem": 0.5, "image": 70.0, "texture": 11.0}
+    assert {name: term.item() for name, term in loss.weighted.items()} == pytest.approx(weighted)
+    unweighted = {"id": 2.0, "tri": 3.0, "aem": 5.0, "image": 7.0, "texture": 11.0}
+    assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(unweighted)
+    baseline = total_loss(identity, triplet, None, None, 0.1, 10.0)
+    assert baseline.value.item() == 5
+    assert set(baseline.terms) == set(baseline.weighted) == {"id", "tri"}

@@ -1,4 +1,4 @@
-"""The options: one place for each default, flags win, wrong values name the flag."""
+"""Options: the paper's defaults, precedence of flags, config, environment and preset, messages for wrong values."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def config(tmp_path):
     return write
 
 
-def test_the_paper_s_values_are_the_defaults():
+def test_defaults_are_the_papers():
     """Section "Implementation details" and Table 2, as far as the paper states them."""
     found = resolve(TrainAmemOptions, {})
     stated = {
@@ -58,7 +58,7 @@ def test_the_paper_s_values_are_the_defaults():
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_every_stage_runs_on_its_defaults_and_on_the_small_preset(command):
+def test_resolve_presets(command):
     cls = COMMANDS[command]
     assert resolve(cls, {}) == cls()
     small = resolve(cls, {}, preset="small")
@@ -66,18 +66,17 @@ def test_every_stage_runs_on_its_defaults_and_on_the_small_preset(command):
         assert getattr(small, field.name) == field.metadata["small"]
         assert field.metadata["help"]
         assert not field.metadata["help"].endswith(".")
-    assert module.command_of(cls) == command
 
 
 @pytest.mark.parametrize("command", ALL)
-def test_science_is_json_and_leaves_out_what_decides_nothing(command):
-    found = resolve(COMMANDS[command], {}).science()
+def test_fingerprint_has_only_what_affects_the_result(command):
+    found = resolve(COMMANDS[command], {}).fingerprint()
     assert json.loads(json.dumps(found)) == found
     assert not {"workspace", "device", "data_root", "workers", "force", "resume", "log_steps"} & found.keys()
     assert "seed" in found
 
 
-def test_small_is_small():
+def test_resolve_small():
     small = resolve(TrainAmemOptions, {}, preset="small")
     assert small.height_width == (128, 64)
     assert small.epochs < resolve(TrainAmemOptions, {}).epochs
@@ -86,25 +85,25 @@ def test_small_is_small():
 # -- who wins ----------------------------------------------------------------------------------------------------------
 
 
-def test_flags_win_over_config_over_environment_over_preset(config, monkeypatch):
+def test_resolve_precedence(config, monkeypatch):
     path = config('data-root = "from config"\nepochs = 5\n')
     monkeypatch.setenv("AMEM_DATA", "from environment")
-    monkeypatch.setenv("AMEM_WORKSPACE", "environment's")
+    monkeypatch.setenv("AMEM_WORKSPACE", "environment")
     found = resolve(TrainArmOptions, {"epochs": 7, "seed": None}, preset="small", config=path)
-    assert (found.epochs, found.data_root, found.workspace) == (7, Path("from config"), Path("environment's"))
+    assert (found.epochs, found.data_root, found.workspace) == (7, Path("from config"), Path("environment"))
     assert found.batch_size == 32  # of the preset
     assert resolve(TrainArmOptions, {"data_root": Path("flag")}, config=path).data_root == Path("flag")
     monkeypatch.setenv("AMEM_WORKSPACE", "")
     assert resolve(TrainArmOptions, {}).workspace == Path("workspace")
 
 
-def test_a_flag_of_zero_or_false_is_given(config):
+def test_resolve_flag_zero_or_false(config):
     path = config("seed = 5\nforce = true\n")
     found = resolve(TrainArmOptions, {"seed": 0, "force": False}, config=path)
     assert (found.seed, found.force) == (0, False)
 
 
-def test_tables_per_command_win_over_the_top_level(config):
+def test_read_config_tables_override_top_level(config):
     path = config('seed = 1\nmargin = 0.3\n[train-amem]\nseed = 2\nlr-factor = 1\n[evaluate]\nprotocol = "mars"\n')
     amem = resolve(TrainAmemOptions, {}, config=path)
     assert (amem.seed, amem.margin, amem.lr_factor) == (2, 0.3, 1.0)
@@ -112,7 +111,7 @@ def test_tables_per_command_win_over_the_top_level(config):
     assert resolve(TrainArmOptions, {}, config=path).seed == 1
 
 
-def test_lists_and_names_with_hyphens_or_underscores(config):
+def test_read_config_lists_and_hyphens(config):
     path = config('[evaluate]\nfeatures = ["a.h5", "b.h5"]\n')
     assert resolve(COMMANDS["evaluate"], {}, config=path).features == (Path("a.h5"), Path("b.h5"))
     for name in ("learning-rate", "learning_rate"):
@@ -131,26 +130,24 @@ def test_lists_and_names_with_hyphens_or_underscores(config):
         ("[train_amem]\nseed = 3", r"unknown table \[train_amem\]\. Did you mean train-amem\?"),
         ("[trainer]\nx = 3", r"unknown table \[trainer\]"),
         ("[train-amem.more]\nx = 3", "unknown option 'more'"),
-        ("seed = 1.5", "seed = 1.5 is not of type int"),
-        ("seed = true", "seed = True is not of type int"),
-        ('seed = "1"', "seed = '1' is not of type int"),
-        ("margin = true", "margin = True is not of type float"),
-        ('force = "yes"', "force = 'yes' is not of type bool"),
-        ("force = 1", "force = 1 is not of type bool"),
-        ("data-root = 3", "data-root = 3 is not of type Path"),
-        ('modules = "all"', r"modules = 'all' is unknown\. .*baseline, aem, mem, amem"),
-        ("modules = []", r"modules = \[\] is unknown"),
+        ("seed = 1.5", "seed: expected `int`, got `float`: 1.5"),
+        ("seed = true", "seed: expected `int`, got `bool`: True"),
+        ('seed = "1"', "seed: expected `int`, got `str`"),
+        ("force = 1", "force: expected `bool`, got `int`: 1"),
+        ("data-root = 3", "data-root: .*: 3"),
+        ('modules = "alm"', r"modules: 'alm' is not available\. Did you mean aem\?"),
+        ("modules = []", r"modules: \[\] is not available"),
         ("seed = ", "not a readable TOML file"),
     ],
 )
-def test_wrong_files_name_the_key(config, text, message):
+def test_read_config_wrong_entry(config, text, message):
     path = config(text)
     with pytest.raises(UsageError, match=message) as raised:
         resolve(TrainAmemOptions, {}, config=path)
     assert str(path) in str(raised.value)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_read_config_unreadable(tmp_path):
     with pytest.raises(InputMissing, match="--config"):
         resolve(TrainAmemOptions, {}, config=tmp_path / "none.toml")
     with pytest.raises(UsageError, match="not a readable TOML file"):
@@ -160,13 +157,13 @@ def test_files_that_cannot_be_read(tmp_path):
         resolve(TrainAmemOptions, {}, config=tmp_path / "bytes")
 
 
-def test_an_option_of_another_command_at_the_top_level_is_passed_over(config):
+def test_read_config_other_commands_option(config):
     assert resolve(TrainArmOptions, {}, config=config("margin = 0.3")) == TrainArmOptions()
 
 
 @given(text=st.text(max_size=60))
-@settings(max_examples=150, deadline=None, derandomize=True)
-def test_no_text_raises_anything_but_usage_errors(tmp_path_factory, text):
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_read_config_random_text(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "hypothesis.toml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
@@ -180,55 +177,49 @@ def test_no_text_raises_anything_but_usage_errors(tmp_path_factory, text):
 
 WRONG = [
     ("train-arm", "epochs", 0, "--epochs 0: must be positive"),
-    ("train-arm", "learning_rate", 0.0, "--learning-rate 0.0: must be positive"),
+    ("train-arm", "accumulate", 0, "--accumulate 0: must be positive"),
     ("train-arm", "learning_rate", float("nan"), "--learning-rate nan: must be positive"),
-    ("train-arm", "lr_step", 0, "--lr-step 0"),
-    ("train-arm", "lr_factor", -1.0, "--lr-factor -1.0"),
-    ("train-arm", "log_steps", 0, "--log-steps 0"),
+    ("train-arm", "learning_rate", 1.0, "--learning-rate 1.0: must be below 1"),
     ("train-arm", "weight_decay", -1e-4, "--weight-decay -0.0001: must not be negative"),
+    ("train-arm", "validate", 1.0, "--validate 1.0"),
     ("train-arm", "workers", -2, "--workers -2: must be -1 or more"),
-    ("train-arm", "device", "gpu", "--device gpu: unknown device. Use auto, cpu, cuda or cuda:N"),
-    ("train-arm", "device", "cuda:", "--device cuda:"),
+    ("train-arm", "device", "mps", "--device mps: not supported. Use auto, cpu, cuda or cuda:N"),
     ("train-arm", "batch_size", 1, "--batch-size 1: must be at least 2"),
-    ("train-arm", "hold_out", 0.0, "--hold-out 0.0: must lie between 0 and 1"),
     ("train-arm", "hold_out", 1.0, "--hold-out 1.0"),
     ("train-arm", "partition", "random-6", "--partition random-6: unknown partition"),
-    ("train-arm", "time_limit", "soon", "--time-limit soon: not a duration. For example 3h50m or 45m"),
     ("train-arm", "time_limit", "50", "--time-limit 50: not a duration"),
-    ("train-arm", "time_limit", "5m3h", "--time-limit 5m3h"),
-    ("train-arm", "image_size", "256", "--image-size 256: must be HEIGHTxWIDTH"),
     ("train-arm", "image_size", "250x128", "--image-size 250x128"),
     ("train-arm", "image_size", "16x16", "--image-size 16x16"),
-    ("train-arm", "image_size", "-32x64", "--image-size -32x64"),
-    ("label-videos", "batch_size", 0, "--batch-size 0: must be positive"),
-    ("label-videos", "threshold", 1.0, "--threshold 1.0: must lie between 0 and 1"),
+    ("label-videos", "threshold", 1.0, "--threshold 1.0: must be between 0 and 1"),
+    ("label-videos", "resume", "state", "--resume state: this command has no state files"),
     ("train-tae", "batch_size", 1, "--batch-size 1: must be at least 2"),
     ("train-tae", "adversarial_weight", -0.1, "--adversarial-weight -0.1: must not be negative"),
     ("train-tae", "discriminator_learning_rate", 0.0, "--discriminator-learning-rate 0.0: must be positive"),
-    ("train-amem", "split", "first", "--split first: not a split. Use a number such as 0, or all"),
     ("train-amem", "split", "-1", "--split -1: not a split"),
     ("train-amem", "clip_frames", 3, "--clip-frames 3: must be at least 4"),
     ("train-amem", "people_per_batch", 1, "--people-per-batch 1: must be at least 2"),
     ("train-amem", "clips_per_person", 1, "--clips-per-person 1: must be at least 2"),
+    ("train-amem", "mem_lr_factor", 0.0, "--mem-lr-factor 0.0: must be positive"),
+    ("train-amem", "margin", -0.1, "--margin -0.1: must not be negative"),
     ("train-amem", "flip", 1.5, "--flip 1.5: must be a probability"),
-    ("train-amem", "crop", -0.5, "--crop -0.5: must be a probability"),
     ("train-amem", "predict_frames", 0, "--predict-frames 0: a start frame 0 < t < T - c needs 1 <= c <= T - 2 = 6"),
     ("train-amem", "predict_frames", 7, "--predict-frames 7"),
-    ("extract-features", "split", "1.0", "--split 1.0"),
-    ("extract-features", "batch_size", 0, "--batch-size 0: must be positive"),
     ("extract-features", "image_size", "1x1", "--image-size 1x1"),
+    ("extract-features", "batch_size", 0, "--batch-size 0: must be positive"),
+    ("evaluate", "calibrate", 1.0, "--calibrate 1.0"),
+    ("evaluate", "bootstrap", -1, "--bootstrap -1"),
 ]
 
 
 @pytest.mark.parametrize(("command", "name", "value", "message"), WRONG)
-def test_wrong_values_name_the_flag(command, name, value, message):
+def test_wrong_value(command, name, value, message):
     with pytest.raises(UsageError) as raised:
         resolve(COMMANDS[command], {name: value})
     assert str(raised.value).startswith(message)
     assert raised.value.exit_code == 2
 
 
-def test_the_most_frames_that_can_be_predicted():
+def test_predict_frames_limit():
     assert TrainAmemOptions(predict_frames=6).predict_frames == 6
     assert TrainAmemOptions(predict_frames=2, clip_frames=4).predict_frames == 2
     assert TrainAmemOptions(modules="baseline", predict_frames=99).uses_mem is False  # nothing is predicted
@@ -244,7 +235,7 @@ def test_the_most_frames_that_can_be_predicted():
         ("after-enhancement", True, True),
     ],
 )
-def test_modules_of_table_3(modules, aem, mem):
+def test_modules(modules, aem, mem):
     found = TrainAmemOptions(modules=modules)
     assert (found.uses_aem, found.uses_mem) == (aem, mem)
 
@@ -253,20 +244,21 @@ def test_modules_of_table_3(modules, aem, mem):
     ("text", "seconds"),
     [("", None), ("3h50m", 13800), ("45m", 2700), ("90s", 90), ("1h2m3s", 3723), ("2h5s", 7205), ("100h", 360000)],
 )
-def test_time_limits(text, seconds):
-    assert TrainArmOptions(time_limit=text).time_limit_seconds == seconds
+def test_parse_duration(text, seconds):
+    assert module.parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("split", ["", "0", "9", "all"])
-def test_splits(split):
-    assert TrainAmemOptions(split=split).split == split
+def test_convert_from_text():
+    assert module.convert(TrainAmemOptions, "epochs", "5", "--set", strict=False) == 5
+    assert module.convert(TrainAmemOptions, "tensorboard", "true", "--set", strict=False) is True
+    assert module.convert(TrainAmemOptions, "workspace", "w", "--set", strict=False) == Path("w")
 
 
-def test_unknown_preset():
+def test_resolve_unknown_preset():
     with pytest.raises(UsageError, match=r"--preset large: unknown preset\. .*Use paper or small"):
         resolve(TrainArmOptions, {}, preset="large")
 
 
-def test_options_do_not_change():
+def test_options_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainArmOptions().seed = 3

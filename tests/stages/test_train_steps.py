@@ -1,0 +1,268 @@
+"""One step of each training against an independent computation of its loss; SGD shows the gradient itself."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from toys import ALONE, amem_options, arm_options, tae_options
+
+from amem_cli.errors import BadData
+from amem_cli.models.arm import ARM
+from amem_cli.models.config import model_config
+from amem_cli.models.tae import TAE, Discriminator
+from amem_cli.options import TrainAmemOptions
+from amem_cli.stages import train_arm, train_tae
+from amem_cli.stages.train_amem import Batch, Networks, build_networks, step, train_step
+from amem_cli.stages.train_amem.inputs import adam
+
+pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
+NOWHERE = Path("nowhere")
+RATE = 0.1
+
+
+def sgd(module: nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=RATE)
+
+
+def pixels(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_stepped(module: nn.Module, before: nn.Module, gradients: list[Tensor | None]) -> None:
+    """Every parameter of `module` is that of `before` less RATE x gradient."""
+    moved = 0.0
+    for (name, now), old, gradient in zip(module.named_parameters(), before.parameters(), gradients, strict=True):
+        change = torch.zeros_like(old) if gradient is None else RATE * gradient
+        torch.testing.assert_close(now, old - change, atol=2e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        moved = max(moved, float(change.abs().max()))
+    assert moved > 1e-4
+
+
+# -- ARM ---------------------------------------------------------------------------------------------------------------
+
+
+def test_train_arm_step_gradient() -> None:
+    torch.manual_seed(0)
+    model = ARM(18).train()
+    before = copy.deepcopy(model)
+    batches = [(pixels(n, 32, 32, 3, seed=n), torch.randint(2, (n, 105)).float()) for n in (3, 2)]
+    losses = []
+    for images, labels in batches:
+        p = torch.sigmoid(before(images.permute(0, 3, 1, 2).float() / 255))
+        losses.append(-(labels * p.log() + (1 - labels) * (1 - p).log()).sum(dim=1).mean())
+    gradients = torch.autograd.grad((losses[0] + losses[1]) / 2, list(before.parameters()))
+    found = train_arm.train_step(model, sgd(model), batches, "fp32")
+    assert found == {"attribute": pytest.approx((losses[0] + losses[1]).item() / 2, rel=1e-5)}
+    assert_stepped(model, before, list(gradients))
+
+
+def test_train_arm_step_not_finite() -> None:
+    torch.manual_seed(0)
+    model = ARM(18)
+    with torch.no_grad():
+        model.heads.classifiers[0].bias.fill_(torch.nan)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(BadData, match="attribute is not finite"):
+        train_arm.train_step(model.eval(), sgd(model), [(pixels(2, 32, 32, 3), torch.zeros(2, 105))], "fp32")
+    assert all(torch.equal(t, before[name]) or "bias" in name for name, t in model.state_dict().items())
+
+
+def test_arm_adam_options() -> None:
+    group = train_arm.adam(ARM(18), arm_options(NOWHERE, NOWHERE, weight_decay=0.3)).param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (1e-4, 0.3)
+
+
+# -- TAE ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["non-saturating", "minimax"])
+def test_train_tae_step_gradients(form: str) -> None:
+    torch.manual_seed(0)
+    tae, discriminator = TAE().train(), Discriminator(32, 32).train()
+    before, judge = copy.deepcopy(tae), copy.deepcopy(discriminator)
+    options = tae_options(NOWHERE, NOWHERE, adversarial_weight=0.5, adversarial_form=form)
+    batches = [pixels(n, 32, 32, 3, seed=n) for n in (3, 2)]
+    tae_losses, d_losses, mse = [], [], []
+    for batch in batches:
+        images = batch.permute(0, 3, 1, 2).float() / 255
+        made = before(images)
+        fake = torch.sigmoid(judge(made))
+        adversarial = -fake.log().mean() if form == "non-saturating" else (1 - fake).log().mean()
+        mse.append(((made - images) ** 2).mean())
+        tae_losses.append(mse[-1] + 0.5 * adversarial)
+        real, fake = torch.sigmoid(judge(images)), torch.sigmoid(judge(made.detach()))
+        d_losses.append(-real.log().mean() - (1 - fake).log().mean())
+    gradients = torch.autograd.grad(sum(tae_losses) / 2, list(before.parameters()))
+    d_gradients = torch.autograd.grad(sum(d_losses) / 2, list(judge.parameters()))
+    networks = train_tae.Networks(tae, discriminator, sgd(tae), sgd(discriminator))
+    found = train_tae.train_step(networks, batches, options, "fp32")
+    assert found["mse"] == pytest.approx(sum(mse).item() / 2, rel=1e-5)
+    assert found["discriminator"] == pytest.approx(sum(d_losses).item() / 2, rel=1e-4)
+    assert_stepped(tae, before, list(gradients))
+    assert_stepped(discriminator, judge, list(d_gradients))
+
+
+def test_train_tae_step_without_adversarial_term() -> None:
+    torch.manual_seed(0)
+    tae, discriminator = TAE().train(), Discriminator(32, 32).train()
+    before = copy.deepcopy(discriminator.state_dict())
+    options = tae_options(NOWHERE, NOWHERE, adversarial_weight=0.0)
+    networks = train_tae.Networks(tae, discriminator, sgd(tae), sgd(discriminator))
+    assert set(train_tae.train_step(networks, [pixels(2, 32, 32, 3)], options, "fp32")) == {"mse"}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in discriminator.state_dict().items())
+
+
+def test_tae_optimizers() -> None:
+    options = tae_options(NOWHERE, NOWHERE, weight_decay=0.3, discriminator_learning_rate=0.02)
+    networks = train_tae.build_networks(TAE(), Discriminator(32, 32), options)
+    group, d_group = networks.adam.param_groups[0], networks.discriminator_adam.param_groups[0]
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 0.3, (0.9, 0.999))
+    assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
+
+
+# -- AMEM --------------------------------------------------------------------------------------------------------------
+
+
+def toy_networks(options: TrainAmemOptions) -> Networks:
+    torch.manual_seed(0)
+    networks = build_networks(model_config(options, 2), options, ALONE)
+    if networks.amem.mem is not None:
+        networks.amem.mem.encoder.texture_std.fill_(2.0)
+    optimizers = [module and sgd(module.train()) for module in (networks.amem, networks.discriminator)]
+    return networks._replace(adam=optimizers[0], discriminator_adam=optimizers[1])
+
+
+def toy_batches(count: int, frames: int = 5) -> list[Batch]:
+    generator = torch.Generator().manual_seed(3)
+    return [
+        Batch(
+            clip=torch.rand(4, 3, frames, 32, 32, generator=generator),
+            identity=torch.tensor([0, 0, 1, 1]),
+            attributes=torch.randint(2, (4, 105), generator=generator).float(),
+            start=torch.tensor([1, 2, 2, 1]),
+        )
+        for _ in range(count)
+    ]
+
+
+def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions) -> dict[str, Tensor]:
+    """Eq. 5 to 7 written out for a batch, by name; `discriminator` is the discriminator's loss."""
+    output = networks.amem(batch.clip, batch.start, options.predict_frames)
+    rows = range(len(batch.clip))
+    log_q = output.identity_logits.log_softmax(dim=1)
+    terms = {"id": -sum(log_q[row, batch.identity[row]] for row in rows) / len(rows)}
+    f = output.similarity_feature
+    f = f / f.norm(dim=1, keepdim=True) if options.triplet_features == "normalised" else f
+    hinges = []
+    for anchor in rows:
+        distance = [(f[anchor] - f[other]).norm() if other != anchor else torch.zeros(()) for other in rows]
+        same = [distance[other] for other in rows if batch.identity[other] == batch.identity[anchor]]
+        other = [distance[other] for other in rows if batch.identity[other] != batch.identity[anchor]]
+        hinges.append(F.relu(max(same) - min(other) + options.margin))
+    terms["tri"] = sum(hinges) / len(rows)
+    if output.attribute_logits is not None:
+        p = torch.sigmoid(output.attribute_logits)
+        terms["aem"] = -(batch.attributes * p.log() + (1 - batch.attributes) * (1 - p).log()).sum() / len(rows)
+    if not output.predictions:
+        return terms
+    encoder, judge = networks.amem.mem.encoder, networks.discriminator
+    image = texture = adversarial = copied = torch.zeros(())
+    true = [torch.stack([batch.clip[r, :, batch.start[r] + i] for r in rows]) for i in range(options.predict_frames + 1)]
+    for i, prediction in enumerate(output.predictions, 1):
+        image = image + ((prediction.frame - true[i]) ** 2).mean()
+        texture = texture + ((prediction.texture - encoder(true[i]).detach()) ** 2).mean()
+        copied = copied + ((true[0] - true[i]) ** 2).mean()
+    made = torch.cat([prediction.frame for prediction in output.predictions])
+    adversarial = -torch.sigmoid(judge(made)).log().mean() * options.predict_frames
+    real, fake = torch.sigmoid(judge(torch.cat(true[1:]))), torch.sigmoid(judge(made.detach()))
+    terms |= {"image": image, "texture": texture / 4, "adversarial": adversarial, "copy_image": copied}
+    return terms | {"discriminator": -real.log().mean() - (1 - fake).log().mean()}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"modules": "amem"}, {"modules": "baseline", "triplet_features": "raw"}, {"modules": "aem"},
+     {"modules": "mem", "texture_loss": "literal"}],
+    ids=str,
+)  # fmt: skip
+def test_train_amem_step_gradients(changed: dict) -> None:
+    weights = {"lambda_a": 0.3, "lambda_m": 2.0, "texture_weight": 0.2, "adversarial_weight": 0.5, "margin": 0.7}
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, **(weights | changed))
+    networks = toy_networks(options)
+    before = copy.deepcopy(networks)
+    batches = toy_batches(2)
+    references = [reference_terms(before, batch, options) for batch in batches]
+    texture = 0.2 / 4 if options.texture_loss == "standardised" else 1.0
+    factors = {"id": 1, "tri": 1, "aem": 0.3, "image": 2.0, "texture": 2.0 * texture * 4, "adversarial": 2.0 * 0.5}
+    total = sum(factors[name] * terms[name] for terms in references for name in factors if name in terms) / 2
+    gradients = torch.autograd.grad(total, [p for p in before.amem.parameters() if p.requires_grad], allow_unused=True)
+
+    result = train_step(networks, batches, options, "fp32", measure_gradients=True)
+    scale = {"texture": 1.0 if options.texture_loss == "standardised" else 4.0}
+    for name in references[0]:
+        expected = scale.get(name, 1.0) * sum(terms[name] for terms in references).item() / 2
+        assert result.losses[name] == pytest.approx(expected, rel=2e-4, abs=1e-6), name
+        if name in factors:
+            weight = factors[name] / scale.get(name, 1.0)
+            assert result.losses[f"weighted_{name}"] == pytest.approx(weight * expected, rel=2e-4, abs=1e-6), name
+    trained = nn.ParameterList(p for p in networks.amem.parameters() if p.requires_grad)
+    assert_stepped(trained, nn.ParameterList(p for p in before.amem.parameters() if p.requires_grad), list(gradients))
+    assert set(result.gradient_norms) == {name for name in factors if name in references[0]}
+    assert all(norm > 0 for norm in result.gradient_norms.values())
+    if networks.discriminator is not None:
+        loss = sum(terms["discriminator"] for terms in references) / 2
+        d_gradients = torch.autograd.grad(loss, list(before.discriminator.parameters()))
+        assert_stepped(networks.discriminator, before.discriminator, list(d_gradients))
+
+
+def test_train_amem_step_leaves_the_frozen_encoder() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, adversarial_weight=0.0, texture_loss="none")
+    networks = toy_networks(options)._replace(discriminator_adam=None)
+    before = copy.deepcopy(networks.amem.mem.encoder.state_dict())
+    d_before = copy.deepcopy(networks.discriminator.state_dict())
+    losses = train_step(networks, toy_batches(1), options, "fp32").losses
+    assert not {"texture", "adversarial", "discriminator"} & losses.keys()
+    assert all(torch.equal(t, before[name]) for name, t in networks.amem.mem.encoder.state_dict().items())
+    assert all(torch.equal(t, d_before[name]) for name, t in networks.discriminator.state_dict().items())
+    assert not networks.amem.mem.encoder.training
+
+
+def test_train_amem_step_accuracy_and_not_finite() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline")
+    networks = toy_networks(options)
+    with torch.no_grad():
+        networks.amem.identity_classifier.bias.copy_(torch.tensor([100.0, -100.0]))  # always person 0
+    assert train_step(networks, toy_batches(1), options, "fp32").losses["accuracy"] == 0.5
+    with torch.no_grad():
+        networks.amem.identity_classifier.bias.fill_(torch.inf)
+    before = networks.amem.main.similarity.weight.clone()
+    with pytest.raises(BadData, match="id.* is not finite"):
+        train_step(networks, toy_batches(1), options, "fp32")
+    assert torch.equal(networks.amem.main.similarity.weight, before)
+
+
+def test_amem_optimizers() -> None:
+    options = amem_options(
+        NOWHERE, NOWHERE, weight_decay=0.3, mem_lr_factor=0.2, learning_rate=0.01, discriminator_learning_rate=0.02
+    )
+    networks = build_networks(model_config(options, 2), options, ALONE)
+    groups = networks.adam.param_groups
+    assert [(group["factor"], group["weight_decay"], group["betas"]) for group in groups] == [
+        (1.0, 0.3, (0.9, 0.999)), (0.2, 0.3, (0.9, 0.999)),
+    ]  # fmt: skip
+    mem = {id(p) for p in (*networks.amem.mem.embedding.parameters(), *networks.amem.mem.decoder.parameters())}
+    assert {id(p) for p in groups[1]["params"]} == mem
+    every = {id(p) for p in networks.amem.parameters()} - {id(p) for p in networks.amem.mem.encoder.parameters()}
+    assert {id(p) for group in groups for p in group["params"]} == every
+    d_group = networks.discriminator_adam.param_groups[0]
+    assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
+    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 2
+
+
+def test_gradient_norms_by_hand() -> None:
+    maps = torch.tensor([3.0, 4.0], requires_grad=True)
+    terms = {"square": (maps**2).sum() / 2, "none": torch.ones((), requires_grad=True) * 2}
+    assert step.gradient_norms(terms, maps) == {"square": pytest.approx(5.0), "none": 0.0}
