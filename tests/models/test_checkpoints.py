@@ -10,7 +10,15 @@ from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.models.arm import ARM
-from amem_cli.models.checkpoints import load_amem, load_arm, load_main_model, load_tae, restore_main, save_amem, save_arm
+from amem_cli.models.checkpoints import (
+    load_amem,
+    load_arm,
+    load_main_model,
+    load_tae,
+    restore_main,
+    save_amem,
+    save_arm,
+)
 from amem_cli.models.config import ArmConfig, ModelConfig, model_config, read_config
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.train_amem import build_networks

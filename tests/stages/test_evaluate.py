@@ -111,7 +111,7 @@ def test_the_workspace_s_file_is_the_default(tmp_path: Path) -> None:
 def test_another_data_set_s_features_are_a_warning(tmp_path: Path) -> None:
     progress = Silent()
     evaluate(options(tmp_path, mars_like(tmp_path / "theirs.h5", dataset="elsewhere")), progress)
-    assert "holds features of 'elsewhere'" in progress.warnings[0]
+    assert "has features of 'elsewhere'" in progress.warnings[0]
 
 
 def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_a_text_file_is_no_features_file(tmp_path: Path) -> None:
 
 
 def test_nothing_to_compare_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="--compare: needs the results"):
+    with pytest.raises(UsageError, match="--compare: no result files given"):
         compare([])
 
 
@@ -256,7 +256,7 @@ def test_a_file_of_another_split_than_it_stands_for_is_refused(tmp_path: Path) -
         told = {3: 5}.get(number, number)
         with h5py.File(path, "r+") as file:
             file.attrs["provenance"] = json.dumps({"options": {"split": told}})
-    with pytest.raises(BadData, match=r"of-3\.h5: holds features of split 5, but stands for split 3"):
+    with pytest.raises(BadData, match=r"of-3\.h5: it has features of split 5, but is given for split 3"):
         evaluate(options(tmp_path, *files, protocol="ilids-10split"), Silent())
 
 

@@ -1,4 +1,4 @@
-"""`extract-features`: f_s over all clips of a tracklet, whatever the batches and shards; reruns and refusals."""
+"""`extract-features`: mean over all clips of a tracklet, shards, splits, reuse and refusal."""
 
 from pathlib import Path
 
@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from amem_cli.artifacts import checkpoint, features, shards
+from amem_cli.artifacts import features, shards
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 from amem_cli.data.transforms import read_image
-from amem_cli.errors import InputMissing, OutputExists, UsageError
+from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
 from amem_cli.models.amem import build_main_model
+from amem_cli.models.checkpoints import load_main_model, save_main
+from amem_cli.models.config import model_config
 from amem_cli.options import ExtractFeaturesOptions, TrainAmemOptions
-from amem_cli.runtime.progress import Silent
+from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages import extract_features as stage
-from amem_cli.stages.extract_features import extract_features, load_main_model
-from amem_cli.stages.train_amem import describe
+from amem_cli.stages.extract_features import extract_features
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,15 +27,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained baseline whose BN statistics are those of one batch, so that its features differ."""
     torch.manual_seed(0)
-    described = describe(TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2), 4)
-    model = build_main_model(described)
+    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
+    config = model_config(options, 4)
+    model = build_main_model(config)
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(torch.rand(8, 3, 4, 1, 1) * torch.rand(8, 3, 4, 32, 32))
     path = tmp_path_factory.mktemp("main") / "amem-main.safetensors"
-    return checkpoint.save(path, "amem-main", model.state_dict(), Provenance("train-amem", {}), model=described)
+    return save_main(path, model, config, Provenance("train-amem", {}))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def options(walkers: Path, main_file: Path, workspace: Path, **changed: object) 
     return ExtractFeaturesOptions(data_root=walkers, workspace=workspace, model=str(main_file), device="cpu", **changed)  # type: ignore[arg-type]
 
 
-def test_a_row_is_the_mean_over_all_clips_of_unit_length(walkers: Path, main_file: Path, extracted: Path) -> None:
+def test_extract_features_mean_over_clips_normalised(walkers: Path, main_file: Path, extracted: Path) -> None:
     found = features.read(extracted)
     split = read_videos(load_manifest("mars"), walkers).splits[0]
     assert found.tracklet == [tracklet.name for tracklet in split.test]
@@ -57,30 +60,30 @@ def test_a_row_is_the_mean_over_all_clips_of_unit_length(walkers: Path, main_fil
     assert found.features.shape == (len(split.test), 512)
     np.testing.assert_allclose(np.linalg.norm(found.features, axis=1), 1, atol=1e-6)
 
-    model, described = load_main_model(main_file)
+    model, config = load_main_model(main_file)
     model.eval()
-    frames = described["clip_frames"]
+    frames = config.clip_frames
     with torch.no_grad():
         for row, tracklet in enumerate(split.test):
             images = [
                 torch.from_numpy(read_image(path, 32, 32).copy()).permute(2, 0, 1) / 255 for path in tracklet.frames
             ]
-            there_and_back = images + images[-2:0:-1]  # beyond the end a tracklet is walked backwards
+            reflected = images + images[-2:0:-1]  # the reflection rule
             total = torch.zeros(512)
             clips = -(-len(images) // frames)
             for clip in range(clips):
-                chosen = [there_and_back[(clip * frames + at) % len(there_and_back)] for at in range(frames)]
+                chosen = [reflected[(clip * frames + at) % len(reflected)] for at in range(frames)]
                 total += model(torch.stack(chosen, dim=1)[None])[0]
             expected = torch.nn.functional.normalize(total / clips, dim=0).numpy()
             np.testing.assert_allclose(found.features[row], expected, atol=2e-5)
     lengths = {len(tracklet) for tracklet in split.test}
     assert any(length % frames for length in lengths)
     spread = found.features.std(axis=0).max()
-    assert spread > 1e-3  # the rows differ, else anything would pass
+    assert spread > 1e-3  # rows differ
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_batches_and_shards_do_not_matter(
+def test_extract_features_batches_and_shards(
     walkers: Path, main_file: Path, extracted: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 30)
@@ -89,7 +92,7 @@ def test_batches_and_shards_do_not_matter(
     np.testing.assert_allclose(found, features.read(extracted).features, atol=2e-5)
 
 
-def test_a_fresh_run_gives_the_same_bytes(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
+def test_extract_features_same_bytes(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
     (result,) = extract_features(options(walkers, main_file, tmp_path), Silent())
     assert not result.reused
     assert result.artifact.read_bytes() == extracted.read_bytes()
@@ -98,7 +101,7 @@ def test_a_fresh_run_gives_the_same_bytes(walkers: Path, main_file: Path, extrac
     assert again.artifact.read_bytes() == extracted.read_bytes()
 
 
-def test_a_rerun_is_reused_and_another_configuration_refused(walkers: Path, main_file: Path, extracted: Path) -> None:
+def test_extract_features_reused_or_refused(walkers: Path, main_file: Path, extracted: Path) -> None:
     workspace = extracted.parent.parent
     (again,) = extract_features(options(walkers, main_file, workspace, batch_size=3), Silent())
     assert again.reused
@@ -106,7 +109,7 @@ def test_a_rerun_is_reused_and_another_configuration_refused(walkers: Path, main
         extract_features(options(walkers, main_file, workspace, image_size="64x32"), Silent())
 
 
-def test_a_rerun_goes_on_at_the_missing_shard(
+def test_extract_features_rerun_computes_missing_shards(
     walkers: Path, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 30)
@@ -132,7 +135,8 @@ def test_a_rerun_goes_on_at_the_missing_shard(
     assert not list((tmp_path / "cut").rglob("*.parts"))
 
 
-def test_one_file_for_each_split(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_extract_features_all_splits(walkers: Path, main_file: Path, tmp_path: Path) -> None:
     how = {"dataset": "ilids-vid", "split": "all"}
     results = extract_features(options(walkers, main_file, tmp_path, **how), Silent())
     assert [result.artifact.name for result in results] == [f"ilids-vid-split{n}.h5" for n in range(10)]
@@ -140,26 +144,48 @@ def test_one_file_for_each_split(walkers: Path, main_file: Path, tmp_path: Path)
     for result, split in zip(results, dataset.splits, strict=True):
         assert features.read(result.artifact).tracklet == [tracklet.name for tracklet in split.test]
     (one,) = extract_features(options(walkers, main_file, tmp_path, dataset="ilids-vid", split="3"), Silent())
-    assert one.reused  # however it was asked for
+    assert one.reused  # of --split all
 
 
-def test_splits_that_are_not_there(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+def test_extract_features_missing_split(walkers: Path, main_file: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one official split"):
         extract_features(options(walkers, main_file, tmp_path, split="0"), Silent())
     with pytest.raises(UsageError, match="0 to 9"):
         extract_features(options(walkers, main_file, tmp_path, dataset="ilids-vid", split="10"), Silent())
 
 
-def test_without_a_model_the_command_is_named(walkers: Path, tmp_path: Path) -> None:
+def test_extract_features_without_model(walkers: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="amem train-amem"):
         extract_features(ExtractFeaturesOptions(data_root=walkers, workspace=tmp_path, device="cpu"), Silent())
 
 
-def test_the_engine_is_recorded_but_no_other_configuration(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+def test_extract_features_engine_is_recorded_not_compared(walkers: Path, main_file: Path, tmp_path: Path) -> None:
     (result,) = extract_features(options(walkers, main_file, tmp_path, engine="eager"), Silent())
     provenance = features.read(result.artifact).provenance
     assert provenance["versions"]["engine"] == "eager"
     assert "engine" not in provenance["options"]
     (again,) = extract_features(options(walkers, main_file, tmp_path, engine="torch"), Silent())
     assert again.reused
-    assert features.read(again.artifact).provenance["versions"]["engine"] == "eager"  # what made it
+    assert features.read(again.artifact).provenance["versions"]["engine"] == "eager"  # of the first run
+
+
+def test_check_same_split(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+    options_of_model = {"dataset": "ilids-vid", "split": 1}
+    model, config = load_main_model(main_file)
+    other = save_main(tmp_path / "main.safetensors", model, config, Provenance("train-amem", options_of_model))
+    with pytest.raises(BadData, match="split 1, which includes test people of split 0"):
+        stage.check_same_split(other, "ilids-vid", 0, Silent())
+    progress = Progress(quiet=True)
+    stage.check_same_split(other, "ilids-vid", 1, progress)
+    assert progress.warnings == []
+    stage.check_same_split(other, "mars", None, progress)
+    assert "was trained on 'ilids-vid', not on 'mars'" in progress.warnings[0]
+
+
+def test_extract_features_flip(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
+    (result,) = extract_features(options(walkers, main_file, tmp_path, flip=True), Silent())
+    found = features.read(result.artifact)
+    plain = features.read(extracted).features
+    np.testing.assert_allclose(found.features, plain, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found.features_flip, axis=1), 1, atol=1e-6)
+    assert np.abs(found.features_flip - plain).max() > 1e-4

@@ -1,4 +1,4 @@
-"""`label-videos`: every frame counts once, whatever the batches and shards; reruns and refusals."""
+"""`label-videos`: means over all frames, shards, reuse and refusal."""
 
 from pathlib import Path
 
@@ -9,14 +9,16 @@ import torch
 from amem_cli.artifacts import checkpoint, pseudo_labels, shards
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
-from amem_cli.data.manifest import load_manifest, read_videos
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import InputMissing, OutputExists
 from amem_cli.models.arm import ARM
+from amem_cli.models.checkpoints import load_arm
 from amem_cli.options import LabelVideosOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import label_videos as stage
-from amem_cli.stages.label_videos import label_videos, load_arm
+from amem_cli.stages.label_videos import label_videos
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,7 +43,7 @@ def options(walkers: Path, arm_file: Path, workspace: Path, **changed: object) -
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_labels_are_the_temporal_means_over_all_frames(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
+def test_label_videos_mean_over_all_frames(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
     result = label_videos(options(walkers, arm_file, tmp_path, batch_size=7), Silent())
     assert result.artifact == tmp_path / "labels" / "mars.h5"
     assert not result.reused
@@ -70,10 +72,10 @@ def test_labels_are_the_temporal_means_over_all_frames(walkers: Path, arm_file: 
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_rerun_goes_on_at_the_missing_shard(
+def test_label_videos_rerun_computes_missing_shards(
     walkers: Path, arm_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = label_videos(options(walkers, arm_file, tmp_path / "whole"), Silent()).artifact.read_bytes()
+    complete = label_videos(options(walkers, arm_file, tmp_path / "complete"), Silent()).artifact.read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(pseudo_labels, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -82,23 +84,23 @@ def test_a_rerun_goes_on_at_the_missing_shard(
     assert len(parts) > 2
     kept = {part: part.stat().st_mtime_ns for part in parts}
     parts[1].unlink()
-    parts[2].write_bytes(parts[2].read_bytes()[:-5])  # torn
+    parts[2].write_bytes(parts[2].read_bytes()[:-5])  # truncated
 
     labelled: list[int] = []
-    original = stage._label
+    original = stage.label_tracklets
 
     def counting(tracklets: list, *rest: object) -> dict[str, np.ndarray]:
         labelled.append(len(tracklets))
         return original(tracklets, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stage, "_label", counting)
+    monkeypatch.setattr(stage, "label_tracklets", counting)
     again = label_videos(options(walkers, arm_file, tmp_path / "cut"), Silent())
     assert len(labelled) == 2
-    assert again.artifact.read_bytes() == whole
+    assert again.artifact.read_bytes() == complete
     assert len(kept) == len(parts)
 
 
-def test_the_same_run_is_reused_and_another_is_refused(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
+def test_label_videos_reused_or_refused(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
     first = label_videos(options(walkers, arm_file, tmp_path), Silent())
     content = first.artifact.read_bytes()
     again = label_videos(options(walkers, arm_file, tmp_path, batch_size=5), Silent())
@@ -114,16 +116,29 @@ def test_the_same_run_is_reused_and_another_is_refused(walkers: Path, arm_file: 
     assert np.array_equal(labels.labels, labels.probabilities > 0.4)
 
 
-def test_several_splits_are_labelled_whole(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
+def test_select_tracklets_several_splits(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
     found = pseudo_labels.read(
         label_videos(options(walkers, arm_file, tmp_path, dataset="prid2011"), Silent()).artifact
     )
     dataset = read_videos(load_manifest("prid2011"), walkers)
-    everybody = {t.name for split in dataset.splits for t in (*split.train, *split.test)}
-    assert set(found.tracklet) == everybody
-    assert len(found.tracklet) == len(everybody)
+    every_tracklet = {t.name for split in dataset.splits for t in (*split.train, *split.test)}
+    assert set(found.tracklet) == every_tracklet
+    assert len(found.tracklet) == len(every_tracklet)
 
 
-def test_without_an_arm_the_command_is_named(walkers: Path, tmp_path: Path) -> None:
+def test_label_videos_without_arm(walkers: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="amem train-arm"):
         label_videos(LabelVideosOptions(data_root=walkers, workspace=tmp_path, device="cpu"), Silent())
+
+
+def test_select_tracklets_subsets(walkers: Path) -> None:
+    dataset = read_videos(load_manifest("mars"), walkers)
+    split = dataset.splits[0]
+    train, test, every = (stage.select_tracklets(dataset, subset) for subset in ("train", "test", "all"))
+    assert train == list(split.train)
+    assert test == list(split.test)
+    assert every == sorted({*train, *test}, key=lambda tracklet: tracklet.name)
+
+
+def test_binary_labels_threshold_is_exclusive() -> None:
+    assert stage.binary_labels(np.array([0.4, 0.5, 0.6]), 0.5).tolist() == [0, 0, 1]

@@ -36,7 +36,9 @@ def assert_stepped(module: nn.Module, before: nn.Module, gradients: list[Tensor 
     moved = 0.0
     for (name, now), old, gradient in zip(module.named_parameters(), before.parameters(), gradients, strict=True):
         change = torch.zeros_like(old) if gradient is None else RATE * gradient
-        torch.testing.assert_close(now, old - change, atol=2e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            now, old - change, atol=2e-6, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}"
+        )
         moved = max(moved, float(change.abs().max()))
     assert moved > 1e-4
 
@@ -170,7 +172,9 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
         return terms
     encoder, judge = networks.amem.mem.encoder, networks.discriminator
     image = texture = adversarial = copied = torch.zeros(())
-    true = [torch.stack([batch.clip[r, :, batch.start[r] + i] for r in rows]) for i in range(options.predict_frames + 1)]
+    true = [
+        torch.stack([batch.clip[r, :, batch.start[r] + i] for r in rows]) for i in range(options.predict_frames + 1)
+    ]
     for i, prediction in enumerate(output.predictions, 1):
         image = image + ((prediction.frame - true[i]) ** 2).mean()
         texture = texture + ((prediction.texture - encoder(true[i]).detach()) ** 2).mean()
@@ -239,7 +243,7 @@ def test_train_amem_step_accuracy_and_not_finite() -> None:
     with torch.no_grad():
         networks.amem.identity_classifier.bias.fill_(torch.inf)
     before = networks.amem.main.similarity.weight.clone()
-    with pytest.raises(BadData, match="id.* is not finite"):
+    with pytest.raises(BadData, match=r"id.* is not finite"):
         train_step(networks, toy_batches(1), options, "fp32")
     assert torch.equal(networks.amem.main.similarity.weight, before)
 
