@@ -3,6 +3,7 @@
 Stages are imported inside the commands, so that `amem --help` does not import torch.
 """
 
+import os
 import signal
 import sys
 import traceback
@@ -19,15 +20,17 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit code.
 
     An `AmemError` becomes one line on standard error, with `--debug` a traceback. Any other exception is a bug: it
-    keeps its traceback, and the exit code is 70.
+    keeps its traceback, and the exit code is 70. Under torchrun the error is also recorded for torchrun's report.
     """
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
+    execute = _execute
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        execute = record(_execute)
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="amem", standalone_mode=False) or 0
-        if code == 128 + signal.SIGINT:  # Typer turns KeyboardInterrupt into this code without a message
-            raise KeyboardInterrupt
-        return code
+        return execute(arguments)
     except AmemError as error:
         if debug:
             raise
@@ -53,6 +56,15 @@ def run(arguments: list[str]) -> int:
         return _fail("this is a bug in amem. Please report the lines above.", 70)
 
 
+def _execute(arguments: list[str]) -> int:
+    code = typer.main.get_command(app).main(arguments, prog_name="amem", standalone_mode=False) or 0
+    if code == 128 + signal.SIGINT:  # Typer turns KeyboardInterrupt into this code without a message
+        raise KeyboardInterrupt
+    return code
+
+
 def _fail(message: str, exit_code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    process = f"process {os.environ.get('RANK')} of {world_size}: " if world_size > 1 else ""
+    print(f"error: {process}{message}", file=sys.stderr)
     return exit_code

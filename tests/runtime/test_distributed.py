@@ -1,110 +1,122 @@
-"""One process or several: shares, flags and gradients; the group is a real one, over gloo."""
+"""One process or several: shards, collectives, DistributedDataParallel over gloo."""
 
-import os
-import socket
-import subprocess
-import sys
+from pathlib import Path
 
+import processes
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from amem_cli.errors import UsageError
-from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.distributed import Processes, gradient_sync, process_group, unwrapped
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def no_launcher(monkeypatch):
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
 
 
 @given(items=st.lists(st.integers(), max_size=50), world=st.integers(1, 4))
-@settings(deadline=None, derandomize=True)
-def test_shares_cover_each_item_exactly_once(items, world):
-    shares = [Processes(rank, world, CPU).share(list(enumerate(items))) for rank in range(world)]
-    assert sorted(item for share in shares for item in share) == list(enumerate(items))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+@settings(deadline=None, derandomize=True, max_examples=40)
+def test_shard_every_item_once(items: list[int], world: int) -> None:
+    shards = [Processes(rank, world, CPU).shard(list(enumerate(items))) for rank in range(world)]
+    assert sorted(item for shard in shards for item in shard) == list(enumerate(items))
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-def test_one_process_needs_no_group():
+def test_require_divisible() -> None:
+    two = Processes(0, 2, CPU)
+    two.require_divisible("--batch-size", 4, least=2)
+    for count in (3, 2):
+        with pytest.raises(UsageError, match="Use a multiple of 2, at least 4"):
+            two.require_divisible("--batch-size", count, least=2)
+
+
+def test_process_group_one_process() -> None:
     with process_group("cpu") as alone:
         assert (alone.rank, alone.world_size, alone.device, alone.is_main) == (0, 1, CPU, True)
         alone.barrier()
-        assert alone.any(True) is True
-        assert alone.any(False) is False
-        layer = torch.nn.Linear(2, 1)
-        layer(torch.ones(1, 2)).sum().backward()
-        before = layer.weight.grad.clone()
-        alone.average_gradients(list(layer.parameters()))
-        assert torch.equal(layer.weight.grad, before)
+        assert (alone.any(True), alone.any(False), alone.gather(3)) == (True, False, [3])
+        layer = nn.Linear(2, 1)
+        assert alone.data_parallel(layer) is layer is alone.synchronise_batch_norm(layer)
+        with gradient_sync(layer, enabled=False):
+            layer(torch.ones(1, 2)).sum().backward()
+        assert layer.weight.grad is not None
         assert not torch.distributed.is_initialized()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_that_is_not_there():
+def test_process_group_without_cuda() -> None:
     for device in ("cuda", "cuda:0"):
         with pytest.raises(UsageError, match=r"--device cuda.*no CUDA device"), process_group(device):
-            pytest.fail("went on")
+            pytest.fail("the context was entered")
     with process_group("auto") as alone:
         assert alone.device == CPU
 
 
-WORKER = """
-import sys
-import torch
-from amem_cli.runtime.distributed import process_group
-
-with process_group("cpu") as processes:
-    layer = torch.nn.Linear(2, 1)
-    layer(torch.full((1, 2), float(processes.rank))).sum().backward()
-    unused = torch.nn.Parameter(torch.ones(3))
-    processes.average_gradients([*layer.parameters(), unused])
-    flags = processes.any(processes.rank == 1), processes.any(False)
-    processes.barrier()
-    line = (processes.rank, processes.world_size, processes.is_main, processes.shard(list(range(5))))
-    sys.stdout.write(repr((*line, layer.weight.grad.tolist(), layer.bias.grad.tolist(), flags)) + "\\n")
-"""
+def toy() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
 
 
-def test_two_processes_form_a_group():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER],
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        printed = [worker.communicate(timeout=240)[0].strip() for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    means = "[[0.5, 0.5]], [1.0], (True, False)"
-    assert printed == [f"(0, 2, True, [0, 2, 4], {means})", f"(1, 2, False, [1, 3], {means})"]
+def batches() -> torch.Tensor:
+    return torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1))  # 2 batches of 4
 
 
-def test_synchronised_batch_norm_needs_cuda_or_one_process():
-    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
-    assert Processes(0, 1, CPU).synchronise_batch_norm(layers) is layers
-    with pytest.raises(UsageError, match=r"--sync-batchnorm: .*CUDA.*one process") as raised:
-        Processes(0, 2, CPU).synchronise_batch_norm(layers)
-    assert raised.value.exit_code == 2
-    converted = Processes(0, 2, torch.device("cuda")).synchronise_batch_norm(layers)
-    assert isinstance(converted[1], torch.nn.SyncBatchNorm)
-    assert list(converted.state_dict()) == list(layers.state_dict())
+def test_collectives_and_data_parallel_two_processes(tmp_path: Path) -> None:
+    """Two processes with half of each batch get the gradient of one process with the whole batches."""
+
+    def work(rank: int) -> None:
+        with process_group("cpu") as group:
+            assert (group.rank, group.world_size, group.is_main) == (rank, 2, rank == 0)
+            assert group.gather(rank * 10) == [0, 10]
+            assert group.any(rank == 1) is True
+            assert group.any(False) is False
+            norm = nn.BatchNorm1d(2)
+            norm.running_mean.fill_(rank)
+            group.broadcast_buffers(norm)
+            assert norm.running_mean.tolist() == [0, 0]
+            with pytest.raises(UsageError, match="--sync-batchnorm"):
+                group.synchronise_batch_norm(norm)
+            network = toy()
+            parallel = group.data_parallel(network)
+            assert unwrapped(parallel) is network
+            for number, batch in enumerate(batches()):
+                mine = torch.stack(list(group.shard(list(batch))))
+                with gradient_sync(parallel, enabled=number == 1):
+                    (parallel(mine).square().mean() / 2).backward()
+                if number == 0:
+                    local = network[0].weight.grad.clone()
+                    assert not torch.equal(*group.gather(local))  # no averaging inside no_sync
+            torch.save([p.grad for p in network.parameters()], tmp_path / f"{rank}.pt")
+
+    assert processes.together(work, 2, tmp_path / "printed").codes == [0, 0]
+    network = toy()
+    for batch in batches():
+        (network(batch).square().mean() / 2).backward()
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for gradient, parameter in zip(found, network.parameters(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad)
 
 
-def test_one_process_gathers_itself():
-    assert Processes(0, 1, CPU).gather({"a": 1}) == [{"a": 1}]
+def test_process_group_other_process_dies(tmp_path: Path) -> None:
+    import os
+    import signal
+
+    def work(rank: int) -> None:
+        with process_group("cpu") as group:
+            group.barrier()
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            group.barrier()
+
+    ended = processes.together(work, 2, tmp_path)
+    assert ended.codes[1] == -signal.SIGKILL
+    assert ended.codes[0] != 0
+    assert "another process ended" in ended.text
