@@ -1,0 +1,341 @@
+"""Schedule, stop requests, training state and log."""
+
+import json
+import math
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from faults import in_child
+from PIL import Image
+from toys import ALONE, CPU, arm_options, tensors_equal
+
+from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists, Terminated
+from amem_cli.options import TrainArmOptions
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Progress, Silent
+from amem_cli.runtime.schedule import (
+    batches_per_step,
+    check_finite,
+    learning_rate,
+    log_batch_size,
+    mean_losses,
+    set_learning_rate,
+    validation_due,
+)
+from amem_cli.runtime.steps import finish_step
+from amem_cli.runtime.stop import StopRequest
+from amem_cli.runtime.train_log import TrainLog, image_grid
+from amem_cli.runtime.train_state import Run, TrainState, load_state, remove_states, save_state
+
+EPOCHS, STEPS = 3, 4
+
+
+def options(**changed: Any) -> TrainArmOptions:
+    how = {"epochs": EPOCHS, "lr_step": 1, "warmup_steps": 3, "save_seconds": 1e9}
+    return arm_options(Path("data"), Path("workspace"), **(how | changed))
+
+
+def toy_run(
+    folder: Path, chosen: TrainArmOptions | None = None, progress: Progress | None = None, seed: int = 0
+) -> Run:
+    chosen = chosen or options()
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    adam = torch.optim.Adam(network.parameters(), weight_decay=5e-4)
+    provenance = Provenance("train-arm", chosen.fingerprint())
+    return Run(folder, chosen, provenance, ALONE, progress or Silent(), {"network": network}, {"adam": adam})
+
+
+def train(run: Run, before_finish: Any = lambda step: None) -> TrainState:
+    """A training loop in the form of the stages, on random batches."""
+    network, adam = run.networks["network"].train(), run.optimizers["adam"]
+    state = load_state(run, run.folder / "best.safetensors")
+    with StopRequest(run.options, ALONE, "amem train-arm") as stop, TrainLog(run, state) as log:
+        while state.epoch < EPOCHS:
+            for number in range(state.step_in_epoch, STEPS):
+                set_learning_rate(adam, learning_rate(run.options, state.epoch, state.step))
+                generator = torch.Generator().manual_seed(100 * state.epoch + number)
+                loss = network(torch.randn(6, 3, generator=generator)).square().sum(dim=1).pow(2).mean()
+                adam.zero_grad()
+                loss.backward()
+                adam.step()
+                log.add({"loss": loss.item()})
+                before_finish(state.step + 1)
+                finish_step(run, state, log, stop, last_in_epoch=number + 1 == STEPS)
+    return state
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in run.networks["network"].state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    run = toy_run(tmp_path_factory.mktemp("complete"))
+    train(run)
+    return weights(run)
+
+
+# -- schedule ----------------------------------------------------------------------------------------------------------
+
+
+def test_learning_rate_of_the_paper() -> None:
+    paper = options(learning_rate=1e-3, lr_step=60, lr_factor=0.2, warmup_steps=0)
+    rates = [learning_rate(paper, epoch, 10_000) for epoch in (0, 59, 60, 119, 120, 239)]
+    assert rates == pytest.approx([1e-3, 1e-3, 2e-4, 2e-4, 4e-5, 8e-6])
+    warm = options(learning_rate=1.0 - 1e-9, lr_step=2, lr_factor=0.5, warmup_steps=4)
+    assert [learning_rate(warm, 0, step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert learning_rate(warm, 2, 1) == pytest.approx(0.25)
+
+
+def test_set_learning_rate_factor() -> None:
+    layers = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
+    adam = torch.optim.Adam([{"params": layers[0].parameters()}, {"params": layers[1].parameters(), "factor": 0.1}])
+    set_learning_rate(adam, 0.5)
+    assert [group["lr"] for group in adam.param_groups] == pytest.approx([0.5, 0.05])
+
+
+def test_batches_per_step() -> None:
+    assert batches_per_step(7, 3) == [3, 3, 1]
+    assert batches_per_step(2, 1) == [1, 1]
+
+
+def test_validation_due() -> None:
+    chosen = options(validate=0.2, validate_epochs=2)
+    due = [epoch for epoch in range(EPOCHS + 1) if validation_due(chosen, TrainState(epoch=epoch))]
+    assert due == [2, 3]
+    assert not validation_due(chosen, TrainState(epoch=2, step_in_epoch=1))
+    assert not validation_due(options(), TrainState(epoch=2))
+
+
+def test_mean_losses_and_check_finite() -> None:
+    batches = [{"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"a": torch.tensor(2.0), "b": torch.tensor(0.0)}]
+    assert mean_losses(batches) == {"a": 1.5, "b": 2.0}
+    check_finite({"a": 1.0})
+    for value in (math.nan, math.inf):
+        with pytest.raises(BadData, match="b is not finite"):
+            check_finite({"a": 1.0, "b": value})
+
+
+class Lines(Progress):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def _print(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_log_batch_size() -> None:
+    progress = Lines()
+    log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", Processes(0, 2, CPU), progress)
+    assert progress.lines[0] == ("batch: 30 images, 15 on each of 2 process(es); optimiser step: 2 batches, 60 images")
+    assert progress.warnings == ["--batch-size is 30; it is 64 in --preset paper and 32 in --preset small"]
+    log_batch_size(options(batch_size=30), ("batch_size",), "images", ALONE, progress)
+    assert len(progress.warnings) == 1
+
+
+# -- stop, save, resume ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("step", [1, 4, 11])
+def test_signal_stops_after_the_step_and_resume_is_exact(
+    number: int, step: int, expected: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted, match=f"a signal after step {step}; the state is saved") as raised:
+        train(toy_run(tmp_path), lambda now: os.kill(os.getpid(), number) if now == step else None)
+    assert raised.value.exit_code == 128 + number
+    progress = Lines()
+    run = toy_run(tmp_path, progress=progress, seed=1)
+    state = train(run)
+    assert f"resuming after step {step} (state-{step:08d}.safetensors)" in progress.lines
+    assert state.step == EPOCHS * STEPS
+    assert tensors_equal(weights(run), expected)
+    remove_states(run)
+    assert not list(tmp_path.glob("state-*"))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["epoch"]) for line in lines] == [(n, n // STEPS) for n in range(EPOCHS * STEPS)]
+
+
+def test_kill_in_a_step_resumes_from_the_last_state(expected: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    chosen = options(save_seconds=0)
+    ended = in_child(
+        lambda: train(toy_run(tmp_path, chosen), lambda now: os.kill(os.getpid(), signal.SIGKILL) if now == 6 else 0)
+    )
+    assert ended == -signal.SIGKILL
+    assert sorted(path.name for path in tmp_path.glob("state-*")) == [f"state-{n:08d}.safetensors" for n in (4, 5)]
+    run = toy_run(tmp_path, chosen, seed=1)
+    train(run)
+    assert tensors_equal(weights(run), expected)
+
+
+def test_damaged_state_falls_back(expected: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    chosen = options(save_seconds=0)
+    with pytest.raises(Interrupted):
+        train(toy_run(tmp_path, chosen), lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == 6 else None)
+    newest = sorted(tmp_path.glob("state-*"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    progress = Lines()
+    run = toy_run(tmp_path, chosen, progress, seed=1)
+    train(run)
+    assert any("state-00000005" in warning for warning in progress.warnings)
+    assert tensors_equal(weights(run), expected)
+
+
+def test_second_signal_or_interruptible_work_raises_at_once() -> None:
+    with StopRequest(options(), ALONE, "amem train-arm") as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested()
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted, match="after step 3"), stop.interruptible(3):
+            pytest.fail("a requested stop comes first")
+    with StopRequest(options(), ALONE, "amem train-arm") as stop:
+        with stop.interruptible(1):
+            pass
+        with pytest.raises(Interrupted) as raised, stop.interruptible(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert raised.value.exit_code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_time_limit_counts_the_work_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stop = StopRequest(options(time_limit="100s"), ALONE, "amem train-arm")
+    for work, seconds in (("step", 10), ("save", 5), ("step", 20), ("validation", 30)):
+        now[0] += seconds
+        stop.measure(work)
+    assert now[0] == 65
+    assert not stop.requested()  # 65 + 20 + 5
+    assert stop.requested(validation_next=True)  # + 30
+    now[0] = 76
+    assert stop.requested()
+    assert not StopRequest(options(), ALONE, "amem train-arm").requested()
+    with stop:
+        error = stop.interrupted(7)
+    assert (error.exit_code, "--time-limit 100s after step 7" in str(error)) == (143, True)
+
+
+def test_save_before_validation_and_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[int] = []
+    monkeypatch.setattr("amem_cli.runtime.steps.save_state", lambda run, state: saved.append(state.step))
+    train(toy_run(tmp_path / "a", options(validate=0.2, validate_epochs=2)))
+    assert saved == [8, 12]
+    saved.clear()
+    train(toy_run(tmp_path / "b", options(save_seconds=0)))
+    assert saved == list(range(1, 13))
+
+
+def test_load_state_other_options(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(toy_run(tmp_path), lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == 2 else None)
+    with pytest.raises(OutputExists, match=r"learning_rate: 0\.0001 there, 0\.01 now"):
+        load_state(toy_run(tmp_path, options(learning_rate=0.01)), tmp_path / "best")
+    progress = Lines()
+    state = load_state(toy_run(tmp_path, options(learning_rate=0.01, force=True), progress), tmp_path / "best")
+    assert (state.step, len(progress.warnings)) == (0, 1)
+    path = next(tmp_path.glob("state-*"))
+    assert load_state(toy_run(tmp_path, options(resume=str(path))), tmp_path / "best").step == 2
+    assert load_state(toy_run(tmp_path, options(resume="never")), tmp_path / "best").step == 0
+    assert not list(tmp_path.glob("state-*"))
+    with pytest.raises(InputMissing, match="--resume"):
+        options(resume="nothing")
+
+
+def test_load_state_best_file(tmp_path: Path) -> None:
+    best = tmp_path / "best"
+    best.write_text("weights of another run")
+    run = toy_run(tmp_path)
+    state = load_state(run, best)
+    assert not best.exists()
+    state.best = {"metric": "mA", "value": 0.5}
+    save_state(run, state)
+    progress = Lines()
+    assert load_state(toy_run(tmp_path, progress=progress), best).best == {}
+    assert any("best is missing" in warning for warning in progress.warnings)
+    best.write_text("weights")
+    assert load_state(toy_run(tmp_path), best).best == state.best
+    assert best.exists()
+
+
+def test_load_state_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 100})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    with pytest.raises(DiskError):
+        load_state(toy_run(tmp_path), tmp_path / "best")
+
+
+def test_load_state_other_machine_is_a_warning(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    save_state(run, TrainState(step=3))
+    state = next(tmp_path.glob("state-*"))
+    saved = checkpoint.load(state, "amem-state")
+    position = saved.description["position"]
+    assert position["machine"]["threads"] == torch.get_num_threads()
+    position["machine"]["threads"] = 99
+    checkpoint.save_state(tmp_path, 3, run.networks, run.optimizers, run.provenance, position)
+    progress = Lines()
+    load_state(toy_run(tmp_path, progress=progress), tmp_path / "best")
+    assert any("threads 99 ->" in warning for warning in progress.warnings)
+
+
+# -- log ---------------------------------------------------------------------------------------------------------------
+
+
+def test_log_means_and_validation(tmp_path: Path) -> None:
+    run = toy_run(tmp_path, progress=Lines())
+    state = TrainState()
+    with TrainLog(run, state) as log:
+        log.add({"a": 1.0})
+        log.add({"a": 2.0, "b": 4.0})
+        log.write_means()
+        assert state.metrics == {"a": 1.5, "b": 2.0}
+        assert (state.sums, state.count) == ({}, 0)
+        assert log.validation("mA", {"mA": 0.5})
+        assert not log.validation("mA", {"mA": 0.5})
+        state.step, state.epoch = 9, 2
+        assert log.validation("mA", {"mA": 0.6})
+        assert not log.validation("mA", {"mA": 0.7}, lower_is_better=True)
+        assert log.validation("mA", {"mA": 0.1}, lower_is_better=True)
+    assert state.best == {"metric": "mA", "value": 0.1, "step": 9, "epoch": 2, "figures": {"mA": 0.1}}
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert (lines[0]["a"], lines[0]["step"], lines[1]["validation"]) == (1.5, 0, {"mA": 0.5})
+    assert lines[-1]["step"] == 9
+    assert lines[-1]["seconds"] >= lines[0]["seconds"] >= 0
+
+
+def test_log_sample_picture(tmp_path: Path) -> None:
+    with TrainLog(toy_run(tmp_path), TrainState(step=7)) as log:
+        log.sample([torch.zeros(2, 3, 4, 5), torch.ones(2, 3, 4, 5) * 0.5])
+    picture = np.asarray(Image.open(tmp_path / "samples" / "step-000007.png"))
+    assert picture.shape == (16, 18, 3)
+    assert picture[0, 0].tolist() == [0, 0, 0]
+    assert picture[8, 9].tolist() == [128, 128, 128]
+    assert picture[4, 0].tolist() == picture[0, 5].tolist() == [255, 255, 255]
+    assert image_grid([torch.full((1, 3, 1, 1), 2.0)])[0, 0].tolist() == [255, 255, 255]
+
+
+@pytest.mark.slow
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = toy_run(tmp_path, options(tensorboard=True))
+    with TrainLog(run, TrainState(step=2)) as log:
+        log.write({"loss": 1.5, "validation": {"mA": 0.5}})
+        log.sample([torch.zeros(1, 3, 4, 4)])
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert set(found.Tags()["scalars"]) == {"loss", "validation/mA"}
+    assert [(event.step, event.value) for event in found.Scalars("loss")] == [(2, 1.5)]
+    assert found.Tags()["images"] == ["validation"]
