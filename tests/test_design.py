@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "metrics": GROUND,
     "walkers": GROUND | {"artifacts"},
     "weights": GROUND | {"artifacts"},
-    "models": GROUND | {"weights"},
+    "models": GROUND | {"weights", "artifacts"},
     "runtime": GROUND | {"artifacts", "models", "weights"},
     "data": GROUND | {"artifacts", "runtime"},
     "stages": STAGES,

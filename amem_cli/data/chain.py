@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from amem_cli.artifacts.status import ArtifactState, ChainOf, chain
-from amem_cli.data.manifest import Manifest
+from amem_cli.data.manifest import Manifest, Protocol
 from amem_cli.errors import UsageError
 from amem_cli.runtime.progress import Progress
 
@@ -13,12 +13,17 @@ def chain_of(manifest: Manifest, workspace: Path, split: int | None, *, deep: bo
 
     Raises `UsageError` for a data set without tracklets.
     """
-    protocol = manifest.protocol
-    if protocol is None:
-        raise UsageError("data set", manifest.name, why="it has no tracklets, so stages 2 and 4 to 6 do not apply")
+    protocol = protocol_of(manifest)
     argument = manifest.name if manifest.shipped else str(manifest.path)
     splits = None if protocol.kind == "single-split" else protocol.splits
     return chain(ChainOf(workspace, argument, manifest.name, split, protocol.name, splits), deep=deep)
+
+
+def protocol_of(manifest: Manifest) -> Protocol:
+    """The protocol of a video data set. Raises `UsageError` for a data set without tracklets."""
+    if manifest.protocol is None:
+        raise UsageError("data set", manifest.name, why="it has no tracklets, so stages 2 and 4 to 6 do not apply")
+    return manifest.protocol
 
 
 def warn_about_stale(manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress) -> None:

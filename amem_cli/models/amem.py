@@ -1,7 +1,7 @@
 """AMEM (Fig. 1): the main model, which inference keeps, and the modules around it in training."""
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class MainModel(nn.Module):
     ("baseline after enhancement").
     """
 
+    backbone: Any  # (B, 3, T, H, W) -> (B, C, T', H', W'), with out_channels and normalisation
+
     def __init__(
         self, backbone: nn.Module, appearance_branch: nn.Module | None, motion_branch: nn.Module | None, fused: bool
     ):
@@ -42,10 +44,10 @@ class MainModel(nn.Module):
         self.motion_branch = motion_branch
         self.fused = fused
         branches = sum(branch is not None for branch in (appearance_branch, motion_branch)) if fused else 0
-        self.similarity = nn.Linear(backbone.out_channels + branches * BRANCH_CHANNELS, SIMILARITY_FEATURE)  # type: ignore[operator]
+        self.similarity = nn.Linear(self.backbone.out_channels + branches * BRANCH_CHANNELS, SIMILARITY_FEATURE)
 
     def feature_maps(self, clip: Tensor) -> FeatureMaps:
-        maps = self.backbone(normalise(clip, self.backbone.normalisation))  # type: ignore[arg-type]
+        maps = self.backbone(normalise(clip, self.backbone.normalisation))
         return FeatureMaps(
             backbone_maps=maps,
             backbone_feature=maps.mean(dim=2),  # temporal average pooling
@@ -124,12 +126,12 @@ def build_main_model(config: ModelConfig, weights: str = "") -> MainModel:
     `weights` are the backbone's: a file or "kinetics". They bring their own input normalisation; without them that of
     the configuration is used, if it has one.
     """
-    backbone = build_backbone(config.backbone, weights=weights or None)
+    backbone: Any = build_backbone(config.backbone, weights=weights or None)
     if config.normalisation is not None and not weights:
-        backbone.normalisation = config.normalisation  # type: ignore[assignment]
+        backbone.normalisation = config.normalisation
     design = (config.branch, backbone.out_channels, config.branch_kernel)
-    appearance = build_branch(*design) if config.appearance else None  # type: ignore[arg-type]
-    motion = build_branch(*design) if config.motion else None  # type: ignore[arg-type]
+    appearance = build_branch(*design) if config.appearance else None
+    motion = build_branch(*design) if config.motion else None
     return MainModel(backbone, appearance, motion, config.fused)
 
 

@@ -4,7 +4,7 @@ One round: the frozen encoder gives the current frame's texture; it is concatena
 texture; the decoder gives the next frame, which is the current frame of the next round.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class MEM(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, encoder: FrozenTextureEncoder, copy: bool) -> None:
-        spatial, norm, _, pointwise, last_norm = self.embedding
+        spatial, norm, _, pointwise, last_norm = (cast(Any, layer) for layer in self.embedding)
         last_norm.weight.copy_(encoder.texture_std)
         last_norm.bias.copy_(encoder.texture_mean)
         if copy:

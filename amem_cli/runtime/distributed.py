@@ -82,7 +82,7 @@ class Processes:
             for buffer in module.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def data_parallel(self, module: "torch.nn.Module", *, broadcast_buffers: bool = True) -> "torch.nn.Module":
+    def data_parallel(self, module: Any, *, broadcast_buffers: bool = True) -> Any:
         """`module` in DistributedDataParallel, which averages gradients over the processes; `module` itself in one.
 
         Set `broadcast_buffers` to false if the module runs forward twice before a backward pass.

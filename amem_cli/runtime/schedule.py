@@ -65,7 +65,7 @@ def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes:
 
     Under torchrun, warn if the batch is that of no preset: the batch does not grow with the number of processes.
     """
-    fields = {field.name: field for field in dataclasses.fields(options)}
+    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(options)}
     total = math.prod(getattr(options, name) for name in factors)
     line = f"batch: {total} {unit}, {total // processes.world_size} on each of {processes.world_size} process(es)"
     if options.accumulate > 1:

@@ -16,7 +16,7 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace, metrics_path
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.chain import warn_about_stale
+from amem_cli.data.chain import protocol_of, warn_about_stale
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.metrics.calibration import calibrate
@@ -51,7 +51,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     """
     began = time.monotonic()
     manifest = manifest_of_protocol(options.protocol)
-    protocol = manifest.protocol
+    protocol = protocol_of(manifest)
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
         why = f"protocol {protocol.name} is for data set {manifest.name}"
         raise UsageError("--dataset", options.dataset, why=why, remedy="Leave --dataset out")
@@ -95,7 +95,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
 
 def _role(manifest: Manifest, number: int) -> str:
     """The role of a features file among the parents of a result."""
-    return "features" if manifest.protocol.kind == "single-split" else f"features {number}"
+    return "features" if protocol_of(manifest).kind == "single-split" else f"features {number}"
 
 
 def _keep(output: Path, before: dict[str, Any]) -> Path:
@@ -108,7 +108,7 @@ def _keep(output: Path, before: dict[str, Any]) -> Path:
 
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
     """The fields of the result for the features of each split; `names` identify them in errors."""
-    protocol = manifest.protocol
+    protocol = protocol_of(manifest)
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
     result["choices"] = CHOICES | _gallery_choice(protocol.kind) | _extraction_choices(tables)
@@ -124,25 +124,25 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
 
 def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     """The features files in split order. Raises `InputMissing` that lists the missing ones with commands."""
-    single = manifest.protocol.kind == "single-split"
-    wanted = 1 if single else manifest.protocol.splits
+    single = protocol_of(manifest).kind == "single-split"
+    wanted = 1 if single else protocol_of(manifest).splits
     files = list(options.features)
     if not files:
         workspace = Workspace(options.workspace)
         files = [workspace.features(manifest.name, None if single else number) for number in range(wanted)]
-    numbers = [int(m[1]) if (m := re.search(r"-split(\d+)\.\w+$", path.name)) else None for path in files]
-    if None not in numbers and not single:
-        order = {number: path for number, path in zip(numbers, files, strict=True)}
+    matches = [re.search(r"-split(\d+)\.\w+$", path.name) for path in files]
+    order = {int(match[1]): path for match, path in zip(matches, files, strict=True) if match}
+    if all(matches) and not single:
         if len(order) < len(files):
             raise UsageError("--features", why="two files are for the same split", remedy="Give one for each split")
         beyond = listing(str(order[number]) for number in sorted(order) if number >= wanted)
         if beyond:
-            why = f"{manifest.protocol.name} has the splits 0 to {wanted - 1}, but there is {beyond}"
+            why = f"{protocol_of(manifest).name} has the splits 0 to {wanted - 1}, but there is {beyond}"
             raise UsageError("--features", why=why, remedy="Give one for each split")
         folder = files[0].parent
         files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
     elif len(files) != wanted:
-        why = f"{manifest.protocol.name} wants {wanted} features file(s), {len(files)} given"
+        why = f"{protocol_of(manifest).name} wants {wanted} features file(s), {len(files)} given"
         raise UsageError("--features", why=why, remedy="Give one for each split, in the order of the splits")
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
@@ -165,7 +165,7 @@ def _refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
 
 def _extract_command(manifest: Manifest, number: int) -> str:
     name = manifest.name if manifest.shipped else shlex.quote(str(manifest.path))
-    flag = "" if manifest.protocol.kind == "single-split" else f" --split {number}"
+    flag = "" if protocol_of(manifest).kind == "single-split" else f" --split {number}"
     return f"amem extract-features --dataset {name}{flag}"
 
 
@@ -206,7 +206,7 @@ def _gallery_choice(kind: str) -> dict[str, str]:
 def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
     """The figures of one features file."""
     query = np.flatnonzero(table.is_query)
-    single = manifest.protocol.kind == "single-split"
+    single = protocol_of(manifest).kind == "single-split"
     gallery = np.arange(len(table.is_query)) if single else np.flatnonzero(~table.is_query)
     if not len(query) or not len(gallery):
         why = f"has {len(query)} queries and {len(gallery)} gallery tracklets"

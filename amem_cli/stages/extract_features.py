@@ -120,7 +120,7 @@ def _extract_shards(
         for some in (mine, missing)
     )
     clip_shape = (config.clip_frames, *config.height_width)
-    how = {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
+    how: dict[str, Any] = {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
     with progress.loop("extract-features", total, done=total - left, unit="clips") as bar:
         for number, rows in missing:
             shard = [tracklets[row] for row in rows]

@@ -168,7 +168,7 @@ def _train(
                 bar.data_arrived()
                 losses = train_step(parallel, optimizer, step, precision)
                 log.add(losses)
-                bar.advance(**losses)
+                bar.advance(1, **losses)
                 finish_step(run, state, log, stop, last_in_epoch=state.step_in_epoch + 1 == len(steps))
     return {"best": state.best} if state.best else {}
 
@@ -221,7 +221,7 @@ def run_model(
     engine = prepare(model, device, precision, "eager")  # the same on every machine
     probabilities = []
     with progress.loop("test images", len(rows), unit="images") as bar:
-        images = ImageBatches(data.paths, batches, options.height_width, augment=None)  # type: ignore[arg-type]
+        images = ImageBatches(data.paths, batches, options.height_width, augment=None)
         for pixels, _ in loader(images, options.workers, device):
             bar.data_arrived()
             probabilities.append(engine(pixels).sigmoid().numpy())

@@ -179,8 +179,8 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
     precision = run.provenance.options["precision"]
     log_batch_size(options, ("batch_size",), "images", processes, progress)
     parallel = Networks(
-        processes.data_parallel(networks.tae.train()),  # type: ignore[arg-type]
-        processes.data_parallel(networks.discriminator.train(), broadcast_buffers=False),  # type: ignore[arg-type]
+        processes.data_parallel(networks.tae.train()),
+        processes.data_parallel(networks.discriminator.train(), broadcast_buffers=False),
         networks.adam,
         networks.discriminator_adam,
     )
@@ -201,8 +201,8 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
             if state.epoch == options.epochs:
                 break
             order = shuffled_batches(len(paths), options.batch_size, options.seed, state.epoch)
-            shards = [processes.shard(batch) for batch in order]
-            images = ImageBatches(paths, shards, options.height_width, augment=(options.seed, state.epoch))  # type: ignore[arg-type]
+            shards = [batch[processes.rank :: processes.world_size] for batch in order]
+            images = ImageBatches(paths, shards, options.height_width, augment=(options.seed, state.epoch))
             start = state.step_in_epoch * options.accumulate
             batches = iter(loader(images, options.workers, processes.device, start=start))
             for count in steps[state.step_in_epoch :]:
@@ -211,7 +211,7 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
                 bar.data_arrived()
                 losses = train_step(parallel, step, options, precision)
                 log.add(losses)
-                bar.advance(**losses)
+                bar.advance(1, **losses)
                 finish_step(run, state, log, stop, last_in_epoch=state.step_in_epoch + 1 == len(steps))
     return state.metrics | ({"best": state.best} if state.best else {})
 
@@ -227,7 +227,7 @@ def validate(
     device, network = device_of(tae), evaluation_copy(tae)
     batches = np.split(np.arange(len(paths)), range(VALIDATION_BATCH, len(paths), VALIDATION_BATCH))
     images = loader(ImageBatches(paths, batches, options.height_width, augment=None), options.workers, device)
-    error, sample = 0.0, []
+    error, sample = 0.0, list[Tensor]()
     with progress.loop("validation images", len(paths), unit="images") as bar:
         for pixels, _ in images:
             bar.data_arrived()

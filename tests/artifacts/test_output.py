@@ -1,63 +1,78 @@
-"""The output slot: one writer, reuse, refusal."""
-
-from pathlib import Path
+"""Reuse of an existing output, refusal to overwrite it, and the provenance inside an artifact of any format."""
 
 import pytest
+from faults import flip_bit
+from writers import write
 
-from amem_cli.artifacts import results
+from amem_cli.artifacts import atomic, output
 from amem_cli.artifacts.lock import locked
-from amem_cli.artifacts.output import StageResult, is_complete, output_slot
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, Locked, OutputExists
-from amem_cli.options import EvaluateOptions
+from amem_cli.options import Options
 
-CONTENT = {"protocol": "mars", "choices": {}}
-ONE, OTHER = Provenance("evaluate", {"seed": 0}), Provenance("evaluate", {"seed": 1})
+MADE, OTHER = Provenance("evaluate", {"seed": 0}), Provenance("evaluate", {"seed": 1})
+FORMATS = ["result.json", "labels.h5", "arm.safetensors"]
 
 
-def test_output_slot_is_current(tmp_path: Path) -> None:
-    path = tmp_path / "results" / "mars.json"
-    with output_slot("result", path, EvaluateOptions()) as slot:
-        assert not slot.is_current(ONE)
-        results.write(path, CONTENT, ONE)
-        assert slot.is_current(ONE)
+@pytest.mark.parametrize("name", FORMATS)
+def test_is_current(tmp_path, name):
+    path = tmp_path / name
+
+    def made(provenance=MADE, resume="auto", force=False):
+        with output.output_slot("thing", path, Options(resume=resume, force=force)) as slot:
+            return slot.is_current(provenance)
+
+    assert made() is False
+    write(path, provenance=MADE)
+    assert made() is True
+    assert made(resume="never") is False
+    assert made(force=True) is False
+    for resume in ("auto", "never"):
         with pytest.raises(OutputExists, match="seed: 0 there, 1 now"):
-            slot.is_current(OTHER)
-    with output_slot("result", path, EvaluateOptions(force=True)) as slot:
-        assert not slot.is_current(OTHER)
-    with output_slot("result", path, EvaluateOptions(resume="never")) as slot:
-        assert not slot.is_current(ONE)
-        with pytest.raises(OutputExists):
-            slot.is_current(OTHER)
+            made(OTHER, resume)
+    assert made(OTHER, force=True) is False
+    flip_bit(path)
+    with pytest.raises(BadData, match=r"damaged.*--force"):
+        made()
+    assert made(force=True) is False
 
 
-def test_output_slot_damaged(tmp_path: Path) -> None:
-    path = results.write(tmp_path / "mars.json", CONTENT, ONE)
-    path.write_bytes(path.read_bytes().replace(b"mars", b"mart"))
-    assert not is_complete(path)
-    with output_slot("result", path, EvaluateOptions()) as slot, pytest.raises(BadData, match="Use --force"):
-        slot.is_current(ONE)
+@pytest.mark.parametrize("name", ["result.json", "arm.safetensors"])
+def test_is_current_damaged_mark(tmp_path, name):
+    path = tmp_path / name
+    write(path, provenance=MADE)
+    flip_bit(path, path.read_bytes().find(atomic.CHECKSUM_MARK), 7)
+    with pytest.raises(BadData, match="has no amem checksum"):
+        output.OutputSlot("thing", path, Options()).is_current(MADE)
 
 
-def test_output_slot_lock(tmp_path: Path) -> None:
-    path = tmp_path / "mars.json"
-    with output_slot("result", path, EvaluateOptions()):
+@pytest.mark.parametrize("name", FORMATS)
+def test_read_provenance(tmp_path, name):
+    path = tmp_path / name
+    write(path, provenance=MADE)
+    assert MADE.differences(output.read_provenance(path)) == []
+    assert output.is_complete(path)
+    for content in (b"{}{", b"[]"):
+        path.write_bytes(content)
+        assert not output.is_complete(path)
+        with pytest.raises(BadData):
+            output.read_provenance(path)
+
+
+def test_output_slot_lock(tmp_path):
+    path = tmp_path / "result.json"
+    with output.output_slot("result", path, Options()):
         with pytest.raises(Locked, match="another run is writing it"), locked(path):
             pytest.fail("locked twice")
-        with output_slot("result", path, EvaluateOptions(), is_main=False):
+        with output.output_slot("result", path, Options(), is_main=False):
             pass
     with locked(path):
         pass
 
 
-def test_stage_result_as_json(tmp_path: Path) -> None:
+def test_stage_result_as_json(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"")
-    found = StageResult("evaluate", path, True, {"a": 1}).as_json()
-    assert found["sha256"].startswith("e3b0c442")
-    assert (found["stage"], found["artifact"], found["reused"], found["metrics"]) == (
-        "evaluate",
-        str(path),
-        True,
-        {"a": 1},
-    )
+    found = output.StageResult("evaluate", path, True, {"a": 1}).as_json()
+    assert found.pop("sha256").startswith("e3b0c442")
+    assert found == {"stage": "evaluate", "artifact": str(path), "reused": True, "metrics": {"a": 1}}

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from amem_cli.stages.output import weights_parent
 
 from amem_cli.cli.app import run as amem
 from amem_cli.errors import BadData, InputMissing, UsageError

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from amem_cli.runtime.training import Run
 from PIL import Image
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
@@ -21,6 +20,7 @@ from amem_cli.models.tae import Discriminator, TextureDecoder, TextureEncoder
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Silent
+from amem_cli.runtime.training import Run
 from amem_cli.stages import train_amem, train_arm, train_tae
 from amem_cli.tools import samples
 

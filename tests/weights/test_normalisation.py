@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from amem_cli.stages.output import refuse_other_split
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
@@ -14,6 +13,7 @@ from amem_cli.models.amem import build_main_model
 from amem_cli.models.backbones import build_backbone
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.extract_features import load_main_model
+from amem_cli.stages.output import refuse_other_split
 from amem_cli.stages.train_amem import build_amem, describe, save_models
 from amem_cli.weights.normalisation import HARA_2018, HARA_2020, TORCHVISION_KINETICS, Normalisation
 

@@ -1,6 +1,7 @@
 """The stage: inputs, networks, the training loop, validation."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,8 +126,8 @@ def _train_split(
             {name: optimizer for name, optimizer in optimizers.items() if optimizer is not None},
         )  # fmt: skip
         state = _train(run, networks, config, data)
-        metrics = {"train_tracklets": len(data.tracklets), "people": config.people, "steps": state.step} | state.metrics
-        metrics |= {"best": state.best} if state.best else {}
+        metrics: dict[str, Any] = {"train_tracklets": len(data.tracklets), "people": config.people}
+        metrics |= {"steps": state.step} | state.metrics | ({"best": state.best} if state.best else {})
         if processes.is_main:
             save_amem(output, networks.amem, networks.discriminator, config, provenance, metrics)
         remove_states(run)
@@ -177,7 +178,7 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
                 if result.gradient_norms:
                     log.write({"gradient_norms": result.gradient_norms})
                 terms = {k.removeprefix("weighted_"): v for k, v in result.losses.items() if k.startswith("weighted_")}
-                bar.advance(total=sum(terms.values()), **terms)
+                bar.advance(1, total=sum(terms.values()), **terms)
                 finish_step(run, state, log, stop, last_in_epoch=state.step_in_epoch + 1 == len(steps))
 
 
@@ -204,7 +205,7 @@ def validate(
     rows = np.zeros((0, SIMILARITY_FEATURE), dtype=np.float32)
     with progress.loop("validation", clips, unit="clips") as bar:
         if mine:
-            how = {"batch_size": VALIDATION_CLIPS, "workers": options.workers}
+            how: dict[str, Any] = {"batch_size": VALIDATION_CLIPS, "workers": options.workers}
             rows = extract_tracklets(mine, clip_shape, engine, processes.device, bar, **how)["features"]
     features = np.zeros((len(tracklets), SIMILARITY_FEATURE), dtype=np.float32)
     for rank, shard in enumerate(processes.gather(rows)):
