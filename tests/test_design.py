@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "runtime": GROUND | {"artifacts", "models", "weights"},
     "data": GROUND | {"artifacts", "runtime"},
     "stages": STAGES,
-    "pictures": GROUND | {"artifacts", "data"},
+    "pictures": GROUND | {"artifacts", "data", "metrics"},
     "tools": TOOLS,
     "api": STAGES | {"stages"},
     "cli": TOOLS,

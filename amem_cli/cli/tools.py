@@ -55,9 +55,12 @@ def report(
 
     The page needs no network. It shows people: it falls under the terms of the data set.
     """
+    from amem_cli.artifacts.paths import Workspace
     from amem_cli.tools.report import report
+    from amem_cli.tools.source import Source
 
-    page = report(out, dataset, data_root, workspace, Progress(quiet), split=split, queries=queries, seed=seed)
+    source = Source(dataset, data_root, Workspace(workspace), split)
+    page = report(out, source, Progress(quiet), queries=queries, seed=seed)
     megabytes = page.stat().st_size / 1e6
     if as_json:
         return console.print_json({"report": page, "megabytes": round(megabytes, 3)})
@@ -84,11 +87,12 @@ def show(
     With two tracklets, 'attributes' compares them.
     """
     from amem_cli.artifacts.paths import Workspace
-    from amem_cli.tools.show import show
+    from amem_cli.tools.show import Picture, show
+    from amem_cli.tools.source import Source
 
-    split_text, out = "" if split is None else str(split), out or Path(f"{kind}.png")
-    where = (dataset, data_root, Workspace(workspace))
-    picture, figures = show(kind, tracklets or [], out, *where, split=split_text, rounds=predict_frames, seed=seed)
+    wanted = Picture(tracklets or [], out or Path(f"{kind}.png"), predict_frames, seed)
+    source = Source(dataset, data_root, Workspace(workspace), split)
+    picture, figures = show(kind, wanted, source, Progress(quiet=as_json))
     if as_json:
         return console.print_json({"picture": picture, **figures})
     if kind == "frames":

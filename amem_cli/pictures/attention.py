@@ -1,107 +1,94 @@
 """Where the parts of f_s look: heat over the frames of a clip."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from PIL import Image
 
-from amem_cli.errors import BadData
-from amem_cli.pictures.frames import GAP, INK, MARGIN, RULE, SOFT_INK, font
+from amem_cli.errors import printable
+from amem_cli.pictures.frames import show_frame
+from amem_cli.pictures.style import styled
 
-COLOURS = "inferno"
+COLOUR_MAP = "inferno"
 STRONGEST = 0.8  # how much of a pixel the strongest heat covers
-BAR_WIDTH = 12
 
 
 @dataclass(frozen=True, slots=True)
 class HeatRow:
-    """One row of the picture: its name, what stands under it, and the heat (H', W') or, over time, (T', H', W')."""
+    """One row of the picture: its name, a note below it, and the heat (H', W') or, over time, (T', H', W')."""
 
     name: str
     note: str
     heat: np.ndarray
 
 
-def attention_strip(
-    frames: np.ndarray, rows: list[HeatRow], title: str = "", enlarge: int | None = None
-) -> Image.Image:
-    """The frames of a clip, (T, H, W, 3) uint8, and under them the same frames once for each row of heat; RGB.
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The frames of a clip, (T, H, W, 3) uint8, and the heat of BF, f_B, f_A and f_M in them."""
 
-    Negative heat counts as none, and each row's colours go from 0 to its own largest value, which its colour bar names:
-    rows tell where a part looks, their notes how much it counts. Heat over time, (T', H', W'), is spread over the
-    frames: frame i shows map floor(i T' / T). `enlarge` is a whole factor; by default 2 for frames up to 128 pixels
-    high, else 1.
+    title: str
+    frames: np.ndarray
+    rows: Sequence[HeatRow]
 
-    Raises `BadData` when there is no frame or no row.
+
+@styled
+def attention_figure(clips: Sequence[Attention]) -> Figure:
+    """The frames of each clip, and below them the same frames once for each row of heat.
+
+    The colours of a row go from 0 to the row's largest value, which its colour bar gives: a row shows where a part
+    looks, its note how much it counts. Negative heat counts as none.
     """
-    if not len(frames) or not rows:
-        raise BadData("attention", why="there is no frame or no map to draw")
-    factor = enlarge or (2 if frames.shape[1] <= 128 else 1)
-    height, width = frames.shape[1] * factor, frames.shape[2] * factor
-    bold, plain, small = font(13, bold=True), font(13), font(11)
-    texts = [bold.getlength(row.name) for row in rows] + [small.getlength(row.note) for row in rows]
-    left = MARGIN + round(max(*texts, bold.getlength("frames"))) + 14
-    top = MARGIN + (26 if title else 0) + 18
-    right = left + len(frames) * (width + GAP) - GAP
-    size = (right + 14 + BAR_WIDTH + 44 + MARGIN, top + (len(rows) + 1) * (height + GAP) - GAP + MARGIN)
-    picture = Image.new("RGB", (max(size[0], MARGIN * 2 + round(bold.getlength(title))), size[1]), "white")
-    draw = ImageDraw.Draw(picture)
-    if title:
-        draw.text((MARGIN, MARGIN), title, font=bold, fill=INK, anchor="lt")
-    for place in range(len(frames)):
-        x = left + place * (width + GAP) + width / 2
-        draw.text((x, top - 5), str(place + 1), font=plain, fill=SOFT_INK, anchor="ms")
-    for line, row in enumerate([None, *rows]):
-        y = top + line * (height + GAP)
-        draw.text((left - 12, y + height / 2 - 8), "frames" if row is None else row.name, font=bold, fill=INK,
-                  anchor="rm")  # fmt: skip
-        if row is not None:
-            draw.text((left - 12, y + height / 2 + 9), row.note, font=small, fill=SOFT_INK, anchor="rm")
-        heats = None if row is None else heat_over_frames(row.heat, len(frames))
-        for place, frame in enumerate(frames):
-            pixels = Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC)
-            if heats is not None:
-                pixels = overlay(pixels, heats[place], largest=float(np.max(row.heat)))
-            x = left + place * (width + GAP)
-            picture.paste(pixels, (x, y))
-            draw.rectangle((x - 1, y - 1, x + width, y + height), outline=RULE)
-        if row is not None:
-            _colour_bar(picture, draw, right + 14, y, height, float(np.max(row.heat)))
-    return picture
+    rows = [len(clip.rows) + 1 for clip in clips]
+    figure = Figure(figsize=(0.62 * max(len(clip.frames) for clip in clips) + 0.6, 1.4 * sum(rows)))
+    for part, clip in zip(
+        np.ravel(figure.subfigures(len(clips), 1, squeeze=False, height_ratios=rows)), clips, strict=True
+    ):
+        _draw_clip(part, clip, top=1 - 0.6 / (1.4 * (len(clip.rows) + 1)))
+    return figure
 
 
-def overlay(frame: Image.Image, heat: np.ndarray, largest: float) -> Image.Image:
-    """A frame, made grey, under heat (H', W') from 0 (nothing) to `largest`, spread smoothly over its pixels."""
+def _draw_clip(figure: SubFigure, clip: Attention, top: float) -> None:
+    grid = figure.subplots(
+        len(clip.rows) + 1, len(clip.frames) + 1, squeeze=False, width_ratios=[1] * len(clip.frames) + [0.15],
+        gridspec_kw={"wspace": 0.08, "hspace": 0.15, "left": 0, "right": 0.94, "top": top, "bottom": 0.02},
+    )  # fmt: skip
+    for row, axes in zip([None, *clip.rows], grid, strict=True):
+        pixels = clip.frames if row is None else heat_over_frames(clip.frames, row.heat)
+        for place, frame in enumerate(pixels):
+            show_frame(axes[place], frame, above=str(place + 1) if row is None else "")
+        label = "frames" if row is None else f"{row.name}\n{row.note}"
+        axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        if row is None:
+            axes[-1].set_axis_off()
+        else:
+            scale = ScalarMappable(Normalize(0, max(float(row.heat.max()), 0)), COLOUR_MAP)
+            figure.colorbar(scale, cax=axes[-1], ticks=[0, scale.norm.vmax], format="%.2g")
+    grid[0, 0].annotate(printable(clip.title), (0, 1), (0, 20), "axes fraction", "offset points", fontweight="bold")
+
+
+def heat_over_frames(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8, made grey, under heat (H', W'), or (T', H', W'): frame i is under map floor(i T' / T).
+
+    The colours go from 0 to the largest value of `heat`; heat is spread smoothly over the pixels.
+    """
+    maps = np.broadcast_to(heat, (len(frames), *heat.shape)) if heat.ndim == 2 else (
+        heat[np.arange(len(frames)) * len(heat) // len(frames)]
+    )  # fmt: skip
+    largest = float(heat.max())
+    return np.stack([_overlay(frame, each, largest) for frame, each in zip(frames, maps, strict=True)])
+
+
+def _overlay(frame: np.ndarray, heat: np.ndarray, largest: float) -> np.ndarray:
     share = np.clip(heat / largest, 0, 1) if largest > 0 else np.zeros_like(heat)
-    smooth = Image.fromarray(share.astype(np.float32)).resize(frame.size, Image.Resampling.BICUBIC)
+    size = (frame.shape[1], frame.shape[0])
+    smooth = Image.fromarray(share.astype(np.float32)).resize(size, Image.Resampling.BICUBIC)
     share = np.clip(np.asarray(smooth), 0, 1)[..., None]  # (H, W, 1)
-    colours = matplotlib.colormaps[COLOURS](share[..., 0])[..., :3]
-    grey = np.asarray(frame.convert("L").convert("RGB")) / 255
+    colours = matplotlib.colormaps[COLOUR_MAP](share[..., 0])[..., :3]
+    grey = np.asarray(Image.fromarray(frame).convert("L").convert("RGB")) / 255
     cover = STRONGEST * share
-    return Image.fromarray(np.round(255 * ((1 - cover) * grey + cover * colours)).astype(np.uint8))
-
-
-def heat_rows(
-    features: Mapping[str, np.ndarray], shares: Mapping[str, float], backbone_over_time: np.ndarray
-) -> list[HeatRow]:
-    """The rows of `models.attention.activation_maps` for one clip: BF over T', then f_B, f_A, f_M with their shares."""
-    rows = [HeatRow("BF", f"each of T' = {len(backbone_over_time)}", backbone_over_time)]
-    return rows + [HeatRow(name, f"{100 * shares[name]:.0f} % of |f_s|²", heat) for name, heat in features.items()]
-
-
-def heat_over_frames(heat: np.ndarray, frames: int) -> np.ndarray:
-    """The heat of each frame, (frames, H', W'): the same for all, or of (T', H', W') map floor(i T' / frames)."""
-    if heat.ndim == 2:
-        return np.broadcast_to(heat, (frames, *heat.shape))
-    return heat[np.arange(frames) * len(heat) // frames]
-
-
-def _colour_bar(picture: Image.Image, draw: ImageDraw.ImageDraw, x: int, y: int, height: int, largest: float) -> None:
-    ramp = np.linspace(1, 0, height)
-    colours = np.round(255 * matplotlib.colormaps[COLOURS](ramp)[:, None, :3]).astype(np.uint8)
-    picture.paste(Image.fromarray(np.repeat(colours, BAR_WIDTH, axis=1)), (x, y))
-    small = font(11)
-    draw.text((x + BAR_WIDTH + 4, y), f"{max(largest, 0):.2g}", font=small, fill=SOFT_INK, anchor="lt")
-    draw.text((x + BAR_WIDTH + 4, y + height), "0", font=small, fill=SOFT_INK, anchor="lb")
+    return np.round(255 * ((1 - cover) * grey + cover * colours)).astype(np.uint8)

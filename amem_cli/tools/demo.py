@@ -21,7 +21,8 @@ from amem_cli.stages.label_videos import label_videos
 from amem_cli.stages.train_amem import train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
-from amem_cli.tools.show import draw_all
+from amem_cli.tools.show import show_all
+from amem_cli.tools.source import Source
 from amem_cli.walkers import WalkerOptions, write_walkers
 
 PEOPLE = 24  # for training, and as many others for the test
@@ -48,5 +49,6 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
     train_amem(options(TrainAmemOptions, epochs=9, clips_per_person=2), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
-    pictures, errors = draw_all(folder / "pictures", Workspace(workspace), "mars", data, result.metrics)
+    source = Source("mars", data, Workspace(workspace))
+    pictures, errors = show_all(folder / "pictures", source, progress)
     return result, pictures, errors

@@ -1,307 +1,211 @@
-"""Single pictures from artifacts: ranked lists, CMC curve, predicted frames, attributes, attention."""
+"""`amem show`: one picture from artifacts. Ranked lists, CMC curve, predicted frames, attributes, attention."""
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amem_cli.artifacts import checkpoint, features, pseudo_labels, results
-from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.datasets import read_videos
-from amem_cli.data.manifest import load_manifest
-from amem_cli.data.tracklets import Split, Tracklet
+from amem_cli.artifacts import pseudo_labels, results
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
-from amem_cli.metrics.ranking import Ranking, evaluate_ranking
-from amem_cli.models.amem import AMEM
-from amem_cli.pictures.attention import attention_strip
-from amem_cli.pictures.attributes import AttributedTracklet, attribute_bars, attribute_comparison
-from amem_cli.pictures.cmc import plot_cmc
-from amem_cli.pictures.frames import (
-    PredictedClip,
-    animate,
-    evenly_spaced,
-    predicted_frames_strip,
-    save_picture,
-    stack_strips,
-)
-from amem_cli.pictures.ranked_lists import RankedRow, choose_queries, rank_answers, ranked_lists
-from amem_cli.stages.extract_features import load_main_model
-from amem_cli.stages.output import split_numbers
-from amem_cli.stages.train_amem import build_amem
-from amem_cli.tools.samples import attention_maps, predict_clips
+from amem_cli.runtime.progress import Progress
+from amem_cli.tools.source import Source, require_known
 
-KINDS = ("ranking", "frames", "attributes", "cmc", "attention")
-CLIPS_OF_FRAMES = 8  # tracklets whose predicted frames are drawn and measured
+if TYPE_CHECKING:
+    from amem_cli.artifacts.features import Features
+    from amem_cli.pictures.predicted_frames import PredictedClip
+    from amem_cli.pictures.ranked_lists import RankedRow
+
+FORMATS = (".png", ".svg", ".pdf")
+CLIPS_DRAWN = 8  # of those that are measured
+QUERIES_SHOWN = 6
 
 
-def show(
-    kind: str,
-    names: Sequence[str],
-    out: Path,
-    dataset: str,
-    data_root: Path,
-    workspace: Workspace,
-    *,
-    split: str = "",
-    rounds: int | None = None,
-    seed: int = 0,
-) -> tuple[Path, dict[str, Any]]:
-    """One picture of `kind`, one of `KINDS`, of the tracklets named; returns its path and figures about it.
+@dataclass(frozen=True)
+class Picture:
+    """What to draw: the tracklets by `names`, the file, the rounds of predicted frames, the key of drawn queries."""
 
-    Without names: ranked lists of the best, the worst and some random queries; predicted frames of six queries; the
-    first labelled tracklet's attributes; the attention of two queries. `rounds` is how many frames MEM predicts, by
-    default as many as it was trained with. Raises `UsageError` for a name that the split does not have.
+    names: Sequence[str]
+    out: Path
+    rounds: int | None = None
+    seed: int = 0
+
+
+def show(kind: str, picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """Draw one picture of `kind`, one of `KINDS`; returns its path and figures about it.
+
+    Without names: ranked lists of the best, the worst and some random queries; predicted frames of queries, evenly
+    spaced; the first labelled tracklet's attributes; the attention of two queries. Raises `UsageError` for an unknown
+    kind, suffix, split or tracklet.
     """
     if kind not in KINDS:
-        remedy = f"{did_you_mean(kind, KINDS)}Known are {', '.join(KINDS)}"
-        raise UsageError("picture", kind, why="there is none of this kind", remedy=remedy)
-    manifest = load_manifest(dataset)
-    if kind == "cmc":
-        if names:
-            raise UsageError("tracklet", names[0], why="a CMC curve is over all queries", remedy="Leave it out")
-        if manifest.protocol is None:
-            raise UsageError("data set", dataset, why="has no tracklets, so no protocol")
-        protocol = manifest.protocol.name
-        remedy = f"Run: amem evaluate --protocol {protocol if manifest.shipped else dataset}"
-        result = results.read(workspace.results(protocol), remedy=remedy)
-        return draw_cmc(out, {"AMEM": result}), {"rank": result["rank"], "mAP": result["mAP"]}
-    name, number, content = read_split(dataset, data_root, split)
-    on = f"--dataset {dataset}" + ("" if number is None else f" --split {number}")
-    if kind == "ranking":
-        remedy = f"Run: amem extract-features {on}"
-        table = features.read(workspace.features(name, number), remedy=remedy)
-        rows, _ = ranked_rows(table, content, number, names, seed=seed)
-        return _save_ranked_lists(out, rows, content), {
-            "queries": {row.query.tracklet: _rate(row.average_precision) for row in rows}
-        }
-    if kind == "attributes":
-        return draw_attributes(out, workspace.labels(name), dataset, data_root, *names), {}
-    if kind == "frames":
-        tracklets = named_tracklets(content, names) if names else some_queries(content, CLIPS_OF_FRAMES)
-        return draw_predicted_frames(out, workspace.amem(name, number), tracklets, rounds=rounds)
-    tracklets = named_tracklets(content, names) if names else some_queries(content, 2)
-    return draw_attention(out, workspace.amem_main(name, number), tracklets)
+        remedy = f"{did_you_mean(kind, KINDS)}Available: {', '.join(KINDS)}"
+        raise UsageError("picture", kind, why="unknown kind", remedy=remedy)
+    formats = (*FORMATS, ".gif") if kind == "frames" else FORMATS
+    if picture.out.suffix.lower() not in formats:
+        raise UsageError("--out", picture.out, why=f"its suffix is none of {', '.join(formats)}")
+    if kind == "cmc" and picture.names:
+        raise UsageError("tracklet", picture.names[0], why="a CMC curve is over all queries", remedy="Leave it out")
+    if kind == "attributes" and len(picture.names) > 2:
+        why = f"{len(picture.names)} were named"
+        raise UsageError("tracklets", why=why, remedy="Name one, or two to compare them")
+    source.check()
+    return KINDS[kind](picture, source, progress)
 
 
-def read_split(dataset: str, data_root: Path, split: str = "") -> tuple[str, int | None, Split]:
-    """The data set's name, the number and the content of one split."""
-    manifest = load_manifest(dataset)
-    videos = read_videos(manifest, data_root)
-    number = split_numbers(videos, split)[0]
-    return manifest.name, number, videos.splits[number or 0]
+def draw_ranking(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """The ranked lists of the named queries, or of some chosen ones."""
+    from amem_cli.pictures.ranked_lists import ranked_lists_figure
+    from amem_cli.pictures.style import save_picture
+
+    if picture.names:
+        chosen = _named_queries(source.features, picture.names)
+    else:
+        chosen = [row for _, row in choose_query_rows(source, QUERIES_SHOWN, picture.seed)]
+    rows = ranked_rows(source, chosen)
+    frames_of = {tracklet.name: tracklet.frames for tracklet in source.content.test}
+    precisions = {row.query.tracklet: _rate(row.average_precision) for row in rows}
+    return save_picture(ranked_lists_figure(rows, frames_of), picture.out), {"queries": precisions}
 
 
-def named_tracklets(content: Split, names: Sequence[str]) -> list[Tracklet]:
-    """The tracklets of a split by their names; `UsageError` lists those it does not have."""
-    known = {tracklet.name: tracklet for tracklet in (*content.train, *content.test)}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        remedy = f"{did_you_mean(unknown[0], known)}Known are {listing(known, 3)}"
-        raise UsageError("tracklet", listing(unknown), why="the data set has none of this name", remedy=remedy)
-    return [known[name] for name in names]
+def draw_cmc(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """The CMC curve of the protocol's result, with chance."""
+    from amem_cli.pictures.cmc import cmc_figure
+    from amem_cli.pictures.style import save_picture
+
+    result = results.read(source.workspace.results(source.protocol.name), remedy=f"Run: {source.command('evaluate')}")
+    chance = result["chance"].get("cmc")
+    title = f"{result['protocol']}: {result['queries']} queries"
+    figure = cmc_figure({name_of_result(source, result): result["cmc"]}, chance, title)
+    return save_picture(figure, picture.out), {"rank": result["rank"], "mAP": result["mAP"]}
 
 
-def some_queries(content: Split, how_many: int) -> list[Tracklet]:
-    """Queries of a split, evenly spaced."""
-    queries = [tracklet for tracklet, query in zip(content.test, content.is_query, strict=True) if query]
-    return evenly_spaced(queries, how_many)
+def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """The pseudo-labels of one tracklet (the first one, unless named), or of two side by side."""
+    from amem_cli.pictures.attributes import AttributedTracklet, attributes_figure, comparison_figure
+    from amem_cli.pictures.style import save_picture
+
+    command = source.command("label-videos")
+    labels = pseudo_labels.read(source.labels_file, remedy=f"Run: {command}")
+    known = {tracklet.name: tracklet for tracklet in (*source.content.train, *source.content.test)}
+    row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
+    if not row_of:
+        why = "it has no tracklet of this data set"
+        raise BadData("pseudo-labels", source.labels_file, why=why, remedy=f"Run: {command} --part all")
+    names = picture.names or [next(iter(row_of))]
+    source.tracklets(names)
+    require_known(names, row_of, f"it has no pseudo-labels; {command} --part all --workspace ANOTHER makes them")
+    shown = [AttributedTracklet(name, known[name].frames, labels.probabilities[row_of[name]]) for name in names]
+    draw: Callable[..., Any] = attributes_figure if len(shown) == 1 else comparison_figure
+    return save_picture(draw(*shown, labels.attributes), picture.out), {}
 
 
-# -- ranked lists and CMC ----------------------------------------------------------------------------------------------
+def draw_frames(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """The paper's Figure 4 for the named tracklets, or for some of the queries that are measured; as .gif, walking.
+
+    The figures are means over the named tracklets, or over up to 100 queries, evenly spaced.
+    """
+    from amem_cli.metrics.prediction import mean_errors
+    from amem_cli.pictures.frames import evenly_spaced
+    from amem_cli.pictures.predicted_frames import animate, predicted_frames_figure
+    from amem_cli.pictures.style import save_picture
+
+    clips = measured_clips(source, progress, picture.names, picture.rounds)
+    drawn = clips if picture.names else evenly_spaced(clips, CLIPS_DRAWN)
+    errors = mean_errors([clip.errors for clip in clips])
+    if picture.out.suffix.lower() == ".gif":
+        return animate(drawn, picture.out), errors
+    return save_picture(predicted_frames_figure(drawn), picture.out), errors
 
 
-def score_queries(table: features.Features, *, queries_in_gallery: bool) -> Ranking:
-    """The ranking of a features file under its protocol; `average_precision` has the queries in their file's order."""
-    query = np.flatnonzero(table.is_query)
-    gallery = np.arange(len(table.is_query)) if queries_in_gallery else np.flatnonzero(~table.is_query)
-    return evaluate_ranking(
-        table.features[query], table.features[gallery],
-        table.person_id[query], table.person_id[gallery], table.camera_id[query], table.camera_id[gallery],
-    )  # fmt: skip
+def draw_attention(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
+    """Where f_B, f_A and f_M look in the middle clip of each tracklet, and each one's share of ||f_s||^2."""
+    from amem_cli.models.checkpoints import load_main_model
+    from amem_cli.pictures.attention import attention_figure
+    from amem_cli.pictures.frames import evenly_spaced
+    from amem_cli.pictures.style import save_picture
+    from amem_cli.tools.predictions import attention_of
+
+    tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries(), 2)
+    model, config = load_main_model(source.main_file, remedy=f"Run: {source.command('train-amem')}")
+    found = [attention_of(model.eval(), config, tracklet) for tracklet in tracklets]
+    shares = {attention.title: parts for attention, parts in found}
+    return save_picture(attention_figure([attention for attention, _ in found]), picture.out), {"shares": shares}
+
+
+KINDS = {
+    "ranking": draw_ranking,
+    "frames": draw_frames,
+    "attributes": draw_attributes,
+    "cmc": draw_cmc,
+    "attention": draw_attention,
+}
+
+
+def show_all(folder: Path, source: Source, progress: Progress) -> tuple[list[Path], dict[str, Any]]:
+    """Every picture but the attention of a finished chain, into `folder`; also the errors of predicted frames."""
+    names = {"ranking": "ranked-lists", "cmc": "cmc", "attributes": "attributes", "frames": "predicted-frames"}
+    drawn = {kind: show(kind, Picture((), folder / f"{name}.png"), source, progress) for kind, name in names.items()}
+    return [path for path, _ in drawn.values()], drawn["frames"][1]
+
+
+# -- shared with the report --------------------------------------------------------------------------------------------
+
+
+def choose_query_rows(source: Source, how_many: int, seed: int) -> list[tuple[str, int]]:
+    """Rows of the features file with queries to show, each with why: "best", "worst" or "random"."""
+    from amem_cli.pictures.ranked_lists import choose_queries
+
+    rows, precisions = zip(*source.average_precisions.items(), strict=True)
+    picked = choose_queries(np.array(precisions), how_many, seed)
+    return [(why, rows[place]) for why, places in picked._asdict().items() for place in places]
 
 
 def ranked_rows(
-    table: features.Features,
-    content: Split,
-    number: int | None,
-    names: Sequence[str] = (),
-    *,
-    queries: int = 6,
-    seed: int = 0,
-    top: int = 10,
-    show_ignored: bool = False,
-) -> tuple[list[RankedRow], list[str]]:
-    """The ranked lists of the named queries, or of `queries` chosen ones, and why each was chosen ("named", "best",
-    "worst", "random"). `number` is the split's, None for an official one, whose gallery keeps the queries."""
-    frame_of = {tracklet.name: tracklet.frames[len(tracklet) // 2] for tracklet in content.test}
-    query_rows = np.flatnonzero(table.is_query)
-    if names:
-        row_of = {table.tracklet[row]: int(row) for row in query_rows}
-        unknown = [name for name in names if name not in row_of]
-        if unknown:
-            remedy = f"{did_you_mean(unknown[0], row_of)}Queries are {listing(row_of, 3)}"
-            raise UsageError("tracklet", listing(unknown), why="no query has this name", remedy=remedy)
-        chosen = [("named", row_of[name]) for name in names]
-    else:
-        precisions = score_queries(table, queries_in_gallery=number is None).average_precision
-        picked = choose_queries(precisions, queries, seed)
-        chosen = [(why, int(query_rows[at])) for why, group in picked._asdict().items() for at in group]
-    columns = (table.tracklet, table.person_id, table.camera_id, table.is_query, table.features)
+    source: Source, query_rows: Sequence[int], *, top: int = 10, show_ignored: bool = False
+) -> "list[RankedRow]":
+    """The ranked lists of the queries in these rows of the features file; `BadData` for tracklets without frames."""
+    from amem_cli.pictures.ranked_lists import rank_answers
+
+    gallery, precisions = source.gallery, source.average_precisions
     rows = [
-        rank_answers(*columns, frame_of, row, top, queries_in_gallery=number is None, show_ignored=show_ignored)
-        for _, row in chosen
+        rank_answers(source.features, row, gallery, precisions[row], top=top, show_ignored=show_ignored)
+        for row in query_rows
     ]
-    return rows, [why for why, _ in chosen]
+    known = {tracklet.name for tracklet in source.content.test}
+    shown = [answer.tracklet for row in rows for answer in (row.query, *row.answers)]
+    if unknown := [name for name in shown if name not in known]:
+        remedy = "Features and data set must belong together: check --dataset and --data-root"
+        raise BadData("features", source.features_file, why=f"no frames of {listing(unknown)}", remedy=remedy)
+    return rows
 
 
-def draw_ranked_lists(
-    out: Path, dataset: str, data_root: Path, features_file: Path, *, split: str = "", queries: int = 6, seed: int = 0
-) -> Path:
-    """The ranked lists of some queries: the best, the worst and some drawn at random."""
-    _, number, content = read_split(dataset, data_root, split)
-    rows, _ = ranked_rows(features.read(features_file), content, number, queries=queries, seed=seed)
-    return _save_ranked_lists(out, rows, content)
+def measured_clips(
+    source: Source, progress: Progress, names: Sequence[str] = (), rounds: int | None = None
+) -> "list[PredictedClip]":
+    """The predicted frames of the named tracklets, or of the queries by which every command measures predictions."""
+    from amem_cli.models.checkpoints import load_amem
+    from amem_cli.pictures.frames import evenly_spaced
+    from amem_cli.tools.predictions import CLIPS_MEASURED, predict_clips
+
+    tracklets = source.tracklets(names) or evenly_spaced(source.queries(), CLIPS_MEASURED)
+    return predict_clips(*load_amem(source.amem_file), tracklets, progress, rounds=rounds)
 
 
-def _save_ranked_lists(out: Path, rows: list[RankedRow], content: Split) -> Path:
-    strips = {tracklet.name: tuple(evenly_spaced(tracklet.frames, 3)) for tracklet in content.test}
-    shown = [dataclasses.replace(row, query_frames=strips[row.query.tracklet]) for row in rows]
-    return save_picture(ranked_lists(shown), out)
+def name_of_result(source: Source, result: dict[str, Any]) -> str:
+    """The name of the model that a result is of, where the features it was made from are still in the workspace."""
+    from amem_cli.artifacts.atomic import sha256_file
+
+    path = source.features_file
+    recorded = {entry.get("sha256") for entry in result.get("provenance", {}).get("parents", {}).values()}
+    return source.model_name if path.is_file() and sha256_file(path) in recorded else "this model"
 
 
-def draw_cmc(out: Path, results: dict[str, dict[str, Any]]) -> Path:
-    """The CMC curves of some results (as `artifacts.results.read` gives them), with the first one's chance."""
-    first = next(iter(results.values()))
-    curves = {name: np.array(result["cmc"]) for name, result in results.items()}
-    chance = np.array(first["chance"]["cmc"]) if "cmc" in first["chance"] else None
-    return plot_cmc(curves, out, chance, title=f"{first['protocol']}: {first['queries']} queries")
-
-
-# -- attributes --------------------------------------------------------------------------------------------------------
-
-
-def draw_attributes(out: Path, labels_file: Path, dataset: str, data_root: Path, *names: str) -> Path:
-    """What the attribute model saw in one labelled tracklet (the first one, unless named), or in two side by side."""
-    command = f"amem label-videos --dataset {dataset} --part all"
-    labels = pseudo_labels.read(labels_file, remedy=f"Run: amem label-videos --dataset {dataset}")
-    content = read_split(dataset, data_root)[2]
-    known = {t.name: t for t in (*content.train, *content.test)}
-    row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
-    if not row_of:
-        raise BadData("pseudo-labels", labels_file, why="name no tracklet of this data set", remedy=f"Run: {command}")
-    if len(names) > 2:
-        raise UsageError("tracklets", why=f"{len(names)} were named", remedy="Name one, or two to compare them")
-    unknown = [name for name in names if name not in row_of]
-    if unknown:
-        why = "no labelled tracklet has this name" if unknown[0] not in known else "this tracklet has no pseudo-labels"
-        remedy = f"Labelled are {listing(row_of, 3)}; {command} --workspace ANOTHER labels the rest"
-        raise UsageError("tracklet", listing(unknown), why=why, remedy=remedy)
-    shown = names or (next(iter(row_of)),)
-    if len(shown) == 1:
-        frames, row = evenly_spaced(known[shown[0]].frames, 6), row_of[shown[0]]
-        return attribute_bars(frames, labels.attributes, labels.probabilities[row], out, title=shown[0])
-    query, answer = (AttributedTracklet(name, known[name].frames, labels.probabilities[row_of[name]]) for name in shown)
-    return attribute_comparison(query, answer, labels.attributes, out)
-
-
-# -- predicted frames --------------------------------------------------------------------------------------------------
-
-
-def load_trained(model_file: Path) -> tuple[AMEM, dict[str, Any]]:
-    """The training model of a checkpoint `amem-model`, in eval mode on the CPU, and its description."""
-    saved = checkpoint.load(model_file, "amem-model")
-    with checkpoint.described_by(saved):
-        described = saved.description["model"]
-        model, _ = build_amem(described, None)
-    checkpoint.load_into(model, saved, "amem.")
-    return model.eval(), described
-
-
-def mean_errors(clips: Sequence[PredictedClip]) -> dict[str, Any]:
-    """The means of the clips' `errors`; `mse_ratio` and `other_motion_ratio`, in units of copying's, are those of the
-    means, None when nothing moves."""
-    names = ("mse", "mse_copied", "mse_other_motion", "psnr", "psnr_copied", "ssim", "ssim_copied")
-    means: dict[str, Any] = {}
-    for name in names:
-        # an exact frame has no finite PSNR
-        values = [clip.errors[name] for clip in clips if clip.errors[name] is not None]
-        means[name] = float(np.mean(values)) if values else None
-    for ratio, error in (("mse_ratio", "mse"), ("other_motion_ratio", "mse_other_motion")):
-        known = means["mse_copied"] and means[error] is not None
-        means[ratio] = means[error] / means["mse_copied"] if known else None
-    return means
-
-
-def draw_predicted_frames(
-    out: Path,
-    model_file: Path,
-    tracklets: Sequence[Tracklet],
-    *,
-    rounds: int | None = None,
-    measured: Sequence[Tracklet] | None = None,
-) -> tuple[Path, dict[str, Any]]:
-    """The paper's Figure 4: MEM's predictions for one clip of each tracklet; also the errors beside copying.
-
-    The clip is the tracklet's middle one; frame 1 (zero-based) is the current one. A .gif walks: the clips stand below
-    each other, true, predicted and copied frames side by side. The errors are means over the clips that are drawn, or
-    over those of `measured`.
-    """
-    model, described = load_trained(model_file)
-    require_motion(model_file, described)
-    clips = predict_clips(model, described, tracklets, rounds)
-    errors = mean_errors(clips if measured is None else predict_clips(model, described, measured, rounds))
-    if Path(out).suffix.lower() == ".gif":
-        stacked = (
-            np.concatenate(frames, axis=-3)  # one clip's rows of pixels below the other's
-            for frames in zip(*((clip.current, clip.true, clip.predicted) for clip in clips), strict=True)
-        )
-        return animate(*stacked, out, copied=True), errors
-    strips = [
-        predicted_frames_strip(clip.current, clip.true, clip.predicted, copied=True, title=clip.title) for clip in clips
-    ]
-    return save_picture(stack_strips(strips, columns=2), out), errors
-
-
-def require_motion(model_file: Path, described: dict[str, Any]) -> None:
-    """Raise `UsageError` when a model has no MEM that could predict."""
-    if not described["motion"]:
-        why = f"was trained as '{described['modules']}', without MEM"
-        raise UsageError("model", model_file, why=why, remedy="Train with --modules amem or mem to predict frames")
-
-
-# -- attention ---------------------------------------------------------------------------------------------------------
-
-
-def draw_attention(out: Path, model_file: Path, tracklets: Sequence[Tracklet]) -> tuple[Path, dict[str, Any]]:
-    """Where f_B, f_A and f_M look in the middle clip of each tracklet, and each one's share of ||f_s||^2.
-
-    The formula stands in `models.attention`: class-activation maps of the clip's similarity with itself.
-    """
-    model, described = load_main_model(model_file)
-    model.eval()
-    strips, shares = [], {}
-    for tracklet in tracklets:
-        frames, rows, shares[tracklet.name] = attention_maps(model, described, tracklet)
-        strips.append(attention_strip(frames, rows, title=tracklet.name))
-    return save_picture(stack_strips(strips), out), {"shares": shares}
-
-
-def draw_all(
-    folder: Path, workspace: Workspace, dataset: str, data_root: Path, result: dict[str, Any]
-) -> tuple[list[Path], dict[str, Any]]:
-    """Every picture that a finished chain allows, into `folder`; also the errors of predicted frames."""
-    name, number, content = read_split(dataset, data_root)
-    pictures = [
-        draw_ranked_lists(folder / "ranked-lists.png", dataset, data_root, workspace.features(name, number)),
-        draw_cmc(folder / "cmc.png", {"AMEM": result}),
-        draw_attributes(folder / "attributes.png", workspace.labels(name), dataset, data_root),
-    ]
-    path, errors = draw_predicted_frames(
-        folder / "predicted-frames.png", workspace.amem(name, number), some_queries(content, 6)
-    )
-    return [*pictures, path], errors
+def _named_queries(table: "Features", names: Sequence[str]) -> list[int]:
+    row_of = {table.tracklet[row]: int(row) for row in np.flatnonzero(table.is_query)}
+    require_known(names, row_of, "no query has this name")
+    return [row_of[name] for name in names]
 
 
 def _rate(value: float) -> float | None:

@@ -13,15 +13,20 @@ from amem_cli.artifacts.paths import sample_pictures
 from amem_cli.pictures.report.content import Curves, Missing
 
 CURVE_POINTS = 300
-TITLES = {
-    "gradient_norms": "Gradient norm of each weighted term at the backbone maps",
-    "validation": "Held-out training people",
-}
-COUNTS = ("images", "queries", "people")  # of a validation; no curves
+VALIDATION = "Validation"
+WEIGHTED = "Weighted losses: the terms of the loss that is trained"
+UNWEIGHTED = "Unweighted losses"
+PREDICTED = "Squared error of predicted frames and of copying the last one"
+ACCURACY = "Accuracy of the person classifier on training clips"
+GRADIENTS = "Gradient norm of each weighted loss at the backbone maps"
+PANELS = (VALIDATION, WEIGHTED, UNWEIGHTED, PREDICTED, ACCURACY, GRADIENTS)
+PANEL_OF = {"accuracy": ACCURACY, "image": PREDICTED, "copy_image": PREDICTED}
+NAMES = {"image": "predicted", "copy_image": "copied"}
+NO_CURVES = ("step", "epoch", "seconds", "queries", "people", "images")
 
 
 def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
-    """The curves, duration and sample pictures of the training in `folder`; `command` makes it where there is none."""
+    """The curves, duration and sample pictures of the training in `folder`; `command` runs it."""
     path = folder / "metrics.jsonl"
     records = read_metrics(path)
     if not records:
@@ -32,7 +37,7 @@ def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl, in the order of their steps.
 
-    A torn line (a crash) is left out; where a run went back (resumed, or begun anew) the later lines count.
+    A torn line (after a crash) is left out. Where a run went back (resumed, or started again) the later lines count.
     """
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
@@ -52,46 +57,36 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def curve_panels(
-    records: Sequence[dict[str, Any]],
-) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     """The figures of metrics.jsonl as panels of lines that share a scale: title -> name -> (steps, values).
 
-    Long runs are thinned to means over equal runs of records.
+    A record holds numbers by name, and {"validation": {...}} or {"gradient_norms": {...}}. Values that are not finite
+    are left out; long runs are thinned to means over equal numbers of records.
     """
-    found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-
-    def add(title: str, name: str, step: float, value: Any) -> None:
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            steps, values = found.setdefault(title, {}).setdefault(name, ([], []))
-            steps.append(step)
-            values.append(float(value))
-
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {title: {} for title in PANELS}
     for record in records:
-        for name, value in record.items():
-            if name in ("step", "epoch", "seconds"):
-                continue
-            if isinstance(value, dict):
-                for key, inner in value.items():
-                    if key not in COUNTS:
-                        add(TITLES.get(name, name.replace("_", " ")), key, record["step"], inner)
-            elif name.startswith("weighted_"):
-                add("Loss terms as they add up (weighted)", name.removeprefix("weighted_"), record["step"], value)
-            elif name == "accuracy":
-                add("Share of clips whose person is named rightly", name, record["step"], value)
-            elif name in ("image", "copy_image"):
-                words = {"image": "predicted", "copy_image": "copying the last frame"}[name]
-                add("Squared error of predicted frames, beside copying", words, record["step"], value)
-            else:
-                add("Loss terms, unweighted", name, record["step"], value)
-    order = ("Held-out", "Loss terms as", "Loss terms,", "Squared", "Share", "Gradient")
-    titles = sorted(found, key=lambda title: next((i for i, start in enumerate(order) if title.startswith(start)), 9))
-    return {title: {name: _thinned(*line) for name, line in found[title].items()} for title in titles}
+        for title, name, value in _figures(record):
+            if isinstance(value, int | float) and name not in NO_CURVES and math.isfinite(value):
+                steps, values = panels[title].setdefault(name, ([], []))
+                steps.append(record["step"])
+                values.append(float(value))
+    return {title: {name: _thin(*line) for name, line in lines.items()} for title, lines in panels.items() if lines}
 
 
-def _thinned(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
+def _figures(record: dict[str, Any]) -> list[tuple[str, str, Any]]:
+    """The figures of one record as (panel, name, value)."""
+    found = []
+    for title, group in ((VALIDATION, record.get("validation")), (GRADIENTS, record.get("gradient_norms"))):
+        found += [(title, name, value) for name, value in group.items()] if isinstance(group, dict) else []
+    for name, value in record.items():
+        if name.startswith("weighted_"):
+            found.append((WEIGHTED, name.removeprefix("weighted_"), value))
+        else:
+            found.append((PANEL_OF.get(name, UNWEIGHTED), NAMES.get(name, name), value))
+    return found
+
+
+def _thin(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
     if len(steps) <= CURVE_POINTS:
         return steps, values
-    parts = np.array_split(np.arange(len(steps)), CURVE_POINTS)
-    means = [(float(np.mean([steps[i] for i in part])), float(np.mean([values[i] for i in part]))) for part in parts]
-    return [step for step, _ in means], [value for _, value in means]
+    return tuple([float(part.mean()) for part in np.array_split(line, CURVE_POINTS)] for line in (steps, values))  # type: ignore[return-value]

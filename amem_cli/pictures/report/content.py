@@ -1,20 +1,22 @@
-"""What the report shows, section by section: what `stages/report.py` collects and the page draws."""
+"""What the report shows, section by section: collected by `tools/report.py`, drawn by the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from amem_cli.pictures.attention import HeatRow
-from amem_cli.pictures.frames import PredictedClip
+from amem_cli.pictures.attention import Attention
+from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import RankedRow
+
+Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> (steps, values)
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """In the place of a section's content: why there is none and the command that makes it (or none is known)."""
+    """In the place of a section: why it cannot be made, and the command that makes what it needs (if one is known)."""
 
     why: str
     command: str = ""
@@ -33,28 +35,19 @@ class CameraPair:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Attributes of a query and one of its answers: (A,) probabilities in [0, 1]; `what` names the answer in words."""
+    """Attributes of a query and one of its answers: (A,) probabilities in [0, 1]; `answer_is` describes the answer."""
 
-    what: str
+    answer_is: str
     names: Sequence[str]
     query: np.ndarray
     answer: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
-    """Where the model looks in a clip: `frames` (T, H, W, 3) uint8, and the heat of BF, f_B, f_A, f_M."""
-
-    frames: np.ndarray
-    rows: Sequence[HeatRow]
-
-
-@dataclass(frozen=True, slots=True)
 class RankedQuery:
-    """One ranked list, why it was chosen, the attributes of some of its answers beside the query's, and where the model
-    looks in the query."""
+    """One ranked list, why it was chosen ("best", "worst", "random"), attributes, and where the model looks."""
 
-    chosen: Literal["best", "random", "worst"]
+    chosen: str
     row: RankedRow
     comparisons: Sequence[Comparison] = ()
     attention: Attention | None = None
@@ -64,19 +57,19 @@ class RankedQuery:
 class RankedLists:
     """All lists of the page; `frames_of` maps every tracklet in them to its frames, in order.
 
-    `attributes_from` says in words where the comparisons' probabilities come from, or why there are none;
-    `no_attention` why no query has maps of attention, if so.
+    `attributes` describes where the comparisons' probabilities come from, or why there are none; `no_attention` says
+    why no query has maps of attention.
     """
 
     queries: Sequence[RankedQuery]
     frames_of: Mapping[str, Sequence[Path]]
-    attributes_from: str | Missing
+    attributes: str | Missing
     no_attention: Missing | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Clips with MEM's predictions, and the means of their errors as `stages.show.mean_errors` gives them."""
+    """Clips with MEM's predictions, and the `mean_errors` of all measured ones."""
 
     clips: Sequence[PredictedClip]
     errors: Mapping[str, Any]
@@ -84,27 +77,27 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The training curves of one stage: panel title -> line name -> (steps, values); `seconds` is what it took.
+    """The training curves of one stage: panel title -> lines. `seconds` is what the training took.
 
-    `samples` are the pictures of what it made of held-out people, by the number of steps done.
+    `samples` are the sample pictures of its validations, by the number of steps done.
     """
 
     stage: str
     path: Path
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]
-    seconds: float | None
+    panels: Mapping[str, Lines]
+    seconds: float | None = None
     samples: Sequence[tuple[int, Path]] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class Artifact:
     """One artifact of the chain; `details` are tables by their titles (options, parents, versions)."""
 
     stage: str
     path: Path
     state: str
-    why: str
-    command: str
+    why: str = ""
+    command: str = ""
     sha256: str = ""
     megabytes: float | None = None
     seconds: float | None = None
@@ -113,14 +106,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the page shows, section by section; `result` is the content of a result file."""
+    """What the page shows; `result` is the content of a result file, `notes` are remarks about the data set."""
 
     dataset: str
     split: int | None
+    model: str
     workspace: Path
+    notes: Sequence[str]
     result: Mapping[str, Any] | Missing
     camera_pairs: Sequence[CameraPair] | Missing
     ranked_lists: RankedLists | Missing
     predictions: Predictions | Missing
     curves: Sequence[Curves | Missing]
-    chain: Sequence[Link]
+    artifacts: Sequence[Artifact]

@@ -1,37 +1,39 @@
-"""The report as one HTML file: it holds its pictures, style and script, asks nothing of any network, and runs nothing
-that it did not bring.
+"""The report as one HTML file: pictures, style and script are inside, and no network is used.
 
-The page is put together from strings, and everything that comes from outside (names, paths, options, messages) goes
-through `html.escape`. Beside that, the page's own policy allows no script but ours, by its hash, and no address at all.
+Jinja2 escapes everything that comes from outside (names, paths, options, messages). In addition the page's own policy
+allows no script but ours, by its hash, and no address.
 """
 
 import base64
 import hashlib
-from html import escape
+import io
+import math
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from amem_cli import __version__
-from amem_cli.pictures.report.chain import chain_section
-from amem_cli.pictures.report.content import Report
-from amem_cli.pictures.report.parts import json_text
-from amem_cli.pictures.report.predictions import predictions_section
-from amem_cli.pictures.report.ranked_lists import ranked_lists_section
-from amem_cli.pictures.report.results import results_section
-from amem_cli.pictures.report.training import training_section
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
 
-_MARKS = (
-    '<svg hidden width="0" height="0"><defs>'
-    '<symbol id="mark-right" viewBox="0 0 16 16"><path d="M2 9l4 4 8-10"/></symbol>'
-    '<symbol id="mark-wrong" viewBox="0 0 16 16"><path d="M3 3l10 10M13 3L3 13"/></symbol>'
-    '<symbol id="mark-ignored" viewBox="0 0 16 16"><path d="M2 8h12"/></symbol>'
-    "</defs></svg>"
-)
-_DIALOG = (
-    '<dialog id="frames" aria-labelledby="frames-title"><div class="bar"><h2 id="frames-title">Frames</h2>'
-    '<button type="button" id="frames-close">Close</button></div><p id="frames-facts"></p>'
-    '<ol id="frames-list" class="frames"></ol></dialog>'
-)
+from amem_cli import __version__
+from amem_cli.data.images import open_rgb
+from amem_cli.pictures.attention import heat_over_frames
+from amem_cli.pictures.attributes import GROUP_TITLES, THRESHOLD, attribute_words, compared_attributes
+from amem_cli.pictures.frames import evenly_spaced, read_frames, side_by_side
+from amem_cli.pictures.ranked_lists import VERDICTS
+from amem_cli.pictures.report.charts import cmc_chart, lines_chart
+from amem_cli.pictures.report.content import CameraPair, Comparison, Curves, Missing, Report
+from amem_cli.pictures.style import COLOURS, line_style
+
+THUMBNAIL = (128, 64)  # (H, W) of a frame on the page, in pixels; shown at half that on a fine screen
+SHEET_COLUMNS = 8
+COMPARED_ATTRIBUTES = 18
+MOST_CAMERAS = 12
+SAMPLES, SAMPLE_HEIGHT = 8, 720  # sample pictures of each training, and their height in pixels
+RANKS = ("1", "5", "10", "20")
 
 
 def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
@@ -39,56 +41,207 @@ def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
 
     Raises `BadData` when a frame cannot be read.
     """
-    style = resources.files(__package__).joinpath("report.css").read_text("utf-8")
-    script = resources.files(__package__).joinpath("report.js").read_text("utf-8")
-    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'"
+    folder = resources.files(__package__)
+    template, style, script = (
+        folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html.j2", "css", "js")
     )
-    sheets: dict[str, Any] = {}
-    sections = {
-        "results": ("Results", results_section(report)),
-        "ranked-lists": ("Ranked lists", ranked_lists_section(report.ranked_lists, sheets, frames_per_tracklet)),
-        "predicted-frames": ("Predicted frames", predictions_section(report.predictions)),
-        "training": ("Training", training_section(report.curves)),
-        "chain": ("Chain of artifacts", chain_section(report.chain)),
-    }
-    name = report.dataset + ("" if report.split is None else f", split {report.split}")
-    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, (title, _) in sections.items())
-    body = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-heading"><h2 id="{key}-heading">{title}</h2>{content}</section>'
-        for key, (title, content) in sections.items()
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "decimals": decimals, "duration": duration, "webp": webp}
+    environment.tests["missing"] = lambda value: isinstance(value, Missing)
+    helpers = (result_rows, cmc_lines, camera_table, comparison_rows, curve_panels, samples, side_by_side)
+    environment.globals |= {helper.__name__: helper for helper in helpers}
+    environment.globals |= {"read_frames": read_frames, "heat_over_frames": heat_over_frames}
+    strips = {} if isinstance(report.ranked_lists, Missing) else report.ranked_lists.frames_of
+    tracklets = _Tracklets(strips, frames_per_tracklet)
+    return environment.from_string(template).render(
+        report=report,
+        name=report.dataset if report.split is None else f"{report.dataset}, split {report.split}",
+        version=__version__,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        strip=tracklets.strip,
+        sheets=tracklets.sheets,
+        thumbnail=THUMBNAIL,
+        ranks=RANKS,
+        verdicts={verdict: meaning for verdict, (_, _, meaning) in VERDICTS.items()},
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>AMEM on {escape(name)}</title>
-<link rel="icon" href="data:,">
-<style>
-{style}</style>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the results</a>
-{_MARKS}
-<header>
-<p class="kicker">Video-based person re-identification</p>
-<h1>AMEM on {escape(name)}</h1>
-<p class="facts">Workspace <code>{escape(str(report.workspace))}</code> · amem {escape(__version__)}</p>
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-</header>
-<main id="main">
-{body}
-</main>
-<footer><p>One file, no network: pictures, style and script are inside. It shows people: keep it where the data set may
-be kept, and do not publish it.</p></footer>
-{_DIALOG}
-<script type="application/json" id="sheets">{json_text(sheets)}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
+
+
+class _Tracklets:
+    """Frames of tracklets as pictures: `strip` of a few frames, `sheets` of nearly all for the dialog."""
+
+    def __init__(self, frames_of: Mapping[str, Sequence[Path]], most: int):
+        self._frames_of = frames_of
+        self._key_of = {name: f"t{place}" for place, name in enumerate(frames_of)}
+        self.sheets = {key: self._sheet(name, most) for name, key in self._key_of.items()}
+
+    def strip(self, name: str, shown: int) -> dict[str, Any]:
+        """A picture of some frames, how many they are and of how many, and the key of the tracklet's sheet."""
+        paths = self._frames_of[name]
+        frames = read_frames(evenly_spaced(paths, shown), THUMBNAIL)
+        pixels = side_by_side(frames, len(frames), gap=0)
+        return {"key": self._key_of[name], "pixels": pixels, "frames": len(frames), "of": len(paths)}
+
+    def _sheet(self, name: str, most: int) -> dict[str, Any]:
+        paths = self._frames_of[name]
+        places = evenly_spaced(range(len(paths)), most)
+        frames = read_frames([paths[place] for place in places], THUMBNAIL)
+        columns = min(SHEET_COLUMNS, len(frames))
+        return {
+            "tracklet": name,
+            "columns": columns,
+            "rows": -(-len(places) // columns),
+            "frames": [place + 1 for place in places],
+            "of": len(paths),
+            "sheet": webp(side_by_side(frames, columns, gap=0)),
+        }
+
+
+def webp(pixels: np.ndarray) -> str:
+    """A picture (H, W, 3) uint8 as a data address."""
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="WEBP", quality=60, method=4)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+# -- results -----------------------------------------------------------------------------------------------------------
+
+
+def result_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the result table: a label, and rates with their 95 % intervals (or None) for each column."""
+    several = result.get("standard_deviation") is not None  # a single split has none
+    rows = [("mean of the splits" if several else "by the protocol", result)]
+    if several:
+        rows.append(("standard deviation over the splits", result["standard_deviation"]))
+    if "rank" in (other := result.get("gallery_without_queries") or {}):
+        rows.append((f"without the queries in the gallery ({other['valid_queries']} queries have a match)", other))
+    for key, label in (("flipped", "with mirrored clips"), ("reranked", "re-ranked (k-reciprocal)")):
+        rows += [(label, result[key])] if key in result else []
+    rows.append(("chance", result["chance"]))
+    rows += [(f"split {place}", split) for place, split in enumerate(result.get("splits") or ())]
+    found = []
+    for label, figures in rows:
+        rates = [*((figures.get("rank") or {}).get(rank) for rank in RANKS), *map(figures.get, ("mAP", "mAP_official"))]
+        interval = figures.get("interval") or {}
+        intervals = [interval.get("rank-1"), None, None, None, interval.get("mAP"), None]
+        found.append({"label": label, "rates": [*zip(rates, intervals, strict=True)]})
+    return found
+
+
+def cmc_lines(report: Report) -> dict[str, Any]:
+    """The chart of CMC curves, and a line of its legend for each: name, style, the rates at some ranks."""
+    result: Any = report.result
+    curves = {report.model: result["cmc"]}
+    for key, name in (("gallery_without_queries", "without queries in the gallery"), ("reranked", "re-ranked")):
+        if "cmc" in (result.get(key) or {}):
+            curves[name] = result[key]["cmc"]
+    if result["chance"].get("cmc"):
+        curves["chance"] = result["chance"]["cmc"]
+    splits = [split["cmc"] for split in result.get("splits") or ()]
+    interval = (result.get("interval") or {}).get("rank-1")
+    rows = [
+        (name, _swatch(place, name), [percent(curve[min(int(rank), len(curve)) - 1]) for rank in RANKS])
+        for place, (name, curve) in enumerate(curves.items())
+    ]
+    return {"svg": cmc_chart(curves, splits, interval), "rows": rows}
+
+
+def camera_table(pairs: Sequence[CameraPair]) -> dict[str, Any]:
+    """The cameras with the most queries as rows, the cameras of their answers as columns, and the pairs by both."""
+    asked = {pair.query_camera: 0 for pair in pairs}
+    for pair in pairs:
+        asked[pair.query_camera] = max(asked[pair.query_camera], pair.queries)
+    rows = sorted(sorted(asked, key=lambda camera: -asked[camera])[:MOST_CAMERAS])
+    columns = sorted({pair.answer_camera for pair in pairs if pair.query_camera in rows})[:MOST_CAMERAS]
+    cells = {(pair.query_camera, pair.answer_camera): pair for pair in pairs if pair.queries}
+    heads = [f"in camera {camera}" for camera in columns]
+    return {"rows": rows, "columns": columns, "heads": heads, "cells": cells, "of": len(asked)}
+
+
+# -- ranked lists ------------------------------------------------------------------------------------------------------
+
+
+def comparison_rows(comparison: Comparison) -> dict[str, Any]:
+    """The lines of a comparison: (heading, None) or (attribute, (query, answer, whether they differ))."""
+    left, right = (np.asarray(values, dtype=float) for values in (comparison.query, comparison.answer))
+    differs = (left > THRESHOLD) != (right > THRESHOLD)
+    if not ((left > THRESHOLD) | (right > THRESHOLD)).any():
+        return {"differ": 0, "of": len(left), "lines": [], "left_out": 0}
+    found, left_out = compared_attributes(comparison.names, left, right, COMPARED_ATTRIBUTES)
+    lines = [
+        (GROUP_TITLES[group], None) if column is None
+        else (attribute_words(comparison.names[column], group), (left[column], right[column], differs[column]))
+        for group, column in found
+    ]  # fmt: skip
+    return {"differ": int(differs.sum()), "of": len(left), "lines": lines, "left_out": left_out}
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def curve_panels(curves: Curves) -> list[dict[str, Any]]:
+    """The charts of one training, each with its legend: name, style, and the first, last and best value."""
+    panels = []
+    for place, (title, lines) in enumerate(curves.panels.items()):
+        rates = title.startswith("Accuracy") or bool({"mAP", "mA"} & lines.keys())
+        best, word = (max, "highest") if rates else (min, "lowest")
+        rows = [
+            (name, _swatch(line), [number(values[0]), number(values[-1]), number(best(values))])
+            for line, (name, (_, values)) in enumerate(lines.items())
+        ]
+        svg = lines_chart(f"{curves.stage}-{place}", title, lines, "rate" if rates else "value", rates)
+        panels.append({"title": title, "svg": svg, "rows": rows, "columns": ["first", "last", word]})
+    return panels
+
+
+def samples(curves: Curves) -> list[tuple[int, np.ndarray]]:
+    """Sample pictures of a training with their steps, evenly spaced from the first to the last."""
+    last = len(curves.samples) - 1
+    found = []
+    for place in sorted({round(part * last / (SAMPLES - 1)) for part in range(SAMPLES)}) if last >= 0 else ():
+        step, path = curves.samples[place]
+        picture = open_rgb(path)
+        picture.thumbnail((4 * SAMPLE_HEIGHT, SAMPLE_HEIGHT))
+        found.append((step, np.asarray(picture)))
+    return found
+
+
+# -- figures as text ---------------------------------------------------------------------------------------------------
+
+
+def percent(rate: float | None) -> str:
+    return "–" if rate is None or math.isnan(rate) else f"{100 * rate:.1f}"
+
+
+def decimals(value: float | None, digits: int) -> str:
+    return "exact" if value is None else f"{value:.{digits}f}"
+
+
+def number(value: float) -> str:
+    """Three significant digits.
+
+    >>> number(0.5), number(1234.0), number(0.00012), number(31.25)
+    ('0.5', '1234', '0.00012', '31.2')
+    """
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words.
+
+    >>> duration(75), duration(7400), duration(4.2)
+    ('1 min 15 s', '2 h 3 min', '4 s')
+    """
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+
+
+def _swatch(place: int, name: str = "") -> str:
+    """The style of a line in a legend."""
+    if name == "chance":
+        return "border-top: 2px dotted var(--soft)"
+    style = {"-": "solid", "--": "dashed", ":": "dotted"}[line_style(place)["linestyle"]]
+    return f"border-top: 3px {style} var(--c{place % len(COLOURS)})"

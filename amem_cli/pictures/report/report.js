@@ -1,12 +1,12 @@
 "use strict";
 
-// -- the frames of one tracklet, in a dialog; the browser itself keeps the focus inside and gives it back
+// -- the frames of one tracklet, in a dialog; the browser keeps the focus inside and gives it back
 const sheets = JSON.parse(document.getElementById("sheets").textContent);
 const dialog = document.getElementById("frames");
 
-function showFrames(sheet) {
+function showFrames(sheet, who) {
   document.getElementById("frames-title").textContent = sheet.tracklet;
-  document.getElementById("frames-facts").textContent = sheet.facts;
+  document.getElementById("frames-facts").textContent = `${who}: ${sheet.frames.length} of ${sheet.of} frames`;
   const items = sheet.frames.map((frame, place) => {
     const picture = document.createElement("span");
     const across = (place % sheet.columns) / Math.max(1, sheet.columns - 1);
@@ -27,33 +27,28 @@ function showFrames(sheet) {
 
 document.addEventListener("click", (event) => {
   const strip = event.target.closest("button.strip");
-  if (strip) showFrames(sheets[strip.dataset.sheet]);
+  if (strip) showFrames(sheets[strip.dataset.sheet], strip.dataset.who);
   else if (event.target === dialog) dialog.close(); // outside of its box
 });
 document.getElementById("frames-close").addEventListener("click", () => dialog.close());
 
-// -- true and predicted frames as a small animation, from the pictures of the strip
+// -- true and predicted frames as a small animation, from the pictures of the tables
 const players = [...document.querySelectorAll(".clip")].map((clip) => {
   const sources = (row) => [...clip.querySelectorAll(`tr[data-row="${row}"] img`)].map((image) => image.src);
   const truth = sources("true"); // frame t, then t+1 ...
-  const columns = { true: truth, predicted: [truth[0], ...sources("predicted")] };
   const player = clip.querySelector(".player");
-  const step = document.createElement("p");
-  const images = Object.entries(columns).map(([name, frames]) => {
-    const box = document.createElement("div");
+  const images = [["true", truth], ["predicted", [truth[0], ...sources("predicted")]]].map(([name, frames]) => {
     const image = document.createElement("img");
     image.alt = `${name} frames, one after another`;
+    const box = document.createElement("div");
     box.append(name, image);
     player.append(box);
     return { image, frames };
   });
-  player.append(step);
   player.hidden = false;
   return (time) => {
-    const at = time % (truth.length + 1); // the last frame stays for two beats
-    const place = Math.min(at, truth.length - 1);
+    const place = Math.min(time % (truth.length + 1), truth.length - 1); // the last frame stays for two beats
     images.forEach(({ image, frames }) => { image.src = frames[place]; });
-    step.textContent = place ? `t+${place}` : "t (given)";
   };
 });
 const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -71,16 +66,8 @@ if (players.length) {
   players.forEach((show) => show(0));
   play.hidden = false;
   play.addEventListener("click", () => setPlaying(timer === null));
-  still.addEventListener("change", () => setPlaying(!still.matches));
   setPlaying(!still.matches);
 }
 
 // -- paper has nothing to unfold
-const folded = new Set();
-addEventListener("beforeprint", () => {
-  document.querySelectorAll("details:not([open])").forEach((details) => { folded.add(details); details.open = true; });
-});
-addEventListener("afterprint", () => {
-  folded.forEach((details) => { details.open = false; });
-  folded.clear();
-});
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => { each.open = true; }));

@@ -15,8 +15,6 @@ from amem_cli.tools.reproduce.plan import Command, Plan, Run
 from amem_cli.tools.reproduce.table import COPIES, PREDICTIONS, add_run, new_table, write
 from amem_cli.weights.loading import check_weights
 
-CLIPS_MEASURED = 100  # test tracklets whose predicted frames are compared with the true ones
-
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """Run a plan; returns the table as JSON (see `new_table`), which is also written.
@@ -91,12 +89,13 @@ def _data_notes(dataset: str, plan: Plan) -> list[str]:
 
 
 def _measure_predictions(plan: Plan, one: Run) -> dict[str, float]:
-    """Draw the predicted frames of some test tracklets of the first split; the errors of more of them."""
-    from amem_cli.tools.show import CLIPS_OF_FRAMES, draw_predicted_frames, read_split, some_queries
+    """Draw the predicted frames of some queries of the first split; the errors over all measured ones."""
+    from amem_cli.tools.show import Picture, show
+    from amem_cli.tools.source import Source
 
-    name, number, content = read_split(one.dataset, plan.request.data_root)
-    drawn, measured = (some_queries(content, count) for count in (CLIPS_OF_FRAMES, CLIPS_MEASURED))
-    _, errors = draw_predicted_frames(one.picture, one.workspace.amem(name, number), drawn, measured=measured)
+    source = Source(one.dataset, plan.request.data_root, one.workspace)
+    _, errors = show("frames", Picture((), one.picture), source, Progress(quiet=True))
     if errors["mse_ratio"] is None:
-        raise BadData("predicted frames of", name, why="nothing moves in them, so a copy has no error to compare with")
+        why = "nothing moves in them, so a copy has no error to compare with"
+        raise BadData("predicted frames of", one.dataset, why=why)
     return {key: errors[key] for key in (*PREDICTIONS, *COPIES) if errors[key] is not None}

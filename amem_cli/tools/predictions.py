@@ -1,0 +1,113 @@
+"""What a trained model computes for a few tracklets: predicted frames, attributes, attention. On the CPU.
+
+The one place where pictures and reports meet the models.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from amem_cli.data.clips import inference_clips, reflect
+from amem_cli.data.loading import read_frames
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.errors import UsageError
+from amem_cli.models.amem import AMEM, MainModel
+from amem_cli.models.attention import activation_maps
+from amem_cli.models.config import ModelConfig
+from amem_cli.pictures.attention import Attention, HeatRow
+from amem_cli.pictures.frames import evenly_spaced
+from amem_cli.pictures.predicted_frames import PredictedClip
+from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.progress import Progress
+
+START = 1  # zero-based: the frame of a clip from which MEM predicts; training draws it from 0 < t < T - c
+CLIPS_FOR_ATTRIBUTES = 2
+CLIPS_MEASURED = 100  # queries whose predicted frames are measured: the same everywhere
+CPU = torch.device("cpu")
+
+
+def middle_clip(tracklet: Tracklet, config: ModelConfig) -> np.ndarray:
+    """The tracklet's middle clip as the model needs it: (T, H, W, 3) uint8; a short tracklet is reflected."""
+    first = max(0, (len(tracklet) - config.clip_frames) // 2)
+    indices = reflect(np.arange(first, first + config.clip_frames), len(tracklet))
+    return read_frames(tracklet, indices, config.height_width)
+
+
+@torch.inference_mode()
+def predict_clips(
+    amem: AMEM,
+    config: ModelConfig,
+    tracklets: Sequence[Tracklet],
+    progress: Progress,
+    *,
+    rounds: int | None = None,
+) -> list[PredictedClip]:
+    """MEM's predictions for the middle clip of each tracklet, from its second frame on.
+
+    Each clip is also predicted from the f_M of the clip before it (the first from the last one's, a single clip not at
+    all), which shows whether f_M is used. `rounds` is by default as many as in training. Raises `UsageError` for a
+    model without MEM, no tracklet, and a clip without room for so many rounds.
+    """
+    mem = amem.mem
+    if mem is None:
+        why = f"the model was trained with --modules {config.modules}, so it has no MEM"
+        raise UsageError("predicted frames", why=why, remedy="Train with --modules amem or mem")
+    if not tracklets:
+        raise UsageError("predicted frames", why="the split has no query", remedy="Name a tracklet")
+    rounds = config.predict_frames if rounds is None else rounds
+    most = config.clip_frames - START - 1
+    if not 1 <= rounds <= most:
+        why = f"a clip of {config.clip_frames} frames has room for 1 to {most}"
+        raise UsageError("--predict-frames", str(rounds), why=why)
+
+    def motion_feature(tracklet: Tracklet) -> torch.Tensor:
+        clip = torch.from_numpy(middle_clip(tracklet, config))
+        feature = amem.main.feature_maps(as_pixels(clip[None], CPU)).motion_feature
+        assert feature is not None
+        return feature
+
+    def predict(current: np.ndarray, motion: torch.Tensor) -> np.ndarray:
+        frame = as_pixels(torch.from_numpy(current)[None], CPU)
+        predictions = mem(frame, motion, rounds)
+        frames = torch.cat([prediction.frame for prediction in predictions])  # (c, 3, H, W) in [0, 1]
+        return frames.movedim(1, -1).mul(255).round().byte().numpy()
+
+    clips: list[PredictedClip] = []
+    other = motion_feature(tracklets[-1]) if len(tracklets) > 1 else None
+    with progress.loop("predicted frames", len(tracklets), unit="clips") as loop:
+        for tracklet in tracklets:
+            frames, motion = middle_clip(tracklet, config), motion_feature(tracklet)
+            current, true = frames[START], frames[START + 1 : START + 1 + rounds]
+            by_other = None if other is None else predict(current, other)
+            clips.append(PredictedClip(tracklet.name, current, true, predict(current, motion), by_other))
+            other = motion if len(tracklets) > 1 else None
+            loop.advance()
+    return clips
+
+
+@torch.inference_mode()
+def attribute_probabilities(amem: AMEM, config: ModelConfig, tracklet: Tracklet) -> np.ndarray:
+    """The probabilities (A,) by the heads of AEM, the mean over two clips of a tracklet."""
+    indices = evenly_spaced(inference_clips(len(tracklet), config.clip_frames), CLIPS_FOR_ATTRIBUTES)
+    clips = torch.from_numpy(np.stack([read_frames(tracklet, frames, config.height_width) for frames in indices]))
+    maps = amem.main.feature_maps(as_pixels(clips, CPU))
+    assert amem.aem is not None
+    assert maps.appearance_feature is not None
+    return amem.aem(maps.appearance_feature).sigmoid().mean(dim=0).numpy()
+
+
+def attention_of(main: MainModel, config: ModelConfig, tracklet: Tracklet) -> tuple[Attention, dict[str, float]]:
+    """The heat of BF, f_B, f_A and f_M in the tracklet's middle clip, and each one's share of ||f_s||^2.
+
+    See `models.attention` for the formula.
+    """
+    frames = middle_clip(tracklet, config)
+    maps = activation_maps(main, as_pixels(torch.from_numpy(frames)[None], CPU))
+    shares = {name: round(float(share), 4) for name, share in (maps.shares | {"bias": maps.bias_share}).items()}
+    over_time = maps.backbone_over_time[0].numpy()  # (T', H', W')
+    rows = [HeatRow("BF", f"each of T' = {len(over_time)}", over_time)]
+    rows += [
+        HeatRow(name, f"{100 * shares[name]:.0f} % of |f_s|²", heat[0].numpy()) for name, heat in maps.features.items()
+    ]
+    return Attention(tracklet.name, frames, rows), shares
