@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
 
 PRESETS = ("paper", "small")
@@ -443,6 +441,8 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
 
 def convert(cls: type, name: str, value: Any, where: str, *, strict: bool = True) -> Any:
     """`value` as the type of option `name`; without `strict` also from text. Raises `UsageError` at `where`."""
+    import msgspec  # here, because the help does not need it
+
     kind = typing.get_type_hints(cls)[name]
     try:
         return msgspec.convert(value, kind, strict=strict, dec_hook=lambda to, given: to(given))

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 
 import typer
 
@@ -24,13 +25,13 @@ def run(arguments: list[str]) -> int:
     """
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    execute = _execute
+    execute: Callable[[list[str]], int | None] = _execute
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
 
         execute = record(_execute)
     try:
-        return execute(arguments)
+        return execute(arguments) or 0
     except AmemError as error:
         if debug:
             raise

@@ -65,10 +65,10 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
     """
     cls = COMMANDS[name]
     kinds = typing.get_type_hints(cls)
-    fields = sorted(dataclasses.fields(cls), key=lambda field: cls.__mro__.index(_group(cls, field.name)))
-    flags = [
-        _parameter(field.name, *_flag(field, kinds[field.name], _group(cls, field.name), name)) for field in fields
-    ]
+    groups = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]  # the stage's own options come first
+    group_of = {name: group for group in groups for name in group.__annotations__}  # the base class that declares it
+    fields = sorted(dataclasses.fields(cls), key=lambda field: groups.index(group_of[field.name]))
+    flags = [_parameter(field.name, *_flag(field, kinds[field.name], group_of[field.name], name)) for field in fields]
     ignored = {option: f"--{_dashed(option)}" for option in COMMON if option not in kinds}
     flags += [_parameter(option, str, typer.Option(flag, hidden=True)) for option, flag in ignored.items()]
 
@@ -112,11 +112,6 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
 def first_process() -> bool:
     """Whether this process prints: the only one, or the first under torchrun."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _group(cls: type, name: str) -> type:
-    """The group of options that declares `name`: the base class, even where the stage has its own default."""
-    return next(base for base in reversed(cls.__mro__) if name in vars(base).get("__annotations__", {}))
 
 
 def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> tuple[Any, Any]:

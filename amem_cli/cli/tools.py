@@ -15,10 +15,10 @@ from amem_cli.cli.root import app, config_app, data_app, weights_app
 from amem_cli.errors import BadData, UsageError, did_you_mean
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
+from amem_cli.tools.reproduce.tables import SEEDS, TABLES
 from amem_cli.walkers import WalkerOptions
 
 DATASET, DATA, WORKSPACE = TrainAmemOptions.dataset, TrainAmemOptions.data_root, TrainAmemOptions.workspace
-TABLES = ("table3", "table4", "table5", "sizes", "figure4", "losses")
 
 
 @app.command(epilog=epilog("amem demo", "amem demo /tmp/demo --seed 1"))
@@ -217,20 +217,15 @@ def check(
         raise typer.Exit(65)
 
 
-@app.command(
-    epilog=epilog(
-        "amem reproduce table3 --dry-run --weights i3d=rgb.pt --weights arm=imagenet",
-        "amem reproduce table3 --preset small --data-root walkers --set epochs=10",
-    )
-)
+@app.command(epilog=epilog("amem reproduce table3 --dry-run", "amem reproduce table3 --preset small --set epochs=10"))
 def reproduce(
-    what: Annotated[str, choice(*TABLES, argument=True, help="sizes needs no data")],
+    what: Annotated[str, choice(*TABLES, "sizes", argument=True, help="sizes needs no data")],
     dataset: Annotated[
         list[str] | None,
         Option(help="data set or your own .toml; default mars, table5: all three", autocompletion=completion.datasets),
     ] = None,
     row: Annotated[list[str] | None, Option(help="only this row, e.g. amem; repeatable")] = None,
-    seeds: Annotated[int, Option(help="trainings per row, with the seeds 0, 1, ...")] = 3,
+    seeds: Annotated[int, Option(help="trainings per row, with the seeds 0, 1, ...")] = SEEDS,
     seed: Annotated[list[int] | None, Option(help="only this seed, without a table; repeatable")] = None,
     preset: Preset = PRESETS[0],
     weights: Annotated[list[str] | None, Option(help="i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; repeatable")] = None,
@@ -252,20 +247,11 @@ def reproduce(
 
     if what == "sizes":
         given: dict[str, Any] = {"--dataset": dataset, "--row": row, "--weights": weights, "--set": settings}
-        given |= {"--seeds": seeds != 3, "--seed": seed, "--preset": preset != PRESETS[0], "--dry-run": dry_run}
+        given |= {"--seeds": seeds != SEEDS, "--seed": seed, "--preset": preset != PRESETS[0], "--dry-run": dry_run}
         return _sizes([flag for flag, value in given.items() if value], workspace, as_json)
-    request = Request(
-        what,
-        datasets=tuple(dataset or ()),
-        rows=tuple(row or ()),
-        seeds=seeds,
-        chosen_seeds=tuple(seed or ()),
-        preset=preset,
-        data_root=data_root,
-        workspace=workspace,
-        weights=tuple(weights or ()),
-        settings=tuple(settings or ()),
-    )
+    names: dict[str, Any] = {"datasets": dataset, "rows": row, "weights": weights, "settings": settings}
+    several = {name: tuple(values or ()) for name, values in (names | {"chosen_seeds": seed}).items()}
+    request = Request(what, seeds=seeds, preset=preset, data_root=data_root, workspace=workspace, **several)
     chain = plan(request)
     if dry_run:
         return console.print_json(chain.as_json()) if as_json else print(chain.script())
@@ -288,8 +274,7 @@ def _sizes(without_effect: list[str], workspace: Path, as_json: bool) -> None:
 
 
 @weights_app.command(
-    "inspect",
-    epilog=epilog("amem weights inspect rgb_imagenet.pt", "amem weights inspect resnet-50-kinetics.pth --json"),
+    "inspect", epilog=epilog("amem weights inspect rgb_imagenet.pt", "amem weights inspect r3d.pth --json")
 )
 def inspect_weights(
     file: Annotated[Path, Argument(help="a file for --weights, from any source")], as_json: AsJson = False

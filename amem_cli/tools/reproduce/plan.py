@@ -17,7 +17,7 @@ from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.errors import UsageError
 from amem_cli.options import COMMANDS, flag_of, resolve
 from amem_cli.tools.reproduce.settings import IMAGE_NETWORKS, parse_settings, parse_weights, require_known
-from amem_cli.tools.reproduce.tables import TABLES, Row, Table
+from amem_cli.tools.reproduce.tables import SEEDS, TABLES, Row, Table
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Request:
     what: str
     datasets: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
-    seeds: int = 3
+    seeds: int = SEEDS
     chosen_seeds: tuple[int, ...] = ()
     preset: str = "paper"
     data_root: Path = Path("data")

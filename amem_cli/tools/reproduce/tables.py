@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+SEEDS = 3  # trainings per row, with the seeds 0, 1, 2
 PAPER_BACKBONES = ("r3d", "p3d", "i3d")  # in the order of Table 4
 
 
