@@ -1,6 +1,6 @@
-"""`amem doctor`: what this machine has for `amem`, and for each problem its remedy. Imports nothing heavy.
+"""`amem doctor`: what this machine offers to amem, with a remedy for each problem.
 
-Torch is imported for the devices alone; data sets are looked for, not counted (that is `amem data check`).
+Imports nothing heavy; torch is imported to look for devices. Data sets are located, not counted.
 """
 
 import contextlib
@@ -11,168 +11,192 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli import __version__
-from amem_cli.errors import AmemError, BadData, DiskError, InputMissing
+from amem_cli.errors import AmemError, DiskError, InputMissing
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
-OPTIONAL = {
-    "tensorboard": "--tensorboard writes curves for it",
-    "openvino": "inference on Intel processors",
-}
+OPTIONAL = {"tensorboard": "for --tensorboard", "openvino": "fast inference on Intel processors"}
 WRITTEN = 32 * 2**20  # bytes of the measured write
-SLOW_WRITE = 20.0  # MB/s: below it saving a training state takes most of a minute
-LITTLE_DISK = 5e9  # bytes: a training run at the paper's size keeps two states of about 1 GB
+SLOW_WRITE = 20.0  # MB/s: saving a training state then takes most of a minute
+LITTLE_DISK = 5e9  # bytes: a training at the paper's size keeps two states of about 1 GB
 LITTLE_MEMORY = 4e9
 LITTLE_SHARED_MEMORY = 1e9
-
-State = Literal["ok", "note", "problem", "impossible"]
+CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the doctor: "note" is something to know, "problem" hampers, "impossible" keeps `amem` from working.
+    """One line of the report. A "problem" slows amem down, "impossible" stops it, with this exit code.
 
-    `value` are the figures behind `found`, for scripts; every finding that is not "ok" has a `remedy`.
+    `value` has the figures of `found` for programs; a finding that is not "ok" has a `remedy`.
     """
 
     topic: str
     found: str
-    state: State = "ok"
+    state: Literal["ok", "note", "problem", "impossible"] = "ok"
     remedy: str = ""
     value: Any = None
     exit_code: int = 0
 
 
 def examine(data_root: Path, workspace: Path) -> list[Finding]:
-    """Everything that the doctor looks at, in the order in which it is shown."""
-    return [
-        *versions(),
-        *devices(),
-        processors(),
-        memory(),
-        *shared_memory(),
-        *disk(workspace),
-        *optional_parts(),
-        *data_sets(data_root),
-        *terminal(),
-    ]
+    """The findings of all checks, in their order."""
+    checks = (
+        check_packages(), check_devices(), check_processors(), check_memory(), check_workspace(workspace),
+        check_data_sets(data_root), check_terminal(),
+    )  # fmt: skip
+    return [finding for findings in checks for finding in findings]
 
 
 def exit_code(findings: list[Finding]) -> int:
-    """0, or that of the first finding that makes work impossible."""
+    """That of the first finding that makes amem impossible, else 0."""
     return next((finding.exit_code for finding in findings if finding.state == "impossible"), 0)
 
 
-def versions() -> list[Finding]:
-    """Python, amem and the packages it needs."""
-    found = [
-        Finding("python", f"{platform.python_version()} ({platform.platform()})", value=platform.python_version()),
-        Finding("amem", __version__, value=__version__),
-    ]
-    for name in PACKAGES:
-        version = _version(name)
-        if version is None:
-            remedy = f"python -m pip install {name}"
-            found.append(Finding(name, "not installed", "impossible", remedy, exit_code=InputMissing.exit_code))
+def check_packages() -> Iterator[Finding]:
+    """Python, amem, the packages it needs and those that it can use."""
+    python = platform.python_version()
+    yield Finding("python", f"{python} ({platform.platform()})", value=python)
+    yield Finding("amem", __version__, value=__version__)
+    for name in (*PACKAGES, *OPTIONAL):
+        version, remedy = _version(name), f"python -m pip install {name}"
+        if version is not None:
+            yield Finding(name, version, value=version)
+        elif name in OPTIONAL:
+            yield Finding(name, f"not installed ({OPTIONAL[name]})", "note", remedy)
         else:
-            found.append(Finding(name, version, value=version))
-    return found
+            yield Finding(name, "not installed", "impossible", remedy, exit_code=InputMissing.exit_code)
 
 
-def devices() -> list[Finding]:
-    """The CPU, and each CUDA device with its memory (bytes)."""
-    if _version("torch") is None:
-        return []
+def check_devices() -> Iterator[Finding]:
+    """The CPU, or each CUDA device with its memory in bytes."""
+    if _version("torch") is None:  # already reported
+        return
     try:
         import torch
-    except Exception as error:  # a broken installation fails in many ways
+    except Exception as error:  # a broken installation raises many kinds
         why = (str(error).splitlines() or [""])[0] or type(error).__name__
         remedy = "python -m pip install --force-reinstall torch torchvision"
-        code = InputMissing.exit_code
-        return [Finding("device", f"torch cannot be imported ({why})", "impossible", remedy, exit_code=code)]
-    if not torch.cuda.is_available():
-        if not shutil.which("nvidia-smi"):
-            return [Finding("device", "cpu (no CUDA device)", value=["cpu"])]
-        built = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
-        remedy = "Run nvidia-smi; install the torch build that fits the driver: https://pytorch.org/get-started/locally"
-        return [Finding("device", f"cpu: a driver is there, but this torch ({built}) uses none", "problem", remedy)]
-    found = []
+        found = f"torch cannot be imported ({why})"
+        yield Finding("device", found, "impossible", remedy, exit_code=InputMissing.exit_code)
+        return
     for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        value = {"device": f"cuda:{number}", "name": properties.name, "memory": properties.total_memory}
-        found.append(Finding("device", f"cuda:{number} {properties.name}, {_gb(properties.total_memory)}", value=value))
-    return found
+        device = torch.cuda.get_device_properties(number)
+        value = {"device": f"cuda:{number}", "name": device.name, "memory": device.total_memory}
+        yield Finding("device", f"cuda:{number} {device.name}, {_gb(device.total_memory)}", value=value)
+    if not torch.cuda.is_available():
+        if shutil.which("nvidia-smi"):
+            found = f"cpu: there is an NVIDIA driver, but torch {torch.__version__} finds no CUDA device"
+            remedy = "Run nvidia-smi; install the build of torch for this driver (pytorch.org/get-started/locally)"
+            yield Finding("device", found, "problem", remedy)
+        else:
+            yield Finding("device", "cpu (no CUDA device)", value=["cpu"])
 
 
-def processors() -> Finding:
-    """The cores that this process may use (affinity and cgroup), and the threads that libraries will start."""
-    cores = available_cores()
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(told) if told.isdigit() else _affinity()  # OpenMP knows nothing of a cgroup's quota
+def check_processors() -> Iterator[Finding]:
+    """The cores that this process may use, and the threads that libraries start."""
+    cores, setting = available_cores(), os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(setting) if setting.isdigit() else _affinity()  # OpenMP ignores the quota of a cgroup
     value = {"machine": os.cpu_count(), "available": cores, "threads": threads}
-    found = f"{cores:g} of {os.cpu_count()} cores, threads: {threads}" + (" (OMP_NUM_THREADS)" if told else "")
-    if threads > cores + 0.999:
-        remedy = f"export OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores make everything slower"
-        return Finding("processors", found, "problem", remedy, value)
-    return Finding("processors", found, value=value)
+    found = f"{cores:g} of {os.cpu_count()} cores, threads: {threads}" + (" (OMP_NUM_THREADS)" if setting else "")
+    remedy = f"export OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores are slower"
+    yield _judged("processors", found, threads > cores + 0.999, remedy, value)
 
 
-def memory() -> Finding:
-    """Memory of the machine or of the cgroup, in bytes, and how much of it is free."""
+def check_memory() -> Iterator[Finding]:
+    """Memory of the machine or the cgroup, and the shared memory through which loader processes pass images."""
     total, free = total_memory(), free_memory()
     if total is None:
-        return Finding("memory", "unknown on this system")
-    value = {"total": total, "free": free}
-    found = _gb(total) + (f", {_gb(free)} free" if free is not None else "")
-    if (free if free is not None else total) < LITTLE_MEMORY:
+        yield Finding("memory", "unknown on this system")
+    else:
+        found = _gb(total) + ("" if free is None else f", {_gb(free)} free")
         remedy = "Close other programs, or use --preset small, a smaller --batch-size and --workers 0"
-        return Finding("memory", found, "problem", remedy, value)
-    return Finding("memory", found, value=value)
-
-
-def shared_memory(folder: Path = Path("/dev/shm")) -> list[Finding]:
-    """The shared memory through which loader processes hand over images; containers have little of it."""
-    if not folder.is_dir():
-        return []
-    total = shutil.disk_usage(folder).total
-    if total < LITTLE_SHARED_MEMORY:
+        little = (total if free is None else free) < LITTLE_MEMORY
+        yield _judged("memory", found, little, remedy, {"total": total, "free": free})
+    if Path("/dev/shm").is_dir():
+        shared = shutil.disk_usage("/dev/shm").total
         remedy = "Use --workers 0, or start the container with --shm-size 8g"
-        return [Finding("shared memory", _gb(total), "problem", remedy, total)]
-    return [Finding("shared memory", _gb(total), value=total)]
+        yield _judged("shared memory", _gb(shared), shared < LITTLE_SHARED_MEMORY, remedy, shared)
 
 
-def disk(workspace: Path) -> list[Finding]:
-    """Free space, and the speed of a write that reaches the disk, where the workspace is or would be."""
-    place = workspace.absolute()
-    while not place.exists():
-        place = place.parent
+def check_workspace(workspace: Path) -> Iterator[Finding]:
+    """Free space and speed of the disk, where the workspace is or would be."""
+    folder = next(place for place in (workspace.absolute(), *workspace.absolute().parents) if place.exists())
     try:
-        free = shutil.disk_usage(place).free
-        speed = write_speed(place if place.is_dir() else place.parent)
-        if not place.is_dir():
-            raise NotADirectoryError(20, "Not a directory")
+        speed, free = write_speed(folder), shutil.disk_usage(folder).free
     except OSError as error:
-        why = f"{place} cannot be written to ({(error.strerror or str(error)).lower()})"
-        remedy = "Choose another --workspace (or AMEM_WORKSPACE), or free some space"
-        return [Finding("workspace", why, "impossible", remedy, exit_code=DiskError.exit_code)]
-    remedy = "Free some space, or choose another --workspace"
-    low = free < LITTLE_DISK
-    space = Finding("free disk", _gb(free), "problem" if low else "ok", remedy if low else "", free)
-    slow = speed < SLOW_WRITE
-    remedy = "Choose a --workspace on a local disk, or a longer --save-seconds" if slow else ""
-    rate = Finding("write speed", f"{speed:.0f} MB/s, with fsync", "problem" if slow else "ok", remedy, speed)
-    found = f"{workspace} ({'is there' if workspace.exists() else 'is made when needed'})"
-    return [Finding("workspace", found, value=str(workspace)), space, rate]
+        why = f"{folder} cannot be written to ({(error.strerror or str(error)).lower()})"
+        remedy = "Use another --workspace (or AMEM_WORKSPACE), or free some space"
+        yield Finding("workspace", why, "impossible", remedy, exit_code=DiskError.exit_code)
+        return
+    exists = "exists" if workspace.exists() else "will be created"
+    yield Finding("workspace", f"{workspace} ({exists})", value=str(workspace))
+    remedy = "Free some space, or use another --workspace"
+    yield _judged("free disk", _gb(free), free < LITTLE_DISK, remedy, free)
+    remedy = "Use a --workspace on a local disk, or a longer --save-seconds"
+    yield _judged("write speed", f"{speed:.0f} MB/s, with fsync", speed < SLOW_WRITE, remedy, speed)
+
+
+def check_data_sets(data_root: Path) -> Iterator[Finding]:
+    """Whether the folder of each shipped data set exists and looks like its layout."""
+    try:
+        from amem_cli.data.datasets import READERS, existing_folder
+        from amem_cli.data.manifest import SHIPPED, load_manifest
+    except ImportError:  # a package is missing, as reported
+        return
+    none = True
+    for name in SHIPPED:
+        manifest, remedy = load_manifest(name), f"Run: amem data check {name}"
+        try:
+            folder = existing_folder(manifest, data_root)
+            fits = READERS[manifest.layout].find(folder) is not None
+            found = f"in {folder}" if fits else f"{folder} does not look like {manifest.title}"
+            yield _judged(f"data set {name}", found, not fits, remedy, str(folder) if fits else None)
+            none &= not fits
+        except InputMissing:
+            yield Finding(f"data set {name}", f"not in {data_root}", "note", f"Ask {manifest.request}")
+        except (AmemError, OSError) as error:
+            yield Finding(f"data set {name}", getattr(error, "why", str(error)), "problem", remedy)
+    if none:
+        remedy = "Use --data-root (or AMEM_DATA), or generate people: amem data walkers walkers"
+        yield Finding("data sets", f"none in {data_root}", "note", f"{remedy}, then --data-root walkers")
+
+
+def check_terminal() -> Iterator[Finding]:
+    """The encoding of text and file names, and the terminal."""
+    text, names = (getattr(sys.stdout, "encoding", None) or "none").lower(), sys.getfilesystemencoding().lower()
+    language, width, tty = locale.setlocale(locale.LC_CTYPE), shutil.get_terminal_size().columns, sys.stdout.isatty()
+    value = {"stdout": text, "file_names": names, "locale": language, "columns": width, "tty": tty}
+    remedy = "export PYTHONUTF8=1 (or LC_ALL=C.UTF-8), to write names with accents"
+    found = f"output {text}, file names {names}, locale {language}"
+    yield _judged("text", found, bool({text, names} - {"utf-8", "utf8"}), remedy, value)
+    colour = ", without colour (NO_COLOR)" if os.environ.get("NO_COLOR") else ""
+    yield Finding("terminal", f"{'terminal' if tty else 'no terminal'}, {width} columns{colour}", value=width)
+
+
+def _judged(topic: str, found: str, problem: bool, remedy: str, value: Any) -> Finding:
+    return Finding(topic, found, "problem" if problem else "ok", remedy if problem else "", value)
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
+
+
+def _gb(number: float) -> str:
+    return f"{number / 1e9:.1f} GB"
 
 
 def write_speed(folder: Path) -> float:
-    """MB/s of a write of 32 MiB that reaches the disk; the file is gone afterwards. Raises `OSError`."""
-    block = os.urandom(2**20)  # nothing that a file system could compress
+    """MB/s of a write that reaches the disk; the file is deleted. Raises `OSError`."""
+    block = os.urandom(2**20)  # no file system can compress it
     with tempfile.TemporaryFile(dir=folder, prefix=".amem-doctor-") as file:
         began = time.perf_counter()
         for _ in range(WRITTEN // len(block)):
@@ -182,115 +206,46 @@ def write_speed(folder: Path) -> float:
         return WRITTEN / 1e6 / max(time.perf_counter() - began, 1e-9)
 
 
-def optional_parts() -> list[Finding]:
-    """Packages that add something and may be missing."""
-    found = []
-    for name, use in OPTIONAL.items():
-        version = _version(name)
-        if version is None:
-            found.append(Finding(name, f"not installed ({use})", "note", f"python -m pip install {name}"))
-        else:
-            found.append(Finding(name, version, value=version))
-    return found
+# -- limits of the machine and of its cgroup ---------------------------------------------------------------------------
 
 
-def data_sets(data_root: Path) -> list[Finding]:
-    """Whether each shipped data set's folder is there and looks like its layout."""
-    try:
-        from amem_cli.data.datasets import READERS, existing_folder
-        from amem_cli.data.manifest import SHIPPED, load_manifest
-    except ImportError:  # told under the versions
-        return []
-    found = []
-    for name in SHIPPED:
-        manifest = load_manifest(name)
-        try:
-            folder = existing_folder(manifest, data_root)
-            if READERS[manifest.layout].find(folder) is None:
-                why, remedy = f"{folder} does not look like {manifest.title}", f"Run: amem data check {name}"
-                found.append(Finding(f"data set {name}", why, "problem", remedy))
-                continue
-        except InputMissing:
-            found.append(Finding(f"data set {name}", f"not in {data_root}", "note", f"Ask {manifest.request}"))
-        except (AmemError, OSError) as error:
-            why = error.why if isinstance(error, BadData) else str(error)
-            found.append(Finding(f"data set {name}", why, "problem", f"Run: amem data check {name}"))
-        else:
-            found.append(Finding(f"data set {name}", f"in {folder}", value=str(folder)))
-    if not any(finding.value for finding in found):
-        remedy = "Use --data-root (or AMEM_DATA); or generate people: amem data walkers walkers"
-        found.append(Finding("data sets", f"none in {data_root}", "note", f"{remedy}, then --data-root walkers"))
-    return found
-
-
-def terminal() -> list[Finding]:
-    """The encoding of text and file names, and the width of the terminal."""
-    text = (getattr(sys.stdout, "encoding", None) or "none").lower()
-    names = sys.getfilesystemencoding().lower()
-    width = shutil.get_terminal_size().columns
-    kind = f"terminal of {width} columns" if sys.stdout.isatty() else f"no terminal (lines of {width} columns)"
-    colour = ", without colour (NO_COLOR)" if os.environ.get("NO_COLOR") else ""
-    language = locale.setlocale(locale.LC_CTYPE)
-    value = {"stdout": text, "file_names": names, "locale": language, "columns": width, "tty": sys.stdout.isatty()}
-    found = f"output {text}, file names {names}, locale {language}"
-    if {text, names} - {"utf-8", "utf8"}:
-        remedy = "export PYTHONUTF8=1 (or LC_ALL=C.UTF-8), so that names with accents can be written"
-        return [Finding("text", found, "problem", remedy, value), Finding("terminal", kind + colour)]
-    return [Finding("text", found, value=value), Finding("terminal", kind + colour, value=width)]
-
-
-# -- limits ------------------------------------------------------------------------------------------------------------
-
-
-def available_cores(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
-    """The cores that this process may use: the smaller of its affinity and its cgroup's quota."""
-    quotas = [float(_affinity())]
-    for text in _cgroup_values("cpu.max", cgroups, own):  # version 2: "QUOTA PERIOD" or "max PERIOD"
-        quota, _, period = text.partition(" ")
-        if quota.isdigit() and period.isdigit():
-            quotas.append(int(quota) / int(period))
-    quota, period = (_read(cgroups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))  # version 1
-    if quota.isdigit() and period.isdigit():
-        quotas.append(int(quota) / int(period))
-    return min(quotas)
+def available_cores() -> float:
+    """The cores that this process may use: its affinity, or the quota of its cgroup if that is less."""
+    quotas = [text.split() for text in _cgroup("cpu.max")]  # version 2: "QUOTA PERIOD" or "max PERIOD"
+    quotas.append([_read(CGROUPS / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")])  # version 1
+    limits = [int(pair[0]) / int(pair[1]) for pair in quotas if len(pair) == 2 and all(map(str.isdigit, pair))]
+    return min([float(_affinity()), *limits])
 
 
 def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def total_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes of memory that this process may use: the machine's, or its cgroup's limit; None where nothing tells."""
-    limits = [int(text) for text in _cgroup_values("memory.max", cgroups, own) if text.isdigit()]
-    version_1 = _read(cgroups / "memory" / "memory.limit_in_bytes")
-    limits += [int(version_1)] if version_1.isdigit() else []
+def total_memory() -> int | None:
+    """Bytes of memory that this process may use, or None if unknown."""
+    texts = [*_cgroup("memory.max"), _read(CGROUPS / "memory" / "memory.limit_in_bytes")]
+    limits = [int(text) for text in texts if text.isdigit()]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(limits, default=None)
 
 
-def free_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes of memory that are free on the machine and within the cgroup's limit; None where nothing tells."""
-    free = []
-    for line in _read(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
-            free.append(int(line.split()[1]) * 1024)
-    for most, used in zip(
-        _cgroup_values("memory.max", cgroups, own), _cgroup_values("memory.current", cgroups, own), strict=True
-    ):
-        if most.isdigit() and used.isdigit():
-            free.append(int(most) - int(used))
-    return min(free, default=None)
+def free_memory() -> int | None:
+    """Bytes of memory that are free on the machine and in the cgroup, or None if unknown."""
+    lines = [line.split() for line in _read(Path("/proc/meminfo")).splitlines()]
+    free = [int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"]
+    pairs = zip(_cgroup("memory.max"), _cgroup("memory.current"), strict=True)
+    return min(
+        free + [int(most) - int(used) for most, used in pairs if most.isdigit() and used.isdigit()], default=None
+    )
 
 
-def _cgroup_values(name: str, cgroups: Path, own: Path) -> list[str]:
-    """The values of a cgroup file (version 2) in this process's group and in all groups above it."""
-    lines = (line.split(":", 2) for line in _read(own).splitlines())
+def _cgroup(name: str) -> list[str]:
+    """The values of a file of cgroup version 2, in this process's group and in all groups above it."""
+    lines = (line.split(":", 2) for line in _read(OWN_CGROUP).splitlines())
     path = next((parts[2] for parts in lines if len(parts) == 3 and parts[:2] == ["0", ""]), "/")
-    groups = [cgroups / path.strip("/")] if ".." not in path else [cgroups]  # outside of this container's view
-    while groups[-1] != cgroups and cgroups in groups[-1].parents:
-        groups.append(groups[-1].parent)
-    return [_read(group / name) for group in groups]
+    group = CGROUPS if ".." in path else CGROUPS / path.strip("/")  # ".." is outside this container
+    return [_read(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(CGROUPS)]
 
 
 def _read(path: Path) -> str:
@@ -298,14 +253,3 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _gb(number: float) -> str:
-    return f"{number / 1e9:.1f} GB"
