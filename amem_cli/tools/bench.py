@@ -1,4 +1,4 @@
-"""`amem bench`: how fast this machine runs each part of the pipeline, beside the most that it could do."""
+"""`amem bench`: the speed of each part of the pipeline on this machine, next to a ceiling measured in the same run."""
 
 import io
 import platform
@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from amem_cli.attributes import GROUP_SIZES
@@ -23,153 +24,135 @@ from amem_cli.data.transforms import read_image
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import SIMILARITY_FEATURE, build_main_model
 from amem_cli.models.arm import ARM
+from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions, resolve
 from amem_cli.runtime.device import as_pixels
-from amem_cli.runtime.distributed import process_group
-from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
+from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.engine import engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Progress
-from amem_cli.stages.amem_step import Batch, add_gradients
-from amem_cli.stages.train_amem import build_amem, describe, parameter_groups
+from amem_cli.stages.train_amem import Batch, build_networks, train_step
 from amem_cli.tools import paper
 from amem_cli.tools.doctor import available_cores
 from amem_cli.walkers import write_clips
 
 SIZE = (256, 128)  # the paper's
 CLIP_FRAMES = 8
-WALKERS = 8  # people drawn, with a clip of each
-IMAGES_A_STEP, CLIPS_A_STEP = 64, 16  # the defaults of label-videos and extract-features
-CONVOLUTION = (8, 256, 64, 32)  # images (times 32 on CUDA), channels in and out, height, width: large for a CPU
+WALKERS = 8  # generated people, with one clip each
+IMAGES_PER_BATCH, CLIPS_PER_BATCH = 64, 16  # the defaults of label-videos and extract-features
+CONVOLUTION = (8, 256, 64, 32)  # images (x 32 on CUDA), channels in and out, height, width
 COPIED = 2**26  # float32 values
-SECONDS, QUICK_SECONDS = 3.0, 0.7  # of runs that a median is taken of
-MICRO_BATCH = 8  # clips of a training step at the paper's size: a part of its 32, which few machines hold at once
+SECONDS, QUICK_SECONDS = 3.0, 0.7  # of repeated runs, of which the median is taken
+MICRO_BATCH = 8  # clips of a training step at the paper's size; its 32 need more memory than most machines have
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How fast one part runs: `value` and `ceiling` are in `unit`, `seconds` are the median of one step of it.
+@dataclass(frozen=True)
+class Machine:
+    """What is measured: device, precision and engines, with the input files and the measured ceilings."""
 
-    `bound` says what the ceiling is: what this machine does alone, measured in the same run.
-    """
+    processes: Processes
+    precision: str
+    engines: dict[str, str]
+    files: list[Path]
+    clips: Tensor  # (B, T, H, W, 3) uint8
+    ceilings: dict[str, float]
+    spend: float  # seconds of each measurement
 
-    part: str
-    value: float
-    unit: str
-    ceiling: float
-    bound: str
-    seconds: float
 
-    @property
-    def fraction(self) -> float:
-        """Of the ceiling."""
-        return self.value / self.ceiling
+def rate(part: str, items: int, unit: str, seconds: float, ceiling: float, bound: str) -> dict[str, Any]:
+    """The speed of one part: `value` and `ceiling` in `unit`, the name of the ceiling, the `seconds` of one batch."""
+    value = items / seconds
+    fraction = value / ceiling
+    return {
+        "part": part, "value": value, "unit": unit, "ceiling": ceiling, "fraction": fraction, "bound": bound,
+        "seconds": seconds,
+    }  # fmt: skip
 
 
 def bench(device: str, precision: str, engine: str, quick: bool, progress: Progress) -> dict[str, Any]:
     """Measure this machine on generated people and random weights: `machine`, `ceilings`, `rates` and `mars`.
 
-    `mars` has the seconds that each stage would take on MARS by these rates (`seconds_of_mars`). `quick` times fewer
-    runs and leaves the training at the paper's size out. Raises `UsageError` and `InputMissing` as `resolve_engine`
-    does, and for a CUDA device that is not there.
+    `mars` is the time of each stage on MARS at these rates. `quick` measures for less time and leaves out the training
+    at the paper's size. Raises `UsageError` and `InputMissing` as `resolve_engine`, and for a missing CUDA device.
     """
     spend = QUICK_SECONDS if quick else SECONDS
+    presets = ("small",) if quick else ("small", "paper")
     with process_group(device) as processes, tempfile.TemporaryDirectory(prefix="amem-bench-") as folder:
         where = processes.device
         precision = resolve_precision(precision, where)
-        engines = {
-            "labelling": resolve_engine(engine, where, precision, clips=False),
-            "extraction": resolve_engine(engine, where, precision, clips=True),
-        }
+        tasks = {"labelling": False, "extraction": True}
+        engines = {task: resolve_engine(engine, where, precision, clips=clips) for task, clips in tasks.items()}
         torch.manual_seed(0)
-        with progress.loop("bench", 6 if quick else 7, unit="parts") as loop:
+        with progress.loop("bench", 5 + len(presets), unit="parts") as bar:
             files = write_clips(Path(folder), people=WALKERS, frames=CLIP_FRAMES, height=SIZE[0], width=SIZE[1])
-            ceilings = measure_ceilings(where, precision, files, spend)
-            loop.advance()
-            rates = [decoding(files, ceilings, spend)]
-            loop.advance()
             clips = torch.from_numpy(np.stack([read_image(file, *SIZE) for file in files]))
-            clips = clips.view(WALKERS, CLIP_FRAMES, *clips.shape[1:])  # (B, T, H, W, 3)
-            run = prepare(ARM(50, GROUP_SIZES), where, precision, engines["labelling"], progress.warn)
-            rates.append(labelling(run, clips, ceilings, spend))
-            loop.advance()
-            main_model = build_main_model(describe(TrainAmemOptions(), paper.PEOPLE))
-            run = prepare(main_model, where, precision, engines["extraction"], progress.warn)
-            rates.append(extraction(run, clips, ceilings, spend))
-            loop.advance()
-            for preset in ("small",) if quick else ("small", "paper"):
-                rates.append(training(preset, clips, where, precision, ceilings, spend))
-                loop.advance()
-            rates.append(evaluation(ceilings, spend))
-            loop.advance()
-    machine = describe_machine(where) | {
-        "precision": precision,
-        "engine": {part: engine_version(name) for part, name in engines.items()},
-    }
+            clips = clips.view(WALKERS, CLIP_FRAMES, *SIZE, 3)
+            ceilings = measure_ceilings(where, precision, files, spend)
+            bar.advance()
+            machine = Machine(processes, precision, engines, files, clips, ceilings, spend)
+            rates, trainings = [], [partial(training, preset=preset) for preset in presets]
+            measures: list[Callable[[Machine], dict[str, Any]]] = [decoding, labelling, extraction, *trainings]
+            for measure in (*measures, evaluation):
+                rates.append(measure(machine))
+                bar.advance()
+    versions = {task: engine_version(name) for task, name in engines.items()}
+    counts = load_manifest("mars").counts
     return {
-        "machine": machine,
+        "machine": describe_machine(where) | {"precision": precision, "engine": versions},
         "ceilings": ceilings,
-        "rates": [
-            {"part": r.part, "value": r.value, "unit": r.unit, "ceiling": r.ceiling, "fraction": r.fraction,
-             "bound": r.bound, "seconds": r.seconds} for r in rates
-        ],
-        "mars": seconds_of_mars({r.part: r.value for r in rates}, load_manifest("mars").counts, where.type),
-    }  # fmt: skip
+        "rates": rates,
+        "mars": seconds_of_mars({rate["part"]: rate["value"] for rate in rates}, counts, where.type),
+    }
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def decoding(files: list[Path], ceilings: dict[str, float], spend: float) -> Rate:
-    """JPEG files of 256 x 128 to uint8 arrays as the loader does it, in one process."""
-    seconds = median_seconds(lambda: [read_image(file, *SIZE) for file in files], spend)
-    bound = "libjpeg alone, from memory"
-    return Rate("decoding", len(files) / seconds, "images/s a core", ceilings["libjpeg"], bound, seconds)
+def decoding(machine: Machine) -> dict[str, Any]:
+    """JPEG files to uint8 arrays, as the loader does it, in one process."""
+    seconds = median_seconds(lambda: [read_image(file, *SIZE) for file in machine.files], machine.spend)
+    ceiling = machine.ceilings["libjpeg"]
+    return rate("decoding", len(machine.files), "images/s a core", seconds, ceiling, "libjpeg alone, from memory")
 
 
-def labelling(run: Engine, clips: torch.Tensor, ceilings: dict[str, float], spend: float) -> Rate:
-    """The ARM's logits of single frames; ResNet-50, as the paper's."""
-    images = clips.flatten(0, 1)[:IMAGES_A_STEP]
-    seconds = median_seconds(lambda: run(images), spend)
-    work = flop(ARM(50, GROUP_SIZES), images[:1])
-    return _against_convolution("labelling", len(images), "images/s", seconds, work, ceilings)
+def labelling(machine: Machine) -> dict[str, Any]:
+    """Attribute logits of single images by the ARM with ResNet-50."""
+    images = machine.clips.flatten(0, 1)[:IMAGES_PER_BATCH]
+    return _inference(machine, "labelling", "images/s", ARM(50, GROUP_SIZES), images)
 
 
-def extraction(run: Engine, clips: torch.Tensor, ceilings: dict[str, float], spend: float) -> Rate:
+def extraction(machine: Machine) -> dict[str, Any]:
     """f_s of clips by the main model with both branches."""
-    batch = clips.repeat(CLIPS_A_STEP // len(clips), 1, 1, 1, 1)
-    seconds = median_seconds(lambda: run(batch), spend)
-    work = flop(build_main_model(describe(TrainAmemOptions(), paper.PEOPLE)), clips[:1])
-    return _against_convolution("extraction", len(batch), "clips/s", seconds, work, ceilings)
+    clips = machine.clips.repeat(CLIPS_PER_BATCH // len(machine.clips), 1, 1, 1, 1)
+    network = build_main_model(model_config(TrainAmemOptions(), paper.PEOPLE))
+    return _inference(machine, "extraction", "clips/s", network, clips)
 
 
-def training(
-    preset: str, clips: torch.Tensor, device: torch.device, precision: str, ceilings: dict[str, float], spend: float
-) -> Rate:
-    """Steps of train-amem with both modules at a preset's size: losses, gradients, both optimisers.
+def _inference(machine: Machine, part: str, unit: str, network: nn.Module, images: Tensor) -> dict[str, Any]:
+    run = prepare(network, machine.processes.device, machine.precision, machine.engines[part])
+    seconds = median_seconds(lambda: run(images), machine.spend)
+    ceiling = machine.ceilings["convolution"] / flop(network, images[:1])
+    return rate(part, len(images), unit, seconds, ceiling, "a large convolution")
 
-    The paper's batch of 32 clips is taken in parts of 8; its rate is that of the clips.
-    """
+
+def training(machine: Machine, preset: str) -> dict[str, Any]:
+    """Steps of train-amem with both modules, at a preset's size; clips of a smaller batch at the paper's."""
     options = resolve(TrainAmemOptions, {}, preset=preset)
     people = MICRO_BATCH // options.clips_per_person if preset == "paper" else options.people_per_batch
-    step, count = training_step(options, people, clips, device, precision)
+    step, clips = training_step(machine, options, people)
     with FlopCounterMode(display=False) as counter:
         step()
-    seconds = median_seconds(step, spend, device)
-    part = f"training {options.image_size}"
-    return _against_convolution(part, count, "clips/s", seconds, counter.get_total_flops() / count, ceilings)
+    seconds = median_seconds(step, machine.spend, machine.processes.device)
+    ceiling = machine.ceilings["convolution"] * clips / counter.get_total_flops()
+    return rate(f"training {options.image_size}", clips, "clips/s", seconds, ceiling, "a large convolution")
 
 
-def training_step(
-    options: TrainAmemOptions, people: int, clips: torch.Tensor, device: torch.device, precision: str
-) -> tuple[Callable[[], None], int]:
-    """One step of train-amem as a function, on a fixed batch of `people` x K clips, and its number of clips."""
-    count = people * options.clips_per_person
-    described = describe(options, paper.PEOPLE)
-    model, discriminator = build_amem(described, None, options)
-    model.to(device).train()
-    discriminator.to(device).train()
-    optimizer = torch.optim.Adam(parameter_groups(model, options), lr=options.learning_rate, fused=True)
-    critic = torch.optim.Adam(discriminator.parameters(), lr=options.discriminator_learning_rate, fused=True)
-    pixels = as_pixels(clips[torch.arange(count) % len(clips)], device)
+def training_step(machine: Machine, options: TrainAmemOptions, people: int) -> tuple[Callable[[], Any], int]:
+    """A function that runs one step of train-amem on a fixed batch of `people` x K clips; the number of clips."""
+    networks = build_networks(model_config(options, paper.PEOPLE), options, machine.processes)
+    for network in filter(None, (networks.amem, networks.discriminator)):
+        network.train()
+    count, device = people * options.clips_per_person, machine.processes.device
+    pixels = as_pixels(machine.clips[torch.arange(count) % len(machine.clips)], device)  # (B, 3, T, H, W)
     frames = F.interpolate(pixels.transpose(1, 2).flatten(0, 1), options.height_width).unflatten(0, pixels.shape[:3:2])
     batch = Batch(
         clip=frames.transpose(1, 2).contiguous(memory_format=torch.channels_last_3d),
@@ -177,93 +160,73 @@ def training_step(
         attributes=torch.randint(2, (count, sum(GROUP_SIZES)), device=device).float(),
         start=torch.ones(count, dtype=torch.int64, device=device),
     )
-
-    def step() -> None:
-        for each in (optimizer, critic):
-            each.zero_grad(set_to_none=True)
-        add_gradients(model, discriminator, batch, options, precision)
-        optimizer.step()
-        critic.step()
-
-    return step, count
+    return lambda: train_step(networks, [batch], options, machine.precision), count
 
 
-def evaluation(ceilings: dict[str, float], spend: float) -> Rate:
-    """CMC and mAP at MARS's size on random features; its ceiling is the product of the two matrices alone."""
-    counts = load_manifest("mars").counts
+def evaluation(machine: Machine) -> dict[str, Any]:
+    """CMC and mAP at the size of MARS on random features; the ceiling is the product of the two matrices."""
+    counts, generator = load_manifest("mars").counts, np.random.default_rng(0)
     queries, gallery = counts["query_tracklets"], counts["gallery_tracklets"]
-    generator = np.random.default_rng(0)
     features = [generator.standard_normal((n, SIMILARITY_FEATURE), dtype=np.float32) for n in (queries, gallery)]
     ids = [generator.integers(1, counts["test_people"], n) for n in (queries, gallery)]
     cameras = [generator.integers(1, 7, n) for n in (queries, gallery)]
-    seconds = median_seconds(lambda: evaluate_ranking(*features, *ids, *cameras), spend)
-    left, right = (torch.from_numpy(part) for part in features)
-    product = median_seconds(lambda: left @ right.T, spend / 2)
-    return Rate("evaluation", queries / seconds, "queries/s", queries / product, "the matrix product alone", seconds)
+    seconds = median_seconds(lambda: evaluate_ranking(*features, *ids, *cameras), machine.spend)
+    left, right = (torch.from_numpy(rows) for rows in features)
+    product = median_seconds(lambda: left @ right.T, machine.spend / 2)
+    return rate("evaluation", queries, "queries/s", seconds, queries / product, "the matrix product alone")
 
 
 def seconds_of_mars(rates: dict[str, float], counts: dict[str, int], device: str) -> dict[str, float]:
-    """Seconds of each stage on MARS by the rates of the parts: labelling of the training tracklets, features of the
-    test tracklets, the paper's epochs of training (where it was timed), evaluation.
+    """Seconds of each stage on MARS at these rates: labels of the training tracklets, features of the test tracklets,
+    training with the paper's options (if it was measured), evaluation.
 
-    On a CPU decoding and computing take turns, on CUDA the slower one decides. A tracklet's last clip is half full on
-    the average. A training step takes P x K clips of 8 frames, an epoch every tracklet once.
+    Decoding and computing alternate on a CPU and overlap on CUDA. The last clip of a tracklet is half full on average.
     """
     options = TrainAmemOptions()
     clips = counts["test_images"] / CLIP_FRAMES + counts["test_tracklets"] * (CLIP_FRAMES - 1) / (2 * CLIP_FRAMES)
     trained = options.epochs * counts["train_tracklets"]
     both = max if device == "cuda" else sum
     found = {
-        "label-videos": both((counts["train_images"] / rates["labelling"], counts["train_images"] / rates["decoding"])),
-        "extract-features": both((clips / rates["extraction"], counts["test_images"] / rates["decoding"])),
+        "label-videos": both([counts["train_images"] / rates["labelling"], counts["train_images"] / rates["decoding"]]),
+        "extract-features": both([clips / rates["extraction"], counts["test_images"] / rates["decoding"]]),
         "evaluate": counts["query_tracklets"] / rates["evaluation"],
     }
     if (name := f"training {options.image_size}") in rates:
-        found["train-amem"] = both((trained / rates[name], trained * CLIP_FRAMES / rates["decoding"]))
+        found["train-amem"] = both([trained / rates[name], trained * CLIP_FRAMES / rates["decoding"]])
     return found
 
 
-# -- ceilings ----------------------------------------------------------------------------------------------------------
+# -- measuring ---------------------------------------------------------------------------------------------------------
 
 
 def measure_ceilings(device: torch.device, precision: str, files: list[Path], spend: float) -> dict[str, float]:
-    """The best of the machine: `convolution` FLOP/s, `copy` bytes/s (read and written), `libjpeg` images/s."""
+    """Limits of the machine: `convolution` in FLOP/s, `copy` in bytes/s (read and written), `libjpeg` in images/s."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     images, channels, height, width = CONVOLUTION
     images *= 32 if device.type == "cuda" else 1
     x = torch.randn(images, channels, height, width, device=device, dtype=dtype)
     x = x.contiguous(memory_format=torch.channels_last)
-    conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device, dtype=dtype)
-    conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    work = 2 * 9 * channels * x.numel()
+    weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
+    weight = weight.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        convolution = work / median_seconds(lambda: conv(x), spend / 2, device)
+        seconds = median_seconds(lambda: F.conv2d(x, weight, padding=1), spend / 2, device)
     source = torch.ones(COPIED, device=device)
     target = torch.empty_like(source)
     copy = 2 * source.nbytes / median_seconds(lambda: target.copy_(source), spend / 4, device)
     contents = [file.read_bytes() for file in files]
     libjpeg = len(files) / median_seconds(lambda: [Image.open(io.BytesIO(c)).load() for c in contents], spend / 2)
-    return {"convolution": convolution, "copy": copy, "libjpeg": libjpeg}
+    return {"convolution": 2 * 9 * channels * x.numel() / seconds, "copy": copy, "libjpeg": libjpeg}
 
 
-def flop(network: nn.Module, images: torch.Tensor) -> float:
-    """FLOP of one item, uint8 (1, [T,] H, W, 3), by `network`, whose weights are lost. A multiplication and its
-    addition are two."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.inference_mode():
+def flop(network: nn.Module, images: Tensor) -> float:
+    """FLOP of one uint8 item (1, [T,] H, W, 3); a multiplication and its addition are two. Loses the weights."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network.to("meta").eval()(as_pixels(images, torch.device("meta")))
     return counter.get_total_flops()
 
 
-def _against_convolution(
-    part: str, count: int, unit: str, seconds: float, flop_each: float, ceilings: dict[str, float]
-) -> Rate:
-    ceiling = ceilings["convolution"] / flop_each
-    return Rate(part, count / seconds, unit, ceiling, "a large convolution", seconds)
-
-
 def median_seconds(run: Callable[[], Any], spend: float, device: torch.device | None = None) -> float:
-    """The median of at least three runs, and of as many as take `spend` seconds, after one that warms up."""
+    """The median of three runs or more, until they took `spend` seconds; after one warm-up run."""
 
     def once() -> float:
         start = time.perf_counter()
@@ -279,24 +242,17 @@ def median_seconds(run: Callable[[], Any], spend: float, device: torch.device | 
     return statistics.median(seconds)
 
 
-# -- inputs and machine ------------------------------------------------------------------------------------------------
-
-
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """The device and its processor by name, cores, threads, versions."""
+    """Name of the device, cores, threads, versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {
-        "device": device.type,
-        "name": name,
-        "cores": available_cores(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
+        "device": device.type, "name": name, "cores": available_cores(), "threads": torch.get_num_threads(),
+    } | versions  # fmt: skip
 
 
 def processor() -> str:
-    """The processor's name as Linux tells it, or what Python knows."""
+    """The name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

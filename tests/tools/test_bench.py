@@ -1,58 +1,48 @@
-"""`amem bench`: its arithmetic by hand, and the whole of it on toy networks."""
+"""`amem bench`: its arithmetic by hand, and the whole command on toy networks."""
 
 import json
 import types
-from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import ALONE
 
 from amem_cli.cli.app import run
 from amem_cli.options import TrainAmemOptions
 from amem_cli.tools import bench
 
-CPU = torch.device("cpu")
 COUNTS = {
-    "train_tracklets": 10,
-    "train_images": 1000,
-    "test_tracklets": 4,
-    "test_images": 800,
-    "test_people": 5,
-    "query_tracklets": 30,
-    "gallery_tracklets": 50,
-}
+    "train_tracklets": 10, "train_images": 1000, "test_tracklets": 4, "test_images": 800, "test_people": 5,
+    "query_tracklets": 30, "gallery_tracklets": 50,
+}  # fmt: skip
+
+
+class Toy(nn.Module):
+    def __init__(self, convolution):
+        super().__init__()
+        self.conv = convolution(3, 4, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        return self.conv(x).flatten(2).mean(dim=2)
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
+def small(monkeypatch):
     """Small frames, a small data set, and networks of one convolution."""
-
-    class Toy(nn.Module):
-        def __init__(self, dimensions: int):
-            super().__init__()
-            self.conv = (nn.Conv2d, nn.Conv3d)[dimensions - 2](3, 4, 3, padding=1, bias=False)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.conv(x).flatten(2).mean(dim=2)
-
-    monkeypatch.setattr(bench, "SIZE", (32, 16))
-    monkeypatch.setattr(bench, "CONVOLUTION", (1, 8, 8, 8))
-    monkeypatch.setattr(bench, "COPIED", 1000)
-    monkeypatch.setattr(bench, "SECONDS", 0.0)
+    for name, value in {"SIZE": (32, 16), "CONVOLUTION": (1, 8, 8, 8), "COPIED": 1000, "SECONDS": 0.0}.items():
+        monkeypatch.setattr(bench, name, value)
     monkeypatch.setattr(bench, "QUICK_SECONDS", 0.0)
-    monkeypatch.setattr(bench, "ARM", lambda *_: Toy(2))
-    monkeypatch.setattr(bench, "build_main_model", lambda _: Toy(3))
+    monkeypatch.setattr(bench, "ARM", lambda *_: Toy(nn.Conv2d))
+    monkeypatch.setattr(bench, "build_main_model", lambda _: Toy(nn.Conv3d))
     monkeypatch.setattr(bench, "training_step", lambda *_: (lambda: torch.ones(3, 3) @ torch.ones(3, 3), 12))
     monkeypatch.setattr(bench, "load_manifest", lambda _: types.SimpleNamespace(counts=COUNTS))
 
 
-def test_mars_by_hand_on_a_cpu_where_decoding_and_computing_take_turns() -> None:
+def test_seconds_of_mars_cpu_adds_decoding_and_computing():
     rates = {"labelling": 10.0, "decoding": 100.0, "extraction": 2.0, "evaluation": 15.0, "training 256x128": 4.0}
-    found = bench.seconds_of_mars(rates, COUNTS, "cpu")
     clips = 800 / 8 + 4 * 7 / 16
-    assert found == {
+    assert bench.seconds_of_mars(rates, COUNTS, "cpu") == {
         "label-videos": pytest.approx(1000 / 10 + 1000 / 100),
         "extract-features": pytest.approx(clips / 2 + 800 / 100),
         "evaluate": pytest.approx(2),
@@ -60,97 +50,69 @@ def test_mars_by_hand_on_a_cpu_where_decoding_and_computing_take_turns() -> None
     }
 
 
-def test_mars_by_hand_on_cuda_where_the_slower_one_decides() -> None:
+def test_seconds_of_mars_cuda_takes_the_slower():
     rates = {"labelling": 1000.0, "decoding": 100.0, "extraction": 2.0, "evaluation": 15.0}
     found = bench.seconds_of_mars(rates, COUNTS, "cuda")
-    assert found["label-videos"] == pytest.approx(10)  # the decoder's
-    assert found["extract-features"] == pytest.approx((100 + 1.75) / 2)  # the network's
-    assert "train-amem" not in found  # nothing was timed
+    assert found["label-videos"] == pytest.approx(10)  # decoding
+    assert found["extract-features"] == pytest.approx((100 + 1.75) / 2)  # the network
+    assert "train-amem" not in found
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """A clock that the timed function moves by hand."""
-    now = [0.0]
-    monkeypatch.setattr(bench, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    return now
+@pytest.mark.parametrize(
+    ("durations", "spend", "median"), [([100.0, 1.0, 9.0, 2.0], 0.0, 2.0), ([50.0] + [1.0] * 8, 7.5, 1.0)]
+)
+def test_median_seconds_after_a_warm_up(durations, spend, median, monkeypatch):
+    clock, left = [0.0], list(durations)
+    monkeypatch.setattr(bench, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def work():
+        clock[0] += left.pop(0)
+
+    assert bench.median_seconds(work, spend) == median
+    assert left == []
 
 
-def test_the_first_run_warms_up_and_the_median_counts(clock: list[float]) -> None:
-    durations = iter([100.0, 1.0, 9.0, 2.0])
-
-    def work() -> None:
-        clock[0] += next(durations)
-
-    assert bench.median_seconds(work, spend=0.0) == 2.0
-    assert list(durations) == []
+def test_flop_of_a_convolution():
+    assert bench.flop(Toy(nn.Conv2d), torch.zeros(1, 6, 7, 3, dtype=torch.uint8)) == 2 * 3 * 4 * 9 * 6 * 7
 
 
-def test_runs_go_on_until_the_time_is_spent(clock: list[float]) -> None:
-    runs = []
-
-    def work() -> None:
-        runs.append(None)
-        clock[0] += 1.0
-
-    assert bench.median_seconds(work, spend=7.5) == 1.0
-    assert len(runs) == 1 + 8
-
-
-def test_flop_of_a_convolution_by_hand() -> None:
-    network = nn.Conv2d(3, 5, 3, padding=1, bias=False)
-    assert bench.flop(network, torch.zeros(1, 6, 7, 3, dtype=torch.uint8)) == 2 * 3 * 5 * 9 * 6 * 7
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_a_training_step_trains_everything() -> None:
+@pytest.mark.usefixtures("one_thread", "tiny_backbone")
+def test_training_step_trains_both_networks(monkeypatch):
+    built = []
+    build = bench.build_networks
+    monkeypatch.setattr(bench, "build_networks", lambda *given: built.append(build(*given)) or built[0])
     options = TrainAmemOptions(image_size="32x32", people_per_batch=2, clips_per_person=2)
     clips = torch.randint(256, (3, 8, 40, 24, 3), dtype=torch.uint8)
-    built = []
-    build = bench.build_amem
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bench, "build_amem", lambda *given: built.extend(build(*given)) or tuple(built))
-        step, count = bench.training_step(options, 2, clips, CPU, "fp32")
-    model, discriminator = built
-    before = [p.detach().clone() for p in (*model.parameters(), *discriminator.parameters())]
+    step, count = bench.training_step(bench.Machine(ALONE, "fp32", {}, [], clips, {}, 0.0), options, 2)
+    parameters = [p for network in built[0][:2] for p in network.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in parameters]
     step()
-    trained = [p.requires_grad for p in (*model.parameters(), *discriminator.parameters())]
-    moved = [
-        not torch.equal(p, old)
-        for p, old in zip((*model.parameters(), *discriminator.parameters()), before, strict=True)
-    ]
+    moved = [not torch.equal(p, old) for p, old in zip(parameters, before, strict=True)]
     assert count == 4
-    assert np.mean([m for m, t in zip(moved, trained, strict=True) if t]) > 0.9  # some biases before BN stay
-    assert not any(m for m, t in zip(moved, trained, strict=True) if not t)
+    assert sum(moved) > 0.9 * len(moved)  # biases before BN do not move
 
 
 @pytest.mark.usefixtures("one_thread", "small")
-def test_the_document_for_scripts(capsys: pytest.CaptureFixture) -> None:
-    assert run(["bench", "--device", "cpu", "--engine", "torch", "--quick", "--json", "--quiet"]) == 0
+@pytest.mark.parametrize("quick", [True, False])
+def test_bench_json_and_table(quick, capsys):
+    arguments = ["bench", "--device", "cpu", "--engine", "torch", "--quiet", *(["--quick"] if quick else [])]
+    assert run([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {"machine", "ceilings", "rates", "mars"}
     assert found["machine"]["precision"] == "fp32"
     assert found["machine"]["engine"] == {"labelling": "torch", "extraction": "torch"}
-    assert {row["part"] for row in found["rates"]} == {
-        "decoding", "labelling", "extraction", "training 128x64", "evaluation",
-    }  # fmt: skip
+    trainings = ["training 128x64"] if quick else ["training 128x64", "training 256x128"]
+    parts = [row["part"] for row in found["rates"]]
+    assert parts == ["decoding", "labelling", "extraction", *trainings, "evaluation"]
     for row in found["rates"]:
         assert row["fraction"] == pytest.approx(row["value"] / row["ceiling"])
         assert row["seconds"] > 0
-    assert set(found["mars"]) == {"label-videos", "extract-features", "evaluate"}
-
-
-@pytest.mark.usefixtures("one_thread", "small")
-def test_the_table_names_every_part_and_fits(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    assert run(["bench", "--device", "cpu", "--engine", "torch", "--quiet"]) == 0
-    text = capsys.readouterr().out
-    for word in ("decoding", "labelling", "extraction", "training 128x64", "training 256x128", "evaluation", "MARS"):
-        assert word in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert ("train-amem" in found["mars"]) == (not quick)
+    assert run(arguments) == 0
+    assert all(part in capsys.readouterr().out for part in parts[:1])
 
 
 @pytest.mark.parametrize("arguments", [["--device", "gpu"], ["--engine", "fast"], ["--precision", "int8"]])
-def test_unknown_choices_are_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture) -> None:
+def test_bench_unknown_choice(arguments, capsys):
     assert run(["bench", *arguments]) == 2
     assert arguments[0] in capsys.readouterr().err
