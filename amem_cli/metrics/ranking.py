@@ -163,9 +163,9 @@ def _evaluate(distances: Callable[[slice], np.ndarray], labels: Labels, itemsize
     subsets = [np.flatnonzero(mask) for mask in masks]
 
     items = np.flatnonzero(kept)
-    items = items[np.argsort(labels.gallery_ids[items], kind="stable")]
+    items = items[np.argsort(labels.gallery_ids[items])]
     ids = labels.gallery_ids[items]
-    first = np.searchsorted(ids, labels.query_ids, side="left")
+    first = np.searchsorted(ids, labels.query_ids)
     same_person = np.searchsorted(ids, labels.query_ids, side="right") - first
 
     full, reduced = _Scores(queries), _Scores(queries)

@@ -9,17 +9,10 @@ from amem_cli.metrics.calibration import calibrate
 
 
 def all_pairs(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):
-    genuine, impostor = [], []
-    for q in range(len(query)):
-        for g in range(len(gallery)):
-            if query_ids[q] <= 0 or gallery_ids[g] == -1:
-                continue
-            distance = ((query[q] - gallery[g]) ** 2).sum()
-            if query_ids[q] != gallery_ids[g]:
-                impostor.append(distance)
-            elif query_cameras[q] != gallery_cameras[g]:
-                genuine.append(distance)
-    return np.array(genuine), np.array(impostor)
+    distances = ((query[:, None] - gallery) ** 2).sum(axis=2)
+    known = (query_ids[:, None] > 0) & (gallery_ids != -1)
+    same = query_ids[:, None] == gallery_ids
+    return distances[known & same & (query_cameras[:, None] != gallery_cameras)], distances[known & ~same]
 
 
 def test_calibrate_by_hand():

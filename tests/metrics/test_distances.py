@@ -20,15 +20,26 @@ def test_squared_distances_never_negative():
 def test_squared_norms_no_finite_distance(value):
     good, bad = np.zeros((3, 2), np.float32), np.zeros((3, 2), np.float32)
     bad[1, 0] = value
-    with pytest.raises(BadData, match="gallery_features row 1 is not finite or too large"):
-        squared_norms(good, bad)
-    with pytest.raises(BadData, match="query_features row 1 is not finite or too large"):
-        squared_norms(bad, good)
+    with np.errstate(all="raise"):
+        with pytest.raises(BadData, match="gallery_features row 1 is not finite or too large"):
+            squared_norms(good, bad)
+        with pytest.raises(BadData, match="query_features row 1 is not finite or too large"):
+            squared_norms(bad, good)
 
 
 def test_squared_norms_largest_finite_distance():
     features = np.array([[9e18], [-9e18]], np.float32)
     assert np.isfinite(squared_distances(features, features, *squared_norms(features, features))).all()
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "wanted"), [("f4", "f4", "f4"), ("f4", "f8", "f8"), ("f8", "f4", "f8"), ("f2", "i8", "f4")]
+)
+def test_read_features_precision(query, gallery, wanted):
+    given = np.ones((2, 3), query), np.ones((4, 3), gallery)
+    for before, after in zip(given, read_features(*given), strict=True):
+        assert after.dtype == wanted
+        assert np.shares_memory(before, after) == (before.dtype == wanted)
 
 
 @pytest.mark.parametrize(("query", "gallery"), [((3, 2), (3, 4)), ((2,), (3, 2)), ((3, 2), (2,)), ((0, 2), (3, 2))])

@@ -1,15 +1,16 @@
 """CMC and mAP: cases worked out by hand, and a brute-force twin written from the rules of the MATLAB evaluation."""
 
 import os
-import subprocess
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import loadmat
 
 from amem_cli.errors import BadData
 from amem_cli.metrics import ranking
@@ -17,33 +18,19 @@ from amem_cli.metrics.ranking import evaluate_distances, evaluate_ranking
 
 
 def brute_force(distances, query_ids, gallery_ids, query_cameras, gallery_cameras):
-    """One query after the other, one gallery item after the other, as in `evaluation_mars.m` and `compute_AP.m`."""
-    at_hits, official, first_ranks = [], [], []
-    for q, row in enumerate(distances):
-        same = [g for g in range(len(row)) if gallery_ids[g] == query_ids[q] and gallery_ids[g] != -1]
-        good = {g for g in same if gallery_cameras[g] != query_cameras[q]}
-        junk = {g for g in same if gallery_cameras[g] == query_cameras[q]}
-        junk |= {g for g in range(len(row)) if gallery_ids[g] == -1}
-        old_recall, old_precision, ap, precisions, seen, found, first = 0.0, 1.0, 0.0, [], 0, 0, 0
-        for g in np.argsort(row, kind="stable"):
-            if g in junk:
-                continue
-            if not good:
-                break
-            seen += 1
-            found += g in good
-            recall, precision = found / len(good), found / seen
-            ap += (recall - old_recall) * ((old_precision + precision) / 2)
-            old_recall, old_precision = recall, precision
-            if g in good:
-                precisions.append(precision)
-                first = first or seen
-            if found == len(good):
-                break
-        at_hits.append(np.mean(precisions) if precisions else np.nan)
-        official.append(ap if precisions else np.nan)
-        first_ranks.append(first)
-    return np.array(at_hits), np.array(official), np.array(first_ranks)
+    """(Q,) mean precision at the hits, mean trapezoid as in `compute_AP.m`, and first rank, from sorted rows."""
+    results = []
+    for row, person, camera in zip(distances, query_ids, query_cameras, strict=True):
+        order = np.argsort(row, kind="stable")
+        ids, cameras = np.asarray(gallery_ids)[order], np.asarray(gallery_cameras)[order]
+        hits = ids[(ids != -1) & ~((ids == person) & (cameras == camera))] == person
+        if not hits.any():
+            results.append((np.nan, np.nan, 0))
+            continue
+        precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+        trapezoids = (np.concatenate(([1.0], precision[:-1])) + precision) / 2
+        results.append((precision[hits].mean(), trapezoids[hits].mean(), 1 + np.argmax(hits)))
+    return np.array(results).T
 
 
 def squared_distances(query, gallery):
@@ -181,38 +168,66 @@ def test_evaluate_ranking_inputs_unchanged():
         np.testing.assert_array_equal(value, copy)
 
 
+def test_evaluate_ranking_no_match():
+    with warnings.catch_warnings(action="error"):
+        result = evaluate_ranking([[0.0]], [[0.0]], [1], [2], [1], [2])
+    assert (result.valid_queries, result.mAP_official, result.cmc_official.max()) == (0, 0, 0)
+    assert np.isnan(result.mAP)
+    assert np.isnan(result.cmc).all()
+
+
 def test_evaluate_ranking_tensors():
     torch = pytest.importorskip("torch")
-    features, labels, _ = drawn()
+    features, labels, is_query = drawn()
     expected = evaluate_ranking(*features, *labels)
-    tensors = [torch.from_numpy(values) for values in (*features, *labels)]
+    tensors = [torch.from_numpy(values) for values in (*features, *labels, is_query)]
     tensors[0].requires_grad_()
     for given_features in (tensors[:2], [values.bfloat16() for values in tensors[:2]]):
-        result = evaluate_ranking(*given_features, *tensors[2:])
+        result = evaluate_ranking(*given_features, *tensors[2:6], gallery_is_query=tensors[6])
         np.testing.assert_array_equal(result.average_precision, expected.average_precision)
 
 
 @pytest.mark.parametrize("device", ["cpu:0", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_evaluate_ranking_device(device):
+def test_evaluate_ranking_device(device, monkeypatch):
     torch = pytest.importorskip("torch")
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     features, labels, is_query = drawn()
+    addmm, precisions = torch.addmm, []
+
+    def recording(*arguments, **named):
+        precisions.append(torch.get_float32_matmul_precision())
+        return addmm(*arguments, **named)
+
+    monkeypatch.setattr(torch, "addmm", recording)
     torch.set_float32_matmul_precision("medium")
     try:
         result = evaluate_ranking(*features, *labels, gallery_is_query=is_query, device=device)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+    assert precisions == ["highest"]
     assert_both_agree(result, squared_distances(*features), labels, is_query)
 
 
-def test_evaluate_ranking_without_torch():
-    code = (
-        "import sys, numpy as np; from amem_cli.metrics.ranking import evaluate_ranking as e;"
-        "f = np.zeros((1, 2), 'f'); e(f, f, [1], [1], [1], [2]); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_evaluate_ranking_default_device(monkeypatch):
+    class OnDevice(np.ndarray):
+        device = "cuda:1"
+
+    used = []
+    blocks = ranking.distance_blocks
+    monkeypatch.setattr(ranking, "distance_blocks", lambda q, g, device: used.append(device) or blocks(q, g, "cpu"))
+    here = [[0.0]]
+    there = np.zeros((1, 1)).view(OnDevice)
+    for features in ((here, here), (here, there), (there, here)):
+        evaluate_ranking(*features, [1], [1], [1], [2])
+    evaluate_ranking(there, there, [1], [1], [1], [2], device="cpu")
+    assert used == ["cpu", "cuda:1", "cuda:1", "cpu"]
+
+
+def test_evaluate_ranking_without_torch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # `import torch` fails
+    evaluate_ranking(np.zeros((1, 2)), np.zeros((1, 2)), [1], [1], [1], [2])
 
 
 def test_evaluate_ranking_memory():
@@ -251,26 +266,19 @@ def test_evaluate_distances_bad_matrix():
 
 @pytest.mark.realdata
 def test_evaluate_ranking_mars_labels():
-    """The published tables with features that tie: counts, and agreement with the twin on some of the queries."""
     folder = Path(os.environ.get("AMEM_TEST_REAL_DATA", ""), "mars-info")
     if "AMEM_TEST_REAL_DATA" not in os.environ or not folder.is_dir():
         pytest.skip("AMEM_TEST_REAL_DATA names no folder with mars-info")
-    from scipy.io import loadmat
-
     test = loadmat(folder / "tracks_test_info.mat")["track_test_info"].astype(np.int64)
     query = loadmat(folder / "query_IDX.mat")["query_IDX"].ravel().astype(np.int64) - 1
     ids, cameras = test[:, 2], test[:, 3]
     features = np.random.default_rng(4).integers(-2, 3, (len(test), 6)).astype(np.float32)
-    is_query = np.zeros(len(test), bool)
-    is_query[query] = True
-
-    labels = (ids[query], ids, cameras[query], cameras)
-    result = evaluate_ranking(features[query], features, *labels, gallery_is_query=is_query)
-    reduced = result.without_queries
-    assert (result.queries, result.gallery, result.valid_queries) == (1980, 11310, 1980)
-    assert (reduced.queries, reduced.gallery, reduced.valid_queries) == (1980, 9330, 1980 - 140)
-
-    some = query[::60]
-    labels = (ids[some], ids, cameras[some], cameras)
-    result = evaluate_ranking(features[some], features, *labels, gallery_is_query=is_query)
-    assert_both_agree(result, squared_distances(features[some], features), labels, is_query)
+    is_query = np.isin(np.arange(len(test)), query)
+    for chosen in (query, query[::60]):
+        labels = (ids[chosen], ids, cameras[chosen], cameras)
+        result = evaluate_ranking(features[chosen], features, *labels, gallery_is_query=is_query)
+        if chosen is query:
+            reduced = result.without_queries
+            assert (result.queries, result.gallery, result.valid_queries) == (1980, 11310, 1980)
+            assert (reduced.queries, reduced.gallery, reduced.valid_queries) == (1980, 9330, 1980 - 140)
+    assert_both_agree(result, squared_distances(features[chosen], features), labels, is_query)

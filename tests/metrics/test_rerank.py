@@ -3,7 +3,6 @@ import pytest
 
 from amem_cli.errors import BadData, UsageError
 from amem_cli.metrics import rerank as module
-from amem_cli.metrics.ranking import evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank
 
 
@@ -43,10 +42,10 @@ def people(rng, count, copies, spread=0.4, dimensions=8):
     return np.repeat(centres, copies, axis=0) + spread * rng.standard_normal((count * copies, dimensions))
 
 
-@pytest.mark.parametrize("parameters", [(), (5, 1, 0.0), (6, 3, 1.0), (7, 2, 0.5), (1, 1, 0.3)])
+@pytest.mark.parametrize("parameters", [(), (5, 1, 0.0), (6, 3, 1.0), (2, 9, 0.5), (1, 1, 0.3)])
 def test_rerank_published_algorithm(parameters, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ROWS", 7)
-    features = people(np.random.default_rng(1), 12, 6)
+    features = people(np.random.default_rng(1), 12, 6) / 10  # so that the largest distance is below 1
     query, gallery = features[::6], features[np.arange(72) % 6 > 0]
     np.testing.assert_allclose(rerank(query, gallery, *parameters), published(query, gallery, *parameters), atol=1e-6)
 
@@ -65,15 +64,11 @@ def test_rerank_queries_in_the_gallery_and_fewer_items_than_k():
         np.testing.assert_allclose(rerank(gallery[:4], gallery, 20, k2), expected, atol=1e-6)
 
 
-def test_rerank_better_on_clusters():
-    features = people(np.random.default_rng(2), 40, 10, spread=0.9, dimensions=16).astype(np.float32)
-    ids = np.repeat(np.arange(1, 41), 10)
-    query, gallery = np.arange(400) % 10 == 0, np.arange(400) % 10 > 0
-    labels = (ids[query], ids[gallery], np.ones(query.sum(), int), np.full(gallery.sum(), 2))
-    before = evaluate_ranking(features[query], features[gallery], *labels)
-    distances = rerank(features[query], features[gallery])
+def test_rerank_float32():
+    features = people(np.random.default_rng(2), 10, 5).astype(np.float32)
+    distances = rerank(features[::5], features)
     assert distances.dtype == np.float32
-    assert evaluate_distances(distances, *labels).mAP > before.mAP + 0.02
+    np.testing.assert_allclose(distances, published(features[::5], features), atol=1e-4)
 
 
 def test_rerank_bad_input():
