@@ -36,8 +36,7 @@ def read_features(query: Features, gallery: Features) -> tuple[np.ndarray, np.nd
 
 def squared_norms(query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """|q|^2 (Q,) and |g|^2 (G,). Raises `BadData` when a feature is not finite or a distance could overflow."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("qd,qd->q", query, query), np.einsum("gd,gd->g", gallery, gallery)
+    squares = np.einsum("qd,qd->q", query, query), np.einsum("gd,gd->g", gallery, gallery)
     # |q - g|^2 <= 4 max(|q|^2, |g|^2), so squares below a quarter of the range cannot overflow.
     largest = np.finfo(gallery.dtype).max / 4
     problems = [

@@ -42,7 +42,7 @@ def people(rng, count, copies, spread=0.4, dimensions=8):
     return np.repeat(centres, copies, axis=0) + spread * rng.standard_normal((count * copies, dimensions))
 
 
-@pytest.mark.parametrize("parameters", [(), (5, 1, 0.0), (6, 3, 1.0), (2, 9, 0.5), (1, 1, 0.3)])
+@pytest.mark.parametrize("parameters", [(), (5, 1, 0.0), (6, 3, 1.0), (2, 9, 0.5), (1, 2, 0.3)])
 def test_rerank_published_algorithm(parameters, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ROWS", 7)
     features = people(np.random.default_rng(1), 12, 6) / 10  # so that the largest distance is below 1
