@@ -15,7 +15,8 @@ from amem_cli.data.counts import dataset_counts
 from amem_cli.data.datasets import READERS, existing_folder, read_dataset
 from amem_cli.data.images import open_image
 from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
-from amem_cli.data.readers.files import SYSTEM_FOLDERS, BadRows, find_folder, is_image_name, natural_key, read_text
+from amem_cli.data.readers import files
+from amem_cli.data.readers.files import BadRows, is_image_name, natural_key
 from amem_cli.data.tracklets import AttributeDataset, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, printable
 
@@ -37,10 +38,10 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The result of a check. `problems` are the first 20 of the `problem_count`; `ok` when there are none.
+    """The first 20 problems and their number; `remarks` are facts that are not faults.
 
-    `remarks` are facts that are not faults. `image_list` is the list that a deep check wrote (`list_written`) or
-    compared with. `looks_like` is the layout that a folder seems to have when it could not be read as the manifest's.
+    `image_list` is the list that a deep check wrote (`list_written`) or compared with. `looks_like` is the layout that
+    the folder seems to have when it could not be read as the manifest's.
     """
 
     name: str
@@ -68,15 +69,13 @@ def check_dataset(
 ) -> CheckReport:
     """Compare a data set with its manifest: counts, tables, splits, hashes of metadata; `deep` decodes every image.
 
-    A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`; where that
-    file exists it compares every image with it. Raises `InputMissing` for a missing folder and `DiskError` when the
-    list cannot be written; all other faults are in the report.
+    A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`, or compares
+    with that file. Raises `InputMissing` for a missing folder and `DiskError` for one that is not writable.
     """
     root = existing_folder(manifest, data_root)
     problems: list[str] = []
     remarks: list[str] = []
     found: dict[str, int] = {}
-    looks_like = None
     try:
         found, notes, remarks = _read(manifest, data_root)
         problems += notes
@@ -85,27 +84,19 @@ def check_dataset(
         problems += [f"{error.what}: {row}" for row in error.rows]
     except AmemError as error:
         problems.append(str(error))
-    if not found:
-        guess = guess_layout(root)
-        looks_like = guess if guess != manifest.layout else None
+    guess = None if found else guess_layout(root)
+    looks_like = guess if guess != manifest.layout else None
     rows = _count_rows(manifest, found, problems) + _metadata_rows(manifest, root, problems)
     image_list, written = None, False
     if deep:
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
         row, written = _check_images(root, image_list, progress, problems)
         rows.append(row)
+    shown = tuple(problems[:MOST_PROBLEMS])
     return CheckReport(
-        name=manifest.name,
-        title=manifest.title,
-        folder=root,
-        rows=tuple(rows),
-        problems=tuple(problems[:MOST_PROBLEMS]),
-        problem_count=len(problems),
-        remarks=tuple(remarks),
-        looks_like=looks_like,
-        image_list=image_list,
-        list_written=written,
-    )
+        manifest.name, manifest.title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like, image_list,
+        written,
+    )  # fmt: skip
 
 
 def guess_layout(root: Path) -> str | None:
@@ -121,10 +112,7 @@ def guess_layout(root: Path) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class FoundFolder:
-    """A folder with the layout it seems to have and the command to continue with.
-
-    `manifest` is the text of the .toml that the command needs; empty where a shipped one fits.
-    """
+    """A folder, the layout it seems to have, the command to continue, and the text of the .toml it needs, if any."""
 
     folder: Path
     layout: str
@@ -172,7 +160,8 @@ def _read(manifest: Manifest, data_root: str | Path) -> tuple[dict[str, int], li
             if dataset.partitions
             else "no random partitions (PETA.mat is missing or does not fit): split by person"
         )
-    return dataset_counts(dataset), list(dataset.notes), remarks
+    remarks += [note for note in dataset.notes if files.IGNORED in note]
+    return dataset_counts(dataset), [note for note in dataset.notes if files.IGNORED not in note], remarks
 
 
 def _count_rows(manifest: Manifest, found: dict[str, int], problems: list[str]) -> list[CheckRow]:
@@ -192,22 +181,13 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
     """A row per metadata file whose SHA-256 the manifest has."""
     rows = []
     for name, expected in manifest.sha256.items():
-        place = _folder_with(root, name)
+        place = files.find_folder(root, lambda folder: (folder / name).is_file())  # noqa: B023 (called at once)
         found = sha256_file(place / name) if place else None
-        if found is None:
-            problems.append(f"{name}: missing")
-        elif found != expected:
-            problems.append(f"{name}: not the official file (sha256 {found[:12]}..., expected {expected[:12]}...)")
-        short = found[:12] if found else None
-        rows.append(CheckRow(f"sha256 {name}", expected[:12], short, "first 12 digits", found == expected))
+        if found != expected:
+            problems.append(f"{name}: {'not the official file' if found else 'missing'}")
+        shown = found and found[:12]
+        rows.append(CheckRow(f"sha256 {name}", expected[:12], shown, "first 12 digits", found == expected))
     return rows
-
-
-def _folder_with(root: Path, name: str) -> Path | None:
-    return find_folder(root, lambda folder: (folder / name).is_file())
-
-
-# ---- every image ----------------------------------------------------------------------------------------------------
 
 
 def _check_images(
@@ -250,7 +230,7 @@ def _check_images(
 def read_image_list(path: Path) -> dict[str, str]:
     """Escaped path -> SHA-256 of a list for `sha256sum -c`; `BadData` for other files."""
     digests = {}
-    for number, line in enumerate(read_text(path, "image list").removesuffix("\n").split("\n"), start=1):
+    for number, line in enumerate(files.read_text(path, "image list").removesuffix("\n").split("\n"), start=1):
         match = LIST_LINE.fullmatch(line)
         if match is None:
             raise BadData("image list", path, why=f"line {number} is not `<sha256>  <path>`", remedy="Delete the file")
@@ -266,9 +246,9 @@ def _escaped(path: str) -> str:
 def image_files(root: Path) -> Iterator[str]:
     """Paths of all image files below `root`, relative to it with `/`, in order of number; links to folders and the
     folders that systems leave are not followed."""
-    for place, folders, files in os.walk(root):
-        folders[:] = sorted((name for name in folders if name.lower() not in SYSTEM_FOLDERS), key=natural_key)
-        for name in sorted(filter(is_image_name, files), key=lambda name: (natural_key(name), name)):
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted((name for name in folders if name.lower() not in files.SYSTEM_FOLDERS), key=natural_key)
+        for name in sorted(filter(is_image_name, names), key=lambda name: (natural_key(name), name)):
             yield Path(place, name).relative_to(root).as_posix()
 
 

@@ -45,10 +45,7 @@ READERS: dict[str, Reader] = {
 
 
 def read_dataset(manifest: Manifest, data_root: str | Path) -> Dataset:
-    """The data set of any kind.
-
-    Raises `InputMissing` when its folder is missing, `BadData` when the folder does not hold it.
-    """
+    """The data set; `InputMissing` when its folder is missing, `BadData` when the folder does not hold it."""
     return READERS[manifest.layout].read(existing_folder(manifest, data_root), manifest)
 
 
@@ -94,10 +91,7 @@ def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress) 
 
 
 def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
-    """The splits that `--split` asks for ("0", "all", ""), [None] for a data set with one official split.
-
-    Raises `UsageError` for a number that the data set does not have.
-    """
+    """The splits that `--split` asks for ("0", "all", ""), [None] for one official split; `UsageError` for others."""
     if not dataset.numbered:
         if split:
             raise UsageError("--split", split, why=f"{dataset.name} has one official split", remedy="Leave --split out")

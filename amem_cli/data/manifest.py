@@ -64,8 +64,7 @@ class Manifest(ManifestFile, frozen=True, kw_only=True):
 def load_manifest(name_or_path: str | Path) -> Manifest:
     """The shipped manifest of that name, or the user's own at that path (which ends in `.toml` or has a `/`).
 
-    Raises `UsageError` for an unknown name and for bad keys or values, `InputMissing` for a missing file, `BadData`
-    for one that is not TOML.
+    Raises `UsageError` for unknown names, keys and values, `InputMissing` for a missing file, `BadData` for others.
     """
     text = str(name_or_path)
     if _is_path(text):

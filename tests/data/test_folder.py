@@ -42,7 +42,7 @@ def test_read_ids_are_the_numbers(tmp_path):
 def test_read_other_names_are_counted_from_one(tmp_path, names):
     write_people(tmp_path, dict.fromkeys(names, ("door", "hall")))
     first, second, third = names
-    assert ids(folder.read(tmp_path, "own")) == {
+    assert ids(folder.read(tmp_path, "own", Protocol())) == {
         f"{first}/door": (1, 1), f"{first}/hall": (1, 2), f"{second}/door": (2, 1), f"{second}/hall": (2, 2),
         f"{third}/door": (3, 1), f"{third}/hall": (3, 2),
     }  # fmt: skip
@@ -52,7 +52,7 @@ def test_read_system_and_empty_folders_change_no_ids(tmp_path):
     write_people(tmp_path, {"5": TWO, "9": TWO, "@eaDir": TWO})
     for name in ("lost+found", "empty", "3/1", "5/empty", "9/@eaDir/1.jpg"):
         (tmp_path / name).mkdir(parents=True)
-    dataset = folder.read(tmp_path, "own")
+    dataset = folder.read(tmp_path, "own", Protocol())
     assert ids(dataset) == {"5/1": (5, 1), "5/2": (5, 2), "9/1": (9, 1), "9/2": (9, 2)}
     (note,) = dataset.notes
     assert note.startswith("6 folders ignored")
@@ -92,22 +92,22 @@ def test_read_faults_are_named_at_once(tmp_path):
     write_people(tmp_path, {"1": TWO, "01": TWO, "3": TWO})
     (tmp_path / "3" / "2" / "001.jpg").touch()
     with pytest.raises(BadData, match=r"'01' and '1' are the same number; 3/2: .* have the same number"):
-        folder.read(tmp_path, "own")
+        folder.read(tmp_path, "own", Protocol())
 
 
 def test_read_names_that_cannot_be_stored(tmp_path):
     write_people(tmp_path, {"a": TWO, "b": TWO})
     os.rename(tmp_path / "b", os.fsencode(tmp_path) + b"/caf\xe9")
     with pytest.raises(BadData, match="cannot be stored"):
-        folder.read(tmp_path, "own")
+        folder.read(tmp_path, "own", Protocol())
 
 
 def test_read_too_few_people_and_loose_images(tmp_path):
     with pytest.raises(BadData, match="no images"):
-        folder.read(tmp_path, "own")
+        folder.read(tmp_path, "own", Protocol())
     write_people(tmp_path, {"1": TWO, "3": ("1",)})
     with pytest.raises(BadData, match="there are 1"):
-        folder.read(tmp_path, "own")
+        folder.read(tmp_path, "own", Protocol())
     write_people(tmp_path, {"2": TWO})
     (tmp_path / "1" / "9.jpg").touch()
-    assert "images of 1 that are in no camera's folder are left out" in folder.read(tmp_path, "own").notes
+    assert "images of 1 that are in no camera's folder are left out" in folder.read(tmp_path, "own", Protocol()).notes

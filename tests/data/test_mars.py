@@ -164,10 +164,11 @@ def test_parse_info_moved_boundary():
 def test_parse_info_other_names():
     names = make_tables(TEST)[0]
     for place, name, why in (
-        (7, "portrait.jpg", "row 4 .*not a MARS image name"),
-        (8, "0002C1T0007F002.jpg", "row 4 .*0002C1T0007F002.jpg is among them"),
+        (7, "portrait.jpg", r"row 4 .*its images are portrait\.jpg to"),
+        (8, "0002C1T0007F002.jpg", "row 4 .*its images are"),
         (8, names[7], "row 4 .*have the same number"),
-        (11, "0002C1T0001F009.jpg", "row 5 .*among them|row 5 .*0002C1T0001 is row 4"),
+        (11, "0002C1T0001F009.jpg", "row 5 .*its images are"),
+        (13, "0002C1T0001F009.jpg", "row 6 .*its images are"),
     ):
         with pytest.raises(BadRows, match=why):
             parse(test_names=[*names[:place], name, *names[place + 1 :]])
@@ -175,7 +176,7 @@ def test_parse_info_other_names():
 
 @pytest.mark.parametrize(
     ("queries", "why"),
-    [([0], "not in the test table"), ([9], "not in the test"), ([4, 4], "twice"), ([1], "junk"), ([3], "a distractor")],
+    [([0], "row 0 "), ([9], "row 9 "), ([4, 4], "row 4 is listed twice"), ([1], "row 1 "), ([3], "row 3 ")],
 )
 def test_parse_info_bad_queries(queries, why):
     with pytest.raises(BadRows, match=why):

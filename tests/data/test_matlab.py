@@ -39,13 +39,11 @@ def test_read_matlab_structs_cells_and_texts(tmp_path):
         "text": "walking",
     }
     savemat(tmp_path / "a.mat", {"before": 1, "peta": content}, do_compression=True)
-    found = read_matlab(tmp_path / "a.mat", "peta", "table")
-    assert found["peta.names"].tolist() == ["hat", "säck"]
-    assert found["peta.parts.0.train"].tolist() == [1, 17, 96]
-    assert found["peta.parts.0.test"] == 3.5
-    assert found["peta.parts.1.test"].size == 0
-    assert found["peta.text"] == "walking"
-    assert len(found) == 6
+    assert read_matlab(tmp_path / "a.mat", "peta", "table") == {
+        "names": ["hat", "säck"],
+        "parts": [{"train": [1, 17, 96], "test": 3.5}, {"train": 1, "test": []}],
+        "text": "walking",
+    }
 
 
 @pytest.mark.slow
@@ -60,14 +58,14 @@ def test_read_matlab_refuses_other_files(tmp_path):
     savemat(path, {"other": TABLE, "complex": TABLE * 1j})
     with pytest.raises(BadData, match="no variable table in it, but other, complex"):
         read_matlab(path, "table", "table")
-    with pytest.raises(BadData, match="neither number nor text"):
+    with pytest.raises(BadData, match="complex"):
         read_matlab(path, "complex", "table")
 
 
 @pytest.mark.slow
 def test_read_matlab_memory_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(matlab, "MOST_MEMORY", 400 * 2**20)
-    savemat(tmp_path / "a.mat", {"table": np.zeros((1, 320 * 2**20), np.int8)}, do_compression=True)
+    monkeypatch.setattr(matlab, "MOST_MEMORY", 300 * 2**20)
+    savemat(tmp_path / "a.mat", {"table": np.zeros((1, 64 * 2**20), np.int8)}, do_compression=True)
     with pytest.raises(BadData, match=r"allocate|memory|MemoryError"):
         read_matlab(tmp_path / "a.mat", "table", "table")
 
@@ -84,18 +82,18 @@ def test_read_matlab_damaged_bytes_never_crash(tmp_path):
             damaged[place] = generator.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(AmemError):
-            assert isinstance(read_matlab(path, "peta", "table"), dict)
+            read_matlab(path, "peta", "table")
 
 
 @pytest.mark.parametrize(
     ("program", "why"),
     [
-        ("import os; os.abort()", "crashed with signal 6"),
+        ("import os; os.abort()", "exit code -6"),
         ("import time; time.sleep(60)", "not read within 0.2 seconds"),
         ("raise SystemExit('some reason')", "some reason"),
         ("raise SystemExit(3)", "exit code 3"),
-        ("import sys; sys.stdout.buffer.write(b'no npz')", "not a readable"),
         ("import pickle, sys; pickle.dump(print, sys.stdout.buffer)", "not a readable"),
+        ("print('[' * 100000)", "not a readable"),
     ],
 )
 def test_read_matlab_child_fails(tmp_path, monkeypatch, fake_child, program, why):
@@ -107,17 +105,11 @@ def test_read_matlab_child_fails(tmp_path, monkeypatch, fake_child, program, why
 
 
 def test_read_matlab_once_per_content(tmp_path, fake_child):
-    fake_child(
-        "import io, sys, numpy, pathlib\n"
-        f"with open({str(tmp_path / 'calls')!r}, 'a') as calls: calls.write('x')\n"
-        "sys.stdout.flush(); numpy.savez(sys.stdout.buffer, table=numpy.arange(3))"
-    )
-    (tmp_path / "a.mat").write_bytes(b"content")
-    for _ in range(2):
-        found = read_matlab(tmp_path / "a.mat", "table", "table")["table"]
-        assert found.tolist() == [0, 1, 2]
-        assert not found.flags.writeable
-    assert (tmp_path / "calls").read_text() == "x"
+    fake_child(f"print([1, 2])\nwith open({str(tmp_path / 'calls')!r}, 'a') as calls: calls.write('x')")
+    for content in (b"a", b"a", b"b"):
+        (tmp_path / "a.mat").write_bytes(content)
+        assert read_matlab(tmp_path / "a.mat", "table", "table") == [1, 2]
+    assert (tmp_path / "calls").read_text() == "xx"
 
 
 def test_matlab_child_imports_nothing_of_the_package():

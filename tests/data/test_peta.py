@@ -1,5 +1,6 @@
 """PETA: labels by key, the order of PETA.mat, its partitions, and the real part."""
 
+import copy
 import os
 import tarfile
 from pathlib import Path
@@ -54,20 +55,19 @@ def with_table(tmp_path, monkeypatch):
     root = write_peta(tmp_path)
     labels = peta.read(root, "peta").labels
     data = np.column_stack([np.arange(1, 11), np.zeros(10), SUBSET_NUMBERS, np.zeros(10), labels[:, COLUMNS]])
-    arrays = {
-        "peta.data": data.astype(np.uint16),
-        "peta.attribute": np.array([ATTRIBUTES[column] for column in COLUMNS]),
-        "peta.selected_attribute": np.array([5, 7, 109], dtype=np.uint8),
-    }
+    partitions = []
     for k in range(5):
-        order = np.random.default_rng(k).permutation(10) + 1
-        arrays |= {
-            f"peta.partion_attribute.{k}.{side}": part
-            for side, part in zip(("train", "val", "test"), np.split(order, [5, 6]), strict=True)
-        }
+        rows = (np.random.default_rng(k).permutation(10) + 1).tolist()
+        partitions.append({"train": rows[:5], "val": rows[5], "test": rows[6:]})
+    table = {
+        "data": data.astype(int).tolist(),
+        "attribute": [ATTRIBUTES[column] for column in COLUMNS],
+        "selected_attribute": [5, 7, 109],
+        "partion_attribute": partitions,
+    }
 
-    def read(change=lambda arrays: None):
-        changed = {key: value.copy() for key, value in arrays.items()}
+    def read(change=lambda table: None):
+        changed = copy.deepcopy(table)
         change(changed)
         (root / "PETA.mat").touch()
         monkeypatch.setattr(peta, "read_matlab", lambda path, variable, what: changed)
@@ -130,9 +130,9 @@ def test_read_peta_mat_file(tmp_path):
 
 
 def test_read_peta_mat_other_labels(with_table):
-    def change(arrays):
-        column = 4 + arrays["peta.attribute"].tolist().index("hairBald")
-        arrays["peta.data"][[3, 8], column] ^= 1
+    def change(table):
+        for row in (3, 8):
+            table["data"][row][4 + table["attribute"].index("hairBald")] ^= 1
 
     with pytest.raises(BadRows) as caught:
         with_table(change)
@@ -150,24 +150,23 @@ def test_read_peta_mat_of_other_images_is_noted(with_table, tmp_path):
 @pytest.mark.parametrize(
     ("field", "change", "why"),
     [
-        ("data", lambda data: data[:, :-1], "shape"),
-        ("data", lambda data: np.where(data == 0, 2, data), "neither 0 nor 1"),
-        ("data", lambda data: np.where(data == 6, 11, data), "not 1 to 10"),
+        ("data", lambda data: [row[:-1] for row in data], "shape"),
+        ("data", lambda data: [[value or 2 for value in row] for row in data], "neither 0 nor 1"),
+        ("data", lambda data: [[11 if value == 6 else value for value in row] for row in data], "not 1 to 10"),
         ("attribute", lambda names: names[:-1], "not the 105"),
-        ("selected_attribute", lambda columns: columns * 0, "columns of data"),
-        ("selected_attribute", lambda columns: columns + 1, "columns of data"),
-        ("selected_attribute", lambda columns: columns * 0 + 5, "columns of data"),
-        ("partion_attribute.1.val", lambda rows: rows % 10 + 1, "partition 2 does not hold every image once"),
-        ("partion_attribute.1.val", None, r"no partion_attribute\.1\.val"),
-        ("partion_attribute.0.train", None, "no partition"),
-        ("data", None, "no data"),
+        ("selected_attribute", lambda columns: [4], "columns of data"),
+        ("selected_attribute", lambda columns: [110], "columns of data"),
+        ("selected_attribute", lambda columns: [5, 5], "columns of data"),
+        ("partion_attribute", lambda cells: [*cells, cells[0] | {"val": 3}], "partition 6 does not hold every image"),
+        ("partion_attribute", lambda cells: [{"train": [1]}], "lacks a field .*val"),
+        ("data", None, "lacks a field .*data"),
     ],
 )
 def test_read_peta_mat_damaged(with_table, field, change, why):
-    def damage(arrays):
-        value = arrays.pop(f"peta.{field}")
+    def damage(table):
+        value = table.pop(field)
         if change is not None:
-            arrays[f"peta.{field}"] = change(value)
+            table[field] = change(value)
 
     with pytest.raises(BadData, match=why):
         with_table(damage)

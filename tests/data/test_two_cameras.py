@@ -73,7 +73,7 @@ def test_ilids_official_splits(ilids):
     folder.mkdir()
     savemat(folder / "train_test_splits_ilidsvid.mat", {"ls_set": table})
     (ilids / "i-LIDS-VID" / "sequences" / "cam1" / "person003").mkdir()  # empty: no person, so not counted
-    dataset = ilids_vid.read(ilids, "ilids-vid")
+    dataset = ilids_vid.read(ilids, "ilids-vid", Protocol())
     assert [{t.person_id for t in split.test} for split in dataset.splits] == [{1, 4}, {5, 300}]
     assert [{t.person_id for t in split.train} for split in dataset.splits] == [{2, 5, 300}, {1, 2, 4}]
     assert dataset.notes[0].startswith("1 folders ignored")
@@ -84,19 +84,19 @@ def test_ilids_official_splits(ilids):
     ):
         savemat(folder / "train_test_splits_ilidsvid.mat", {"ls_set": bad})
         with pytest.raises(BadData, match=why):
-            ilids_vid.read(ilids, "ilids-vid")
+            ilids_vid.read(ilids, "ilids-vid", Protocol())
 
 
 def test_ilids_split_file_with_absent_people(ilids):
     file = ilids / "splits.json"
     file.write_text(json.dumps([{"train": ["person001", "person300"], "test": ["person002", "person299"]}]))
-    dataset = ilids_vid.read(ilids, "ilids-vid")
+    dataset = ilids_vid.read(ilids, "ilids-vid", Protocol())
     assert dataset.notes == ("1 people of splits.json have no images in both cameras: person299",)
     assert [t.name for t in dataset.splits[0].test] == ["cam1/person002", "cam2/person002"]
     assert {t.person_id for t in dataset.splits[0].train} == {1, 300}
     file.write_text(json.dumps([{"train": ["person299"], "test": ["person002"]}]))
     with pytest.raises(BadRows, match="person299"):
-        ilids_vid.read(ilids, "ilids-vid")
+        ilids_vid.read(ilids, "ilids-vid", Protocol())
 
 
 def test_ilids_bad_folders_are_all_named(ilids):
@@ -104,7 +104,7 @@ def test_ilids_bad_folders_are_all_named(ilids):
     write(ilids, f"{sequences}/cam1/nobody/1.png", f"{sequences}/cam1/person0001/1.png")
     write(ilids, f"{sequences}/cam2/person002/cam2_person002_010.png")
     with pytest.raises(BadRows) as caught:
-        ilids_vid.read(ilids, "ilids-vid")
+        ilids_vid.read(ilids, "ilids-vid", Protocol())
     assert [row.partition(":")[0] for row in caught.value.rows] == [
         "cam1/nobody", "cam1/person001", "cam2/person001", "cam2/person002",
     ]  # fmt: skip
@@ -112,14 +112,14 @@ def test_ilids_bad_folders_are_all_named(ilids):
 
 def test_ilids_without_people(tmp_path):
     with pytest.raises(BadData, match="no sequences/cam1"):
-        ilids_vid.read(tmp_path, "ilids-vid")
+        ilids_vid.read(tmp_path, "ilids-vid", Protocol())
     write(tmp_path, "sequences/cam1/person001/1.png", "sequences/cam2/person002/1.png")
     with pytest.raises(BadData, match="nobody has images in both"):
-        ilids_vid.read(tmp_path, "ilids-vid")
+        ilids_vid.read(tmp_path, "ilids-vid", Protocol())
 
 
 def test_prid_without_split_file_uses_the_rule(prid):
-    dataset = prid2011.read(prid, "prid2011")
+    dataset = prid2011.read(prid, "prid2011", Protocol())
     assert len(dataset.splits) == 10
     for split in dataset.splits:
         assert sorted({t.name.split("/")[1] for t in (*split.train, *split.test)}) == BY_RULE
@@ -131,10 +131,9 @@ def test_prid_without_split_file_uses_the_rule(prid):
 def test_prid_split_file_and_rule_differ(prid):
     splits = [{"train": ["person_0001", "person_0002"], "test": ["person_0003", "person_0010", "person_0150"]}]
     (prid / "prid_2011" / "splits_prid2011.json").write_text(json.dumps(splits))
-    dataset = prid2011.read(prid, "prid2011")
+    dataset = prid2011.read(prid, "prid2011", Protocol())
     assert dataset.notes == (
-        "people of the 27-frame rule who are not in splits_prid2011.json: person_0200",
-        "people of splits_prid2011.json with fewer than 27 frames: person_0002",
+        "people in splits_prid2011.json or of the 27-frame rule, not both: person_0002; person_0200",
         "1 people of splits_prid2011.json have no images in both cameras: person_0150",
     )
     assert dataset.splits[0].source == "file splits_prid2011.json"
@@ -143,7 +142,7 @@ def test_prid_split_file_and_rule_differ(prid):
 def test_prid_people_above_200_are_different(prid):
     (prid / "splits_prid2011.json").write_text(json.dumps([{"train": ["person_0001"], "test": ["person_0201"]}]))
     with pytest.raises(BadData, match="person_0201"):
-        prid2011.read(prid, "prid2011")
+        prid2011.read(prid, "prid2011", Protocol())
 
 
 REAL = Path(os.environ.get("AMEM_TEST_REAL_DATA", "/nowhere"))

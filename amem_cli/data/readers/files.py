@@ -21,6 +21,7 @@ MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five da
 MOST_FOLDERS_SEARCHED = 2000
 # Left behind by network drives, archivers and operating systems; in lower case.
 SYSTEM_FOLDERS = {"@eadir", "__macosx", "lost+found", "#recycle", "$recycle.bin", "system volume information"}
+IGNORED = "folders ignored"
 DECIMAL_STEM = re.compile(r"[0-9]+\.[0-9]+")
 DIGITS_TO_ZERO = str.maketrans("123456789", "0" * 9)
 
@@ -77,9 +78,7 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
 
 def ignored_note(folders: list[str]) -> tuple[str, ...]:
     """One note about folders that the reader ignored, none when there are none."""
-    if not folders:
-        return ()
-    return (f"{len(folders)} folders ignored, without images or left by a system: {listing(folders, 5)}",)
+    return (f"{len(folders)} {IGNORED}, without images or left by a system: {listing(folders, 5)}",) if folders else ()
 
 
 def is_image_name(name: str) -> bool:
@@ -178,13 +177,14 @@ def read_bytes(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> byt
 
 
 def whole_numbers(values: Any, path: Path, variable: str, what: str) -> np.ndarray:
-    """`values` as int64 of the same shape (a scalar becomes (1,)); `BadData` unless all are whole numbers."""
-    array = np.atleast_1d(np.asarray(values))
-    if array.dtype.kind not in "biuf":
+    """(Nested lists of) numbers as int64, a scalar as (1,); `BadData` unless all are whole numbers."""
+    try:
+        array = np.atleast_1d(np.asarray(values))
+    except ValueError as error:  # lists of different lengths
+        raise BadData(what, path, why=f"{variable} is not a table") from error
+    if array.size and array.dtype.kind not in "biuf":
         raise BadData(what, path, why=f"{variable} holds {array.dtype}, not numbers")
     as_float = array.astype(np.float64)
-    if not np.all(np.isfinite(as_float)):
-        raise BadData(what, path, why=f"{variable} holds values that are not finite")
     if not np.all((as_float == np.floor(as_float)) & (np.abs(as_float) < 2**53)):
         raise BadData(what, path, why=f"{variable} holds values that are not whole numbers")
     return array.astype(np.int64)

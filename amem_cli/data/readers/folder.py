@@ -13,7 +13,7 @@ WHAT = "data folder"
 LAYOUT = "<person>/<camera>/<frame>.jpg (or .jpeg, .png, .bmp)"
 
 
-def read(root: Path, name: str, protocol: Protocol = Protocol()) -> VideoDataset:  # noqa: B008 (frozen)
+def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     """All people below `root`, in the splits of `protocol.file` or in drawn ones.
 
     Ids are the folders' names where all of them are positive numbers, otherwise they count the sorted names from 1.

@@ -25,7 +25,7 @@ SPLIT_FILES = (
 )
 
 
-def read(root: Path, name: str, protocol: Protocol = Protocol()) -> VideoDataset:  # noqa: B008 (frozen)
+def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     """The tracklets of the people seen by both cameras, in the splits of the split file or else in drawn ones.
 
     Query is cam1, gallery cam2. Raises `BadData` when there are no images and `BadRows` for splits that do not fit.
@@ -52,7 +52,7 @@ def read_official_splits(path: Path, everybody: list[str]) -> tuple[PeopleSplit,
     Raises `BadData` for another table or one that counts other people than there are.
     """
     what = "split file"
-    table = np.atleast_2d(whole_numbers(read_matlab(path, "ls_set", what).get("ls_set"), path, "ls_set", what))
+    table = np.atleast_2d(whole_numbers(read_matlab(path, "ls_set", what), path, "ls_set", what))
     if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] > MOST_SPLITS:
         raise BadData(what, path, why=f"ls_set has the shape {table.shape}, not (splits, people)")
     count = table.shape[1]

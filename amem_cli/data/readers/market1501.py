@@ -40,18 +40,15 @@ def find(root: Path) -> Path | None:
 
 
 def extra_counts(root: Path) -> dict[str, int]:
-    """What the test folders hold, for `amem data check`; nothing for folders that are missing."""
+    """Images in the test folders, for `amem data check`; nothing for folders that are missing."""
     folder = find(root)
     counts: dict[str, int] = {}
-    if folder is None:
-        return counts
-    if (folder / "bounding_box_test").is_dir():
+    if folder and (folder / "bounding_box_test").is_dir():
         people = [person for _, person in _people(folder / "bounding_box_test")]
-        counts["test_images"] = len(people)
-        counts["distractor_images"] = people.count(DISTRACTOR)
-        counts["junk_images"] = people.count(JUNK)
-        counts["real_test_images"] = len(people) - people.count(DISTRACTOR) - people.count(JUNK)
-    if (folder / "query").is_dir():
+        junk, distractors = people.count(JUNK), people.count(DISTRACTOR)
+        counts = {"test_images": len(people), "distractor_images": distractors, "junk_images": junk}
+        counts["real_test_images"] = len(people) - distractors - junk
+    if folder and (folder / "query").is_dir():
         counts["query_images"] = len(_people(folder / "query"))
     return counts
 

@@ -21,7 +21,7 @@ from amem_cli.errors import BadData, listing
 from amem_cli.person_ids import JUNK
 
 WHAT = "MARS folder"
-FRAME_NAME = re.compile(r"((00-1|\d{4,})C(\d+)T\d+)F\d+\.\w+")  # tracklet, person, camera
+FRAME_NAME = re.compile(r"(00-1|\d{4,})C\d+T\d+F\d+\.\w+")
 MOST_IMAGES = 10**6  # of one person
 LAYOUT = "bbox_train/<person>/*.jpg, bbox_test/<person>/*.jpg and info/*.mat"
 REMEDY = "The tables are damaged, reordered or of other images: take info/ from where the images came from"
@@ -65,9 +65,6 @@ def find(root: Path) -> Path | None:
 
 def find_info(root: Path) -> Path | None:
     """The folder with the tables, usually `info`, up to three levels down."""
-    for place in (root / "info", *(folder / "info" for folder in (find(root),) if folder)):
-        if (place / "tracks_train_info.mat").is_file():
-            return place
     return find_folder(root, lambda folder: (folder / "tracks_train_info.mat").is_file())
 
 
@@ -84,7 +81,7 @@ def parse_info(
     query_rows: np.ndarray,
     path: Path | None = None,
 ) -> Split:
-    """The tables as tracklets, in all rows of both tables, each checked against its images' names.
+    """The tracklets of all rows of both tables, each row checked against its images' names.
 
     Names are those of the images, None for a missing image. `train_rows` and `test_rows` are (N, 4) int64 [first,
     last, person, camera], `query_rows` (Q,) int64, all counted from 1. Checked: the ranges follow one another from the
@@ -94,66 +91,49 @@ def parse_info(
     bad: list[str] = []
     train = _parse_table("train", train_names, train_rows, bad)
     test = _parse_table("test", test_names, test_rows, bad)
-    is_query = np.zeros(len(test_rows), dtype=bool)
-    for place, row in enumerate(query_rows.tolist(), start=1):
-        if not 1 <= row <= len(test_rows):
-            bad.append(f"query {place}: row {row} is not in the test table of {len(test_rows)} rows")
-        elif is_query[row - 1]:
-            bad.append(f"query {place}: row {row} is a query twice")
-        elif test_rows[row - 1, 2] <= 0:
-            bad.append(f"query {place}: row {row} is person {test_rows[row - 1, 2]}, junk or a distractor")
-        else:
-            is_query[row - 1] = True
+    queries = Counter(query_rows.tolist())
+    people = {row for row, person in enumerate(test_rows[:, 2].tolist(), start=1) if person > 0}
+    bad += [
+        f"query row {row} is listed twice, or is not a row of the test table that shows a person"
+        for row, times in queries.items()
+        if times > 1 or row not in people
+    ]
     if bad:
         raise BadRows("MARS tables", path, why=f"{len(bad)} bad rows", rows=bad, remedy=REMEDY)
-    return Split(train, test, tuple(is_query.tolist()), "official")
+    return Split(train, test, tuple(row in queries for row in range(1, len(test) + 1)), "official")
 
 
 def _parse_table(side: str, names: Sequence[str | None], rows: np.ndarray, bad: list[str]) -> tuple[Tracklet, ...]:
+    """The tracklet of each row, without files when none of its images is there; bad rows are added to `bad`."""
     parsed: list[Tracklet] = []
-    row_of: dict[str, int] = {}
-    expected_first = 1
+    known: set[str] = set()
+    expected = 1
     for number, (first, last, person, camera) in enumerate(rows.tolist(), start=1):
-        where = f"{side} row {number} [{first}, {last}, {person}, {camera}]"
-        if first != expected_first:
-            bad.append(f"{where}: begins at image {first}, but the row before ends at {expected_first - 1}")
-        # the next row is compared with this one, so that one bad range does not make all later rows bad
-        expected_first = last + 1
+        images = [name for name in names[max(first - 1, 0) : max(last, 0)] if name is not None]
+        tracklets = {name.rpartition("F")[0] for name in images}
+        tracklet = next(iter(tracklets), "")
         try:
-            if not 1 <= first <= last <= len(names):
-                raise ValueError(f"not a range of the {len(names)} images")
-            row = _row(person, camera, names[first - 1 : last])
-            if row.files and row_of.setdefault(row.name, number) != number:
-                raise ValueError(f"{row.name} is row {row_of[row.name]} already")
-            parsed.append(row)
+            if first != expected or not first <= last <= len(names):
+                raise ValueError(f"does not continue the rows before, which end at image {expected - 1}")
+            if 0 < len(images) < last - first + 1:
+                raise ValueError(f"{last - first + 1 - len(images)} of its {last - first + 1} images are missing")
+            if (images and not tracklet.startswith(f"{person_folder(person)}C{camera}T")) or len(tracklets) > 1:
+                raise ValueError(f"its images are {images[0]} to {images[-1]}")
+            if tracklet in known:
+                raise ValueError(f"{tracklet} is an earlier row already")
+            parsed.append(Tracklet(tracklet, person, camera, person_folder(person), frames_in_order(images)))
         except ValueError as error:
-            bad.append(f"{where}: {error}")
-    if expected_first != len(names) + 1:
-        bad.append(f"{side} table: ends at image {expected_first - 1}, but there are {len(names)}")
+            bad.append(f"{side} row {number} [{first}, {last}, {person}, {camera}]: {error}")
+        known |= tracklets
+        expected = last + 1  # so that one bad range does not make all later rows bad
+    if expected != len(names) + 1:
+        bad.append(f"{side} table: ends at image {expected - 1}, but there are {len(names)}")
     return tuple(parsed)
-
-
-def _row(person: int, camera: int, names: Sequence[str | None]) -> Tracklet:
-    """The tracklet of a row, without files when none of its images is there; `ValueError` when the names do not fit."""
-    images = [name for name in names if name is not None]
-    if not images:
-        return Tracklet("", person, camera, person_folder(person), ())
-    if len(images) < len(names):
-        raise ValueError(f"{len(names) - len(images)} of its {len(names)} images are missing")
-    match = FRAME_NAME.fullmatch(images[0])
-    if match is None:
-        raise ValueError(f"{images[0]!r} is not a MARS image name")
-    if match[2] != person_folder(person) or int(match[3]) != camera:
-        raise ValueError(f"its first image is {images[0]}")
-    if other := next((image for image in images if not image.startswith(f"{match[1]}F")), None):
-        raise ValueError(f"its first image is {images[0]}, but {other} is among them")
-    return Tracklet(match[1], person, camera, person_folder(person), frames_in_order(images))
 
 
 def read_table(path: Path, variable: str, columns: int) -> np.ndarray:
     """A table (rows, columns) int64."""
-    found = read_matlab(path, variable, "MARS table").get(variable)
-    table = whole_numbers(found, path, variable, "MARS table")
+    table = whole_numbers(read_matlab(path, variable, "MARS table"), path, variable, "MARS table")
     if table.ndim == 1 and (columns == 1 or len(table) == columns):
         table = table.reshape(-1, columns)  # axes of length 1 are lost
     if table.ndim != 2 or table.shape[1] != columns:

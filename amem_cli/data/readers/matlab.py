@@ -1,17 +1,16 @@
-"""MATLAB files from outside, read by SciPy in a child process.
+"""MATLAB files from outside, read by SciPy in a child process with a time limit and a memory limit.
 
 `scipy.io.loadmat` trusts the type codes in a file, and one wrong byte can end the process with a segmentation fault
-(SciPy 1.17: 4 of 300 files with one or two random bytes). The child has a time limit and a memory limit.
+(SciPy 1.17: 4 of 300 files with one or two random bytes).
 """
 
 import functools
-import io
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from amem_cli.data.readers.files import read_bytes
 from amem_cli.errors import BadData
@@ -21,37 +20,31 @@ MOST_SECONDS = 120
 MOST_MEMORY = 2 * 2**30
 
 
-def read_matlab(path: Path, variable: str, what: str) -> dict[str, np.ndarray]:
-    """One variable of a MATLAB 4 or 5 file: numbers and texts under the variable's name, without axes of length 1.
+def read_matlab(path: Path, variable: str, what: str) -> Any:
+    """One variable of a MATLAB 4 or 5 file: numbers and cells as (nested) lists, texts as str, structs as dicts.
 
-    The content of structs and cells is under "variable.field" and "variable.0"; a cell array of texts is one array.
-    Raises `InputMissing`, or `BadData` when the file is damaged, of another kind, or lacks the variable.
+    Axes of length 1 are lost. Raises `InputMissing`, or `BadData` when the file is damaged, of another kind, or lacks
+    the variable.
     """
     content = read_bytes(path, what)
     if content[:10] == b"MATLAB 7.3" or content[:4] == b"\x89HDF":
         raise BadData(what, path, why="it is a MATLAB 7.3 file", remedy="Save it again in MATLAB with -v7")
     try:
         return _read(content, variable)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadData(what, path, why=f"not a readable MATLAB file ({error})") from error
 
 
-@functools.lru_cache(maxsize=8)
-def _read(content: bytes, variable: str) -> dict[str, np.ndarray]:
-    """The arrays that the child finds; `ValueError` when it fails. Cached, since a child takes half a second."""
-    command = [sys.executable, "-P", str(CHILD), variable, str(MOST_MEMORY)]
+@functools.lru_cache(maxsize=4)
+def _read(content: bytes, variable: str) -> Any:
+    """What the child finds; `ValueError` when it fails. Cached, since a child takes half a second."""
+    command = [sys.executable, "-P", "-W", "ignore", str(CHILD), variable, str(MOST_MEMORY)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each thread would reserve memory
     try:
         child = subprocess.run(command, input=content, capture_output=True, timeout=MOST_SECONDS, env=environment)
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"not read within {MOST_SECONDS} seconds") from error
-    if child.returncode < 0:
-        raise ValueError(f"SciPy crashed with signal {-child.returncode}")
     if child.returncode:
-        reason = child.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise ValueError(reason[-1] if reason else f"SciPy failed with exit code {child.returncode}")
-    with np.load(io.BytesIO(child.stdout), allow_pickle=False) as arrays:
-        found = {name: arrays[name] for name in arrays.files}
-    for array in found.values():
-        array.flags.writeable = False
-    return found
+        lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ValueError(lines[-1] if lines else f"SciPy ended with exit code {child.returncode}")
+    return json.loads(child.stdout)

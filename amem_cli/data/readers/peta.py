@@ -158,34 +158,33 @@ def read_peta_mat(path: Path) -> PetaTable:
 
     Raises `BadData` when a field is missing, has another shape, or holds impossible values.
     """
-    arrays = read_matlab(path, "peta", TABLE)
+    try:
+        peta = read_matlab(path, "peta", TABLE)
+        names = [OTHER_SPELLINGS.get(name, name) for name in peta["attribute"]]
+        data, selected = (whole_numbers(peta[field], path, field, TABLE) for field in ("data", "selected_attribute"))
+        partitions = [
+            {side: whole_numbers(cell[side], path, f"partition {number} {side}", TABLE) - 1 for side in SIDES}
+            for number, cell in enumerate(peta["partion_attribute"], start=1)
+        ]
+    except (KeyError, TypeError) as error:
+        raise BadData(TABLE, path, why=f"the struct peta lacks a field ({error})") from error
 
-    def numbers(field: str) -> np.ndarray:
-        if f"peta.{field}" not in arrays:
-            raise BadData(TABLE, path, why=f"the struct peta has no {field}")
-        return whole_numbers(arrays[f"peta.{field}"], path, field, TABLE)
+    def refuse(why: str) -> BadData:
+        return BadData(TABLE, path, why=why)
 
-    names = [OTHER_SPELLINGS.get(str(name), str(name)) for name in arrays.get("peta.attribute", np.array([])).flat]
     if sorted(names) != sorted(ATTRIBUTES):
-        raise BadData(TABLE, path, why=f"its {len(names)} attributes are not the 105 ({listing(names, 5)})")
-    data = numbers("data")
+        raise refuse(f"its {len(names)} attributes are not the 105 ({listing(names, 5)})")
     if data.ndim != 2 or data.shape[1] != 4 + len(names):
-        raise BadData(TABLE, path, why=f"data has the shape {data.shape}, not (images, 109)")
+        raise refuse(f"data has the shape {data.shape}, not (images, 109)")
     subset, labels = data[:, 2], data[:, [4 + names.index(attribute) for attribute in ATTRIBUTES]]
     if not np.isin(labels, (0, 1)).all() or not np.isin(subset, np.arange(1, len(SUBSETS) + 1)).all():
-        raise BadData(TABLE, path, why="data holds labels that are neither 0 nor 1, or subsets that are not 1 to 10")
-    selected = numbers("selected_attribute").ravel()
+        raise refuse("data holds labels that are neither 0 nor 1, or subsets that are not 1 to 10")
     if not np.isin(selected, np.arange(5, 5 + len(names))).all() or len(set(selected)) < len(selected):
-        raise BadData(TABLE, path, why="selected_attribute does not list columns of data")
-    evaluated = tuple(ATTRIBUTES.index(names[column - 5]) for column in selected)
-    partitions: list[dict[str, np.ndarray]] = []
-    while f"peta.partion_attribute.{len(partitions)}.train" in arrays:
-        sides = {side: numbers(f"partion_attribute.{len(partitions)}.{side}").ravel() - 1 for side in SIDES}
+        raise refuse("selected_attribute does not list columns of data")
+    for number, sides in enumerate(partitions, start=1):
         if not np.array_equal(np.sort(np.concatenate(list(sides.values()))), np.arange(len(data))):
-            raise BadData(TABLE, path, why=f"partition {len(partitions) + 1} does not hold every image once")
-        partitions.append(sides)
-    if not partitions:
-        raise BadData(TABLE, path, why="partion_attribute has no partition with train, val and test")
+            raise refuse(f"partition {number} does not hold every image once")
+    evaluated = tuple(ATTRIBUTES.index(names[column - 5]) for column in selected)
     return PetaTable(subset, labels.astype(np.uint8), tuple(partitions), evaluated)
 
 

@@ -20,11 +20,10 @@ IN_BOTH_CAMERAS = 200  # persons 1 to 200 of a and b are the same people, later 
 FEWEST_FRAMES = 27
 
 
-def read(root: Path, name: str, protocol: Protocol = Protocol()) -> VideoDataset:  # noqa: B008 (frozen)
+def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     """The people of `splits_prid2011.json`, or, without the file, those of the 27-frame rule in drawn splits.
 
-    Query is cam_a, gallery cam_b. People whom only the rule or only the file takes are noted. Raises `BadData` when
-    there are no images and `BadRows` for splits that do not fit.
+    Query is cam_a, gallery cam_b. Raises `BadData` when there are no images and `BadRows` for splits that do not fit.
     """
     multi_shot = find(root)
     if multi_shot is None:
@@ -38,11 +37,8 @@ def read(root: Path, name: str, protocol: Protocol = Protocol()) -> VideoDataset
         shared = {person: shared[person] for person in by_rule}
     else:
         listed = read_split_file(file)
-        names = listed_people(listed)
-        if unlisted := sorted(set(by_rule) - names):
-            notes += (f"people of the {FEWEST_FRAMES}-frame rule who are not in {file.name}: {listing(unlisted, 5)}",)
-        if short := sorted((names & set(shared)) - set(by_rule)):
-            notes += (f"people of {file.name} with fewer than {FEWEST_FRAMES} frames: {listing(short, 5)}",)
+        if different := sorted((listed_people(listed) & set(shared)) ^ set(by_rule)):
+            notes += (f"people in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both: {listing(different, 5)}",)
     return numbered_splits(name, shared, protocol, notes, file, listed)
 
 

@@ -25,11 +25,10 @@ Names = Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
 class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a video data set is split and evaluated; the table `[protocol]`.
+    """How a video data set is split and evaluated; the table `[protocol]` of a manifest.
 
-    `name` is what `amem evaluate --protocol` takes. "single-split": the one official split; "cross-camera-splits":
-    several splits of the people, from `file`, from the data set's own split file, or drawn with `seed` so that
-    `train_fraction` of the people train.
+    `name` is for `amem evaluate --protocol`. "single-split" is the official split; "cross-camera-splits" are several,
+    from `file` or the data set's own split file, or drawn with `seed` so that `train_fraction` of the people train.
     """
 
     name: Name = ""
@@ -48,11 +47,9 @@ class PeopleSplit(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def draw_splits(people: Iterable[str], splits: int, train_fraction: float, seed: int) -> tuple[PeopleSplit, ...]:
-    """`splits` random divisions of `people`, so that `train_fraction` of them train.
+    """`splits` random divisions of `people`; round(train_fraction * people), at least one and not all, train.
 
-    Split k orders the sorted names by `keyed_generator(seed, "split", k).permutation`; the first
-    round(train_fraction * people) of them, at least one and not all, train. So a split does not depend on how many
-    are drawn.
+    Split k is keyed by (seed, "split", k), so it does not depend on how many are drawn.
     """
     names = sorted(people)
     to_train = min(max(round(train_fraction * len(names)), 1), len(names) - 1)
@@ -67,8 +64,7 @@ def draw_splits(people: Iterable[str], splits: int, train_fraction: float, seed:
 def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
     """The splits of a JSON list of `{"train": [person, ...], "test": [person, ...]}`.
 
-    Raises `BadData` for another structure and `BadRows` naming every repeated person, every person on both sides and
-    every name that could lead out of the data set's folder.
+    Raises `BadData` for another structure, `BadRows` naming every repeated person and every name that is a path.
     """
     content = read_bytes(path, "split file").removeprefix(codecs.BOM_UTF8)
     try:
@@ -105,10 +101,7 @@ def listed_people(splits: Iterable[PeopleSplit]) -> set[str]:
 def present_people(
     splits: Sequence[PeopleSplit], present: Iterable[str], path: Path
 ) -> tuple[tuple[PeopleSplit, ...], list[str]]:
-    """The splits without the people who are not `present` (part of a data set), and the sorted names of these.
-
-    Raises `BadRows` for splits with an empty side.
-    """
+    """The splits without absent people (in a part of a data set), whose names follow; `BadRows` for empty sides."""
     known = set(present)
     absent = sorted(listed_people(splits) - known)
     kept = tuple(
@@ -125,11 +118,10 @@ def present_people(
 def cross_camera_split(
     tracklets_of: Mapping[str, Sequence[Tracklet]], people: PeopleSplit, distractors: Sequence[str], source: str
 ) -> Split:
-    """The tracklets of a split of people.
+    """The tracklets of a split of people; `tracklets_of` has those of each person, sorted by camera.
 
-    `tracklets_of` maps a person's name to their tracklets, sorted by camera. Queries are a test person's tracklets in
-    their first camera; a test person in one camera is never a query. `distractors` are people of neither side, whose
-    tracklets join the gallery. `test` lists all queries first, then the gallery, each in order of person.
+    Queries are a test person's tracklets in their first camera; a test person in one camera is never a query.
+    `distractors` are people of neither side, whose tracklets join the gallery. `test` lists all queries first.
     """
     train = [tracklet for name in people.train for tracklet in tracklets_of[name]]
     queries: list[Tracklet] = []
@@ -155,8 +147,8 @@ def numbered_splits(
 ) -> VideoDataset:
     """The data set with the splits `listed` in `file`, or, when `file` is None, with splits drawn by the protocol.
 
-    `tracklets_of` maps a person's name to their tracklets, sorted by camera. Splits are drawn among the people seen in
-    two cameras; the others join every test gallery as distractors. Raises `BadData` when fewer than two are there.
+    They are drawn among the people seen in two cameras; the others join every test gallery as distractors. Raises
+    `BadData` when fewer than two are there.
     """
     alone = [person for person, tracklets in tracklets_of.items() if len(tracklets) == 1]
     if file is not None:
