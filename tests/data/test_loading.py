@@ -25,7 +25,7 @@ SIZE = (16, 8)
 
 
 @pytest.fixture(scope="module")
-def tracklets(tmp_path_factory: pytest.TempPathFactory) -> list[Tracklet]:
+def tracklets(tmp_path_factory):
     """Three tracklets of 5, 9 and 12 frames; every frame is other noise, stored without loss at `SIZE`."""
     root = tmp_path_factory.mktemp("frames")
     made = []
@@ -39,20 +39,20 @@ def tracklets(tmp_path_factory: pytest.TempPathFactory) -> list[Tracklet]:
     return made
 
 
-def clips(tracklets: list[Tracklet], batches: list[list[int]] | None = None, **changed: object) -> ClipBatches:
+def clips(tracklets, batches: list[list[int]] | None = None, **changed: object) -> ClipBatches:
     how = {"clip_frames": 8, "predict_frames": 3, "flip": 0.5, "crop": 0.5, "seed": 0, "epoch": 0} | changed
     batches = [[0, 1, 2], [2, 2, 1], [0, 0, 0]] if batches is None else batches
-    return ClipBatches(tracklets, [np.array(batch) for batch in batches], SIZE, **how)  # type: ignore[arg-type]
+    return ClipBatches(tracklets, [np.array(batch) for batch in batches], SIZE, **how)
 
 
 def bytes_of(batches: object) -> list[bytes]:
     return [
         b"".join(t.numpy().tobytes() for t in (batch if isinstance(batch, tuple | list) else [batch]))
-        for batch in batches  # type: ignore[attr-defined]
+        for batch in batches
     ]
 
 
-def datasets(tracklets: list[Tracklet]) -> list[Dataset]:
+def datasets(tracklets) -> list[Dataset]:
     paths = [path for tracklet in tracklets for path in tracklet.frames]
     return [
         ImageBatches(paths, np.split(np.arange(24), 6), SIZE, augment=(0, 1)),
@@ -61,36 +61,33 @@ def datasets(tracklets: list[Tracklet]) -> list[Dataset]:
     ]
 
 
-def test_loader_start_gives_the_later_batches(tracklets: list[Tracklet]) -> None:
+def test_loader_start_gives_the_later_batches(tracklets):
     for dataset in datasets(tracklets):
         every = bytes_of(loader(dataset, 0, CPU))
-        assert len(every) == len(dataset) == len(set(every))  # type: ignore[arg-type]
+        assert len(every) == len(dataset) == len(set(every))
         for start in (1, len(every)):
             assert bytes_of(loader(dataset, 0, CPU, start=start)) == every[start:]
 
 
 @pytest.mark.slow
-def test_loader_workers_make_the_same_bytes(tracklets: list[Tracklet]) -> None:
+def test_loader_workers_make_the_same_bytes(tracklets):
     for dataset in datasets(tracklets):
         assert bytes_of(loader(dataset, 2, CPU)) == bytes_of(loader(dataset, 0, CPU))
 
 
-def test_loader_chooses_workers(tracklets: list[Tracklet]) -> None:
+def test_loader_chooses_workers(tracklets):
     assert loader(clips(tracklets), -1, CPU).num_workers == 0
     assert loader(clips(tracklets), -1, torch.device("cuda")).num_workers == min(8, os.cpu_count() or 1)
 
 
-# ---- images ---------------------------------------------------------------------------------------------------------
-
-
-def test_image_batches_without_augmentation(tracklets: list[Tracklet]) -> None:
+def test_image_batches_without_augmentation(tracklets):
     paths = tracklets[1].frames
     pixels, indices = ImageBatches(paths, [np.array([3, 0])], SIZE, augment=None)[0]
     assert (indices.tolist(), indices.dtype) == ([3, 0], torch.int64)
     np.testing.assert_array_equal(pixels[0].numpy(), read_image(paths[3], *SIZE))
 
 
-def test_image_batches_mirror_and_crop_half(tracklets: list[Tracklet]) -> None:
+def test_image_batches_mirror_and_crop_half(tracklets):
     paths = tracklets[0].frames[:1]
     plain = read_image(paths[0], *SIZE)
     kinds: Counter[str] = Counter()
@@ -102,26 +99,16 @@ def test_image_batches_mirror_and_crop_half(tracklets: list[Tracklet]) -> None:
     assert kinds["cropped"] == pytest.approx(200, abs=35)
 
 
-def test_image_batches_are_keyed_by_seed_epoch_and_image(tracklets: list[Tracklet]) -> None:
+def test_image_batches_are_keyed_by_seed_epoch_and_image(tracklets):
     def made(batch: list[int], *augment: int) -> torch.Tensor:
-        return ImageBatches(tracklets[1].frames, [np.array(batch)], SIZE, augment=augment)[0][0]  # type: ignore[arg-type]
+        return ImageBatches(tracklets[1].frames, [np.array(batch)], SIZE, augment=augment)[0][0]
 
     assert torch.equal(made([3, 0], 0, 0)[0], made([5, 3], 0, 0)[1])  # at any place
     assert len({made([3], seed, 0).numpy().tobytes() for seed in range(9)}) > 3
     assert len({made([3], 0, epoch).numpy().tobytes() for epoch in range(9)}) > 3
 
 
-# ---- clips ----------------------------------------------------------------------------------------------------------
-
-
-def test_clip_batches_shapes(tracklets: list[Tracklet]) -> None:
-    pixels, indices, starts = clips(tracklets)[1]
-    assert (pixels.shape, pixels.dtype) == ((3, 8, 16, 8, 3), torch.uint8)
-    assert indices.tolist() == [2, 2, 1]
-    assert indices.dtype == starts.dtype == torch.int64
-
-
-def test_clip_batches_mirror_all_frames_with_the_probability(tracklets: list[Tracklet]) -> None:
+def test_clip_batches_mirror_all_frames_with_the_probability(tracklets):
     one = [Tracklet("t", 1, 1, tracklets[2].folder, tracklets[2].files[:4])]  # 4 frames: only one clip
     plain = torch.from_numpy(read_frames(one[0], np.arange(4), SIZE))
     mirrored = 0
@@ -133,7 +120,7 @@ def test_clip_batches_mirror_all_frames_with_the_probability(tracklets: list[Tra
     assert mirrored / 400 == pytest.approx(0.3, abs=0.07)
 
 
-def test_clip_batches_crop_all_frames_alike_with_the_probability(tracklets: list[Tracklet]) -> None:
+def test_clip_batches_crop_all_frames_alike_with_the_probability(tracklets):
     still = [Tracklet("still", 1, 1, tracklets[0].folder, tracklets[0].files[:1] * 6)]  # one picture in all frames
     plain = torch.from_numpy(read_image(still[0].frames[0], *SIZE))
     cropped = set()
@@ -147,7 +134,7 @@ def test_clip_batches_crop_all_frames_alike_with_the_probability(tracklets: list
     assert len(cropped) > 50
 
 
-def test_clip_batches_are_keyed(tracklets: list[Tracklet]) -> None:
+def test_clip_batches_are_keyed(tracklets):
     first = bytes_of([clips(tracklets)[0]])
     assert first == bytes_of([clips(tracklets)[0]])
     assert first != bytes_of([clips(tracklets, epoch=1)[0]])
@@ -157,12 +144,15 @@ def test_clip_batches_are_keyed(tracklets: list[Tracklet]) -> None:
     assert bytes_of([repeated[0]]) != bytes_of([repeated[1]])
 
 
-def test_clip_batches_known_start_frames(tracklets: list[Tracklet]) -> None:
+def test_clip_batches_shapes_and_known_start_frames(tracklets):
     """Published results depend on these draws."""
-    assert clips(tracklets)[0][2].tolist() == [1, 2, 3]
+    pixels, indices, starts = clips(tracklets)[1]
+    assert (pixels.shape, pixels.dtype) == ((3, 8, 16, 8, 3), torch.uint8)
+    assert indices.dtype == starts.dtype == torch.int64
+    assert (indices.tolist(), starts.tolist()) == ([2, 2, 1], [1, 2, 2])
 
 
-def test_clip_batches_do_not_depend_on_sharing(tracklets: list[Tracklet]) -> None:
+def test_clip_batches_do_not_depend_on_sharing(tracklets):
     whole, _, starts = clips(tracklets, [[0, 0, 1, 1, 2, 2]])[0]
     shared, _, its_starts = clips(tracklets, [[1, 1]])[0]  # another process's people
     assert torch.equal(whole[2:4], shared)
@@ -170,22 +160,19 @@ def test_clip_batches_do_not_depend_on_sharing(tracklets: list[Tracklet]) -> Non
 
 
 @pytest.mark.parametrize(("frames", "predicted"), [(4, 1), (4, 2), (8, 3), (8, 6)])
-def test_clip_batches_start_frames(tracklets: list[Tracklet], frames: int, predicted: int) -> None:
+def test_clip_batches_start_frames(tracklets, frames: int, predicted: int):
     one = [Tracklet("one", 1, 1, tracklets[0].folder, tracklets[0].files[:1])]
     dataset = clips(one, [[0] * 100], clip_frames=frames, predict_frames=predicted, crop=0.0)
     allowed = {t for t in range(frames) if 0 < t < frames - predicted}
     assert set(dataset[0][2].tolist()) == allowed
 
 
-# ---- frames ---------------------------------------------------------------------------------------------------------
-
-
-def test_read_frames_decodes_each_file_once(tracklets: list[Tracklet], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_frames_decodes_each_file_once(tracklets, monkeypatch):
     decoded: Counter[str] = Counter()
 
     def counting(path: Path, *size: int, **how: object) -> np.ndarray:
         decoded[path.name] += 1
-        return read_image(path, *size, **how)  # type: ignore[arg-type]
+        return read_image(path, *size, **how)
 
     monkeypatch.setattr(loading, "read_image", counting)
     found = read_frames(tracklets[0], inference_clips(5, 8)[0], SIZE)
@@ -194,7 +181,7 @@ def test_read_frames_decodes_each_file_once(tracklets: list[Tracklet], monkeypat
         np.testing.assert_array_equal(found[position], read_image(tracklets[0].frames[frame], *SIZE))
 
 
-def test_frame_batches(tracklets: list[Tracklet]) -> None:
+def test_frame_batches(tracklets):
     pairs = [(tracklets[1], np.array([4])), (tracklets[2], np.array([0]))]
     single = FrameBatches([pairs], SIZE, single=True)[0]
     assert single.shape == (2, 16, 8, 3)
@@ -204,7 +191,7 @@ def test_frame_batches(tracklets: list[Tracklet]) -> None:
 
 
 @pytest.mark.parametrize(("count", "most"), [(1, 3), (7, 3), (8, 3), (9, 3), (39, 8), (2, 1)])
-def test_even_batches(count: int, most: int) -> None:
+def test_even_batches(count: int, most: int):
     batches = even_batches(count, most)
     assert np.concatenate(batches).tolist() == list(range(count))
     sizes = [len(batch) for batch in batches]
@@ -213,11 +200,8 @@ def test_even_batches(count: int, most: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-# ---- failures and workers -------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_loader_names_a_bad_file(tracklets: list[Tracklet], tmp_path: Path, workers: int) -> None:
+def test_loader_names_a_bad_file(tracklets, tmp_path, workers: int):
     (tmp_path / "bad.png").write_bytes(b"no image")
     bad = Tracklet("bad", 1, 1, str(tmp_path), ("bad.png",) * 8)
     batches = iter(loader(clips([*tracklets, bad], [[0], [3]]), workers, CPU))
@@ -247,7 +231,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_loader_workers_end_with_a_killed_run(tmp_path: Path) -> None:
+def test_loader_workers_end_with_a_killed_run(tmp_path):
     """The parent of a worker is the fork server, which outlives a kill -9 of the run."""
     script = tmp_path / "killed.py"
     script.write_text(KILLED)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from scipy.io import savemat
 
 from amem_cli.attributes import ATTRIBUTES
@@ -37,22 +36,19 @@ SUBSET_NUMBERS = [1, 1, 1, 3, 3, 5, 5, 5, 6, 6]  # of the official table: CUHK 3
 COLUMNS = np.random.default_rng(0).permutation(len(ATTRIBUTES))  # the order of the attributes in PETA.mat
 
 
-def write_peta(root: Path, archive: str = "PETA dataset") -> Path:
+@pytest.fixture
+def root(tree) -> Path:
     for subset, people in PEOPLE.items():
-        folder = root / archive / subset / "archive"
-        folder.mkdir(parents=True)
+        below = f"PETA dataset/{subset}/archive"
+        root = tree(*(image for _, images in people.values() for image in images), "Thumbs.db", below=below)
         lines = [f"{key} {attributes}".encode() for key, (attributes, _) in reversed(people.items())]
-        (folder / "Label.txt").write_bytes(b"\r\n".join(lines) + b"\r\n")
-        for image in (image for _, images in people.values() for image in images):
-            Image.new("RGB", (4, 8)).save(folder / image)
-        (folder / "Thumbs.db").write_bytes(b"Windows")
+        (root / below / "Label.txt").write_bytes(b"\r\n".join(lines) + b"\r\n")
     return root
 
 
 @pytest.fixture
-def with_table(tmp_path, monkeypatch):
-    """Writes PETA and reads it together with a PETA.mat of the same labels, after `change` of its arrays."""
-    root = write_peta(tmp_path)
+def with_table(root, monkeypatch):
+    """Reads PETA together with a PETA.mat of the same labels, after `change` of its content."""
     labels = peta.read(root, "peta").labels
     data = np.column_stack([np.arange(1, 11), np.zeros(10), SUBSET_NUMBERS, np.zeros(10), labels[:, COLUMNS]])
     partitions = []
@@ -76,9 +72,8 @@ def with_table(tmp_path, monkeypatch):
     return read
 
 
-@pytest.mark.parametrize("archive", ["PETA dataset", "."])
-def test_read_label_txt(tmp_path, archive):
-    dataset = peta.read(write_peta(tmp_path, archive), "peta")
+def test_read_label_txt(root):
+    dataset = peta.read(root, "peta")
     assert [path.name for path in dataset.paths] == NAMES
     assert dataset.attributes == ATTRIBUTES
     found = {
@@ -92,7 +87,7 @@ def test_read_label_txt(tmp_path, archive):
     assert (dataset.labels.dtype, dataset.labels.shape) == (np.uint8, (10, 105))
     assert dataset.person_ids.tolist() == [0, 1, 1, 2, 3, 4, 4, 4, 5, 5]
     assert (dataset.partitions, dataset.evaluated, dataset.notes) == ((), (), ())
-    assert peta.extra_counts(tmp_path) == {"labels_without_images": 1, "images_without_labels": 0}
+    assert peta.extra_counts(root) == {"labels_without_images": 1, "images_without_labels": 0}
 
 
 def test_subsets_in_the_order_of_the_official_table():
@@ -139,8 +134,8 @@ def test_read_peta_mat_other_labels(with_table):
     assert caught.value.rows == ("image 4 CUHK/0016.png: hairBald", "image 9 MIT/00001_male_back.jpg: hairBald")
 
 
-def test_read_peta_mat_of_other_images_is_noted(with_table, tmp_path):
-    (tmp_path / "PETA dataset" / "i-LID" / "archive" / "0001_002.jpg").unlink()
+def test_read_peta_mat_of_other_images_is_noted(with_table, root):
+    (root / "PETA dataset" / "i-LID" / "archive" / "0001_002.jpg").unlink()
     dataset = with_table()
     assert dataset.partitions == ()
     assert len(dataset.evaluated) == 3
@@ -172,8 +167,7 @@ def test_read_peta_mat_damaged(with_table, field, change, why):
         with_table(damage)
 
 
-def test_read_odd_labels_are_all_named(tmp_path):
-    root = write_peta(tmp_path)
+def test_read_odd_labels_are_all_named(root):
     (root / "PETA dataset" / "MIT" / "archive" / "Label.txt").write_bytes(
         b"00001 personalMale\n00001 personalFemale\n00002 personelMale accessory\xe9\n\n00001 personalMale\n"
     )
@@ -185,13 +179,10 @@ def test_read_odd_labels_are_all_named(tmp_path):
     )
 
 
-def test_read_images_without_label_and_names_that_are_not_utf8(tmp_path):
-    root = write_peta(tmp_path)
-    for name in ("0002_001.jpg", "00010_001.jpg"):  # 00010 is not 0001
-        Image.new("RGB", (4, 8)).save(root / "PETA dataset" / "i-LID" / "archive" / name)
+def test_read_images_without_label_and_names_that_are_not_utf8(root, tree):
+    tree("0002_001.jpg", "00010_001.jpg", below="PETA dataset/i-LID/archive")  # 00010 is not 0001
     folder = root / "PETA dataset" / "MIT" / "archive"
-    Image.new("RGB", (4, 8)).save(folder / "x.jpg")
-    os.rename(os.fsencode(folder / "x.jpg"), os.fsencode(folder) + b"/caf\xe9_1.jpg")
+    open(os.fsencode(folder) + b"/caf\xe9_1.jpg", "w").close()
     with open(folder / "Label.txt", "ab") as file:
         file.write(b"caf\xe9 personalMale\n")
     dataset = peta.read(root, "peta")

@@ -68,13 +68,6 @@ def test_people_clips_batches_cover_equal_people():
     assert sorted(index for batch in batches for index in batch.tolist()) == list(range(24))
 
 
-def test_people_clips_batches_prefer_people_with_many_groups():
-    """One person has half of all groups: drawn in proportion, the person is in nearly every batch."""
-    made = tracklets([24, *[2] * 12])
-    batches = people_clips_batches(made, 2, 2, 0, 0)
-    assert sum(3 in {made[index].person_id for index in batch.tolist()} for batch in batches[:6]) >= 4
-
-
 @pytest.mark.parametrize("draw", [lambda *key: people_clips_batches(tracklets([5, 6, 7, 8]), 2, 3, *key),
                                   lambda *key: shuffled_batches(50, 5, *key)])  # fmt: skip
 def test_batches_keyed_by_seed_and_epoch(draw):

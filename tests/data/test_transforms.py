@@ -5,7 +5,6 @@ import io
 import struct
 import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ def encoded(pixels: np.ndarray, kind: str, **how: object) -> bytes:
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [(".png", "PNG"), (".bmp", "BMP"), (".jpg", "JPEG"), (".jpeg", "PNG")])
-def test_read_image_of_the_right_size(tmp_path: Path, suffix: str, kind: str) -> None:
+def test_read_image_of_the_right_size(tmp_path, suffix, kind):
     path = tmp_path / f"ümläut 人\n{suffix}"
     path.write_bytes(encoded(smooth(), kind))
     found = read_image(path, 24, 16)
@@ -46,7 +45,7 @@ def test_read_image_of_the_right_size(tmp_path: Path, suffix: str, kind: str) ->
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "CMYK"])
-def test_read_image_every_mode(tmp_path: Path, mode: str) -> None:
+def test_read_image_every_mode(tmp_path, mode):
     image = Image.fromarray(smooth()).convert(mode)
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     image.save(path, quality=100)
@@ -54,12 +53,12 @@ def test_read_image_every_mode(tmp_path: Path, mode: str) -> None:
     assert np.abs(read_image(path, 24, 16) - expected).max() <= (12 if mode == "CMYK" else 0)
 
 
-def test_read_image_16_bit_grey(tmp_path: Path) -> None:
+def test_read_image_16_bit_grey(tmp_path):
     Image.fromarray(smooth()[..., 0].astype(np.uint16) * 257).save(tmp_path / "a.png")
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", 24, 16)[..., 2], smooth()[..., 0])
 
 
-def test_open_rgb_applies_exif_rotation(tmp_path: Path) -> None:
+def test_open_rgb_applies_exif_rotation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     (tmp_path / "a.png").write_bytes(encoded(NOISE, "PNG", exif=exif))
@@ -68,20 +67,20 @@ def test_open_rgb_applies_exif_rotation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 32), (12, 8), (24, 32)])
-def test_read_image_resizes_bilinearly(tmp_path: Path, height: int, width: int) -> None:
+def test_read_image_resizes_bilinearly(tmp_path, height, width):
     (tmp_path / "a.png").write_bytes(encoded(NOISE, "PNG"))
     expected = Image.fromarray(NOISE).resize((width, height), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", height, width), expected)
 
 
-def test_read_image_box(tmp_path: Path) -> None:
+def test_read_image_box(tmp_path):
     (tmp_path / "a.png").write_bytes(encoded(NOISE, "PNG"))
     box = (0.5, 0.25, 1.0, 0.75)  # left, upper, right, lower
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", 12, 8, box=box), NOISE[6:18, 8:16])
     assert not np.array_equal(read_image(tmp_path / "a.png", 24, 16, box=box), NOISE)
 
 
-def test_random_box() -> None:
+def test_random_box():
     boxes = [random_box(0.3, keyed_generator(0, draw)) for draw in range(2000)]
     cropped = np.array([box for box in boxes if box != WHOLE])
     assert len(cropped) / len(boxes) == pytest.approx(0.3, abs=0.04)
@@ -94,9 +93,6 @@ def test_random_box() -> None:
     assert random_box(1, keyed_generator(0, "clip")) == pytest.approx(
         (0.000222, 0.019579, 0.889111, 0.908468), abs=1e-6
     )
-
-
-# ---- refused files --------------------------------------------------------------------------------------------------
 
 
 def huge_png(width: int, height: int) -> bytes:
@@ -121,7 +117,7 @@ def huge_png(width: int, height: int) -> bytes:
         (huge_png(2**30, 2**30), "cannot be decoded"),
     ],
 )
-def test_open_image_refuses(tmp_path: Path, content: bytes, why: str) -> None:
+def test_open_image_refuses(tmp_path, content, why):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     for read in (open_image, open_rgb, lambda path: read_image(path, 48, 32)):
@@ -132,8 +128,8 @@ def test_open_image_refuses(tmp_path: Path, content: bytes, why: str) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_open_image_missing_folder_and_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BadData, match="missing"):
+def test_open_image_missing_folder_and_too_large(tmp_path, monkeypatch):
+    with pytest.raises(BadData, match="not found"):
         open_image(tmp_path / "none.png")
     with pytest.raises(BadData, match="Is a directory"):
         open_image(tmp_path)
@@ -143,7 +139,7 @@ def test_open_image_missing_folder_and_too_large(tmp_path: Path, monkeypatch: py
         open_image(tmp_path / "a.png")
 
 
-def test_open_image_png_with_a_tail_of_zeros(tmp_path: Path) -> None:
+def test_open_image_png_with_a_tail_of_zeros(tmp_path):
     """A power cut leaves such files, and Pillow alone decodes wrong pixels from them."""
     path, content = tmp_path / "a.png", encoded(NOISE, "PNG")
     for kept in range(8, len(content), 53):
@@ -156,7 +152,7 @@ def test_open_image_png_with_a_tail_of_zeros(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
-def test_read_image_damaged_anywhere(tmp_path: Path, kind: str) -> None:
+def test_read_image_damaged_anywhere(tmp_path, kind):
     """A cut file is refused or decodes whole; flipped bytes never raise anything but `BadData`."""
     path, content = tmp_path / "a", encoded(smooth(), kind)
     path.write_bytes(content)
@@ -177,12 +173,9 @@ def test_read_image_damaged_anywhere(tmp_path: Path, kind: str) -> None:
                 assert read_image(path, 24, 16).shape == (24, 16, 3)
 
 
-def test_as_pixels_between_0_and_1() -> None:
-    batch = torch.arange(2 * 5 * 4 * 3, dtype=torch.uint8).view(2, 5, 4, 3)
-    pixels = as_pixels(batch, torch.device("cpu"))
-    assert (pixels.shape, pixels.dtype) == ((2, 3, 5, 4), torch.float32)
-    assert pixels[1, 2, 3, 0].item() == pytest.approx(batch[1, 3, 0, 2].item() / 255)
+def test_as_pixels_between_0_and_1():
     clips = torch.randint(256, (2, 4, 5, 6, 3), dtype=torch.uint8)
     pixels = as_pixels(clips, torch.device("cpu"))
-    assert pixels.shape == (2, 3, 4, 5, 6)
+    assert (pixels.shape, pixels.dtype) == ((2, 3, 4, 5, 6), torch.float32)
     torch.testing.assert_close(pixels[1, 2, 3], clips[1, 3, :, :, 2] / 255)
+    torch.testing.assert_close(as_pixels(clips[0], torch.device("cpu"))[3, 1], clips[0, 3, :, :, 1] / 255)
