@@ -12,7 +12,7 @@ from amem_cli.cli import completion, console
 from amem_cli.cli.flags import HELP, AsJson, DataRoot, Dataset, DryRun, Preset, Quiet, Seed, Split, Workspace, choice
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app, config_app, data_app, weights_app
-from amem_cli.errors import BadData, UsageError, did_you_mean
+from amem_cli.errors import UsageError, did_you_mean
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.reproduce.tables import SEEDS, TABLES
@@ -141,24 +141,16 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """List the artifacts of the six stages (ready, missing, stale, damaged) and the next command."""
+    from amem_cli.artifacts.paths import Workspace
     from amem_cli.artifacts.status import ChainOf, chain
-    from amem_cli.data.manifest import load_manifest
+    from amem_cli.tools.source import Source
 
-    manifest = load_manifest(dataset)
-    protocol = manifest.protocol
-    if protocol is None:
-        raise BadData("data set", dataset, why="has no tracklets, so the six stages do not apply")
-    splits = None if protocol.kind == "single-split" else protocol.splits
-    if split is not None and split not in range(splits or 0):
-        why = (
-            f"{manifest.name} has the splits 0 to {splits - 1}" if splits else f"{manifest.name} has one official split"
-        )
-        raise UsageError(
-            "--split", str(split), why=why, remedy="Choose one of these" if splits else "Leave --split out"
-        )
+    source = Source(dataset, DATA, Workspace(workspace), split)
+    manifest, protocol = source.manifest, source.protocol
     name = manifest.name if manifest.shipped else dataset
-    number = (split or 0) if splits else None
-    states = chain(ChainOf(workspace, name, manifest.name, number, protocol.name, splits), deep=verify)
+    splits = None if source.number is None else protocol.splits
+    of = ChainOf(workspace, name, manifest.name, source.number, protocol.name, splits)
+    states = chain(of, deep=verify)
     following = next((state.command for state in states if state.state not in ("ready", "unused")), None)
     if as_json:
         fields = ("stage", "path", "state", "why", "command")

@@ -33,7 +33,7 @@ COUNTED_ANSWERS, SHOWN_ANSWERS = 10, 15  # answers with a rank; with the ignored
 CLIPS_DRAWN = 4  # of those that are measured
 
 
-def report(out: Path, source: Source, progress: Progress, *, queries: int = 12, seed: int = 0) -> Path:
+def report(out: Path, source: Source, progress: Progress, *, queries: int, seed: int) -> Path:
     """Write the page of one data set (and split) to `out`; returns it.
 
     A section that cannot be made says why, and which command makes what it needs. Raises `UsageError` for a data set

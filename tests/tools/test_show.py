@@ -212,7 +212,7 @@ def test_activation_maps_are_gradient_weighted_and_add_up(fused: bool) -> None:
 
 
 def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
-    out = report(tmp_path / "r.html", source, Silent(), queries=3)
+    out = report(tmp_path / "r.html", source, Silent(), queries=3, seed=0)
     text = out.read_text("utf-8")
     assert out.stat().st_size < 15_000_000
     assert text.count('<article class="query"') == 3
@@ -227,7 +227,7 @@ def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
 
 def test_report_of_an_empty_workspace(walkers: Path, tmp_path: Path) -> None:
     root = tmp_path / "none"
-    out = report(tmp_path / "r.html", Source("prid2011", walkers, Workspace(root), 3), Silent())
+    out = report(tmp_path / "r.html", Source("prid2011", walkers, Workspace(root), 3), Silent(), queries=3, seed=0)
     text = out.read_text("utf-8")
     for stage in (
         "extract-features --dataset prid2011 --split 3",
@@ -239,7 +239,8 @@ def test_report_of_an_empty_workspace(walkers: Path, tmp_path: Path) -> None:
 
 def test_report_without_the_data_set(workspace: Workspace, tmp_path: Path) -> None:
     progress = Silent()
-    text = report(tmp_path / "r.html", Source("mars", tmp_path / "gone", workspace), progress).read_text("utf-8")
+    gone = Source("mars", tmp_path / "gone", workspace)
+    text = report(tmp_path / "r.html", gone, progress, queries=3, seed=0).read_text("utf-8")
     assert "Cumulative matching characteristic" in text
     assert text.count(str(tmp_path / "gone")) == 2  # ranked lists and predicted frames
     assert len(progress.warnings) == 1
@@ -247,17 +248,17 @@ def test_report_without_the_data_set(workspace: Workspace, tmp_path: Path) -> No
 
 def test_report_refuses_and_shrinks(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--queries 0"):
-        report(tmp_path / "r.html", source, Silent(), queries=0)
+        report(tmp_path / "r.html", source, Silent(), queries=0, seed=0)
     asked: list[int] = []
     page = "amem_cli.pictures.report.page.report_page"
     monkeypatch.setattr(page, lambda _, frames: asked.append(frames) or "x" * frames)
     monkeypatch.setattr(report_module._Collector, "report", lambda *_: None)
     monkeypatch.setattr(report_module, "LARGEST_PAGE", 10)
-    assert report(tmp_path / "r.html", source, Silent()).stat().st_size == 8
+    assert report(tmp_path / "r.html", source, Silent(), queries=3, seed=0).stat().st_size == 8
     assert asked == [32, 16, 8]
     monkeypatch.setattr(report_module, "LARGEST_PAGE", 1)
     with pytest.raises(UsageError, match="Ask for fewer"):
-        report(tmp_path / "s.html", source, Silent())
+        report(tmp_path / "s.html", source, Silent(), queries=3, seed=0)
     assert not (tmp_path / "s.html").exists()
 
 
