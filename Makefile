@@ -5,23 +5,27 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.amem-installed
 DOCS_STAMP := $(VENV)/.amem-docs-installed
 
-.PHONY: demo test lint docs soak clean
+.PHONY: demo test quick lint docs soak clean
 
 demo: $(STAMP)
 	$(BIN)/amem demo demo
 
-# one process a core, each with one thread; `make test WORKERS=0` runs in one process
+# one process per core, each with one thread; `make test WORKERS=0` runs in one process
 WORKERS ?= auto
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+# the tests that take less than a second each
+quick: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check amem_cli tests benchmarks
 	$(BIN)/ruff format --check amem_cli tests benchmarks
 	$(BIN)/mypy
 
-# faults at every step of every writer, stops in every step of trainings, flipped bits, kills at random moments;
-# `make soak KILLS=100 FLIPS=1000` for a night
+# faults in every step of every writer, stops in every training step, flipped bits, random kills;
+# `make soak KILLS=100 FLIPS=1000` runs for a night
 KILLS ?= 2
 FLIPS ?= 100
 soak: $(STAMP)

@@ -4,6 +4,7 @@ The same command works in both cases. When a process fails, torchrun stops the o
 """
 
 import contextlib
+import ctypes
 import os
 import shlex
 import signal
@@ -159,6 +160,7 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
         return
     import torch.distributed
 
+    _end_with_parent()
     try:
         torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
         yield Processes(torch.distributed.get_rank(), world_size, chosen)
@@ -169,6 +171,13 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
         raise Interrupted(signal.SIGTERM, why=why, remedy=f"Run the same command again: {_command()}") from error
     # not after an error: nccl could wait here for a process that has ended
     torch.distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Get SIGTERM when torchrun dies, also by SIGKILL: otherwise its processes would train on (Linux only)."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _is_communication_error(error: RuntimeError) -> bool:
