@@ -7,11 +7,8 @@ options are composed from the groups below; a stage has a group only when it use
 
 import dataclasses
 import importlib.util
-import os
 import re
-import tomllib
 import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -382,72 +379,3 @@ def parse_duration(text: str) -> float | None:
         raise UsageError("--time-limit", text, why="not a duration", remedy="For example 3h50m or 45m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return hours * 3600.0 + minutes * 60 + seconds if text else None
-
-
-# -- from preset, environment, config file and flags to options --------------------------------------------------------
-
-
-def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", config: Path | None = None) -> Any:
-    """The options of one run: flags override the config file, the environment and the preset, in this order.
-
-    A flag that is None was not given. Raises `UsageError` for an unknown preset, name or value.
-    """
-    if preset not in PRESETS:
-        remedy = f"{did_you_mean(preset, PRESETS)}Use {' or '.join(PRESETS)}"
-        raise UsageError("--preset", preset, why="unknown preset", remedy=remedy)
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
-        values[field.name] = field.metadata["small"] if preset == "small" else field.default
-        if field.metadata["env"] and os.environ.get(field.metadata["env"]):
-            values[field.name] = Path(os.environ[field.metadata["env"]])
-    values |= read_config(cls, config) if config is not None else {}
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return cls(**values)
-
-
-def read_config(cls: type, path: Path) -> dict[str, Any]:
-    """The values of a `--config` TOML file for the command of `cls`.
-
-    Names are those of the command line, at the top level or in a table named like the command. Top-level names of
-    other commands' options are ignored; any other unknown name is a `UsageError`.
-    """
-    try:
-        document = tomllib.loads(Path(path).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise InputMissing("--config", path, why="not found") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError("--config", path, why=f"not a readable TOML file ({error})") from error
-    command = next(command for command, options in COMMANDS.items() if options is cls)
-    tables = {name: value for name, value in document.items() if isinstance(value, dict)}
-    for name in tables:
-        if name not in COMMANDS:
-            remedy = f"{did_you_mean(name, COMMANDS)}Tables are named like commands: {', '.join(COMMANDS)}"
-            raise UsageError("--config", path, why=f"unknown table [{name}]", remedy=remedy)
-    own = tables.get(command, {})
-    entries = {name: value for name, value in document.items() if name not in tables} | own
-    elsewhere = {field.name for options in COMMANDS.values() for field in dataclasses.fields(options)}
-    known = {field.name for field in dataclasses.fields(cls)}
-    values = {}
-    for key, value in entries.items():
-        name = key.replace("-", "_")
-        if name in known:
-            values[name] = convert(cls, name, value, f"--config {path}: {key}")
-        elif name not in COMMON and (key in own or name not in elsewhere):
-            meant = did_you_mean(name, known).replace("_", "-")
-            remedy = f"{meant}See: amem config show {command}"
-            raise UsageError("--config", path, why=f"unknown option '{key}'", remedy=remedy)
-    return values
-
-
-def convert(cls: type, name: str, value: Any, where: str, *, strict: bool = True) -> Any:
-    """`value` as the type of option `name`; without `strict` also from text. Raises `UsageError` at `where`."""
-    import msgspec  # here, because the help does not need it
-
-    kind = typing.get_type_hints(cls)[name]
-    try:
-        return msgspec.convert(value, kind, strict=strict, dec_hook=lambda to, given: to(given))
-    except (msgspec.ValidationError, TypeError) as error:
-        choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-        remedy = f"{did_you_mean(str(value), choices)}Available: {', '.join(choices)}" if choices else ""
-        why = f"{value!r} is not available" if choices else f"{str(error).lower()}: {value!r}"
-        raise UsageError(where, why=why, remedy=remedy) from error

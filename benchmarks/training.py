@@ -34,6 +34,7 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from amem_cli.stages.amem_step import Batch, add_gradients
 from interleaved import Way, take_turns
 
 from amem_cli.losses import identity_loss, triplet_loss
@@ -41,7 +42,6 @@ from amem_cli.models.i3d import same_padding
 from amem_cli.models.recomputation import recompute_activations
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.engine import autocast
-from amem_cli.stages.amem_step import Batch, add_gradients
 from amem_cli.stages.train_amem import build_amem, describe
 
 CPU = torch.device("cpu")

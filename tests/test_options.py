@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amem_cli import options as module
+from amem_cli import resolve as resolving
 from amem_cli.errors import InputMissing, UsageError
-from amem_cli.options import COMMANDS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions, resolve
+from amem_cli.options import COMMANDS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
+from amem_cli.resolve import resolve
 
 ALL = sorted(COMMANDS)
 
@@ -167,7 +169,7 @@ def test_read_config_random_text(tmp_path_factory, text):
     path = tmp_path_factory.getbasetemp() / "hypothesis.toml"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        found = module.read_config(TrainAmemOptions, path)
+        found = resolving.read_config(TrainAmemOptions, path)
     except UsageError:
         return
     assert isinstance(found, dict)
@@ -249,9 +251,9 @@ def test_parse_duration(text, seconds):
 
 
 def test_convert_from_text():
-    assert module.convert(TrainAmemOptions, "epochs", "5", "--set", strict=False) == 5
-    assert module.convert(TrainAmemOptions, "tensorboard", "true", "--set", strict=False) is True
-    assert module.convert(TrainAmemOptions, "workspace", "w", "--set", strict=False) == Path("w")
+    assert resolving.convert(TrainAmemOptions, "epochs", "5", "--set", strict=False) == 5
+    assert resolving.convert(TrainAmemOptions, "tensorboard", "true", "--set", strict=False) is True
+    assert resolving.convert(TrainAmemOptions, "workspace", "w", "--set", strict=False) == Path("w")
 
 
 def test_resolve_unknown_preset():

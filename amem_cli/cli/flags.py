@@ -15,7 +15,8 @@ from amem_cli.cli import completion, console
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app
 from amem_cli.errors import AmemError, BadData, InputMissing, did_you_mean
-from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, resolve
+from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions
+from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress
 
 WITHOUT_EFFECT = {

@@ -25,7 +25,8 @@ from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import SIMILARITY_FEATURE, build_main_model
 from amem_cli.models.arm import ARM
 from amem_cli.models.config import model_config
-from amem_cli.options import TrainAmemOptions, resolve
+from amem_cli.options import TrainAmemOptions
+from amem_cli.resolve import resolve
 from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import engine_version, prepare, resolve_engine, resolve_precision

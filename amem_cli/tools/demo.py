@@ -12,8 +12,8 @@ from amem_cli.options import (
     TrainAmemOptions,
     TrainArmOptions,
     TrainTaeOptions,
-    resolve,
 )
+from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.stages.extract_features import extract_features

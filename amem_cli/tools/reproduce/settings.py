@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from amem_cli.errors import UsageError, did_you_mean
-from amem_cli.options import COMMANDS, convert
+from amem_cli.options import COMMANDS
+from amem_cli.resolve import convert
 from amem_cli.tools.reproduce.tables import PAPER_BACKBONES
 
 IMAGE_NETWORKS = ("arm", "tae")  # start from weights of images, the backbones from weights of videos
