@@ -24,12 +24,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check amem_cli tests benchmarks
 	$(BIN)/mypy
 
-# faults in every step of every writer, stops in every training step, flipped bits, random kills;
-# `make soak KILLS=100 FLIPS=1000` runs for a night
+# stops after every step of tiny trainings, kills at random moments; `make soak KILLS=100` for a night
 KILLS ?= 2
-FLIPS ?= 100
 soak: $(STAMP)
-	$(BIN)/python tests/soak.py --kills $(KILLS) --flips $(FLIPS)
+	$(BIN)/python tests/soak.py --kills $(KILLS)
 
 docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -5,6 +5,7 @@ A *step* is a call that can fail: creating the temporary file, each write, each 
 
 import builtins
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,39 +27,29 @@ class Steps:
     def step(self, name: str, halfway: Callable[[], object] = lambda: None) -> None:
         """Count a step. If it is step `at`: do `halfway`, what an interrupted step leaves, then fail."""
         self.seen.append(name)
-        if self.at != len(self.seen) - 1:
-            return
-        self.fired = True
-        halfway()
-        if self.fault == KILL:
-            os._exit(DEAD)
-        raise OSError(self.fault, os.strerror(self.fault))
+        if self.at == len(self.seen) - 1:
+            self.fired = True
+            halfway()
+            if self.fault == KILL:
+                os._exit(DEAD)
+            raise OSError(self.fault, os.strerror(self.fault))
 
 
-class _File:
-    """A file whose writes and close are steps."""
+class _File(io.FileIO):
+    """A new file whose writes and close are steps."""
 
-    def __init__(self, file, steps: Steps):
-        self._file, self._steps = file, steps
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if error is None:
-            self._steps.step("close", self._file.close)
-        self._file.close()
-
-    def __getattr__(self, name):
-        return getattr(self._file, name)
+    def __init__(self, path: Path, steps: Steps):
+        super().__init__(path, "x")
+        self.steps = steps
 
     def write(self, content):
-        def half():
-            self._file.write(memoryview(content)[: len(content) // 2])
-            self._file.flush()
+        self.steps.step("write", lambda: super(_File, self).write(memoryview(content)[: len(content) // 2]))
+        return super().write(content)
 
-        self._steps.step("write", half)
-        return self._file.write(content)
+    def __exit__(self, kind, error, trace):
+        self.close()
+        if error is None:
+            self.steps.step("close")
 
 
 @contextlib.contextmanager
@@ -67,17 +58,13 @@ def hit(at: int | None, fault: int | str | None) -> Iterator[Steps]:
     steps = Steps(at, fault)
 
     def counted(name: str, real: Callable) -> Callable:
-        def call(*arguments, **named):
-            steps.step(name)
-            return real(*arguments, **named)
+        return lambda *arguments: (steps.step(name), real(*arguments))[1]
 
-        return call
-
-    def opened(path, mode="r", **named):
+    def opened(path: Path, mode: str = "r") -> object:
         if mode != "xb":
-            return builtins.open(path, mode, **named)
+            return builtins.open(path, mode)
         steps.step("open")
-        return _File(builtins.open(path, mode, **named), steps)
+        return _File(path, steps)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(atomic, "open", opened, create=True))

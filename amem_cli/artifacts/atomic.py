@@ -1,7 +1,6 @@
-"""Atomic writes: after a crash at any point, the old file or the new file is there, complete.
+"""Atomic writes: after a crash at any point the old or the new file is there, complete.
 
-A file may also carry a *checksum*, the SHA-256 of its own content, so that a reader finds a single flipped bit
-(safetensors and HDF5 find few of them).
+A file may carry a *checksum*, the SHA-256 of its own content: safetensors and HDF5 do not find a flipped bit.
 """
 
 import contextlib

@@ -25,14 +25,13 @@ Wanted = tuple[str, Columns, Columns]  # kind ("": any), columns, optional colum
 
 LARGEST_FILE = 8 << 30
 LARGEST_RATIO = 1100  # of a column's bytes to its bytes in the file; deflate reaches 1032
-LARGEST_TEXTS, ROWS_AT_ONCE = 1 << 30, 256  # characters of a column of strings; rows read together
 USER_BLOCK = 512  # bytes that the HDF5 format leaves to the application: they hold the checksum
 TRIAL_SECONDS, TRIAL_BYTES_PER_SECOND = 30.0, 8e6  # time limit of the child process
 TRIAL_MEMORY = 4 << 30  # its memory limit, plus four times the file's size
 
 
 class Malformed(ValueError):
-    """The file is HDF5, but not the table that was asked for."""
+    """HDF5, but not the table that was asked for."""
 
 
 def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Provenance, **attributes: Any) -> Path:
@@ -167,7 +166,7 @@ def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
         if h5py.check_string_dtype(column.dtype) is None:
             raise Malformed(f"'{name}' holds {column.dtype}, not strings")
         _check_size(column, name, column.dtype)
-        return _strings(column, name)
+        return list(column.asstr("utf-8")[()])
     # other programs have no bool, or other widths: any type is accepted whose values fit
     if column.dtype.kind not in ("biuf" if np.dtype(dtype).kind == "f" else "biu"):
         raise Malformed(f"'{name}' holds {column.dtype}, not {dtype}")
@@ -188,18 +187,6 @@ def _check_size(column: h5py.Dataset, name: str, wanted: np.dtype) -> None:
     stored = column.id.get_storage_size() * (LARGEST_RATIO if column.chunks else 1)
     if column.nbytes > stored or column.size * max(column.dtype.itemsize, wanted.itemsize) > LARGEST_FILE:
         raise Malformed(f"'{name}' claims {column.shape} values, more than the file holds")
-
-
-def _strings(column: h5py.Dataset, name: str) -> list[str]:
-    """The strings, read in blocks: many references to one long string are small in the file."""
-    texts: list[str] = []
-    length = 0
-    for start in range(0, len(column), ROWS_AT_ONCE):
-        texts.extend(column.asstr("utf-8")[start : start + ROWS_AT_ONCE])
-        length += sum(map(len, texts[start:]))
-        if length > LARGEST_TEXTS:
-            raise Malformed(f"the strings of '{name}' are longer than {LARGEST_TEXTS >> 20} MiB")
-    return texts
 
 
 def _text(value: Any) -> Any:

@@ -12,13 +12,13 @@ from amem_cli.artifacts.output import read_provenance, verify
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import recorded_options
 from amem_cli.errors import AmemError, listing
-from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
 
 
 @dataclass(frozen=True)
 class ChainOf:
-    """The data set (and split) whose chain is asked for: `argument` is its name or path in commands, `dataset` its
-    manifest's name, `splits` the number of splits of the protocol (None: one official split)."""
+    """What a chain is about: `argument` is the data set in commands, `dataset` its manifest's name, `splits` the
+    number of splits of the protocol (None: one official split)."""
 
     workspace: Path
     argument: str
@@ -37,18 +37,20 @@ class ArtifactState:
     state: Literal["ready", "missing", "stale", "damaged", "unused"]
     why: str = ""
     command: str = ""
-    provenance: dict[str, Any] | None = None
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Link:
+    """One stage of the chain: `flags` select its data set and split, `parents` are paths by role."""
+
     stage: str
     path: Path
-    flags: str  # that name the data set and split
-    parents: dict[str, Path]  # by role
-    workspace: str  # the flag, empty for the default
+    flags: str
+    parents: dict[str, Path]
+    workspace: str  # the flag; empty for the default
 
-    def command(self, provenance: dict[str, Any] | None, end: str = " --force") -> str:
+    def command(self, provenance: dict[str, Any], end: str = " --force") -> str:
         """The command that makes the artifact again with the options in its `provenance`."""
         return f"amem {self.stage}{self.flags}{repeated_flags(self.stage, self.flags, provenance)}{self.workspace}{end}"
 
@@ -61,18 +63,18 @@ def chain(of: ChainOf, *, deep: bool = False) -> list[ArtifactState]:
     found: dict[str, ArtifactState] = {}
     for link in links:
         state = _state(link, deep)
-        recorded = (state.provenance or {}).get("parents", {})
-        parents = [made_by[path] for role, path in link.parents.items() if role in recorded and path in made_by]
-        stale = [stage for stage in parents if found[stage].state == "stale"]
+        used = [path for role, path in link.parents.items() if role in state.provenance.get("parents", {})]
+        stale = [stage for path in used if (stage := made_by.get(path)) and found[stage].state == "stale"]
         if state.state == "ready" and stale:
             why = f"a parent is stale ({listing(stale)})"
             state = replace(state, state="stale", why=why, command=link.command(state.provenance))
-        if link.stage == "train-amem":
-            state = _with_main(state, link, main)
-        found[link.stage] = state
-    _mark_unused(found)
-    found["evaluate"] = _without_features(found["evaluate"], of, links[-1])
-    return list(found.values())
+        found[link.stage] = _with_main(state, link, main) if link.stage == "train-amem" else state
+    if found["train-amem"].state == "ready":  # a baseline needs neither labels nor TAE
+        parents = found["train-amem"].provenance.get("parents", {})
+        for stage, role in {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.items():
+            if role not in parents and found[stage].state == "missing":
+                found[stage] = replace(found[stage], state="unused", why="the model was trained without it")
+    return [*list(found.values())[:-1], _without_features(found["evaluate"], of, links[-1].workspace)]
 
 
 def _links(of: ChainOf) -> list[_Link]:
@@ -96,34 +98,33 @@ def _links(of: ChainOf) -> list[_Link]:
 
 def _state(link: _Link, deep: bool) -> ArtifactState:
     """The state of one artifact by itself and its parents; `deep` verifies it and the weights next to it."""
-    path = link.path
+    path, found = link.path, ArtifactState(link.stage, link.path, "ready")
     if path.is_dir():
-        return ArtifactState(link.stage, path, "damaged", f"{path} is a folder", link.command(None))
+        return replace(found, state="damaged", why=f"{path} is a folder", command=link.command({}))
     if not path.is_file():
-        return ArtifactState(link.stage, path, "missing", command=link.command(None, end=""))
-    others = sorted(path.parent.glob("*.safetensors")) if path.suffix == ".safetensors" else []
+        return replace(found, state="missing", command=link.command({}, end=""))
+    files = [path, *sorted(path.parent.glob("*.safetensors"))] if path.suffix == ".safetensors" else [path]
     try:
-        for file in dict.fromkeys((path, *others)) if deep else ():
+        for file in files if deep else ():
             verify(file)
-        provenance = read_provenance(path)
+        found = replace(found, provenance=read_provenance(path))
     except (AmemError, OSError, ValueError) as error:
-        command = link.command(_intact_provenance([path, *others]))
-        return ArtifactState(link.stage, path, "damaged", str(error), command)
+        return replace(found, state="damaged", why=str(error), command=link.command(_intact_provenance(files)))
     for role, parent in link.parents.items():
-        recorded = provenance.get("parents", {}).get(role)
+        recorded = found.provenance.get("parents", {}).get(role)
         if recorded and parent.is_file() and recorded.get("sha256") != atomic.sha256_file(parent):
             why = f"made from another {role} than {parent}"
-            return ArtifactState(link.stage, path, "stale", why, link.command(provenance), provenance)
-    return ArtifactState(link.stage, path, "ready", provenance=provenance)
+            return replace(found, state="stale", why=why, command=link.command(found.provenance))
+    return found
 
 
-def _intact_provenance(paths: list[Path]) -> dict[str, Any] | None:
+def _intact_provenance(files: list[Path]) -> dict[str, Any]:
     """The provenance in the first undamaged file; all files of a training have the same."""
-    for path in paths:
+    for file in files:
         with contextlib.suppress(AmemError, OSError, ValueError):
-            verify(path)
-            return read_provenance(path)
-    return None
+            verify(file)
+            return read_provenance(file)
+    return {}
 
 
 def _with_main(state: ArtifactState, link: _Link, main: Path) -> ArtifactState:
@@ -135,33 +136,24 @@ def _with_main(state: ArtifactState, link: _Link, main: Path) -> ArtifactState:
     return state
 
 
-def _mark_unused(found: dict[str, ArtifactState]) -> None:
-    """Mark what is missing and not needed: a baseline needs neither labels nor TAE."""
-    if found["train-amem"].state == "ready":
-        used = (found["train-amem"].provenance or {}).get("parents", {})
-        for stage, role in {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.items():
-            if role not in used and found[stage].state == "missing":
-                found[stage] = replace(found[stage], state="unused", why="the model was trained without it")
-
-
-def _without_features(state: ArtifactState, of: ChainOf, link: _Link) -> ArtifactState:
+def _without_features(evaluated: ArtifactState, of: ChainOf, at: str) -> ArtifactState:
     """If splits have no features, the command for the first of them comes before `evaluate`."""
     place = Workspace(of.workspace)
     without = [number for number in range(of.splits or 0) if not place.features(of.dataset, number).is_file()]
-    if not without or state.state != "missing":
-        return state
+    if not without or evaluated.state != "missing":
+        return evaluated
     stage = "extract-features" if place.amem_main(of.dataset, without[0]).is_file() else "train-amem"
-    command = f"amem {stage} --dataset {shlex.quote(of.argument)} --split {without[0]}{link.workspace}"
-    return replace(state, why=f"{len(without)} of {of.splits} splits have no features", command=command)
+    command = f"amem {stage} --dataset {shlex.quote(of.argument)} --split {without[0]}{at}"
+    return replace(evaluated, why=f"{len(without)} of {of.splits} splits have no features", command=command)
 
 
-def repeated_flags(stage: str, given: str, provenance: dict[str, Any] | None) -> str:
+def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
     """The flags that repeat the options in an artifact's `provenance`, relative to the nearer preset.
 
     Options named in `given` are left out. Of a file of `--weights` only the name is recorded.
     """
-    recorded = recorded_options(provenance or {})
-    if weights := (provenance or {}).get("parents", {}).get("weights"):
+    recorded = recorded_options(provenance)
+    if weights := provenance.get("parents", {}).get("weights"):
         name = str(weights.get("name", ""))
         recorded["weights"] = name if weights.get("sha256") else name.removeprefix("torchvision ").lower()
     choices = []
@@ -171,9 +163,8 @@ def repeated_flags(stage: str, given: str, provenance: dict[str, Any] | None) ->
             default = field.metadata["small"] if preset == "small" else field.default
             if field.name == "image_size":
                 default = default or TrainAmemOptions.image_size  # extract-features follows the model
-            flag = f"--{field.name.replace('_', '-')}"
             value = recorded.get(field.name, default)
-            if value not in (default, None, "") and flag not in given.split():
-                words += [flag] if value is True else [flag, str(value)]
+            if value not in (default, None, "") and flag_of(field.name) not in given.split():
+                words += [flag_of(field.name)] if value is True else [flag_of(field.name), str(value)]
         choices.append(words)
     return "".join(f" {shlex.quote(word)}" for word in min(choices, key=len, default=[]))

@@ -1,21 +1,15 @@
 """Checkpoints: the same content gives the same bytes, misfits are named, a saved state continues exactly."""
 
-import hashlib
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
 import torch
 from faults import flip_bit
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.errors import AmemError, BadData, InputMissing
+from amem_cli.errors import BadData, InputMissing
 
 PROVENANCE = Provenance("train-arm", {"seed": 0, "epochs": 2}, {"weights": {"name": "w", "sha256": "0"}}, "data")
 TENSORS = {
@@ -51,27 +45,15 @@ def test_load_key_seal_of_published_files(tmp_path):
     assert torch.equal(checkpoint.load(path, "amem-arm").tensors["w"], torch.ones(2))
 
 
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.provenance import Provenance
-names = [f"layer{i}.{part}" for i in range(40) for part in ("weight", "bias")]
-if sys.argv[2] == "reversed":
-    names.reverse()
-tensors = {name: torch.full((2,), float(len(name))) for name in names}
-options = {name: 1 for name in names}
-checkpoint.save(Path(sys.argv[1]), "amem-arm", tensors, Provenance("c", options), model=options)
-"""
-
-
-@pytest.mark.slow
-def test_save_same_bytes_in_any_process(tmp_path, monkeypatch):
-    environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", SCRIPT, tmp_path / "there", "reversed"], check=True, env=environment)
-    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "here"), "forward"])
-    exec(SCRIPT, {})
-    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+def test_save_same_bytes(tmp_path):
+    options = {name: 1 for name in TENSORS}
+    orders = [list(TENSORS), list(TENSORS)[::-1]]
+    paths = [
+        checkpoint.save(tmp_path / str(number), "amem-arm", {name: TENSORS[name] for name in order},
+                        Provenance("c", {name: 1 for name in order}), model=options)
+        for number, order in enumerate(orders)
+    ]  # fmt: skip
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_load_not_finite(tmp_path):
@@ -138,19 +120,6 @@ def test_read_description_header_too_long(tmp_path):
     path.write_bytes((2**40).to_bytes(8, "little") + b"{}")
     with pytest.raises(BadData, match="not a safetensors file"):
         checkpoint.read_description(path)
-
-
-@given(content=st.binary(max_size=300), header=st.binary(max_size=200))
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_load_any_bytes(tmp_path_factory, content, header):
-    """Also with a valid checksum, no bytes raise anything but an `AmemError`."""
-    path = tmp_path_factory.getbasetemp() / "hypothesis.safetensors"
-    head = len(header).to_bytes(8, "little") + header
-    digest = hashlib.sha256(head + atomic.CHECKSUM_BLANK + content).hexdigest().encode()
-    path.write_bytes(head + atomic.CHECKSUM_MARK + digest + content)
-    for read in (lambda path: checkpoint.load(path, "amem-arm"), checkpoint.read_description):
-        with pytest.raises(AmemError):
-            read(path)
 
 
 def test_described_by(tmp_path):
@@ -250,9 +219,3 @@ def test_newest_state_damaged(tmp_path):
     assert len(warnings) == 3
     assert warnings[2].endswith("No state is left: starting again.")
     assert checkpoint.newest_state(tmp_path / "none", pytest.fail) is None
-
-
-def test_load_state_of_another_model(tmp_path):
-    save_states(tmp_path, 1)
-    with pytest.raises(BadData, match="Missing key"):
-        checkpoint.load_state(checkpoint.newest_state(tmp_path, pytest.fail), {"net": torch.nn.Linear(3, 4)}, {})

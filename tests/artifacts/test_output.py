@@ -52,11 +52,10 @@ def test_read_provenance(tmp_path, name):
     write(path, provenance=MADE)
     assert MADE.differences(output.read_provenance(path)) == []
     assert output.is_complete(path)
-    for content in (b"{}{", b"[]"):
-        path.write_bytes(content)
-        assert not output.is_complete(path)
-        with pytest.raises(BadData):
-            output.read_provenance(path)
+    path.write_bytes(b"[]")
+    assert not output.is_complete(path)
+    with pytest.raises(BadData):
+        output.read_provenance(path)
 
 
 def test_output_slot_lock(tmp_path):

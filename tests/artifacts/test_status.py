@@ -186,4 +186,4 @@ def test_repeated_flags(stage, options, flags):
 def test_repeated_flags_weights(name, sha256, word):
     provenance = {"options": {"seed": 0}, "parents": {"weights": {"name": name, "sha256": sha256}}}
     assert status.repeated_flags("train-amem", "", provenance) == f" --weights {word}"
-    assert status.repeated_flags("train-amem", "", None) == ""
+    assert status.repeated_flags("train-amem", "", {}) == ""
