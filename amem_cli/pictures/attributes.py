@@ -17,14 +17,9 @@ THRESHOLD = 0.5  # a pseudo-label is 1 above it
 STRIP_FRAMES = 6
 FRAME_SIZE = (192, 96)
 
-GROUP_TITLES = {
-    "personal": "personal",
-    "hair": "hair",
-    "upperBody": "upper body",
-    "lowerBody": "lower body",
-    "footwear": "footwear",
-    "accessory": "accessory and carrying",
-}
+GROUP_TITLES = dict(
+    zip(GROUPS, ("personal", "hair", "upper body", "lower body", "footwear", "accessory and carrying"), strict=True)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,37 +68,44 @@ def comparison_figure(
 ) -> Figure:
     """Two tracklets' attributes as mirrored bars, the query on the left; `top` lines of `compared_attributes`.
 
-    Where one has an attribute and the other not, the line is highlighted, its name bold with an unequal sign. Raises
-    `BadData` when neither has any attribute.
+    Their frames are shown if the query has some. Where one has an attribute and the other not, the line is highlighted
+    and its name is bold with an unequal sign. Raises `BadData` when neither has any attribute.
     """
     left, right = query.probabilities, answer.probabilities
     lines, left_out = compared_attributes(names, left, right, top)
     differs = (left > THRESHOLD) != (right > THRESHOLD)
-    figure = Figure(figsize=(9.8, max(4.2, 0.225 * len(lines) + 1.3)), layout="constrained")
-    axes = figure.subplots(1, 5, width_ratios=(1.1, 1, 1.15, 1, 1.1))
-    _show_strip(axes[0], query.frames, f"query\n{printable(query.name)}")
-    _show_strip(axes[4], answer.frames, f"answer\n{printable(answer.name)}")
-    for each, limits in zip(axes[1:4], ((1.28, 0), (0, 1), (0, 1.28)), strict=True):
-        each.set(xlim=limits, ylim=(len(lines) - 0.4, -0.6), yticks=[], xticks=[] if each is axes[2] else (0, 0.5, 1))
+    strips = [1.1] * bool(query.frames)  # width of a strip
+    width, height = 9.8 if strips else 4.6, 0.225 * len(lines) + 1.3
+    figure = Figure(figsize=(width, max(4.2, height) if strips else height), layout="constrained")
+    every = figure.subplots(1, 3 + 2 * len(strips), width_ratios=(*strips, 1, 1.3, 1, *strips))
+    if strips:
+        _show_strip(every[0], query.frames, f"query\n{printable(query.name)}")
+        _show_strip(every[4], answer.frames, f"answer\n{printable(answer.name)}")
+    else:
+        every[0].set_title("query")
+        every[2].set_title("answer")
+    axes = every[len(strips) :]
+    for each, limits in zip(axes[:3], ((1.28, 0), (0, 1), (0, 1.28)), strict=True):
+        each.set(xlim=limits, ylim=(len(lines) - 0.4, -0.6), yticks=[], xticks=[] if each is axes[1] else (0, 0.5, 1))
         each.spines[:].set_visible(False)
         for slot, (_, column) in enumerate(lines):
             if column is not None and differs[column]:
                 each.axhspan(slot - 0.5, slot + 0.5, color=HIGHLIGHT, linewidth=0, zorder=0)
     for slot, (group, column) in enumerate(lines):
         if column is None:
-            axes[2].text(0.5, slot, GROUP_TITLES[group], ha="center", va="center", color=SOFT)
+            axes[1].text(0.5, slot, GROUP_TITLES[group], ha="center", va="center", color=SOFT)
             continue
         name = attribute_words(names[column], group)
         name, weight = (f"≠ {name}", "bold") if differs[column] else (name, "normal")
-        axes[2].text(0.5, slot, name, ha="center", va="center", fontweight=weight)
-        for each, probability, align in ((axes[1], left[column], "right"), (axes[3], right[column], "left")):
+        axes[1].text(0.5, slot, name, ha="center", va="center", fontweight=weight)
+        for each, probability, align in ((axes[0], left[column], "right"), (axes[2], right[column], "left")):
             _bar(each, slot, probability)
             each.text(probability + 0.03, slot, f"{probability:.2f}", va="center", ha=align, color=SOFT)
-    for each in (axes[1], axes[3]):
+    for each in (axes[0], axes[2]):
         each.axvline(THRESHOLD, color=SOFT, linewidth=0.8, linestyle="--", zorder=1)
-    figure.suptitle(f"{int(differs.sum())} of {len(names)} attributes differ", fontsize=12, fontweight="bold")
-    more = f"; {left_out} more are not shown" if left_out else ""
-    note = f"probability, mean over all frames; dashed: threshold of a pseudo-label; ≠ differs{more}"
+    if strips:
+        figure.suptitle(f"{int(differs.sum())} of {len(names)} attributes differ", fontsize=12, fontweight="bold")
+    note = f"probability; dashed: threshold{f'; {left_out} more are not shown' if left_out else ''}"
     figure.supxlabel(note, fontsize=9, color=SOFT)
     return figure
 

@@ -1,6 +1,6 @@
 """Cumulative matching characteristic (CMC) curves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,11 +9,13 @@ from matplotlib.ticker import MaxNLocator
 
 from amem_cli.pictures.style import SOFT, line_style, styled
 
+Curve = Sequence[float] | np.ndarray
+
 MOST_RANKS = 50
 
 
 @styled
-def cmc_figure(curves: Mapping[str, np.ndarray], chance: np.ndarray | None = None, title: str = "") -> Figure:
+def cmc_figure(curves: Mapping[str, Curve], chance: Curve | None = None, title: str = "") -> Figure:
     """CMC curves as steps up to rank 50, or to the longest curve's end.
 
     `curves` maps a name to (K,) float with cmc[k-1] = the share of queries, in [0, 1], with a right answer among their
@@ -27,7 +29,7 @@ def cmc_figure(curves: Mapping[str, np.ndarray], chance: np.ndarray | None = Non
     return figure
 
 
-def draw_cmc(axes: Axes, curves: Mapping[str, np.ndarray], chance: np.ndarray | None = None) -> None:
+def draw_cmc(axes: Axes, curves: Mapping[str, Curve], chance: Curve | None = None) -> None:
     """Draw CMC curves, in per cent, into `axes`."""
     last_rank = min(MOST_RANKS, max(len(curve) for curve in curves.values()))
     lines = [(name, curve, line_style(place)) for place, (name, curve) in enumerate(curves.items())]

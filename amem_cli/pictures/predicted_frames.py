@@ -38,6 +38,10 @@ class PredictedClip:
         copied = np.broadcast_to(self.current, self.true.shape)
         return {"true": self.true, "predicted": self.predicted, "copied": copied}
 
+    def walk(self, row: str) -> np.ndarray:
+        """The frames t, t+1 ... t+c of a row, (c + 1, H, W, 3)."""
+        return np.concatenate([self.current[None], self.rows[row]])
+
     @property
     def steps(self) -> list[str]:
         """The names of the predicted frames."""
@@ -100,9 +104,9 @@ def animate(clips: Sequence[PredictedClip], path: Path) -> Path:
     images = []
     for step in range(len(clips[0].true) + 1):
         for clip, axes in zip(clips, grid, strict=True):
-            for (name, frames), each in zip(clip.rows.items(), axes, strict=True):
+            for name, each in zip(clip.rows, axes, strict=True):
                 each.clear()
-                show_frame(each, frames[step - 1] if step else clip.current, above=name if clip is clips[0] else "")
+                show_frame(each, clip.walk(name)[step], above=name if clip is clips[0] else "")
         figure.suptitle(f"t+{step}" if step else "t (given)", fontsize=9, y=1, va="top")
         canvas.draw()
         images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))

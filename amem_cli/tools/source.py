@@ -5,17 +5,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from amem_cli.artifacts import checkpoint, features
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.output import read_provenance
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.datasets import read_videos, split_numbers
 from amem_cli.data.manifest import Manifest, Protocol, load_manifest
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import UsageError, did_you_mean, listing
+from amem_cli.metrics.ranking import Ranking, evaluate_ranking
 
 MODEL_NAMES = {  # the paper's, by --modules
     "baseline": "baseline",
@@ -28,12 +31,24 @@ MODEL_NAMES = {  # the paper's, by --modules
 
 @dataclass(frozen=True)
 class Source:
-    """`dataset` is a shipped manifest's name or the path of a TOML file; without `split`, split 0 of several."""
+    """`dataset` is a shipped manifest's name or the path of a TOML file; without `split`, split 0 of several.
+
+    Raises `UsageError` for a data set without tracklets and for a split that it does not have; reads the rest when it
+    is needed.
+    """
 
     dataset: str
     data_root: Path
     workspace: Workspace
     split: int | None = None
+
+    def __post_init__(self) -> None:
+        name, several = self.manifest.name, self.protocol.kind != "single-split"
+        if self.split is not None and not several:
+            raise UsageError("--split", str(self.split), why=f"{name} has one official split", remedy="Leave it out")
+        if several and not 0 <= (self.split or 0) < self.protocol.splits:
+            why = f"{name} has the splits 0 to {self.protocol.splits - 1}"
+            raise UsageError("--split", str(self.split), why=why)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -41,36 +56,35 @@ class Source:
 
     @property
     def protocol(self) -> Protocol:
-        """The data set's protocol; `UsageError` for a data set of single images."""
         if self.manifest.protocol is None:
             raise UsageError("data set", self.dataset, why="it has no tracklets", remedy="Choose one of videos")
         return self.manifest.protocol
 
-    @cached_property
+    @property
     def number(self) -> int | None:
-        """The split's number, None for a data set with one official split; `UsageError` for a split it has not."""
-        name, several = self.manifest.name, self.protocol.kind != "single-split"
-        if self.split is not None and not several:
-            raise UsageError("--split", str(self.split), why=f"{name} has one official split", remedy="Leave it out")
-        if several and not 0 <= (self.split or 0) < self.protocol.splits:
-            why = f"{name} has the splits 0 to {self.protocol.splits - 1}"
-            raise UsageError("--split", str(self.split), why=why)
-        return (self.split or 0) if several else None
-
-    def check(self) -> None:
-        """Raise `UsageError` for a data set or a split that does not exist, before anything is read."""
-        _ = self.number
+        """The split's number, None for a data set with one official split."""
+        return None if self.protocol.kind == "single-split" else self.split or 0
 
     @cached_property
     def videos(self) -> VideoDataset:
         """The data set as it is on disk. Raises `InputMissing` or `BadData`."""
         return read_videos(self.manifest, self.data_root)
 
-    @cached_property
+    @property
     def content(self) -> Split:
         """The tracklets of the split."""
         (number,) = split_numbers(self.videos, "" if self.number is None else str(self.number))
         return self.videos.splits[number or 0]
+
+    @property
+    def queries(self) -> list[Tracklet]:
+        return [tracklet for tracklet, query in zip(self.content.test, self.content.is_query, strict=True) if query]
+
+    def tracklets(self, names: Sequence[str]) -> list[Tracklet]:
+        """The named tracklets of the split; `UsageError` lists those that it does not have."""
+        known = {tracklet.name: tracklet for tracklet in (*self.content.train, *self.content.test)}
+        require_known(names, known, "the data set has no tracklet of this name")
+        return [known[name] for name in names]
 
     def command(self, stage: str) -> str:
         """The command that makes the artifact of a stage."""
@@ -84,10 +98,6 @@ class Source:
         return f"amem {stage}{on}{split}{at}"
 
     @property
-    def features_file(self) -> Path:
-        return self.workspace.features(self.manifest.name, self.number)
-
-    @property
     def labels_file(self) -> Path:
         return self.workspace.labels(self.manifest.name)
 
@@ -99,17 +109,13 @@ class Source:
     def main_file(self) -> Path:
         return self.workspace.amem_main(self.manifest.name, self.number)
 
+    @property
+    def features_file(self) -> Path:
+        return self.workspace.features(self.manifest.name, self.number)
+
     @cached_property
     def features(self) -> Features:
         return features.read(self.features_file, remedy=f"Run: {self.command('extract-features')}")
-
-    @cached_property
-    def model_name(self) -> str:
-        """The paper's name of the model behind the features, by its checkpoint; "this model" for any other model."""
-        recorded = self.features.provenance.get("parents", {}).get("amem-main", {}).get("sha256")
-        if not self.main_file.is_file() or sha256_file(self.main_file) != recorded:
-            return "this model"
-        return MODEL_NAMES.get(checkpoint.read_description(self.main_file)["model"]["modules"], "this model")
 
     @property
     def gallery(self) -> np.ndarray:
@@ -117,26 +123,33 @@ class Source:
         is_query = self.features.is_query
         return np.ones_like(is_query) if self.number is None else ~is_query
 
-    @cached_property
-    def average_precisions(self) -> dict[int, float]:
-        """The average precision by the evaluation, NaN without a match, for each row that is a query."""
-        from amem_cli.metrics.ranking import evaluate_ranking
-
-        table, query, gallery = self.features, np.flatnonzero(self.features.is_query), np.flatnonzero(self.gallery)
-        ranking = evaluate_ranking(
+    def ranking(self, query: np.ndarray, gallery: np.ndarray) -> Ranking:
+        """The evaluation of some rows of the features file as queries against others as gallery, (N,) bool each."""
+        table = self.features
+        return evaluate_ranking(
             table.features[query], table.features[gallery],
             table.person_id[query], table.person_id[gallery], table.camera_id[query], table.camera_id[gallery],
         )  # fmt: skip
-        return dict(zip(query.tolist(), ranking.average_precision.tolist(), strict=True))
 
-    def tracklets(self, names: Sequence[str]) -> list[Tracklet]:
-        """The named tracklets of the split; `UsageError` lists those that it does not have."""
-        known = {tracklet.name: tracklet for tracklet in (*self.content.train, *self.content.test)}
-        require_known(names, known, "the data set has no tracklet of this name")
-        return [known[name] for name in names]
+    @cached_property
+    def average_precisions(self) -> dict[int, float]:
+        """The average precision by the evaluation, NaN without a match, for each row that is a query."""
+        ranking = self.ranking(self.features.is_query, self.gallery)
+        rows = np.flatnonzero(self.features.is_query)
+        return dict(zip(rows.tolist(), ranking.average_precision.tolist(), strict=True))
 
-    def queries(self) -> list[Tracklet]:
-        return [tracklet for tracklet, query in zip(self.content.test, self.content.is_query, strict=True) if query]
+    def model_name(self, result: dict[str, Any]) -> str:
+        """The paper's name of the model that a result is of, by the provenance of result, features and checkpoint.
+
+        "this model" for a model that is not ours, or not in the workspace any more.
+        """
+        provenance = result.get("provenance", {})
+        for path in (self.features_file, self.main_file):
+            parents = provenance.get("parents", {}).values()
+            if not path.is_file() or sha256_file(path) not in [parent.get("sha256") for parent in parents]:
+                return "this model"
+            provenance = read_provenance(path)
+        return MODEL_NAMES.get(checkpoint.read_description(self.main_file)["model"]["modules"], "this model")
 
 
 def require_known(names: Sequence[str], known: Collection[str], why: str) -> None:

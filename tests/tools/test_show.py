@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from toys import write_labels
 
-from amem_cli.artifacts import features
+from amem_cli.artifacts import features, results
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.metrics_log import append_metrics
 from amem_cli.artifacts.paths import Workspace
@@ -28,8 +29,9 @@ from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.tools import report as report_module
+from amem_cli.tools.collect import Collector, camera_pairs
 from amem_cli.tools.predictions import middle_clip, predict_clips
-from amem_cli.tools.report import camera_pairs, report
+from amem_cli.tools.report import report
 from amem_cli.tools.show import KINDS, Picture, show
 from amem_cli.tools.source import Source
 from amem_cli.tools.training_curves import curve_panels, read_metrics
@@ -80,12 +82,12 @@ def test_show_every_kind(kind: str, source: Source, tmp_path: Path) -> None:
     path, figures = show(kind, Picture((), tmp_path / "a.png"), source, Silent())
     assert path.read_bytes().startswith(b"\x89PNG")
     counts = {"ranking": len(figures.get("queries", ())), "frames": figures.get("clips"), "attention": None}
-    assert counts.get(kind) in (None, 6, len(source.queries()))
+    assert counts.get(kind) in (None, 6, len(source.queries))
     json.dumps(figures, allow_nan=False)
 
 
 def test_show_named_tracklets(source: Source, tmp_path: Path) -> None:
-    query = source.queries()[1].name
+    query = source.queries[1].name
     _, ranked = show("ranking", Picture([query], tmp_path / "a.png"), source, Silent())
     table = source.features
     asked = np.array([name == query for name in table.tracklet])
@@ -124,13 +126,16 @@ def test_show_refuses(kind: str, names: list[str], out: str, message: str, sourc
     assert not list(tmp_path.iterdir())
 
 
-def test_show_refuses_splits_and_test_tracklets_without_labels(source: Source, walkers: Path, tmp_path: Path) -> None:
-    picture = Picture([source.queries()[0].name], tmp_path / "a.png")
+@pytest.mark.parametrize(("dataset", "number"), [("mars", 2), ("prid2011", 10), ("prid2011", -1), ("peta", None)])
+def test_source_refuses(dataset: str, number: int | None, walkers: Path) -> None:
+    with pytest.raises(UsageError, match=dataset):
+        Source(dataset, walkers, Workspace(Path("none")), number)
+
+
+def test_show_refuses_test_tracklets_without_labels(source: Source, tmp_path: Path) -> None:
+    picture = Picture([source.queries[0].name], tmp_path / "a.png")
     with pytest.raises(UsageError, match="no pseudo-labels; amem label-videos --dataset mars"):
         show("attributes", picture, source, Silent())
-    for dataset, number in (("mars", 2), ("prid2011", 10), ("peta", None)):
-        with pytest.raises(UsageError, match=dataset):
-            show("cmc", Picture((), tmp_path / "a.png"), Source(dataset, walkers, source.workspace, number), Silent())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -139,11 +144,11 @@ def test_show_missing_artifact(kind: str, walkers: Path, tmp_path: Path) -> None
         show(kind, Picture((), tmp_path / "a.png"), Source("mars", walkers, Workspace(tmp_path / "none")), Silent())
 
 
-def test_source_model_name_by_provenance(source: Source, workspace: Workspace, walkers: Path) -> None:
-    assert source.model_name == "AMEM"
-    other = Source("mars", walkers, workspace)
-    other.__dict__["features"] = Features("mars", [], *[np.zeros(0)] * 4, {})  # of another model
-    assert other.model_name == "this model"
+def test_source_model_name_by_provenance(source: Source) -> None:
+    result = results.read(source.workspace.results("mars"))
+    assert source.model_name(result) == "AMEM"
+    assert source.model_name(result | {"provenance": {"parents": {"features": {"sha256": "another"}}}}) == "this model"
+    assert replace(source, workspace=Workspace(Path("none"))).model_name(result) == "this model"
 
 
 # -- predictions -------------------------------------------------------------------------------------------------------
@@ -219,7 +224,7 @@ def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
     assert "<h1>AMEM on mars</h1>" in text
     assert "not the complete data set MARS" in text
     assert "the attribute heads (AEM) of the model" in text  # the labels cover the training people only
-    assert f"Over {len(source.queries())} clips the predicted frames are" in text
+    assert f"Over {len(source.queries)} clips the predicted frames are" in text
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert(1)" not in text
     assert "<code>amem train-arm" in text  # it is missing
@@ -252,7 +257,7 @@ def test_report_refuses_and_shrinks(source: Source, tmp_path: Path, monkeypatch:
     asked: list[int] = []
     page = "amem_cli.pictures.report.page.report_page"
     monkeypatch.setattr(page, lambda _, frames: asked.append(frames) or "x" * frames)
-    monkeypatch.setattr(report_module._Collector, "report", lambda *_: None)
+    monkeypatch.setattr(Collector, "report", lambda *_: None)
     monkeypatch.setattr(report_module, "LARGEST_PAGE", 10)
     assert report(tmp_path / "r.html", source, Silent(), queries=3, seed=0).stat().st_size == 8
     assert asked == [32, 16, 8]

@@ -21,12 +21,11 @@ from PIL import Image
 from amem_cli import __version__
 from amem_cli.data.images import open_rgb
 from amem_cli.pictures.attention import heat_over_frames
-from amem_cli.pictures.attributes import GROUP_TITLES, THRESHOLD, attribute_words, compared_attributes
+from amem_cli.pictures.attributes import THRESHOLD, AttributedTracklet, comparison_figure
 from amem_cli.pictures.frames import evenly_spaced, read_frames, side_by_side
 from amem_cli.pictures.ranked_lists import VERDICTS
-from amem_cli.pictures.report.charts import cmc_chart, lines_chart
+from amem_cli.pictures.report.charts import cmc_chart, inline_svg, lines_chart
 from amem_cli.pictures.report.content import CameraPair, Comparison, Curves, Missing, Report
-from amem_cli.pictures.style import COLOURS, line_style
 
 THUMBNAIL = (128, 64)  # (H, W) of a frame on the page, in pixels; shown at half that on a fine screen
 SHEET_COLUMNS = 8
@@ -48,11 +47,20 @@ def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "decimals": decimals, "duration": duration, "webp": webp}
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
-    helpers = (result_rows, cmc_lines, camera_table, comparison_rows, curve_panels, samples, side_by_side)
+    helpers = (
+        result_rows,
+        cmc,
+        camera_table,
+        comparison_chart,
+        charts,
+        samples,
+        side_by_side,
+        read_frames,
+        heat_over_frames,
+    )
     environment.globals |= {helper.__name__: helper for helper in helpers}
-    environment.globals |= {"read_frames": read_frames, "heat_over_frames": heat_over_frames}
-    strips = {} if isinstance(report.ranked_lists, Missing) else report.ranked_lists.frames_of
-    tracklets = _Tracklets(strips, frames_per_tracklet)
+    lists = report.ranked_lists
+    tracklets = _Tracklets({} if isinstance(lists, Missing) else lists.frames_of, frames_per_tracklet)
     return environment.from_string(template).render(
         report=report,
         name=report.dataset if report.split is None else f"{report.dataset}, split {report.split}",
@@ -60,16 +68,14 @@ def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
         style=Markup(style),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        strip=tracklets.strip,
-        sheets=tracklets.sheets,
+        tracklets=tracklets,
         thumbnail=THUMBNAIL,
-        ranks=RANKS,
         verdicts={verdict: meaning for verdict, (_, _, meaning) in VERDICTS.items()},
     )
 
 
 class _Tracklets:
-    """Frames of tracklets as pictures: `strip` of a few frames, `sheets` of nearly all for the dialog."""
+    """Frames of tracklets as pictures: a `strip` of a few frames, and `sheets` of nearly all for the dialog."""
 
     def __init__(self, frames_of: Mapping[str, Sequence[Path]], most: int):
         self._frames_of = frames_of
@@ -77,25 +83,15 @@ class _Tracklets:
         self.sheets = {key: self._sheet(name, most) for name, key in self._key_of.items()}
 
     def strip(self, name: str, shown: int) -> dict[str, Any]:
-        """A picture of some frames, how many they are and of how many, and the key of the tracklet's sheet."""
-        paths = self._frames_of[name]
-        frames = read_frames(evenly_spaced(paths, shown), THUMBNAIL)
-        pixels = side_by_side(frames, len(frames), gap=0)
-        return {"key": self._key_of[name], "pixels": pixels, "frames": len(frames), "of": len(paths)}
+        """Some frames side by side, how many they are, and the key of the tracklet's sheet."""
+        pixels = read_frames(evenly_spaced(self._frames_of[name], shown), THUMBNAIL)
+        return {"key": self._key_of[name], "pixels": side_by_side(pixels, len(pixels), 0), "frames": len(pixels)}
 
-    def _sheet(self, name: str, most: int) -> dict[str, Any]:
+    def _sheet(self, name: str, most: int) -> dict[str, str]:
         paths = self._frames_of[name]
-        places = evenly_spaced(range(len(paths)), most)
-        frames = read_frames([paths[place] for place in places], THUMBNAIL)
-        columns = min(SHEET_COLUMNS, len(frames))
-        return {
-            "tracklet": name,
-            "columns": columns,
-            "rows": -(-len(places) // columns),
-            "frames": [place + 1 for place in places],
-            "of": len(paths),
-            "sheet": webp(side_by_side(frames, columns, gap=0)),
-        }
+        frames = read_frames(evenly_spaced(paths, most), THUMBNAIL)
+        count = f"{len(frames)} of {len(paths)} frames, evenly spaced" if len(frames) < len(paths) else "all frames"
+        return {"tracklet": name, "frames": count, "source": webp(side_by_side(frames, SHEET_COLUMNS, gap=2))}
 
 
 def webp(pixels: np.ndarray) -> str:
@@ -129,22 +125,15 @@ def result_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def cmc_lines(report: Report) -> dict[str, Any]:
-    """The chart of CMC curves, and a line of its legend for each: name, style, the rates at some ranks."""
+def cmc(report: Report) -> Markup:
+    """The chart of CMC curves of the result."""
     result: Any = report.result
     curves = {report.model: result["cmc"]}
     for key, name in (("gallery_without_queries", "without queries in the gallery"), ("reranked", "re-ranked")):
         if "cmc" in (result.get(key) or {}):
             curves[name] = result[key]["cmc"]
-    if result["chance"].get("cmc"):
-        curves["chance"] = result["chance"]["cmc"]
     splits = [split["cmc"] for split in result.get("splits") or ()]
-    interval = (result.get("interval") or {}).get("rank-1")
-    rows = [
-        (name, _swatch(place, name), [percent(curve[min(int(rank), len(curve)) - 1]) for rank in RANKS])
-        for place, (name, curve) in enumerate(curves.items())
-    ]
-    return {"svg": cmc_chart(curves, splits, interval), "rows": rows}
+    return cmc_chart(curves, result["chance"].get("cmc"), splits, (result.get("interval") or {}).get("rank-1"))
 
 
 def camera_table(pairs: Sequence[CameraPair]) -> dict[str, Any]:
@@ -162,37 +151,28 @@ def camera_table(pairs: Sequence[CameraPair]) -> dict[str, Any]:
 # -- ranked lists ------------------------------------------------------------------------------------------------------
 
 
-def comparison_rows(comparison: Comparison) -> dict[str, Any]:
-    """The lines of a comparison: (heading, None) or (attribute, (query, answer, whether they differ))."""
-    left, right = (np.asarray(values, dtype=float) for values in (comparison.query, comparison.answer))
-    differs = (left > THRESHOLD) != (right > THRESHOLD)
-    if not ((left > THRESHOLD) | (right > THRESHOLD)).any():
-        return {"differ": 0, "of": len(left), "lines": [], "left_out": 0}
-    found, left_out = compared_attributes(comparison.names, left, right, COMPARED_ATTRIBUTES)
-    lines = [
-        (GROUP_TITLES[group], None) if column is None
-        else (attribute_words(comparison.names[column], group), (left[column], right[column], differs[column]))
-        for group, column in found
-    ]  # fmt: skip
-    return {"differ": int(differs.sum()), "of": len(left), "lines": lines, "left_out": left_out}
+def comparison_chart(comparison: Comparison, identifier: str) -> dict[str, Any]:
+    """A comparison of attributes: how many differ, of how many, and the chart, if there is an attribute to show."""
+    pair = comparison.query, comparison.answer
+    query, answer = (AttributedTracklet("", (), np.asarray(values, dtype=float)) for values in pair)
+    has_query, has_answer = (each.probabilities > THRESHOLD for each in (query, answer))
+    differ = [name for name, one, other in zip(comparison.names, has_query, has_answer, strict=True) if one != other]
+    chart = None
+    if (has_query | has_answer).any():
+        figure = comparison_figure(query, answer, comparison.names, COMPARED_ATTRIBUTES)
+        chart = inline_svg(figure, identifier, f"Attributes that differ: {', '.join(differ) or 'none'}")
+    return {"differ": len(differ), "of": len(comparison.names), "chart": chart}
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def curve_panels(curves: Curves) -> list[dict[str, Any]]:
-    """The charts of one training, each with its legend: name, style, and the first, last and best value."""
-    panels = []
-    for place, (title, lines) in enumerate(curves.panels.items()):
-        rates = title.startswith("Accuracy") or bool({"mAP", "mA"} & lines.keys())
-        best, word = (max, "highest") if rates else (min, "lowest")
-        rows = [
-            (name, _swatch(line), [number(values[0]), number(values[-1]), number(best(values))])
-            for line, (name, (_, values)) in enumerate(lines.items())
-        ]
-        svg = lines_chart(f"{curves.stage}-{place}", title, lines, "rate" if rates else "value", rates)
-        panels.append({"title": title, "svg": svg, "rows": rows, "columns": ["first", "last", word]})
-    return panels
+def charts(curves: Curves) -> list[tuple[str, Markup]]:
+    """The charts of one training with their titles."""
+    return [
+        (title, lines_chart(f"{curves.stage}-{place}", title, lines, bool({"accuracy", "mAP", "mA"} & lines.keys())))
+        for place, (title, lines) in enumerate(curves.panels.items())
+    ]
 
 
 def samples(curves: Curves) -> list[tuple[int, np.ndarray]]:
@@ -218,15 +198,6 @@ def decimals(value: float | None, digits: int) -> str:
     return "exact" if value is None else f"{value:.{digits}f}"
 
 
-def number(value: float) -> str:
-    """Three significant digits.
-
-    >>> number(0.5), number(1234.0), number(0.00012), number(31.25)
-    ('0.5', '1234', '0.00012', '31.2')
-    """
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
 def duration(seconds: float) -> str:
     """Seconds in words.
 
@@ -237,11 +208,3 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
-
-
-def _swatch(place: int, name: str = "") -> str:
-    """The style of a line in a legend."""
-    if name == "chance":
-        return "border-top: 2px dotted var(--soft)"
-    style = {"-": "solid", "--": "dashed", ":": "dotted"}[line_style(place)["linestyle"]]
-    return f"border-top: 3px {style} var(--c{place % len(COLOURS)})"

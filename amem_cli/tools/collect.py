@@ -1,0 +1,234 @@
+"""What a workspace holds, section by section, for the page of `amem report`."""
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+
+from amem_cli.artifacts import atomic, pseudo_labels, results
+from amem_cli.artifacts.metrics_log import recorded_seconds
+from amem_cli.artifacts.paths import metrics_path
+from amem_cli.artifacts.status import ArtifactState
+from amem_cli.data.chain import chain_of
+from amem_cli.data.counts import count_differences
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.errors import AmemError, InputMissing
+from amem_cli.metrics.prediction import mean_errors
+from amem_cli.models.amem import AMEM
+from amem_cli.models.checkpoints import load_amem
+from amem_cli.models.config import ModelConfig
+from amem_cli.pictures.frames import evenly_spaced
+from amem_cli.pictures.ranked_lists import RankedRow
+from amem_cli.pictures.report.content import (
+    Artifact,
+    CameraPair,
+    Comparison,
+    Missing,
+    Predictions,
+    RankedLists,
+    RankedQuery,
+    Report,
+)
+from amem_cli.runtime.progress import Progress
+from amem_cli.tools.draw import choose_query_rows, ranked_rows
+from amem_cli.tools.predictions import (
+    CLIPS_FOR_ATTRIBUTES,
+    CLIPS_MEASURED,
+    attention_of,
+    attribute_probabilities,
+    predict_clips,
+)
+from amem_cli.tools.source import Source
+from amem_cli.tools.training_curves import training_curves
+
+RANKS_SHOWN, SHOWN_ANSWERS = 10, 15  # answers with a rank; together with the ignored ones
+CLIPS_DRAWN = 4  # of those that are measured
+Model = tuple[AMEM, ModelConfig]
+Attributes = tuple[Sequence[str], dict[str, np.ndarray], str]  # names, probabilities (A,) by tracklet, their origin
+
+
+class _Unavailable(Exception):
+    """Why a section cannot be made."""
+
+    def __init__(self, missing: Missing):
+        super().__init__(missing.why)
+        self.missing = missing
+
+
+class Collector:
+    """Collects the sections of one report."""
+
+    def __init__(self, source: Source, progress: Progress):
+        self.source, self.progress = source, progress
+        self.states = chain_of(source.manifest, source.workspace.root, source.number)
+
+    def report(self, queries: int, seed: int) -> Report:
+        source = self.source
+        result = self._section(lambda: self._made_by("evaluate", lambda: results.read(self.states[-1].path)))
+        return Report(
+            dataset=source.manifest.name,
+            split=source.number,
+            model="this model" if isinstance(result, Missing) else source.model_name(result),
+            workspace=source.workspace.root,
+            notes=self._notes(),
+            result=result,
+            camera_pairs=self._section(self._camera_pairs),
+            ranked_lists=self._section(lambda: self._ranked_lists(queries, seed)),
+            predictions=self._section(self._predictions),
+            curves=[
+                training_curves(state.stage, state.path.parent, self._command(state.stage))
+                for state in self.states
+                if state.stage.startswith("train-")
+            ],
+            artifacts=[_artifact(state) for state in self.states],
+        )
+
+    def _section(self, collect: Callable[[], Any]) -> Any:
+        """What `collect` returns, or `Missing` with the reason."""
+        try:
+            return collect()
+        except _Unavailable as reason:
+            return reason.missing
+        except AmemError as error:
+            if str(error) not in self.progress.warnings:
+                self.progress.warn(str(error))
+            return Missing(str(error))
+
+    def _made_by(self, stage: str, read: Callable[[], Any]) -> Any:
+        """What `read` returns of the artifact of `stage`; raises `_Unavailable` with the command that makes it."""
+        try:
+            return read()
+        except InputMissing as error:
+            raise _Unavailable(Missing(f"{error.path} does not exist yet", self._command(stage))) from error
+        except AmemError as error:
+            command = f"{self._command(stage).removesuffix(' --force')} --force"
+            raise _Unavailable(Missing(str(error), command)) from error
+
+    def _command(self, stage: str) -> str:
+        return next(state.command for state in self.states if state.stage == stage) or self.source.command(stage)
+
+    @cached_property
+    def model(self) -> Model:
+        return self._made_by("train-amem", lambda: load_amem(self.source.amem_file))
+
+    def _notes(self) -> list[str]:
+        try:
+            differences = count_differences(self.source.manifest, self.source.videos)
+        except AmemError:  # the sections that need the data set say so
+            return []
+        title, shown = self.source.manifest.title, "; ".join(differences[:3])
+        note = f"This is not the complete data set {title} ({shown}): do not compare its figures with published ones."
+        return [note] if differences else []
+
+    def _camera_pairs(self) -> list[CameraPair]:
+        self._made_by("extract-features", lambda: self.source.features)
+        return camera_pairs(self.source)
+
+    def _ranked_lists(self, queries: int, seed: int) -> RankedLists:
+        tracklets = {tracklet.name: tracklet for tracklet in self.source.content.test}
+        self._made_by("extract-features", lambda: self.source.features)
+        chosen = choose_query_rows(self.source, queries, seed)
+        rows = ranked_rows(self.source, [row for _, row in chosen], top=SHOWN_ANSWERS, show_ignored=True)
+        rows = [
+            replace(row, answers=tuple(takewhile(lambda answer: (answer.rank or 0) <= RANKS_SHOWN, row.answers)))
+            for row in rows
+        ]
+        compared = [_answers_to_compare(row) for row in rows]
+        wanted = {row.query.tracklet for row in rows} | {name for pairs in compared for _, name in pairs}
+        model = self._section(lambda: self.model)
+        found = self._attributes([tracklets[name] for name in sorted(wanted)], model)
+        lists = []
+        for (why, _), row, pairs in zip(chosen, rows, compared, strict=True):
+            query = row.query.tracklet
+            comparisons, attention = [], None
+            if not isinstance(found, Missing):
+                names, values, _ = found
+                comparisons = [Comparison(answer, names, values[query], values[name]) for answer, name in pairs]
+            if not isinstance(model, Missing):
+                attention, _ = attention_of(model[0].main, model[1], tracklets[query])
+            lists.append(RankedQuery(why, row, comparisons, attention))
+        seen = sorted({answer.tracklet for row in rows for answer in (row.query, *row.answers)})
+        return RankedLists(
+            queries=lists,
+            frames_of={name: tracklets[name].frames for name in seen},
+            attributes=found if isinstance(found, Missing) else found[2],
+            no_attention=replace(model, why=f"No attention maps: {model.why}") if isinstance(model, Missing) else None,
+        )
+
+    def _attributes(self, tracklets: Sequence[Tracklet], model: Model | Missing) -> Attributes | Missing:
+        """Pseudo-labels where they cover the tracklets, else by the heads of AEM: by default only training tracklets
+        are labelled."""
+        if self.source.labels_file.is_file():
+            labels = pseudo_labels.read(self.source.labels_file)
+            rows = {name: row for row, name in enumerate(labels.tracklet)}
+            if all(tracklet.name in rows for tracklet in tracklets):
+                found = {tracklet.name: labels.probabilities[rows[tracklet.name]] for tracklet in tracklets}
+                return labels.attributes, found, "the pseudo-labels of the attribute model, means over all frames"
+        if isinstance(model, Missing):
+            return Missing("No attributes: the pseudo-labels do not cover these tracklets", model.command)
+        amem, config = model
+        if amem.aem is None:
+            why = f"No attributes: these tracklets have no pseudo-labels, and the model no AEM ({config.modules})"
+            return Missing(why, f"{self.source.command('label-videos')} --part all")
+        found = {tracklet.name: attribute_probabilities(amem, config, tracklet) for tracklet in tracklets}
+        origin = f"the attribute heads (AEM) of the model, means over up to {CLIPS_FOR_ATTRIBUTES} clips of a tracklet"
+        return config.attributes, found, origin
+
+    def _predictions(self) -> Predictions:
+        tracklets = evenly_spaced(self.source.queries, CLIPS_MEASURED)
+        clips = predict_clips(*self.model, tracklets, self.progress)
+        return Predictions(evenly_spaced(clips, CLIPS_DRAWN), mean_errors([clip.errors for clip in clips]))
+
+
+def camera_pairs(source: Source) -> list[CameraPair]:
+    """Rank-1 and mAP of the queries of each camera when the gallery is that of one other camera.
+
+    The rules are those of the evaluation; a rate is over the queries that have a match in that camera.
+    """
+    pairs, cameras = [], source.features.camera_id
+    for asked, answering in itertools.permutations(np.unique(cameras).tolist(), 2):
+        query, answers = source.features.is_query & (cameras == asked), source.gallery & (cameras == answering)
+        if query.any() and answers.any():
+            found = source.ranking(query, answers)
+            pairs.append(CameraPair(asked, answering, found.valid_queries, float(found.cmc[0]), float(found.mAP)))
+    return pairs
+
+
+def _answers_to_compare(row: RankedRow) -> list[tuple[str, str]]:
+    """The first answer and, where that is wrong, the first right one: (description, tracklet)."""
+    ranked = [answer for answer in row.answers if answer.rank is not None]
+    chosen = ranked[:1]
+    if chosen and chosen[0].verdict == "wrong":
+        chosen += [answer for answer in ranked if answer.verdict == "right"][:1]
+    return [(f"the answer at rank {answer.rank} ({answer.verdict})", answer.tracklet) for answer in chosen]
+
+
+def _artifact(state: ArtifactState) -> Artifact:
+    exists, provenance = state.path.is_file(), state.provenance or {}
+    parents = provenance.get("parents", {})
+    return Artifact(
+        stage=state.stage,
+        path=state.path,
+        state=state.state,
+        why=state.why,
+        command=state.command,
+        sha256=atomic.sha256_file(state.path) if exists else "",
+        megabytes=state.path.stat().st_size / 1e6 if exists else None,
+        seconds=recorded_seconds(metrics_path(state.path)) or None if exists else None,
+        details={
+            "Options": _texts(provenance.get("options", {})),
+            "Parents": {str(role): " ".join(map(str, parent.values())) for role, parent in parents.items()},
+            "Data": {"sha256 of the listing": str(provenance["data"])} if provenance.get("data") else {},
+            "Versions": _texts(provenance.get("versions", {})),
+        },
+    )
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Values as text, JSON for those that are not."""
+    return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in sorted(values.items())}
