@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from amem_cli.artifacts.status import ArtifactState
     from amem_cli.data.check import CheckReport, FoundFolder
     from amem_cli.tools.doctor import Finding
-    from amem_cli.weights.loading import WeightsReport
+    from amem_cli.tools.inspect_weights import WeightsReport
 
 RANKS = ("1", "5", "10", "20")
 
@@ -289,7 +289,7 @@ def print_weights(report: "WeightsReport") -> None:
         head = f"with a head of {report.head_classes} classes" if report.head_classes else "without a head"
         numbers = (report.normalisation.mean, report.normalisation.std)
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in numbers)
-        print_wrapped(f"{report.architecture}: {report.dialect}, {head}", "  ")
+        print_wrapped(f"{report.architecture}: {report.key_mapping}, {head}", "  ")
         print_wrapped(f"expects pixels in [0, 1], minus ({mean}), divided by ({std})", "  ")
     for problem in report.problems:
         print_wrapped(f"problem: {problem}", "  ")

@@ -272,7 +272,7 @@ def inspect_weights(
     file: Annotated[Path, Argument(help="a file for --weights, from any source")], as_json: AsJson = False
 ) -> None:
     """Identify a weight file, the network it fits, and every key that does not."""
-    from amem_cli.weights.loading import inspect_weights
+    from amem_cli.tools.inspect_weights import inspect_weights
 
     report = inspect_weights(file)
     console.print_json(report) if as_json else console.print_weights(report)

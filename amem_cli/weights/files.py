@@ -1,23 +1,20 @@
-"""From the bytes of a weight file to tensors, without running anything in it."""
+"""Read weight files from any source: PyTorch, safetensors, .npz. Nothing in a file is executed."""
 
 import argparse
 import codecs
 import hashlib
 import io
-import math
-import pickle
 import pickletools
-import re
-import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
@@ -26,12 +23,40 @@ from amem_cli.artifacts.atomic import read_bytes
 from amem_cli.errors import BadData, listing
 from amem_cli.weights.normalisation import Normalisation
 
+DOWNLOAD_AGAIN = "Download it again and compare its size with the source's"
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
+MAX_UNPACKED_BYTES, MAX_COMPRESSION = 1 << 30, 10  # an archive above both is refused before it is unpacked
+MAX_HASHED_ITEMS_PER_BYTE = 10  # in ordinary pickles it is below 1
+
+_STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_ALLOWED_GLOBALS = {  # tensors, and the plain values that training checkpoints store next to them
+    "collections OrderedDict",
+    *(f"torch._utils {name}" for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")),
+    *(f"{module} {kind}Storage" for module in ("torch", "torch.cuda") for kind in _STORAGES),
+    "torch Size",
+    "torch device",
+    "argparse Namespace",
+    "numpy dtype",
+    *(f"numpy.{core}.multiarray scalar" for core in ("core", "_core")),
+    "_codecs encode",
+}
+_numpy_scalar = np.float64(0).__reduce__()[0]
+_SAFE_GLOBALS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
+    *((_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[list-item]
+]
+
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file's tensors under the names it has for them, without `module.` where all names began so; `normalisation`
-    where it says itself what input they expect, as our own do."""
+    """The tensors of a file under the file's own keys.
 
+    `module_prefix`: every key began with `module.`, which is removed. `normalisation` is set only by `amem-main` files.
+    """
+
+    path: Path
     tensors: dict[str, Tensor]
     container: str
     module_prefix: bool
@@ -40,266 +65,163 @@ class WeightFile:
     normalisation: Normalisation | None = None
 
 
-_AGAIN = "Download it again and compare its size with the source's"
-_NOT_WEIGHTS = (
-    (b"version https://git-lfs", "it is a Git LFS pointer, not the file itself", "Run `git lfs pull` where it is from"),
-    (b"\x1f\x8b", "it is compressed by gzip", "Unpack it first"),
-    (b"\x89HDF\r\n", "it is an HDF5 file, as Keras writes it", "Take the PyTorch or TensorFlow weights"),
-    (b"Rar!", "it is a RAR archive", "Unpack it first"),
-    (b"7z\xbc\xaf", "it is a 7-Zip archive", "Unpack it first"),
-)
-# what checkpoints of trainings have beside the weights, plain values all of them: NumPy figures, the command line
-_BESIDE_WEIGHTS = [
-    argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-]
-_OF_STATE_DICTS = ("torch.", "collections.OrderedDict")  # what pickles of them name
-MOST_BYTES, MOST_RATIO = 1 << 30, 10  # of an unpacked archive: weights are packed little, if at all
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
-
-
 def read_weight_file(path: Path) -> WeightFile:
-    """The tensors of a file: PyTorch, safetensors or .npz, at the top or in a training checkpoint.
+    """Read the state dict of a file, from the top level or from a training checkpoint.
 
-    Raises `InputMissing` without the file, `BadData` when it is no weight file, is damaged, or would run code when
-    opened.
+    Raises `InputMissing` without the file, `BadData` if it is not a weight file, is damaged or needs code execution.
     """
     content = read_bytes(path, "weights", remedy="Give the path of a weight file with --weights FILE")
-    _reject_what_is_no_weight_file(path, content)
-    if content[:4] == b"PK\x03\x04":
-        members = _checked_members(path, content)
-        if any(name.endswith(".npy") for name in members):
-            loaded, container = _load_npz(path, content), "NumPy .npz"
-        elif any("/code/" in name for name in members):
-            raise _code_needed(path, "a TorchScript program")
-        elif not any(name.endswith("data.pkl") for name in members):
-            why = f"it is a zip archive that holds {listing(members, most=3)}"
-            raise BadData("weights", path, why=why, remedy="Unpack it first")
+    if not content:
+        raise _refused(path, "the file is empty")
+    _refuse_text(path, content)
+    normalisation = None
+    try:
+        if content.startswith(b"PK"):
+            loaded, container = _read_zip(path, content)
+        elif content[8:9] == b"{":
+            loaded, container, normalisation = _read_safetensors(path, content)
         else:
-            loaded, container = _load_torch(path, content), "PyTorch"
-    elif content[8:9] == b"{":
-        if ours := _our_own(path, content):
-            return ours
-        try:
-            loaded, container = load_safetensors(content), "safetensors"
-        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:  # KeyError: an unknown type
-            raise BadData("weights", path, why=f"safetensors, but damaged ({error})", remedy=_AGAIN) from error
-    else:
-        loaded, container = _load_torch(path, content), "PyTorch (before 1.6)"
-    tensors = _unwrapped(path, loaded)
-    prefixed = all(key.startswith("module.") for key in tensors)
-    for prefix in ("_orig_mod.", "module.") * 2:  # of torch.compile and DataParallel, once or twice
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    return WeightFile(
-        tensors,
-        container,
-        prefixed,
-        len(content),
-        hashlib.sha256(content).hexdigest(),
-    )
-
-
-def _reject_what_is_no_weight_file(path: Path, content: bytes) -> None:
-    if not content.strip(b"\0"):
-        why = "it is empty" if not content else f"all its {len(content)} bytes are zero"
-        raise BadData("weights", path, why=why, remedy=_AGAIN)
-    for mark, why, remedy in _NOT_WEIGHTS:
-        if content.removeprefix(codecs.BOM_UTF8).startswith(mark):
-            raise BadData("weights", path, why=why, remedy=remedy)
-    if content[257:262] == b"ustar":
-        raise BadData("weights", path, why="it is a tar archive", remedy="Unpack it first")
-    text = _text_at_the_start(content)
-    if text is not None and text.lstrip().startswith("<"):
-        raise BadData(
-            "weights",
-            path,
-            why="it is a web page, often a login or download page saved under this name",
-            remedy="Open the link in a browser, or use the direct address of the file",
-        )
-    if text is not None:
-        shown = next(iter(text.strip()[:60].splitlines()), "")
-        raise BadData("weights", path, why=f"it is a text file that begins {shown!r}", remedy=_AGAIN)
-
-
-def _our_own(path: Path, content: bytes) -> WeightFile | None:
-    """The backbone of an `amem-main`, to train on from it; None for anybody else's file."""
-    try:
-        kind = checkpoint.read_description(path).get("kind")
-    except BadData:
-        return None
-    if kind != "amem-main":
-        remedy = "--weights takes networks trained elsewhere, and the backbone of an amem-main.safetensors"
-        raise BadData("weights", path, why=f"it is a checkpoint of amem itself, of kind {kind}", remedy=remedy)
-    saved = checkpoint.load(path, kind, remedy=_AGAIN)
-    with checkpoint.described_by(saved):
-        found = saved.description["model"]["normalisation"]
-        normalisation = Normalisation(*(tuple(map(float, found[name])) for name in ("mean", "std")))
-    prefix = "backbone."
-    tensors = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
-    digest = hashlib.sha256(content).hexdigest()
-    return WeightFile(tensors, "the backbone of an amem-main", False, len(content), digest, normalisation)
-
-
-def _text_at_the_start(content: bytes) -> str | None:
-    """The first characters, if they are text; its end may be cut within one."""
-    start, encoding = content[:512], "utf-8"
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        start, encoding = start[: len(start) // 2 * 2], "utf-16"
-    try:
-        text = codecs.getincrementaldecoder(encoding)().decode(start)
-    except UnicodeDecodeError:
-        return None
-    text = text.removeprefix("\ufeff")
-    return text if all(character.isprintable() or character in "\t\n\r" for character in text) else None
-
-
-def _checked_members(path: Path, content: bytes) -> list[str]:
-    """The names in a zip archive, after comparing each member with its checksum: torch and NumPy do not."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-            if unpacked > max(MOST_BYTES, MOST_RATIO * len(content)):
-                why = f"it would unpack to {unpacked / 2**30:.0f} GiB"
-                raise BadData("weights", path, why=why, remedy=_AGAIN)
-            damaged = archive.testzip()
-            names = archive.namelist()
+            stream = io.BytesIO(content)
+            for _ in range(5):  # magic number, protocol, system, state dict, storage keys
+                _check_pickle(path, stream)
+            loaded, container = _load_torch(content), "PyTorch (before 1.6)"
     except BadData:
         raise
-    except Exception as error:  # zipfile and zlib raise half a dozen kinds for damaged or encrypted archives
-        why = f"it is cut off or damaged: its {len(content)} bytes are not a whole archive"
-        raise BadData("weights", path, why=why, remedy=_AGAIN) from error
-    if damaged is not None:
-        raise BadData("weights", path, why=f"it is damaged: {damaged} does not match its checksum", remedy=_AGAIN)
-    return names
+    except Exception as error:  # torch, NumPy, zipfile and zlib raise many kinds for damaged files
+        advice = "weights_only" in str(error)  # torch recommends to open the file unsafely
+        detail = "" if advice else f" ({type(error).__name__}: {error})"
+        raise _refused(path, f"the file is damaged or not a weight file{detail:.200}") from error
+    tensors = _state_dict(path, loaded)
+    module_prefix = all(key.startswith("module.") for key in tensors)
+    for prefix in ("_orig_mod.", "module.") * 2:  # torch.compile and DataParallel, in any order
+        if all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    digest = hashlib.sha256(content).hexdigest()
+    return WeightFile(path, tensors, container, module_prefix, len(content), digest, normalisation)
 
 
-def _load_npz(path: Path, content: bytes) -> dict[str, Tensor]:
-    tensors = {}
+def _refused(path: Path, why: str, remedy: str = DOWNLOAD_AGAIN) -> BadData:
+    return BadData("weights", path, why=why, remedy=remedy)
+
+
+def _refuse_text(path: Path, content: bytes) -> None:
     try:
-        _check_npy_headers(path, content)
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            for name in arrays.files:
-                array = arrays[name]
-                native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
-                tensors[name] = torch.from_numpy(native.reshape(array.shape).copy())
-    except ValueError as error:
-        if "pickle" in str(error):
-            raise _code_needed(path, "arrays of Python objects") from error
-        raise BadData("weights", path, why=f".npz, but damaged ({error})", remedy=_AGAIN) from error
-    except (TypeError, KeyError, EOFError, OSError, RuntimeError, MemoryError) as error:
-        raise BadData("weights", path, why=f".npz, but it holds no plain numbers ({error})", remedy=_AGAIN) from error
-    return tensors
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(content[:80])
+    except UnicodeDecodeError:
+        return
+    if "\0" not in text:
+        remedy = "A web page or a Git LFS pointer may have been saved in its place: download the weight file itself"
+        raise _refused(path, f"it is a text file that begins {text.strip()[:50]!r}", remedy)
 
 
-def _load_torch(path: Path, content: bytes) -> object:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on damaged bytes torch asks for an issue to be filed
-            with torch.serialization.safe_globals(_BESIDE_WEIGHTS):
-                return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"(?:GLOBAL|class|instantiate|function)\s+`?([\w.]+\.[\w.]+)", str(error))
-        called = named[1] if named else _called_by_pickle(content)
-        if 2 < (version := _pickle_protocol(content)) <= 5 and (not called or called.startswith(_OF_STATE_DICTS)):
-            why = f"it was saved with pickle protocol {version}, which cannot be opened without trusting it"
-            remedy = "Save it again where it was made, with torch.save's own protocol"
-            raise BadData("weights", path, why=why, remedy=remedy) from error
-        if called:
-            raise _code_needed(path, called) from error
-        failure: Exception = error
-    except Exception as error:  # torch raises half a dozen kinds for bytes it does not understand
-        failure = error
-    # what torch says of such bytes is about its own insides, and how to open them in spite of all
-    why, remedy = "it is cut off, damaged, or no weight file", _AGAIN
-    if re.search(r"\.ckpt|\.index$|\.data-\d", path.name):
-        why = "it is part of a TensorFlow checkpoint"
-        remedy = "Save its variables under their names with numpy.savez, and give the .npz"
-    raise BadData("weights", path, why=why, remedy=remedy) from failure
-
-
-def _pickle_protocol(content: bytes) -> int:
-    if content[:2] == b"PK":
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            content = archive.read(next(name for name in archive.namelist() if name.endswith("data.pkl")))
-    return content[1] if content[:1] == b"\x80" else 0
-
-
-def _called_by_pickle(content: bytes) -> str | None:
-    """The first function that a bare pickle would call when opened, found without opening it."""
-    words: list[str] = []
-    try:
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name == "GLOBAL":
-                return str(argument).replace(" ", ".")
-            if opcode.name == "STACK_GLOBAL":
-                return ".".join(words[-2:])
-            if isinstance(argument, str):
-                words.append(argument)
-    except (ValueError, IndexError, struct.error):
-        pass
-    return None
-
-
-def _code_needed(path: Path, what: str) -> BadData:
-    return BadData(
-        "weights",
-        path,
-        why=f"it holds more than tensors ({what}), and opening it would run code from the file",
-        remedy="If you trust its origin, load it where it was made and save its state_dict() alone with torch.save",
-    )
-
-
-def _unwrapped(path: Path, loaded: object) -> dict[str, Tensor]:
-    """The state dict in what a file held, at the top or in one of the usual places in a training checkpoint."""
-    if isinstance(loaded, Mapping):
-        candidates = [loaded, *_wrapped(loaded)]
-        candidates += [inner for outer in candidates[1:] for inner in _wrapped(outer)]
-        for candidate in candidates:
-            if candidate and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in candidate.items()):
-                if odd := [key for key, tensor in candidate.items() if not _is_plain(tensor)]:
-                    why = f"sparse, quantised or empty shells, not plain tensors: {listing(odd)}"
-                    raise BadData("weights", path, why=why, remedy="Save the state_dict() of the network on the CPU")
-                return dict(candidate)
-        most = max(candidates, key=lambda each: sum(isinstance(value, Tensor) for value in each.values()))
-        others = [key for key, value in most.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
-        if 0 < len(others) < len(most) / 2:
-            why = f"among its tensors are other things: {listing(str(key) for key in others)}"
-            raise BadData("weights", path, why=why, remedy="Save the network's state_dict() alone")
-        holds = (
-            "a dictionary with " + listing((str(key) for key in loaded), most=5) if loaded else "an empty dictionary"
-        )
-    else:
-        holds = f"a {type(loaded).__name__}"
-    raise BadData(
-        "weights",
-        path,
-        why=f"no state dict of tensors in it, only {holds}",
-        remedy="Save the network's state_dict() with torch.save",
-    )
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor has its values, each once in memory."""
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        return False
-    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _check_npy_headers(path: Path, content: bytes) -> None:
-    """Raise `BadData` for arrays that claim more values than their member holds."""
+def _read_zip(path: Path, content: bytes) -> tuple[object, str]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                first = np.lib.format.read_magic(file) == (1, 0)
-                read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-                shape, _, dtype = read(file)
-            if math.prod(shape) * dtype.itemsize > member.file_size:
-                raise BadData("weights", path, why=f"{member.filename} claims {shape} values", remedy=_AGAIN)
+        members = archive.infolist()
+        unpacked = sum(member.file_size for member in members)
+        if unpacked > max(MAX_UNPACKED_BYTES, MAX_COMPRESSION * len(content)):
+            raise _refused(path, f"it would unpack to {unpacked / 2**30:.0f} GiB")
+        if damaged := archive.testzip():
+            raise _refused(path, f"the file is damaged: {damaged} does not match its checksum")
+        if any(member.filename.endswith(".npy") for member in members):
+            return _load_npz(content), "NumPy .npz"
+        pickles = [member for member in members if member.filename.lower().endswith("data.pkl")]
+        if not pickles:
+            why = f"no weights in this zip archive, which holds {listing(archive.namelist(), most=3) or 'no files'}"
+            raise _refused(path, why, "Unpack it and give the weight file inside")
+        for member in pickles:
+            _check_pickle(path, io.BytesIO(archive.read(member)))
+    return _load_torch(content), "PyTorch"
 
 
-def _wrapped(loaded: Mapping) -> list[Mapping]:
-    return [loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)]
+def _check_pickle(path: Path, stream: BinaryIO) -> None:
+    """Walk through the next pickle of `stream` without executing it, and refuse code and hash bombs.
+
+    A hash bomb is a dictionary key of tuples nested so that hashing it takes exponential time, which cannot be
+    interrupted. The stack holds, for each value, the number of items that hashing it visits.
+    """
+    stack: list[int] = []
+    below_marks: list[list[int]] = []
+    memo: dict[int, int] = {}
+    visited = 0
+    opcodes: Iterator[tuple[pickletools.OpcodeInfo, Any, Any]] = pickletools.genops(stream)
+    for opcode, argument, position in opcodes:
+        if opcode.name == "PROTO" and argument != 2:
+            why = f"it was saved with pickle protocol {argument}, which cannot be opened safely"
+            raise _refused(path, why, "Save it again with torch.save and its default protocol")
+        if opcode.name == "GLOBAL" and argument not in _ALLOWED_GLOBALS:
+            why = f"it holds more than tensors: opening it would execute {argument.replace(' ', '.')}"
+            raise _refused(path, why, "If you trust its source, load it there and save only its state_dict()")
+        if opcode.name == "MARK":
+            below_marks.append(stack)
+            stack = []
+        elif opcode.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif opcode.name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        else:
+            items: list[int] = []
+            taken = len(opcode.stack_before)
+            if pickletools.markobject in opcode.stack_before:
+                items, stack = stack, below_marks.pop()
+                taken = opcode.stack_before.index(pickletools.markobject)
+            items += [stack.pop() for _ in range(taken)]
+            visited += sum(items)
+            if visited > MAX_HASHED_ITEMS_PER_BYTE * (position + 1):
+                raise _refused(path, "its dictionary keys would take unbounded time to read", "Do not use this file")
+            stack += [1 + sum(items) if "TUPLE" in opcode.name else 1] * len(opcode.stack_after)
+
+
+def _load_torch(content: bytes) -> object:
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
+        warnings.simplefilter("ignore")
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _load_npz(content: bytes) -> dict[str, Tensor]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
+
+
+def _read_safetensors(path: Path, content: bytes) -> tuple[object, str, Normalisation | None]:
+    try:
+        kind = checkpoint.read_description(path).get("kind")
+    except BadData:  # not written by amem
+        return load_safetensors(content), "safetensors", None
+    if kind != "amem-main":
+        remedy = "Give an amem-main.safetensors, or a network trained elsewhere"
+        raise _refused(path, f"it is an amem checkpoint of kind {kind}, whose backbone cannot be used", remedy)
+    saved = checkpoint.load(path, kind, remedy=DOWNLOAD_AGAIN)
+    with checkpoint.described_by(saved):
+        normalisation = msgspec.convert(saved.description["model"]["normalisation"], Normalisation)
+    prefix = "backbone."
+    tensors = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
+    return tensors, "backbone of an amem-main", normalisation
+
+
+def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
+    remedy = "Save only the network's state_dict() with torch.save"
+    found = _find_tensors(loaded, depth=2)
+    if found is None:
+        holds = f"keys {listing(map(str, loaded), most=5)}" if isinstance(loaded, dict) else type(loaded).__name__
+        raise _refused(path, f"no state dict in it, only {holds:.200}", remedy)
+    if others := [str(key) for key, value in found.items() if not _is_weight(key, value)]:
+        raise _refused(
+            path, f"its state dict holds more than dense tensors with plain names: {listing(others)}", remedy
+        )
+    return dict(found)
+
+
+def _find_tensors(loaded: object, depth: int) -> dict | None:
+    """The innermost dictionary with tensors under up to `depth` of `WRAPPERS`, or None."""
+    if not isinstance(loaded, dict):
+        return None
+    inner = (_find_tensors(loaded.get(key), depth - 1) for key in WRAPPERS if depth)
+    here = loaded if any(isinstance(value, Tensor) for value in loaded.values()) else None
+    return next((found for found in inner if found is not None), here)
+
+
+def _is_weight(key: object, value: object) -> bool:
+    if not (isinstance(key, str) and key.isprintable() and isinstance(value, Tensor)):
+        return False
+    # strides of 0 and storages that a file claims but does not fill would need unbounded memory
+    return value.numel() * value.element_size() <= min(value.untyped_storage().nbytes(), MAX_UNPACKED_BYTES)

@@ -1,96 +1,104 @@
-"""`amem weights inspect`: what a file is and whether it fits, for people and for scripts."""
+"""`amem weights inspect`: what a file is, the network it fits, and the exit codes."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import pytest
+import torch
+from tiny3d import Tiny3D
 
-from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run as amem
-
-torch = pytest.importorskip("torch")
-
-
-@pytest.fixture(scope="module")
-def state() -> dict[str, "torch.Tensor"]:
-    from amem_cli.weights.loading import imagenet_resnet
-
-    torch.manual_seed(0)
-    return imagenet_resnet(18).state_dict()
+from amem_cli.errors import BadData
+from amem_cli.options import BACKBONES
+from amem_cli.tools import inspect_weights as tool
+from amem_cli.tools.inspect_weights import check_weights, inspect_weights
+from amem_cli.weights.files import WeightFile
+from amem_cli.weights.normalisation import HARA_2020, IMAGENET, PLUS_MINUS_ONE, TORCHVISION_KINETICS
 
 
-def saved(path: Path, state: object) -> Path:
-    torch.save(state, path)
+def saved(path, tensors):
+    torch.save(tensors, path)
     return path
 
 
-def test_a_file_that_fits(tmp_path, capsys, state):
-    path = saved(tmp_path / "resnet18.pth", state | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)})
+@pytest.fixture
+def state(monkeypatch):
+    """The weights of the only network that files are compared with."""
+    monkeypatch.setattr(tool, "RESNETS", {})
+    for name in list(BACKBONES):
+        monkeypatch.delitem(BACKBONES, name)
+    monkeypatch.setitem(BACKBONES, "tiny", "tiny3d:Tiny3D")
+    return Tiny3D().state_dict()
+
+
+def test_inspect_weights_prints_a_file_that_fits(state, tmp_path, capsys):
+    path = saved(tmp_path / "w.pth", {f"module.{key}": value for key, value in state.items()})
     assert amem(["weights", "inspect", str(path)]) == 0
     out = capsys.readouterr().out
-    assert f"{path}: PyTorch" in out
-    assert hashlib.sha256(path.read_bytes()).hexdigest() in out
-    assert "resnet18: torchvision ResNet, with a head of 1000 classes" in out
-    assert "minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)" in " ".join(out.split())
-    assert out.endswith("fits resnet18\n")
-
-
-def test_a_file_that_does_not_fit_names_its_keys_and_is_bad_data(tmp_path, capsys, state):
-    broken = dict(state)
-    del broken["layer4.0.conv1.weight"]
-    broken["layer1.0.bn1.bias"] = torch.zeros(3)
-    path = saved(tmp_path / "broken.pth", broken)
-    assert amem(["weights", "inspect", str(path)]) == 65
-    out = capsys.readouterr().out
-    assert "problem: missing layer4.0.conv1.weight" in out
-    assert "problem: layer1.0.bn1.bias is (3,) where (64,) belongs" in out
-    assert out.endswith("does not fit\n")
-
-
-def test_json_is_one_document(tmp_path, capsys, state):
-    path = saved(tmp_path / "w.pth", {f"module.{key}": value for key, value in state.items()})
+    assert out.startswith(f"{path}: PyTorch, 6 keys, 36,896 parameters\n")
+    assert "tiny: the network's own keys, without a head" in out
+    assert out.endswith("fits tiny\n")
     assert amem(["weights", "inspect", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["path"] == str(path)
-    assert (report["architecture"], report["fits"], report["problems"]) == ("resnet18", True, [])
-    assert report["head_classes"] is None
-    assert report["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+    assert (report["architecture"], report["fits"], report["problems"], report["head_classes"]) == (
+        "tiny",
+        True,
+        [],
+        None,
+    )
+    assert report["normalisation"]["mean"] == list(IMAGENET.mean)
 
 
-def test_our_own_checkpoints_are_told_as_such(tmp_path, capsys):
-    tensors, provenance = {"fc.weight": torch.zeros(2)}, Provenance("train-arm", {})
-    path = checkpoint.save(tmp_path / "arm.safetensors", "amem-arm", tensors, provenance)
-    assert amem(["weights", "inspect", str(path)]) == 65
-    error = capsys.readouterr().err
-    assert "it is a checkpoint of amem itself, of kind amem-arm" in error
-    assert "the backbone of an amem-main.safetensors" in error
+def test_inspect_weights_prints_every_problem(state, tmp_path, capsys):
+    broken = state | {"1.bias": torch.zeros(3), "other": torch.zeros(1)}
+    del broken["0.weight"]
+    assert amem(["weights", "inspect", str(saved(tmp_path / "w.pt", broken))]) == 65
+    assert capsys.readouterr().out.splitlines()[-4:] == [
+        "  problem: missing 0.weight",
+        "  problem: left over other",
+        "  problem: 1.bias is (3,), not (16,)",
+        "does not fit",
+    ]
 
 
-def test_foreign_tensors_resemble_nothing(tmp_path, capsys):
-    path = saved(tmp_path / "other.pth", {"encoder.0": torch.zeros(2)})
-    assert amem(["weights", "inspect", str(path), "--json"]) == 65
-    report = json.loads(capsys.readouterr().out)
-    assert (report["architecture"], report["normalisation"], report["fits"]) == (None, None, False)
-    assert "resemble none" in report["problems"][0]
+def test_inspect_weights_of_an_unknown_network(state, tmp_path):
+    path = saved(tmp_path / "w.pt", {"a": torch.zeros(2), "b": torch.zeros(1), "1.bias": state["1.bias"]})
+    report = inspect_weights(path)
+    assert (report.architecture, report.key_mapping, report.normalisation, report.fits) == (None, None, None, False)
+    assert report.problems == (
+        "fewer than half of its tensors match any of tiny; it holds a (2,); b (1,); 1.bias (16,)",
+    )
 
 
-@pytest.mark.parametrize(
-    ("content", "code", "told"),
-    [
-        (b"<!DOCTYPE html><html></html>", 65, "it is a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", 65, "Git LFS pointer"),
-        (None, 66, "not found"),
-    ],
-)
-def test_what_is_no_weight_file_is_one_line(content, code, told, tmp_path, capsys):
-    path = tmp_path / "rgb.pt"
+@pytest.mark.parametrize(("content", "code"), [(b"<html>", 65), (None, 66)])
+def test_inspect_weights_exit_codes(content, code, tmp_path, capsys):
+    path = tmp_path / "w.pt"
     if content is not None:
         path.write_bytes(content)
     assert amem(["weights", "inspect", str(path)]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"error: weights {path}: ")
-    assert told in captured.err
     assert captured.err.count("\n") == 1
+
+
+def test_check_weights(state, tmp_path):
+    check_weights("tiny", saved(tmp_path / "w.pt", state))
+    with pytest.raises(BadData, match="left over other"):
+        check_weights("tiny", saved(tmp_path / "w.pt", state | {"other": torch.zeros(1)}))
+
+
+@pytest.mark.slow
+def test_inspect_weights_recognises_every_network(monkeypatch):
+    expected = {"i3d": PLUS_MINUS_ONE, "r3d": HARA_2020, "p3d": IMAGENET, "resnet18": IMAGENET, "resnet50": IMAGENET}
+    expected |= dict.fromkeys(("s3d", "r3d_18", "mc3_18", "r2plus1d_18"), TORCHVISION_KINETICS)
+    assert expected.keys() == {*BACKBONES, *tool.RESNETS}
+    for name, normalisation in expected.items():
+        shapes = {key: tensor.shape for key, tensor in tool._empty(name).state_dict().items()}
+        file = WeightFile(
+            Path("w"), {key: torch.zeros(shape) for key, shape in shapes.items()}, "PyTorch", False, 0, ""
+        )
+        monkeypatch.setattr(tool, "read_weight_file", lambda path, file=file: file)
+        report = inspect_weights("w")
+        assert (report.architecture, report.problems, report.normalisation) == (name, (), normalisation)

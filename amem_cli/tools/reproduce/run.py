@@ -11,9 +11,9 @@ from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, UsageError
 from amem_cli.runtime.progress import Progress
+from amem_cli.tools.inspect_weights import check_weights
 from amem_cli.tools.reproduce.plan import Command, Plan, Run
 from amem_cli.tools.reproduce.table import COPIES, PREDICTIONS, add_run, new_table, write
-from amem_cli.weights.loading import check_weights
 
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:

@@ -1,0 +1,93 @@
+"""`amem weights inspect`: what a weight file is, and which network it fits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from amem_cli.errors import listing
+from amem_cli.models.backbones import backbone_class
+from amem_cli.models.resnet2d import imagenet_resnet
+from amem_cli.options import BACKBONES
+from amem_cli.weights.files import WeightFile, read_weight_file
+from amem_cli.weights.key_mappings import MappedWeights, map_keys
+from amem_cli.weights.loading import head_classes, misfits, require_fit
+from amem_cli.weights.normalisation import Normalisation
+
+RESNETS = {"resnet18": 18, "resnet50": 50}
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What a weight file is.
+
+    `architecture` is the most similar network: a `--backbone`, or resnet18 / resnet50 (encoders of ARM and TAE), or
+    None if fewer than half of the tensors match any. `problems` lists every key that does not fit it.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    container: str
+    keys: int
+    parameters: int
+    architecture: str | None
+    key_mapping: str | None
+    normalisation: Normalisation | None
+    head_classes: int | None
+    fits: bool
+    problems: tuple[str, ...]
+
+
+def inspect_weights(path: str | Path) -> WeightsReport:
+    """Compare a weight file with every network. Raises as `read_weight_file`."""
+    file = read_weight_file(Path(path))
+    candidates = {name: (_empty(name), map_keys(file, name)) for name in (*BACKBONES, *RESNETS)}
+    architecture = max(candidates, key=lambda name: _matching(*candidates[name]))
+    network, weights = candidates[architecture]
+    known = 2 * _matching(network, weights) > len(file.tensors)
+    shapes = listing((f"{key} {tuple(tensor.shape)}" for key, tensor in file.tensors.items()), most=6)
+    unknown = [f"fewer than half of its tensors match any of {', '.join(candidates)}; it holds {shapes}"]
+    problems = misfits(network, weights.tensors) if known else unknown
+    return WeightsReport(
+        path=file.path,
+        bytes=file.bytes,
+        sha256=file.sha256,
+        container=file.container,
+        keys=len(file.tensors),
+        parameters=_parameters(file),
+        architecture=architecture if known else None,
+        key_mapping=weights.key_mapping if known else None,
+        normalisation=(weights.normalisation or network.normalisation) if known else None,
+        head_classes=head_classes(network, weights.tensors) if known else None,
+        fits=not problems,
+        problems=tuple(problems),
+    )
+
+
+def check_weights(architecture: str, path: str | Path) -> None:
+    """Raise what loading this file into `architecture` would raise, without allocating the network."""
+    file = read_weight_file(Path(path))
+    require_fit(_empty(architecture), map_keys(file, architecture), file.path, architecture)
+
+
+def _empty(architecture: str) -> Any:
+    """The network on the meta device, without values."""
+    with torch.device("meta"):
+        if architecture in RESNETS:
+            return imagenet_resnet(RESNETS[architecture])
+        return backbone_class(architecture)(strides="stock")
+
+
+def _matching(network: Any, weights: MappedWeights) -> int:
+    """The number of tensors whose key and shape the network has."""
+    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    return sum(expected.get(key) == tensor.shape for key, tensor in weights.tensors.items())
+
+
+def _parameters(file: WeightFile) -> int:
+    statistics = ("num_batches_tracked", "running_mean", "running_var", "moving_mean", "moving_variance")
+    return sum(
+        tensor.numel() for key, tensor in file.tensors.items() if not key.removesuffix(":0").endswith(statistics)
+    )

@@ -1,0 +1,200 @@
+"""Weight files: the formats, what is no weight file, and files that would execute code or exhaust the machine."""
+
+import argparse
+import hashlib
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from amem_cli.errors import BadData, InputMissing
+from amem_cli.weights import files
+from amem_cli.weights.files import read_weight_file
+
+STATE = {"layer.weight": torch.arange(12.0).view(3, 4), "layer.steps": torch.tensor(7)}
+FORMATS = {"w.pt": "PyTorch", "w.legacy": "PyTorch (before 1.6)", "w.npz": "NumPy .npz", "w.safetensors": "safetensors"}
+
+
+def saved(path, content=STATE):
+    """A file of the format of its suffix."""
+    if path.suffix == ".npz":
+        np.savez(path, **{key: value.numpy() for key, value in content.items()})
+    elif path.suffix == ".safetensors":
+        save_file(content, path)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=path.suffix != ".legacy")
+    return path
+
+
+def zipped(**members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(f"w/{name.replace('_', '.')}", content)
+    return buffer.getvalue()
+
+
+def refusal(path, content=None):
+    """The one-line error for a file, or for bytes or an object saved as one."""
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        saved(path, content)
+    with pytest.raises(BadData) as caught:
+        read_weight_file(path)
+    message = str(caught.value)
+    assert message.startswith(f"weights {path}: ")
+    assert message.isprintable()
+    assert "weights_only" not in message
+    return message
+
+
+def assert_state(found):
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[key], STATE[key]) and found[key].dtype == STATE[key].dtype for key in STATE)
+
+
+# -- what can be read --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_read_weight_file_formats(name, tmp_path):
+    path = saved(tmp_path / name)
+    file = read_weight_file(path)
+    assert_state(file.tensors)
+    assert (file.path, file.container, file.module_prefix, file.normalisation) == (path, FORMATS[name], False, None)
+    assert (file.bytes, file.sha256) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_read_weight_file_removes_common_prefixes(prefix, tmp_path):
+    file = read_weight_file(saved(tmp_path / "w.pt", {prefix + key: value for key, value in STATE.items()}))
+    assert_state(file.tensors)
+    assert file.module_prefix is prefix.startswith("module.")
+    some = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
+    assert read_weight_file(saved(tmp_path / "w.pt", some)).tensors.keys() == some.keys()
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.legacy"])
+def test_read_weight_file_training_checkpoint(name, tmp_path):
+    about = {"best": np.float64(3), "accuracy": np.float32(1), "epoch": np.int64(7), "loss": torch.tensor(1.0)}
+    about |= {"args": argparse.Namespace(device=torch.device("cpu"), size=torch.Size([3])), "model": {"name": "i3d"}}
+    about |= {"optimizer": {"state": {0: torch.ones(1)}, "groups": [{"betas": (0.9, 0.99)}] * 2}, "names": ("x",) * 999}
+    content = saved(tmp_path / name, about | {"state_dict": {"net": STATE, "step": 3}}).read_bytes()
+    assert_state(read_weight_file(tmp_path / name).tensors)
+    if name == "w.legacy":  # as saved on a GPU
+        (tmp_path / name).write_bytes(content.replace(b"ctorch\nFloatStorage", b"ctorch.cuda\nFloatStorage"))
+        assert_state(read_weight_file(tmp_path / name).tensors)
+
+
+def test_read_weight_file_arrays(tmp_path):
+    path, array = tmp_path / "w.npz", np.arange(6, dtype=">f4").reshape(2, 3)
+    np.savez(path, big_endian=array, fortran=np.asfortranarray(array), scalar=np.float32(2))
+    tensors = read_weight_file(path).tensors
+    assert tensors["big_endian"].tolist() == tensors["fortran"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert tensors["scalar"].shape == ()
+    np.savez(path, a=np.array([Trap()], dtype=object), allow_pickle=True)
+    assert "Object arrays cannot be loaded" in refusal(path)
+    np.savez(path, a=np.array(["text"]))
+    assert "damaged or not a weight file (TypeError" in refusal(path)
+
+
+# -- what is no weight file --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "the file is empty"),
+        (b"\xef\xbb\xbf\n<!DOCTYPE html>\x1b[31m<title>Sign in", r"begins '<!DOCTYPE html>\x1b[31m<title>Sign in'"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "begins 'version https://git-lfs"),
+        ("für alle ".encode() * 30, "begins 'für alle"),
+        (bytes(4096), "damaged or not a weight file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "damaged or not a weight file"),
+        (zipped(), "no weights in this zip archive, which holds no files"),
+        (zipped(rgb_pt=b""), "which holds w/rgb.pt. Unpack it"),
+        ([1, 2], "no state dict in it, only list"),
+        ({"epoch": 3, 1: 2}, "no state dict in it, only keys epoch; 1"),
+        (STATE | {"epoch": 3, 1: torch.zeros(2)}, "more than dense tensors with plain names: epoch; 1"),
+        (STATE | {"\x1b[31mred\n": torch.zeros(2)}, r"plain names: \x1b[31mred\n"),
+        (STATE | {"a": torch.zeros(1).expand(1 << 40)}, "plain names: a"),
+    ],
+)
+def test_read_weight_file_refuses(content, why, tmp_path):
+    assert why in refusal(tmp_path / "w.pt", content)
+
+
+def test_read_weight_file_missing(tmp_path):
+    with pytest.raises(InputMissing, match=r"not found.*--weights FILE"):
+        read_weight_file(tmp_path / "w.pt")
+    assert "folder" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_read_weight_file_damaged(name, tmp_path):
+    content = saved(tmp_path / name, {"a": torch.zeros(1000)}).read_bytes()
+    for share in (0.3, 0.99):
+        message = refusal(tmp_path / name, content[: int(len(content) * share)])
+        assert "damaged" in message
+        assert "Download it again" in message
+    if name in ("w.pt", "w.npz"):
+        half = len(content) // 2
+        flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+        assert "does not match its checksum" in refusal(tmp_path / name, flipped)
+
+
+# -- hostile files -----------------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """Unpickling it would make a folder."""
+
+    def __reduce__(self):
+        return os.mkdir, ("trap",)
+
+
+def test_read_weight_file_refuses_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {"state_dict": STATE, "x": Trap()}
+    saved(tmp_path / "w.legacy", content)
+    for message in (
+        refusal(tmp_path / "w", pickle.dumps(Trap(), 2)),
+        refusal(tmp_path / "w.pt", content),
+        refusal(tmp_path / "w.legacy", content),
+    ):
+        assert f"opening it would execute {os.mkdir.__module__}.mkdir. " in message
+    assert not (tmp_path / "trap").exists()
+    assert "torch.nn.modules.linear.Linear" in refusal(tmp_path / "w.pt", torch.nn.Linear(2, 2))
+    assert "torch._utils._rebuild_sparse_tensor" in refusal(tmp_path / "w.pt", {"a": torch.eye(2).to_sparse()})
+
+
+@pytest.mark.parametrize("zip_format", [True, False])
+def test_read_weight_file_refuses_protocol_4(zip_format, tmp_path):
+    torch.save(STATE, tmp_path / "w.pt", pickle_protocol=4, _use_new_zipfile_serialization=zip_format)
+    assert "it was saved with pickle protocol 4" in refusal(tmp_path / "w.pt")
+
+
+LEVELS = 24  # hashing the last tuple takes 2^24 steps
+
+
+@pytest.mark.parametrize("pair", [b"h%ch%c\x86", b"(h%ch%ct"], ids=["pair", "marked"])
+def test_read_weight_file_refuses_hash_bombs(pair, tmp_path):
+    tuples = b"".join(pair % (level, level) + b"q%c" % (level + 1) for level in range(LEVELS))
+    bomb = b"\x80\x02)q\0" + tuples + b"}h%cK\x01s." % LEVELS
+    header = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {})
+    assert "unbounded time" in refusal(tmp_path / "w", b"".join(pickle.dumps(each, 2) for each in header) + bomb)
+    assert "unbounded time" in refusal(tmp_path / "w", zipped(data_pkl=bomb, version=b"3"))
+
+
+def test_read_weight_file_refuses_zip_bombs(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "w.npz", a=np.zeros(100_000))
+    assert read_weight_file(tmp_path / "w.npz").tensors["a"].numel() == 100_000
+    monkeypatch.setattr(files, "MAX_UNPACKED_BYTES", 799_999)
+    assert "it would unpack to 0 GiB" in refusal(tmp_path / "w.npz")
+    monkeypatch.setattr(files, "MAX_COMPRESSION", 10_000)
+    assert "plain names: a" in refusal(tmp_path / "w.npz")  # one tensor above the limit
