@@ -1,7 +1,5 @@
-"""The appearance and motion branches: small networks on `backbone_maps`, same structure, own weights (paper, Table 2).
-
-Each turns BF (B, C, T', H, W) into one feature map f_A or f_M (B, 1024, H, W).
-"""
+"""The appearance and motion branches (Table 2): same structure, own weights; BF (B, C, T', H, W) -> f_A or f_M
+(B, 1024, H, W)."""
 
 from typing import Literal
 
@@ -15,7 +13,7 @@ BRANCH_CHANNELS = 1024
 class InceptionBranch(nn.Module):
     """One I3D Inception block, then the mean over T' (Table 2).
 
-    `kernel` is that of the two 3-convolutions: 3x3x3 by the text ("3D Inception block"), 1x3x3 by the paper's sizes.
+    `kernel` is the size of its 3-convolutions: 3x3x3 follows the text ("3D Inception block"), 1x3x3 the paper's sizes.
     """
 
     def __init__(self, in_channels: int, kernel: Literal["3x3x3", "1x3x3"] = "3x3x3"):
@@ -28,7 +26,7 @@ class InceptionBranch(nn.Module):
 
 
 class Conv3dBranch(nn.Module):
-    """The paper's alternative of one 3-D convolution (section Model Size), then the mean over T'."""
+    """The paper's alternative with one 3-D convolution (section Model Size), then the mean over T'."""
 
     def __init__(self, in_channels: int):
         super().__init__()
@@ -39,7 +37,7 @@ class Conv3dBranch(nn.Module):
 
 
 class Conv2dBranch(nn.Module):
-    """The paper's alternative of two 2-D convolutions (section Model Size), on the mean over T'."""
+    """The paper's alternative with two 2-D convolutions (section Model Size), on the mean over T'."""
 
     def __init__(self, in_channels: int):
         super().__init__()
@@ -57,7 +55,7 @@ class Conv2dBranch(nn.Module):
 
 
 def build_branch(design: str, in_channels: int, kernel: str = "3x3x3") -> nn.Module:
-    """The branch of `--branch` (and `--branch-kernel`) for a backbone of `in_channels`."""
+    """The branch that `--branch` and `--branch-kernel` choose, for a backbone of `in_channels`."""
     if design == "inception":
         return InceptionBranch(in_channels, kernel)  # type: ignore[arg-type]
     return {"conv3d": Conv3dBranch, "conv2d": Conv2dBranch}[design](in_channels)

@@ -1,9 +1,10 @@
-"""I3D, the backbone of AMEM (paper, "BF"): Inception-v1 inflated to three dimensions.
+"""I3D, the backbone of AMEM: Inception-v1 inflated to three dimensions.
 
 Source: Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Modules are named as in the common PyTorch
-port (`Conv3d_1a_7x7.conv3d.weight`, `Mixed_3b.b1b.bn.running_mean`), so that its Kinetics weights load as they are.
+port, so that its Kinetics weights load as they are.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,10 +16,10 @@ from amem_cli.weights.normalisation import PLUS_MINUS_ONE
 Size3 = tuple[int, int, int]
 
 
-def same_padding(sizes: Size3, kernel: Size3, stride: Size3) -> tuple[Size3, Size3]:
-    """TensorFlow's SAME padding for sizes (T, H, W): how much before, and how much more behind than before (0 or 1).
-
-    The output has ceil(size / stride) positions along each axis; an odd total puts its extra element behind.
+def same_padding(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """TensorFlow's SAME padding of (T, H, W), for ceil(size / stride) outputs: elements before, and extra ones after.
 
     >>> same_padding((8, 113, 4), (7, 7, 3), (2, 2, 1))
     ((2, 3, 1), (1, 0, 0))
@@ -27,21 +28,18 @@ def same_padding(sizes: Size3, kernel: Size3, stride: Size3) -> tuple[Size3, Siz
         max((-(-size // step) - 1) * step + width - size, 0)
         for size, width, step in zip(sizes, kernel, stride, strict=True)
     ]
-    before = tuple(total // 2 for total in totals)
-    extra = tuple(total % 2 for total in totals)
-    return before, extra  # type: ignore[return-value]
+    return tuple(total // 2 for total in totals), tuple(total % 2 for total in totals)
 
 
-def _pad_behind(x: Tensor, extra: Size3, value: float) -> Tensor:
+def _pad_after(x: Tensor, extra: Sequence[int], value: float) -> Tensor:
     t, h, w = extra
     return F.pad(x, (0, w, 0, h, 0, t), value=value) if any(extra) else x
 
 
 class MaxPoolSame(nn.Module):
-    """3-D max-pooling with SAME padding that never wins: (B, C, T, H, W) -> (B, C, T', H', W').
+    """3-D max-pooling with SAME padding by -inf: (B, C, T, H, W) -> (B, C, ceil(T/s), ceil(H/s), ceil(W/s)).
 
-    No kernel may be narrower than its stride. Along the axes whose `valid` is set nothing is padded there, e.g.
-    T' = floor((T - kernel) / stride) + 1.
+    Axes whose `valid` is set are not padded: floor((T - kernel) / stride) + 1. No kernel is narrower than its stride.
     """
 
     def __init__(self, kernel: Size3, stride: Size3, valid: tuple[bool, bool, bool] = (False, False, False)):
@@ -52,11 +50,11 @@ class MaxPoolSame(nn.Module):
         before, extra = same_padding(x.shape[2:], self.kernel, self.stride)
         before = tuple(0 if valid else b for b, valid in zip(before, self.valid, strict=True))
         extra = tuple(0 if valid else e for e, valid in zip(extra, self.valid, strict=True))
-        # The pooling's own rounding up covers the extra element behind where the stride is above 1, without a copy.
+        # where the stride is above 1, ceil_mode covers the extra element without a copy
         in_pooling = all(step > 1 for e, step in zip(extra, self.stride, strict=True) if e) and not any(self.valid)
         if not in_pooling:
-            x = _pad_behind(x, extra, -torch.inf)
-        # Asked for the indices, which training keeps anyway: else autocast on a CPU converts bf16 maps to fp32.
+            x = _pad_after(x, extra, -torch.inf)
+        # without return_indices, autocast on a CPU converts bf16 maps to fp32
         return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=in_pooling, return_indices=True)[0]
 
     def extra_repr(self) -> str:
@@ -66,8 +64,7 @@ class MaxPoolSame(nn.Module):
 class Unit3D(nn.Module):
     """Convolution without bias, BN (eps 1e-3), ReLU: (B, C_in, T, H, W) -> (B, C_out, ceil(T/s), ceil(H/s), ceil(W/s)).
 
-    Padding is TensorFlow's SAME for every input size. The BN momentum is torch's 0.1; it is no part of the weights,
-    and ports differ (0.01, or 0.1).
+    SAME padding for every input size. BN momentum is 0.1; it is not stored with weights, and ports use 0.01 or 0.1.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Size3 = (1, 1, 1), stride: Size3 = (1, 1, 1)):
@@ -81,9 +78,9 @@ class Unit3D(nn.Module):
             x = pointwise_convolution(x, conv.weight)
         else:
             before, extra = same_padding(x.shape[2:], conv.kernel_size, conv.stride)
-            x = _pad_behind(x, extra, 0.0)
+            x = _pad_after(x, extra, 0.0)
             if x.shape[2] < conv.kernel_size[0]:
-                # oneDNN's weight gradient writes out of bounds where time is shorter than the kernel and padded inside
+                # oneDNN's weight gradient writes out of bounds if T is shorter than the kernel and padded by F.conv3d
                 x, before = F.pad(x, (0, 0, 0, 0, before[0], before[0])), (0, *before[1:])
             x = F.conv3d(x, conv.weight, None, conv.stride, before)
         return F.relu(self.bn(x), inplace=True)
@@ -92,18 +89,18 @@ class Unit3D(nn.Module):
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1x1 convolution: (B, C_in, T, H, W), (C_out, C_in, 1, 1, 1) -> (B, C_out, T, H, W).
 
-    As a 2-D convolution over all frames, a view of a channels-last map: torch's own gives the result back as
-    channels-first on a CPU, and every pooling after it is then many times slower.
+    Computed as a 2-D convolution over all frames: on a CPU torch's 3-D one returns channels-first, and every pooling
+    after it is many times slower.
     """
     frames = x.transpose(1, 2).flatten(0, 1)  # (B T, C_in, H, W)
     return F.conv2d(frames, weight[..., 0], bias).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
 class InceptionBlock(nn.Module):
-    """One 3-D Inception block (paper, Table 2): (B, in_channels, T, H, W) -> (B, out_channels, T, H, W).
+    """One 3-D Inception block (Table 2): (B, in_channels, T, H, W) -> (B, out_channels, T, H, W).
 
-    `channels` are those of b0; b1a -> b1b; b2a -> b2b; max-pooling -> b3b. `kernel` is that of b1b and b2b: (3, 3, 3)
-    or (1, 3, 3); the pooling is always 3x3x3. `out_channels` is the sum over the four branches.
+    `channels` of b0; b1a -> b1b; b2a -> b2b; max-pooling -> b3b, concatenated in this order. `kernel` of b1b and b2b:
+    (3, 3, 3) or (1, 3, 3).
     """
 
     def __init__(self, in_channels: int, channels: tuple[int, int, int, int, int, int], kernel: Size3 = (3, 3, 3)):
@@ -125,11 +122,9 @@ class InceptionBlock(nn.Module):
 class I3D(nn.Module):
     """I3D up to Mixed_5c: a clip (B, 3, T, H, W), float in [-1, 1] -> `backbone_maps` (B, 1024, T', H', W').
 
-    strides="reid" (the paper's BF): 1024 x 3 x 16 x 8 from 3 x 8 x 256 x 128. T' = ceil(T/2) - 1 (T >= 3), H' =
-    ceil(H/16), W' = ceil(W/16). MaxPool3d_4a keeps the frames, MaxPool3d_5a is 2x2x2 at stride 1, padded in space only.
-    strides="stock": the published network, 1024 x 1 x 8 x 4 from the same clip; every size is divided as SAME padding
-    does, ceil(T/8), ceil(H/32), ceil(W/32).
-    No weight depends on the strides: 12,287,264 parameters either way. Raises `ValueError` for other strides.
+    strides="reid" (the paper's BF): T' = ceil(T/2) - 1 (T >= 3), H' = ceil(H/16), W' = ceil(W/16), thus 1024 x 3 x 16 x
+    8 from 3 x 8 x 256 x 128. MaxPool3d_4a keeps T, MaxPool3d_5a is 2x2x2 at stride 1, padded in space only.
+    strides="stock": the published network, ceil(T/8), ceil(H/32), ceil(W/32). Weights fit both.
     """
 
     out_channels = 1024
@@ -165,15 +160,15 @@ class I3D(nn.Module):
         x = self.MaxPool3d_2a_3x3(self.Conv3d_1a_7x7(x))  # (B, 64, T/2, H/4, W/4)
         x = self.MaxPool3d_3a_3x3(self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)))  # (B, 192, T/2, H/8, W/8)
         x = self.MaxPool3d_4a_3x3(self.Mixed_3c(self.Mixed_3b(x)))  # (B, 480, T/2 or T/4, H/16, W/16)
-        x = self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))))
+        x = self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))))  # (B, 832, ..)
         return self.Mixed_5c(self.Mixed_5b(self.MaxPool3d_5a_2x2(x)))  # (B, 1024, T', H', W')
 
 
 class I3DClassifier(I3D):
-    """The whole published network, for checking weights: (B, 3, T, H, W) in [-1, 1] -> Kinetics logits (B, classes).
+    """I3D with its classification head, to verify weights: (B, 3, T, H, W) in [-1, 1] -> logits (B, classes).
 
-    As in the original the maps are averaged in windows of 2 x 7 x 7 at stride 1 (smaller where the map is), classified
-    at each position, and the logits averaged over positions. `strides` as in `I3D`; no dropout.
+    As in the original: average pooling 2 x 7 x 7 at stride 1 (limited to the size of the maps), logits at each
+    position, their mean over positions. No dropout.
     """
 
     def __init__(self, strides: Literal["reid", "stock"] = "stock", classes: int = 400):
@@ -185,5 +180,5 @@ class I3DClassifier(I3D):
 
     def forward(self, clip: Tensor) -> Tensor:
         maps = self.backbone_maps(clip)
-        window = tuple(min(size, most) for size, most in zip(maps.shape[2:], (2, 7, 7), strict=True))
+        window = tuple(map(min, maps.shape[2:], (2, 7, 7)))
         return self.logits["conv3d"](F.avg_pool3d(maps, window, stride=1)).mean(dim=(2, 3, 4))

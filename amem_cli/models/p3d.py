@@ -1,7 +1,7 @@
 """P3D-199, the backbone P3D of Table 4.
 
 Source: Qiu, Yao, Mei, "Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks", ICCV 2017. Modules
-are named as in the common PyTorch port (`conv1_custom`, `layer1.0.conv2`, `layer4.0.conv_normal`), whose weights load.
+are named as in the common PyTorch port, whose weights load.
 """
 
 from typing import Literal
@@ -13,10 +13,10 @@ from amem_cli.weights.normalisation import IMAGENET
 
 
 class PseudoBlock(nn.Module):
-    """A P3D residual block, (B, C, T, H, W) -> (B, 4 width, T, H/stride, W/stride): 1x1x1, S and T, 1x1x1.
+    """P3D residual block: (B, C, T, H, W) -> (B, 4 width, T, H/stride, W/stride).
 
-    S is a 1x3x3, T a 3x1x1 convolution, each with BN and ReLU. `kind` is how they are joined (paper, Figure 3):
-    "A" T(S(x)); "B" S(x) + T(x); "C" S(x) + T(S(x)).
+    Between two 1x1x1 convolutions are S (1x3x3) and T (3x1x1), joined by `kind` (Figure 3): "A" T(S(x)),
+    "B" S(x) + T(x), "C" S(x) + T(S(x)).
     """
 
     def __init__(self, in_channels: int, width: int, kind: Literal["A", "B", "C"], stride: int, project: bool):
@@ -46,7 +46,7 @@ class PseudoBlock(nn.Module):
 
 
 class PlaneBlock(nn.Module):
-    """A residual block of P3D's last stage, which is 2-D: (N, C, H, W) -> (N, 4 width, H/stride, W/stride)."""
+    """Residual block of the last stage, which is 2-D: (N, C, H, W) -> (N, 4 width, H/stride, W/stride)."""
 
     def __init__(self, in_channels: int, width: int, stride: int, project: bool):
         super().__init__()
@@ -69,12 +69,11 @@ class PlaneBlock(nn.Module):
 
 
 class P3D199(nn.Module):
-    """P3D-199 up to its last block: a clip (B, 3, T, H, W), normalised as ImageNet -> (B, 2048, T', H', W').
+    """P3D-199 up to its last block: a clip (B, 3, T, H, W) -> `backbone_maps` (B, 2048, T', H', W').
 
-    strides="stock" is the published network: T' = T/16, H/32, W/32, so T >= 16. strides="reid" halves time twice only
-    and leaves out the last halving of space: 2048 x 2 x 16 x 8 from 3 x 8 x 256 x 128 (T >= 4). No weight depends on
-    the strides. With T' > 1 the 2-D stage runs on each position in time (the port's reshape mixes time and channels
-    there, but it is only ever run with T' = 1).
+    strides="stock" is the published network: T/16, H/32, W/32 (T >= 16). strides="reid" halves time only twice and
+    omits the last halving of space: 2048 x 2 x 16 x 8 from 3 x 8 x 256 x 128 (T >= 4). The 2-D stage runs on each of
+    the T' positions in time; the port, made for T' = 1, would mix time and channels.
     """
 
     out_channels = 2048
@@ -108,7 +107,8 @@ class P3D199(nn.Module):
 
 
 def _pseudo_stage(in_channels: int, width: int, blocks: int, stride: int, before: int) -> nn.Sequential:
-    """A stage of P3D-A, -B, -C in turn, counted through the whole network (`before`: how many blocks came earlier)."""
-    kinds = ["ABC"[(before + block) % 3] for block in range(blocks)]
+    """Blocks of kind A, B, C in turn, counted through the whole network; `before` is the number of earlier blocks."""
+    cycle: tuple[Literal["A", "B", "C"], ...] = ("A", "B", "C")
+    kinds = [cycle[(before + block) % 3] for block in range(blocks)]
     first = PseudoBlock(in_channels, width, kinds[0], stride, project=True)
     return nn.Sequential(first, *(PseudoBlock(4 * width, width, kind, 1, project=False) for kind in kinds[1:]))

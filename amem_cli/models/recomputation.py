@@ -1,7 +1,7 @@
 """Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
 
-A block keeps its input alone for the backward pass, and its maps are computed again there: less memory for about a
-third more time. Weights and their gradients are the same bit by bit.
+A block stores only its input for the backward pass and computes its maps again there: less memory, about a third more
+time, bitwise the same gradients and weights.
 """
 
 import contextlib
@@ -11,26 +11,23 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-ALONE = (nn.modules.conv._ConvNd, _BatchNorm, nn.ReLU)  # layers that keep little more than their input anyway
+SINGLE_LAYERS = (nn.modules.conv._ConvNd, _BatchNorm, nn.ReLU)  # they store little more than their input
 
 
 def recompute_activations(*blocks: nn.Module) -> None:
-    """Let each of `blocks` keep only its inputs for the backward pass, from now on.
-
-    Names of weights and what the blocks return stay as they are; a deep copy of a block recomputes too.
-    """
+    """Make each of `blocks` recompute its activations, from now on and in its copies. Keys of weights do not change."""
     for block in blocks:
         kind = type(block)
         block.__class__ = type(f"Recomputed{kind.__name__}", (_Recomputed, kind), {})
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The parts of a backbone that are worth recomputing: its children, and in place of a Sequential its own ones."""
-    blocks = []
+    """The blocks of a backbone that are worth recomputing: its children, those of a Sequential in its place."""
+    blocks: list[nn.Module] = []
     for child in network.children():
         if isinstance(child, nn.Sequential):
             blocks += blocks_of(child)
-        elif not isinstance(child, ALONE):
+        elif not isinstance(child, SINGLE_LAYERS):
             blocks.append(child)
     return blocks
 
@@ -43,13 +40,12 @@ class _Recomputed(nn.Module):
             super().forward,
             *inputs,
             use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), _StatisticsKept(self)),  # the first time, and in backward
+            context_fn=lambda: (contextlib.nullcontext(), _FrozenStatistics(self)),  # forward, recomputation
         )
 
 
-class _StatisticsKept:
-    """A context in which batch norm computes as before, but its running statistics and counters do not see the batch a
-    second time. It can be entered again: once for every gradient that is asked for."""
+class _FrozenStatistics:
+    """A reentrant context in which batch norm normalises as in training but does not update its running statistics."""
 
     def __init__(self, block: nn.Module):
         self.norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]

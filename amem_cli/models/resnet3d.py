@@ -1,7 +1,7 @@
-"""3D-ResNet-50, the backbone R3D of Table 4.
+"""3D-ResNet-50, the backbone R3D of Table 4, with projection shortcuts (type B).
 
-Source: Hara, Kataoka, Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", CVPR 2018,
-with projection shortcuts (type B). Modules are named as in the authors' code, so that `resnet-50-kinetics.pth` loads.
+Source: Hara, Kataoka, Satoh, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", CVPR 2018.
+Modules are named as in the authors' code, so that `resnet-50-kinetics.pth` loads.
 """
 
 from typing import Literal
@@ -41,9 +41,8 @@ class Bottleneck(nn.Module):
 class ResNet3D50(nn.Module):
     """3D-ResNet-50 up to its last block: a clip (B, 3, T, H, W) -> `backbone_maps` (B, 2048, T', H', W').
 
-    The clip is in the weights' range, see `normalisation`. strides="stock" is the published network: ceil(T/16),
-    ceil(H/32), ceil(W/32). strides="reid" halves time twice only and leaves out the last halving of space: 2048 x 2 x
-    16 x 8 from 3 x 8 x 256 x 128. No weight depends on the strides.
+    strides="stock" is the published network: ceil(T/16), ceil(H/32), ceil(W/32). strides="reid" halves time only twice
+    and omits the last halving of space: 2048 x 2 x 16 x 8 from 3 x 8 x 256 x 128.
     """
 
     out_channels = 2048

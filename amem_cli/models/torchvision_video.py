@@ -1,10 +1,7 @@
-"""The video networks torchvision keeps with official Kinetics weights: S3D, R3D-18, MC3-18, R(2+1)D-18.
-
-Their own modules under their own names, without the head, so that torchvision's weight files load as they are.
-"""
+"""torchvision's video networks without heads: S3D, R3D-18, MC3-18, R(2+1)D-18. Its weight files load as they are."""
 
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torchvision
 from torch import Tensor, nn
@@ -16,8 +13,8 @@ from amem_cli.weights.normalisation import TORCHVISION_KINETICS
 class S3D(nn.Module):
     """S3D (Xie et al., ECCV 2018): a clip (B, 3, T, H, W) -> `backbone_maps` (B, 1024, T', H', W').
 
-    The clip is normalised as `normalisation` says. strides="stock" is torchvision's: T/8, H/32, W/32. strides="reid"
-    is as in `I3D`: 1024 x 3 x 16 x 8 from 3 x 8 x 256 x 128. No weight depends on the strides.
+    strides="stock" is torchvision's: T/8, H/32, W/32. strides="reid" is as in `I3D`: 1024 x 3 x 16 x 8 from 3 x 8 x
+    256 x 128.
     """
 
     out_channels = 1024
@@ -29,7 +26,11 @@ class S3D(nn.Module):
         super().__init__()
         self.features = torchvision.models.video.s3d(weights=None).features
         if strides == "reid":
-            first, second = (i for i, part in enumerate(self.features) if _halves_time(part))
+            first, second = (
+                index
+                for index, layer in enumerate(self.features)
+                if isinstance(layer, nn.MaxPool3d) and layer.stride == (2, 2, 2)
+            )
             self.features[first].stride = (1, 2, 2)
             self.features[second] = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))
 
@@ -37,30 +38,27 @@ class S3D(nn.Module):
         return self.features(clip)
 
 
-def _halves_time(part: nn.Module) -> bool:
-    return isinstance(part, nn.MaxPool3d) and part.stride == (2, 2, 2)
-
-
 class _VideoResNet18(nn.Module):
     """R3D-18, MC3-18 and R(2+1)D-18 (Tran et al., CVPR 2018): (B, 3, T, H, W) -> (B, 512, T', H/16, W/16).
 
-    The clip is normalised as `normalisation` says. These networks never pool, so they come to 16 x 8 from 256 x 128
-    with their own strides. strides="stock": T' = ceil(T/8) (MC3-18: T' = T). strides="reid" leaves out the last
-    halving of time: T' = ceil(T/4). No weight depends on the strides.
+    Their own strides give 16 x 8 from 256 x 128. strides="stock": T' = ceil(T/8). strides="reid" omits the last halving
+    of time: T' = ceil(T/4). MC3-18 keeps T' = T with both.
     """
 
     out_channels = 512
     normalisation = TORCHVISION_KINETICS
     head_keys = ("fc.weight", "fc.bias")
 
-    builder: ClassVar[Callable[..., nn.Module]]
+    builder: ClassVar[Callable[..., Any]]
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
         network = type(self).builder(weights=None)
-        self.stem = network.stem
-        self.layer1, self.layer2 = network.layer1, network.layer2
-        self.layer3, self.layer4 = network.layer3, network.layer4
+        self.stem: nn.Module = network.stem
+        self.layer1: nn.Module = network.layer1
+        self.layer2: nn.Module = network.layer2
+        self.layer3: nn.Module = network.layer3
+        self.layer4: nn.Module = network.layer4
         if strides == "reid":
             for module in self.layer4.modules():
                 if isinstance(module, nn.Conv3d):
@@ -71,21 +69,21 @@ class _VideoResNet18(nn.Module):
 
 
 class R3D18(_VideoResNet18):
-    """Only 3D convolutions."""
+    """3-D convolutions only."""
 
     builder = staticmethod(torchvision.models.video.r3d_18)
     kinetics = "R3D_18_Weights"
 
 
 class MC3_18(_VideoResNet18):
-    """3D convolutions in the first blocks, 2D ones in the others."""
+    """3-D convolutions in the first blocks, 2-D ones in the others."""
 
     builder = staticmethod(torchvision.models.video.mc3_18)
     kinetics = "MC3_18_Weights"
 
 
 class R2Plus1D18(_VideoResNet18):
-    """Convolutions over space, then over time."""
+    """Convolutions over space, then time."""
 
     builder = staticmethod(torchvision.models.video.r2plus1d_18)
     kinetics = "R2Plus1D_18_Weights"
