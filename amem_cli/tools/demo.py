@@ -9,6 +9,7 @@ from amem_cli.options import (
     EvaluateOptions,
     ExtractFeaturesOptions,
     LabelVideosOptions,
+    Schedule,
     TrainAmemOptions,
     TrainArmOptions,
     TrainTaeOptions,
@@ -40,7 +41,7 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
             write_walkers(data, WalkerOptions(seed=seed, people=PEOPLE, frames=(20, 28)), loop.show)
 
     def options(cls: type, **values: Any) -> Any:
-        values |= {"image_size": IMAGE_SIZE} if cls is not ExtractFeaturesOptions else {}
+        values |= {"image_size": IMAGE_SIZE} if issubclass(cls, Schedule) else {}
         return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
 
     train_arm(options(TrainArmOptions, epochs=5, lr_step=4), progress)
