@@ -12,7 +12,6 @@ import h5py
 import PIL.Image
 import processes
 import pytest
-import safetensors.torch
 import torch
 
 from amem_cli.artifacts import shards
@@ -44,13 +43,12 @@ def signals(number: int, owner: Any, name: str, call: int = 0) -> Callable[[int]
 @pytest.mark.parametrize(
     ("number", "owner", "name", "call"),
     [
-        (signal.SIGTERM, safetensors.torch, "load", 0),  # reading the ARM
         (signal.SIGTERM, PIL.Image.Image, "load", 30),  # inside a library whose errors mean a damaged image
         (signal.SIGINT, ARM, "forward", 0),
         (signal.SIGTERM, os, "fsync", 2),  # writing a shard
         (signal.SIGTERM, h5py.File, "create_dataset", 3),  # writing the labels
     ],
-    ids=["read", "decode", "forward", "shard", "labels"],
+    ids=["decode", "forward", "shard", "labels"],
 )
 def test_signal_during_labelling(
     number: int, owner: Any, name: str, call: int, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -94,14 +92,12 @@ def uninterrupted(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> li
 @pytest.mark.parametrize(
     ("owner", "name", "call", "saves"),
     [
-        (stage, "read_videos", 0, False),
-        (PIL.Image.Image, "load", 30, True),
         (torch.optim.Adam, "step", 1, True),
         (os, "fsync", 4, True),  # saving a state
         (stage, "evaluate_ranking", 0, True),  # validation
         (stage, "save_amem", 0, False),
     ],
-    ids=["data", "decode", "step", "state", "validation", "model"],
+    ids=["step", "state", "validation", "model"],
 )
 def test_sigterm_during_training(
     owner: Any, name: str, call: int, saves: bool, walkers: Path, uninterrupted: list[bytes], tmp_path: Path

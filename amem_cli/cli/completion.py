@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterable
 
-from amem_cli.options import COMMANDS
-
 Completion = Callable[[str], list[str]]  # the text typed so far -> the values that continue it
 
 
@@ -32,7 +30,6 @@ def _continuing(incomplete: str, known: Iterable[str]) -> list[str]:
 
 
 SPLITS = tuple(map(str, range(10)))
-commands = words(*COMMANDS)
 pictures = words("ranking", "frames", "attributes", "cmc", "attention")
 split_numbers = words(*SPLITS)
 OF_OPTION: dict[str, Completion] = {

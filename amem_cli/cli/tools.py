@@ -12,7 +12,7 @@ from amem_cli.cli import completion, console
 from amem_cli.cli.flags import HELP, AsJson, DataRoot, Dataset, DryRun, Preset, Quiet, Seed, Split, Workspace, choice
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app, config_app, data_app, weights_app
-from amem_cli.errors import UsageError, did_you_mean
+from amem_cli.errors import UsageError
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.reproduce.tables import SEEDS, TABLES
@@ -118,17 +118,12 @@ def doctor(data_root: DataRoot = DATA, workspace: Workspace = WORKSPACE, as_json
 
 @config_app.command("show", epilog=epilog("amem config show > amem.toml", "amem config show train-amem --preset small"))
 def config_show(
-    command: Annotated[
-        str | None, Argument(help="this command's table only", autocompletion=completion.commands)
-    ] = None,
+    command: Annotated[str | None, choice(*COMMANDS, argument=True, help="empty: all")] = None,
     preset: Preset = PRESETS[0],
 ) -> None:
     """Print every option with its help as a TOML file for --config."""
     from amem_cli.cli.config_file import config_text
 
-    if command is not None and command not in COMMANDS:
-        remedy = f"{did_you_mean(command, COMMANDS)}Available: {', '.join(COMMANDS)}"
-        raise UsageError("command", command, why="has no options in a file", remedy=remedy)
     print(config_text([command] if command else list(COMMANDS), preset), end="")
 
 

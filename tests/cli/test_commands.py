@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import typer
 
-from amem_cli.cli import flags
+from amem_cli.artifacts.output import StageResult
 from amem_cli.cli.app import app, run
 from amem_cli.errors import BadData, InputMissing, Interrupted, Locked, OutputExists, Terminated, UsageError
-from amem_cli.options import COMMANDS
+from amem_cli.options import COMMANDS, TrainAmemOptions
+from amem_cli.runtime.progress import Progress
 
 HEAVY = ("torch", "torchvision", "numpy", "scipy", "h5py", "matplotlib", "PIL", "safetensors")
 EVERY_STAGE = (
@@ -22,9 +23,7 @@ EVERY_STAGE = (
     " --quiet --dry-run"
 )
 CONTRACT = {
-    "train-arm": "--dataset " + EVERY_STAGE,
-    "label-videos": "--dataset " + EVERY_STAGE,
-    "train-tae": "--dataset " + EVERY_STAGE,
+    **dict.fromkeys(COMMANDS, EVERY_STAGE),
     "train-amem": "--dataset --split --modules --predict-frames --backbone --branch --weights " + EVERY_STAGE,
     "extract-features": "--dataset --split " + EVERY_STAGE,
     "evaluate": "--protocol --features " + EVERY_STAGE,
@@ -79,31 +78,25 @@ def test_common_flags_are_accepted_by_every_stage(command: str, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("command", "given", "warning"),
+    ("given", "warning"),
     [
-        ("evaluate", ["--image-size", "x"], "evaluate reads features only, --image-size has no effect"),
+        (["--image-size", "x"], "evaluate reads features only, --image-size has no effect"),
         (
-            "evaluate",
             ["--workers", "x", "--data-root", "y"],
             "evaluate reads features only, --data-root and --workers have no effect",
         ),
-        (
-            "label-videos",
-            ["--image-size", "x"],
-            "label-videos resizes frames to the size that the ARM was trained at, --image-size has no effect",
-        ),
     ],
 )
-def test_flag_without_effect_is_hidden_and_warned_of(
-    command: str, given: list[str], warning: str, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_flag_without_effect_is_hidden_and_warns(
+    given: list[str], warning: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert run([command, *given, "--dry-run", "--quiet"]) == 0
+    assert run(["evaluate", *given, "--dry-run", "--quiet"]) == 0
     assert capsys.readouterr().err == f"warning: {warning}\n"
-    assert run([command, "--help"]) == 0
+    assert run(["evaluate", "--help"]) == 0
     assert given[0] not in capsys.readouterr().out
-    (tmp_path / "my.toml").write_text(f'[{command}]\nimage-size = "64x32"\n')  # in a file without a warning
-    assert run([command, "--config", str(tmp_path / "my.toml"), "--dry-run"]) == 0
-    assert capsys.readouterr().err == ""
+    (tmp_path / "my.toml").write_text('[evaluate]\nimage-size = "64x32"\n')
+    assert run(["evaluate", "--config", str(tmp_path / "my.toml"), "--dry-run"]) == 0
+    assert capsys.readouterr().err == ""  # one file serves all stages
 
 
 def test_flags_override_the_config_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -169,45 +162,40 @@ def test_missing_input_names_the_command_that_makes_it(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "remedy"),
-    [
-        (["label-videos"], "Run: amem train-arm"),
-        (["extract-features"], "Run: amem train-amem"),
-        (["train-amem"], "Run: amem label-videos"),
-        (["train-amem", "--modules", "mem"], "Run: amem train-tae"),
-    ],
-)
-def test_missing_artifact_of_an_earlier_stage(
-    arguments: list[str], remedy: str, tmp_path: Path, walkers: Path, capsys: pytest.CaptureFixture
-) -> None:
-    assert run([*arguments, "--data-root", str(walkers), "--workspace", str(tmp_path)]) == 66
-    assert remedy in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_missing_and_empty_data_set(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_missing_and_empty_data_set(tmp_path: Path, walkers: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["train-arm", "--data-root", str(tmp_path)]) == 66
     assert "amem data walkers" in capsys.readouterr().err
     (tmp_path / "mars").mkdir()
     assert run(["train-amem", "--data-root", str(tmp_path)]) == 65
+    assert run(["train-amem", "--data-root", str(walkers), "--workspace", str(tmp_path)]) == 66
+    assert f"Run: amem label-videos --dataset mars --workspace {tmp_path}" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_stage_prints_one_json_document(tmp_path: Path, walkers: Path, capfd: pytest.CaptureFixture) -> None:
-    where = ["--data-root", str(walkers), "--workspace", str(tmp_path), "--device", "cpu"]
-    train = ["train-arm", "--preset", "small", "--image-size", "32x32", "--epochs", "1", "--batch-size", "16", *where]
-    documents = []
-    for _ in range(2):
-        assert run([*train, "--json"]) == 0
-        captured = capfd.readouterr()
-        documents.append(json.loads(captured.out))
-        assert "train-arm" in captured.err
-    assert [document["reused"] for document in documents] == [False, True]
-    assert documents[0]["stage"] == "train-arm"
-    assert documents[0]["sha256"] == documents[1]["sha256"]
-    assert run([*train, "--seed", "1"]) == 73
-    assert "seed: 0 there, 1 now" in capfd.readouterr().err
+@pytest.mark.parametrize("count", [1, 2])
+def test_stage_prints_one_json_document(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    artifact = tmp_path / "amem.safetensors"
+    artifact.write_text("weights")
+
+    def stage(options: TrainAmemOptions, progress: Progress) -> list[StageResult]:
+        progress.log("a line of log")
+        progress.warn("a warning")
+        return [StageResult("train-amem", artifact, False, {"steps": options.epochs})] * count
+
+    monkeypatch.setattr("amem_cli.stages.train_amem.train_amem", stage)
+    assert run(["train-amem", "--epochs", "7", "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["stage"], document["warnings"]) == ("train-amem", ["a warning"])
+    results = document["results"] if count == 2 else [document]
+    assert len(results) == count
+    assert results[-1]["metrics"] == {"steps": 7}
+    assert captured.err == "a line of log\nwarning: a warning\n"
+    assert run(["train-amem"]) == 0
+    assert capsys.readouterr().out.count(f"train-amem: {artifact} (0 s)\n") == count
+    assert run(["train-amem", "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def loaded_after(*commands: list[str]) -> set[str]:
@@ -239,7 +227,7 @@ def test_status_and_evaluate_do_not_import_torch(tmp_path: Path) -> None:
     where = ["--workspace", str(tmp_path)]
     evaluate = ["evaluate", "--features", str(tmp_path / "mars.h5"), "--bootstrap", "10", *where]
     assert not loaded_after(evaluate, ["status", *where]) & {"torch", "torchvision", "matplotlib", "PIL"}
-    assert (tmp_path / "results/mars.json").is_file()
+    assert json.loads((tmp_path / "results/mars.json").read_text())["rank"]["1"] == 1
 
 
 def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
@@ -249,9 +237,8 @@ def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def test_first_process_by_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
-    assert flags.first_process()
+def test_only_the_first_process_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    assert not flags.first_process()
-    assert run(["evaluate", "--features", "none.h5"]) == 0  # the first process evaluates
+    assert run(["evaluate", "--features", "none.h5"]) == 0
+    monkeypatch.setenv("RANK", "0")
+    assert run(["evaluate", "--features", "none.h5"]) == 66

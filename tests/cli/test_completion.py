@@ -18,13 +18,10 @@ from amem_cli.data.manifest import SHIPPED
         ("amem evaluate --protocol ", ["mars", "ilids-10split", "prid-10split"]),
         ("amem train-amem --split ", [*"0123456789", "all"]),
         ("amem status --split ", list("0123456789")),
-        ("amem config show --preset p", ["paper"]),
         ("amem config show ev", ["evaluate"]),
         ("amem show at", ["attributes", "attention"]),
         ("amem reproduce table", ["table3", "table4", "table5"]),
         ("amem train-amem --modules a", ["aem", "amem", "after-enhancement"]),
-        ("amem train-arm --partition random-1", ["random-1"]),
-        ("amem label-videos --resume ", ["auto", "never"]),
         ("amem train-amem --warm", ["--warmup-steps"]),
     ],
 )

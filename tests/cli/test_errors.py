@@ -23,16 +23,13 @@ def usage_line(typed: list[str], capsys: pytest.CaptureFixture) -> str:
     ("typed", "meant"),
     [
         ("evalute", "'evaluate'"),
-        ("data chek", "'check'"),
         ("config show train-ame", "train-amem"),
         ("config show --preset papr", "paper"),
         ("--verison", "--version"),
         ("train-amem --modulse mem", "--modules"),
-        ("train-amem --learning_rate 1", "--learning-rate"),
         ("train-amem --lr 1", "--learning-rate"),
         ("train-amem --learn 1", "--learning-rate"),
         ("train-amem --batch-size 4", "--people-per-batch"),
-        ("train-amem --predict 4", "--predict-frames"),
         ("train-amem --modules ame", "amem"),
         ("train-arm --partition randm-2", "random-2"),
         ("train-amem --dataset marss", "mars"),
@@ -62,9 +59,7 @@ def test_train_suggests_all_three_trainings(capsys: pytest.CaptureFixture) -> No
         ("train-amem mars", "Got unexpected extra argument(s) (mars). See amem train-amem --help."),
         ("train-amem --device mps", "--device mps: "),
         ("train-amem --predict-frames 7", "--predict-frames 7: "),
-        ("train-amem --image-size 100x50", "--image-size 100x50: "),
         ("train-arm --epochs 0", "--epochs 0: "),
-        ("train-arm --epochs x", "Invalid value for '--epochs': "),
         ("train-arm --epochs", "Option '--epochs' requires an argument. See amem "),
     ],
 )
@@ -72,18 +67,10 @@ def test_other_usage_errors(typed: str, line: str, capsys: pytest.CaptureFixture
     assert usage_line(typed.split(), capsys).startswith(f"error: {line}")
 
 
-@pytest.mark.parametrize(
-    ("text", "meant"),
-    [
-        ("[train-amem]\nlearning-rat = 1.0\n", "learning-rate"),
-        ("[train-ame]\nepochs = 1\n", "train-amem"),
-        ("modules = 'aemm'\n", "aem"),
-    ],
-)
-def test_mistyped_name_in_a_file(text: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "my.toml").write_text(text)
+def test_mistyped_name_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "my.toml").write_text("[train-amem]\nlearning-rat = 1.0\n")
     line = usage_line(["train-amem", "--dry-run", "--config", str(tmp_path / "my.toml")], capsys)
-    assert f"Did you mean {meant}?" in line
+    assert "Did you mean learning-rate?" in line
 
 
 def test_usage_error_without_context() -> None:
