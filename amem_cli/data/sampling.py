@@ -59,11 +59,11 @@ def hold_out_people(
     fraction: float,
     seed: int,
     least: int = 1,
-    whom: Literal["validation people", "test people"] = "validation people",
+    purpose: Literal["validation people", "test people"] = "validation people",
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows held out, (n,) int64 each, sorted; no person is in both.
 
-    `fraction` of the people, rounded, but at least `least` and not all, are drawn by (seed, whom); with 0 nobody is.
+    `fraction` of the people, rounded, but at least `least` and not all, are drawn by (seed, purpose); with 0 nobody is.
     Raises `BadData` when nobody would be left to train on.
     """
     person_ids = np.asarray(person_ids)
@@ -71,11 +71,11 @@ def hold_out_people(
         return np.arange(len(person_ids)), np.array([], dtype=np.int64)
     numbers = np.unique(person_ids)
     if len(numbers) <= least:
-        option, remedy = HELD_OUT_BY[whom]
+        option, remedy = HELD_OUT_BY[purpose]
         why = f"there are {len(numbers)}, and {option} {fraction:g} holds out {least} or more"
         raise BadData("training people", why=why, remedy=remedy)
     count = min(max(round(fraction * len(numbers)), least), len(numbers) - 1)
-    held_out = np.isin(person_ids, keyed_generator(seed, whom).permutation(numbers)[:count])
+    held_out = np.isin(person_ids, keyed_generator(seed, purpose).permutation(numbers)[:count])
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 

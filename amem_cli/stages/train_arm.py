@@ -264,7 +264,7 @@ def split_rows(
     """
     rows, test = np.arange(len(data.paths)), np.array([], dtype=np.int64)
     if options.partition == "person":
-        rows, test = hold_out_people(data.person_ids, options.hold_out, options.seed, whom="test people")
+        rows, test = hold_out_people(data.person_ids, options.hold_out, options.seed, purpose="test people")
     elif options.partition != "none":
         number = int(options.partition.removeprefix("random-"))
         if number > len(data.partitions):

@@ -27,7 +27,7 @@ def test_known_draws():
     assert [batch.tolist() for batch in batches] == [[8, 7, 3, 2], [6, 9, 4, 2], [1, 0, 5, 7]]
     assert [batch.tolist() for batch in shuffled_batches(10, 4, 0, 3)] == [[9, 7, 4, 0], [6, 8, 1, 5]]
     assert hold_out_people(range(20), 0.2, 0)[1].tolist() == [5, 10, 14, 19]
-    assert hold_out_people(range(20), 0.2, 0, whom="test people")[1].tolist() == [7, 15, 18, 19]
+    assert hold_out_people(range(20), 0.2, 0, purpose="test people")[1].tolist() == [7, 15, 18, 19]
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,6 +92,8 @@ def test_check_people():
     check_people(tracklets([2, 2], frames=3), 2, 8)
     with pytest.raises(BadData, match=r"there are 3, .*--people-per-batch 3"):
         check_people(tracklets([2, 2, 2]), 8, 8)
+    with pytest.raises(BadData, match=r"there are 1, .*--people-per-batch 2"):
+        check_people(tracklets([2]), 8, 8)
     made = [Tracklet(f"t{p}", p, 1, "/nowhere", ("a.jpg",) * p) for p in range(1, 30)]
     with pytest.raises(BadData, match=r"person 1 has one tracklet of 1 frames.*\(28 in all\)"):
         check_people(made, 2, 28)
@@ -121,6 +123,7 @@ def test_hold_out_people_a_fraction_of_people(ids, fraction, least, seed):
 
 def test_hold_out_people_nobody_and_errors():
     assert [len(rows) for rows in hold_out_people([5, 5, 6], 0.0, 0)] == [3, 0]
-    for whom, words in (("validation people", "--validate 0.2.*Leave"), ("test people", "--hold-out 0.2.*none")):
+    assert len(hold_out_people(range(20), 0.01, 0)[1]) == 1
+    for purpose, words in (("validation people", "--validate 0.2.*Leave"), ("test people", "--hold-out 0.2.*none")):
         with pytest.raises(BadData, match=words):
-            hold_out_people([7, 7], 0.2, 0, whom=whom)
+            hold_out_people([7, 7], 0.2, 0, purpose=purpose)
