@@ -131,8 +131,8 @@ def stop_after_every_step(stage: Stage, folder: Path, world: int, workers: int) 
     if any(ended.codes):
         raise SystemExit(f"{stage.name} does not run in {world} process(es): {ended.codes} {ended.text}")
     lines = (folder / "whole" / stage.outputs[0]).with_name("metrics.jsonl").read_text().splitlines()
-    steps, stops = max(json.loads(line)["step"] for line in lines) + 1, 0
-    while go(folder / "cut", "0s").codes == [143] * world:
+    steps, stops = max(json.loads(line)["step"] for line in lines), 0
+    while set(go(folder / "cut", "0s").codes) in ({143}, {143, -signal.SIGTERM}):  # the first to end stops the others
         stops += 1
     same = digest(folder / "cut", stage) == digest(folder / "whole", stage) and stops == steps - 1
     shutil.rmtree(folder)

@@ -25,6 +25,7 @@ _REMEDIES = {
     errno.EDQUOT: "Your quota is used up: free some space and run the same command again",
     errno.EACCES: "Check the folder's permissions or choose another --workspace",
     errno.ENOTDIR: "A file is in the place of a folder: move it, or choose another --workspace",
+    errno.EEXIST: "A file is in the place of a folder: move it, or choose another --workspace",
     errno.EROFS: "Choose a --workspace on a disk that can be written",
 }
 

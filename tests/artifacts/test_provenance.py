@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from amem_cli.artifacts.atomic import sha256_file
-from amem_cli.artifacts.provenance import Provenance, check_provenance, parent, parse_json_object
-from amem_cli.errors import BadData, OutputExists
+from amem_cli.artifacts.provenance import Provenance, check_provenance, parent, parse_json_object, weights_parent
+from amem_cli.errors import BadData, InputMissing, OutputExists
 
 HERE = Provenance(
     "train-amem",
@@ -78,6 +78,11 @@ def test_parent(tmp_path):
     path = tmp_path / "arm.safetensors"
     path.write_bytes(b"weights")
     assert parent(path) == {"name": "arm.safetensors", "sha256": sha256_file(path)}
+    assert weights_parent(str(path)) == {"weights": parent(path)}
+    assert weights_parent("kinetics") == {"weights": {"name": "torchvision kinetics", "sha256": ""}}
+    assert weights_parent("") == {}
+    with pytest.raises(InputMissing, match=r"--weights none.pt: not found\."):
+        weights_parent("none.pt")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", 3, None, b"\xff", "[" * 100_000])
