@@ -1,12 +1,10 @@
-"""Everything side by side with the usual ways, and the page that tells it.
+"""All benchmarks next to their baselines, and the page about them.
 
     python benchmarks/side_by_side.py [decoding labelling extraction training ranking growth] [--runs 3]
 
-Without names everything is run. The figures of each part go to `docs/performance.json` as soon as it is done, and
-`docs/PERFORMANCE.md` and `docs/performance-growth.svg` are written anew from all that is in there: parts may be run one
-after another. Figures of another machine or other versions are dropped, since ratios of two machines say nothing.
-`--page` writes the page alone. Needs torchreid for its evaluators and OpenVINO for its engine; what is not installed is
-left out, and the page says so.
+Without names all are run. Their figures go to `docs/performance.json`, from which `docs/PERFORMANCE.md` and
+`docs/performance-growth.svg` are written; `--page` only writes these. Figures of another machine or of other versions
+are dropped, because ratios of two machines mean nothing. OpenVINO and torchreid are measured if they are installed.
 """
 
 import argparse
@@ -15,208 +13,169 @@ import json
 import platform
 import sys
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+from typing import Any, NamedTuple
 
 import decoding
 import extraction
 import growth
 import ranking
+import torch
 import training
 
 from amem_cli.artifacts import atomic
 from amem_cli.tools.bench import processor
 
-ROOT = Path(__file__).resolve().parents[1]
-FIGURES = ROOT / "docs" / "performance.json"
-PAGE = ROOT / "docs" / "PERFORMANCE.md"
-PLOT = ROOT / "docs" / "performance-growth.svg"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+FIGURES, PAGE, PLOT = DOCS / "performance.json", DOCS / "PERFORMANCE.md", DOCS / "performance-growth.svg"
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "openvino", "torchreid")
 GROWTH = tuple(f"growth {what}" for what in growth.POINTS)
-USUAL = {"usual": "the usual way", "usual+allocator": "the usual way with amem's allocator settings"}
 PARTS = ("decoding", "labelling", "extraction", "training", "ranking", *GROWTH)
+TITLES = {"baseline": "the baseline", "baseline+allocator": "the baseline with amem's allocator settings"}
+TARGETS = {  # how many times faster than the baseline amem should be
+    "decoding, JPEG of 256x128": 2.0,
+    "labelling, fp32, the fastest": 2.2,
+    "labelling, bf16, the fastest": 4.5,
+    "extraction, fp32, the fastest": 3.4,
+    "extraction, bf16, the fastest": 6.0,
+    "extraction, fp32, engine torch": 2.5,
+    "training, fp32": 1.9,
+    "training, bf16": 2.8,
+    "CMC and mAP, torchreid Python": 100.0,
+    "CMC and mAP, torchreid Cython": 5.0,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One line of the page: how many times faster than the usual way, and the ratio to reach (None: no target)."""
+class Comparison(NamedTuple):
+    """One row of the page; without a `target` it is for information."""
 
     work: str
-    usual: str
-    ours: str
+    baseline: str
+    amem: str
     ratio: float
-    target: float | None
-    of_ceiling: float | None = None  # of what a large convolution reaches in the same run
+    target: float | None = None
 
-    @property
-    def verdict(self) -> str:
-        if self.target is None:
-            return ""
-        return "reached" if self.ratio >= self.target else "**missed**"
+    def cells(self) -> tuple[str, ...]:
+        verdict = "reached" if self.ratio >= (self.target or 0) else "**missed**"
+        judged = ("", "") if self.target is None else (f"{self.target:g}", verdict)
+        return self.work, self.baseline, self.amem, f"{self.ratio:.2f}", *judged
 
 
 def machine() -> dict[str, Any]:
-    """What figures depend on: processor, threads, versions."""
-    versions = {}
+    """What the figures depend on: processor, threads, versions."""
+    about = {"processor": processor(), "threads": torch.get_num_threads(), "python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    about = {"processor": processor(), "threads": torch.get_num_threads(), "python": platform.python_version()}
-    return about | versions
+            about[name] = metadata.version(name)
+    return about
 
 
 def measure(part: str, runs: int) -> Any:
-    """The figures of one of `PARTS`, as its benchmark's `run` returns them."""
-    if part == "decoding":
-        return decoding.run(max(runs, 5))
-    if part == "labelling":
-        return extraction.run("resnet50", runs=runs)
-    if part == "extraction":
-        return extraction.run("i3d", runs=runs)
-    if part == "training":
-        return training.run(threads=(torch.get_num_threads(),), runs=runs)
-    if part == "ranking":
-        return ranking.run(runs=runs)
-    return growth.run(part.removeprefix("growth "))
+    """The figures of one of `PARTS`."""
+    measures = {
+        "decoding": lambda: decoding.run(max(runs, 5)),
+        "labelling": lambda: extraction.run("resnet50", runs),
+        "extraction": lambda: extraction.run("i3d", runs),
+        "training": lambda: training.run(torch.get_num_threads(), runs),
+        "ranking": lambda: ranking.run(runs),
+    }
+    return measures[part]() if part in measures else growth.run(part.removeprefix("growth "))
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
-def comparisons(figures: dict[str, Any]) -> list[Comparison]:
-    """The lines of the page, from the figures that are there."""
-    rows = []
+def comparisons(figures: dict[str, Any]) -> Iterator[Comparison]:
+    """The rows of the page, from the figures that exist."""
     for size, times in figures.get("decoding", {}).get("microseconds", {}).items():
-        usual, ours = times["usual"], times["amem"]
-        target = 2.0 if size == "256x128" else None
-        rows.append(Comparison(f"decoding, JPEG of {size}", f"{usual:.0f} us", f"{ours:.0f} us", usual / ours, target))
-        whole, work = times["amem + device"], f"the same, normalised on the CPU too, JPEG of {size}"
-        rows.append(Comparison(work, f"{usual:.0f} us", f"{whole:.0f} us", usual / whole, None))
-    for part, unit, targets in (
-        ("labelling", "images/s", {("best", "fp32"): 2.2, ("best", "bf16"): 4.5}),
-        ("extraction", "clips/s", {("best", "fp32"): 3.4, ("best", "bf16"): 6.0, ("torch", "fp32"): 2.5}),
-    ):
+        for name, note in (("amem", ""), ("amem + device", ", with normalisation on the CPU")):
+            work, pair = f"decoding, JPEG of {size}{note}", (times["baseline"], times[name])
+            yield Comparison(work, *(f"{value:.0f} us" for value in pair), pair[0] / pair[1], TARGETS.get(work))
+    for part, unit in (("labelling", "images/s"), ("extraction", "clips/s")):
         if part in figures:
-            rows += _of_engines(part, unit, figures[part], targets)
+            yield from _engines(part, unit, figures[part])
     if "training" in figures:
-        rows += _of_training(figures["training"])
-    if "ranking" in figures:
-        ways = figures["ranking"]["ways"]
-        for name, target in (("brute force", None), ("torchreid Python", 100.0), ("torchreid Cython", 5.0)):
-            if name in ways:
-                usual, ours = ways[name]["seconds"], ways["amem"]["seconds"]
-                rows.append(
-                    Comparison(f"CMC and mAP, beside {name}", f"{usual:.3g} s", f"{ours:.3g} s", usual / ours, target)
-                )
-    return rows
+        yield from _steps(figures["training"])
+    methods = figures.get("ranking", {}).get("methods", {})
+    for name, method in methods.items():
+        if name != "amem":
+            work, pair = f"CMC and mAP, {name}", (method["seconds"], methods["amem"]["seconds"])
+            yield Comparison(work, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1], TARGETS.get(work))
 
 
-def _of_engines(part: str, unit: str, found: dict[str, Any], targets: dict[tuple[str, str], float]) -> list[Comparison]:
-    """Each engine against the usual way in fp32; the fastest of a precision is held against the target."""
-    usual = found["ways"]["usual fp32"]["wall"]
-    rows = []
+def _engines(part: str, unit: str, found: dict[str, Any]) -> Iterator[Comparison]:
+    """Each engine and the baseline in fp32; the target is for the fastest engine of a precision."""
+    baseline = found["methods"]["baseline fp32"]["wall"]
     for precision in ("fp32", "bf16"):
-        ways = {n.split()[0]: w["wall"] for n, w in found["ways"].items() if n.endswith(precision)}
-        engines = {name: seconds for name, seconds in ways.items() if name not in USUAL}
-        best = min(engines, key=engines.__getitem__)
-        for name, seconds in ways.items():
-            if (name, precision) == ("usual", "fp32"):
-                continue
-            target = targets.get((name, precision))
-            if name == best:
-                target = targets[("best", precision)]
-            label = USUAL.get(name) or f"engine {name}" + (", the fastest" if name == best else "")
-            rates = (f"{found['items'] / value:.3g} {unit}" for value in (usual, seconds))
-            of_ceiling = found["ways"][f"{name} {precision}"]["of_ceiling"]
-            rows.append(Comparison(f"{part}, {precision}, {label}", *rates, usual / seconds, target, of_ceiling))
-    return rows
+        methods = {n.split()[0]: m for n, m in found["methods"].items() if n.endswith(precision)}
+        fastest = min(methods.keys() - TITLES.keys(), key=lambda name: methods[name]["wall"])
+        for name, method in methods.items():
+            if (name, precision) != ("baseline", "fp32"):
+                work = f"{part}, {precision}, {TITLES.get(name) or f'engine {name}'}"
+                best = f"{part}, {precision}, the fastest" if name == fastest else ""
+                rates = (f"{found['items'] / wall:.3g} {unit}" for wall in (baseline, method["wall"]))
+                title, target = f"{work}, the fastest" if best else work, TARGETS.get(best, TARGETS.get(work))
+                yield Comparison(title, *rates, baseline / method["wall"], target)
 
 
-def _of_training(found: dict[str, Any]) -> list[Comparison]:
-    """Every step against the usual one in fp32 on as many threads."""
-    usual = {row["threads"]: row["seconds"] for row in found["steps"] if row["way"] == "usual fp32"}
-    rows = []
+def _steps(found: dict[str, Any]) -> Iterator[Comparison]:
+    """Each training step and the baseline in fp32 with as many threads."""
+    baseline = {row["threads"]: row["seconds"] for row in found["steps"] if row["method"] == "baseline fp32"}
     for row in found["steps"]:
-        way, _, precision = row["way"].partition(" ")
-        if (way, precision) != ("usual", "fp32"):
-            seconds, threads = row["seconds"], row["threads"]
-            work = f"training step of {found['clips']} clips, {precision}, {threads} threads"
-            told, target = (f"{usual[threads]:.3g} s", f"{seconds:.3g} s"), {"fp32": 1.9, "bf16": 2.8}[precision]
-            if way in USUAL:
-                work, target = f"{work}, {USUAL[way]}", None
-            rows.append(Comparison(work, *told, usual[threads] / seconds, target))
-    return rows
+        name, _, precision = row["method"].partition(" ")
+        if (name, precision) != ("baseline", "fp32"):
+            work = f"training step of {found['clips']} clips, {precision}, {row['threads']} threads"
+            pair, target = (baseline[row["threads"]], row["seconds"]), TARGETS[f"training, {precision}"]
+            title, target = (f"{work}, {TITLES[name]}", None) if name in TITLES else (work, target)
+            yield Comparison(title, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1], target)
 
 
 def page(about: dict[str, Any], figures: dict[str, Any]) -> str:
-    """`docs/PERFORMANCE.md`: the machine, each line beside its target, a sentence for each missed one, growth."""
+    """`docs/PERFORMANCE.md`: machine, comparisons, missed targets, growth."""
     versions = ", ".join(f"{name} {about[name]}" for name in ("python", *PACKAGES) if name in about)
     lines = [
         "# Speed",
         "",
-        "Written by `python benchmarks/side_by_side.py`; not to be edited by hand. Medians of interleaved runs on",
-        "random weights and generated people. Ratios travel from machine to machine, seconds do not: `amem bench`",
-        "measures yours.",
+        "Written by `python benchmarks/side_by_side.py`; do not edit. Medians of runs in turns, with random weights",
+        "and generated people. Ratios are similar on other machines, seconds are not: `amem bench` measures yours.",
         "",
         f"{about['processor']}, {about['threads']} threads, {versions}. No GPU was used.",
         "",
-        "| work | the usual way | amem | times faster | to reach | |",
+        "| work | baseline | amem | times faster | target | |",
         "|---|---|---|---|---|---|",
-    ]
-    rows = comparisons(figures)
-    for row in rows:
-        target = "" if row.target is None else f"{row.target:g}"
-        lines.append(f"| {row.work} | {row.usual} | {row.ours} | {row.ratio:.2f} | {target} | {row.verdict} |")
-    lines += [
+        *("| " + " | ".join(row.cells()) + " |" for row in comparisons(figures)),
         "",
-        "The usual way is, for networks, the eager network with channels-first maps and padded copies in fp32, in a",
-        "process whose allocator is as the system has it (`amem_cli/allocator.py` says what amem sets); for",
-        "decoding PIL and torchvision's transforms to a normalised tensor, where `amem` leaves that to the device; for",
-        "ranking, torchreid's evaluators and an argsort for each query.",
+        "Baselines: for networks, eager PyTorch in fp32 with channels-first maps, padded copies and the system's",
+        "allocator settings (amem's: `amem_cli/runtime/allocator.py`); for decoding, PIL and torchvision's transforms",
+        "to a normalised tensor, which amem computes on the device; for ranking, torchreid's evaluators and an argsort",
+        "per query.",
     ]
-    for row in rows:
-        if row.target is not None and row.ratio < row.target:
-            text = f"Missed: {row.work} is {row.ratio:.2f} times as fast as the usual way and should be {row.target:g}."
-            if row.of_ceiling is not None:
-                text += f" It is at {row.of_ceiling:.0%} of what one large convolution reaches in the same run."
-            lines += ["", text]
     if "ranking" in figures:
-        memory = {name: way["memory"] for name, way in figures["ranking"]["ways"].items() if way["memory"] is not None}
-        told = ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in memory.items())
-        lines += ["", f"Memory of ranking beyond its inputs: {told}.", *figures["ranking"]["notes"]]
-    if left_out := [part for part in PARTS if part not in figures]:
-        lines += ["", f"Not measured here: {', '.join(left_out)}."]
+        memory = {name: m["memory"] for name, m in figures["ranking"]["methods"].items() if m["memory"] is not None}
+        used = ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in memory.items())
+        lines += ["", f"Memory of ranking above its inputs: {used}.", *figures["ranking"]["notes"]]
+    if missing := [part for part in PARTS if part not in figures]:
+        lines += ["", f"Not measured: {', '.join(missing)}."]
     if curves := growth_curves(figures):
-        lines += [
-            "",
-            "## How it grows",
-            "",
-            "`amem extract-features` from its start to the file, on frames of 32 x 32:",
-        ]
+        lines += ["", "## Growth", "", "`amem extract-features`, the whole command, on frames of 32 x 32:"]
         lines += ["", f"![Seconds and peak memory of extract-features]({PLOT.name})"]
         for what, points in curves.items():
-            lines += ["", f"| {what} | seconds | peak memory, MB |", "|---|---|---|"]
+            lines += ["", f"| {growth.AXES[what]} | seconds | peak memory, MB |", "|---|---|---|"]
             lines += [f"| {row['x']} | {row['seconds']:.1f} | {row['memory'] / 1e6:.0f} |" for row in points]
     return "\n".join(lines) + "\n"
 
 
 def growth_curves(figures: dict[str, Any]) -> dict[str, list[dict[str, float]]]:
-    """The curves of `growth.POINTS` that are there."""
     return {what: figures[f"growth {what}"] for what in growth.POINTS if f"growth {what}" in figures}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, "growth", []], help="all when left out")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, "growth", []], help="default: all")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--page", action="store_true", help="write the page alone, from the figures that are there")
+    parser.add_argument("--page", action="store_true", help="only write the page, from the figures that exist")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     about = machine()
@@ -228,15 +187,10 @@ def main() -> None:
     for part in [] if options.page else chosen:
         print(f"{part} ...", file=sys.stderr, flush=True)
         saved["figures"][part] = measure(part, options.runs)
-        atomic.write_bytes(FIGURES, (json.dumps(saved, indent=1) + "\n").encode())
-    curves = {
-        what: saved["figures"][f"growth {what}"] for what in growth.POINTS if f"growth {what}" in saved["figures"]
-    }
-    if curves:
+        atomic.write_text(FIGURES, json.dumps(saved, indent=1) + "\n")
+    if curves := growth_curves(saved["figures"]):
         growth.draw(curves, PLOT)
-    text = page(saved["machine"], saved["figures"])
-    atomic.write_bytes(PAGE, text.encode())
-    print(text)
+    atomic.write_text(PAGE, page(saved["machine"], saved["figures"]))
 
 
 if __name__ == "__main__":
