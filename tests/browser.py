@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 SECONDS = 60.0  # for one answer; a loaded machine starts slowly
-
-
-def find_chromium() -> str | None:
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
-
-
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
+    "--disable-dev-shm-usage --remote-debugging-pipe"
+).split()
 needs_chromium = pytest.mark.skipif(
-    find_chromium() is None, reason="no Chromium on the path (Debian and Ubuntu: apt-get install chromium)"
+    CHROMIUM is None, reason="no Chromium on the path (Debian and Ubuntu: apt-get install chromium)"
 )
 
 
@@ -33,17 +33,12 @@ class Browser:
     def __init__(self, folder: Path):
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
-        flags = (
-            "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-            "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
-            f"--disable-dev-shm-usage --remote-debugging-pipe --user-data-dir={folder / 'profile'} about:blank"
-        ).split()
-        # the protocol wants the descriptors 3 (to read from) and 4 (to write to); ours must not be these two
+        # the protocol uses the descriptors 3 (to read from) and 4 (to write to); ours must not be these two
         ours = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10) for descriptor in (to_browser, from_browser)]
-        program = str(find_chromium())
         silent = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_WRONLY, 0) for descriptor in (1, 2)]
         pipes = [(os.POSIX_SPAWN_DUP2, descriptor, place) for descriptor, place in zip(ours, (3, 4), strict=True)]
-        self._process = os.posix_spawn(program, [program, *flags], os.environ, file_actions=silent + pipes)
+        command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
+        self._process = os.posix_spawn(command[0], command, os.environ, file_actions=silent + pipes)
         for descriptor in (to_browser, from_browser, *ours):
             os.close(descriptor)
         self._numbers, self._buffer, self._session = itertools.count(1), b"", ""
@@ -64,19 +59,15 @@ class Browser:
         os.close(self._read)
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        content = json.dumps(message).encode() + b"\0"
+        message = {"id": next(self._numbers), "method": method, "params": parameters}
+        content = json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0"
         while content:
             content = content[os.write(self._write, content) :]
-        while True:
-            answer = self._next()
-            if answer.get("id") == number:
-                if "error" in answer:
-                    raise RuntimeError(f"{method}: {answer['error']}")
-                return answer["result"]
+        while (answer := self._next()).get("id") != message["id"]:
+            pass
+        if "error" in answer:
+            raise RuntimeError(f"{method}: {answer['error']}")
+        return answer["result"]
 
     def _next(self) -> dict[str, Any]:
         end = time.monotonic() + SECONDS
@@ -84,26 +75,22 @@ class Browser:
             ready, _, _ = select.select([self._read], [], [], max(0, end - time.monotonic()))
             part = os.read(self._read, 1 << 20) if ready else b""
             if not part:
-                raise RuntimeError("the browser says nothing")
+                raise RuntimeError("the browser does not answer")
             self._buffer += part
         line, _, self._buffer = self._buffer.partition(b"\0")
         message = json.loads(line)
-        self._note(message)
+        method, event = message.get("method", ""), message.get("params", {})
+        self._events.append(method)
+        level = event.get("type") or event.get("entry", {}).get("level")
+        if method == "Runtime.exceptionThrown" or (
+            method in ("Runtime.consoleAPICalled", "Log.entryAdded") and level in ("error", "warning", "assert")
+        ):
+            self.messages.append(json.dumps(event)[:2000])
+        elif method == "Network.requestWillBeSent" and not event["request"]["url"].startswith(("file:", "data:")):
+            self.messages.append(f"asked for {event['request']['url']}")
         return message
 
-    def _note(self, message: dict[str, Any]) -> None:
-        method, told = message.get("method", ""), message.get("params", {})
-        self._events.append(method)
-        if method == "Runtime.exceptionThrown":
-            self.messages.append(json.dumps(told["exceptionDetails"])[:2000])
-        elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
-            self.messages.append(json.dumps(told["args"])[:2000])
-        elif method == "Log.entryAdded" and told["entry"]["level"] in ("error", "warning"):
-            self.messages.append(told["entry"]["text"])
-        elif method == "Network.requestWillBeSent" and not told["request"]["url"].startswith(("file:", "data:")):
-            self.messages.append(f"asked for {told['request']['url']}")
-
-    def look(self, *, width: int, height: int = 900, dark: bool = False, still: bool = False, media: str = "") -> None:
+    def look(self, *, width: int, height: int = 900, dark: bool = False, still: bool = False) -> None:
         """The size of the window, and what the person prefers."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
@@ -111,7 +98,7 @@ class Browser:
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
             {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"},
         ]
-        self.call("Emulation.setEmulatedMedia", media=media, features=features)
+        self.call("Emulation.setEmulatedMedia", media="", features=features)
 
     def open(self, page: Path) -> None:
         self._events.clear()
@@ -120,21 +107,21 @@ class Browser:
             self._next()
 
     def run(self, expression: str) -> Any:
-        """The value of an expression of JavaScript; a promise is awaited."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        """The value of an expression of JavaScript."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(json.dumps(answer["exceptionDetails"])[:2000])
         return answer["result"].get("value")
 
     def press(self, key: str) -> None:
         """One key, as from a keyboard: Tab, Enter or Escape."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27}[key]
-        typed = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+        typed = {"key": key, "code": key, "windowsVirtualKeyCode": {"Tab": 9, "Enter": 13, "Escape": 27}[key]}
         text = {"text": "\r"} if key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", **typed, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", **typed)
 
-    def picture(self, path: Path, *, whole: bool = True) -> Path:
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
+    def picture(self, path: Path) -> Path:
+        """A picture of the whole page."""
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
         return path

@@ -76,9 +76,9 @@ def save_amem(
     checkpoint.save(output, "amem-model", tensors, provenance, model=description, metrics=metrics)
 
 
-def load_amem(path: Path) -> tuple[AMEM, ModelConfig]:
-    """The training model of an `amem-model`, in eval mode on the CPU."""
-    saved = checkpoint.load(path, "amem-model")
+def load_amem(path: Path, *, remedy: str = "") -> tuple[AMEM, ModelConfig]:
+    """The training model of an `amem-model`, in eval mode on the CPU; `remedy` as in `load_main_model`."""
+    saved = checkpoint.load(path, "amem-model", remedy=remedy)
     with checkpoint.described_by(saved):
         config = read_config(ModelConfig, saved.description["model"])
         amem = build_amem(config)

@@ -17,7 +17,7 @@ from amem_cli.artifacts.status import ArtifactState
 from amem_cli.data.chain import chain_of
 from amem_cli.data.counts import count_differences
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import AmemError, InputMissing
+from amem_cli.errors import AmemError
 from amem_cli.metrics.prediction import mean_errors
 from amem_cli.models.amem import AMEM
 from amem_cli.models.checkpoints import load_amem
@@ -52,14 +52,6 @@ Model = tuple[AMEM, ModelConfig]
 Attributes = tuple[Sequence[str], dict[str, np.ndarray], str]  # names, probabilities (A,) by tracklet, their origin
 
 
-class _Unavailable(Exception):
-    """Why a section cannot be made."""
-
-    def __init__(self, missing: Missing):
-        super().__init__(missing.why)
-        self.missing = missing
-
-
 class Collector:
     """Collects the sections of one report."""
 
@@ -69,7 +61,7 @@ class Collector:
 
     def report(self, queries: int, seed: int) -> Report:
         source = self.source
-        result = self._section(lambda: self._made_by("evaluate", lambda: results.read(self.states[-1].path)))
+        result = self._section(lambda: results.read(self.states[-1].path, remedy=source.run("evaluate")))
         return Report(
             dataset=source.manifest.name,
             split=source.number,
@@ -77,11 +69,11 @@ class Collector:
             workspace=source.workspace.root,
             notes=self._notes(),
             result=result,
-            camera_pairs=self._section(self._camera_pairs),
+            camera_pairs=self._section(lambda: camera_pairs(source)),
             ranked_lists=self._section(lambda: self._ranked_lists(queries, seed)),
             predictions=self._section(self._predictions),
             curves=[
-                training_curves(state.stage, state.path.parent, self._command(state.stage))
+                training_curves(state.stage, state.path.parent, state.command or source.command(state.stage))
                 for state in self.states
                 if state.stage.startswith("train-")
             ],
@@ -89,32 +81,20 @@ class Collector:
         )
 
     def _section(self, collect: Callable[[], Any]) -> Any:
-        """What `collect` returns, or `Missing` with the reason."""
+        """What `collect` returns, or `Missing` with the reason and the command that helps."""
         try:
             return collect()
-        except _Unavailable as reason:
-            return reason.missing
         except AmemError as error:
             if str(error) not in self.progress.warnings:
                 self.progress.warn(str(error))
-            return Missing(str(error))
-
-    def _made_by(self, stage: str, read: Callable[[], Any]) -> Any:
-        """What `read` returns of the artifact of `stage`; raises `_Unavailable` with the command that makes it."""
-        try:
-            return read()
-        except InputMissing as error:
-            raise _Unavailable(Missing(f"{error.path} does not exist yet", self._command(stage))) from error
-        except AmemError as error:
-            command = f"{self._command(stage).removesuffix(' --force')} --force"
-            raise _Unavailable(Missing(str(error), command)) from error
-
-    def _command(self, stage: str) -> str:
-        return next(state.command for state in self.states if state.stage == stage) or self.source.command(stage)
+            if not error.remedy.startswith("Run: "):
+                return Missing(str(error))
+            return Missing(f"{error.what} {error.path}: {error.why}", error.remedy.removeprefix("Run: "))
 
     @cached_property
     def model(self) -> Model:
-        return self._made_by("train-amem", lambda: load_amem(self.source.amem_file))
+        source = self.source
+        return load_amem(source.workspace.amem(*source.key), remedy=source.run("train-amem"))
 
     def _notes(self) -> list[str]:
         try:
@@ -125,13 +105,8 @@ class Collector:
         note = f"This is not the complete data set {title} ({shown}): do not compare its figures with published ones."
         return [note] if differences else []
 
-    def _camera_pairs(self) -> list[CameraPair]:
-        self._made_by("extract-features", lambda: self.source.features)
-        return camera_pairs(self.source)
-
     def _ranked_lists(self, queries: int, seed: int) -> RankedLists:
         tracklets = {tracklet.name: tracklet for tracklet in self.source.content.test}
-        self._made_by("extract-features", lambda: self.source.features)
         chosen = choose_query_rows(self.source, queries, seed)
         rows = ranked_rows(self.source, [row for _, row in chosen], top=SHOWN_ANSWERS, show_ignored=True)
         rows = [
@@ -163,8 +138,9 @@ class Collector:
     def _attributes(self, tracklets: Sequence[Tracklet], model: Model | Missing) -> Attributes | Missing:
         """Pseudo-labels where they cover the tracklets, else by the heads of AEM: by default only training tracklets
         are labelled."""
-        if self.source.labels_file.is_file():
-            labels = pseudo_labels.read(self.source.labels_file)
+        labels_file = self.source.workspace.labels(self.source.manifest.name)
+        if labels_file.is_file():
+            labels = pseudo_labels.read(labels_file)
             rows = {name: row for row, name in enumerate(labels.tracklet)}
             if all(tracklet.name in rows for tracklet in tracklets):
                 found = {tracklet.name: labels.probabilities[rows[tracklet.name]] for tracklet in tracklets}

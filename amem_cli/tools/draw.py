@@ -41,7 +41,7 @@ def draw_ranking(picture: Picture, source: Source, progress: Progress) -> tuple[
 
 def draw_cmc(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """The CMC curve of the protocol's result, with chance."""
-    result = results.read(source.workspace.results(source.protocol.name), remedy=f"Run: {source.command('evaluate')}")
+    result = results.read(source.workspace.results(source.protocol.name), remedy=source.run("evaluate"))
     chance = result["chance"].get("cmc")
     title = f"{result['protocol']}: {result['queries']} queries"
     figure = cmc_figure({source.model_name(result): result["cmc"]}, chance, title)
@@ -50,13 +50,13 @@ def draw_cmc(picture: Picture, source: Source, progress: Progress) -> tuple[Path
 
 def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """The pseudo-labels of one tracklet (the first one, unless named), or of two side by side."""
-    command = source.command("label-videos")
-    labels = pseudo_labels.read(source.labels_file, remedy=f"Run: {command}")
+    path, command = source.workspace.labels(source.manifest.name), source.command("label-videos")
+    labels = pseudo_labels.read(path, remedy=f"Run: {command}")
     known = {tracklet.name: tracklet for tracklet in (*source.content.train, *source.content.test)}
     row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
     if not row_of:
         why = "it has no tracklet of this data set"
-        raise BadData("pseudo-labels", source.labels_file, why=why, remedy=f"Run: {command} --part all")
+        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command} --part all")
     names = picture.names or [next(iter(row_of))]
     source.tracklets(names)
     require_known(names, row_of, f"it has no pseudo-labels; {command} --part all --workspace ANOTHER makes them")
@@ -71,7 +71,7 @@ def draw_frames(picture: Picture, source: Source, progress: Progress) -> tuple[P
     The figures are means over the named tracklets, or over up to 100 queries, evenly spaced.
     """
     tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries, CLIPS_MEASURED)
-    model = load_amem(source.amem_file)
+    model = load_amem(source.workspace.amem(*source.key), remedy=source.run("train-amem"))
     clips = predict_clips(*model, tracklets, progress, rounds=picture.rounds)
     drawn = clips if picture.names else evenly_spaced(clips, CLIPS_DRAWN)
     errors = mean_errors([clip.errors for clip in clips])
@@ -83,7 +83,7 @@ def draw_frames(picture: Picture, source: Source, progress: Progress) -> tuple[P
 def draw_attention(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """Where f_B, f_A and f_M look in the middle clip of each tracklet, and each one's share of ||f_s||^2."""
     tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries, 2)
-    model, config = load_main_model(source.main_file, remedy=f"Run: {source.command('train-amem')}")
+    model, config = load_main_model(source.workspace.amem_main(*source.key), remedy=source.run("train-amem"))
     found = [attention_of(model.eval(), config, tracklet) for tracklet in tracklets]
     shares = {attention.title: parts for attention, parts in found}
     return save_picture(attention_figure([attention for attention, _ in found]), picture.out), {"shares": shares}

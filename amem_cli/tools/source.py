@@ -97,25 +97,22 @@ class Source:
         split = "" if self.number is None or stage == "label-videos" or not on else f" --split {self.number}"
         return f"amem {stage}{on}{split}{at}"
 
-    @property
-    def labels_file(self) -> Path:
-        return self.workspace.labels(self.manifest.name)
+    def run(self, stage: str) -> str:
+        """The remedy for a missing artifact of a stage."""
+        return f"Run: {self.command(stage)}"
 
     @property
-    def amem_file(self) -> Path:
-        return self.workspace.amem(self.manifest.name, self.number)
-
-    @property
-    def main_file(self) -> Path:
-        return self.workspace.amem_main(self.manifest.name, self.number)
+    def key(self) -> tuple[str, int | None]:
+        """What the paths of a `Workspace` depend on."""
+        return self.manifest.name, self.number
 
     @property
     def features_file(self) -> Path:
-        return self.workspace.features(self.manifest.name, self.number)
+        return self.workspace.features(*self.key)
 
     @cached_property
     def features(self) -> Features:
-        return features.read(self.features_file, remedy=f"Run: {self.command('extract-features')}")
+        return features.read(self.features_file, remedy=self.run("extract-features"))
 
     @property
     def gallery(self) -> np.ndarray:
@@ -144,12 +141,13 @@ class Source:
         "this model" for a model that is not ours, or not in the workspace any more.
         """
         provenance = result.get("provenance", {})
-        for path in (self.features_file, self.main_file):
+        main_file = self.workspace.amem_main(*self.key)
+        for path in (self.features_file, main_file):
             parents = provenance.get("parents", {}).values()
             if not path.is_file() or sha256_file(path) not in [parent.get("sha256") for parent in parents]:
                 return "this model"
             provenance = read_provenance(path)
-        return MODEL_NAMES.get(checkpoint.read_description(self.main_file)["model"]["modules"], "this model")
+        return MODEL_NAMES.get(checkpoint.read_description(main_file)["model"]["modules"], "this model")
 
 
 def require_known(names: Sequence[str], known: Collection[str], why: str) -> None:

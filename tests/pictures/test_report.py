@@ -116,31 +116,33 @@ def make_report(folder: Path, name: str = NAME) -> Report:
     )  # fmt: skip
 
 
-@pytest.fixture
-def content(tmp_path: Path) -> Report:
-    return make_report(tmp_path)
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return make_report(tmp_path_factory.mktemp("report"))
 
 
-def test_report_page_structure(content: Report) -> None:
-    page = Page(report_page(content))
+@pytest.fixture(scope="module")
+def text(content: Report) -> str:
+    return report_page(content)
+
+
+def test_report_page_structure(text: str) -> None:
+    page = Page(text)
     assert page.faults == []
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert [name for name, times in Counter(ids).items() if times > 1] == []
     assert all(image.get("alt") and image.get("width") for image in page.all("img"))
     assert all(header.get("scope") for header in page.all("th"))
-    assert all(svg.get("aria-label") for svg in page.all("svg") if svg.get("role") == "img")
+    assert all(svg.get("aria-label") for svg in page.all("svg"))
     assert {link["href"][1:] for link in page.all("a")} <= set(ids)
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert headings.count(1) == 1
     assert all(below - above <= 1 for above, below in itertools.pairwise(headings))  # no level is skipped
     sections = [section["id"] for section in page.all("section")]
     assert sections == ["results", "ranked-lists", "predicted-frames", "training", "artifacts", "conventions"]
-    assert all(len(page.all(landmark)) == 1 for landmark in ("header", "nav", "main", "footer", "dialog"))
 
 
-def test_report_page_no_network_and_deterministic(content: Report) -> None:
-    text = report_page(content)
-    assert text == report_page(content)
+def test_report_page_no_network(text: str) -> None:
     for _, attributes in Page(text).elements:
         for key in ("src", "href", "xlink:href", "srcset", "action", "poster", "data"):
             assert attributes.get(key, "#").startswith(("data:", "#")), (key, attributes[key][:80])
@@ -149,19 +151,22 @@ def test_report_page_no_network_and_deterministic(content: Report) -> None:
 
 
 def test_report_page_hostile_names(tmp_path: Path) -> None:
-    page = Page(report_page(make_report(tmp_path, HOSTILE)))
+    hostile = make_report(tmp_path, HOSTILE)
+    text = report_page(hostile, 2)
+    page = Page(text)
     assert page.faults == []
     assert len(page.all("script")) == 2  # the frames' data and our own
     assert not [attributes for _, attributes in page.elements if any(key.startswith("on") for key in attributes)]
     assert all(image["src"].startswith("data:image/webp;base64,") for image in page.all("img"))
     assert f"AMEM on {HOSTILE}" in page.words  # shown as it is
+    assert text == report_page(hostile, 2)  # deterministic
 
 
-def test_report_page_marks_and_differences(content: Report) -> None:
-    text = report_page(content)
-    for verdict, times in (("right", 2), ("wrong", 4), ("ignored", 2)):
-        assert len(re.findall(rf'<li class="{verdict}"><p class="rank"><svg class="mark {verdict}"', text)) == times
-    assert re.findall(r"</svg> (no rank|rank \d)", text)[:4] == ["no rank", "rank 1", "rank 2", "rank 3"]
+def test_report_page_marks_and_differences(text: str) -> None:
+    for verdict, mark, times in (("right", "✓", 2), ("wrong", "✗", 4), ("ignored", "–", 2)):
+        marked = rf'<li class="{verdict}"><p class="rank"><b class="mark {verdict}" aria-hidden="true">{mark}</b>'
+        assert text.count(marked) == times
+    assert re.findall(r"</b> (no rank|rank \d)", text)[:4] == ["no rank", "rank 1", "rank 2", "rank 3"]
     assert "3 of 6 differ" in text  # long hair, red, jeans
     assert 'aria-label="Attributes that differ: hairLong, upperBodyRed, lowerBodyJeans"' in text
     assert "<strong>not better than copying</strong>" in text
@@ -169,12 +174,11 @@ def test_report_page_marks_and_differences(content: Report) -> None:
 
 def test_report_page_missing_sections(content: Report) -> None:
     missing = Missing("There is nothing yet", "amem evaluate --protocol mars")
-    parts = dict.fromkeys(("result", "camera_pairs", "ranked_lists", "predictions"), missing)
-    text = report_page(replace(content, **parts))
-    assert Page(text).faults == []
-    assert text.count("There is nothing yet. Run: <code>amem evaluate --protocol mars</code>") == 5
+    parts = dict.fromkeys(("result", "camera_pairs", "predictions"), missing)
     lists = replace(content.ranked_lists, attributes=missing, no_attention=missing)
-    assert report_page(replace(content, ranked_lists=lists)).count("There is nothing yet.") == 2
+    text = report_page(replace(content, ranked_lists=lists, **parts), 2)
+    assert Page(text).faults == []
+    assert text.count("There is nothing yet. Run: <code>amem evaluate --protocol mars</code>") == 6
 
 
 def test_report_page_splits(content: Report) -> None:
@@ -182,31 +186,28 @@ def test_report_page_splits(content: Report) -> None:
     deviation = {"rank": dict.fromkeys(split["rank"], 0.03), "mAP": 0.02, "mAP_official": 0.02}
     over = {key: value for key, value in content.result.items() if key not in ("interval", "gallery_without_queries")}
     over |= {"splits": [split] * 3, "standard_deviation": deviation}
-    text = report_page(replace(content, split=2, result=over))
+    rest = {"ranked_lists": Missing(""), "predictions": Missing(""), "curves": ()}
+    text = report_page(replace(content, split=2, result=over, **rest))
     assert Page(text).faults == []
     assert "± 3.0 over 3 splits" in text
     assert f"<h1>AMEM on {NAME}, split 2</h1>" in text
     assert '<th scope="row">split 2</th>' in text
-    alone = report_page(replace(content, result=over | {"splits": [split], "standard_deviation": None}))
-    assert "standard deviation" not in alone
+    over |= {"splits": [split], "standard_deviation": None}
+    assert "standard deviation" not in report_page(replace(content, result=over, **rest))
 
 
-def test_report_page_samples_and_frames(content: Report) -> None:
-    text = report_page(content)
+def test_report_page_samples_and_frames(content: Report, text: str) -> None:
     steps = [int(step) for step in re.findall(r"<figcaption>after (\d+) steps", text)]
     assert (len(steps), steps[0], steps[-1]) == (8, 1, 19)
     assert {later - earlier for earlier, later in itertools.pairwise(steps)} <= {2, 3}  # evenly
     assert "8 of 19 validations" in text
     assert '"frames": "all frames"' in text
-    few = report_page(content, 2)
-    assert '"frames": "2 of 20 frames, evenly spaced"' in few
-    assert len(few) < len(text)
+    assert '"frames": "2 of 20 frames, evenly spaced"' in report_page(content, 2)
 
 
 def test_lines_chart_themed_text() -> None:
     lines = {"a": ([1, 2], [0.001, 1.0]), "b": ([1], [0.5])}
     svg = lines_chart("x", 'a "title" <b>', lines)
-    assert svg == lines_chart("x", 'a "title" <b>', lines)
     assert svg.startswith('<svg role="img" aria-label="a &#34;title&#34; &lt;b&gt;; last values: a 1, b 0.5"')
     assert {"var(--c0)", "var(--c1)", "var(--soft)", "var(--rule)"} <= set(re.findall(r"var\(--\w+\)", svg))
     words = re.findall(r"<text[^>]*>([^<]+)</text>", svg)

@@ -20,10 +20,9 @@ from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.metrics.ranking import evaluate_ranking
-from amem_cli.models.amem import build_amem, build_main_model
-from amem_cli.models.attention import activation_maps
+from amem_cli.models.amem import build_amem
 from amem_cli.models.checkpoints import load_amem, save_amem
-from amem_cli.models.config import ModelConfig, model_config
+from amem_cli.models.config import model_config
 from amem_cli.models.tae import TEXTURE_CHANNELS
 from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.runtime.progress import Silent
@@ -187,30 +186,6 @@ def test_predict_clips_refuses(trained, split) -> None:
             predict_clips(amem, config, split.test[:1], Silent(), rounds=rounds)
     with pytest.raises(UsageError, match="no query"):
         predict_clips(amem, config, [], Silent())
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_activation_maps_are_gradient_weighted_and_add_up(fused: bool) -> None:
-    torch.manual_seed(1)
-    config = ModelConfig(
-        image_size="32x32", backbone="i3d", branch="conv2d", branch_kernel="3x3x3", appearance=fused, motion=fused,
-        fused=fused, modules="amem", clip_frames=8, predict_frames=3, people=4,
-    )  # fmt: skip
-    model = build_main_model(config).eval()
-    clip = torch.rand(2, 3, 8, 32, 32)
-    found = activation_maps(model, clip)
-    assert list(found.features) == (["f_B", "f_A", "f_M"] if fused else ["f_B"])
-    total = sum(found.shares.values()) + found.bias_share
-    torch.testing.assert_close(total, torch.ones(2), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(found.backbone_over_time.mean(dim=1), found.features["f_B"], rtol=1e-3, atol=1e-5)
-    with torch.no_grad():
-        maps = model.feature_maps(clip)
-    feature = maps.backbone_feature.clone().requires_grad_()
-    similarity = model.similarity_feature(maps._replace(backbone_feature=feature))
-    (gradient,) = torch.autograd.grad(similarity.square().sum() / 2, feature)
-    weights = gradient.sum(dim=(2, 3))  # of the pooled map: every place has a share of 1 / (H W)
-    grad_cam = torch.einsum("bchw,bc->bhw", maps.backbone_feature, weights) / similarity.square().sum(1)[:, None, None]
-    torch.testing.assert_close(found.features["f_B"], grad_cam.detach(), rtol=1e-3, atol=1e-5)
 
 
 # -- report ------------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         tracklets=tracklets,
         thumbnail=THUMBNAIL,
-        verdicts={verdict: meaning for verdict, (_, _, meaning) in VERDICTS.items()},
+        verdicts=VERDICTS,
     )
 
 
