@@ -32,19 +32,11 @@ from amem_cli.models.checkpoints import save_arm
 from amem_cli.models.config import ArmConfig
 from amem_cli.options import TrainArmOptions
 from amem_cli.randomness import keyed_seed
+from amem_cli.runtime import schedule
 from amem_cli.runtime.device import as_pixels, device_of
 from amem_cli.runtime.distributed import gradient_sync, process_group
 from amem_cli.runtime.engine import autocast, prepare, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
-from amem_cli.runtime.schedule import (
-    batches_per_step,
-    check_finite,
-    learning_rate,
-    log_batch_size,
-    mean_losses,
-    set_learning_rate,
-    validation_due,
-)
 from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog
@@ -125,8 +117,8 @@ def train_step(
             loss = arm_loss(logits.float(), labels.to(device, non_blocking=True))
             (loss / len(batches)).backward()
         losses.append({"attribute": loss})
-    values = mean_losses(losses)
-    check_finite(values)
+    values = schedule.mean_losses(losses)
+    schedule.check_finite(values)
     optimizer.step()
     return values
 
@@ -142,9 +134,11 @@ def _train(
     best_file = run.folder / "arm-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
-    log_batch_size(options, ("batch_size",), "images", processes, progress)
+    schedule.log_batch_size(options, ("batch_size",), "images", processes, progress)
     parallel = processes.data_parallel(model.train())
-    steps = batches_per_step(len(shuffled_batches(len(train), options.batch_size, options.seed, 0)), options.accumulate)
+    steps = schedule.batches_per_step(
+        len(shuffled_batches(len(train), options.batch_size, options.seed, 0)), options.accumulate
+    )
 
     title, total = "train-arm", options.epochs * len(steps)
     with (
@@ -153,7 +147,7 @@ def _train(
         progress.loop(title, total, done=state.step) as bar,
     ):
         while True:
-            if validation_due(options, state):
+            if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
                     if processes.is_main:
                         figures = validate(model, data, validation, options, precision, progress)
@@ -163,7 +157,7 @@ def _train(
                 break
             batches = epoch_batches(run, data, train, state.epoch, state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
-                set_learning_rate(optimizer, learning_rate(options, state.epoch, state.step))
+                schedule.set_learning_rate(optimizer, schedule.learning_rate(options, state.epoch, state.step))
                 step = list(itertools.islice(batches, count))
                 bar.data_arrived()
                 losses = train_step(parallel, optimizer, step, precision)

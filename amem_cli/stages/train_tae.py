@@ -32,19 +32,11 @@ from amem_cli.models.config import TaeConfig
 from amem_cli.models.tae import TAE, TEXTURE_CHANNELS, Discriminator, TextureEncoder
 from amem_cli.options import TrainTaeOptions
 from amem_cli.randomness import keyed_seed
+from amem_cli.runtime import schedule
 from amem_cli.runtime.device import as_pixels, device_of, evaluation_copy
 from amem_cli.runtime.distributed import gradient_sync, process_group, unwrapped
 from amem_cli.runtime.engine import autocast, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
-from amem_cli.runtime.schedule import (
-    batches_per_step,
-    check_finite,
-    learning_rate,
-    log_batch_size,
-    mean_losses,
-    set_learning_rate,
-    validation_due,
-)
 from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog
@@ -162,8 +154,8 @@ def train_step(
                 terms["discriminator"] = discriminator_loss(real_logits.float(), fake_logits.float())
                 (terms["discriminator"] / len(batches)).backward()
         losses.append(terms)
-    values = mean_losses(losses)
-    check_finite(values)
+    values = schedule.mean_losses(losses)
+    schedule.check_finite(values)
     adam.step()
     if options.adversarial_weight:
         discriminator_adam.step()
@@ -177,21 +169,23 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
     best_file = run.folder / "tae-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
-    log_batch_size(options, ("batch_size",), "images", processes, progress)
+    schedule.log_batch_size(options, ("batch_size",), "images", processes, progress)
     parallel = Networks(
         processes.data_parallel(networks.tae.train()),
         processes.data_parallel(networks.discriminator.train(), broadcast_buffers=False),
         networks.adam,
         networks.discriminator_adam,
     )
-    steps = batches_per_step(len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate)
+    steps = schedule.batches_per_step(
+        len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate
+    )
     with (
         StopRequest(options, processes, "amem train-tae") as stop,
         TrainLog(run, state) as log,
         progress.loop("train-tae", options.epochs * len(steps), done=state.step) as bar,
     ):
         while True:
-            if validation_due(options, state):
+            if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
                     if processes.is_main:
                         figures, sample = validate(networks.tae, validation_paths, options, precision, progress)
@@ -206,7 +200,7 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
             start = state.step_in_epoch * options.accumulate
             batches = iter(loader(images, options.workers, processes.device, start=start))
             for count in steps[state.step_in_epoch :]:
-                set_learning_rate(networks.adam, learning_rate(options, state.epoch, state.step))
+                schedule.set_learning_rate(networks.adam, schedule.learning_rate(options, state.epoch, state.step))
                 step = [pixels for pixels, _ in itertools.islice(batches, count)]
                 bar.data_arrived()
                 losses = train_step(parallel, step, options, precision)

@@ -27,17 +27,11 @@ from amem_cli.models.config import ModelConfig, model_config
 from amem_cli.models.recomputation import recompute_activations
 from amem_cli.options import TrainAmemOptions
 from amem_cli.randomness import keyed_seed
+from amem_cli.runtime import schedule
 from amem_cli.runtime.device import as_pixels, device_of, evaluation_copy
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import prepare, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
-from amem_cli.runtime.schedule import (
-    batches_per_step,
-    learning_rate,
-    log_batch_size,
-    set_learning_rate,
-    validation_due,
-)
 from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog
@@ -142,7 +136,7 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
     best_file = run.folder / "amem-main-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
-    log_batch_size(options, ("people_per_batch", "clips_per_person"), "clips", processes, progress)
+    schedule.log_batch_size(options, ("people_per_batch", "clips_per_person"), "clips", processes, progress)
     parallel = networks._replace(
         amem=processes.data_parallel(networks.amem.train()),
         discriminator=networks.discriminator
@@ -150,14 +144,16 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
     )
     split = run.provenance.options["split"]
     title = "train-amem" if split is None else f"train-amem split {split}"
-    total = options.epochs * len(batches_per_step(len(epoch_order(options, data, 0)), options.accumulate))  # about
+    total = options.epochs * len(
+        schedule.batches_per_step(len(epoch_order(options, data, 0)), options.accumulate)
+    )  # about
     with (
         StopRequest(options, processes, "amem train-amem") as stop,
         TrainLog(run, state) as log,
         progress.loop(title, total, done=state.step) as bar,
     ):
         while True:
-            if validation_due(options, state):
+            if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
                     figures = validate(networks.amem.main, data.validation, options, precision, processes, progress)
                     if processes.is_main and config.motion:
@@ -166,10 +162,10 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
                         save_main(best_file, networks.amem.main, config, run.provenance, validation=state.best)
             if state.epoch == options.epochs:
                 return state
-            steps = batches_per_step(len(epoch_order(options, data, state.epoch)), options.accumulate)
+            steps = schedule.batches_per_step(len(epoch_order(options, data, state.epoch)), options.accumulate)
             batches = epoch_batches(run, data, state.epoch, start=state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
-                set_learning_rate(networks.adam, learning_rate(options, state.epoch, state.step))
+                schedule.set_learning_rate(networks.adam, schedule.learning_rate(options, state.epoch, state.step))
                 step = list(itertools.islice(batches, count))
                 bar.data_arrived()
                 measure = bool(options.gradient_steps) and state.step % options.gradient_steps == 0

@@ -19,12 +19,9 @@ from amem_cli.losses import (
 from amem_cli.models.amem import AMEM, AmemOutput
 from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
+from amem_cli.runtime import schedule
 from amem_cli.runtime.distributed import gradient_sync, unwrapped
 from amem_cli.runtime.engine import autocast
-from amem_cli.runtime.schedule import (
-    check_finite,
-    mean_losses,
-)
 
 
 class Batch(NamedTuple):
@@ -100,8 +97,8 @@ def train_step(
             if output.predictions:
                 terms["copy_image"] = copy_error(batch, options.predict_frames)
         losses.append(terms)
-    values = mean_losses(losses)
-    check_finite(values)
+    values = schedule.mean_losses(losses)
+    schedule.check_finite(values)
     adam.step()
     if adversarial and discriminator_adam is not None:
         discriminator_adam.step()
