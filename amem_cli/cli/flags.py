@@ -6,6 +6,7 @@ import os
 import shlex
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,6 +60,46 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="print warnings and errors 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would run, and exit")]
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Where data sets and artifacts are."""
+
+    workspace: Workspace = TrainAmemOptions.workspace
+    data_root: DataRoot = TrainAmemOptions.data_root
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a command prints."""
+
+    as_json: AsJson = False
+    quiet: Quiet = False
+
+
+def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        declared = inspect.signature(function).parameters.values()
+        groups: dict[str, Any] = {p.name: p.annotation for p in declared if dataclasses.is_dataclass(p.annotation)}
+
+        def call(**given: Any) -> None:
+            for parameter, group in groups.items():
+                given[parameter] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
+            function(**given)
+
+        flags = []
+        for one in declared:
+            fields = dataclasses.fields(groups[one.name]) if one.name in groups else ()
+            flags += [_parameter(field.name, field.type, field.default) for field in fields]
+            flags += [] if fields else [_parameter(one.name, one.annotation, one.default)]
+        call.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
+        app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples))(call)
+        return function
+
+    return decorate
+
+
 def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass.
 
@@ -69,14 +110,16 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
     groups = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]  # the stage's own options come first
     group_of = {name: group for group in groups for name in group.__annotations__}  # the base class that declares it
     fields = sorted(dataclasses.fields(cls), key=lambda field: groups.index(group_of[field.name]))
-    flags = [_parameter(field.name, *_flag(field, kinds[field.name], group_of[field.name], name)) for field in fields]
+    flags = [_parameter(field.name, _flag(field, kinds[field.name], group_of[field.name], name)) for field in fields]
     ignored = {option: f"--{_dashed(option)}" for option in COMMON if option not in kinds}
-    flags += [_parameter(option, str, typer.Option(flag, hidden=True)) for option, flag in ignored.items()]
+    flags += [
+        _parameter(option, Annotated[str | None, typer.Option(flag, hidden=True)]) for option, flag in ignored.items()
+    ]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         further = list(inspect.signature(function).parameters.values())[3:]
 
-        def command(
+        def call(
             config: Config = None,
             preset: Preset = PRESETS[0],
             as_json: AsJson = False,
@@ -86,9 +129,8 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
         ) -> None:
             others = {one.name: given.pop(one.name) for one in further}
             unused = [flag for option, flag in ignored.items() if given.pop(option) is not None]
-            options = resolve(
-                cls, {key: value for key, value in given.items() if value != []}, preset=preset, config=config
-            )
+            given = {key: value for key, value in given.items() if value != []}
+            options = resolve(cls, given, preset=preset, config=config)
             _check_names(options)
             progress = Progress(quiet)
             if unused and first_process():
@@ -102,9 +144,9 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
             except (InputMissing, BadData) as error:
                 raise _with_folders(error, options) from error
 
-        general = list(inspect.signature(command).parameters.values())[:-1]
-        command.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]
-        app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples, note=LEGEND))(command)
+        general = list(inspect.signature(call).parameters.values())[:-1]
+        call.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]
+        app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples, note=LEGEND))(call)
         return function
 
     return decorate
@@ -115,25 +157,23 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> tuple[Any, Any]:
-    """The type that Typer parses, and the flag: its help ends with default, preset and environment variable."""
+def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> Any:
+    """Type and flag of an option, for Typer; the help ends with default, preset and environment variable."""
     value, small, env = field.default, field.metadata["small"], field.metadata["env"]
     notes = [] if value in ("", ()) or kind is bool else [f"default: {value}"]
     notes += [f"small: {small}"] * (small != value) + [f"env: {env}"] * bool(env)
     help = field.metadata["help"] + (f" \\[{', '.join(notes)}]" if notes else "")  # escaped, else markup of Rich
     flag, panel = f"--{_dashed(field.name)}", vars(group).get("panel", command)
     if typing.get_origin(kind) is typing.Literal:
-        return str, choice(*typing.get_args(kind), flag=flag, help=help, rich_help_panel=panel)
+        return Annotated[str | None, choice(*typing.get_args(kind), flag=flag, help=help, rich_help_panel=panel)]
     if typing.get_origin(kind) is tuple:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
     complete = completion.OF_OPTION.get(field.name)
-    return kind, typer.Option(flag, help=help, rich_help_panel=panel, autocompletion=complete)
+    return Annotated[kind | None, typer.Option(flag, help=help, rich_help_panel=panel, autocompletion=complete)]
 
 
-def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-    )
+def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
 def _check_names(options: Any) -> None:
