@@ -20,8 +20,8 @@ quick: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP)
-	$(BIN)/ruff check amem_cli tests benchmarks
-	$(BIN)/ruff format --check amem_cli tests benchmarks
+	$(BIN)/ruff check amem_cli tests benchmarks examples
+	$(BIN)/ruff format --check amem_cli tests benchmarks examples
 	$(BIN)/mypy
 
 # stops after every step of tiny trainings, kills at random moments; `make soak KILLS=100` for a night

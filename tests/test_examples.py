@@ -1,0 +1,41 @@
+"""The pipeline as examples/pipeline.py and as `amem demo`."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from amem_cli.runtime.progress import Silent
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "pipeline.py"
+
+
+@pytest.mark.slow
+def test_pipeline_from_images_to_metrics(walkers, tmp_path, tiny_backbone, capsys):
+    spec = importlib.util.spec_from_file_location("pipeline", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    common = {"image_size": "32x32", "epochs": 1, "device": "cpu"}
+    tiny = {"people_per_batch": 2, "clips_per_person": 2, "gradient_steps": 0}
+    metrics = module.pipeline(walkers, tmp_path, "small", common, **tiny)
+    assert 0 <= metrics["rank"]["1"] <= 1
+    assert "model: " in capsys.readouterr().out
+
+
+def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
+    from amem_cli.tools import demo
+
+    names = ["train_arm", "label_videos", "train_tae", "train_amem", "extract_features", "evaluate"]
+    calls = []
+    for name in names:
+        monkeypatch.setattr(demo, name, lambda options, progress, name=name: calls.append((name, options)))
+    monkeypatch.setattr(demo, "write_walkers", lambda out, options, progress: calls.append(("walkers", options)))
+    monkeypatch.setattr(demo, "show_all", lambda folder, source, progress: ([folder], {}))
+    _, pictures, _ = demo.demo(tmp_path, 3, Silent())
+    assert pictures == [tmp_path / "pictures"]
+    assert [name for name, _ in calls] == ["walkers", *names]
+    assert {options.seed for _, options in calls} == {3}
+    for _, options in calls[1:]:
+        assert options.workspace == tmp_path / "workspace"
+        assert getattr(options, "data_root", tmp_path / "data") == tmp_path / "data"
+        assert getattr(options, "image_size", "") in ("96x48", "")
