@@ -17,7 +17,7 @@ from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.errors import UsageError
 from amem_cli.options import COMMANDS, flag_of
 from amem_cli.resolve import resolve
-from amem_cli.tools.reproduce.settings import IMAGE_NETWORKS, parse_settings, parse_weights, require_known
+from amem_cli.tools.reproduce.settings import parse_settings, parse_weights, require_known
 from amem_cli.tools.reproduce.tables import SEEDS, TABLES, Row, Table
 
 
@@ -50,37 +50,28 @@ class Command:
 class Run:
     """One row on one data set with one seed: the commands that it shares with other rows (`inputs`), and its own.
 
-    `drawing` is the command line that draws predicted frames into `picture`, if the table has them.
+    `lines` are its own as a user would type them; in a table of predicted frames the last one draws `picture`.
     """
 
     row: Row
     dataset: str
     seed: int
     workspace: Workspace
-    inputs: tuple[Command, ...]
-    commands: tuple[Command, ...]
+    inputs: list[Command]
+    commands: list[Command]
+    lines: list[str]
     picture: Path
-    drawing: str | None
-
-    @property
-    def lines(self) -> list[str]:
-        return [*(command.line for command in self.commands), *filter(None, [self.drawing])]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The runs of a request: all rows of the first seed first."""
+    """The runs of a request: all rows of the first seed first. `file` is the name of the table's files."""
 
     request: Request
     table: Table
     datasets: tuple[str, ...]
-    runs: tuple[Run, ...]
-
-    @property
-    def file(self) -> str:
-        """The name of the table's files: `what`, and the data sets if they are not the paper's."""
-        names = [] if self.datasets == self.table.datasets else [load_manifest(name).name for name in self.datasets]
-        return "-".join([self.request.what, *names])
+    file: str
+    runs: list[Run]
 
     @property
     def shared(self) -> list[Command]:
@@ -88,30 +79,28 @@ class Plan:
         unique = {command.line: command for run in self.runs for command in run.inputs}
         return sorted(unique.values(), key=lambda command: list(COMMANDS).index(command.name))
 
-    @property
-    def commands(self) -> list[Command]:
-        return [*self.shared, *(command for run in self.runs for command in run.commands)]
-
     def whole(self) -> "Plan":
         """The plan of all rows and all seeds."""
         return plan(dataclasses.replace(self.request, rows=(), chosen_seeds=()))
 
+    @property
+    def commands(self) -> list[Command]:
+        return [*self.shared, *(command for run in self.runs for command in run.commands)]
+
     def from_scratch(self) -> list[str]:
         """The networks that are trained without weights: arm, tae, backbones."""
-        trained = [command for command in self.commands if command.name.startswith("train-")]
         names = {"train-arm": "arm", "train-tae": "tae"}
-        weights = {names.get(command.name) or command.options.backbone: command.options.weights for command in trained}
+        trained = [(c.name, c.options) for c in self.commands if c.name.startswith("train-")]
+        weights = {names.get(name) or options.backbone: options.weights for name, options in trained}
         return [network for network, file in weights.items() if not file]
 
     def advice(self) -> str:
         """A warning about networks that are trained from scratch, or nothing."""
-        names = self.from_scratch()
-        flags = (f"--weights {name}={'imagenet' if name in IMAGE_NETWORKS else 'FILE'}" for name in names)
         warning = (
-            f"Trained from scratch: {', '.join(names)}. The paper starts from ImageNet or Kinetics weights and its "
-            f"schedule assumes them; do not compare rows with and without weights. To use weights: {' '.join(flags)}"
+            f"Trained from scratch: {', '.join(self.from_scratch())}. The paper starts from ImageNet or Kinetics "
+            "weights (--weights NAME=FILE) and its schedule assumes them; do not compare rows with and without weights"
         )
-        return warning if names else ""
+        return warning if self.from_scratch() else ""
 
     def script(self) -> str:
         """The chain as a shell script."""
@@ -133,15 +122,13 @@ class Plan:
 
 def plan(request: Request) -> Plan:
     """The plan of a request. All options are checked before anything runs; raises `UsageError`."""
-    what, seeds = request.what, request.seeds
+    what, seeds = request.what, range(request.seeds)
     require_known("table", [what], TABLES)
     table, settings = TABLES[what], parse_settings(request.settings)
     require_known("--row", request.rows, [row.name for row in table.rows])
-    if seeds < 1:
-        raise UsageError("--seeds", str(seeds), why="must be 1 or more")
-    for seed in request.chosen_seeds:
-        if seed not in range(seeds):
-            raise UsageError("--seed", str(seed), why=f"--seeds {seeds} are 0 to {seeds - 1}")
+    require_known("--seed", map(str, request.chosen_seeds), list(map(str, seeds)))
+    if not seeds:
+        raise UsageError("--seeds", str(request.seeds), why="must be 1 or more")
     datasets = request.datasets or table.datasets
     if len(datasets) > 1 and len(table.datasets) == 1:
         raise UsageError("--dataset", ", ".join(datasets), why=f"{what} is about one data set", remedy="Use one")
@@ -149,14 +136,10 @@ def plan(request: Request) -> Plan:
         raise UsageError("--set", name.replace("_", "-"), why=f"the rows of {what} differ in it", remedy="Leave it out")
     planner = _Planner(request, table, settings, parse_weights(request.weights))
     manifests = {dataset: load_manifest(dataset) for dataset in datasets}
-    runs = [
-        planner.run(row, dataset, manifest, seed)
-        for seed in request.chosen_seeds or range(seeds)
-        for dataset, manifest in manifests.items()
-        for row in table.rows
-        if not request.rows or row.name in request.rows
-    ]
-    return Plan(request, table, datasets, tuple(runs))
+    names = [manifest.name for manifest in manifests.values() if datasets != table.datasets]
+    rows = [row for row in table.rows if not request.rows or row.name in request.rows]
+    order = [(seed, on, row) for seed in request.chosen_seeds or seeds for on in manifests.items() for row in rows]
+    return Plan(request, table, datasets, "-".join([what, *names]), [planner.run(row, *on, s) for s, on, row in order])
 
 
 @dataclass(frozen=True)
@@ -170,34 +153,28 @@ class _Planner:
         protocol, scored = manifest.protocol, self.table.scored
         if protocol is None:
             raise UsageError("--dataset", dataset, why="has no tracklets", remedy="Use a data set of videos")
-        own = Workspace(self.request.workspace / "reproduce" / row.name / f"seed{seed}")
-        places = {"data_root": self.request.data_root, "workspace": own.root}
+        main, own = self.request.workspace, self.request.workspace / "reproduce" / row.name / f"seed{seed}"
+        root = {"data_root": self.request.data_root}
         first = {"dataset": dataset} | ({} if protocol.kind == "single-split" else {"split": "0"})
-        on = first | ({"split": "all"} if scored and "split" in first else {})
-        commands = [
-            self.command("train-amem", on | row.options | {"seed": seed} | places | self.parents(row, manifest))
-        ]
+        on = first | ({"split": "all"} if scored and "split" in first else {}) | root | {"workspace": own}
+        options, inputs = row.options | {"seed": seed} | self.weights_of(row.backbone), []
+        if row.uses_aem:
+            inputs.append(self.command("train-arm", root | {"workspace": main} | self.weights_of("arm")))
+            inputs.append(self.command("label-videos", {"dataset": dataset} | root | {"workspace": main}))
+            options |= {"labels": str(Workspace(main).labels(manifest.name))}
+        if row.uses_mem:
+            inputs.append(self.command("train-tae", root | {"workspace": main} | self.weights_of("tae")))
+            options |= {"tae": str(Workspace(main).tae)}
+        commands = [self.command("train-amem", on | options)]
         if scored:
-            commands.append(self.command("extract-features", on | places))
             name = protocol.name if manifest.shipped else dataset
-            commands.append(self.command("evaluate", {"protocol": name, "workspace": own.root}))
-        picture = own.root / f"predicted-frames-{manifest.name}.png"
-        drawing = shlex.join(["amem", "show", "frames", *_flags(first | places | {"out": picture})])
-        inputs, drawn = self.inputs(row, dataset), drawing if self.table.drawn else None
-        return Run(row, dataset, seed, own, tuple(inputs), tuple(commands), picture, drawn)
-
-    def inputs(self, row: Row, dataset: str) -> list[Command]:
-        """The shared commands that a row needs."""
-        places = {"data_root": self.request.data_root, "workspace": self.request.workspace}
-        arm, tae = places | self.weights_of("arm"), places | self.weights_of("tae")
-        labels = [self.command("train-arm", arm), self.command("label-videos", {"dataset": dataset} | places)]
-        return (labels if row.uses_aem else []) + ([self.command("train-tae", tae)] if row.uses_mem else [])
-
-    def parents(self, row: Row, manifest: Manifest) -> dict[str, Any]:
-        """The options of train-amem that name the outputs of the shared commands, and weights."""
-        shared = Workspace(self.request.workspace)
-        labels = {"labels": str(shared.labels(manifest.name))} if row.uses_aem else {}
-        return labels | ({"tae": str(shared.tae)} if row.uses_mem else {}) | self.weights_of(row.backbone)
+            commands.append(self.command("extract-features", on))
+            commands.append(self.command("evaluate", {"protocol": name, "workspace": own}))
+        lines, picture = [command.line for command in commands], own / f"predicted-frames-{manifest.name}.png"
+        if self.table.drawn:
+            drawing = first | root | {"workspace": own, "out": picture}
+            lines.append(shlex.join(["amem", "show", "frames", *_flags(drawing)]))
+        return Run(row, dataset, seed, Workspace(own), inputs, commands, lines, picture)
 
     def weights_of(self, network: str) -> dict[str, Any]:
         return {"weights": self.weights[network]} if network in self.weights else {}

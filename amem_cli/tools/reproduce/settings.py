@@ -31,6 +31,7 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     {'train-amem': {'epochs': 5}, 'train-tae': {'epochs': 8}}
     """
     settings: dict[str, dict[str, Any]] = {}
+    options = {command: [field.name for field in dataclasses.fields(cls)] for command, cls in COMMANDS.items()}
     given: set[str] = set()
     for text in texts:
         match = re.fullmatch(r"((?:([a-z-]+)\.)?([A-Za-z_-]+))=(.*)", text)
@@ -42,15 +43,12 @@ def parse_settings(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
             raise UsageError("--set", text, why=f"{target} is given twice")
         given.add(target)
         require_known("command", [command] if command else [], COMMANDS)
-        names = {each: [field.name for field in dataclasses.fields(cls)] for each, cls in COMMANDS.items()}
         commands = [command or "train-amem"]
         if not command and name in COMMON:  # features are extracted at the size that the model was trained at
-            taken = ("extract-features",) if name == "image_size" else ()
-            commands = [each for each in COMMANDS if name in names[each] and each not in taken]
+            own = ("extract-features",) if name == "image_size" else ()
+            commands = [each for each in COMMANDS if name in options[each] and each not in own]
         for each in commands:
-            if name not in names[each]:
-                remedy = f"{did_you_mean(name, names[each])}See amem {each} --help".replace("_", "-")
-                raise UsageError("--set", text, why=f"{each} has no option {match[3]}", remedy=remedy)
+            require_known(f"option of {each}", [name], options[each])
             settings.setdefault(each, {})[name] = convert(COMMANDS[each], name, value, f"--set {text}", strict=False)
     return settings
 
@@ -61,9 +59,8 @@ def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
     names = (*PAPER_BACKBONES, *IMAGE_NETWORKS)
     for text in texts:
         name, _, file = text.partition("=")
-        remedy = "For example --weights i3d=rgb_imagenet.pt --weights arm=imagenet"
         if name not in names or not file:
-            raise UsageError("--weights", text, why=f"must be NAME=FILE with one of {', '.join(names)}", remedy=remedy)
+            raise UsageError("--weights", text, why=f"must be NAME=FILE with one of {', '.join(names)}")
         if file == "kinetics" or (file == "imagenet" and name not in IMAGE_NETWORKS):
             raise UsageError("--weights", text, why=f"torchvision has no {file} weights of {name}", remedy="Use a file")
         if name in files:

@@ -18,7 +18,7 @@ from amem_cli.tools.reproduce.plan import Plan, Run
 
 SCORES = ("rank-1", "rank-5", "rank-20", "mAP")
 PREDICTIONS = ("psnr", "ssim", "mse_ratio", "other_motion_ratio")
-COPIES = ("psnr_copied", "ssim_copied")  # the baseline of PREDICTIONS: a copy of the last frame
+COPIES = ("psnr_copied", "ssim_copied")  # of a copy of the last frame, the baseline of PREDICTIONS
 TEXT_COLUMNS = ("model", "compared with", "method", "what", "reading")  # the others are numbers
 
 Block = tuple[str, list[str], list[list[str]]]  # a printed table: title, columns, rows
@@ -71,8 +71,7 @@ def _earlier_rows(path: Path, arguments: dict[str, Any]) -> list[dict[str, Any]]
     """The rows with results in the file of an earlier run, if it had the same arguments."""
     try:
         table = json.loads(path.read_text("utf-8"))
-        same = table["preset"] == arguments["preset"]
-        same &= all(sorted(table[name]) == arguments[name] for name in ("settings", "weights"))
+        same = all(sorted(table[name]) == sorted(value) for name, value in arguments.items())
         return [row for row in table["rows"] if same and row["workspaces"]]
     except (OSError, ValueError, KeyError, TypeError):  # no file, or a damaged one: it is written again
         return []
@@ -81,7 +80,7 @@ def _earlier_rows(path: Path, arguments: dict[str, Any]) -> list[dict[str, Any]]
 def add_run(
     table: dict[str, Any], run: Run, figures: dict[str, float], chance: dict[str, float] | None = None
 ) -> dict[str, Any]:
-    """The table with the figures of a finished run, each {"mean", "standard_deviation", "values"}, one value per seed.
+    """The table with the figures of a finished run: {"mean", "standard_deviation", "values"}, one value per seed.
 
     The standard deviation divides by n - 1 and is None for one seed.
     """
@@ -92,7 +91,7 @@ def add_run(
         row["ours"][name] = {"mean": statistics.fmean(values), "standard_deviation": std, "values": values}
     row["chance"] = chance
     row["workspaces"].append(str(run.workspace.root))
-    row["pictures"] += [str(run.picture)] if run.drawing else []
+    row["pictures"] += [str(run.picture)] if "psnr" in figures else []
     return _compared(table)
 
 
