@@ -48,11 +48,11 @@ def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Proven
         for name, (dtype, _) in columns.items():
             values = getattr(rows, name)
             if dtype != "str":
-                file.create_dataset(name, data=np.asarray(values, dtype), track_times=False)
+                file.create_dataset(name, data=np.asarray(values, dtype))
                 continue
             if odd := [repr(v) for v in values if v.encode("utf-8", "replace").decode() != v]:
                 raise BadData(kind, path, why=f"'{name}' must be Unicode ({listing(odd)})", remedy="Rename the files")
-            file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"), track_times=False)
+            file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
     content = atomic.CHECKSUM_BLANK.ljust(USER_BLOCK, b"\0") + buffer.getbuffer()[USER_BLOCK:]
     return atomic.write_bytes(path, atomic.fill_checksum(content))
 
@@ -165,12 +165,12 @@ def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
     if dtype == "str":
         if h5py.check_string_dtype(column.dtype) is None:
             raise Malformed(f"'{name}' holds {column.dtype}, not strings")
-        _check_size(column, name, column.dtype)
+        _check_size(column, name)
         return list(column.asstr("utf-8")[()])
     # other programs have no bool, or other widths: any type is accepted whose values fit
     if column.dtype.kind not in ("biuf" if np.dtype(dtype).kind == "f" else "biu"):
         raise Malformed(f"'{name}' holds {column.dtype}, not {dtype}")
-    _check_size(column, name, np.dtype(dtype))
+    _check_size(column, name)
     stored = column[()]
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinity, which is an error below
         values = np.ascontiguousarray(stored.astype(dtype))
@@ -182,10 +182,10 @@ def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
     return values
 
 
-def _check_size(column: h5py.Dataset, name: str, wanted: np.dtype) -> None:
+def _check_size(column: h5py.Dataset, name: str) -> None:
     """Raise `Malformed` before memory is allocated for more values than the file can hold."""
     stored = column.id.get_storage_size() * (LARGEST_RATIO if column.chunks else 1)
-    if column.nbytes > stored or column.size * max(column.dtype.itemsize, wanted.itemsize) > LARGEST_FILE:
+    if column.nbytes > stored or column.size * 8 > LARGEST_FILE:
         raise Malformed(f"'{name}' claims {column.shape} values, more than the file holds")
 
 

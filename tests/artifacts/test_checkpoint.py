@@ -106,6 +106,12 @@ def test_load_no_checkpoint(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
+def test_read_description_header_too_long(tmp_path):
+    (tmp_path / "x").write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    with pytest.raises(BadData, match=r"not a safetensors file\."):
+        checkpoint.read_description(tmp_path / "x")
+
+
 def test_described_by(tmp_path):
     saved = checkpoint.load(save(tmp_path / "arm.safetensors"), "amem-arm")
     with pytest.raises(BadData, match=r"\(KeyError: 'model'\). Run: amem train-arm"):

@@ -179,6 +179,16 @@ def test_read_hostile_file(tmp_path, name):
 
 
 @pytest.mark.usefixtures("in_process")
+def test_read_compressed(tmp_path, monkeypatch):
+    zeros = replace("value", data=np.zeros((10_000, 2), np.float32), compression="gzip", chunks=(10_000, 2))
+    path, columns = foreign(tmp_path / "x.h5", zeros), {"value": ("float32", 2)}
+    assert hdf5.read(path, KIND, columns, remedy="")[1]["value"].shape == (10_000, 2)
+    monkeypatch.setattr(hdf5, "LARGEST_FILE", 100_000)
+    with pytest.raises(BadData, match="more than the file holds"):
+        hdf5.read(path, KIND, columns, remedy="")
+
+
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [

@@ -85,6 +85,9 @@ def test_chain_changed_parent(finished):
     commands = [f"amem label-videos --dataset mars --threshold 0.4 --workspace {finished.root} --force"]
     commands += [f"amem train-amem --dataset mars --modules mem --workspace {finished.root} --force"]
     assert [chain["label-videos"].command, chain["train-amem"].command] == commands
+    checkpoint.save(finished.arm, "amem-arm", TENSORS, Provenance("train-arm", {}))
+    finished.labels("mars").unlink()
+    assert [link.state for link in states(finished).values()] == ["ready", "missing", *["ready"] * 4]
 
 
 def test_chain_baseline_needs_no_labels(finished):
@@ -133,6 +136,7 @@ def test_chain_damaged_model_keeps_options(finished):
     """The undamaged amem-main has the options of the damaged model, and the other way round."""
     command = f"amem train-amem --dataset mars --modules mem --workspace {finished.root}"
     flip_bit(finished.amem("mars", None))
+    assert states(finished)["train-amem"].state == "ready"
     assert states(finished, deep=True)["train-amem"].command == f"{command} --force"
     flip_bit(finished.amem("mars", None))
     main = finished.amem_main("mars", None)
