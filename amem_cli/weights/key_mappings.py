@@ -1,13 +1,4 @@
-"""Map the keys of published weight files to ours, one mapping for each kind of file.
-
-| keys in the file | kind |
-|---|---|
-| `Mixed_3b.b1b.conv3d.weight` | I3D, PyTorch port (our own keys) |
-| `mixed_3b.branch_1.1.conv3d.weight` | I3D, another PyTorch port |
-| `RGB/inception_i3d/Mixed_3b/Branch_1/Conv3d_0b_3x3/conv_3d/w` | I3D, TensorFlow variables in an .npz |
-| `module.conv1.weight` or `conv1.weight` | 3D-ResNet-50 of Hara et al., 2018 or 2020 |
-| others | the network's own keys |
-"""
+"""Map the keys of published weight files to ours. Only I3D's differ; 3D-ResNets differ in their normalisation."""
 
 import re
 from collections.abc import Mapping

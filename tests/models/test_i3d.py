@@ -1,15 +1,11 @@
 """I3D against an independent functional rendering of the original network, with the same weights."""
 
-import math
-
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 from originals import assert_equal_maps, norm, random_clip, random_state
 
-from amem_cli.models.i3d import I3D, I3DClassifier, MaxPoolSame, Unit3D, pointwise_convolution, same_padding
+from amem_cli.models.i3d import I3D, I3DClassifier, MaxPoolSame, Unit3D, pointwise_convolution
 
 BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 
@@ -112,33 +108,15 @@ def test_i3d_shortest_clip_and_other_strides():
 # -- padding and pooling -----------------------------------------------------------------------------------------------
 
 
-@given(sizes=st.tuples(*[st.integers(1, 40)] * 3), kernel=st.sampled_from([2, 3, 7]), stride=st.sampled_from([1, 2]))
-def test_same_padding(sizes, kernel, stride):
-    before, extra = same_padding(sizes, (kernel,) * 3, (stride,) * 3)
-    for size, front, more in zip(sizes, before, extra, strict=True):
-        total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-        assert (front, front + more) == (total // 2, total - total // 2)
+STRIDES = {(1, 3, 3): [(1, 2, 2)], (3, 3, 3): [(1, 1, 1), (1, 2, 2), (2, 2, 2)], (2, 2, 2): [(1, 1, 1), (2, 2, 2)]}
 
 
-@pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 3, 3), (2, 2, 2)])
-@pytest.mark.parametrize("stride", [(1, 2, 2), (2, 2, 2), (1, 1, 1)])
+@pytest.mark.parametrize(("kernel", "stride"), [(kernel, stride) for kernel in STRIDES for stride in STRIDES[kernel]])
 def test_max_pool_same(kernel, stride):
-    if kernel[0] < stride[0]:
-        pytest.skip("no kernel is narrower than its stride")
     for size in ((4, 6, 8), (5, 7, 9), (3, 8, 5), (1, 1, 2)):
         x = -1 - random_clip(2, 3, *size).abs()  # negative, so that zeros would win
         ours = MaxPoolSame(kernel, stride)(x)
         assert torch.allclose(ours, original_pool(x + 10, kernel, stride) - 10, atol=1e-5)
-
-
-def test_max_pool_same_without_padding_in_time():
-    x = torch.arange(24.0).view(1, 2, 1, 3, 4).repeat_interleave(2, dim=2) * torch.tensor([1.0, 2.0]).view(
-        1, 1, 2, 1, 1
-    )
-    pooled = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))(x)
-    assert pooled.shape == (1, 2, 1, 3, 4)
-    assert pooled[0, 0, 0, 0, 0] == x[0, 0, 1, 1, 1]
-    assert pooled[0, 0, 0, 2, 3] == x[0, 0, 1, 2, 3]  # this window extends beyond the edge
 
 
 def test_bf16_and_memory_format_are_kept():

@@ -5,82 +5,70 @@ from pathlib import Path
 import pytest
 import torch
 
-from amem_cli.models.i3d import I3DClassifier
 from amem_cli.weights.files import WeightFile
 from amem_cli.weights.key_mappings import map_keys
-from amem_cli.weights.normalisation import HARA_2018, HARA_2020, IMAGENET
+from amem_cli.weights.normalisation import HARA_2018, HARA_2020
 
-UNITS = {  # ours: other port, TensorFlow
-    "b0": ("branch_0", "Branch_0/Conv3d_0a_1x1"),
-    "b1a": ("branch_1.0", "Branch_1/Conv3d_0a_1x1"),
-    "b1b": ("branch_1.1", "Branch_1/Conv3d_0b_3x3"),
-    "b2a": ("branch_2.0", "Branch_2/Conv3d_0a_1x1"),
-    "b2b": ("branch_2.1", "Branch_2/Conv3d_0b_3x3"),
-    "b3b": ("branch_3.1", "Branch_3/Conv3d_0b_1x1"),
-    "bn": ("batch3d", ""),
+OTHER_PORT = {
+    "conv3d_1a_7x7.conv3d.weight": "Conv3d_1a_7x7.conv3d.weight",
+    "conv3d_2c_3x3.batch3d.running_mean": "Conv3d_2c_3x3.bn.running_mean",
+    "mixed_3b.branch_0.batch3d.weight": "Mixed_3b.b0.bn.weight",
+    "mixed_3b.branch_1.0.conv3d.weight": "Mixed_3b.b1a.conv3d.weight",
+    "mixed_3b.branch_1.1.conv3d.weight": "Mixed_3b.b1b.conv3d.weight",
+    "mixed_4f.branch_2.0.batch3d.bias": "Mixed_4f.b2a.bn.bias",
+    "mixed_4f.branch_2.1.batch3d.running_var": "Mixed_4f.b2b.bn.running_var",
+    "mixed_5c.branch_3.1.conv3d.weight": "Mixed_5c.b3b.conv3d.weight",
+    "conv3d_0c_1x1.conv3d.bias": "logits.conv3d.bias",
+    "other": "other",
 }
+TENSORFLOW = {
+    "RGB/inception_i3d/Conv3d_1a_7x7/conv_3d/w": "Conv3d_1a_7x7.conv3d.weight",
+    "RGB/inception_i3d/Conv3d_1a_7x7/batch_norm/gamma": "Conv3d_1a_7x7.bn.weight",
+    "RGB/inception_i3d/Mixed_3b/Branch_0/Conv3d_0a_1x1/conv_3d/w": "Mixed_3b.b0.conv3d.weight",
+    "RGB/inception_i3d/Mixed_3b/Branch_1/Conv3d_0a_1x1/conv_3d/w": "Mixed_3b.b1a.conv3d.weight",
+    "inception_i3d/Mixed_3b/Branch_1/Conv3d_0b_3x3/conv_3d/w:0": "Mixed_3b.b1b.conv3d.weight",
+    "Flow/inception_i3d/Mixed_4f/Branch_2/Conv3d_0a_1x1/conv_3d/w": "Mixed_4f.b2a.conv3d.weight",
+    "RGB/inception_i3d/Mixed_4f/Branch_2/Conv3d_0b_3x3/batch_norm/moving_mean": "Mixed_4f.b2b.bn.running_mean",
+    "RGB/inception_i3d/Mixed_5b/Branch_2/Conv3d_0a_3x3/batch_norm/moving_variance:0": "Mixed_5b.b2b.bn.running_var",
+    "RGB/inception_i3d/Mixed_5c/Branch_3/Conv3d_0b_1x1/conv_3d/w": "Mixed_5c.b3b.conv3d.weight",
+    "RGB/inception_i3d/Logits/Conv3d_0c_1x1/conv_3d/b": "logits.conv3d.bias",
+    "RGB/inception_i3d/Mixed_5c/other": "RGB/inception_i3d/Mixed_5c/other",
+}
+OURS = {key: key for key in OTHER_PORT.values()}
 
 
-def weight_file(tensors, module_prefix=False, normalisation=None):
-    return WeightFile(Path("w"), tensors, "PyTorch", module_prefix, 0, "", normalisation)
-
-
-@pytest.fixture(scope="module")
-def state():
-    """Small tensors under the keys of I3D with its head; BN scales are 1, because TensorFlow has none."""
-    with torch.device("meta"):
-        shapes = {k: v.dim() for k, v in I3DClassifier().state_dict().items() if not k.endswith("tracked")}
-    assert len(shapes) == 287
-    made = {key: torch.randn((2, 3, 4, 5, 6) if dims == 5 else 3) for key, dims in shapes.items()}
-    return made | {key: torch.ones(3) for key in made if key.endswith("bn.weight")}
-
-
-def as_other_port(state):
-    renamed = {}
-    for key, value in state.items():
-        first, *rest = key.split(".")
-        first = "conv3d_0c_1x1" if first == "logits" else first[0].lower() + first[1:]
-        renamed[".".join([first, *(UNITS.get(piece, (piece,))[0] for piece in rest)])] = value
-    return renamed
-
-
-def as_tensorflow(state, suffix=""):
-    kinds = {"conv3d.weight": "conv_3d/w", "conv3d.bias": "conv_3d/b", "bn.bias": "batch_norm/beta"}
-    kinds |= {"bn.running_mean": "batch_norm/moving_mean", "bn.running_var": "batch_norm/moving_variance"}
-    variables = {}
-    for key, value in state.items():
-        *path, module, entry = key.split(".")
-        if f"{module}.{entry}" in kinds:
-            unit = "/".join([path[0], *(UNITS[piece][1] for piece in path[1:])])
-            unit = unit.replace("logits", "Logits/Conv3d_0c_1x1")
-            unit = unit.replace("Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3")
-            value = value.permute(2, 3, 4, 1, 0) if value.dim() == 5 else value
-            value = value.view(1, 1, 1, 1, 3) if module == "bn" else value
-            variables[f"RGB/inception_i3d/{unit}/{kinds[f'{module}.{entry}']}{suffix}"] = value
-    return variables
+def weight_file(tensors, module_prefix=False):
+    return WeightFile(Path("w"), tensors, "PyTorch", module_prefix, 0, "")
 
 
 @pytest.mark.parametrize(
-    ("convert", "key_mapping"),
+    ("keys", "key_mapping"),
     [
-        (dict, "I3D, PyTorch port with Mixed_*.b*"),
-        (as_other_port, "I3D, PyTorch port with mixed_*.branch_*"),
-        (as_tensorflow, "I3D, TensorFlow variables"),
-        (lambda state: as_tensorflow(state, ":0"), "I3D, TensorFlow variables"),
+        (OURS, "I3D, PyTorch port with Mixed_*.b*"),
+        (OTHER_PORT, "I3D, PyTorch port with mixed_*.branch_*"),
+        (TENSORFLOW, "I3D, TensorFlow variables"),
     ],
-    ids=["ours", "port", "tensorflow", "tensorflow:0"],
 )
-def test_map_keys_i3d(convert, key_mapping, state):
-    found = map_keys(weight_file(convert(state)), "i3d")
-    assert found.key_mapping == key_mapping
-    assert found.normalisation is None
-    assert found.tensors.keys() == state.keys()
-    assert all(torch.equal(found.tensors[key], value) for key, value in state.items())
+def test_map_keys_i3d(keys, key_mapping):
+    tensors = {
+        key: torch.randn(2, 3, 4, 5, 6) if key.endswith(("w", "w:0", "conv3d.weight")) else torch.randn(3)
+        for key in keys
+    }
+    stored = tensors
+    if keys is TENSORFLOW:  # (kT, kH, kW, in, out), and (1, 1, 1, 1, C) in BN
+        stored = {key: value.permute(2, 3, 4, 1, 0) if value.dim() == 5 else value for key, value in tensors.items()}
+        stored |= {key: value.view(1, 1, 1, 1, 3) for key, value in tensors.items() if "batch_norm" in key}
+    found = map_keys(weight_file(stored), "i3d")
+    assert (found.key_mapping, found.normalisation) == (key_mapping, None)
+    assert found.tensors.keys() == set(keys.values())
+    assert all(torch.equal(found.tensors[ours], tensors[theirs]) for theirs, ours in keys.items())
 
 
-def test_map_keys_i3d_keeps_a_scale_of_bn():
-    stored = {"mixed_3b.branch_0.batch3d.weight": torch.tensor([2.0]), "mixed_3b.branch_0.batch3d.bias": torch.zeros(1)}
-    assert map_keys(weight_file(stored), "i3d").tensors["Mixed_3b.b0.bn.weight"] == 2
+def test_map_keys_i3d_adds_the_scale_that_tensorflow_lacks():
+    stored = {"Conv3d_1a_7x7/batch_norm/beta": torch.zeros(3), "Conv3d_1a_7x7/conv_3d/w": torch.zeros(1)}
+    assert torch.equal(map_keys(weight_file(stored), "i3d").tensors["Conv3d_1a_7x7.bn.weight"], torch.ones(3))
+    stored["Conv3d_1a_7x7/batch_norm/gamma"] = torch.full((3,), 2.0)
+    assert (map_keys(weight_file(stored), "i3d").tensors["Conv3d_1a_7x7.bn.weight"] == 2).all()
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -120,9 +108,3 @@ def test_map_keys_hara_year(std, classes, prefix, year, reason):
 def test_map_keys_odd_shapes_are_left_to_the_fit():
     odd = {"conv1.weight": torch.zeros(3), "bn1.running_var": torch.zeros(3), "fc.weight": torch.tensor(1.0)}
     assert map_keys(weight_file(odd), "r3d").normalisation == HARA_2018
-
-
-def test_map_keys_of_an_amem_main_stay():
-    tensors = {"mixed_3b.x": torch.zeros(1)}
-    found = map_keys(weight_file(tensors, normalisation=IMAGENET), "i3d")
-    assert (found.tensors, found.key_mapping, found.normalisation) == (tensors, "amem", IMAGENET)

@@ -1,14 +1,12 @@
 """The input normalisation of the weights is stored in checkpoints and comes back with them."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import UsageError
-from amem_cli.models.amem import build_amem, build_main_model
+from amem_cli.models.amem import build_amem
 from amem_cli.models.checkpoints import load_amem, load_main_model, main_file, save_amem
 from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
@@ -34,15 +32,6 @@ def test_normalisation_is_stored_with_the_weights(tmp_path):
         assert not torch.allclose(main(clip), expected)
         assert torch.equal(load_amem(path)[0].main(clip), expected)
     assert config.normalisation == HARA_2020
-
-
-@pytest.mark.usefixtures("tiny_backbone")
-def test_normalisation_of_weights_wins_over_the_configuration(tmp_path):
-    config = replace(CONFIG, normalisation=HARA_2020)
-    main = build_main_model(config)
-    assert main.backbone.normalisation == HARA_2020
-    torch.save(main.backbone.state_dict(), tmp_path / "w.pt")
-    assert build_main_model(config, str(tmp_path / "w.pt")).backbone.normalisation == IMAGENET
 
 
 def test_refuse_other_split(tmp_path):
