@@ -88,7 +88,7 @@ def test_map_keys_reports_duplicates(first):
         (1, 101, True, 2018, "its prefix module."),
         (1, None, True, 2018, "its prefix module."),
         (60, 101, False, 2018, "the scale of its first layer"),
-        (1, 101, False, 2020, "the scale of its first layer"),
+        (4, 101, False, 2020, "the scale of its first layer"),
         (1, None, False, 2020, "the scale of its first layer"),
         (None, None, False, 2018, "no sign in the file: the default"),
     ],
