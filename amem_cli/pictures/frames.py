@@ -42,11 +42,11 @@ def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> n
     return np.stack(pictures)
 
 
-def side_by_side(frames: np.ndarray, columns: int, gap: int = 4) -> np.ndarray:
-    """Frames (N, H, W, 3) as one picture (rows H', columns W', 3) in reading order, on white with gaps of `gap`."""
+def side_by_side(frames: np.ndarray, columns: int, gap: int = 4, paper: int = 255) -> np.ndarray:
+    """Frames (N, H, W, 3) as one picture (rows H', columns W', 3) in reading order, on `paper` (0 to 255)."""
     count, height, width, _ = frames.shape
     rows = -(-count // columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), paper, np.uint8)
     for place, frame in enumerate(frames):
         top, left = place // columns * (height + gap), place % columns * (width + gap)
         sheet[top : top + height, left : left + width] = frame

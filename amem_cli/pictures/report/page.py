@@ -91,7 +91,7 @@ class _Tracklets:
         paths = self._frames_of[name]
         frames = read_frames(evenly_spaced(paths, most), THUMBNAIL)
         count = f"{len(frames)} of {len(paths)} frames, evenly spaced" if len(frames) < len(paths) else "all frames"
-        return {"tracklet": name, "frames": count, "source": webp(side_by_side(frames, SHEET_COLUMNS, gap=2))}
+        return {"tracklet": name, "frames": count, "source": webp(side_by_side(frames, SHEET_COLUMNS, 2, paper=128))}
 
 
 def webp(pixels: np.ndarray) -> str:
