@@ -17,11 +17,11 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
 SECONDS = 60.0  # for one answer; a loaded machine starts slowly
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
-    "--disable-dev-shm-usage --remote-debugging-pipe"
-).split()
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-extensions",
+    "--hide-scrollbars", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+]  # fmt: skip
 needs_chromium = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on the path (Debian and Ubuntu: apt-get install chromium)"
 )

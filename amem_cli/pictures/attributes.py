@@ -116,7 +116,7 @@ def compared_attributes(
     """Which attributes a comparison of two tracklets shows, as lines, and how many it leaves out.
 
     `left` and `right` are (A,) probabilities. A line is (group, column), or (group, None) for a group's heading. Shown
-    are the attributes that one of the two has, at most `top`: those on which they disagree first, then the most
+    are the attributes that one of the two has, up to `top`: those on which they disagree first, then the most
     probable. Raises `BadData` when neither has any.
     """
     has_left, has_right = left > THRESHOLD, right > THRESHOLD

@@ -110,7 +110,7 @@ def animate(clips: Sequence[PredictedClip], path: Path) -> Path:
         figure.suptitle(f"t+{step}" if step else "t (given)", fontsize=9, y=1, va="top")
         canvas.draw()
         images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    # one palette without dithering: with one palette for each image, what stands still would flicker
+    # one palette without dithering: with one for each image, still areas would flicker
     palette = Image.fromarray(np.concatenate([np.asarray(image) for image in images])).quantize(256)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     content = io.BytesIO()

@@ -36,7 +36,7 @@ RANKS = ("1", "5", "10", "20")
 
 
 def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
-    """The page, as HTML text. `frames_per_tracklet` is how many frames of a tracklet its dialog shows at most.
+    """The page, as HTML text. `frames_per_tracklet` is how many frames of a tracklet its dialog shows.
 
     Raises `BadData` when a frame cannot be read.
     """
@@ -199,7 +199,7 @@ def decimals(value: float | None, digits: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words.
+    """Seconds as text.
 
     >>> duration(75), duration(7400), duration(4.2)
     ('1 min 15 s', '2 h 3 min', '4 s')
