@@ -59,8 +59,8 @@ class Comparison(NamedTuple):
 
     def cells(self) -> tuple[str, ...]:
         verdict = "reached" if self.ratio >= (self.target or 0) else "**missed**"
-        judged = ("", "") if self.target is None else (f"{self.target:g}", verdict)
-        return self.work, self.baseline, self.amem, f"{self.ratio:.2f}", *judged
+        outcome = ("", "") if self.target is None else (f"{self.target:g}", verdict)
+        return self.work, self.baseline, self.amem, f"{self.ratio:.2f}", *outcome
 
 
 def machine() -> dict[str, Any]:

@@ -144,7 +144,7 @@ def bytes_of_step(clips: int, size: tuple[int, int], modules: str, precision: st
     counter = LiveBytes()
     # tensors without values can neither be moved nor reported as numbers
     unmoved = mock.patch.object(torch.nn.Module, "to", lambda module, _: module)
-    unreported = mock.patch("amem_cli.stages.train_amem.step.mean_losses", return_value={})
+    unreported = mock.patch("amem_cli.runtime.schedule.mean_losses", return_value={})
     with FakeTensorMode(), counter, unmoved, unreported:
         networks, options = build(modules, size)
         batch = random_batch(clips, size)

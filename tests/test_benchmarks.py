@@ -77,21 +77,6 @@ def test_page_is_what_the_figures_in_docs_give(load):
     assert module.page(saved["machine"], saved["figures"]) == module.PAGE.read_text("utf-8")
 
 
-def test_growth_draw_same_bytes(load, tmp_path):
-    curves = {"tracklets": figures()["growth tracklets"], "processes": figures()["growth tracklets"]}
-    for name in ("a.svg", "b.svg"):
-        load("growth").draw(curves, tmp_path / name)
-    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
-
-
-def test_growth_data_set_size(load, tmp_path):
-    from amem_cli.data.datasets import read_videos
-    from amem_cli.data.manifest import load_manifest
-
-    split = read_videos(load_manifest(str(load("growth").write_dataset(tmp_path, 6, 5))), tmp_path).splits[0]
-    assert [len(tracklet) for tracklet in split.test] == [5] * 6
-
-
 def test_decoding_methods_agree(load, tmp_path):
     from amem_cli.walkers import write_clips
 

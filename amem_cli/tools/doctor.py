@@ -106,7 +106,7 @@ def check_processors() -> Iterator[Finding]:
     value = {"machine": os.cpu_count(), "available": cores, "threads": threads}
     found = f"{cores:g} of {os.cpu_count()} cores, threads: {threads}" + (" (OMP_NUM_THREADS)" if setting else "")
     remedy = f"export OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores are slower"
-    yield _judged("processors", found, threads > cores + 0.999, remedy, value)
+    yield _check("processors", found, threads > cores + 0.999, remedy, value)
 
 
 def check_memory() -> Iterator[Finding]:
@@ -118,11 +118,11 @@ def check_memory() -> Iterator[Finding]:
         found = _gb(total) + ("" if free is None else f", {_gb(free)} free")
         remedy = "Close other programs, or use --preset small, a smaller --batch-size and --workers 0"
         little = (total if free is None else free) < LITTLE_MEMORY
-        yield _judged("memory", found, little, remedy, {"total": total, "free": free})
+        yield _check("memory", found, little, remedy, {"total": total, "free": free})
     if Path("/dev/shm").is_dir():
         shared = shutil.disk_usage("/dev/shm").total
         remedy = "Use --workers 0, or start the container with --shm-size 8g"
-        yield _judged("shared memory", _gb(shared), shared < LITTLE_SHARED_MEMORY, remedy, shared)
+        yield _check("shared memory", _gb(shared), shared < LITTLE_SHARED_MEMORY, remedy, shared)
 
 
 def check_workspace(workspace: Path) -> Iterator[Finding]:
@@ -138,9 +138,9 @@ def check_workspace(workspace: Path) -> Iterator[Finding]:
     exists = "exists" if workspace.exists() else "will be created"
     yield Finding("workspace", f"{workspace} ({exists})", value=str(workspace))
     remedy = "Free some space, or use another --workspace"
-    yield _judged("free disk", _gb(free), free < LITTLE_DISK, remedy, free)
+    yield _check("free disk", _gb(free), free < LITTLE_DISK, remedy, free)
     remedy = "Use a --workspace on a local disk, or a longer --save-seconds"
-    yield _judged("write speed", f"{speed:.0f} MB/s, with fsync", speed < SLOW_WRITE, remedy, speed)
+    yield _check("write speed", f"{speed:.0f} MB/s, with fsync", speed < SLOW_WRITE, remedy, speed)
 
 
 def check_data_sets(data_root: Path) -> Iterator[Finding]:
@@ -157,7 +157,7 @@ def check_data_sets(data_root: Path) -> Iterator[Finding]:
             folder = existing_folder(manifest, data_root)
             fits = READERS[manifest.layout].find(folder) is not None
             found = f"in {folder}" if fits else f"{folder} does not look like {manifest.title}"
-            yield _judged(f"data set {name}", found, not fits, remedy, str(folder) if fits else None)
+            yield _check(f"data set {name}", found, not fits, remedy, str(folder) if fits else None)
             none &= not fits
         except InputMissing:
             yield Finding(f"data set {name}", f"not in {data_root}", "note", f"Ask {manifest.request}")
@@ -175,12 +175,12 @@ def check_terminal() -> Iterator[Finding]:
     value = {"stdout": text, "file_names": names, "locale": language, "columns": width, "tty": tty}
     remedy = "export PYTHONUTF8=1 (or LC_ALL=C.UTF-8), to write names with accents"
     found = f"output {text}, file names {names}, locale {language}"
-    yield _judged("text", found, bool({text, names} - {"utf-8", "utf8"}), remedy, value)
+    yield _check("text", found, bool({text, names} - {"utf-8", "utf8"}), remedy, value)
     colour = ", without colour (NO_COLOR)" if os.environ.get("NO_COLOR") else ""
     yield Finding("terminal", f"{'terminal' if tty else 'no terminal'}, {width} columns{colour}", value=width)
 
 
-def _judged(topic: str, found: str, problem: bool, remedy: str, value: Any) -> Finding:
+def _check(topic: str, found: str, problem: bool, remedy: str, value: Any) -> Finding:
     return Finding(topic, found, "problem" if problem else "ok", remedy if problem else "", value)
 
 

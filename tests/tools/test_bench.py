@@ -110,9 +110,3 @@ def test_bench_json_and_table(quick, capsys):
     assert ("train-amem" in found["mars"]) == (not quick)
     assert run(arguments) == 0
     assert all(part in capsys.readouterr().out for part in parts[:1])
-
-
-@pytest.mark.parametrize("arguments", [["--device", "gpu"], ["--engine", "fast"], ["--precision", "int8"]])
-def test_bench_unknown_choice(arguments, capsys):
-    assert run(["bench", *arguments]) == 2
-    assert arguments[0] in capsys.readouterr().err

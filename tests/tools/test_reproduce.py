@@ -25,6 +25,7 @@ TINY = (
     "gradient-steps=0", "train-arm.epochs=1", "train-arm.batch-size=16", "train-tae.epochs=1", "train-tae.batch-size=6",
 )  # fmt: skip
 RATES = {"rank-1": 0.5, "rank-5": 0.9, "rank-20": 1.0, "mAP": 0.25}
+CHANCE = {"rank": {"1": 0.01}, "mAP": 0.02}
 
 
 def train_options(what, **request):
@@ -32,12 +33,13 @@ def train_options(what, **request):
     return {run.row.name: run.commands[0].options for run in runs}
 
 
-def filled(request, figures=RATES):
-    """The table of a request whose runs all have these figures, plus 0.01 per seed."""
+def filled(request):
+    """The table of a request whose runs all have `RATES`, plus 0.01 per seed."""
     made = plan(request)
     table = new_table(made, [])
     for run in made.runs:
-        table = add_run(table, run, {name: value + run.seed / 100 for name, value in figures.items()})
+        rank = {k: RATES[f"rank-{k}"] + run.seed / 100 for k in ("1", "5", "20")}
+        table = add_run(table, run, {"rank": rank, "mAP": RATES["mAP"] + run.seed / 100, "chance": CHANCE}, {})
     return table
 
 
@@ -197,6 +199,7 @@ def test_table_mean_std_and_paper(tmp_path):
     assert "|   paper | 83.3 | 93.3 | 96.4 | 75.1 |" in text
     assert "| Baseline + AEM | - | - | - | - |" in text
     assert "Not complete: 3 of 24 runs" in text
+    assert "Chance on mars: rank-1 1.0, mAP 2.0." in text
 
 
 def test_table_differences_over_pairs_of_seeds():
@@ -205,7 +208,7 @@ def test_table_differences_over_pairs_of_seeds():
     values = {"baseline": [0.5, 0.6, 0.7], "amem": [0.51, 0.62, 0.73], "aem": [0.45]}
     for run in made.runs:
         if run.seed < len(values.get(run.row.name, [])):
-            table = add_run(table, run, {"mAP": values[run.row.name][run.seed]})
+            table = add_run(table, run, None, {"mAP": values[run.row.name][run.seed]})
     found = {row["configuration"]: row["difference"].get("mAP") for row in table["rows"]}
     assert found["baseline"] is None
     assert found["aem"] == {"mean": pytest.approx(-0.05), "interval": None, "pairs": 1}
@@ -219,7 +222,8 @@ def test_table_differences_over_pairs_of_seeds():
 
 def test_table_predicted_frames_next_to_copies(tmp_path):
     frames = {"psnr": 20.44, "psnr_copied": 20.2, "ssim": 0.493, "ssim_copied": 0.555, "mse_ratio": 0.95}
-    text = as_markdown(filled(Request("figure4", seeds=1, workspace=tmp_path), frames), tmp_path)
+    made = plan(Request("figure4", rows=("mem-c1",), seeds=1, workspace=tmp_path))
+    text = as_markdown(add_run(new_table(made, []), made.runs[0], None, frames), tmp_path)
     assert "| Baseline + MEM (c=1) | 20.4 | 0.49 | 0.95 | - |\n|   copy | 20.2 | 0.56 | 1 | - |" in text
     assert "](reproduce/mem-c1/seed0/predicted-frames-mars.png)" in text
     assert "rank-1" not in text.partition("## Commands")[0]

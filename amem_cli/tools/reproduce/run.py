@@ -35,17 +35,9 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     for number, one in enumerate(plan.runs, 1):
         _link_shared(one.workspace, Workspace(workspace))
         progress.log(f"-- {number} of {len(plan.runs)}: {one.row.title}, {one.dataset}, seed {one.seed}")
-        figures: dict[str, float] = {}
-        chance = None
-        for command in one.commands:
-            result = run_command(command, progress)
-        if plan.table.scored:
-            scores = result.metrics
-            figures |= {f"rank-{k}": scores["rank"][k] for k in ("1", "5", "20")} | {"mAP": scores["mAP"]}
-            chance = {"rank-1": scores["chance"]["rank"]["1"], "mAP": scores["chance"]["mAP"]}
-        if plan.table.drawn:
-            figures |= _measure_predictions(plan, one)
-        table = add_run(table, one, figures, chance)
+        results = [run_command(command, progress) for command in one.commands]
+        figures = _measure_predictions(plan, one) if plan.table.drawn else {}
+        table = add_run(table, one, results[-1].metrics if plan.table.scored else None, figures)
         if not plan.request.chosen_seeds:
             write(workspace, table)
     return table
@@ -60,10 +52,8 @@ def run_command(command: Command, progress: Progress) -> Any:
 
 def _check_weights(plan: Plan) -> None:
     """Raise for weights that are missing or do not fit, before the first training."""
-    networks = {"train-tae": "resnet18"}
-    trained = [command for command in plan.commands if command.name.startswith("train-")]
-    files = {(networks.get(c.name) or c.options.backbone, c.options.weights) for c in trained}
-    for network, weights in sorted(files):
+    trained = [command.options for command in plan.commands if command.name.startswith("train-")]
+    for network, weights in sorted({(getattr(o, "backbone", "resnet18"), o.weights) for o in trained}):
         if weights not in ("", "imagenet"):  # torchvision's own are downloaded
             check_weights(network, weights)
 
@@ -82,9 +72,7 @@ def _data_notes(dataset: str, plan: Plan) -> list[str]:
     """A note if the data are not the complete data set of the paper."""
     manifest = load_manifest(dataset)
     differences = count_differences(manifest, read_videos(manifest, plan.request.data_root))
-    found = (
-        f"{manifest.name} is not the complete data set ({'; '.join(differences[:1])}; {len(differences)} differences)"
-    )
+    found = f"{manifest.name} is not the complete data set ({'; '.join(differences[:2])}; ...)"
     return [f"{found}: do not compare our figures with the paper's."] if differences else []
 
 

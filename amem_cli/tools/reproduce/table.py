@@ -78,18 +78,21 @@ def _earlier_rows(path: Path, arguments: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def add_run(
-    table: dict[str, Any], run: Run, figures: dict[str, float], chance: dict[str, float] | None = None
+    table: dict[str, Any], run: Run, scores: dict[str, Any] | None, figures: dict[str, float]
 ) -> dict[str, Any]:
-    """The table with the figures of a finished run: {"mean", "standard_deviation", "values"}, one value per seed.
+    """The table with a finished run: the `scores` of its evaluation, and `figures` of its predicted frames.
 
-    The standard deviation divides by n - 1 and is None for one seed.
+    A figure is {"mean", "standard_deviation", "values"}, one value per seed; the standard deviation divides by n - 1
+    and is None for one seed.
     """
     row = next(r for r in table["rows"] if (r["configuration"], r["dataset"]) == (run.row.name, run.dataset))
+    if scores:
+        figures = {f"rank-{k}": scores["rank"][k] for k in ("1", "5", "20")} | {"mAP": scores["mAP"]} | figures
+        row["chance"] = {"rank-1": scores["chance"]["rank"]["1"], "mAP": scores["chance"]["mAP"]}
     for name, figure in figures.items():
-        values = [*row["ours"].get(name, {"values": []})["values"], figure]
+        values = [*_values(row, name), figure]
         std = statistics.stdev(values) if len(values) > 1 else None
         row["ours"][name] = {"mean": statistics.fmean(values), "standard_deviation": std, "values": values}
-    row["chance"] = chance
     row["workspaces"].append(str(run.workspace.root))
     row["pictures"] += [str(run.picture)] if "psnr" in figures else []
     return _compared(table)
@@ -100,19 +103,20 @@ def _compared(table: dict[str, Any]) -> dict[str, Any]:
     rows = {(row["configuration"], row["dataset"]): row for row in table["rows"]}
     for row in table["rows"]:
         other = rows.get((row["beside"], row["dataset"]), row)
-        both = (row["ours"], other["ours"]) if other is not row else ({}, {})
-        row["difference"] = {name: found for name in ("rank-1", "mAP") if (found := _difference(name, *both))}
+        names = ("rank-1", "mAP") if other is not row else ()
+        found = {name: _difference(_values(row, name), _values(other, name)) for name in names}
+        row["difference"] = {name: difference for name, difference in found.items() if difference}
     done, runs = sum(min(len(row["workspaces"]), table["seeds"]) for row in table["rows"]), len(rows) * table["seeds"]
     return table | {"runs_done": done, "runs": runs, "complete": done == runs}
 
 
-def _difference(name: str, ours: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """The difference in one figure over pairs of the same seed: {"mean", "interval", "pairs"}.
+def _values(row: dict[str, Any], name: str) -> list[float]:
+    return row["ours"].get(name, {"values": []})["values"]
 
-    The interval is 95 %, Student's t, and None for one pair. Empty without a pair.
-    """
-    values = (each.get(name, {"values": []})["values"] for each in (ours, others))
-    pairs = [a - b for a, b in zip(*values, strict=False)]  # seeds are in order, the last ones may be missing
+
+def _difference(ours: list[float], others: list[float]) -> dict[str, Any]:
+    """The difference of a figure over pairs of the same seed; the interval is 95 %, Student's t, None for one pair."""
+    pairs = [a - b for a, b in zip(ours, others, strict=False)]  # seeds are in order, the last ones may be missing
     if not pairs:
         return {}
     mean, interval = statistics.fmean(pairs), None
