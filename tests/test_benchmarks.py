@@ -35,19 +35,19 @@ def figures():
     }
 
 
-def test_comparisons_ratios_and_verdicts(load):
-    rows = {row[0]: row[3:] for row in (row.cells() for row in load("side_by_side").comparisons(figures()))}
-    assert rows["decoding, JPEG of 256x128"] == ("1.60", "2", "**missed**")
-    assert rows["labelling, fp32, the baseline with amem's allocator settings"] == ("5.00", "", "")
-    assert rows["labelling, fp32, engine torch"] == ("2.50", "", "")  # the target is for the fastest engine
-    assert rows["labelling, fp32, engine openvino, the fastest"] == ("4.00", "2.2", "reached")
-    assert rows["labelling, bf16, engine torch, the fastest"] == ("5.00", "4.5", "reached")  # to the baseline in fp32
+def test_comparisons_ratios(load):
+    rows = {row[0]: row[3] for row in (row.cells() for row in load("side_by_side").comparisons(figures()))}
+    assert rows["decoding, JPEG of 256x128"] == "1.60"
+    assert rows["labelling, fp32, the baseline with amem's allocator settings"] == "5.00"
+    assert rows["labelling, fp32, engine torch"] == "2.50"
+    assert rows["labelling, fp32, engine openvino, the fastest"] == "4.00"
+    assert rows["labelling, bf16, engine torch, the fastest"] == "5.00"  # to the baseline in fp32
     step = "training step of 8 clips"
-    assert rows[f"{step}, fp32, 2 threads, the baseline with amem's allocator settings"] == ("1.25", "", "")
-    assert rows[f"{step}, fp32, 2 threads"] == ("2.00", "1.9", "reached")
-    assert rows[f"{step}, bf16, 2 threads"] == ("2.50", "2.8", "**missed**")
-    assert rows["CMC and mAP, torchreid Python"] == ("200.00", "100", "reached")
-    assert rows["CMC and mAP, torchreid Cython"] == ("4.00", "5", "**missed**")
+    assert rows[f"{step}, fp32, 2 threads, the baseline with amem's allocator settings"] == "1.25"
+    assert rows[f"{step}, fp32, 2 threads"] == "2.00"
+    assert rows[f"{step}, bf16, 2 threads"] == "2.50"
+    assert rows["CMC and mAP, torchreid Python"] == "200.00"
+    assert rows["CMC and mAP, torchreid Cython"] == "4.00"
 
 
 def test_side_by_side_adds_figures_and_drops_those_of_another_machine(load, tmp_path, monkeypatch):
