@@ -150,7 +150,7 @@ class Collector:
         amem, config = model
         if amem.aem is None:
             why = f"No attributes: these tracklets have no pseudo-labels, and the model no AEM ({config.modules})"
-            return Missing(why, f"{self.source.command('label-videos')} --part all")
+            return Missing(why, f"{self.source.command('label-videos')} --subset all")
         found = {tracklet.name: attribute_probabilities(amem, config, tracklet) for tracklet in tracklets}
         origin = f"the attribute heads (AEM) of the model, means over up to {CLIPS_FOR_ATTRIBUTES} clips of a tracklet"
         return config.attributes, found, origin

@@ -56,10 +56,10 @@ def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tup
     row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
     if not row_of:
         why = "it has no tracklet of this data set"
-        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command} --part all")
+        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command} --subset all")
     names = picture.names or [next(iter(row_of))]
     source.tracklets(names)
-    require_known(names, row_of, f"it has no pseudo-labels; {command} --part all --workspace ANOTHER makes them")
+    require_known(names, row_of, f"it has no pseudo-labels; {command} --subset all --workspace ANOTHER makes them")
     shown = [AttributedTracklet(name, known[name].frames, labels.probabilities[row_of[name]]) for name in names]
     draw: Callable[..., Any] = attributes_figure if len(shown) == 1 else comparison_figure
     return save_picture(draw(*shown, labels.attributes), picture.out), {}
