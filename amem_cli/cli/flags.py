@@ -129,7 +129,6 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
         ) -> None:
             others = {one.name: given.pop(one.name) for one in further}
             unused = [flag for option, flag in ignored.items() if given.pop(option) is not None]
-            given = {key: value for key, value in given.items() if value != []}
             options = resolve(cls, given, preset=preset, config=config)
             _check_names(options)
             progress = Progress(quiet)

@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from amem_cli.artifacts.output import StageResult
+from amem_cli.artifacts.status import ArtifactState
 from amem_cli.cli.app import app, run
 from amem_cli.errors import BadData, InputMissing, Interrupted, Locked, OutputExists, Terminated, UsageError
 from amem_cli.options import COMMANDS, TrainAmemOptions
@@ -230,11 +231,31 @@ def test_status_and_evaluate_do_not_import_torch(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "results/mars.json").read_text())["rank"]["1"] == 1
 
 
-def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m amem_cli config show | head -1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0
-    assert done.stderr == ""
+@pytest.mark.parametrize(("last", "code"), [("missing", 0), ("damaged", 65)])
+def test_status_names_the_next_command(
+    last: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    chain = (("train-arm", "unused"), ("train-tae", "ready"), ("train-amem", "stale"), ("evaluate", last))
+    states = [ArtifactState(stage, Path("w") / stage, state, "", f"amem {stage}") for stage, state in chain]
+    monkeypatch.setattr("amem_cli.artifacts.status.chain", lambda of, deep: states)
+    assert run(["status", "--json"]) == code
+    found = json.loads(capsys.readouterr().out)
+    assert found["next"] == "amem train-amem"
+    assert found["chain"][3] == {
+        "stage": "evaluate",
+        "path": "w/evaluate",
+        "state": last,
+        "why": "",
+        "command": "amem evaluate",
+    }
+
+
+def test_closed_pipe_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "amem_cli", "config", "show"], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_only_the_first_process_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:

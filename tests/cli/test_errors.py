@@ -32,10 +32,10 @@ def usage_line(typed: list[str], capsys: pytest.CaptureFixture) -> str:
         ("train-amem --batch-size 4", "--people-per-batch"),
         ("train-amem --modules ame", "amem"),
         ("train-arm --partition randm-2", "random-2"),
-        ("train-amem --dataset marss", "mars"),
+        ("train-amem --dataset marss --dry-run", "mars"),
         ("show rankin", "ranking"),
         ("reproduce tabel3", "table3"),
-        ("evaluate --protocol ilids-split", "ilids-10split"),
+        ("evaluate --protocol ilids-split --dry-run", "ilids-10split"),
     ],
 )
 def test_mistyped_name_is_suggested(
