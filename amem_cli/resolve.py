@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import tomllib
 import typing
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +34,8 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
     Names are those of the command line, at the top level or in a table named like the command. Top-level names of
     other commands' options are ignored; any other unknown name is a `UsageError`.
     """
+    import tomllib  # here, because the help does not need it
+
     try:
         document = tomllib.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError as error:
