@@ -19,7 +19,7 @@ from amem_cli.attributes import GROUP_SIZES
 
 
 class Loss(NamedTuple):
-    """A loss made of several terms: `value` is minimised, `terms` are unweighted, `weighted` add up to `value`."""
+    """A loss of several terms: `value` is minimised, `terms` are unweighted, `weighted` add up to `value`."""
 
     value: Tensor
     terms: dict[str, Tensor]
@@ -67,7 +67,7 @@ def adversarial_loss(fake_logits: Tensor, form: str = "non-saturating") -> Tenso
     """The generator's side of L_adv, mean over the batch; `fake_logits` (B,) are D's logits of generated images.
 
     "non-saturating" minimises -log D(G) (D). "minimax" minimises the literal log(1 - D(G)); its gradient vanishes
-    while the discriminator is certain.
+    where the discriminator is certain.
     """
     return F.softplus(-fake_logits).mean() if form == "non-saturating" else -F.softplus(fake_logits).mean()
 
@@ -139,7 +139,7 @@ def mem_loss(
     return weighted_sum(terms, {"image": 1.0, "texture": weights.texture, "adversarial": weights.adversarial})
 
 
-# -- the whole model: eq. 6, 7 -----------------------------------------------------------------------------------------
+# -- AMEM: eq. 6, 7 ----------------------------------------------------------------------------------------------------
 
 
 def identity_loss(logits: Tensor, identities: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The options of the six stages: name, default, preset value and help, each declared once.
+"""The options of the six stages: each name, default, preset value and help is declared once.
 
 Command line flags, `--config` files and the provenance of artifacts are derived from these dataclasses. A stage's
 options are composed from the groups below; a stage has a group only when it uses every option in it. In the help,
@@ -137,7 +137,7 @@ class Schedule(DataOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Adversarial(Schedule):
-    """The adversarial terms of eq. 4 and 5; the paper leaves their weight and form open."""
+    """The adversarial terms of eq. 4 and 5; the paper does not give their weight and form."""
 
     panel: ClassVar[str] = "Adversarial loss"
 

@@ -43,5 +43,5 @@ def _comment(text: str) -> list[str]:
 
 
 def _toml(value: object) -> str:
-    # JSON is TOML for these types, except that TOML wants DEL escaped
+    # JSON is TOML for these types, except that TOML requires an escaped DEL
     return json.dumps(value, default=str, ensure_ascii=False).replace("\x7f", "\\u007f")

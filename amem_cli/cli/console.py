@@ -49,7 +49,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
 
 def print_wrapped(text: str, indent: str = "", further: str | None = None) -> None:
-    """A text wrapped to the terminal; words and paths stay whole. `further` indents all lines but the first."""
+    """A text wrapped to the terminal; words and paths are not broken. `further` indents all lines but the first."""
     further = indent + "  " if further is None else further
     wrapper = textwrap.TextWrapper(_width(), initial_indent=indent, subsequent_indent=further)
     wrapper.break_long_words = wrapper.break_on_hyphens = False

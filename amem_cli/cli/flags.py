@@ -1,4 +1,4 @@
-"""Commands and flags from the options dataclasses: names, defaults, choices and help are declared there alone."""
+"""Commands and flags, derived from the options dataclasses, which declare names, defaults, choices and help."""
 
 import dataclasses
 import inspect
@@ -186,7 +186,7 @@ def _check_names(options: Any) -> None:
 
 
 def _with_folders(error: AmemError, options: Any) -> AmemError:
-    """The error; a command in its remedy gets this run's --workspace and --data-root, so that it can be pasted."""
+    """The error with this run's --workspace and --data-root added to a command in its remedy."""
     if not error.remedy.startswith("Run: amem "):
         return error
     remedy = error.remedy

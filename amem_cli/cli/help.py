@@ -37,8 +37,8 @@ def epilog(*examples: str, note: str = "") -> str:
 def usage_error(error: Any) -> str:
     """One line for a usage error of Typer: what is wrong, the likely intention, and where the help is.
 
-    Works by attributes of the error, because its class is Typer's or Click's, depending on Typer's version. Typer
-    itself suggests commands.
+    Reads attributes of the error, because its class is Typer's or Click's, depending on Typer's version. Typer
+    suggests commands itself.
     """
     message, suggestion = error.format_message(), ""
     if hasattr(error, "possibilities"):  # an unknown option

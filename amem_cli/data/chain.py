@@ -27,7 +27,7 @@ def protocol_of(manifest: Manifest) -> Protocol:
 
 
 def warn_about_stale(manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress) -> None:
-    """Warn about each artifact of an earlier stage that was made from other inputs than the present ones.
+    """Warn about each artifact of an earlier stage that was made from other inputs than the current ones.
 
     A damaged artifact is not reported here: loading it fails.
     """

@@ -21,7 +21,7 @@ from amem_cli.data.tracklets import AttributeDataset, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
-IMAGES_AT_ONCE = 4096  # handed to the threads together, so that a million images are not a million futures
+IMAGES_AT_ONCE = 4096  # per task of the thread pool, so that a million images are not a million futures
 LIST_LINE = re.compile(r"\\?([0-9a-f]{64})  (.+)")
 
 
@@ -38,7 +38,7 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The first 20 problems and their number; `remarks` are facts that are not faults.
+    """The first 20 problems and the number of all; `remarks` are not faults.
 
     `image_list` is the list that a deep check wrote (`list_written`) or compared with. `looks_like` is the layout that
     the folder seems to have when it could not be read as the manifest's.
@@ -100,7 +100,7 @@ def check_dataset(
 
 
 def guess_layout(root: Path) -> str | None:
-    """The layout of an unknown folder by the names in it ("mars", ..., "folder"), or None."""
+    """The layout of an unknown folder, recognised by the names in it ("mars", ..., "folder"), or None."""
     for layout, reader in READERS.items():
         try:
             if reader.find(Path(root)) is not None:
@@ -121,7 +121,7 @@ class FoundFolder:
 
 
 def find_datasets(folder: Path) -> list[FoundFolder]:
-    """What `folder` holds: the data sets in it when it is a data root, else the one that it is itself.
+    """The data sets in `folder` if it is a data root, else the data set that `folder` itself is.
 
     Raises `BadData` when no layout fits.
     """
@@ -245,7 +245,7 @@ def _escaped(path: str) -> str:
 
 def image_files(root: Path) -> Iterator[str]:
     """Paths of all image files below `root`, relative to it with `/`, in order of number; links to folders and the
-    folders that systems leave are not followed."""
+    folders that operating systems leave are skipped."""
     for place, folders, names in os.walk(root):
         folders[:] = sorted((name for name in folders if name.lower() not in files.SYSTEM_FOLDERS), key=natural_key)
         for name in sorted(filter(is_image_name, names), key=lambda name: (natural_key(name), name)):
@@ -253,7 +253,7 @@ def image_files(root: Path) -> Iterator[str]:
 
 
 def _hash_image(path: Path) -> tuple[str, str]:
-    """The SHA-256 of an image file and why it does not decode; one of the two is empty."""
+    """The SHA-256 of an image file, and the reason why it does not decode; one of the two is empty."""
     try:
         return hashlib.sha256(open_image(path)[0]).hexdigest(), ""
     except BadData as error:

@@ -1,13 +1,13 @@
-"""Which frames of a tracklet make a clip: pure functions from lengths to frame indices."""
+"""The frames of each clip of a tracklet: pure functions from lengths to frame indices."""
 
 import numpy as np
 
 
 def reflect(positions: np.ndarray, length: int) -> np.ndarray:
-    """Positions beyond the end of a tracklet of `length` frames go back from its last frame, then forth, and so on.
+    """Positions beyond the end of a tracklet of `length` frames are reflected at its last and first frame.
 
-    The rule for short tracklets (D): motion stays continuous. Repeating the last frame would teach MEM to copy, and
-    starting over would jump.
+    The rule for short tracklets (D): motion stays continuous. Repeating the last frame would train MEM to copy, and
+    a jump to the first frame would break the motion.
 
     >>> reflect(np.arange(7), 3).tolist()
     [0, 1, 2, 1, 0, 1, 2]

@@ -68,8 +68,8 @@ def _unmatched(queries: list[Tracklet], test: tuple[Tracklet, ...], is_query: tu
 def count_differences(manifest: Manifest, dataset: Dataset) -> list[str]:
     """The counts that differ from the manifest's, one line each ("train_tracklets: 300 instead of 8298").
 
-    Empty for a complete data set and for a manifest without counts. Counts that only `amem data check` makes (images
-    of folders that no stage reads) are left out.
+    Empty for a complete data set and for a manifest without counts. Counts of `amem data check` alone (images of
+    folders that no stage reads) are left out.
     """
     found = dataset_counts(dataset)
     return [

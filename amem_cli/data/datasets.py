@@ -21,7 +21,7 @@ MOST_DIFFERENCES = 4  # in the warning of a stage; `amem data check` lists all
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """`read` parses a folder, `find` recognises it, `extra_counts` counts for `amem data check` what no stage reads."""
+    """`read` parses a folder, `find` recognises it, `extra_counts` counts what only `amem data check` reads."""
 
     read: Callable[[Path, Manifest], Dataset]
     find: Callable[[Path], Path | None]
@@ -45,7 +45,7 @@ READERS: dict[str, Reader] = {
 
 
 def read_dataset(manifest: Manifest, data_root: str | Path) -> Dataset:
-    """The data set; `InputMissing` when its folder is missing, `BadData` when the folder does not hold it."""
+    """The data set; `InputMissing` if its folder is missing, `BadData` if the folder does not contain it."""
     return READERS[manifest.layout].read(existing_folder(manifest, data_root), manifest)
 
 
@@ -68,7 +68,7 @@ def read_attributes(manifest: Manifest, data_root: str | Path) -> AttributeDatas
 
 
 def existing_folder(manifest: Manifest, data_root: str | Path) -> Path:
-    """The data set's folder; raises `InputMissing` with where to get the data when it is missing."""
+    """The data set's folder; if it is missing, raises `InputMissing` with the source of the data."""
     root = manifest.folder(data_root)
     if root.is_dir():
         return root
@@ -91,7 +91,7 @@ def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress) 
 
 
 def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
-    """The splits that `--split` asks for ("0", "all", ""), [None] for one official split; `UsageError` for others."""
+    """The splits that `--split` selects ("0", "all", ""), [None] for one official split; `UsageError` for others."""
     if not dataset.numbered:
         if split:
             raise UsageError("--split", split, why=f"{dataset.name} has one official split", remedy="Leave --split out")

@@ -1,6 +1,6 @@
-"""The one place where image files are decoded: for networks, pictures and `amem data check --deep`.
+"""Decodes image files: for networks, pictures and `amem data check --deep`.
 
-Pillow is imported when the first image is opened, so that the readers of folders can ask for the suffixes.
+Pillow is imported when the first image is opened, so that folder readers can use the suffixes without it.
 """
 
 import io
@@ -20,15 +20,15 @@ FORMATS = ("JPEG", "PNG", "BMP")
 MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
 MOST_BYTES = 256 * 2**20
 PNG = b"\x89PNG\r\n\x1a\n"
-# Pillow warns about files that are refused here in any case, or read as far as possible
+# Pillow warns about files that are rejected below, or read as far as possible
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     """The bytes of an image file, and its pixels as they are stored, neither rotated nor converted.
 
-    The content decides, not the suffix. Raises `BadData` naming the file when it is missing, empty, no JPEG, PNG or
-    BMP, damaged, or larger than 50 megapixels or 256 MiB.
+    The format is that of the content, not of the suffix. Raises `BadData` naming the file when it is missing, empty, no
+    JPEG, PNG or BMP, damaged, or larger than 50 megapixels or 256 MiB.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -1,4 +1,4 @@
-"""Batches from disk. An item of a data set here is one whole batch, so any worker can make it, in any order."""
+"""Batches from disk. An item of a data set here is a complete batch, so any worker can make it, in any order."""
 
 import multiprocessing
 import os
@@ -59,8 +59,8 @@ class ClipBatches(Dataset):
     """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,)).
 
     All frames of a clip are mirrored (with probability `flip`) and cropped (`crop`) alike. The start frame satisfies
-    0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, how often it is in the batch before), so they
-    do not depend on how processes share a batch.
+    0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, number of its earlier clips in the batch), so
+    they do not depend on how a batch is divided among processes.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class FrameBatches(Dataset):
 def even_batches(count: int, most: int) -> list[np.ndarray]:
     """0 ... count-1 in consecutive batches of up to `most`, as even as possible.
 
-    A 3-D convolution on one clip takes a CPU about twice as long per clip as on several, so no item is left alone.
+    A 3-D convolution on one clip takes a CPU about twice as long per clip as on several, so batches of one are avoided.
 
     >>> [batch.tolist() for batch in even_batches(7, 3)]
     [[0, 1, 2], [3, 4], [5, 6]]
@@ -128,7 +128,7 @@ def even_batches(count: int, most: int) -> list[np.ndarray]:
 
 
 def read_frames(tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], box: Box = WHOLE) -> np.ndarray:
-    """The frames at `indices` (T,) as uint8 (T, H, W, 3); each file is decoded once however often it occurs."""
+    """The frames at `indices` (T,) as uint8 (T, H, W, 3); each file is decoded once even if it occurs several times."""
     unique, where = np.unique(indices, return_inverse=True)
     images = [read_image(Path(tracklet.folder, tracklet.files[index]), *size, box=box) for index in unique.tolist()]
     return np.stack(images)[where]
@@ -160,13 +160,13 @@ def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0)
 
 @dataclass(frozen=True)
 class _Failure:
-    """An `AmemError` of a worker, which torch would turn into a `RuntimeError` with a traceback."""
+    """Carries an `AmemError` of a worker, which torch would turn into a `RuntimeError` with a traceback."""
 
     make: Callable[[], AmemError]
 
 
 class _Reporting(Dataset):
-    """`dataset` with failures as items."""
+    """`dataset`, with a `_Failure` as the item in place of an `AmemError`."""
 
     def __init__(self, dataset: Dataset):
         self.dataset = dataset
@@ -193,7 +193,7 @@ def _start_fork_server() -> None:
     """Start the process that loader workers are forked from, unless it runs; it imports torch once for all of them.
 
     It and the workers ignore SIGINT and SIGTERM, which a terminal, a batch queue and torchrun send to every process:
-    the main process finishes its step with the batch that it waits for, and then ends the workers.
+    the main process needs their next batch to finish its step, and then ends the workers.
     """
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
     resource_tracker.ensure_running()  # otherwise the fork server starts it and unblocks the signals
@@ -205,7 +205,7 @@ def _start_fork_server() -> None:
 
 
 def _begin_worker(_: int) -> None:
-    """Use one thread, and end when the main process is killed: torch watches the fork server, which lives on."""
+    """Use one thread, and end when the main process is killed: torch watches the fork server only, which continues."""
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_main_process, daemon=True).start()
 

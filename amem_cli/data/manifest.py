@@ -1,4 +1,4 @@
-"""What a data set should be: layout, protocol, counts, citation, from `data_manifests/*.toml` or the user's file.
+"""Data set manifests: layout, protocol, counts, citation, from `data_manifests/*.toml` or the user's file.
 
 `amem_cli.data.datasets` reads the data set itself.
 """
@@ -27,7 +27,7 @@ MOST_MANIFEST_BYTES = 2**20
 
 
 class ManifestFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of a manifest's TOML file. `notes` say why a count may surprise; `sha256` is of metadata files."""
+    """The keys of a manifest's TOML file. `notes` explain unexpected counts; `sha256` is of metadata files."""
 
     name: Name
     layout: Layout
@@ -75,7 +75,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
 
 
 def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
-    """The manifest whose protocol has this name (`mars`, `ilids-10split`, `prid-10split`), or the user's own.
+    """The manifest with the protocol of this name (`mars`, `ilids-10split`, `prid-10split`), or the user's own.
 
     Raises `UsageError` for an unknown name, and as `load_manifest`.
     """
@@ -129,7 +129,11 @@ def _load(path: Path, shipped: bool) -> Manifest:
     if file.root and not shipped:
         try:
             root = str((path.absolute().parent / file.root).resolve())
-        except (OSError, ValueError, RuntimeError) as error:  # a null character, a link to itself, too long a name
+        except (
+            OSError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # a null character, a link to itself, or a name that is too long
             raise UsageError("manifest", path, why=f"root {file.root!r} is not a path ({error})") from error
     completed = {"title": file.title or file.name, "root": root, "protocol": _protocol(file, path)}
     return Manifest(**msgspec.structs.asdict(file) | completed, path=path.absolute(), shipped=shipped)
@@ -148,10 +152,12 @@ def _explain(fault: str) -> str:
 
 
 def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
-    """The protocol with its defaults, with as many splits as its split file has."""
+    """The protocol with its defaults and the number of splits in its split file."""
     if KINDS[file.layout] != "video":
         if file.protocol is not None:
-            raise UsageError("manifest", path, why=f"layout {file.layout} has no tracklets and takes no [protocol]")
+            raise UsageError(
+                "manifest", path, why=f"layout {file.layout} has no tracklets and cannot have a [protocol]"
+            )
         return None
     kind: ProtocolKind = "single-split" if file.layout == "mars" else "cross-camera-splits"
     protocol = file.protocol or Protocol()
@@ -173,7 +179,7 @@ def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
 
 
 def __getattr__(name: str) -> object:
-    """Names that moved to `datasets` and `counts`; to be deleted when every caller imports them from there."""
+    """Names that moved to `datasets` and `counts`; delete this when every caller imports them from there."""
     if name.startswith("_"):
         raise AttributeError(name)
     from amem_cli.data import counts, datasets

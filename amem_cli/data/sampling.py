@@ -1,4 +1,4 @@
-"""Which samples make the batches of an epoch: pure functions of (seed, epoch), so that training resumes at any step."""
+"""The samples of each batch of an epoch: pure functions of (seed, epoch), so that training resumes at any step."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ def people_clips_batches(
 ) -> list[np.ndarray]:
     """P x K batches: `clips_per_person` clips of each of `people_per_batch` people, as tracklet indices (P * K,) int64.
 
-    The shuffled tracklets of each person are cut into groups of K; a last group that is short is filled with tracklets
-    of the person drawn again, of which other clips are taken. A batch takes a group from each of P different people,
-    drawn in proportion to the groups they have left. The epoch ends when fewer than P people have one left, so their
+    The shuffled tracklets of each person are cut into groups of K; a short last group is filled with tracklets of the
+    person drawn a second time, which give other clips. A batch consists of a group from each of P different people,
+    drawn in proportion to their remaining groups. The epoch ends when fewer than P people have one left, so their
     remaining tracklets are not used in it. The clips of a person are adjacent: batch.reshape(P, K).
     """
     generator = keyed_generator(seed, "people", epoch)
@@ -61,10 +61,10 @@ def hold_out_people(
     least: int = 1,
     purpose: Literal["validation people", "test people"] = "validation people",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows held out, (n,) int64 each, sorted; no person is in both.
+    """Rows for training and rows of the people held out, (n,) int64 each, sorted; no person is in both.
 
-    `fraction` of the people, rounded, but at least `least` and not all, are drawn by (seed, purpose); with 0 nobody is.
-    Raises `BadData` when nobody would be left to train on.
+    `fraction` of the people, rounded, but at least `least` and not all, are drawn by (seed, purpose); with 0 no person
+    is. Raises `BadData` if no person would remain for training.
     """
     person_ids = np.asarray(person_ids)
     if not fraction:
@@ -80,7 +80,7 @@ def hold_out_people(
 
 
 def check_people(tracklets: Sequence[Tracklet], people_per_batch: int, clip_frames: int) -> None:
-    """Raise `BadData` when the people cannot fill a P x K batch, or all clips of a person would be the same one."""
+    """Raise `BadData` when the people cannot fill a P x K batch, or if all clips of a person would be the same."""
     frames: dict[int, list[int]] = defaultdict(list)
     for tracklet in tracklets:
         frames[tracklet.person_id].append(len(tracklet))

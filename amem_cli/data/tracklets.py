@@ -1,4 +1,4 @@
-"""What a data set is once it is read: tracklets, images, splits. No pixels, no torch."""
+"""Data sets in memory: tracklets, images, splits. No pixels, no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from amem_cli.artifacts.atomic import sha256_lines
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
-    """One person walking past one camera: ordered frames.
+    """The ordered frames of one person in front of one camera.
 
     `name` is unique in its data set; `folder` is absolute and `files` are names in it, in temporal order.
     """
@@ -32,7 +32,7 @@ class Tracklet:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Tracklets of the people to train on and of those to test on, who are disjoint.
+    """Tracklets of the training people and of the test people; no person is in both.
 
     `test` holds queries and gallery; row i is a query where `is_query[i]`. `source` is the origin of the split
     ("official", "file splits.json", "drawn with seed 0").
@@ -46,7 +46,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class VideoDataset:
-    """A data set of tracklets with its splits; `numbered` data sets have several and take `--split`.
+    """A data set of tracklets with its splits; `numbered` data sets have several and need `--split`.
 
     `notes` are warnings: what the reader left out.
     """

@@ -26,7 +26,7 @@ def read_image(path: str | Path, height: int, width: int, box: Box = WHOLE) -> n
 
 
 def random_box(probability: float, generator: np.random.Generator) -> Box:
-    """With `probability` a window of 8/9 of both sides at a random place, else the whole image."""
+    """With `probability` a window of 8/9 of both sides at a random position, else the full image."""
     if generator.random() >= probability:
         return WHOLE
     left, upper = (generator.random(2) / 9).tolist()

@@ -1,6 +1,6 @@
 """`--on-bad-image skip`: unreadable images are left out and listed, never replaced by others.
 
-They are found before the work begins, so that all batches, also those of a resumed run, are those of a data set
+They are found before the work begins, so that all batches, also those of a resumed run, equal those of a data set
 without them.
 """
 
@@ -18,8 +18,8 @@ from amem_cli.errors import BadData, listing
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress
 
-MOST_SKIPPED = 0.01  # of all images; with more the data set itself is in question
-AT_ONCE = 1000  # images handed to the threads together
+MOST_SKIPPED = 0.01  # of all images; more indicate a broken copy of the data set
+AT_ONCE = 1000  # images per task of the thread pool
 
 
 def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, progress: Progress) -> np.ndarray:
@@ -54,7 +54,7 @@ def without_unreadable(
     tracklets: Sequence[Tracklet], list_file: Path, processes: Processes, progress: Progress
 ) -> list[Tracklet]:
     """The tracklets without the frames that `readable_rows` finds unreadable; the frames around a gap become
-    neighbours. Raises as that, and `BadData` when a tracklet has no frame left.
+    neighbours. Raises like `readable_rows`, and `BadData` if a tracklet has no readable frame.
     """
     frames = [frame for tracklet in tracklets for frame in tracklet.frames]
     readable = set(readable_rows(frames, list_file, processes, progress).tolist())

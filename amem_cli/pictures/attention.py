@@ -1,4 +1,4 @@
-"""Where the parts of f_s look: heat over the frames of a clip."""
+"""Attention maps: heat over the frames of a clip for each map of f_s."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class Attention:
 def attention_figure(clips: Sequence[Attention]) -> Figure:
     """The frames of each clip, and below them the same frames once for each row of heat.
 
-    The colours of a row go from 0 to the row's largest value, which its colour bar gives: a row shows where a part
-    looks, its note how much it counts. Negative heat counts as none.
+    The colours of a row go from 0 to the row's largest value, which its colour bar gives: a row shows where a map
+    contributes to f_s, its note how much. Negative heat is drawn as 0.
     """
     rows = [len(clip.rows) + 1 for clip in clips]
     figure = Figure(figsize=(0.62 * max(len(clip.frames) for clip in clips) + 0.6, 1.4 * sum(rows)))

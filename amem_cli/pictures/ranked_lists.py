@@ -1,7 +1,7 @@
 """Ranked lists: a query and the gallery's first answers to it, with right, wrong and ignored ones marked.
 
 The rules are those of the evaluation: junk (person -1) is ignored, and so is the query's person seen by the query's
-camera; everybody else counts, distractors (person 0) too.
+camera; all other tracklets count, distractors (person 0) too.
 """
 
 import math
@@ -63,7 +63,7 @@ class RankedRow:
 
     @property
     def summary(self) -> str:
-        """Average precision and the rank of the first right answer among those shown."""
+        """Average precision and the rank of the first right answer in the list."""
         if math.isnan(self.average_precision):
             return "no match in the gallery"
         found = [answer.rank for answer in self.answers if answer.verdict == "right"]
@@ -82,7 +82,7 @@ class ChosenQueries(NamedTuple):
 def rank_answers(
     table: Features, query_row: int, gallery: np.ndarray, average_precision: float, *, top: int, show_ignored: bool
 ) -> RankedRow:
-    """The `top` nearest gallery tracklets to the query in row `query_row` of a features file.
+    """The `top` gallery tracklets that are nearest to the query in row `query_row` of a features file.
 
     `gallery` (N,) bool marks the rows of the gallery; the query itself is never shown, since it would be first in every
     list, and ignored. Equal distances keep the order of the rows, as in the evaluation, which gave `average_precision`.
@@ -121,7 +121,7 @@ def choose_queries(average_precisions: np.ndarray, how_many: int, seed: int = 0)
         raise BadData("ranked lists", why="no query has a match in the gallery")
     how_many = min(how_many, len(matched))
     ordered = matched[np.argsort(-average_precisions[matched], kind="stable")]
-    # two queries are one good and one bad example; a random one comes with the third
+    # 2 queries: the best and the worst; from 3 on also random ones
     extremes = how_many // 3 if how_many >= 3 else how_many // 2
     best = ordered[: max(1, extremes)]
     rest = np.setdiff1d(matched, best)

@@ -1,4 +1,4 @@
-"""The look that all pictures share, and how they are saved."""
+"""The style of all pictures, and how they are saved."""
 
 import io
 from pathlib import Path
@@ -34,8 +34,8 @@ STYLE: dict[Any, Any] = {
     "grid.color": RULE,
     "legend.frameon": False,
     "text.parse_math": False,  # names of tracklets may hold a dollar sign
-    "svg.hashsalt": "amem",  # the same picture is the same file
-    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "amem",  # the same picture gives the same bytes
+    "svg.fonttype": "none",  # text is stored as text, not as paths
     "pdf.fonttype": 42,
 }
 styled = matplotlib.rc_context(STYLE)  # a decorator: what the function draws has this style

@@ -1,4 +1,4 @@
-"""Stage 6: CMC and mAP under a protocol. The result names every convention that the figures depend on."""
+"""Stage 6: CMC and mAP under a protocol. The result lists every convention that the figures depend on."""
 
 import json
 import os
@@ -142,7 +142,7 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
         folder = files[0].parent
         files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
     elif len(files) != wanted:
-        why = f"{protocol_of(manifest).name} wants {wanted} features file(s), {len(files)} given"
+        why = f"{protocol_of(manifest).name} needs {wanted} features file(s), {len(files)} given"
         raise UsageError("--features", why=why, remedy="Give one for each split, in the order of the splits")
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
@@ -155,7 +155,7 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
 
 
 def _refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
-    """Raise `BadData` for features whose provenance names another split than their position."""
+    """Raise `BadData` if the provenance of features names another split than their position."""
     for number, (table, path) in enumerate(zip(tables, files, strict=True)):
         recorded = table.provenance.get("options", {}).get("split")
         if isinstance(recorded, int) and recorded != number:
@@ -170,7 +170,7 @@ def _extract_command(manifest: Manifest, number: int) -> str:
 
 
 def _extraction_choices(tables: list[Features]) -> dict[str, str]:
-    """How the features were extracted, from their provenance; files of other programs do not state it."""
+    """How the features were extracted, from their provenance; files of other programs do not record it."""
     models = [_name_of_model(table.provenance) for table in tables]
     if None in models:
         unknown = "not stated by the features file"
@@ -290,8 +290,8 @@ def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
 def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict[str, Any]:
     """Means over the splits, their `standard_deviation`, a 95 % `interval`, and each split's figures in `splits`.
 
-    The interval resamples the splits. They share people, so it shows how much the choice of a split matters. With one
-    split there is neither.
+    The interval resamples the splits. The splits have people in common, so it shows how much the choice of a split
+    matters. With one split there is neither.
     """
 
     def mean(values: list[float]) -> float:

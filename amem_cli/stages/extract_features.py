@@ -1,6 +1,6 @@
 """Stage 5: one feature f_s per tracklet, from the main model alone (section Optimization, last paragraph).
 
-Features: work in shards that a rerun does not repeat, several processes (torchrun) with byte-identical results.
+Features: work in shards that a second run does not repeat, several processes (torchrun) with byte-identical results.
 """
 
 import shlex
@@ -138,7 +138,7 @@ def extract_tracklets(
     workers: int,
     flip: bool = False,
 ) -> dict[str, np.ndarray]:
-    """L2-normalised `features` (n, 512) float32 of tracklets; clips of several tracklets share a batch.
+    """L2-normalised `features` (n, 512) float32 of tracklets; a batch can hold clips of several tracklets.
 
     `clip_shape` is (T, H, W). With `flip` also `features_flip`, averaged over each clip and its mirror image.
     """

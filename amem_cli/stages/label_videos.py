@@ -1,6 +1,6 @@
 """Stage 2: pseudo attribute labels of tracklets, from the ARM's probabilities averaged over all frames (section AEM).
 
-Features: work in shards that a rerun does not repeat, several processes (torchrun) with byte-identical results.
+Features: work in shards that a second run does not repeat, several processes (torchrun) with byte-identical results.
 """
 
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ def label_tracklets(
 ) -> dict[str, np.ndarray]:
     """Temporal means of attribute probabilities: `probabilities` (n, A) float32, and `frames` (n,) int64.
 
-    Every frame counts once. Frames of several tracklets share a batch.
+    Every frame counts once. A batch can hold frames of several tracklets.
     """
     owners = np.repeat(np.arange(len(tracklets)), [len(tracklet) for tracklet in tracklets])  # tracklet of each frame
     inside = np.concatenate([np.arange(len(tracklet)) for tracklet in tracklets])  # its index in the tracklet
@@ -138,7 +138,7 @@ def binary_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 def select_tracklets(dataset: VideoDataset, subset: str) -> list[Tracklet]:
     """The tracklets of a subset ("train", "test" or "all"), each once, in a fixed order.
 
-    A data set with several splits is taken whole: together its splits train on all people.
+    For a data set with several splits these are all tracklets: together its splits train on all people.
     """
     if dataset.numbered or subset == "all":
         every = {t.name: t for split in dataset.splits for t in (*split.train, *split.test)}

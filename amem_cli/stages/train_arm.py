@@ -1,6 +1,6 @@
 """Stage 1: train the attribute recognition model ARM on PETA (section AEM, eq. 1 and 2).
 
-Features: validation on held-out people with the best weights kept, gradient accumulation, exact resume, time limit,
+Features: validation on separate people with the best weights kept, gradient accumulation, exact resume, time limit,
 several processes (torchrun). The test set is that of `--partition`; the model never sees it.
 """
 
@@ -253,8 +253,8 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the training, validation and test images among the readable ones, (n,) int64 each.
 
-    PETA's random partitions have people in both the training and the test set, which flatters the result;
-    `--partition person` does not. Raises `UsageError` for a partition that the data set lacks.
+    PETA's random partitions have people in both the training and the test set, so the result is too good;
+    `--partition person` avoids this. Raises `UsageError` for a partition that the data set lacks.
     """
     rows, test = np.arange(len(data.paths)), np.array([], dtype=np.int64)
     if options.partition == "person":

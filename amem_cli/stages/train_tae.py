@@ -1,6 +1,6 @@
 """Stage 3: train the texture auto-encoder TAE on single images (section MEM, Fig. 3, eq. 4).
 
-Features: adversarial loss with a DCGAN discriminator, validation on held-out people with the best weights kept,
+Features: adversarial loss with a DCGAN discriminator, validation on separate people with the best weights kept,
 gradient accumulation, exact resume, time limit, several processes (torchrun).
 """
 
@@ -236,7 +236,7 @@ def validate(
 
 @torch.no_grad()
 def measure_textures(encoder: TextureEncoder, paths: list[Path], options: TrainTaeOptions, progress: Progress) -> None:
-    """Set `texture_mean` and `texture_std` per channel over all positions of all images; leaves the eval mode on."""
+    """Set `texture_mean` and `texture_std` per channel over all positions of all images; sets eval mode."""
     device = device_of(encoder)
     encoder.eval()
     batches = np.split(np.arange(len(paths)), range(options.batch_size, len(paths), options.batch_size))

@@ -42,7 +42,7 @@ WALKERS = 8  # generated people, with one clip each
 IMAGES_PER_BATCH, CLIPS_PER_BATCH = 64, 16  # the defaults of label-videos and extract-features
 CONVOLUTION = (8, 256, 64, 32)  # images (x 32 on CUDA), channels in and out, height, width
 COPIED = 2**26  # float32 values
-SECONDS, QUICK_SECONDS = 3.0, 0.7  # of repeated runs, of which the median is taken
+SECONDS, QUICK_SECONDS = 3.0, 0.7  # of repeated runs; the result is their median
 MICRO_BATCH = 8  # clips of a training step at the paper's size; its 32 need more memory than most machines have
 
 
@@ -148,7 +148,7 @@ def training(machine: Machine, preset: str) -> dict[str, Any]:
 
 
 def training_step(machine: Machine, options: TrainAmemOptions, people: int) -> tuple[Callable[[], Any], int]:
-    """A function that runs one step of train-amem on a fixed batch of `people` x K clips; the number of clips."""
+    """A function that runs one step of train-amem on a fixed batch of `people` x K clips, and the number of clips."""
     networks = build_networks(model_config(options, paper.PEOPLE), options, machine.processes)
     for network in filter(None, (networks.amem, networks.discriminator)):
         network.train()
@@ -220,14 +220,14 @@ def measure_ceilings(device: torch.device, precision: str, files: list[Path], sp
 
 
 def flop(network: nn.Module, images: Tensor) -> float:
-    """FLOP of one uint8 item (1, [T,] H, W, 3); a multiplication and its addition are two. Loses the weights."""
+    """FLOP of one uint8 item (1, [T,] H, W, 3); a multiplication and its addition are two. Discards the weights."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         network.to("meta").eval()(as_pixels(images, torch.device("meta")))
     return counter.get_total_flops()
 
 
 def median_seconds(run: Callable[[], Any], spend: float, device: torch.device | None = None) -> float:
-    """The median of three runs or more, until they took `spend` seconds; after one warm-up run."""
+    """The median of at least three runs, repeated for `spend` seconds after one warm-up run."""
 
     def once() -> float:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a workspace holds, section by section, for the page of `amem report`."""
+"""Collects the content of a workspace, section by section, for the page of `amem report`."""
 
 import itertools
 import json
@@ -46,7 +46,7 @@ from amem_cli.tools.predictions import (
 from amem_cli.tools.source import Source
 from amem_cli.tools.training_curves import training_curves
 
-RANKS_SHOWN, SHOWN_ANSWERS = 10, 15  # answers with a rank; together with the ignored ones
+RANKS_SHOWN, SHOWN_ANSWERS = 10, 15  # answers with a rank; all answers, ignored ones included
 CLIPS_DRAWN = 4  # of those that are measured
 Model = tuple[AMEM, ModelConfig]
 Attributes = tuple[Sequence[str], dict[str, np.ndarray], str]  # names, probabilities (A,) by tracklet, their origin
@@ -99,7 +99,7 @@ class Collector:
     def _notes(self) -> list[str]:
         try:
             differences = count_differences(self.source.manifest, self.source.videos)
-        except AmemError:  # the sections that need the data set say so
+        except AmemError:  # the sections that need the data set report the error
             return []
         title, shown = self.source.manifest.title, "; ".join(differences[:3])
         note = f"This is not the complete data set {title} ({shown}): do not compare its figures with published ones."
@@ -136,7 +136,7 @@ class Collector:
         )
 
     def _attributes(self, tracklets: Sequence[Tracklet], model: Model | Missing) -> Attributes | Missing:
-        """Pseudo-labels where they cover the tracklets, else by the heads of AEM: by default only training tracklets
+        """From pseudo-labels if they cover the tracklets, else from AEM's heads: by default only training tracklets
         are labelled."""
         labels_file = self.source.workspace.labels(self.source.manifest.name)
         if labels_file.is_file():
@@ -162,7 +162,7 @@ class Collector:
 
 
 def camera_pairs(source: Source) -> list[CameraPair]:
-    """Rank-1 and mAP of the queries of each camera when the gallery is that of one other camera.
+    """Rank-1 and mAP of the queries of each camera against the gallery of one other camera.
 
     The rules are those of the evaluation; a rate is over the queries that have a match in that camera.
     """
@@ -176,7 +176,7 @@ def camera_pairs(source: Source) -> list[CameraPair]:
 
 
 def _answers_to_compare(row: RankedRow) -> list[tuple[str, str]]:
-    """The first answer and, where that is wrong, the first right one: (description, tracklet)."""
+    """The first answer and, if it is wrong, the first right one: (description, tracklet)."""
     ranked = [answer for answer in row.answers if answer.rank is not None]
     chosen = ranked[:1]
     if chosen and chosen[0].verdict == "wrong":
@@ -206,5 +206,5 @@ def _artifact(state: ArtifactState) -> Artifact:
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as text, JSON for those that are not."""
+    """Values as text; other values than strings as JSON."""
     return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in sorted(values.items())}

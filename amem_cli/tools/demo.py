@@ -1,4 +1,4 @@
-"""The whole pipeline on generated walking people: what `amem demo` runs."""
+"""`amem demo`: the pipeline on generated walking people."""
 
 from pathlib import Path
 from typing import Any

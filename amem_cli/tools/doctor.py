@@ -1,4 +1,4 @@
-"""`amem doctor`: what this machine offers to amem, with a remedy for each problem.
+"""`amem doctor`: checks whether amem can run on this machine, with a remedy for each problem.
 
 Imports nothing heavy; torch is imported to look for devices. Data sets are located, not counted.
 """
@@ -34,7 +34,7 @@ CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 class Finding:
     """One line of the report. A "problem" slows amem down, "impossible" stops it, with this exit code.
 
-    `value` has the figures of `found` for programs; a finding that is not "ok" has a `remedy`.
+    `value` is `found` in machine-readable form; a finding that is not "ok" has a `remedy`.
     """
 
     topic: str
@@ -55,12 +55,12 @@ def examine(data_root: Path, workspace: Path) -> list[Finding]:
 
 
 def exit_code(findings: list[Finding]) -> int:
-    """That of the first finding that makes amem impossible, else 0."""
+    """The exit code of the first finding that makes amem impossible, else 0."""
     return next((finding.exit_code for finding in findings if finding.state == "impossible"), 0)
 
 
 def check_packages() -> Iterator[Finding]:
-    """Python, amem, the packages it needs and those that it can use."""
+    """Python, amem, its required and its optional packages."""
     python = platform.python_version()
     yield Finding("python", f"{python} ({platform.platform()})", value=python)
     yield Finding("amem", __version__, value=__version__)
@@ -126,7 +126,7 @@ def check_memory() -> Iterator[Finding]:
 
 
 def check_workspace(workspace: Path) -> Iterator[Finding]:
-    """Free space and speed of the disk, where the workspace is or would be."""
+    """Free space and speed of the disk of the workspace, which may not exist yet."""
     folder = next(place for place in (workspace.absolute(), *workspace.absolute().parents) if place.exists())
     try:
         speed, free = write_speed(folder), shutil.disk_usage(folder).free

@@ -66,7 +66,7 @@ def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tup
 
 
 def draw_frames(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
-    """The paper's Figure 4 for the named tracklets, or for some of the queries that are measured; as .gif, walking.
+    """The paper's Figure 4 for the named tracklets, or for some of the measured queries; as .gif, an animation.
 
     The figures are means over the named tracklets, or over up to 100 queries, evenly spaced.
     """
@@ -81,7 +81,7 @@ def draw_frames(picture: Picture, source: Source, progress: Progress) -> tuple[P
 
 
 def draw_attention(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
-    """Where f_B, f_A and f_M look in the middle clip of each tracklet, and each one's share of ||f_s||^2."""
+    """Attention maps of f_B, f_A and f_M for the middle clip of each tracklet, and the share of each in ||f_s||^2."""
     tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries, 2)
     model, config = load_main_model(source.workspace.amem_main(*source.key), remedy=source.run("train-amem"))
     found = [attention_of(model.eval(), config, tracklet) for tracklet in tracklets]
@@ -102,7 +102,7 @@ KINDS = {
 
 
 def choose_query_rows(source: Source, how_many: int, seed: int) -> list[tuple[str, int]]:
-    """Rows of the features file with queries to show, each with why: "best", "worst" or "random"."""
+    """Rows of the features file with queries to show, each with the reason: "best", "worst" or "random"."""
     rows, precisions = zip(*source.average_precisions.items(), strict=True)
     picked = choose_queries(np.array(precisions), how_many, seed)
     return [(why, rows[place]) for why, places in picked._asdict().items() for place in places]

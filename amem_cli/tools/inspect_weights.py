@@ -1,4 +1,4 @@
-"""`amem weights inspect`: what a weight file is, and which network it fits."""
+"""`amem weights inspect`: identifies a weight file and the network it fits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ RESNETS = {"resnet18": 18, "resnet50": 50}
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """What a weight file is.
+    """The content of a weight file and the network it fits.
 
     `architecture` is the most similar network: a `--backbone`, or resnet18 / resnet50 (encoders of ARM and TAE), or
     None if fewer than half of the tensors match any. `problems` lists every key that does not fit it.

@@ -1,6 +1,6 @@
-"""What a trained model computes for a few tracklets: predicted frames, attributes, attention. On the CPU.
+"""Predicted frames, attributes and attention of a trained model for a few tracklets, on the CPU.
 
-The one place where pictures and reports meet the models.
+Pictures and reports run models through this module only.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from amem_cli.runtime.progress import Progress
 
 START = 1  # zero-based: the frame of a clip from which MEM predicts; training draws it from 0 < t < T - c
 CLIPS_FOR_ATTRIBUTES = 2
-CLIPS_MEASURED = 100  # queries whose predicted frames are measured: the same everywhere
+CLIPS_MEASURED = 100  # queries whose predicted frames are measured, in every command
 CPU = torch.device("cpu")
 
 
@@ -45,9 +45,9 @@ def predict_clips(
 ) -> list[PredictedClip]:
     """MEM's predictions for the middle clip of each tracklet, from its second frame on.
 
-    Each clip is also predicted from the f_M of the clip before it (the first from the last one's, a single clip not at
-    all), which shows whether f_M is used. `rounds` is by default as many as in training. Raises `UsageError` for a
-    model without MEM, no tracklet, and a clip without room for so many rounds.
+    Each clip is also predicted from the f_M of the clip before it (the first clip from that of the last; not for a
+    single clip), which shows whether f_M is used. `rounds` is by default as many as in training. Raises `UsageError`
+    for a model without MEM, no tracklet, and a clip without room for so many rounds.
     """
     mem = amem.mem
     if mem is None:

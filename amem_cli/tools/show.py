@@ -15,7 +15,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Picture:
-    """What to draw: the tracklets by `names`, the file, the rounds of predicted frames, the key of drawn queries."""
+    """What to draw: tracklets by `names`, the file, the number of predicted frames, the seed of random queries."""
 
     names: Sequence[str]
     out: Path

@@ -116,7 +116,7 @@ class Source:
 
     @property
     def gallery(self) -> np.ndarray:
-        """Which rows of the features file are the gallery, (N,) bool: by an official split all, else the other ones."""
+        """The gallery rows of the features file, (N,) bool: all for an official split, else all but the queries."""
         is_query = self.features.is_query
         return np.ones_like(is_query) if self.number is None else ~is_query
 
@@ -136,9 +136,9 @@ class Source:
         return dict(zip(rows.tolist(), ranking.average_precision.tolist(), strict=True))
 
     def model_name(self, result: dict[str, Any]) -> str:
-        """The paper's name of the model that a result is of, by the provenance of result, features and checkpoint.
+        """The paper's name for the model of a result, from the provenance of result, features and checkpoint.
 
-        "this model" for a model that is not ours, or not in the workspace any more.
+        "this model" for a model of another program, or one that is no longer in the workspace.
         """
         provenance = result.get("provenance", {})
         main_file = self.workspace.amem_main(*self.key)

@@ -1,4 +1,4 @@
-"""What a training recorded about itself, for the report: metrics.jsonl as curves, its duration, its sample pictures."""
+"""The record of a training, for the report: metrics.jsonl as curves, duration, sample pictures."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl, in the order of their steps.
 
-    A torn line (after a crash) is left out. Where a run went back (resumed, or started again) the later lines count.
+    A line that a crash cut off is left out. Where a run was resumed or restarted, its lines replace the earlier ones.
     """
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
@@ -58,7 +58,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-    """The figures of metrics.jsonl as panels of lines that share a scale: title -> name -> (steps, values).
+    """The figures of metrics.jsonl as panels of lines on one scale: title -> name -> (steps, values).
 
     A record holds numbers by name, and {"validation": {...}} or {"gradient_norms": {...}}. Values that are not finite
     are left out; long runs are thinned to means over equal numbers of records.

@@ -93,7 +93,7 @@ def test_ilids_bad_folders_are_all_named(ilids, tree):
 def test_ilids_without_people(tree):
     with pytest.raises(BadData, match="no sequences/cam1"):
         ilids_vid.read(tree(), "ilids-vid", Protocol())
-    with pytest.raises(BadData, match="nobody has images in both"):
+    with pytest.raises(BadData, match="no person has images in both"):
         ilids_vid.read(tree("sequences/cam1/p1/1.png", "sequences/cam2/p2/1.png"), "ilids-vid", Protocol())
 
 

@@ -195,9 +195,9 @@ def test_a_missing_single_file_is_named_with_its_command(tmp_path: Path) -> None
 
 def test_wrong_numbers_of_files_are_usage_errors(tmp_path: Path) -> None:
     unnumbered = [split_file(tmp_path / f"{name}.h5", 4) for name in "abc"]
-    with pytest.raises(UsageError, match=r"wants 10 features file\(s\), 3 given"):
+    with pytest.raises(UsageError, match=r"needs 10 features file\(s\), 3 given"):
         evaluate(options(tmp_path, *unnumbered, protocol="ilids-10split"), Silent())
-    with pytest.raises(UsageError, match="wants 1"):
+    with pytest.raises(UsageError, match="needs 1"):
         evaluate(options(tmp_path, *unnumbered[:2]), Silent())
     twice = [split_file(tmp_path / folder / "x-split3.h5", 4) for folder in "pq"]
     with pytest.raises(UsageError, match="same split"):

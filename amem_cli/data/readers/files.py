@@ -1,4 +1,4 @@
-"""What the readers share: folders, the order of frames, metadata files. No stat per image."""
+"""Functions that all readers use: folders, the order of frames, metadata files. No stat per image."""
 
 import contextlib
 import itertools
@@ -37,8 +37,8 @@ class BadRows(BadData):
 def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str]]:
     """The names of the images (by their suffix) and of the subfolders of `folder`, each sorted, without hidden names.
 
-    Folders that a system left are included with `system`. Raises `InputMissing` for a missing folder and `BadData` for
-    one that cannot be read.
+    Folders that an operating system left are included with `system`. Raises `InputMissing` for a missing folder and
+    `BadData` for one that cannot be read.
     """
     images, folders = [], []
     try:
@@ -58,7 +58,8 @@ def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str
 def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], list[str]]:
     """The folders `depth` levels below `parent` that hold images, each with its image names; and the ignored folders.
 
-    Those have no images or were left by a system (`@eaDir`, `__MACOSX`, ...). Names are relative to `parent`.
+    Those have no images or were left by an operating system (`@eaDir`, `__MACOSX`, ...). Names are relative to
+    `parent`.
     """
     found: dict[str, list[str]] = {}
     ignored = []
@@ -78,7 +79,11 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
 
 def ignored_note(folders: list[str]) -> tuple[str, ...]:
     """One note about folders that the reader ignored, none when there are none."""
-    return (f"{len(folders)} {IGNORED}, without images or left by a system: {listing(folders, 5)}",) if folders else ()
+    return (
+        (f"{len(folders)} {IGNORED}, without images or left by an operating system: {listing(folders, 5)}",)
+        if folders
+        else ()
+    )
 
 
 def is_image_name(name: str) -> bool:
@@ -91,9 +96,9 @@ def is_image_name(name: str) -> bool:
 
 
 def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
-    """The first folder that `accept` takes: `root` itself, then its subfolders level by level, each level sorted.
+    """The first folder for which `accept` is true: `root` itself, then its subfolders level by level, each sorted.
 
-    Archives often unpack into one or two folders, so the data may lie `depth` levels below `root`.
+    Archives often unpack into one or two folders, so the data may be up to `depth` levels below `root`.
     """
     queue = deque([(root, depth)])
     for _ in range(MOST_FOLDERS_SEARCHED):
@@ -122,7 +127,7 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Frame names in order of time, by the numbers in them.
 
     Names that all are `<digits>.<digits>` are decimal time stamps: 12.56 comes before 12.8. Raises `ValueError` naming
-    two frames with the same number ("1.jpg" and "01.png"), whose order would be a guess.
+    two frames with the same number ("1.jpg" and "01.png"), because their order is unknown.
 
     >>> frames_in_order(["10.jpg", "9.png"]), frames_in_order(["12.8.jpg", "12.56.jpg"])
     (('9.png', '10.jpg'), ('12.56.jpg', '12.8.jpg'))
@@ -130,7 +135,7 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     ordered = sorted(names)
     shapes = {name.translate(DIGITS_TO_ZERO) for name in ordered}
     if len(shapes) == 1 and len(set(ordered)) == len(ordered):
-        return tuple(ordered)  # zero-padded, as in MARS, where natural keys for a million names take ten seconds
+        return tuple(ordered)  # zero-padded, as in MARS, where natural keys would need ten seconds for a million names
     stems = [os.path.splitext(name)[0] for name in ordered]
     decimals = all(map(DECIMAL_STEM.fullmatch, stems))
     keys = [Decimal(stem) if decimals else natural_key(stem) for stem in stems]
@@ -146,7 +151,7 @@ def read_tracklet(
 ) -> Tracklet | None:
     """The tracklet in the folder `name` below `root`; `ids` are person and camera.
 
-    Without a clear order of its frames there is none, and the reason is added to `bad`.
+    If the order of its frames is unknown, it is None, and the reason is added to `bad`.
     """
     try:
         return Tracklet(name, *ids, str((root / name).absolute()), frames_in_order(images))

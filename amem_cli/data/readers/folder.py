@@ -17,9 +17,9 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     """All people below `root`, in the splits of `protocol.file` or in drawn ones.
 
     Ids are the folders' names where all of them are positive numbers, otherwise they count the sorted names from 1.
-    With a split file exactly the people it lists take part. Without one, people seen in one camera join every test
-    gallery as distractors, with their ids. Raises `BadData` when nobody is there, `BadRows` with every folder that
-    cannot be read or every listed person who is not there.
+    With a split file only the people in it are used. Without one, people seen in one camera are distractors in every
+    test gallery, with their ids. Raises `BadData` if there is no person, `BadRows` with every folder that cannot be
+    read or every listed person without a folder.
     """
     tracklets_of, notes = _tracklets(root)
     if protocol.file is None:
@@ -73,7 +73,7 @@ def _tracklets(root: Path) -> tuple[dict[str, list[Tracklet]], tuple[str, ...]]:
 
 
 def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:
-    """The numbers that the names are, if all are positive (0 and -1 mean distractor and junk); else 1, 2, ...
+    """The names as numbers, if all are positive numbers (0 and -1 mean distractor and junk); else 1, 2, ...
 
     Two names for one number ("1" and "01") are added to `bad`.
     """

@@ -33,11 +33,11 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     sequences = find(root)
     if sequences is None:
         raise BadData(WHAT, root, why="no sequences/cam1 and cam2 in it", remedy=f"Expected {LAYOUT}")
-    tracklets_of, everybody, notes = two_camera_tracklets(sequences, CAMERAS, WHAT)
+    tracklets_of, people, notes = two_camera_tracklets(sequences, CAMERAS, WHAT)
     file = find_split_file(root, sequences, SPLIT_FILES)
     listed: tuple[PeopleSplit, ...] = ()
     if file is not None:
-        listed = read_official_splits(file, everybody) if file.suffix == ".mat" else read_split_file(file)
+        listed = read_official_splits(file, people) if file.suffix == ".mat" else read_split_file(file)
     return numbered_splits(name, tracklets_of, protocol, notes, file, listed)
 
 
@@ -46,10 +46,10 @@ def find(root: Path) -> Path | None:
     return find_cameras(root, CAMERAS, "sequences") or find_cameras(root, CAMERAS)
 
 
-def read_official_splits(path: Path, everybody: list[str]) -> tuple[PeopleSplit, ...]:
-    """The splits of `ls_set` (splits, people): a row's first half are the test people, counted from 1 into `everybody`.
+def read_official_splits(path: Path, people: list[str]) -> tuple[PeopleSplit, ...]:
+    """The splits of `ls_set` (splits, people): a row's first half are the test people, counted from 1 into `people`.
 
-    Raises `BadData` for another table or one that counts other people than there are.
+    Raises `BadData` for another table or another number of people.
     """
     what = "split file"
     table = np.atleast_2d(whole_numbers(read_matlab(path, "ls_set", what), path, "ls_set", what))
@@ -59,12 +59,12 @@ def read_official_splits(path: Path, everybody: list[str]) -> tuple[PeopleSplit,
     wrong = [f"row {row}" for row in range(len(table)) if sorted(table[row].tolist()) != list(range(1, count + 1))]
     if wrong:
         raise BadRows(what, path, why=f"rows of ls_set that do not list the people 1 to {count} once each", rows=wrong)
-    if count != len(everybody):
-        why = f"ls_set counts {count} people by their place in the sorted folders, and {len(everybody)} are there"
+    if count != len(people):
+        why = f"ls_set counts {count} people by their place in the sorted folders, and {len(people)} are there"
         remedy = "For a part of the data set, use a splits.json that names the people"
         raise BadData(what, path, why=why, remedy=remedy)
 
     def names(places: list[int]) -> tuple[str, ...]:
-        return tuple(everybody[place - 1] for place in sorted(places))
+        return tuple(people[place - 1] for place in sorted(places))
 
     return tuple(PeopleSplit(names(row[count // 2 :]), names(row[: count // 2])) for row in table.tolist())

@@ -1,4 +1,4 @@
-"""Market-1501 (Zheng et al., ICCV 2015): single images; the texture auto-encoder trains on the training part.
+"""Market-1501 (Zheng et al., ICCV 2015): single images; the texture auto-encoder trains on the training images.
 
 `bounding_box_train/0002_c1s1_000451_03.jpg` is person, camera and sequence, frame, box.
 """

@@ -28,7 +28,7 @@ REMEDY = "The tables are damaged, reordered or of other images: take info/ from 
 
 
 def read(root: Path, name: str) -> VideoDataset:
-    """The tracklets in the order of the tables, with junk and distractors; those without any image are noted.
+    """The tracklets in the order of the tables, with junk and distractors; a note reports those without any image.
 
     The lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises
     `BadData` when images or tables are missing, and `BadRows` with every row that does not fit its images.
@@ -84,7 +84,7 @@ def parse_info(
     """The tracklets of all rows of both tables, each row checked against its images' names.
 
     Names are those of the images, None for a missing image. `train_rows` and `test_rows` are (N, 4) int64 [first,
-    last, person, camera], `query_rows` (Q,) int64, all counted from 1. Checked: the ranges follow one another from the
+    last, person, camera], `query_rows` (Q,) int64, all counted from 1. Checked: the ranges are consecutive from the
     first name to the last; all names of a row have its person and camera and the same tracklet; no two rows are the
     same tracklet; queries are different rows that show people. Raises `BadRows` with every bad row.
     """
@@ -114,7 +114,7 @@ def _parse_table(side: str, names: Sequence[str | None], rows: np.ndarray, bad: 
         tracklet = next(iter(tracklets), "")
         try:
             if first != expected or not first <= last <= len(names):
-                raise ValueError(f"does not continue the rows before, which end at image {expected - 1}")
+                raise ValueError(f"does not continue the previous rows, which end at image {expected - 1}")
             if 0 < len(images) < last - first + 1:
                 raise ValueError(f"{last - first + 1 - len(images)} of its {last - first + 1} images are missing")
             if (images and not tracklet.startswith(f"{person_folder(person)}C{camera}T")) or len(tracklets) > 1:
@@ -144,8 +144,8 @@ def read_table(path: Path, variable: str, columns: int) -> np.ndarray:
 def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | None], tuple[str, ...]]:
     """The list of image names that the table's rows refer to, None for missing images; and notes.
 
-    Without the name file the list is that of the sorted folders. In a part of MARS whole people are missing: their
-    places in the list are None, as many as the table has images of them.
+    Without the name file the list is that of the sorted folders. In a subset of MARS some people are missing: the
+    list has None for each image of them in the table.
     """
     folders, ignored = files.image_folders(folder)
     notes = files.ignored_note([f"{folder.name}/{name}" for name in ignored])
@@ -176,5 +176,5 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
     if wrong:
         raise BadRows(WHAT, folder, why="people whose images do not fit the table", rows=wrong)
     if unknown := sorted(set(in_order) - set(counts)):
-        notes += (f"people in {folder.name} that the table does not know: {listing(unknown, 5)}",)
+        notes += (f"people in {folder.name} that are not in the table: {listing(unknown, 5)}",)
     return [name for person, count in counts.items() for name in in_order.get(person, [None] * count)], notes

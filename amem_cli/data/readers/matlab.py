@@ -37,7 +37,7 @@ def read_matlab(path: Path, variable: str, what: str) -> Any:
 
 @functools.lru_cache(maxsize=4)
 def _read(content: bytes, variable: str) -> Any:
-    """What the child finds; `ValueError` when it fails. Cached, since a child takes half a second."""
+    """The child's answer; `ValueError` if it fails. Cached, because a child process needs half a second."""
     command = [sys.executable, "-P", "-W", "ignore", str(CHILD), variable, str(MOST_MEMORY)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each thread would reserve memory
     try:

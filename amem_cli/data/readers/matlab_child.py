@@ -1,4 +1,4 @@
-"""Writes one variable of the MATLAB file on standard input as JSON: the program of `read_matlab`'s child process.
+"""Program of `read_matlab`'s child process: writes one variable of the MATLAB file on standard input as JSON.
 
 It imports nothing of the package. A failure is one line on standard error and exit code 1.
 

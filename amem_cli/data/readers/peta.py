@@ -1,7 +1,7 @@
 """PETA (Deng et al., ACM MM 2014): 19,000 images of ten data sets with 105 binary attributes.
 
 `PETA dataset/<subset>/archive/` holds images and `Label.txt`, whose lines are `<key> attribute attribute ...`. The key
-is the image's name up to the first `_`; in CUHK, where every image is a person, it is the whole file name. `PETA.mat`
+is the image's name up to the first `_`; in CUHK, where every image is a person, it is the full file name. `PETA.mat`
 has the same labels with other columns, five random partitions and the 35 attributes that papers evaluate.
 """
 
@@ -22,7 +22,7 @@ from amem_cli.errors import BadData, listing
 SUBSETS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "i-LID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR")
 WHAT, TABLE = "PETA folder", "PETA table"
 LAYOUT = "PETA dataset/<subset>/archive/ with images and Label.txt"
-OTHER_SPELLINGS = {"footwearSneakers": "footwearSneaker"}  # Label.txt says Sneakers, ReadMe and PETA.mat Sneaker
+OTHER_SPELLINGS = {"footwearSneakers": "footwearSneaker"}  # Label.txt has Sneakers, ReadMe and PETA.mat have Sneaker
 NO_ATTRIBUTES = {"accessoryFaceMask", "lowerBodyLogo", "accessoryShawl"}  # in Label.txt, but not among the 105
 SIDES = ("train", "val", "test")
 
@@ -37,7 +37,7 @@ class Subset:
     labels: Mapping[str, frozenset[str]]
 
     def key(self, image: str) -> str:
-        """The key in Label.txt of an image: its whole name (CUHK), or the name up to the first `_`."""
+        """The key in Label.txt of an image: its full name (CUHK), or the name up to the first `_`."""
         if self.name == "CUHK" or image in self.labels:
             return image
         return image.split("_", 1)[0] if "_" in image else os.path.splitext(image)[0]
@@ -60,9 +60,9 @@ class PetaTable:
 def read(root: Path, name: str) -> AttributeDataset:
     """All images with a label, subset after subset, by name without regard to case: the order of PETA.mat.
 
-    The evaluated attributes come from PETA.mat, and so do the partitions, unless it lists other images than the
-    folders hold, which is noted. Raises `BadData` when there are no images, `BadRows` for unknown attributes and for
-    every image whose labels in Label.txt and in PETA.mat differ.
+    The evaluated attributes and the partitions come from PETA.mat. If it lists other images than the folders contain,
+    the partitions are left out with a note. Raises `BadData` when there are no images, `BadRows` for unknown attributes
+    and for every image whose labels in Label.txt and in PETA.mat differ.
     """
     base = find(root)
     if base is None:

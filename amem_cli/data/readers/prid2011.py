@@ -57,7 +57,7 @@ def people_by_rule(tracklets_of: dict[str, list[Tracklet]]) -> list[str]:
 
 
 def extra_counts(root: Path) -> dict[str, int]:
-    """How many people each camera has, and how many the 27-frame rule takes."""
+    """The number of people in each camera, and of those that the 27-frame rule selects."""
     multi_shot = find(root)
     if multi_shot is None:
         return {}

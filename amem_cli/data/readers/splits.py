@@ -1,7 +1,7 @@
 """Splits over people: drawn with a seed or read from a file, then turned into queries and gallery.
 
-iLIDS-VID, PRID-2011 and own data share one rule ("cross-camera-splits"): some people train, the others test; the
-tracklets of a test person in the first camera are queries, those in other cameras are the gallery.
+iLIDS-VID, PRID-2011 and own data use one rule ("cross-camera-splits"): some people are for training, the others for
+testing; the tracklets of a test person in the first camera are queries, those in other cameras are the gallery.
 """
 
 import codecs
@@ -40,7 +40,7 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PeopleSplit(Struct, frozen=True, forbid_unknown_fields=True):
-    """Names of the people to train on and to test on: disjoint, each in sorted order."""
+    """Names of the training people and of the test people: disjoint, each in sorted order."""
 
     train: Names
     test: Names
@@ -94,14 +94,14 @@ def is_plain_name(name: str) -> bool:
 
 
 def listed_people(splits: Iterable[PeopleSplit]) -> set[str]:
-    """Everybody in the splits."""
+    """All people in the splits."""
     return {name for split in splits for name in (*split.train, *split.test)}
 
 
 def present_people(
     splits: Sequence[PeopleSplit], present: Iterable[str], path: Path
 ) -> tuple[tuple[PeopleSplit, ...], list[str]]:
-    """The splits without absent people (in a part of a data set), whose names follow; `BadRows` for empty sides."""
+    """The splits without absent people (in a subset of a data set), and the absent names; `BadRows` for empty sides."""
     known = set(present)
     absent = sorted(listed_people(splits) - known)
     kept = tuple(
@@ -121,7 +121,7 @@ def cross_camera_split(
     """The tracklets of a split of people; `tracklets_of` has those of each person, sorted by camera.
 
     Queries are a test person's tracklets in their first camera; a test person in one camera is never a query.
-    `distractors` are people of neither side, whose tracklets join the gallery. `test` lists all queries first.
+    `distractors` are other people, whose tracklets are added to the gallery. `test` lists all queries first.
     """
     train = [tracklet for name in people.train for tracklet in tracklets_of[name]]
     queries: list[Tracklet] = []
@@ -147,7 +147,7 @@ def numbered_splits(
 ) -> VideoDataset:
     """The data set with the splits `listed` in `file`, or, when `file` is None, with splits drawn by the protocol.
 
-    They are drawn among the people seen in two cameras; the others join every test gallery as distractors. Raises
+    They are drawn among the people seen in two cameras; the others are distractors in every test gallery. Raises
     `BadData` when fewer than two are there.
     """
     alone = [person for person, tracklets in tracklets_of.items() if len(tracklets) == 1]

@@ -1,4 +1,4 @@
-"""What iLIDS-VID and PRID-2011 share: two camera folders with one folder per person."""
+"""The common layout of iLIDS-VID and PRID-2011: two camera folders with one folder per person."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ Cameras = tuple[str, str]  # query, gallery
 
 
 def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
-    """The folder (called `name` unless that is empty) with a folder for each camera, the first one with people."""
+    """The folder (named `name` unless that is empty) with a folder for each camera, the first one with people."""
 
     def has_people(folder: Path) -> bool:
         both = all((folder / camera).is_dir() for camera in cameras)
@@ -30,9 +30,9 @@ def two_camera_tracklets(
 ) -> tuple[dict[str, list[Tracklet]], list[str], tuple[str, ...]]:
     """Person's name -> both tracklets, for people with images in both cameras; all people with images; and notes.
 
-    Tracklets are called "cam1/person001"; the person's id is the number in the folder's name. Raises `BadData` when
-    there is nobody, `BadRows` for folder names without a number, or with the number of another one, and for frames
-    without a clear order.
+    Tracklets are called "cam1/person001"; the person's id is the number in the folder's name. Raises `BadData` if
+    there is no person, `BadRows` for folder names without a number or with an equal number, and for frames of
+    unknown order.
     """
     found: dict[str, list[Tracklet]] = {}
     person_of: dict[int, str] = {}
@@ -55,5 +55,5 @@ def two_camera_tracklets(
         raise BadRows(what, sequences, why="folders that cannot be read", rows=bad)
     both = {person: tracklets for person, tracklets in sorted(found.items()) if len(tracklets) == 2}
     if not both:
-        raise BadData(what, sequences, why=f"nobody has images in both {cameras[0]} and {cameras[1]}")
+        raise BadData(what, sequences, why=f"no person has images in both {cameras[0]} and {cameras[1]}")
     return both, sorted(found), ignored_note(ignored)

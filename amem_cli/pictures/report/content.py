@@ -1,4 +1,4 @@
-"""What the report shows, section by section: collected by `tools/report.py`, drawn by the page."""
+"""The content of the report, section by section; `tools/collect.py` collects it, the page draws it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> (steps,
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """In the place of a section: why it cannot be made, and the command that makes what it needs (if one is known)."""
+    """Takes the place of a section: why it cannot be made, and the command that makes its input (if one is known)."""
 
     why: str
     command: str = ""
@@ -45,7 +45,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class RankedQuery:
-    """One ranked list, why it was chosen ("best", "worst", "random"), attributes, and where the model looks."""
+    """One ranked list, why it was chosen ("best", "worst", "random"), attributes, and attention maps."""
 
     chosen: str
     row: RankedRow
@@ -57,8 +57,8 @@ class RankedQuery:
 class RankedLists:
     """All lists of the page; `frames_of` maps every tracklet in them to its frames, in order.
 
-    `attributes` describes where the comparisons' probabilities come from, or why there are none; `no_attention` says
-    why no query has maps of attention.
+    `attributes` describes the origin of the comparisons' probabilities, or why there are none; `no_attention` is the
+    reason why no query has attention maps.
     """
 
     queries: Sequence[RankedQuery]
@@ -77,7 +77,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The training curves of one stage: panel title -> lines. `seconds` is what the training took.
+    """The training curves of one stage: panel title -> lines. `seconds` is the duration of the training.
 
     `samples` are the sample pictures of its validations, by the number of steps done.
     """
@@ -106,7 +106,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the page shows; `result` is the content of a result file, `notes` are remarks about the data set."""
+    """The content of the page; `result` is the content of a result file, `notes` are remarks about the data set."""
 
     dataset: str
     split: int | None

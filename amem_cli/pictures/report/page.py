@@ -1,7 +1,7 @@
 """The report as one HTML file: pictures, style and script are inside, and no network is used.
 
-Jinja2 escapes everything that comes from outside (names, paths, options, messages). In addition the page's own policy
-allows no script but ours, by its hash, and no address.
+Jinja2 escapes everything that comes from outside (names, paths, options, messages). In addition the page's content
+security policy allows our script only, by its hash, and no address.
 """
 
 import base64
@@ -27,7 +27,10 @@ from amem_cli.pictures.ranked_lists import VERDICTS
 from amem_cli.pictures.report.charts import cmc_chart, inline_svg, lines_chart
 from amem_cli.pictures.report.content import CameraPair, Comparison, Curves, Missing, Report
 
-THUMBNAIL = (128, 64)  # (H, W) of a frame on the page, in pixels; shown at half that on a fine screen
+THUMBNAIL = (
+    128,
+    64,
+)  # (H, W) of a frame on the page, in pixels; displayed at half that size on a high-resolution screen
 SHEET_COLUMNS = 8
 COMPARED_ATTRIBUTES = 18
 MOST_CAMERAS = 12
@@ -36,7 +39,7 @@ RANKS = ("1", "5", "10", "20")
 
 
 def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
-    """The page, as HTML text. `frames_per_tracklet` is how many frames of a tracklet its dialog shows.
+    """The page, as HTML text. `frames_per_tracklet` is the number of frames in the dialog of a tracklet.
 
     Raises `BadData` when a frame cannot be read.
     """
@@ -204,7 +207,7 @@ def duration(seconds: float) -> str:
     >>> duration(75), duration(7400), duration(4.2)
     ('1 min 15 s', '2 h 3 min', '4 s')
     """
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60} min {whole % 60} s" if whole >= 60 else f"{whole} s"
+    total = round(seconds)
+    if total >= 3600:
+        return f"{total // 3600} h {total % 3600 // 60} min"
+    return f"{total // 60} min {total % 60} s" if total >= 60 else f"{total} s"

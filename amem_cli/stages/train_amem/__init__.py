@@ -1,6 +1,6 @@
 """Stage 4: train AMEM end to end (Fig. 1, eq. 6): identity and triplet loss, AEM, MEM.
 
-Features: the rows of Table 3 (`--modules`), validation by retrieval on held-out people with the best weights kept,
+Features: the rows of Table 3 (`--modules`), validation by retrieval on separate people with the best weights kept,
 gradient accumulation, activation checkpointing, exact resume, time limit, several processes (torchrun).
 
 `stage` has the stage and its loop, `step` one training step, `inputs` data and networks.

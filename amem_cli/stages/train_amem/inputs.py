@@ -1,4 +1,4 @@
-"""What a training of AMEM starts from: tracklets with labels, batches, the TAE, the networks."""
+"""The inputs of a training of AMEM: tracklets with labels, batches, the TAE, the networks."""
 
 import shlex
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ class TrainingData:
 def training_data(
     options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]
 ) -> tuple[TrainingData, dict[str, dict[str, str]]]:
-    """The training data of some tracklets, some people held out for validation; and the labels file as a parent.
+    """The training data of some tracklets, with some people used for validation; and the labels file as a parent.
 
     Raises `BadData` for too few people or missing labels, `InputMissing` without a labels file.
     """
@@ -60,7 +60,8 @@ def training_labels(
     """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`, and their file as a parent; without AEM
     (None, {}).
 
-    Raises `InputMissing` without the file and `BadData` if it lacks tracklets or attributes, or is another data set's.
+    Raises `InputMissing` without the file and `BadData` if it lacks tracklets or attributes, or belongs to another data
+    set.
     """
     if not options.uses_aem:
         return None, {}

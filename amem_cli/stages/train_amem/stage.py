@@ -57,7 +57,7 @@ SAMPLE_TRACKLETS, SAMPLE_START = 2, 1  # of the sample picture; MEM predicts fro
 def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResult]:
     """Train AMEM on one split, or on all one after another; returns one checkpoint `amem-model` per split.
 
-    Next to each is its `amem-main`: backbone, branches and FC, which is all that inference needs. Raises `AmemError`s;
+    Next to each is its `amem-main`: backbone, branches and FC, the parts that inference needs. Raises `AmemError`s;
     missing inputs of any split are reported before the first is trained.
     """
     with process_group(options.device) as processes:

@@ -62,7 +62,7 @@ def train_step(
     """One step of both optimisers with the mean gradients of `batches`.
 
     AMEM minimises eq. 6; then MEM's discriminator is trained on the true and the predicted frames. Raises `BadData`
-    before the optimisers step if a loss is not finite. `measure_gradients`: of the first batch.
+    before the optimisers step if a loss is not finite. `measure_gradients` measures those of the first batch.
     """
     amem, discriminator, adam, discriminator_adam = networks
     device = batches[0].clip.device

@@ -1,7 +1,7 @@
-"""A table of the paper as a chain of commands: what `amem reproduce --dry-run` prints and `amem reproduce` runs.
+"""A table of the paper as a chain of commands: `amem reproduce --dry-run` prints it, `amem reproduce` runs it.
 
 Each row is a `train-amem` configuration in its own workspace, WORKSPACE/reproduce/ROW/seedN, in which the stages and
-`amem status` work as in any other. Tables with a row in common share its folder. ARM, pseudo-labels and TAE are made
+`amem status` work as in any other. Tables with the same row use the same folder. ARM, pseudo-labels and TAE are made
 once, in the main workspace. A plan needs no torch.
 """
 
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Command:
-    """One command: its resolved options, and the line that a user would type."""
+    """One command: its resolved options, and the line as typed by a user."""
 
     name: str
     options: Any
@@ -48,9 +48,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Run:
-    """One row on one data set with one seed: the commands that it shares with other rows (`inputs`), and its own.
+    """One row on one data set with one seed: the commands that other rows need too (`inputs`), and its own.
 
-    `lines` are its own as a user would type them; in a table of predicted frames the last one draws `picture`.
+    `lines` are its own commands as typed by a user; in a table of predicted frames the last one draws `picture`.
     """
 
     row: Row
@@ -113,7 +113,7 @@ class Plan:
         return "\n".join([*lines, "", "# The same command without --dry-run then writes the table."])
 
     def as_json(self) -> dict[str, Any]:
-        """The chain for a program: all `commands`; the same as `shared` ones and `runs`, each of which needs these."""
+        """The chain in machine-readable form: all `commands`; the same divided into `shared` inputs and `runs`."""
         shared = [command.line for command in self.shared]
         runs = [{"row": r.row.name, "dataset": r.dataset, "seed": r.seed, "commands": r.lines} for r in self.runs]
         commands = shared + [line for run in self.runs for line in run.lines]

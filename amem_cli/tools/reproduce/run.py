@@ -20,7 +20,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """Run a plan; returns the table as JSON (see `new_table`), which is also written.
 
     The stages reuse finished work, and an interrupted run leaves the table of what is finished. A plan of chosen seeds
-    writes no table: it is one of several jobs.
+    writes no table, because it is one of several jobs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         remedy = "Print the commands with --dry-run and start each with torchrun"
@@ -69,7 +69,7 @@ def _link_shared(own: Workspace, shared: Workspace) -> None:
 
 
 def _data_notes(dataset: str, plan: Plan) -> list[str]:
-    """A note if the data are not the complete data set of the paper."""
+    """A note if the data set is not the paper's complete one."""
     manifest = load_manifest(dataset)
     differences = count_differences(manifest, read_videos(manifest, plan.request.data_root))
     found = f"{manifest.name} is not the complete data set ({'; '.join(differences[:2])}; ...)"

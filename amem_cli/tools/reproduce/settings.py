@@ -10,7 +10,7 @@ from amem_cli.options import COMMANDS
 from amem_cli.resolve import convert
 from amem_cli.tools.reproduce.tables import PAPER_BACKBONES
 
-IMAGE_NETWORKS = ("arm", "tae")  # start from weights of images, the backbones from weights of videos
+IMAGE_NETWORKS = ("arm", "tae")  # start from weights trained on images, the backbones from weights trained on videos
 COMMON = ("device", "precision", "workers", "image_size", "resume", "force")  # for every command that has them
 
 
@@ -25,7 +25,7 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
 def parse_settings(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """`--set NAME=VALUE` and `--set COMMAND.NAME=VALUE` as options of each command; raises `UsageError`.
 
-    Without a command they are options of train-amem, or of every command if they are in `COMMON`.
+    Without a command they apply to train-amem, or to every command if they are in `COMMON`.
 
     >>> parse_settings(("epochs=5", "train-tae.epochs=8"))
     {'train-amem': {'epochs': 5}, 'train-tae': {'epochs': 8}}

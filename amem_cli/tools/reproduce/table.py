@@ -139,7 +139,7 @@ def write(workspace: Path, table: dict[str, Any]) -> Path:
 def blocks(table: dict[str, Any]) -> list[Block]:
     """The printed tables: rates in per cent, predicted frames, differences.
 
-    Below each row of ours is what it is compared with: the paper, or a copy of the last frame.
+    Below each of our rows is its reference: the paper, or a copy of the last frame.
     """
     rates, frames, differences = [], [], []
     titles = {row["configuration"]: row["title"] for row in table["rows"]}
