@@ -1,6 +1,6 @@
 """Errors and their exit codes. Imports nothing heavy.
 
-Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; an exception that is no `AmemError` is a bug.
+Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; any other exception is a bug.
 """
 
 import difflib

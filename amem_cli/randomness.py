@@ -1,4 +1,4 @@
-"""Keyed randomness: every draw depends on (seed, what it is for, where it stands) and on nothing drawn before.
+"""Keyed randomness: every draw depends on a key (seed, purpose, position) and not on earlier draws.
 
 So a run that was stopped and resumed, or one with another number of workers or processes, draws the same numbers.
 """

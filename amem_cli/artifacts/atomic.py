@@ -1,6 +1,6 @@
-"""Atomic writes: after a crash at any point the old or the new file is there, complete.
+"""Atomic writes: after a crash at any point either the old or the new file exists, complete.
 
-A file may carry a *checksum*, the SHA-256 of its own content: safetensors and HDF5 do not find a flipped bit.
+A file may contain a *checksum*, the SHA-256 of its content, because safetensors and HDF5 do not detect a flipped bit.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
     except OSError as error:
         raise disk_error(path, error) from error
     finally:
-        with contextlib.suppress(OSError):  # not there after the rename; otherwise the first error matters
+        with contextlib.suppress(OSError):  # missing after the rename; else the first error matters
             temporary.unlink()
     return path
 
@@ -59,7 +59,7 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power cut (POSIX only)."""
+    """Flush a folder's entries, so that a rename in it survives a power failure (POSIX only)."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -70,7 +70,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_path(output: Path) -> Path:
-    """The lock file of an output; it stays on disk whether the lock is held or not."""
+    """The lock file of an output; it stays on disk after the lock is released."""
     return output.parent / f".{output.name}.lock"
 
 
@@ -106,7 +106,7 @@ def fill_checksum(content: bytes) -> bytes:
 
 
 def verify_checksum(content: bytes, kind: str, path: Path, *, remedy: str = "") -> None:
-    """Raise `BadData` unless `content`, read from `path`, carries a checksum and matches it."""
+    """Raise `BadData` unless `content`, read from `path`, contains a checksum and matches it."""
     found = _CHECKSUM.search(content)
     if found is None:
         why = "it has no amem checksum: it is damaged, or another program wrote it"
@@ -156,6 +156,6 @@ def sha256_lines(lines: Iterable[str]) -> str:
 
 
 def disk_error(path: Path, error: OSError, what: str = "file") -> DiskError:
-    """The operating system's `error` at `path` as a `DiskError` with its remedy."""
+    """An `OSError` at `path` as a `DiskError` with a remedy."""
     why = (error.strerror or str(error)).lower()
     return DiskError(what, path, why=why, remedy=_REMEDIES.get(error.errno or 0, "Check the disk"))

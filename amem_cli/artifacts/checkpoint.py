@@ -1,7 +1,7 @@
 """Checkpoints: tensors in safetensors with a JSON description and a checksum inside; the state of a stopped training.
 
 The description holds kind, schema, model dimensions, options and parents, so no flag can contradict the weights.
-Nothing is unpickled.
+Reading uses no pickle.
 """
 
 import contextlib
@@ -42,8 +42,8 @@ class Checkpoint:
 
 
 def save(path: Path, kind: str, tensors: "dict[str, torch.Tensor]", provenance: Provenance, **described: Any) -> Path:
-    """Write a checkpoint; the same content always gives the same bytes. `described` are more entries of the
-    description, such as `model` (the dimensions that rebuild it)."""
+    """Write a checkpoint; the same content gives the same bytes. `described` are more entries of the
+    description, e.g. `model` (the dimensions that rebuild it)."""
     import safetensors.torch
 
     head = {"kind": kind, "schema": SCHEMA, "created_by": CREATED_BY, "provenance": provenance.as_json()}
@@ -76,7 +76,7 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
 
 @contextlib.contextmanager
 def described_by(saved: Checkpoint) -> Iterator[None]:
-    """Turn any error inside into `BadData`: the description of `saved` does not describe a model of amem."""
+    """Turn any error inside into `BadData` about the description of `saved`."""
     try:
         yield
     except BadData:
@@ -135,8 +135,8 @@ def save_state(
 ) -> Path:
     """Write weights, optimisers and position after `step`; keep this state and the newest of an earlier step.
 
-    States of later steps are removed: they are damaged, or of an abandoned run. Random draws need no state, because
-    their keys are (seed, epoch, index).
+    States of later steps are removed: they are damaged, or belong to an abandoned run. Random draws need no state,
+    because their keys are (seed, epoch, index).
     """
     tensors: dict[str, torch.Tensor] = {}
     groups: dict[str, Any] = {}
@@ -174,7 +174,7 @@ def load_state(
 
 
 def newest_state(folder: Path, warn: Callable[[str], object]) -> Checkpoint | None:
-    """The newest readable state in `folder`, None without one; warns of each damaged state."""
+    """The newest readable state in `folder`, None without one; warns about each damaged state."""
     paths = _states(folder)[::-1]
     for path, older in itertools.zip_longest(paths, paths[1:]):
         try:

@@ -1,4 +1,4 @@
-"""The features file: one f_s per tracklet. A file that another program wrote in this form can be evaluated too."""
+"""The features file: one f_s per tracklet. Files of other programs in this format can be evaluated too."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -24,20 +24,20 @@ Columns = dict[str, tuple[str, int]]  # name -> (dtype: "str" or NumPy's name, n
 Wanted = tuple[str, Columns, Columns]  # kind ("": any), columns, optional columns
 
 LARGEST_FILE = 8 << 30
-LARGEST_RATIO = 1100  # of a column's bytes to its bytes in the file; deflate reaches 1032
-USER_BLOCK = 512  # bytes that the HDF5 format leaves to the application: they hold the checksum
+LARGEST_RATIO = 1100  # limit of a column's bytes relative to its bytes in the file; deflate reaches 1032
+USER_BLOCK = 512  # HDF5's user block, which holds the checksum
 TRIAL_SECONDS, TRIAL_BYTES_PER_SECOND = 30.0, 8e6  # time limit of the child process
 TRIAL_MEMORY = 4 << 30  # its memory limit, plus four times the file's size
 
 
 class Malformed(ValueError):
-    """HDF5, but not the table that was asked for."""
+    """A valid HDF5 file without the expected table."""
 
 
 def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Provenance, **attributes: Any) -> Path:
     """Write the attributes of `rows` that `columns` names (arrays of length N, lists of N str) with a checksum.
 
-    Raises `BadData` for strings that UTF-8 cannot encode: file names may be such.
+    Raises `BadData` for strings that UTF-8 cannot encode, e.g. some file names.
     """
     document = json.dumps(provenance.as_json(), sort_keys=True)
     head = {"kind": kind, "schema": SCHEMA, "dataset": rows.dataset, "created_by": CREATED_BY, "provenance": document}
@@ -80,7 +80,7 @@ def read_checked(path: Path, kind: str, wanted: Wanted = ("", {}, {}), *, remedy
     if path.is_file() and path.stat().st_size > LARGEST_FILE:
         raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB", remedy=remedy)
     content = atomic.read_bytes(path, kind, remedy=remedy)
-    # our files have both the mark and a signature after the user block, of which damage may leave one
+    # our files have both the mark and a signature after the user block; damage may leave one of them
     if content.startswith(atomic.CHECKSUM_MARK) or content[USER_BLOCK : USER_BLOCK + 8] == b"\x89HDF\r\n\x1a\n":
         atomic.verify_checksum(content, kind, path, remedy=remedy)
     elif why := _trial(path, len(content), wanted):
@@ -100,7 +100,7 @@ def _read(path: Path, kind: str, wanted: Wanted, remedy: str) -> tuple[dict[str,
 
 
 def _trial(path: Path, size: int, wanted: Wanted) -> str:
-    """Parse a file in a child process; why that failed, or an empty string."""
+    """Parse a file in a child process; returns the reason of a failure, or an empty string."""
     code = "from amem_cli.artifacts import hdf5; hdf5.parse_with_limits()"
     command = [sys.executable, "-P", "-c", code, str(path), json.dumps(wanted)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -136,7 +136,7 @@ def _reason(error: Exception) -> str:
 
 
 def _parse(content: bytes, kind: str, columns: Columns, optional: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Attributes and columns. Raises `Malformed`, or what h5py raises for damage: nearly any exception."""
+    """Attributes and columns. Raises `Malformed`, or for damage nearly any exception of h5py."""
     with h5py.File(io.BytesIO(content), "r") as file:
         attributes = {name: _text(value) for name, value in file.attrs.items()}
         if kind:
@@ -167,7 +167,7 @@ def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
             raise Malformed(f"'{name}' holds {column.dtype}, not strings")
         _check_size(column, name)
         return list(column.asstr("utf-8")[()])
-    # other programs have no bool, or other widths: any type is accepted whose values fit
+    # other programs write other types (no bool, other widths): any type whose values fit is accepted
     if column.dtype.kind not in ("biuf" if np.dtype(dtype).kind == "f" else "biu"):
         raise Malformed(f"'{name}' holds {column.dtype}, not {dtype}")
     _check_size(column, name)

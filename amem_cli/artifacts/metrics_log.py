@@ -19,7 +19,7 @@ def recorded_seconds(path: Path) -> float:
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
-    """Add one line. The file grows in place: readers skip a last line that a crash cut off."""
+    """Add one line. The file is not replaced: readers skip a last line that a crash cut off."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab+") as file:

@@ -1,4 +1,4 @@
-"""The output of a stage: one writer at a time, reuse, refusal to overwrite; and what any artifact says about itself."""
+"""The output of a stage: one writer at a time, reuse, refusal to overwrite; and the provenance inside any artifact."""
 
 import contextlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Where each artifact of a workspace is."""
+"""The path of each artifact in a workspace."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folder of `--workspace`; every path of every artifact is made here."""
+    """The folder of `--workspace`, and the paths of all artifacts in it."""
 
     root: Path
 
@@ -23,7 +23,7 @@ class Workspace:
         return self.root / "labels" / f"{dataset}.h5"
 
     def amem(self, dataset: str, split: int | None) -> Path:
-        """The training model's checkpoint; `amem-main.safetensors` stands beside it."""
+        """The training model's checkpoint; `amem-main.safetensors` is next to it."""
         return self.root / "amem" / _numbered(dataset, split) / "amem.safetensors"
 
     def amem_main(self, dataset: str, split: int | None) -> Path:
@@ -41,13 +41,13 @@ def _numbered(dataset: str, split: int | None) -> str:
 
 
 def metrics_path(output: Path) -> Path:
-    """The metrics.jsonl of an artifact: of a training in its folder, else beside the file, under its name."""
+    """The metrics.jsonl of an artifact: for a training in its folder, else next to the file, under its name."""
     trained = output.suffix == ".safetensors"
     return output.with_name("metrics.jsonl") if trained else output.with_suffix(".metrics.jsonl")
 
 
 def sample_path(folder: Path, step: int) -> Path:
-    """The picture of what the model of a training's `folder` made of held-out people after `step` steps."""
+    """The sample picture of validation people after `step` steps of the training in `folder`."""
     return folder / "samples" / f"step-{step:06d}.png"
 
 

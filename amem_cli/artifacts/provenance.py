@@ -27,7 +27,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "h5py")
 
 @dataclass(frozen=True)
 class Provenance:
-    """`options` are those that decide the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256
+    """`options` are those that affect the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256
     of the data set's listing. Times and paths are left out: the same run gives the same bytes anywhere.
 
     `engine` is the inference engine, such as "openvino 2026.1.0". It is recorded like a version and not compared,
@@ -45,7 +45,7 @@ class Provenance:
         return document | {"versions": versions() | ({"engine": self.engine} if self.engine else {})}
 
     def fingerprint(self) -> str:
-        """A short digest of everything but the versions; names the folder of unfinished shards."""
+        """A short digest of everything but the versions; part of the name of the folder of unfinished shards."""
         document = {name: value for name, value in self.as_json().items() if name != "versions"}
         return sha256_lines([json.dumps(document, sort_keys=True)])[:16]
 
@@ -107,7 +107,7 @@ def versions() -> dict[str, str]:
 
 
 def kind_error(head: Mapping[str, Any], kind: str) -> str:
-    """Why a file with this `head` is no artifact of `kind` that this version reads; an empty string if it is one."""
+    """The reason why this version cannot read a file with this `head` as an artifact of `kind`, or an empty string."""
     if head.get("kind") != kind:
         return f"is of kind {head.get('kind')}, not {kind}"
     if head.get("schema") != SCHEMA:
@@ -127,7 +127,7 @@ def parse_json_object(text: str | bytes, kind: str, path: Path) -> dict[str, Any
 
 
 class _Recorded(msgspec.Struct):
-    """The entries of a recorded provenance whose types the readers rely on."""
+    """The entries of a recorded provenance, whose types readers depend on."""
 
     options: dict[str, Any] = {}
     parents: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Open files of unknown origin only if they are regular files: reading a named pipe or a device may never end."""
+"""Open files of unknown origin only if they are regular files: reading a named pipe or a device may not end."""
 
 import errno
 import os

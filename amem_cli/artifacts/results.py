@@ -20,7 +20,7 @@ def write(path: Path, result: dict[str, Any], provenance: Provenance) -> Path:
 
 
 def read(path: Path, *, remedy: str = "Run: amem evaluate") -> dict[str, Any]:
-    """Read a result; raises `InputMissing`, or `BadData` for damage and for anything that is no result."""
+    """Read a result; raises `InputMissing`, or `BadData` for a damaged file and for another kind of file."""
     content = atomic.read_checked(path, "result", remedy=remedy)
     document = parse_json_object(content.decode("utf-8", "replace"), "result", path)
     why = kind_error(document, KIND)

@@ -1,4 +1,4 @@
-"""Long inference in shards: each is a complete file with a checksum, and a second run continues at the first missing.
+"""Long inference in shards: each is a complete file with a checksum, and a second run computes the missing ones.
 
 How tracklets are divided into shards, and shards into batches, does not depend on the number of processes, so neither
 does the merged file.
@@ -17,7 +17,7 @@ from amem_cli.artifacts.paths import metrics_path
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, InputMissing
 
-FRAMES_PER_SHARD = 4096  # about a minute of I3D on two CPU cores: the most work that a crash loses
+FRAMES_PER_SHARD = 4096  # about a minute of I3D on two CPU cores: the most work lost in a crash
 
 
 def plan_shards(tracklets: Sequence[Sized]) -> list[range]:
@@ -32,7 +32,7 @@ def plan_shards(tracklets: Sequence[Sized]) -> list[range]:
 
 
 class Shards:
-    """The shards of one unfinished output, in a folder next to it that is named after the provenance.
+    """The shards of one unfinished output, in a folder next to it, named after the provenance.
 
     The main process makes the folder, after removing old shards if `fresh`, and logs its time over all runs to
     metrics.jsonl. With several processes the caller needs a barrier after the construction.
@@ -80,5 +80,5 @@ class Shards:
         return {name: np.concatenate([shard[name].numpy() for shard in shards]) for name in shards[0]}
 
     def remove(self) -> None:
-        """Remove all shards of the output, those of other configurations too."""
+        """Remove all shards of the output, also those of other configurations."""
         shutil.rmtree(self.folder.parent, ignore_errors=True)

@@ -17,7 +17,7 @@ from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
 
 @dataclass(frozen=True)
 class ChainOf:
-    """What a chain is about: `argument` is the data set in commands, `dataset` its manifest's name, `splits` the
+    """The subject of a chain: `argument` is the data set in commands, `dataset` its manifest's name, `splits` the
     number of splits of the protocol (None: one official split)."""
 
     workspace: Path
@@ -97,7 +97,7 @@ def _links(of: ChainOf) -> list[_Link]:
 
 
 def _state(link: _Link, deep: bool) -> ArtifactState:
-    """The state of one artifact by itself and its parents; `deep` verifies it and the weights next to it."""
+    """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
     path, found = link.path, ArtifactState(link.stage, link.path, "ready")
     if path.is_dir():
         return replace(found, state="damaged", why=f"{path} is a folder", command=link.command({}))
@@ -128,7 +128,7 @@ def _intact_provenance(files: list[Path]) -> dict[str, Any]:
 
 
 def _with_main(state: ArtifactState, link: _Link, main: Path) -> ArtifactState:
-    """Account for amem-main, which `train-amem` writes again from an undamaged whole model without training."""
+    """Include amem-main, which `train-amem` writes again from an undamaged amem-model without training."""
     if state.state == "ready" and not main.is_file():
         return replace(state, state="missing", why=f"{main} is missing", command=link.command(state.provenance, end=""))
     if state.state == "damaged" and str(main) in state.why:
@@ -148,9 +148,9 @@ def _without_features(evaluated: ArtifactState, of: ChainOf, at: str) -> Artifac
 
 
 def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
-    """The flags that repeat the options in an artifact's `provenance`, relative to the nearer preset.
+    """The flags that repeat the options in an artifact's `provenance`, relative to the preset with fewer differences.
 
-    Options named in `given` are left out. Of a file of `--weights` only the name is recorded.
+    Options named in `given` are left out. For a file of `--weights` only the name is recorded.
     """
     recorded = recorded_options(provenance)
     if weights := provenance.get("parents", {}).get("weights"):

@@ -39,7 +39,7 @@ def calibrate(
     *,
     false_match_rate: float,
 ) -> Calibration:
-    """The largest threshold with a false-match rate of at most `false_match_rate` over all pairs of query and gallery.
+    """The largest threshold with a false-match rate up to `false_match_rate` over all pairs of query and gallery.
 
     Inputs as in `evaluate_ranking`. Excluded are junk, queries with id 0 or -1, and pairs of one person in one camera.
     Gallery distractors are impostors. Of n impostor pairs, floor(rate * n) may match, so the threshold is the distance

@@ -30,7 +30,7 @@ def chance(
     same_camera = _occurrences(both[:queries], both[kept])
     items, matches = len(kept) - same_camera, _occurrences(person[:queries], person[kept]) - same_camera
 
-    # Many queries share n and m, so the formulas are evaluated for a few hundred pairs.
+    # Many queries have the same n and m, so the formulas are evaluated for a few hundred pairs.
     pairs, weights = np.unique(np.stack([items, matches])[:, matches > 0], axis=1, return_counts=True)
     if not len(weights):
         return np.full(ranks, np.nan), float("nan")

@@ -13,7 +13,8 @@ def bootstrap_interval(
 
     For mAP the values are `Ranking.average_precision`, for rank-1 `first_match_rank == 1` of the queries with a match.
     NaN (a query without a match) is left out. Queries are drawn with replacement from a generator keyed by `seed`, so
-    two measures over equally many queries get the same draws. The interval covers the choice of queries, not training.
+    two measures over equally many queries get the same draws. The interval reflects the choice of queries, not the
+    training.
 
     >>> bootstrap_interval(np.array([1.0, 1.0, np.nan]), seed=0)
     (1.0, 1.0)

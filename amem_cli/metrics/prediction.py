@@ -1,4 +1,4 @@
-"""How far predicted frames are from the true ones, next to copying the last frame, which costs nothing."""
+"""Errors of predicted frames, compared with a copy of the last frame."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def prediction_errors(
 
 
 def mean_errors(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The means of several clips' `prediction_errors`, and what follows from them.
+    """The means of several clips' `prediction_errors`, with ratios to copying.
 
     `mse_ratio` and `other_motion_ratio` are the mean MSE (of the predictions, of those from another clip's f_M) over
     the mean MSE of copying; None where copying is exact. Where `other_motion_ratio` is no larger than `mse_ratio`, the
@@ -53,7 +53,7 @@ def mean_errors(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def mean_squared_error(first: np.ndarray, second: np.ndarray) -> float:
-    """The mean over all elements of two arrays of pixels, uint8 or float in [0, 1], taken as numbers in [0, 1]."""
+    """The mean over all elements of two arrays of pixels, uint8 or float in [0, 1], converted to [0, 1]."""
     return float(np.mean((_unit(first) - _unit(second)) ** 2))
 
 

@@ -28,13 +28,13 @@ from amem_cli.person_ids import JUNK
 BLOCK_ROWS = 1024  # enough for the matrix product to run at full speed
 BLOCK_BYTES = 512 * 2**20
 BLOCK_PAIRS = 2**21  # pairs of one person per block; reached only when few people fill a large gallery
-FEW_MATCHES = 64  # up to so many matches per query, comparing is faster than sorting
+FEW_MATCHES = 64  # up to this number of matches per query, comparing is faster than sorting
 SHORTEST_CMC = 20  # so that rank-20 exists for any gallery
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """How well queries find their person in a gallery. Rates are fractions in [0, 1].
+    """CMC, mAP and their values per query. Rates are fractions in [0, 1].
 
     `cmc` (K,) float64: cmc[k-1] is rank-k, the fraction of the queries with a match whose first match is among the k
     nearest counted items; `cmc_official` divides by all queries. K is the gallery's length, and at least 20.
@@ -92,10 +92,10 @@ def evaluate_ranking(
     `query_features` (Q, D) and `gallery_features` (G, D) are numpy arrays or torch tensors and are not normalised
     here; for L2-normalised features the order is that of the cosine distance. Distances are float64 when either is
     float64, else float32. Ids and cameras are integers, (Q,) and (G,).
-    `gallery_is_query` (G,) bool marks the gallery items that are queries too, and asks for `without_queries`.
+    `gallery_is_query` (G,) bool marks the gallery items that are queries too; the result then has `without_queries`.
     `device` computes the distances (default: where the features are); the CPU scores them with all available cores.
 
-    It needs memory for the distances of 1024 queries: 4 KB per gallery item, 0.5 GB at most.
+    It needs memory for the distances of 1024 queries: 4 KB per gallery item, up to 0.5 GB.
     Raises `BadData` for wrong shapes, lengths and types, and for features that are not finite.
     """
     if device is None:
@@ -116,7 +116,7 @@ def evaluate_distances(
     *,
     gallery_is_query: Features | None = None,
 ) -> Ranking:
-    """`evaluate_ranking` for given distances (Q, G), such as those of re-ranking; smaller is nearer.
+    """`evaluate_ranking` for given distances (Q, G), e.g. those of re-ranking; smaller is nearer.
 
     Infinite distances are allowed. Raises `BadData`, also for NaN and for a matrix that is not floating.
     """

@@ -61,7 +61,7 @@ def rerank(
 
 
 def _nearest(features: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` nearest rows of every row in stable order, (N, count), and the largest distance, (N,)."""
+    """The `count` nearest rows of every row, ties in stable order, (N, count), and the largest distance, (N,)."""
     count = min(count, len(features))
     nearest, largest = np.empty((len(features), count), np.int32), np.empty(len(features), features.dtype)
     for start in range(0, len(features), BLOCK_ROWS):

@@ -67,7 +67,7 @@ class MainModel(nn.Module):
         return self.similarity_feature(self.feature_maps(clip))
 
     def for_inference(self) -> "MainModel":
-        """This model without parts that f_s does not use; weights are shared."""
+        """This model without the parts that f_s does not use, with the same weight tensors."""
         if self.fused:
             return self
         bare = MainModel(self.backbone, None, None, fused=False)

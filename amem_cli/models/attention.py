@@ -10,7 +10,8 @@ where W_P are the columns of the similarity layer for f_P. So ||f_s||^2 = <f_s, 
     A_P(x, y) = <f_s, W_P f_P(x, y)> / ||f_s||^2,     sum over P of mean(A_P) + <f_s, b> / ||f_s||^2 = 1.
 
 W_P^T f_s is the gradient of ||f_s||^2 / 2 with respect to the pooled map: Grad-CAM (Selvaraju et al. 2017) gives the
-same maps. mean(A_P) is the *share* of P. f_B is the mean of BF over T', so BF in its place gives A_B(t', x, y).
+same maps. mean(A_P) is the *share* of P. f_B is the mean of BF over T', so the same formula with BF gives A_B(t', x,
+y).
 """
 
 from typing import NamedTuple

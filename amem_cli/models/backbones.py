@@ -54,7 +54,7 @@ def build_backbone(
 
 
 def backbone_class(name: str) -> type[Any]:
-    """The class of a backbone. torchvision, which takes seconds to import, is imported only for its own."""
+    """The class of a backbone. torchvision, whose import is slow, is imported only for its own networks."""
     module, _, cls = BACKBONES[name].partition(":")
     return getattr(importlib.import_module(module), cls)
 
@@ -77,5 +77,5 @@ def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
 
 
 def backbone_names() -> tuple[str, ...]:
-    """All names that `build_backbone` takes."""
+    """All names of backbones."""
     return tuple(BACKBONES)

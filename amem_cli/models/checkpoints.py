@@ -1,6 +1,6 @@
-"""What the checkpoints of the four networks contain: amem-arm, amem-tae, amem-model and amem-main.
+"""The checkpoints of the four networks: amem-arm, amem-tae, amem-model and amem-main.
 
-Each carries the network's configuration, which rebuilds it. A checkpoint whose configuration or tensors do not fit is
+Each has the network's configuration, which rebuilds it. A checkpoint whose configuration or tensors do not fit is
 `BadData`, a missing one `InputMissing` with the command that makes it.
 """
 
@@ -110,6 +110,6 @@ def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, ModelCo
 
 
 def restore_main(output: Path, provenance: Provenance) -> Path:
-    """Write a lost `amem-main` again from the `amem-model` at `output`."""
+    """Write a missing `amem-main` again from the `amem-model` at `output`."""
     amem, config = load_amem(output)
     return save_main(main_file(output), amem.main, config, provenance)

@@ -50,7 +50,7 @@ class TaeConfig(_Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(_Config):
-    """AMEM: `modules` is the row of Table 3; `appearance` and `motion` say which branches the model has.
+    """AMEM: `modules` is the row of Table 3; `appearance` and `motion` are true if the model has the branch.
 
     With `fused` f_s uses f_B and the branches' features, without it f_B alone ("after enhancement"). `people` is the
     number of training identities. `normalisation` is the input that the backbone's weights expect; None before the
@@ -81,7 +81,7 @@ class ModelConfig(_Config):
 
 
 def model_config(options: TrainAmemOptions, people: int) -> ModelConfig:
-    """The model that `options` describe, for a number of training identities."""
+    """The configuration for `options` and a number of training identities."""
     return ModelConfig(
         backbone=options.backbone,
         branch=options.branch,

@@ -1,7 +1,7 @@
 """I3D, the backbone of AMEM: Inception-v1 inflated to three dimensions.
 
 Source: Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017. Modules are named as in the common PyTorch
-port, so that its Kinetics weights load as they are.
+port, so that its Kinetics weights load unchanged.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def _pad_after(x: Tensor, extra: Sequence[int], value: float) -> Tensor:
 class MaxPoolSame(nn.Module):
     """3-D max-pooling with SAME padding by -inf: (B, C, T, H, W) -> (B, C, ceil(T/s), ceil(H/s), ceil(W/s)).
 
-    Axes whose `valid` is set are not padded: floor((T - kernel) / stride) + 1. No kernel is narrower than its stride.
+    Axes whose `valid` is set are not padded: floor((T - kernel) / stride) + 1. No kernel is smaller than its stride.
     """
 
     def __init__(self, kernel: Size3, stride: Size3, valid: tuple[bool, bool, bool] = (False, False, False)):

@@ -24,7 +24,7 @@ class MEM(nn.Module):
     """MEM with the TAE's frozen encoder and its decoder, which is fine-tuned.
 
     `start` (D) is the initialisation of the embedding. "copy": the identity on the current texture plus random
-    weights for f_M: the first predictions are reconstructions of the current frame, and motion remains to be learned.
+    weights for f_M: the first predictions are reconstructions of the current frame, and training adds the motion.
     "statistics": random convolutions, the last BN with mean and standard deviation of true textures. "random":
     PyTorch's default.
     """

@@ -73,7 +73,7 @@ class P3D199(nn.Module):
 
     strides="stock" is the published network: T/16, H/32, W/32 (T >= 16). strides="reid" halves time only twice and
     omits the last halving of space: 2048 x 2 x 16 x 8 from 3 x 8 x 256 x 128 (T >= 4). The 2-D stage runs on each of
-    the T' positions in time; the port, made for T' = 1, would mix time and channels.
+    the T' positions in time; the port, written for T' = 1, would mix time and channels.
     """
 
     out_channels = 2048
@@ -107,7 +107,7 @@ class P3D199(nn.Module):
 
 
 def _pseudo_stage(in_channels: int, width: int, blocks: int, stride: int, before: int) -> nn.Sequential:
-    """Blocks of kind A, B, C in turn, counted through the whole network; `before` is the number of earlier blocks."""
+    """Blocks of kind A, B, C in turn, counted over the network; `before` is the number of earlier blocks."""
     cycle: tuple[Literal["A", "B", "C"], ...] = ("A", "B", "C")
     kinds = [cycle[(before + block) % 3] for block in range(blocks)]
     first = PseudoBlock(in_channels, width, kinds[0], stride, project=True)

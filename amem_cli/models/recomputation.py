@@ -15,14 +15,14 @@ SINGLE_LAYERS = (nn.modules.conv._ConvNd, _BatchNorm, nn.ReLU)  # they store lit
 
 
 def recompute_activations(*blocks: nn.Module) -> None:
-    """Make each of `blocks` recompute its activations, from now on and in its copies. Keys of weights do not change."""
+    """Make each of `blocks` recompute its activations, also in later copies of it. Keys of weights do not change."""
     for block in blocks:
         kind = type(block)
         block.__class__ = type(f"Recomputed{kind.__name__}", (_Recomputed, kind), {})
 
 
 def blocks_of(network: nn.Module) -> list[nn.Module]:
-    """The blocks of a backbone that are worth recomputing: its children, those of a Sequential in its place."""
+    """The blocks of a backbone to recompute: its children, with each Sequential replaced by its children."""
     blocks: list[nn.Module] = []
     for child in network.children():
         if isinstance(child, nn.Sequential):

@@ -1,4 +1,4 @@
-"""torchvision's video networks without heads: S3D, R3D-18, MC3-18, R(2+1)D-18. Its weight files load as they are."""
+"""torchvision's video networks without heads: S3D, R3D-18, MC3-18, R(2+1)D-18. Its weight files load unchanged."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal

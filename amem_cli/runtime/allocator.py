@@ -1,7 +1,7 @@
-"""The C library's allocator, told to keep what is freed: on a CPU each batch takes the same large pieces as the last.
+"""Make the C library's allocator keep freed memory: on a CPU every batch allocates the same large blocks.
 
-glibc maps pieces above 32 MB one by one and gives freed memory back at once, and the system then maps and zeroes
-hundreds of megabytes anew in every batch. `docs/PERFORMANCE.md` has the usual way with and without that.
+glibc maps blocks above 32 MB one by one and returns them to the system when they are freed, so the system maps and
+zeroes hundreds of megabytes in every batch. `docs/PERFORMANCE.md` has measurements with and without this setting.
 """
 
 import ctypes
@@ -9,13 +9,13 @@ import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # of a user, which stand
+OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # settings of a user, which are kept
 
 
 def keep_freed_memory() -> bool:
-    """Take large pieces from the heap and give none of it back before the process ends; whether that was to be had.
+    """Allocate large blocks on the heap and keep freed memory until the process ends. True if the allocator accepts it.
 
-    For processes that are ours alone. Only glibc can be told (Linux), and settings in the environment stand.
+    Only for amem's own processes and for glibc (Linux); settings in the environment are not overridden.
     """
     if sys.platform != "linux" or any(name.startswith(OWN_SETTINGS) for name in os.environ):
         return False

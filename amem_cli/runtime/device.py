@@ -11,7 +11,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 def as_pixels(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 (B, ..., H, W, 3) on the host -> float32 in [0, 1] (B, 3, ..., H, W) on `device`, channels last in memory.
 
-    (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes travel, the device converts.
+    (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes are copied to the device and converted there.
     """
     moved = images.to(device, non_blocking=True)
     return moved.movedim(-1, 1).float().div_(255)
@@ -23,5 +23,5 @@ def device_of(module: torch.nn.Module) -> torch.device:
 
 
 def evaluation_copy(module: Module) -> Module:
-    """A copy in eval mode: evaluating it leaves the mode and the BN statistics of a network in training unchanged."""
+    """A copy in eval mode, so that evaluation changes neither mode nor BN statistics of a network in training."""
     return copy.deepcopy(module).eval()

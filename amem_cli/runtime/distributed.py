@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 Item = TypeVar("Item")
-TIMEOUT = timedelta(hours=2)  # the main process can work alone for long: test images, texture statistics
+TIMEOUT = timedelta(hours=2)  # the main process can work alone for a long time: test images, texture statistics
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Processes:
         return self.rank == 0
 
     def shard(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's items: every world_size-th, none padded, none twice."""
+        """This process's items: every world_size-th, without padding or repetition."""
         return items[self.rank :: self.world_size]
 
     def require_divisible(self, flag: str, count: int, least: int = 1) -> None:
@@ -48,7 +48,7 @@ class Processes:
             raise UsageError(flag, str(count), why=why, remedy=remedy)
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait for all processes."""
         if self.world_size > 1:
             import torch.distributed
 
@@ -76,7 +76,7 @@ class Processes:
         return bool(value.item())
 
     def broadcast_buffers(self, module: "torch.nn.Module") -> None:
-        """Give every process the main process's buffers, such as BN's running statistics."""
+        """Copy the main process's buffers, e.g. BN's running statistics, to all processes."""
         if self.world_size > 1:
             import torch.distributed
 
@@ -174,7 +174,7 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
 
 
 def _end_with_parent() -> None:
-    """Get SIGTERM when torchrun dies, also by SIGKILL: otherwise its processes would train on (Linux only)."""
+    """Get SIGTERM when torchrun dies, also by SIGKILL: otherwise its processes would continue (Linux only)."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)

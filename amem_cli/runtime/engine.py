@@ -7,8 +7,8 @@ Engines differ in speed alone; their outputs agree with eager float32 to 1e-5 in
               the convolution, bf16 activations from layer to layer; on a CPU also weights packed for oneDNN
     openvino  the folded network compiled by OpenVINO, on a CPU (`python -m pip install "amem[cpu]"`)
 
-The normalisation is not folded: it is no affine map of what the first convolution sees, whose zero padding stands for
-the mean colour and not for black.
+The input normalisation is not folded into the first convolution, because zero padding after normalisation means the
+mean colour; before normalisation it would mean black.
 """
 
 import copy
@@ -29,7 +29,7 @@ from amem_cli.models.i3d import MaxPoolSame, Unit3D, same_padding
 from amem_cli.runtime.device import as_pixels
 
 CPU = torch.device("cpu")
-PACKED_FOR = 8  # the batch that oneDNN packs weights for; a constant, so that bytes do not depend on the first batch
+PACKED_FOR = 8  # batch size that oneDNN packs weights for; constant, so that results do not depend on the first batch
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -40,13 +40,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def resolve_engine(engine: str, device: torch.device, precision: str, *, clips: bool) -> str:
-    """ "eager", "torch" or "openvino". On CUDA auto is eager, on a CPU OpenVINO where it is installed and else torch.
+    """ "eager", "torch" or "openvino". On CUDA auto is eager; on a CPU it is OpenVINO if installed, else torch.
 
-    One case is apart: for clips in bf16 auto is torch, whose 3-D convolutions on packed weights were faster than
-    OpenVINO's on a processor with AMX. For images OpenVINO was the faster one; for clips in fp32 it was ahead on one
-    processor (AMD Zen 5) and behind on another (`docs/PERFORMANCE.md`). `clips` says which of the two the network
-    takes, `precision` is "fp32" or "bf16". The rule alone chooses and nothing is timed on the spot, so that a rerun
-    takes the same engine.
+    One exception: for clips in bf16 auto is torch, whose 3-D convolutions on packed weights were faster than
+    OpenVINO's on a processor with AMX. For images OpenVINO was faster; for clips in fp32 it was faster on one processor
+    (AMD Zen 5) and slower on another (`docs/PERFORMANCE.md`). `clips` is true if the network's input is clips, not
+    images; `precision` is "fp32" or "bf16". The choice depends on no measurement, so a second run uses the same engine.
 
     Raises `InputMissing` for OpenVINO where it is not installed, `UsageError` for OpenVINO on CUDA.
     """
@@ -78,8 +77,8 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 class Engine:
     """A network ready to run: uint8 on the host, (B, H, W, 3) or (B, T, H, W, 3) -> float32 on the host, (B, ...).
 
-    Where a batch does not fit into memory it is halved, with a warning, and so are the batches after it; `most` is
-    then the largest number of items computed at once. `name` is the resolved engine.
+    If a batch does not fit into memory, it and later batches are halved, with a warning; `most` is then the largest
+    number of items computed at once. `name` is the resolved engine.
     Raises `UsageError` when a single item does not fit.
     """
 
@@ -103,7 +102,7 @@ class Engine:
             else:
                 done += len(part)
                 continue
-            # outside the handler: there the traceback still holds the tensors that did not fit
+            # outside the handler, where the traceback still keeps the tensors that did not fit
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             self._warn(f"out of memory at {len(part)} items a step: continuing with {self.most}; see --batch-size")
@@ -117,11 +116,11 @@ def prepare(
     engine: str,
     warn: Callable[[str], None] = warnings.warn,
 ) -> Engine:
-    """The network in eval mode as an `Engine` on `device`; works on a copy, `network` itself is left as it is.
+    """The network in eval mode as an `Engine` on `device`; works on a copy and does not change `network`.
 
-    `network` takes pixels in [0, 1], (B, 3, H, W) or (B, 3, T, H, W), `precision` is "fp32" or "bf16", and `engine`
-    what `resolve_engine` said. `warn` receives what the user should know. Raises `UsageError` for a network whose
-    operations the engine cannot follow: no other engine takes its place unasked.
+    `network` takes pixels in [0, 1], (B, 3, H, W) or (B, 3, T, H, W), `precision` is "fp32" or "bf16", `engine` is
+    a result of `resolve_engine`. `warn` is called with warnings for the user. Raises `UsageError` for a network whose
+    operations the engine cannot trace; there is no silent fallback to another engine.
     """
     network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
     if engine == "openvino":
@@ -129,7 +128,7 @@ def prepare(
     if engine == "torch":
         packed = device.type == "cpu" and torch.backends.mkldnn.is_available()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        network, precision = fold(network, dtype, packed=packed), "fp32"  # the casts stand in the network
+        network, precision = fold(network, dtype, packed=packed), "fp32"  # the network contains the casts
 
     @torch.inference_mode()
     def run(images: Tensor) -> Tensor:
@@ -145,8 +144,8 @@ def prepare(
 class Convolution(nn.Module):
     """A convolution with BN folded in, and ReLU if `relu`: (B, C_in, [T,] H, W) -> (B, C_out, [T',] H', W').
 
-    Padding is the convolution's own or, with `same`, TensorFlow's. Weights are kept, and the result comes, in `dtype`.
-    `packed`: weights in oneDNN's own format, made at the first call.
+    Padding is the convolution's own or, with `same`, TensorFlow's. Weights and result are in `dtype`.
+    `packed`: weights in oneDNN's own format, created at the first call.
     """
 
     def __init__(self, conv: nn.Conv2d | nn.Conv3d, norm: nn.Module | None = None, *, same: bool, relu: bool):
@@ -169,7 +168,7 @@ class Convolution(nn.Module):
         return set(self.kernel) == {1} and set(self.stride) == {1} and self.groups == 1 and not any(self.padding)
 
     def finish(self, dtype: torch.dtype, packs: bool) -> None:
-        """The last step: weights in `dtype` and channels last, and whether they are to be packed."""
+        """The last step: convert the weights to `dtype` and channels last, and set `packed`."""
         memory_format = torch.channels_last if self.weight.dim() == 4 else torch.channels_last_3d
         self.weight.data = self.weight.data.to(dtype).contiguous(memory_format=memory_format)
         self.bias.data = self.bias.data.to(dtype)
@@ -194,7 +193,7 @@ class Convolution(nn.Module):
 
 
 class CubicMaxPool(nn.Module):
-    """3x3x3 max-pooling at stride 1, first over time and then over space: a third fewer steps than over the cube."""
+    """3x3x3 max-pooling at stride 1, first over time, then over space: a third fewer operations."""
 
     def forward(self, x: Tensor) -> Tensor:
         maxima = x.clone()  # (B, C, T, H, W)
@@ -205,7 +204,7 @@ class CubicMaxPool(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Follows a network down to what `fold` replaces."""
+    """Traces a network down to the modules that `fold` replaces."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(normalise,))
@@ -215,14 +214,14 @@ class _Tracer(fx.Tracer):
 
 
 def fold(network: nn.Module, dtype: torch.dtype = torch.float32, *, packed: bool = False) -> fx.GraphModule:
-    """`network` for inference: a graph of `Convolution`s and what lies between them; changes `network`'s copy only.
+    """`network` for inference, a graph with `Convolution`s; works on a copy of `network`.
 
     In bf16 maps are bf16 from convolution to convolution, and averages and fully-connected layers float32.
     Raises `UsageError` when the network's flow depends on the values of tensors.
     """
     try:
         folded = fx.GraphModule(network, _Tracer().trace(network))
-    except Exception as error:  # what a trace stumbles over can raise anything
+    except Exception as error:  # tracing can raise any exception
         why = f"cannot follow the operations of {type(network).__name__} ({error})"
         raise UsageError("--engine", why=why, remedy="Use --engine eager") from error
     _fold_norms(folded)
@@ -279,7 +278,7 @@ def _is_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 
 def _replace(folded: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
-    """Let `node` call `module`, under a name of its own: a module that is called twice may be replaced in two ways."""
+    """Let `node` call `module`, under a new name, because a module that is called twice may be replaced in two ways."""
     name = f"folded_{node.name}"
     folded.add_submodule(name, module)
     node.target = name
@@ -315,7 +314,7 @@ def _merge_pointwise(folded: fx.GraphModule) -> None:
 
 
 def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
-    """`network` compiled for each image or clip size that comes, for any batch."""
+    """`network` compiled once for each image or clip size, for any batch size."""
     import openvino
 
     core = openvino.Core()

@@ -8,11 +8,11 @@ from typing import Any
 
 from amem_cli.errors import printable
 
-PLAIN_SECONDS = 10.0  # between plain lines
+PLAIN_SECONDS = 10.0  # seconds between plain lines
 
 
 class Loop:
-    """One running loop; `advance` after each step, with what should be shown."""
+    """The progress of one loop; call `advance` after each step."""
 
     def __init__(self, report: "Progress", title: str, total: int, done: int, unit: str, bar: Any, task: Any):
         self._report, self._title, self._total, self._unit = report, title, total, unit
@@ -23,11 +23,11 @@ class Loop:
         self._mark = self._began
 
     def data_arrived(self) -> None:
-        """Call when the batch of this step is there: the time since the last `advance` was waiting for data."""
+        """Call when the batch of this step has arrived; the time since the last `advance` counts as waiting."""
         self.waiting += time.monotonic() - self._mark
 
     def show(self, done: int, total: int) -> None:
-        """Show a loop that counts for itself: `done` of `total`."""
+        """Show `done` of `total`, for a loop that counts its units itself."""
         self._total = total
         if self._bar is not None:
             self._bar.update(self._task, total=total)
@@ -52,7 +52,7 @@ class Loop:
 
 
 class Progress:
-    """Where stages tell how far they are. `quiet` keeps warnings only; processes other than the first say nothing."""
+    """The progress display and log of a stage. `quiet` keeps warnings only; only the first process prints."""
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
@@ -86,7 +86,7 @@ class Progress:
             self._console = None
 
     def log(self, text: str) -> None:
-        """A line of log, unless quiet."""
+        """Print a line, unless quiet."""
         if not self.quiet:
             self._print(text)
 
@@ -105,7 +105,7 @@ class Progress:
 
 
 class Silent(Progress):
-    """Says nothing at all: for tests, for Python use, and for all processes but the first."""
+    """Prints nothing: for tests, for use from Python, and for all processes but the first."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)

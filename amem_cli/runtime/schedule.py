@@ -1,4 +1,4 @@
-"""When things happen in a training: learning rate, batches per step, validation; and what a step returns."""
+"""The schedule of a training: learning rate, batches per step, validation; and the losses of a step."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ def set_learning_rate(optimizer: "torch.optim.Optimizer", rate: float) -> None:
 
 
 def batches_per_step(batches: int, accumulate: int) -> list[int]:
-    """The number of batches in each optimiser step of an epoch; the last step takes the rest.
+    """The number of batches in each optimiser step of an epoch; the last step gets the rest.
 
     >>> batches_per_step(7, 3)
     [3, 3, 1]
@@ -53,7 +53,7 @@ def mean_losses(batches: "list[dict[str, torch.Tensor]]") -> dict[str, float]:
 
 
 def check_finite(losses: dict[str, float]) -> None:
-    """Raise `BadData` that names the losses that are NaN or infinite; the saved state remains."""
+    """Raise `BadData` with the losses that are NaN or infinite; the saved state is kept."""
     bad = [name for name, value in losses.items() if not math.isfinite(value)]
     if bad:
         remedy = "Lower --learning-rate or use --precision fp32, with --resume never. The last saved state is kept"
@@ -63,7 +63,7 @@ def check_finite(losses: dict[str, float]) -> None:
 def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:
     """Log the batch size over all processes, the product of the options `factors`, and the effect of `--accumulate`.
 
-    Under torchrun, warn if the batch is that of no preset: the batch does not grow with the number of processes.
+    Under torchrun, warn if the batch size equals that of no preset: it does not grow with the number of processes.
     """
     fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(options)}
     total = math.prod(getattr(options, name) for name in factors)

@@ -1,4 +1,4 @@
-"""What follows each optimiser step of a training: log, save, stop."""
+"""After each optimiser step of a training: log, save, stop."""
 
 import time
 
@@ -11,7 +11,7 @@ from amem_cli.runtime.train_state import Run, TrainState, save_state
 def finish_step(run: Run, state: TrainState, log: TrainLog, stop: StopRequest, *, last_in_epoch: bool) -> None:
     """Count the step; write the log every `log_steps`; save every `save_seconds`, before a validation and at the end.
 
-    Raises `Interrupted` after saving if a signal or the time limit asks to stop.
+    Raises `Interrupted` after saving after a signal, or if the next step would exceed the time limit.
     """
     options = run.options
     at_end = last_in_epoch and state.epoch + 1 == options.epochs

@@ -29,7 +29,7 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(ValueError):  # not in the main thread: its owner handles signals
+            with contextlib.suppress(ValueError):  # only the main thread can handle signals
                 self._handlers[number] = signal.signal(number, self._on_signal)
         self._mark = time.monotonic()
         return self
@@ -45,7 +45,7 @@ class StopRequest:
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def measure(self, work: str) -> None:
-        """Record how long `work` (step, save or validation) took, from the last call until now."""
+        """Record the duration of `work` (step, save or validation), from the last call until now."""
         now = time.monotonic()
         self._slowest[work] = max(self._slowest[work], now - self._mark)
         self._mark = now
@@ -65,7 +65,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def interruptible(self, step: int) -> Iterator[None]:
-        """Work inside, such as a validation, is broken off by a signal; the state of `step` is saved already."""
+        """A signal interrupts the work inside, e.g. a validation, at once; the state of `step` is already saved."""
         self._interruptible = True
         try:
             if self._signal:

@@ -1,4 +1,4 @@
-"""The state of a training between two steps. It is saved with weights and optimisers, so that resuming is exact.
+"""The state of a training between two steps. Saved with weights and optimisers, so that resuming is exact.
 
 Random numbers need no state: each is keyed by (seed, epoch, index).
 """
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: where it saves, its options and provenance, its processes, its networks and optimisers.
+    """One training: its folder, options, provenance, processes, networks and optimisers.
 
-    The networks are not wrapped in DistributedDataParallel: their parameters are those of the wrapped ones.
+    The networks are not wrapped in DistributedDataParallel: the wrapped ones have the same parameters.
     """
 
     folder: Path
@@ -50,7 +50,7 @@ class TrainState:
     best: dict[str, Any] = field(default_factory=dict)  # the best validation: metric, value, step, epoch, figures
     sums: dict[str, float] = field(default_factory=dict)  # of losses since the last log, in this process
     count: int = 0  # steps in `sums`
-    saved: float = field(default_factory=time.monotonic)  # when the state was saved last
+    saved: float = field(default_factory=time.monotonic)  # time of the last save
 
     def advance(self, last_in_epoch: bool) -> None:
         """Count one step."""
@@ -65,13 +65,13 @@ def load_state(run: Run, best_file: Path) -> TrainState:
 
     Networks and optimisers get the saved values. Raises `OutputExists` if the saved state is of other options or
     inputs. Prepares the folder: checks free space, removes log lines and sample pictures of later steps, and
-    `best_file` (the best validated weights) if the state does not know it.
+    `best_file` (the best validated weights) if the state has no best validation.
     """
     if run.processes.is_main:
         atomic.require_free_space(run.folder, 3 * _state_bytes(run))  # two states and the one being written
     state = _restore(run) or TrainState()
     if state.best and not best_file.is_file():
-        run.progress.warn(f"{best_file} is missing: the best weights are searched again from here")
+        run.progress.warn(f"{best_file} is missing: the best weights are selected from the validations after this step")
         state.best = {}
     if run.processes.is_main:
         if not state.best:
@@ -116,7 +116,7 @@ def _restore(run: Run) -> TrainState | None:
 
 
 def save_state(run: Run, state: TrainState) -> None:
-    """Save the state, networks and optimisers (the main process does); the last two states are kept."""
+    """Save state, networks and optimisers, in the main process only; the last two states are kept."""
     means = run.processes.gather({"sums": state.sums, "count": state.count})
     if run.processes.is_main:
         position = {name: getattr(state, name) for name in ("epoch", "step_in_epoch", "metrics", "best")}
@@ -133,7 +133,7 @@ def remove_states(run: Run) -> None:
 
 
 def _machine(run: Run) -> dict[str, Any]:
-    """What determines the order of floating point sums."""
+    """The properties of the machine that determine the order of floating point sums."""
     import torch
 
     device = run.processes.device
@@ -143,6 +143,6 @@ def _machine(run: Run) -> dict[str, Any]:
 
 
 def _state_bytes(run: Run) -> int:
-    """About the size of a saved state: weights and Adam's two moments of each."""
+    """The approximate size of a saved state: weights and Adam's two moments of each."""
     networks = run.networks.values()
     return 3 * sum(tensor.nbytes for network in networks for tensor in network.state_dict().values())

@@ -88,7 +88,7 @@ def read_weight_file(path: Path) -> WeightFile:
     except BadData:
         raise
     except Exception as error:  # torch, NumPy, zipfile and zlib raise many kinds for damaged files
-        advice = "weights_only" in str(error)  # torch recommends to open the file unsafely
+        advice = "weights_only" in str(error)  # torch's message recommends an unsafe load
         detail = "" if advice else f" ({type(error).__name__}: {error})"
         raise _refused(path, f"the file is damaged or not a weight file{detail:.200}") from error
     tensors = _state_dict(path, loaded)
@@ -134,7 +134,7 @@ def _read_zip(path: Path, content: bytes) -> tuple[object, str]:
 
 
 def _check_pickle(path: Path, stream: BinaryIO) -> None:
-    """Walk through the next pickle of `stream` without executing it, and refuse code and hash bombs.
+    """Scan the next pickle of `stream` without executing it, and reject code and hash bombs.
 
     A hash bomb is a dictionary key of tuples nested so that hashing it takes exponential time, which cannot be
     interrupted. The stack holds, for each value, the number of items that hashing it visits.
@@ -167,7 +167,7 @@ def _check_pickle(path: Path, stream: BinaryIO) -> None:
             items += [stack.pop() for _ in range(taken)]
             visited += sum(items)
             if visited > MAX_HASHED_ITEMS_PER_BYTE * (position + 1):
-                raise _refused(path, "its dictionary keys would take unbounded time to read", "Do not use this file")
+                raise _refused(path, "its dictionary keys would need unbounded time to read", "Do not use this file")
             stack += [1 + sum(items) if "TUPLE" in opcode.name else 1] * len(opcode.stack_after)
 
 
@@ -223,5 +223,5 @@ def _find_tensors(loaded: object, depth: int) -> dict | None:
 def _is_weight(key: object, value: object) -> bool:
     if not (isinstance(key, str) and key.isprintable() and isinstance(value, Tensor)):
         return False
-    # strides of 0 and storages that a file claims but does not fill would need unbounded memory
+    # strides of 0 and storages larger than their data would need unbounded memory
     return value.numel() * value.element_size() <= min(value.untyped_storage().nbytes(), MAX_UNPACKED_BYTES)

@@ -13,7 +13,7 @@ from amem_cli.weights.normalisation import HARA_2018, HARA_2020, Normalisation
 
 @dataclass(frozen=True)
 class MappedWeights:
-    """Tensors under our keys. `normalisation` is None where the file does not decide it."""
+    """Tensors under our keys. `normalisation` is None if the file does not determine it."""
 
     tensors: dict[str, Tensor]
     key_mapping: str
@@ -21,7 +21,7 @@ class MappedWeights:
 
 
 def map_keys(file: WeightFile, architecture: str) -> MappedWeights:
-    """The tensors of a file under the keys of `architecture`; unknown keys stay as they are."""
+    """The tensors of a file under the keys of `architecture`; unknown keys are not changed."""
     if file.normalisation is not None:
         return MappedWeights(file.tensors, "amem", file.normalisation)
     if architecture == "i3d":
@@ -40,10 +40,10 @@ MIN_VARIANCE_OF_2018 = 300  # of pixels in [0, 255]; normalised ones have 1 to 2
 
 
 def _hara_normalisation(file: WeightFile) -> tuple[Normalisation, str]:
-    """The input of Hara's weights, which have the same keys in both years, and what it was concluded from.
+    """The input of Hara's weights, which have the same keys in both years, and the reason for the conclusion.
 
     In 2018 it was pixels in [0, 255] minus a mean; in 2020 they were also divided by their std. The files of 2018 have
-    400 classes and the prefix `module.`. Fine-tuned files may have neither; then the first layer tells.
+    400 classes and the prefix `module.`. Fine-tuned files may have neither; then the scale of the first layer decides.
     """
     head, filters, variance = (file.tensors.get(key) for key in ("fc.weight", "conv1.weight", "bn1.running_var"))
     classes = head.shape[0] if head is not None and head.dim() else 0
@@ -52,7 +52,7 @@ def _hara_normalisation(file: WeightFile) -> tuple[Normalisation, str]:
     if file.module_prefix:
         return HARA_2018, "its prefix module."
     if filters is None or variance is None or filters.shape[1:] != (3, 7, 7, 7) or variance.shape != filters.shape[:1]:
-        return HARA_2018, "no sign in the file: the default"
+        return HARA_2018, "no evidence in the file: the default"
     # the variance of the pixels along a filter: that of its output over the filter's squared norm
     pixels = (variance.double() / filters.double().flatten(1).square().sum(dim=1).clamp_min(1e-30)).median()
     return (HARA_2018 if pixels > MIN_VARIANCE_OF_2018 else HARA_2020), "the scale of its first layer"

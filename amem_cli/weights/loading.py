@@ -45,14 +45,14 @@ def load_pretrained(network: Any, path: str | Path, architecture: str) -> Pretra
 
 
 def require_fit(network: Any, weights: MappedWeights, path: Path, architecture: str) -> None:
-    """Raise `BadData` with every key that does not fit, up to a listing's length."""
+    """Raise `BadData` with the keys that do not fit (see `listing`)."""
     if problems := misfits(network, weights.tensors):
         why = f"read as {weights.key_mapping}, it does not fit {architecture}: {listing(problems)}"
         raise BadData("weights", path, why=why, remedy=f"Find the network that it fits: amem weights inspect {path}")
 
 
 def misfits(network: Any, tensors: Mapping[str, Tensor]) -> list[str]:
-    """Every key that is missing, left over, of another shape or type, or not finite in float32."""
+    """Every key that is missing, superfluous, of another shape or type, or not finite in float32."""
     expected = network.state_dict()
     rows = [f"missing {key}" for key in expected if key not in tensors and not _is_counter(key)]
     rows += [f"left over {key}" for key in tensors if key not in expected and key not in network.head_keys]

@@ -90,7 +90,7 @@ def test_map_keys_reports_duplicates(first):
         (60, 101, False, 2018, "the scale of its first layer"),
         (4, 101, False, 2020, "the scale of its first layer"),
         (1, None, False, 2020, "the scale of its first layer"),
-        (None, None, False, 2018, "no sign in the file: the default"),
+        (None, None, False, 2018, "no evidence in the file: the default"),
     ],
 )
 def test_map_keys_hara_year(std, classes, prefix, year, reason):
