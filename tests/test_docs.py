@@ -301,6 +301,7 @@ STATES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
 
 TROUBLES = (DOCS / "troubleshooting.md").read_text("utf-8")
 ERROR = r"(?:<!-- state: ([\w-]+) -->\n+)?```console\n\$ amem ([^\n]*)\n(error: [^\n]*)\n```\n+Exit code (\d+)\."
+TRAINS = re.compile("--backbone|--preset")  # these errors come after a model is built
 ERRORS = [(match[1], match[2], match[3], int(match[4])) for match in re.finditer(ERROR, TROUBLES)]
 
 
@@ -310,7 +311,10 @@ def test_errors_found() -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("name", "command", "line", "code"), ERRORS, ids=[f"{e[0]} {e[1]}" for e in ERRORS])
+@pytest.mark.parametrize(
+    ("name", "command", "line", "code"),
+    [pytest.param(*error, id=error[1], marks=pytest.mark.slow if TRAINS.search(error[1]) else ()) for error in ERRORS],
+)
 def test_errors_are_printed(name, command, line, code, folder, monkeypatch, capsys) -> None:
     made = STATES[name](folder, monkeypatch) if name else None
     with made if isinstance(made, AbstractContextManager) else contextlib.nullcontext():
