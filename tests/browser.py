@@ -16,7 +16,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
-SECONDS = 60.0  # for one answer; a loaded machine starts slowly
+SECONDS = 60.0  # seconds for one answer; the start is slow on a loaded machine
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-extensions",
@@ -91,7 +91,7 @@ class Browser:
         return message
 
     def look(self, *, width: int, height: int = 900, dark: bool = False, still: bool = False) -> None:
-        """The size of the window, and what the person prefers."""
+        """Set the size of the window and the user's preferences."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip
         features = [
@@ -121,7 +121,7 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **typed)
 
     def picture(self, path: Path) -> Path:
-        """A picture of the whole page."""
+        """A picture of the full page."""
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
         return path

@@ -1,4 +1,4 @@
-"""What many tests need: one thread, generated walkers, and toy parts of the models."""
+"""Fixtures for many tests: one thread, generated walkers, and toy parts of the models."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.fixture(scope="session")
 def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with four generated people per data set, in boxes of 64 x 32 pixels; read it, never write there."""
+    """A data root with four generated people per data set, in boxes of 64 x 32 pixels; read-only."""
     from amem_cli.walkers import WalkerOptions, write_walkers
 
     options = WalkerOptions(people=4, frames=(6, 12), images_per_person=3, height=64, width=32)
@@ -20,7 +20,7 @@ def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """One torch thread, so that sums are in one order whatever the machine."""
+    """One torch thread, so that the order of sums is the same on every machine."""
     import torch
 
     before = torch.get_num_threads()

@@ -34,5 +34,5 @@ def random_clip(*shape):
 
 def assert_equal_maps(ours, theirs):
     assert ours.shape == theirs.shape
-    assert theirs.abs().max() > 0.1  # otherwise the comparison proves nothing
+    assert theirs.abs().max() > 0.1  # otherwise the comparison would be meaningless
     assert (ours - theirs).abs().max() < 1e-5 * max(1.0, theirs.abs().max().item())

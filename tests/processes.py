@@ -1,4 +1,4 @@
-"""Several processes of one command as torchrun starts and ends them, but forked: without its ten seconds of imports."""
+"""Start and end several processes of one command like torchrun, but by fork, without its ten seconds of imports."""
 
 import contextlib
 import os
@@ -13,13 +13,13 @@ from pathlib import Path
 import torch.distributed
 
 KILLED_AFTER = 30.0  # seconds after SIGTERM, as torchrun does
-LONGEST = 300.0  # seconds of one run; a test that hangs says so
+LONGEST = 300.0  # seconds of one run; then the test fails
 
 
 @dataclass(frozen=True)
 class Ended:
     """How the processes of one run ended: their exit codes (negative for a signal's number) by rank, what they wrote to
-    standard error, and its lines that tell of an error."""
+    standard error, and its lines with an error."""
 
     codes: list[int]
     text: str
@@ -32,9 +32,9 @@ class Ended:
 def amem(
     arguments: Sequence[str], world: int, folder: Path, begin: Callable[[int], object] = lambda rank: None
 ) -> Ended:
-    """Run a command of amem in `world` processes; `begin(rank)` comes first in each (to break something there).
+    """Run a command of amem in `world` processes; each calls `begin(rank)` first (to inject a fault).
 
-    When one ends with an error the others get SIGTERM, as from torchrun. `folder` takes what they print.
+    When one ends with an error the others get SIGTERM, as from torchrun. Their output is written to `folder`.
     """
     from amem_cli.__main__ import main
 
@@ -47,8 +47,7 @@ def amem(
 
 
 def together(action: Callable[[int], object], world: int, folder: Path) -> Ended:
-    """`action(rank)` in `world` processes that find each other as under torchrun; 0 is the exit code of one that
-    returned."""
+    """`action(rank)` in `world` processes connected as under torchrun; the exit code is 0 if it returns."""
     folder.mkdir(parents=True, exist_ok=True)
     agent, port = _agent()
     common = {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1"}
@@ -84,7 +83,7 @@ def together(action: Callable[[int], object], world: int, folder: Path) -> Ended
 
 
 def _agent() -> tuple[int, int]:
-    """torchrun's part: a process with the store that the others meet at, and its port.
+    """The store of the processes, as run by torchrun, in a process; and its port.
 
     Not in this process: a fork while the store's thread holds a lock of libc's would leave it locked in the child.
     """

@@ -2,7 +2,7 @@
 
     python tests/soak.py [--kills 2] [--seed 0] [--out docs/RELIABILITY.md]
 
-Exit code 1 if any row of the page is not as it should be.
+Exit code 1 if any row of the page fails.
 """
 
 import argparse
@@ -59,7 +59,7 @@ class Stage:
 
 
 def stages(folder: Path) -> list[Stage]:
-    """The stages that run for long, on generated people and a tiny backbone."""
+    """The long stages, on generated people and a tiny backbone."""
     data = write_walkers(
         folder / "data", WalkerOptions(people=8, frames=(6, 12), images_per_person=3, height=64, width=32)
     )
@@ -216,7 +216,7 @@ KILLS = (
 
 
 def shown(row: Row) -> Row:
-    """Print a row as soon as it is known."""
+    """Print a row."""
     print(row, flush=True)
     return row
 

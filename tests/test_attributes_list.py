@@ -3,13 +3,13 @@
 from amem_cli.attributes import ATTRIBUTES, COLOURS, GROUP_SIZES, GROUPS
 
 
-def test_there_are_105_in_six_groups_of_the_stated_sizes() -> None:
+def test_groups_sizes() -> None:
     assert list(GROUPS) == ["personal", "hair", "upperBody", "lowerBody", "footwear", "accessory"]
     assert GROUP_SIZES == (7, 3 + 11, 15 + 11, 12 + 11, 6 + 11, 7 + 11)
     assert sum(GROUP_SIZES) == len(ATTRIBUTES) == len(set(ATTRIBUTES)) == 105
 
 
-def test_names_follow_the_readme_of_peta() -> None:
+def test_attributes_spelling_of_peta() -> None:
     assert {"footwearSneaker", "carryingBackpack", "personalLarger60", "upperBodyVNeck"} <= set(ATTRIBUTES)
     assert not {"footwearSneakers", "accessoryBackpack", "accessoryFaceMask", "lowerBodyLogo"} & set(ATTRIBUTES)
     coloured = [name for name in ATTRIBUTES if name.endswith(COLOURS)]
@@ -23,7 +23,7 @@ def test_names_follow_the_readme_of_peta() -> None:
     }
 
 
-def test_columns_stand_group_after_group() -> None:
+def test_attributes_order_of_groups() -> None:
     start = 0
     for group, size in zip(GROUPS.values(), GROUP_SIZES, strict=True):
         assert ATTRIBUTES[start : start + size] == group

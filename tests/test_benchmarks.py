@@ -71,7 +71,7 @@ def test_side_by_side_adds_figures_and_drops_those_of_another_machine(load, tmp_
     assert run("decoding") == {"decoding"}
 
 
-def test_page_is_what_the_figures_in_docs_give(load):
+def test_page_matches_the_figures_in_docs(load):
     module = load("side_by_side")
     saved = json.loads(module.FIGURES.read_text("utf-8"))
     assert module.page(saved["machine"], saved["figures"]) == module.PAGE.read_text("utf-8")
@@ -141,7 +141,7 @@ def fails():
 
 
 @pytest.mark.slow
-def test_take_turns_in_own_processes(load):
+def test_take_turns_in_separate_processes(load):
     timing = load("timing")
     timed = timing.take_turns({str(start): timing.Method(counter, (start,)) for start in (0, 1)}, 3)
     assert {name: side.result for name, side in timed.items()} == {"0": 0, "1": 1}

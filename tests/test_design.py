@@ -1,4 +1,4 @@
-"""Structural rules: what each package may import, and what must not exist anywhere."""
+"""Structural rules: allowed imports of each package, and forbidden names."""
 
 import ast
 from pathlib import Path

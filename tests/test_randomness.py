@@ -15,7 +15,7 @@ def test_keyed_seed_known_values():
     assert keyed_seed(np.int64(1), "é", 2) == int.from_bytes(digest[:8], "big") >> 1
 
 
-def test_keyed_seed_tells_keys_apart():
+def test_keyed_seed_differs_for_every_key():
     keys = [(1, 23), (12, 3), (1, 2, 3), ("1", "2"), (2, 1), (), ("a",), ("a", "")]
     assert len({keyed_seed(*key) for key in keys}) == len(keys)
     assert all(0 <= keyed_seed(seed) < 2**63 for seed in range(200))

@@ -1,4 +1,4 @@
-"""A backbone of a few thousand weights, so that a step, and saving it, take no time."""
+"""A backbone of a few thousand weights, so that a step and a save are fast."""
 
 from torch import nn
 

@@ -41,7 +41,7 @@ def amem_options(walkers: Path, workspace: Path, **changed: Any) -> TrainAmemOpt
 
 
 def write_labels(path: Path, names: list[str], attributes: tuple[str, ...] = ATTRIBUTES, dataset: str = "mars") -> Path:
-    """Labels that depend on the names of tracklet and attribute, whatever their order."""
+    """Labels that depend on the names of tracklet and attribute, not on their order."""
     labels = np.array([[len(a + b) % 2 for b in attributes] for a in names], dtype=np.uint8)
     ids = np.arange(len(names), dtype=np.int64)
     table = PseudoLabels(dataset, names, ids, ids, ids + 1, labels.astype(np.float32), labels, attributes, 0.5, {})

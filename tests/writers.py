@@ -54,5 +54,5 @@ WRITERS = {
 
 
 def write(path: Path, content: int = OLD, provenance: Provenance | None = None) -> None:
-    """Write the artifact that the file's name says."""
+    """Write the artifact for the name of the file."""
     WRITERS[path.name](path, content, provenance or Provenance("evaluate", {"content": content}, {}, "listing"))

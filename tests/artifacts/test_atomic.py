@@ -1,4 +1,4 @@
-"""After any failure the old or the new file is there, complete; a reader finds every flipped bit."""
+"""After any failure the old or the new file exists, complete; a reader detects every flipped bit."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ STEPS = ["open", "write", "fsync", "close", "replace", "fsync"]
 
 @pytest.fixture
 def target(tmp_path):
-    """(path, its bytes with the old content, with the new content); the old content is there."""
+    """(path, its bytes with the old content, with the new content); the file has the old content."""
     path = tmp_path / "folder" / "arm.safetensors"
     write(path, NEW)
     new = path.read_bytes()
@@ -140,7 +140,7 @@ def test_read_checked_every_flipped_byte(tmp_path, monkeypatch, name):
     write(tmp_path / name)
     flipped = bytearray((tmp_path / name).read_bytes())
     monkeypatch.setattr(atomic, "read_bytes", lambda *_, **__: bytes(flipped))
-    monkeypatch.setattr(hdf5, "_trial", lambda *_: "")  # a flipped bit must not make the file another program's
+    monkeypatch.setattr(hdf5, "_trial", lambda *_: "")  # a flipped bit must not make it look like a file of another program
     read = hdf5.read_checked if name.endswith(".h5") else atomic.read_checked
     read(tmp_path / name, "artifact")
     for at in range(len(flipped)):

@@ -38,7 +38,7 @@ def test_roundtrip(tmp_path):
     assert checkpoint.read_description(path) == found.description
 
 
-def test_load_key_seal_of_published_files(tmp_path):
+def test_load_checksum_of_published_files(tmp_path):
     description = {"kind": "amem-arm", "schema": 1, "seal": atomic.CHECKSUM_BLANK.decode(), "provenance": {}}
     content = safetensors.torch.save({"w": torch.ones(2)}, metadata={"amem": json.dumps(description)})
     path = atomic.write_bytes(tmp_path / "arm.safetensors", atomic.fill_checksum(content))

@@ -1,4 +1,4 @@
-"""The features file: rows of unit length, whichever program wrote them."""
+"""The features file: rows of unit length, from amem and from other programs."""
 
 import h5py
 import numpy as np

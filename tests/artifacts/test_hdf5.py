@@ -21,7 +21,7 @@ PROVENANCE = Provenance("extract-features", {"seed": 0}, {"main": {"name": "m", 
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Files of other programs are parsed in this process alone: the child process would parse them alike."""
+    """Files of other programs are parsed in this process only, which is faster than the child process."""
     monkeypatch.setattr(hdf5, "_trial", lambda *_: "")
 
 
@@ -210,7 +210,7 @@ def test_read_missing_or_too_large(tmp_path):
     with pytest.raises(InputMissing, match="Run: amem extract-features"):
         read(tmp_path / "none.h5")
     with open(tmp_path / "x.h5", "wb") as file:
-        file.truncate(hdf5.LARGEST_FILE + 1)  # sparse: takes no room
+        file.truncate(hdf5.LARGEST_FILE + 1)  # sparse: needs no disk space
     with pytest.raises(BadData, match="larger than 8 GiB"):
         read(tmp_path / "x.h5")
 

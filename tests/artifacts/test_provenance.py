@@ -19,7 +19,7 @@ HERE = Provenance(
 
 
 def there(**changed):
-    """HERE as a file holds it, with changes."""
+    """HERE as stored in a file, with changes."""
     return json.loads(json.dumps(HERE.as_json())) | changed
 
 

@@ -23,7 +23,7 @@ READERS = {
 
 @pytest.mark.parametrize("make", MAKE)
 @pytest.mark.parametrize("name", READERS)
-def test_readers_refuse_what_never_ends(make: str, name: str, tmp_path: Path) -> None:
+def test_readers_refuse_pipes_and_devices(make: str, name: str, tmp_path: Path) -> None:
     MAKE[make](tmp_path / name)
     with pytest.raises(BadData, match="not a regular file"):
         READERS[name](tmp_path / name)

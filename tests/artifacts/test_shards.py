@@ -1,4 +1,4 @@
-"""Shards: planned independently of the number of processes, continued where a run stopped."""
+"""Shards: planned independently of the number of processes; a second run computes the missing ones."""
 
 import errno
 
@@ -89,7 +89,7 @@ def test_metrics_have_the_time_of_all_runs(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, KILL])
 @pytest.mark.parametrize("at", [0, 3, 5, 7, 11])
-def test_fault_loses_one_shard_at_most(tmp_path, at, fault):
+def test_fault_loses_only_the_current_shard(tmp_path, at, fault):
     def write_all():
         shards = make(tmp_path / "x.h5")
         for number in range(2):

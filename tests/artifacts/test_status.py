@@ -133,7 +133,7 @@ def test_chain_deep_finds_a_flipped_bit(finished, stage):
 
 
 def test_chain_damaged_model_keeps_options(finished):
-    """The undamaged amem-main has the options of the damaged model, and the other way round."""
+    """The undamaged amem-main has the options of the damaged model, and vice versa."""
     command = f"amem train-amem --dataset mars --modules mem --workspace {finished.root}"
     flip_bit(finished.amem("mars", None))
     assert states(finished)["train-amem"].state == "ready"
@@ -142,7 +142,7 @@ def test_chain_damaged_model_keeps_options(finished):
     main = finished.amem_main("mars", None)
     flip_bit(main)
     link = states(finished, deep=True)["train-amem"]
-    assert (link.state, link.command) == ("damaged", command)  # without --force: the whole model is there
+    assert (link.state, link.command) == ("damaged", command)  # without --force: amem-model exists
     assert str(main) in link.why
     main.unlink()
     link = states(finished)["train-amem"]

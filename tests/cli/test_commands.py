@@ -250,7 +250,7 @@ def test_status_names_the_next_command(
     }
 
 
-def test_closed_pipe_is_no_error() -> None:
+def test_closed_pipe() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([sys.executable, "-m", "amem_cli", "config", "show"], stdout=writer, stderr=subprocess.PIPE)

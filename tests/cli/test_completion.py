@@ -1,4 +1,4 @@
-"""Shell completion, requested as a shell does it: by environment variables, with the line so far."""
+"""Shell completion, requested as by a shell: with environment variables and the incomplete line."""
 
 import os
 import subprocess

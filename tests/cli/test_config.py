@@ -16,7 +16,7 @@ from amem_cli.resolve import resolve
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_config_text_reads_back_as_the_preset(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AMEM_DATA", "elsewhere")  # a file without folders leaves it in force
+    monkeypatch.setenv("AMEM_DATA", "elsewhere")  # the file has no folders, so the variable applies
     file = tmp_path / "amem.toml"
     file.write_text(config_text(list(COMMANDS), preset), "utf-8")
     assert list(tomllib.loads(file.read_text("utf-8"))) == list(COMMANDS)

@@ -1,4 +1,4 @@
-"""Tables and lines: no wider than the terminal, nothing cut off, nothing taken for markup."""
+"""Tables and lines: no wider than the terminal, nothing truncated, nothing read as markup."""
 
 import json
 import os

@@ -80,7 +80,7 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
 
 
 @pytest.mark.slow
-def test_help_costs_little_more_than_importing_typer_and_rich() -> None:
+def test_help_import_time() -> None:
     def processor_seconds(*arguments: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)

@@ -1,4 +1,4 @@
-"""Files for the tests of the readers, which look at names alone."""
+"""Files for the tests of the readers, which read names alone."""
 
 from pathlib import Path
 

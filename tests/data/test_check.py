@@ -1,4 +1,4 @@
-"""`amem data check`: counts, hashes, every image; which data set a folder holds."""
+"""`amem data check`: counts, hashes, every image; identification of a folder."""
 
 import hashlib
 import json
@@ -115,7 +115,7 @@ def test_check_dataset_deep_compares_with_the_list(shop, tmp_path):
     assert again.ok
     assert not again.list_written
     changed = tmp_path / "shop" / "1" / "1" / "1.png"
-    changed.write_bytes(changed.read_bytes() + b"\0")  # behind the end, where no decoder looks
+    changed.write_bytes(changed.read_bytes() + b"\0")  # after the end of the image, which no decoder reads
     (tmp_path / "shop" / "2" / "2" / "2.png").rename(tmp_path / "shop" / "2" / "2" / "3.png")
     (tmp_path / "shop" / "3" / "1" / "1.png").write_bytes(b"no image")
     report = check_dataset(shop, tmp_path, deep=True)
@@ -180,7 +180,7 @@ def test_find_datasets(tmp_path):
         find_datasets(tmp_path / "MARS-v1" / "bbox_test")
 
 
-def test_data_check_command_takes_a_folder(tmp_path, capsys):
+def test_data_check_command_with_a_folder(tmp_path, capsys):
     image(tmp_path / "shop" / "ann" / "door" / "1.jpg")
     assert run(["data", "check", str(tmp_path / "shop"), "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)["folders"]

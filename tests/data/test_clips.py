@@ -1,4 +1,4 @@
-"""Which frames make a clip: every frame once, reflection as NumPy pads, starts within bounds."""
+"""The frames of clips: every frame once, reflection like NumPy's padding, starts within bounds."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the readers share: the order of frames, folders that are ignored, metadata files, whole numbers."""
+"""Common functions of the readers: the order of frames, ignored folders, metadata files, whole numbers."""
 
 from pathlib import Path
 

@@ -232,7 +232,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_loader_workers_end_with_a_killed_run(tmp_path):
-    """The parent of a worker is the fork server, which outlives a kill -9 of the run."""
+    """The parent of a worker is the fork server, which continues after a kill -9 of the run."""
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
     main = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True)
@@ -240,7 +240,7 @@ def test_loader_workers_end_with_a_killed_run(tmp_path):
     worker = int(main.stdout.readline())
     main.kill()
     main.wait()
-    main.stdout.close()  # not read to its end, which an orphan would hold open
+    main.stdout.close()  # not read to its end, because an orphan would keep it open
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:
@@ -249,4 +249,4 @@ def test_loader_workers_end_with_a_killed_run(tmp_path):
             return
         time.sleep(0.1)
     os.kill(worker, 9)
-    pytest.fail("the worker lives on")
+    pytest.fail("the worker did not end")

@@ -101,7 +101,7 @@ def test_load_manifest_split_file_counts_splits(own, tmp_path):
         (FOLDER + 'root = "a\\u0000b"', "is not a path"),
         ('name = "a"\nlayout = "mars"\n[protocol]\nsplits = 3', "have no meaning with an official split"),
         ('name = "a"\nlayout = "prid2011"\n[protocol]\nfile = "s.json"', "for layout folder"),
-        ('name = "a"\nlayout = "peta"\n[protocol]\nsplits = 3', r"takes no \[protocol\]"),
+        ('name = "a"\nlayout = "peta"\n[protocol]\nsplits = 3', r"cannot have a \[protocol\]"),
     ],
 )
 def test_load_manifest_bad_values(own, text, why):

@@ -1,4 +1,4 @@
-"""MARS: the tables checked against the image names, whole and in part, and the real tables."""
+"""MARS: the tables checked against the image names, complete and incomplete, and the real tables."""
 
 import io
 import os
@@ -84,7 +84,7 @@ def test_read_unpadded_frames_in_order_of_number(copy):
 def test_read_part_of_mars_and_ignored_folders(copy):
     root = copy()
     for path in (*(root / "bbox_train" / "0001").iterdir(), *(root / "bbox_test" / "00-1").iterdir()):
-        path.unlink()  # the empty folder stays
+        path.unlink()  # the empty folder is kept
     (root / "bbox_test" / "@eaDir" / "0002C1T0001F001.jpg").mkdir(parents=True)
     dataset = mars.read(root, "mars")
     assert [t.person_id for t in dataset.splits[0].train] == [7, 7]

@@ -1,4 +1,4 @@
-"""MATLAB files through the child process: what comes back, and that no damage of a file ends this process."""
+"""MATLAB files read in the child process: values, and damaged files, which never end this process."""
 
 import contextlib
 

@@ -216,6 +216,6 @@ def test_read_real_part(tmp_path):
     assert positives["hairBlue"] == positives["hairPink"] == 0
     assert positives["footwearSneaker"] > 100
     assert positives["carryingBackpack"] > 100
-    # everybody is one of the two: a wrong key or column would break this at once
+    # every person has exactly one of the two; a wrong key or column would break this
     sexes = dataset.labels[:, [ATTRIBUTES.index("personalMale"), ATTRIBUTES.index("personalFemale")]].sum(axis=1)
     assert 0.98 < sexes.mean() < 1.02

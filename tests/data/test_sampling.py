@@ -1,4 +1,4 @@
-"""P x K batches, shuffled batches, people held out: what an epoch covers, and that draws are keyed."""
+"""P x K batches, shuffled batches, people held out: the content of an epoch, and keyed draws."""
 
 from collections import Counter
 
@@ -121,7 +121,7 @@ def test_hold_out_people_a_fraction_of_people(ids, fraction, least, seed):
     assert {ids[::-1][row] for row in again} == outside  # whatever the order of the rows
 
 
-def test_hold_out_people_nobody_and_errors():
+def test_hold_out_people_none_and_errors():
     assert [len(rows) for rows in hold_out_people([5, 5, 6], 0.0, 0)] == [3, 0]
     assert len(hold_out_people(range(20), 0.01, 0)[1]) == 1
     for purpose, words in (("validation people", "--validate 0.2.*Leave"), ("test people", "--hold-out 0.2.*none")):

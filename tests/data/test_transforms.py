@@ -140,7 +140,7 @@ def test_open_image_missing_folder_and_too_large(tmp_path, monkeypatch):
 
 
 def test_open_image_png_with_a_tail_of_zeros(tmp_path):
-    """A power cut leaves such files, and Pillow alone decodes wrong pixels from them."""
+    """A power failure can leave such files, and Pillow decodes wrong pixels from them."""
     path, content = tmp_path / "a.png", encoded(NOISE, "PNG")
     for kept in range(8, len(content), 53):
         path.write_bytes(content[:kept] + bytes(len(content) - kept))
@@ -153,7 +153,7 @@ def test_open_image_png_with_a_tail_of_zeros(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP"])
 def test_read_image_damaged_anywhere(tmp_path, kind):
-    """A cut file is refused or decodes whole; flipped bytes never raise anything but `BadData`."""
+    """A truncated file is rejected or decodes completely; flipped bytes raise nothing but `BadData`."""
     path, content = tmp_path / "a", encoded(smooth(), kind)
     path.write_bytes(content)
     whole = read_image(path, 24, 16)

@@ -85,7 +85,7 @@ def test_without_unreadable_shared_among_processes(
     alone, _ = find(tracklets, tmp_path / "alone.txt")
     parts: list[dict] = []
     monkeypatch.setattr(Processes, "gather", lambda self, part: parts.append(part) or [part])
-    for rank in (0, 1):  # the other's part is missing from this pretended gathering
+    for rank in (0, 1):  # the result of the other process is missing from this simulated gather
         find(tracklets, tmp_path / "x.txt", Processes(rank, 2, torch.device("cpu")))
     assert sorted(map(len, parts)) == [0, 1]
     monkeypatch.setattr(Processes, "gather", lambda self, part: parts)

@@ -1,4 +1,4 @@
-"""AMEM: shapes and sizes of the paper, where gradients flow, what inference keeps."""
+"""AMEM: shapes and sizes of the paper, the flow of gradients, the model for inference."""
 
 import pytest
 import torch

@@ -62,7 +62,7 @@ def test_torchvision_networks_equal_torchvision(name, tmp_path, monkeypatch):
     assert enum.transforms().std == list(net.normalisation.std)
 
 
-def test_build_backbone_refuses_what_does_not_exist():
+def test_build_backbone_unknown_options():
     for arguments, why in (
         ({"name": "i4d"}, r"'i4d' not found\. Choose one of i3d, r3d"),
         ({"name": "r3d", "strides": "stok"}, 'Choose "reid" or "stock"'),

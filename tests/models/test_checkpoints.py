@@ -1,4 +1,4 @@
-"""Checkpoints of the networks: what is saved is loaded, configurations rebuild the networks."""
+"""Checkpoints of the networks: saved tensors and configurations rebuild the networks."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Attribute bars and comparisons: what is shown, in which colour, and what is refused."""
+"""Attribute bars and comparisons: content, colours, rejected input."""
 
 import numpy as np
 import pytest

@@ -64,7 +64,7 @@ def test_save_picture_deterministic(tmp_path, suffix, start):
     assert one.read_bytes().startswith(start)
     assert one.read_bytes() == two.read_bytes()
     if suffix == "svg":
-        assert "&lt;$a$&gt;" in one.read_text("utf-8")  # text stays text, and is escaped
+        assert "&lt;$a$&gt;" in one.read_text("utf-8")  # text is stored as text, and is escaped
 
 
 def test_save_picture_unknown_suffix(tmp_path):

@@ -1,4 +1,4 @@
-"""Ranked lists: the verdicts of a gallery small enough to judge by hand, and their marks in the picture."""
+"""Ranked lists: the answers of a small gallery worked out by hand, and their marks in the picture."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The report's page: well-formed, self-contained, escaped, deterministic; and how it behaves in a browser."""
+"""The report's page: well-formed, self-contained, escaped, deterministic; and its behaviour in a browser."""
 
 import itertools
 import re
@@ -158,7 +158,7 @@ def test_report_page_hostile_names(tmp_path: Path) -> None:
     assert len(page.all("script")) == 2  # the frames' data and our own
     assert not [attributes for _, attributes in page.elements if any(key.startswith("on") for key in attributes)]
     assert all(image["src"].startswith("data:image/webp;base64,") for image in page.all("img"))
-    assert f"AMEM on {HOSTILE}" in page.words  # shown as it is
+    assert f"AMEM on {HOSTILE}" in page.words  # displayed as plain text
     assert text == report_page(hostile, 2)  # deterministic
 
 
@@ -272,6 +272,6 @@ def test_report_in_browser_keyboard_and_animation(browser: Browser, tmp_path: Pa
     assert browser.run(moving) == 1
     browser.run("document.getElementById('play').click()")
     assert browser.run(moving) == 0
-    browser.look(width=1280, still=True)  # a person who wants no motion
+    browser.look(width=1280, still=True)  # a user who prefers reduced motion
     browser.open(page)
     assert browser.run(moving) == 0

@@ -1,4 +1,4 @@
-"""The allocator's setting, in processes of their own: it is for the whole process and for good."""
+"""The allocator's setting, tested in child processes, because it is permanent for a process."""
 
 import os
 import subprocess
@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc can be told")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc on Linux only")
 
-# page faults while 64 MB are taken, written and freed again, after they were once before
+# page faults of the second of two rounds that allocate, write and free 64 MB
 PROGRAM = """
 import resource, sys
 from amem_cli.runtime.allocator import keep_freed_memory
@@ -34,21 +34,21 @@ def run(argument: str, **environment: str) -> list[str]:
     return subprocess.run(command, env=clean | environment, check=True, capture_output=True, text=True).stdout.split()
 
 
-def test_a_large_piece_taken_again_costs_no_page_faults() -> None:
+def test_keep_freed_memory_page_faults() -> None:
     pages = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
     was_set, faults = run("set")
     if was_set == "False":
         pytest.skip("the C library is not glibc")
     assert int(faults) < pages / 20
-    assert int(run("leave")[0]) > 10 * int(faults)  # so many because the piece was given back
+    assert int(run("leave")[0]) > 10 * int(faults)  # because the memory was returned to the system
 
 
 @pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
-def test_settings_of_the_user_stand(name: str) -> None:
+def test_keep_freed_memory_user_settings(name: str) -> None:
     assert run("set", **{name: "65536" if name.startswith("MALLOC") else "glibc.malloc.check=0"})[0] == "False"
 
 
-def test_commands_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_freed_memory_in_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     from amem_cli import __main__
     from amem_cli.runtime import allocator
 

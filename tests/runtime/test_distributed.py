@@ -69,7 +69,7 @@ def batches() -> torch.Tensor:
 
 
 def test_collectives_and_data_parallel_two_processes(tmp_path: Path) -> None:
-    """Two processes with half of each batch get the gradient of one process with the whole batches."""
+    """Two processes with half of each batch get the gradient of one process with the full batches."""
 
     def work(rank: int) -> None:
         with process_group("cpu") as group:

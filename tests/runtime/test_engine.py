@@ -44,7 +44,7 @@ def cosine_distance(found: Tensor, expected: Tensor) -> float:
 
 
 def smooth_bytes(*shape: int, seed: int = 0) -> Tensor:
-    """uint8 (B, [T,] H, W, 3) of large coloured spots: unlike noise, these give every item a feature of its own."""
+    """uint8 (B, [T,] H, W, 3) of large coloured spots: unlike noise, these give every item a different feature."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand((shape[0], 3, 2, 4, 3), generator=generator) * 255
     size = shape[1:-1] if len(shape) == 5 else (1, *shape[1:-1])
@@ -55,7 +55,7 @@ def smooth_bytes(*shape: int, seed: int = 0) -> Tensor:
 def as_trained(network: nn.Module, images: Tensor) -> nn.Module:
     """`network` in eval mode with BN statistics near those of `images` and random scales and shifts.
 
-    With statistics that have nothing to do with the maps, signals die out on the way and every feature is the same.
+    With unrelated statistics the signals vanish and every feature is the same.
     """
     generator = torch.Generator().manual_seed(1)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)]
@@ -80,20 +80,20 @@ def main_model(images: Tensor, **described: object) -> nn.Module:
 
 
 def plain(network: nn.Module, images: Tensor) -> Tensor:
-    """What every engine is held against: eager float32."""
+    """The reference for every engine: eager float32."""
     with torch.no_grad():
         return network.eval()(images.movedim(-1, 1).float() / 255)
 
 
 def check(network: nn.Module, images: Tensor, engine: str, bf16: float = 1e-4) -> None:
-    """Every precision of `engine` agrees with eager float32 on `images`, whose items are told apart."""
+    """Every precision of `engine` agrees with eager float32 on `images`, whose features differ."""
     expected = plain(network, images)
     for precision, most in (("fp32", 1e-5), ("bf16", bf16)):
         found = prepare(network, CPU, precision, engine)(images)
         assert found.dtype == torch.float32
         assert found.shape == expected.shape
         assert cosine_distance(found, expected) <= most, precision
-    # where features have much in common their cosine says little: the error beside what tells the items apart
+    # similar features have a high cosine in any case: compare the error with the differences between items
     error = (prepare(network, CPU, "fp32", engine)(images) - expected).norm()
     assert error < 1e-3 * (expected - expected.mean(dim=0)).norm()
 
@@ -102,26 +102,26 @@ def check(network: nn.Module, images: Tensor, engine: str, bf16: float = 1e-4) -
 
 
 @pytest.mark.parametrize("modules", MODULES)
-def test_torch_agrees_for_every_set_of_modules(modules: str) -> None:
+def test_torch_every_set_of_modules(modules: str) -> None:
     clips = smooth_bytes(3, 4, 64, 32, 3)
     check(main_model(clips, **MODULES[modules]), clips, "torch")
 
 
 @pytest.mark.parametrize(("branch", "kernel"), [("inception", "1x3x3"), ("conv3d", "3x3x3"), ("conv2d", "3x3x3")])
-def test_torch_agrees_for_every_branch(branch: str, kernel: str) -> None:
+def test_torch_every_branch(branch: str, kernel: str) -> None:
     clips = smooth_bytes(3, 4, 64, 32, 3)
     check(main_model(clips, branch=branch, branch_kernel=kernel), clips, "torch")
 
 
 @pytest.mark.parametrize("backbone", [name for name in backbone_names() if name != "i3d"])
-def test_torch_agrees_for_every_backbone(backbone: str) -> None:
+def test_torch_every_backbone(backbone: str) -> None:
     clips = smooth_bytes(3, 4, 64, 32, 3)
-    # bf16 itself, not the engine, is coarser in random residual networks on small maps: autocast is no nearer
+    # bf16 itself, not the engine, is less exact in random residual networks on small maps: autocast is no better
     check(main_model(clips, backbone=backbone), clips, "torch", bf16=4e-4)
 
 
 @pytest.mark.parametrize("depth", [18, 50])
-def test_torch_agrees_for_the_arm(depth: int) -> None:
+def test_torch_arm(depth: int) -> None:
     images = smooth_bytes(5, 64, 32, 3)
     torch.manual_seed(0)
     check(as_trained(ARM(depth, GROUP_SIZES), images), images, "torch", bf16=4e-4)
@@ -129,14 +129,14 @@ def test_torch_agrees_for_the_arm(depth: int) -> None:
 
 @pytest.mark.parametrize("engine", ["eager", "torch"])
 @pytest.mark.parametrize("shape", [(1, 8, 64, 32), (2, 5, 80, 48), (3, 3, 48, 112), (5, 3, 32, 32)])
-def test_odd_batches_and_sizes(engine: str, shape: tuple[int, ...]) -> None:
+def test_prepare_odd_batches_and_sizes(engine: str, shape: tuple[int, ...]) -> None:
     clips = smooth_bytes(*shape, 3)
     network = main_model(smooth_bytes(4, *clips.shape[1:], seed=1))
     expected = plain(network, clips)
     assert cosine_distance(prepare(network, CPU, "fp32", engine)(clips), expected) <= 1e-5
 
 
-def test_one_engine_takes_any_size_and_batch() -> None:
+def test_engine_any_size_and_batch() -> None:
     network = main_model(smooth_bytes(3, 4, 64, 32, 3))
     engine = prepare(network, CPU, "fp32", "torch")
     for shape in ((2, 4, 64, 32, 3), (1, 8, 48, 80, 3), (7, 4, 64, 32, 3)):
@@ -147,7 +147,7 @@ def test_one_engine_takes_any_size_and_batch() -> None:
 @without_openvino
 @pytest.mark.slow
 @pytest.mark.parametrize("modules", ["baseline", "amem"])
-def test_openvino_agrees(modules: str) -> None:
+def test_openvino_equals_eager(modules: str) -> None:
     clips = smooth_bytes(3, 4, 64, 32, 3)
     check(main_model(clips, **MODULES[modules]), clips, "openvino")
 
@@ -155,14 +155,14 @@ def test_openvino_agrees(modules: str) -> None:
 @without_openvino
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", [name for name in backbone_names() if name != "i3d"])
-def test_openvino_agrees_for_every_backbone(backbone: str) -> None:
+def test_openvino_every_backbone(backbone: str) -> None:
     clips = smooth_bytes(3, 4, 64, 32, 3)
     check(main_model(clips, backbone=backbone, branch="conv2d"), clips, "openvino", bf16=4e-4)
 
 
 @without_openvino
 @pytest.mark.slow
-def test_openvino_agrees_for_the_arm_on_any_batch() -> None:
+def test_openvino_arm_any_batch() -> None:
     images = smooth_bytes(5, 64, 32, 3)
     torch.manual_seed(0)
     network = as_trained(ARM(50, GROUP_SIZES), images)
@@ -173,7 +173,7 @@ def test_openvino_agrees_for_the_arm_on_any_batch() -> None:
 
 
 @pytest.mark.slow
-def test_bf16_agrees_at_the_paper_s_size() -> None:
+def test_bf16_image_size_of_the_paper() -> None:
     clips = smooth_bytes(2, 8, 256, 128, 3)
     check(main_model(clips), clips, "torch")
 
@@ -181,7 +181,7 @@ def test_bf16_agrees_at_the_paper_s_size() -> None:
 # -- what folding does -------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_left_to_fold_and_pointwise_branches_are_one() -> None:
+def test_fold_all_batch_norms_and_pointwise_branches() -> None:
     clips = smooth_bytes(2, 4, 32, 32, 3)
     folded = fold(copy.deepcopy(main_model(clips)))
     modules = list(folded.modules())
@@ -193,7 +193,7 @@ def test_nothing_is_left_to_fold_and_pointwise_branches_are_one() -> None:
 
 @pytest.mark.parametrize("engine", ["eager", "torch"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_network_is_left_as_it_is(engine: str, precision: str) -> None:
+def test_prepare_does_not_change_the_network(engine: str, precision: str) -> None:
     clips = smooth_bytes(2, 4, 32, 32, 3)
     network = main_model(clips).train()
     before = copy.deepcopy(network.state_dict())
@@ -209,7 +209,7 @@ def test_the_network_is_left_as_it_is(engine: str, precision: str) -> None:
     assert torch.equal(clips, bytes_before)
 
 
-def test_later_training_does_not_reach_a_prepared_engine() -> None:
+def test_prepare_copies_the_weights() -> None:
     clips = smooth_bytes(2, 4, 32, 32, 3)
     network = main_model(clips)
     engine = prepare(network, CPU, "fp32", "torch")
@@ -221,7 +221,7 @@ def test_later_training_does_not_reach_a_prepared_engine() -> None:
 
 
 class Twice(nn.Module):
-    """One convolution called twice, in front of different followers; a BN that no convolution feeds alone."""
+    """One convolution called twice, with different successors; a BN whose input is not one convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class Twice(nn.Module):
         return (self.other(second + first) + second).mean(dim=(2, 3))
 
 
-def test_a_convolution_that_is_used_twice_or_read_twice() -> None:
+def test_fold_convolution_called_or_read_twice() -> None:
     images = smooth_bytes(4, 16, 12, 3)
     torch.manual_seed(0)
     network = as_trained(Twice(), images)
@@ -246,7 +246,7 @@ class Depends(nn.Module):
         return x.mean(dim=(2, 3)) if x.max() > 0.5 else x.amax(dim=(2, 3))
 
 
-def test_a_network_that_cannot_be_followed_is_an_error_and_runs_eagerly() -> None:
+def test_fold_untraceable_network() -> None:
     images = smooth_bytes(2, 8, 8, 3)
     with pytest.raises(UsageError, match=r"--engine: cannot follow the operations of Depends .*Use --engine eager"):
         prepare(Depends(), CPU, "fp32", "torch")
@@ -257,7 +257,7 @@ def test_a_network_that_cannot_be_followed_is_an_error_and_runs_eagerly() -> Non
 
 
 @pytest.mark.parametrize("engine", ["eager", "torch"])
-def test_rows_do_not_depend_on_their_neighbours(engine: str) -> None:
+def test_engine_rows_independent_of_the_batch(engine: str) -> None:
     clips = smooth_bytes(5, 4, 32, 32, 3)
     network = main_model(clips)
     run = prepare(network, CPU, "fp32", engine)
@@ -265,7 +265,7 @@ def test_rows_do_not_depend_on_their_neighbours(engine: str) -> None:
     assert not run(clips).requires_grad
 
 
-def test_bytes_do_not_depend_on_what_came_before() -> None:
+def test_engine_bytes_independent_of_earlier_batches() -> None:
     clips = smooth_bytes(5, 4, 32, 32, 3)
     network = main_model(clips)
     first, second = (prepare(network, CPU, "fp32", "torch") for _ in range(2))
@@ -274,7 +274,7 @@ def test_bytes_do_not_depend_on_what_came_before() -> None:
 
 
 def small_memory(room: int, seen: list[int]) -> Callable[[Tensor], Tensor]:
-    """A network for which at most `room` items fit."""
+    """A network that runs out of memory above `room` items."""
 
     def run(images: Tensor) -> Tensor:
         seen.append(len(images))
@@ -285,7 +285,7 @@ def small_memory(room: int, seen: list[int]) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
+def test_engine_out_of_memory_halves_the_batch() -> None:
     images = torch.arange(13 * 3, dtype=torch.uint8).view(13, 1, 1, 3)
     expected = images.flatten(1).float().sum(dim=1, keepdim=True)
     seen: list[int] = []
@@ -300,16 +300,16 @@ def test_out_of_memory_halves_the_batch_and_goes_on() -> None:
     ]
     seen.clear()
     assert torch.equal(engine(images), expected)
-    assert seen == [3, 3, 3, 3, 1]  # it has learned
+    assert seen == [3, 3, 3, 3, 1]  # later calls start with the smaller batch
 
 
-def test_an_item_that_does_not_fit_is_an_error() -> None:
+def test_engine_out_of_memory_for_one_item() -> None:
     engine = Engine("torch", small_memory(0, []), lambda _: None)
     with pytest.raises(UsageError, match=r"one item of shape \(1, 1, 3\) does not fit"):
         engine(torch.zeros(4, 1, 1, 3, dtype=torch.uint8))
 
 
-def test_other_errors_come_through() -> None:
+def test_engine_other_errors() -> None:
     def fails(_: Tensor) -> Tensor:
         raise RuntimeError("a bug")
 
@@ -320,7 +320,7 @@ def test_other_errors_come_through() -> None:
 # -- choices -----------------------------------------------------------------------------------------------------------
 
 
-def test_auto_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_engine_auto(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = torch.device("cuda", 0)
     kinds = [(precision, clips) for precision in ("fp32", "bf16") for clips in (False, True)]
 
@@ -341,7 +341,7 @@ def test_auto_engine(monkeypatch: pytest.MonkeyPatch) -> None:
         resolved("openvino", cuda)
 
 
-def test_auto_precision_is_never_silently_bf16_on_a_cpu() -> None:
+def test_resolve_precision_auto() -> None:
     assert resolve_precision("auto", CPU) == "fp32"
     assert resolve_precision("auto", torch.device("cuda", 0)) == "bf16"
     for precision in ("fp32", "bf16"):
@@ -349,7 +349,7 @@ def test_auto_precision_is_never_silently_bf16_on_a_cpu() -> None:
         assert resolve_precision(precision, torch.device("cuda", 0)) == precision
 
 
-def test_autocast_is_off_at_fp32() -> None:
+def test_autocast_fp32() -> None:
     layer, x = nn.Linear(2, 2), torch.ones(1, 2)
     with autocast("fp32", CPU):
         assert layer(x).dtype == torch.float32
@@ -358,7 +358,7 @@ def test_autocast_is_off_at_fp32() -> None:
 
 
 @pytest.mark.parametrize("engine", ["eager", "torch"])
-def test_bf16_is_really_bf16(engine: str) -> None:
+def test_bf16_differs_from_fp32(engine: str) -> None:
     clips = smooth_bytes(2, 4, 32, 32, 3)
     network = main_model(clips)
     exact, rough = (prepare(network, CPU, precision, engine)(clips) for precision in ("fp32", "bf16"))

@@ -11,7 +11,7 @@ from amem_cli.runtime.progress import Progress, Silent
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still until it is moved."""
+    """A clock that is advanced by hand."""
 
     class Clock:
         now = 100.0
@@ -20,7 +20,7 @@ def clock(monkeypatch):
     return Clock
 
 
-def test_plain_lines_every_ten_seconds_and_at_the_end(capsys, clock):
+def test_loop_plain_lines(capsys, clock):
     with Progress().loop("train-arm", 100, unit="steps") as loop:
         for _ in range(100):
             clock.now += 0.5
@@ -36,28 +36,28 @@ def test_plain_lines_every_ten_seconds_and_at_the_end(capsys, clock):
     assert not any("\r" in line or "\x1b" in line for line in lines)
 
 
-def test_a_resumed_loop_counts_its_rate_from_where_it_began(capsys, clock):
+def test_loop_rate_after_resume(capsys, clock):
     with Progress().loop("label-videos", 7300, done=7200) as loop:
         clock.now += 100
         loop.advance(99)
     assert "7299/7300 steps, 1.0/s, 0m01s left" in capsys.readouterr().err
 
 
-def test_a_loop_that_counts_for_itself(capsys, clock):
+def test_loop_show(capsys, clock):
     with Progress().loop("walkers", 1, unit="images") as loop:
         clock.now += 20
         loop.show(5, 7205)
     assert "walkers: 5/7205 images, 0.2/s, 8h00m left" in capsys.readouterr().err
 
 
-def test_nothing_done_yet_has_no_end_in_sight(capsys, clock):
+def test_loop_no_estimate_before_the_first_unit(capsys, clock):
     with Progress().loop("x", 10) as loop:
         clock.now += 20
         loop.advance(0)
     assert "? left" in capsys.readouterr().err
 
 
-def test_quiet_keeps_warnings_only(capsys, clock):
+def test_progress_quiet(capsys, clock):
     report = Progress(quiet=True)
     report.log("hello")
     with report.loop("x", 1) as loop:
@@ -68,7 +68,7 @@ def test_quiet_keeps_warnings_only(capsys, clock):
     assert report.warnings == ["three images are missing"]
 
 
-def test_silent_prints_nothing_but_keeps_warnings(capsys, clock):
+def test_silent(capsys, clock):
     report = Silent()
     report.warn("x")
     report.log("y")
@@ -79,7 +79,7 @@ def test_silent_prints_nothing_but_keeps_warnings(capsys, clock):
     assert report.warnings == ["x"]
 
 
-def test_a_bar_on_a_terminal_ends_clean_after_an_error(monkeypatch):
+def test_loop_bar_removed_after_an_error(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True

@@ -1,4 +1,4 @@
-"""Several processes: byte-identical files, exact resume, failures; forked, and under torchrun itself."""
+"""Several processes: byte-identical files, exact resume, failures; forked, and under torchrun."""
 
 import itertools
 import os
@@ -154,7 +154,7 @@ def test_two_processes_stopped_in_each_step_give_the_same_weights(
         if ended.codes == [0, 0]:
             break
         states = sorted((stopped / FILES[stage]).parent.glob("state-*"))
-        # SIGTERM lets the step finish and saves it, SIGKILL leaves the state before
+        # after SIGTERM the step is finished and saved, after SIGKILL the previous state is the last one
         assert int(states[-1].stem[6:]) == step + (number == signal.SIGTERM), ended.text
     assert step >= 3
     assert same_weights(stopped / FILES[stage], workspace / "complete" / FILES[stage])

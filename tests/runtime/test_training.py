@@ -55,7 +55,7 @@ def toy_run(
 
 
 def train(run: Run, before_finish: Any = lambda step: None) -> TrainState:
-    """A training loop in the form of the stages, on random batches."""
+    """A training loop like those of the stages, on random batches."""
     network, adam = run.networks["network"].train(), run.optimizers["adam"]
     state = load_state(run, run.folder / "best.safetensors")
     with StopRequest(run.options, ALONE, "amem train-arm") as stop, TrainLog(run, state) as log:

@@ -1,4 +1,4 @@
-"""`evaluate` on features files that another program wrote: exact figures, splits, what is missing, what is wrong."""
+"""`evaluate` on features files that another program wrote: exact figures, splits, missing and wrong files."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def write_features(
     dataset: str = "mars",
     **attributes: object,
 ) -> Path:
-    """A features file of unit vectors in the plane, by plain h5py: nearer angles (degrees) are nearer features."""
+    """A features file of unit vectors in the plane, written with h5py: nearer angles (degrees) are nearer features."""
     path.parent.mkdir(parents=True, exist_ok=True)
     radians = np.deg2rad(np.array(angles))
     with h5py.File(path, "w") as file:
@@ -60,7 +60,7 @@ def options(tmp_path: Path, *files: Path, protocol: str = "mars", **changed: obj
     return EvaluateOptions(protocol=protocol, features=files, workspace=tmp_path, bootstrap=0, **changed)  # type: ignore[arg-type]
 
 
-def test_a_foreign_file_under_the_mars_protocol_by_hand(tmp_path: Path) -> None:
+def test_evaluate_mars_protocol_by_hand(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     result = evaluate(options(tmp_path, path), Silent())
     figures = result.metrics
@@ -73,7 +73,7 @@ def test_a_foreign_file_under_the_mars_protocol_by_hand(tmp_path: Path) -> None:
     assert figures["mAP_official"] == pytest.approx((first + second) / 2)
     assert (figures["queries"], figures["valid_queries"], figures["gallery"]) == (2, 2, 7)
     assert figures["gallery_without_queries"]["gallery"] == 5
-    assert figures["gallery_without_queries"]["mAP"] == pytest.approx(figures["mAP"])  # here they stand last
+    assert figures["gallery_without_queries"]["mAP"] == pytest.approx(figures["mAP"])  # here they are last
     assert figures["protocol"] == figures["dataset"] == "mars"
     assert len(figures["features"]) == 64
     assert 0 < figures["chance"]["mAP"] < 1
@@ -88,7 +88,7 @@ def test_a_foreign_file_under_the_mars_protocol_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "parents", ["{}", '{"amem-main": {}}', '{"amem-main": {"name": 3}}', '{"amem-main": {"name": "m"}}']
 )
-def test_features_that_do_not_say_what_made_them(tmp_path: Path, parents: str) -> None:
+def test_evaluate_features_without_provenance(tmp_path: Path, parents: str) -> None:
     said = '{"command": "extract-features", "options": {"split_source": ["x"]}, "parents": ' + parents + "}"
     file = mars_like(tmp_path / "f.h5", provenance=said)
     result = results.read(evaluate(options(tmp_path, file), Silent()).artifact)
@@ -96,32 +96,32 @@ def test_features_that_do_not_say_what_made_them(tmp_path: Path, parents: str) -
     assert ("not stated" in result["choices"]["frames"]) != stated
 
 
-def test_the_intervals_hold_the_figures(tmp_path: Path) -> None:
+def test_evaluate_intervals_contain_the_figures(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     figures = evaluate(EvaluateOptions(features=(path,), workspace=tmp_path, bootstrap=50), Silent()).metrics
     low, high = figures["interval"]["mAP"]
     assert 1 / 5 - 1e-9 <= low <= figures["mAP"] <= high <= 1 / 2 + 1e-9
 
 
-def test_the_workspace_s_file_is_the_default(tmp_path: Path) -> None:
+def test_evaluate_default_features(tmp_path: Path) -> None:
     mars_like(tmp_path / "features" / "mars.h5")
     assert evaluate(options(tmp_path), Silent()).metrics["mAP"] == pytest.approx(0.35)
 
 
-def test_another_data_set_s_features_are_a_warning(tmp_path: Path) -> None:
+def test_evaluate_other_data_set(tmp_path: Path) -> None:
     progress = Silent()
     evaluate(options(tmp_path, mars_like(tmp_path / "theirs.h5", dataset="elsewhere")), progress)
     assert "has features of 'elsewhere'" in progress.warnings[0]
 
 
-def test_the_same_evaluation_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_evaluate_same_bytes(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     first = evaluate(options(tmp_path / "a", path), Silent()).artifact.read_bytes()
     assert evaluate(options(tmp_path / "a", path), Silent()).artifact.read_bytes() == first
     assert evaluate(options(tmp_path / "b", path), Silent()).artifact.read_bytes() == first
 
 
-def test_reranking_is_a_row_of_its_own(tmp_path: Path) -> None:
+def test_evaluate_rerank(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     with_it = evaluate(options(tmp_path, path, rerank=True), Silent()).metrics
     assert 0 <= with_it["reranked"]["mAP"] <= 1
@@ -134,7 +134,7 @@ def test_reranking_is_a_row_of_its_own(tmp_path: Path) -> None:
 def split_file(path: Path, right: int, dataset: str = "ilids-vid", people: int = 4) -> Path:
     """One query and one gallery tracklet of each of `people`; `right` of them match best, the others come second."""
     gallery = [100 * person for person in range(1, people + 1)]
-    # 10 degrees off its own gallery tracklet, or 10 off somebody else's
+    # 10 degrees from its own gallery tracklet, or from that of another person
     queries = [g + 10 if n < right else gallery[(n + 1) % people] + 10 for n, g in enumerate(gallery)]
     return write_features(
         path,
@@ -147,7 +147,7 @@ def split_file(path: Path, right: int, dataset: str = "ilids-vid", people: int =
     )
 
 
-def test_ten_splits_give_mean_and_deviation(tmp_path: Path) -> None:
+def test_evaluate_ten_splits(tmp_path: Path) -> None:
     right = [4, 3, 2, 1, 0, 4, 4, 4, 2, 3]
     for number, count in enumerate(right):
         split_file(tmp_path / "features" / f"ilids-vid-split{number}.h5", count)
@@ -165,13 +165,13 @@ def test_ten_splits_give_mean_and_deviation(tmp_path: Path) -> None:
     assert figures["chance"]["rank"]["1"] == pytest.approx(1 / 4)
 
 
-def test_given_files_are_ordered_by_their_numbers(tmp_path: Path) -> None:
+def test_evaluate_files_in_order_of_split(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"mine-split{number}.h5", number % 5) for number in range(10)]
     figures = evaluate(options(tmp_path, *files[::-1], protocol="ilids-10split"), Silent()).metrics
     assert [split["rank"]["1"] for split in figures["splits"]] == [n % 5 / 4 for n in range(10)]
 
 
-def test_every_missing_split_is_named_with_its_command(tmp_path: Path) -> None:
+def test_evaluate_missing_splits(tmp_path: Path) -> None:
     for number in (0, 1, 4, 5, 6, 8, 9):
         split_file(tmp_path / "features" / f"ilids-vid-split{number}.h5", 4)
     with pytest.raises(InputMissing) as caught:
@@ -187,13 +187,13 @@ def test_every_missing_split_is_named_with_its_command(tmp_path: Path) -> None:
     assert not (tmp_path / "results" / "ilids-10split.json").exists()
 
 
-def test_a_missing_single_file_is_named_with_its_command(tmp_path: Path) -> None:
+def test_evaluate_missing_file(tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match=r"mars\.h5.*amem extract-features --dataset mars") as caught:
         evaluate(options(tmp_path), Silent())
     assert caught.value.exit_code == 66
 
 
-def test_wrong_numbers_of_files_are_usage_errors(tmp_path: Path) -> None:
+def test_evaluate_wrong_number_of_files(tmp_path: Path) -> None:
     unnumbered = [split_file(tmp_path / f"{name}.h5", 4) for name in "abc"]
     with pytest.raises(UsageError, match=r"needs 10 features file\(s\), 3 given"):
         evaluate(options(tmp_path, *unnumbered, protocol="ilids-10split"), Silent())
@@ -204,7 +204,7 @@ def test_wrong_numbers_of_files_are_usage_errors(tmp_path: Path) -> None:
         evaluate(options(tmp_path, *twice, protocol="ilids-10split"), Silent())
 
 
-def test_a_split_too_many_is_not_dropped_silently(tmp_path: Path) -> None:
+def test_evaluate_surplus_split(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"mine-split{number}.h5", 4) for number in range(11)]
     with pytest.raises(UsageError, match="10"):
         evaluate(options(tmp_path, *files, protocol="ilids-10split"), Silent())
@@ -222,7 +222,7 @@ def test_a_split_too_many_is_not_dropped_silently(tmp_path: Path) -> None:
         ({"schema": 2}, "schema"),
     ],
 )
-def test_files_that_cannot_be_evaluated(tmp_path: Path, changed: dict[str, object], why: str) -> None:
+def test_evaluate_unusable_files(tmp_path: Path, changed: dict[str, object], why: str) -> None:
     path = mars_like(tmp_path / "theirs.h5", **changed)
     with pytest.raises(BadData, match=why) as caught:
         evaluate(options(tmp_path, path), Silent())
@@ -230,7 +230,7 @@ def test_files_that_cannot_be_evaluated(tmp_path: Path, changed: dict[str, objec
     assert "\n" not in str(caught.value)
 
 
-def test_rows_must_be_of_unit_length(tmp_path: Path) -> None:
+def test_evaluate_rows_not_normalised(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     with h5py.File(path, "r+") as file:
         file["features"][3] *= 1.1
@@ -238,19 +238,19 @@ def test_rows_must_be_of_unit_length(tmp_path: Path) -> None:
         evaluate(options(tmp_path, path), Silent())
 
 
-def test_a_text_file_is_no_features_file(tmp_path: Path) -> None:
+def test_evaluate_text_file(tmp_path: Path) -> None:
     path = tmp_path / "theirs.h5"
     path.write_text("features")
     with pytest.raises(BadData, match="not a readable HDF5 file"):
         evaluate(options(tmp_path, path), Silent())
 
 
-def test_nothing_to_compare_is_a_usage_error() -> None:
+def test_compare_no_files() -> None:
     with pytest.raises(UsageError, match="--compare: no result files given"):
         compare([])
 
 
-def test_a_file_of_another_split_than_it_stands_for_is_refused(tmp_path: Path) -> None:
+def test_evaluate_file_of_another_split(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"of-{number}.h5", 4) for number in range(10)]
     for number, path in enumerate(files):
         told = {3: 5}.get(number, number)
@@ -260,7 +260,7 @@ def test_a_file_of_another_split_than_it_stands_for_is_refused(tmp_path: Path) -
         evaluate(options(tmp_path, *files, protocol="ilids-10split"), Silent())
 
 
-def test_a_threshold_below_rate_one_is_finite_and_can_be_written(tmp_path: Path) -> None:
+def test_evaluate_calibration_threshold_is_finite(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     found = evaluate(options(tmp_path, path, calibrate=0.99999999), Silent()).metrics["calibration"]
     assert np.isfinite(found["threshold_squared_distance"])
@@ -283,7 +283,7 @@ def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> t
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_figure_of_a_result_against_the_official_rules_in_plain_loops(tmp_path: Path, seed: int) -> None:
+def test_evaluate_equals_official_rules_in_plain_loops(tmp_path: Path, seed: int) -> None:
     generator = np.random.default_rng(seed)
     rows = 120
     people = generator.integers(-1, 12, rows)  # junk and distractors among them

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained baseline whose BN statistics are those of one batch, so that its features differ."""
+    """An untrained baseline with the BN statistics of one batch, so that its features differ."""
     torch.manual_seed(0)
     options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
     config = model_config(options, 4)

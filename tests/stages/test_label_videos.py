@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def arm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small untrained ARM whose probabilities lie on both sides of a half."""
+    """A small untrained ARM with probabilities above and below 0.5."""
     torch.manual_seed(0)
     arm = ARM(18, GROUP_SIZES)
     described = {"depth": 18, "attributes": list(ATTRIBUTES), "image_size": "32x32"}

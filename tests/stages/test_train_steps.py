@@ -32,7 +32,7 @@ def pixels(*shape: int, seed: int = 0) -> Tensor:
 
 
 def assert_stepped(module: nn.Module, before: nn.Module, gradients: list[Tensor | None]) -> None:
-    """Every parameter of `module` is that of `before` less RATE x gradient."""
+    """Assert that every parameter of `module` is that of `before` - RATE x gradient."""
     moved = 0.0
     for (name, now), old, gradient in zip(module.named_parameters(), before.parameters(), gradients, strict=True):
         change = torch.zeros_like(old) if gradient is None else RATE * gradient

@@ -1,4 +1,4 @@
-"""`amem bench`: its arithmetic by hand, and the whole command on toy networks."""
+"""`amem bench`: its arithmetic by hand, and the command on toy networks."""
 
 import json
 import types
@@ -50,7 +50,7 @@ def test_seconds_of_mars_cpu_adds_decoding_and_computing():
     }
 
 
-def test_seconds_of_mars_cuda_takes_the_slower():
+def test_seconds_of_mars_cuda_is_the_slower():
     rates = {"labelling": 1000.0, "decoding": 100.0, "extraction": 2.0, "evaluation": 15.0}
     found = bench.seconds_of_mars(rates, COUNTS, "cuda")
     assert found["label-videos"] == pytest.approx(10)  # decoding
@@ -89,7 +89,7 @@ def test_training_step_trains_both_networks(monkeypatch):
     step()
     moved = [not torch.equal(p, old) for p, old in zip(parameters, before, strict=True)]
     assert count == 4
-    assert sum(moved) > 0.9 * len(moved)  # biases before BN do not move
+    assert sum(moved) > 0.9 * len(moved)  # biases before BN do not change
 
 
 @pytest.mark.usefixtures("one_thread", "small")

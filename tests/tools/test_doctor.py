@@ -1,4 +1,4 @@
-"""`amem doctor`: what it finds, its remedies, its exit codes."""
+"""`amem doctor`: findings, remedies, exit codes."""
 
 import builtins
 import json

@@ -1,4 +1,4 @@
-"""`amem weights inspect`: what a file is, the network it fits, and the exit codes."""
+"""`amem weights inspect`: the content of a file, the network it fits, and the exit codes."""
 
 import json
 from pathlib import Path

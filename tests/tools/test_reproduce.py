@@ -34,7 +34,7 @@ def train_options(what, **request):
 
 
 def filled(request):
-    """The table of a request whose runs all have `RATES`, plus 0.01 per seed."""
+    """The table of a request with `RATES` plus 0.01 per seed for every run."""
     made = plan(request)
     table = new_table(made, [])
     for run in made.runs:

@@ -1,4 +1,4 @@
-"""`amem show` and `amem report` on walkers and an untrained model: every picture, every section, every refusal."""
+"""`amem show` and `amem report` on walkers and an untrained model: pictures, sections, rejected arguments."""
 
 import copy
 import json
@@ -94,7 +94,7 @@ def test_show_named_tracklets(source: Source, tmp_path: Path) -> None:
         table.features[asked], table.features, table.person_id[asked], table.person_id, table.camera_id[asked],
         table.camera_id,
     )  # fmt: skip
-    assert ranked["queries"] == {query: pytest.approx(by_hand.mAP, abs=1e-6)}  # what the evaluation counted
+    assert ranked["queries"] == {query: pytest.approx(by_hand.mAP, abs=1e-6)}  # the queries that the evaluation counted
     _, seen = show("attention", Picture([query], tmp_path / "a.png"), source, Silent())
     assert list(seen["shares"]) == [query]
     assert sum(seen["shares"][query].values()) == pytest.approx(1, abs=1e-3)

@@ -1,4 +1,4 @@
-"""Weight files: the formats, what is no weight file, and files that would execute code or exhaust the machine."""
+"""Weight files: formats, other files, and files that would execute code or exhaust the machine."""
 
 import argparse
 import hashlib

@@ -57,7 +57,7 @@ def test_load_pretrained_sets_the_normalisation(state, tmp_path):
         assert load_pretrained(network, path, "r3d").normalisation == network.normalisation == expected
 
 
-def test_load_pretrained_lists_all_that_does_not_fit(state, tmp_path):
+def test_load_pretrained_lists_every_misfit(state, tmp_path):
     broken = {key: value for key, value in state.items() if key not in ("bn.weight", "bn.num_batches_tracked")}
     broken |= {"other": torch.zeros(1), "conv.weight": torch.zeros(3, 2, 2, 2), "bn.running_var": -torch.ones(3)}
     broken |= {"conv.bias": torch.full((3,), 1e300, dtype=torch.float64), "bn.bias": torch.zeros(3, dtype=torch.int64)}
@@ -89,7 +89,7 @@ def test_load_pretrained_needs_the_head_of_a_network_that_has_one(state, tmp_pat
     assert torch.equal(network.fc.weight, head["fc.weight"])
 
 
-def test_load_pretrained_takes_the_backbone_of_an_amem_main(state, tmp_path):
+def test_load_pretrained_backbone_of_an_amem_main(state, tmp_path):
     tensors = {f"backbone.{key}": value for key, value in state.items()} | {"similarity.bias": torch.zeros(1)}
     model = {"normalisation": {"mean": HARA_2020.mean, "std": HARA_2020.std}}
     path = checkpoint.save(tmp_path / "m.safetensors", "amem-main", tensors, Provenance("train-amem", {}), model=model)

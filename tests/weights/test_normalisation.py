@@ -1,4 +1,4 @@
-"""The input normalisation of the weights is stored in checkpoints and comes back with them."""
+"""The input normalisation of the weights is stored in checkpoints and loaded from them."""
 
 import pytest
 import torch
