@@ -140,7 +140,7 @@ def test_read_checked_every_flipped_byte(tmp_path, monkeypatch, name):
     write(tmp_path / name)
     flipped = bytearray((tmp_path / name).read_bytes())
     monkeypatch.setattr(atomic, "read_bytes", lambda *_, **__: bytes(flipped))
-    monkeypatch.setattr(hdf5, "_trial", lambda *_: "")  # a flipped bit must not make it look like a file of another program
+    monkeypatch.setattr(hdf5, "_trial", lambda *_: "")  # flipped: not a file of another program
     read = hdf5.read_checked if name.endswith(".h5") else atomic.read_checked
     read(tmp_path / name, "artifact")
     for at in range(len(flipped)):
