@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -93,7 +94,13 @@ class Processes:
         from torch.nn.parallel import DistributedDataParallel
 
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=devices, broadcast_buffers=broadcast_buffers)
+        how = {} if broadcast_buffers else {"broadcast_buffers": False}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # its successor does not exist in torch 2.10
+            parallel = DistributedDataParallel(module, device_ids=devices, **how)
+        # about speed alone; torch lays gradients of channels-last 1x1 convolutions out in another order
+        warnings.filterwarnings("ignore", message="Grad strides do not match")
+        return parallel
 
     def synchronise_batch_norm(self, module: "torch.nn.Module") -> "torch.nn.Module":
         """`module` with BN over the batches of all processes (`--sync-batchnorm`); unchanged in one process.
