@@ -94,7 +94,7 @@ class Processes:
         from torch.nn.parallel import DistributedDataParallel
 
         devices = [self.device] if self.device.type == "cuda" else None
-        how = {} if broadcast_buffers else {"broadcast_buffers": False}
+        how: dict[str, Any] = {} if broadcast_buffers else {"broadcast_buffers": False}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its successor does not exist in torch 2.10
             parallel = DistributedDataParallel(module, device_ids=devices, **how)
