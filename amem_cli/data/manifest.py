@@ -176,12 +176,3 @@ def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
     # the reader reports a missing file
     splits = len(read_split_file(split_file)) if split_file.is_file() else protocol.splits
     return msgspec.structs.replace(protocol, file=str(split_file), splits=splits)
-
-
-def __getattr__(name: str) -> object:
-    """Names that moved to `datasets` and `counts`; delete this when every caller imports them from there."""
-    if name.startswith("_"):
-        raise AttributeError(name)
-    from amem_cli.data import counts, datasets
-
-    return getattr(counts if hasattr(counts, name) else datasets, name)
