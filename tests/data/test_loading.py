@@ -75,9 +75,10 @@ def test_loader_workers_make_the_same_bytes(tracklets):
         assert bytes_of(loader(dataset, 2, CPU)) == bytes_of(loader(dataset, 0, CPU))
 
 
-def test_loader_chooses_workers(tracklets):
-    assert loader(clips(tracklets), -1, CPU).num_workers == 0
-    assert loader(clips(tracklets), -1, torch.device("cuda")).num_workers == min(8, os.cpu_count() or 1)
+def test_loader_workers_and_pinned_memory(tracklets):
+    for workers, device, expected in ((-1, "cpu", 0), (-1, "cuda", min(8, os.cpu_count() or 1)), (0, "cuda", 0)):
+        made = loader(clips(tracklets), workers, torch.device(device))
+        assert (made.num_workers, made.pin_memory) == (expected, device == "cuda")
 
 
 def test_image_batches_without_augmentation(tracklets):
