@@ -12,7 +12,7 @@ from amem_cli.data.datasets import (
     read_videos,
     split_numbers,
     warn_about_counts,
-)  # fmt: skip
+)
 from amem_cli.data.manifest import SHIPPED, load_manifest
 from amem_cli.data.tracklets import ImageDataset, Split, Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.errors import BadData, InputMissing, UsageError
@@ -91,6 +91,8 @@ def test_warn_about_counts_shows_four():
     warn_about_counts(load_manifest("mars"), video(False, 1), progress)
     assert progress.warnings[0].count("instead of") == 4
     assert progress.warnings[0].endswith("; ...")
+    empty = dataset_counts(video(False, 1))
+    assert (empty["shortest"], empty["longest"]) == (0, 0)
 
 
 def test_split_numbers():

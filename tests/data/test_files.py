@@ -11,9 +11,10 @@ from amem_cli.data.readers.files import (
     ignored_note,
     image_folders,
     is_image_name,
+    list_folder,
     read_bytes,
     whole_numbers,
-)  # fmt: skip
+)
 from amem_cli.errors import BadData, InputMissing
 
 SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information")
@@ -67,6 +68,16 @@ def test_find_folder_level_by_level(tmp_path: Path):
     assert find_folder(tmp_path, lambda folder: folder.name == "x", depth=1) is None
     assert find_folder(tmp_path, lambda folder: folder.name == "x", depth=2) == tmp_path / "c" / "x"
     assert find_folder(tmp_path / "none", lambda folder: False) is None
+
+
+def test_list_folder(tree):
+    root = tree("b.jpg", "a.PNG", ".c.jpg", "d.txt", "e/f.jpg", "@eaDir/x.jpg")
+    assert list_folder(root) == (["a.PNG", "b.jpg"], ["e"])
+    assert list_folder(root, system=True)[1] == ["@eaDir", "e"]
+    with pytest.raises(InputMissing, match="none: not found"):
+        list_folder(root / "none")
+    with pytest.raises(BadData, match="not a directory"):
+        list_folder(root / "d.txt")
 
 
 @pytest.mark.parametrize(("name", "expected"), [("a.JPG", True), ("a.jpeg", True), ("._a.jpg", False), ("a.db", False)])

@@ -10,6 +10,7 @@ import pytest
 from scipy.io import savemat
 
 from amem_cli.attributes import ATTRIBUTES
+from amem_cli.data.counts import dataset_counts
 from amem_cli.data.readers import peta
 from amem_cli.data.readers.files import BadRows
 from amem_cli.errors import BadData
@@ -87,6 +88,8 @@ def test_read_label_txt(root):
     assert (dataset.labels.dtype, dataset.labels.shape) == (np.uint8, (10, 105))
     assert dataset.person_ids.tolist() == [0, 1, 1, 2, 3, 4, 4, 4, 5, 5]
     assert (dataset.partitions, dataset.evaluated, dataset.notes) == ((), (), ())
+    counts = {"images": 10, "people": 6, "attributes": 105, "evaluated_attributes": 0, "partitions": 0}
+    assert dataset_counts(dataset) == counts
     assert peta.extra_counts(root) == {"labels_without_images": 1, "images_without_labels": 0}
 
 

@@ -39,8 +39,10 @@ def prid(tree) -> Path:
 
 
 def test_ilids_drawn_splits(ilids):
+    (ilids / SEQUENCES / "cam1" / "@eaDir").mkdir()
     dataset = ilids_vid.read(ilids, "ilids-vid", Protocol(splits=3, train_fraction=0.4, seed=2))
     assert (dataset.numbered, len(dataset.splits)) == (True, 3)
+    assert dataset.notes[0].startswith("1 folders ignored")
     for split in dataset.splits:
         assert split.source == "drawn with seed 2"
         assert len(split.train) == 4
