@@ -90,7 +90,7 @@ class Browser:
             self.messages.append(f"asked for {event['request']['url']}")
         return message
 
-    def look(self, *, width: int, height: int = 900, dark: bool = False, still: bool = False) -> None:
+    def set_view(self, *, width: int, height: int = 900, dark: bool = False, still: bool = False) -> None:
         """Set the size of the window and the user's preferences."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                   mobile=width < 600)  # fmt: skip

@@ -58,7 +58,7 @@ def together(action: Callable[[int], object], world: int, folder: Path) -> Ended
     }
     children: dict[int, int] = {}
     codes: dict[int, int] = {}
-    began, told = time.monotonic(), None
+    began, failed_at = time.monotonic(), None
     try:
         for rank in range(world):
             environment = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {}
@@ -69,10 +69,10 @@ def together(action: Callable[[int], object], world: int, folder: Path) -> Ended
             for process, rank in children.items():
                 if rank not in codes and (status := os.waitpid(process, os.WNOHANG))[0]:
                     codes[rank] = os.waitstatus_to_exitcode(status[1])
-            if told is None and any(codes.values()):
-                told = time.monotonic()
+            if failed_at is None and any(codes.values()):
+                failed_at = time.monotonic()
                 _send(signal.SIGTERM, (process for process, rank in children.items() if rank not in codes))
-            if told is not None and time.monotonic() - told > KILLED_AFTER:
+            if failed_at is not None and time.monotonic() - failed_at > KILLED_AFTER:
                 _send(signal.SIGKILL, (process for process, rank in children.items() if rank not in codes))
             time.sleep(0.005)
     finally:
@@ -91,8 +91,8 @@ def _agent() -> tuple[int, int]:
     process = os.fork()
     if process:
         os.close(writer)
-        with open(reader) as told:
-            return process, int(told.readline())
+        with open(reader) as port:
+            return process, int(port.readline())
     try:
         store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         os.write(writer, f"{store.port}\n".encode())

@@ -107,11 +107,11 @@ def fill_checksum(content: bytes) -> bytes:
 
 def verify_checksum(content: bytes, kind: str, path: Path, *, remedy: str = "") -> None:
     """Raise `BadData` unless `content`, read from `path`, contains a checksum and matches it."""
-    found = _CHECKSUM.search(content)
-    if found is None:
+    match = _CHECKSUM.search(content)
+    if match is None:
         why = "it has no amem checksum: it is damaged, or another program wrote it"
         raise BadData(kind, path, why=why, remedy=remedy)
-    start, end = found.span()
+    start, end = match.span()
     digest = hashlib.sha256(content[:start])
     digest.update(CHECKSUM_BLANK)
     digest.update(memoryview(content)[end:])

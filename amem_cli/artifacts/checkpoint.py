@@ -99,9 +99,9 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def load_into(module: "torch.nn.Module", checkpoint: Checkpoint, prefix: str = "") -> None:
     """Load the tensors whose names start with `prefix` into `module`; `BadData` names all that do not fit."""
-    found = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    tensors = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
     try:
-        module.load_state_dict(found)
+        module.load_state_dict(tensors)
     except RuntimeError as error:
         raise BadData("checkpoint", checkpoint.path, why=textwrap.shorten(str(error), 1000)) from error
 

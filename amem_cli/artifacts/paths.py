@@ -53,5 +53,5 @@ def sample_path(folder: Path, step: int) -> Path:
 
 def sample_pictures(folder: Path) -> list[tuple[int, Path]]:
     """The sample pictures of a training by their steps."""
-    found = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in (folder / "samples").glob("step-*.png"))
-    return sorted((int(match[1]), path) for match, path in found if match)
+    matches = ((re.fullmatch(r"step-(\d+)\.png", path.name), path) for path in (folder / "samples").glob("step-*.png"))
+    return sorted((int(match[1]), path) for match, path in matches if match)

@@ -54,19 +54,19 @@ class Provenance:
         known = dataclasses.fields(COMMANDS[self.command]) if self.command in COMMANDS else ()
         recorded, parents = recorded_options(other), other.get("parents", {})
         theirs = {field.name: field.default for field in known} | recorded  # an older version lacks newer options
-        found = [
+        differences = [
             f"{name}: {_short(theirs.get(name))} there, {_short(self.options.get(name))} now"
             for name in sorted({*self.options, *recorded})
             if self.options.get(name) != theirs.get(name)
         ]
         for role in sorted({*self.parents, *parents}):
             if self.parents.get(role, {}).get("sha256") != parents.get(role, {}).get("sha256"):
-                found.append(f"another {role}")
+                differences.append(f"another {role}")
         if self.data != other.get("data", ""):
-            found.append("other data (files were added, removed or renamed)")
+            differences.append("other data (files were added, removed or renamed)")
         if self.command != other.get("command"):
-            found.append(f"made by {other.get('command')}")
-        return found
+            differences.append(f"made by {other.get('command')}")
+        return differences
 
     def check_same(self, kind: str, path: Path, other: dict[str, Any]) -> None:
         """Raise `OutputExists` with every difference from `other`, the provenance in `path`."""

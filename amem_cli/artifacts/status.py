@@ -60,21 +60,21 @@ def chain(of: ChainOf, *, deep: bool = False) -> list[ArtifactState]:
     links = _links(of)
     main = Workspace(of.workspace).amem_main(of.dataset, of.split)
     made_by = {link.path: link.stage for link in links} | {main: "train-amem"}
-    found: dict[str, ArtifactState] = {}
+    states: dict[str, ArtifactState] = {}
     for link in links:
         state = _state(link, deep)
         used = [path for role, path in link.parents.items() if role in state.provenance.get("parents", {})]
-        stale = [stage for path in used if (stage := made_by.get(path)) and found[stage].state == "stale"]
+        stale = [stage for path in used if (stage := made_by.get(path)) and states[stage].state == "stale"]
         if state.state == "ready" and stale:
             why = f"a parent is stale ({listing(stale)})"
             state = replace(state, state="stale", why=why, command=link.command(state.provenance))
-        found[link.stage] = _with_main(state, link, main) if link.stage == "train-amem" else state
-    if found["train-amem"].state == "ready":  # a baseline needs neither labels nor TAE
-        parents = found["train-amem"].provenance.get("parents", {})
+        states[link.stage] = _with_main(state, link, main) if link.stage == "train-amem" else state
+    if states["train-amem"].state == "ready":  # a baseline needs neither labels nor TAE
+        parents = states["train-amem"].provenance.get("parents", {})
         for stage, role in {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.items():
-            if role not in parents and found[stage].state == "missing":
-                found[stage] = replace(found[stage], state="unused", why="the model was trained without it")
-    return [*list(found.values())[:-1], _without_features(found["evaluate"], of, links[-1].workspace)]
+            if role not in parents and states[stage].state == "missing":
+                states[stage] = replace(states[stage], state="unused", why="the model was trained without it")
+    return [*list(states.values())[:-1], _without_features(states["evaluate"], of, links[-1].workspace)]
 
 
 def _links(of: ChainOf) -> list[_Link]:
@@ -98,24 +98,24 @@ def _links(of: ChainOf) -> list[_Link]:
 
 def _state(link: _Link, deep: bool) -> ArtifactState:
     """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
-    path, found = link.path, ArtifactState(link.stage, link.path, "ready")
+    path, state = link.path, ArtifactState(link.stage, link.path, "ready")
     if path.is_dir():
-        return replace(found, state="damaged", why=f"{path} is a folder", command=link.command({}))
+        return replace(state, state="damaged", why=f"{path} is a folder", command=link.command({}))
     if not path.is_file():
-        return replace(found, state="missing", command=link.command({}, end=""))
+        return replace(state, state="missing", command=link.command({}, end=""))
     files = [path, *sorted(path.parent.glob("*.safetensors"))] if path.suffix == ".safetensors" else [path]
     try:
         for file in files if deep else ():
             verify(file)
-        found = replace(found, provenance=read_provenance(path))
+        state = replace(state, provenance=read_provenance(path))
     except (AmemError, OSError, ValueError) as error:
-        return replace(found, state="damaged", why=str(error), command=link.command(_intact_provenance(files)))
+        return replace(state, state="damaged", why=str(error), command=link.command(_intact_provenance(files)))
     for role, parent in link.parents.items():
-        recorded = found.provenance.get("parents", {}).get(role)
+        recorded = state.provenance.get("parents", {}).get(role)
         if recorded and parent.is_file() and recorded.get("sha256") != atomic.sha256_file(parent):
             why = f"made from another {role} than {parent}"
-            return replace(found, state="stale", why=why, command=link.command(found.provenance))
-    return found
+            return replace(state, state="stale", why=why, command=link.command(state.provenance))
+    return state
 
 
 def _intact_provenance(files: list[Path]) -> dict[str, Any]:

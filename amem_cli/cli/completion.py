@@ -21,8 +21,8 @@ def protocols(incomplete: str) -> list[str]:
     """The protocols of the shipped data sets."""
     from amem_cli.data.manifest import SHIPPED, load_manifest
 
-    found = (load_manifest(name).protocol for name in SHIPPED)
-    return _continuing(incomplete, [protocol.name for protocol in found if protocol is not None])
+    known = (load_manifest(name).protocol for name in SHIPPED)
+    return _continuing(incomplete, [protocol.name for protocol in known if protocol is not None])
 
 
 def _continuing(incomplete: str, known: Iterable[str]) -> list[str]:

@@ -117,22 +117,22 @@ def print_result(result: dict[str, Any], path: Path) -> None:
     if interval := result.get("interval"):
         ends = (f"{name} {'-'.join(map(_per_cent, interval[name]))}" for name in ("rank-1", "mAP"))
         print_wrapped(f"95 % interval over {'splits' if std else 'queries'}: {', '.join(ends)}")
-    if found := result.get("calibration"):
+    if calibration := result.get("calibration"):
         print_wrapped(
-            f"same person if the cosine similarity exceeds {found['threshold_cosine']:.4f}: "
-            f"accepts {100 * found['true_match_rate']:.1f} % of true pairs "
-            f"and {100 * found['false_match_rate']:.3g} % of false pairs"
+            f"same person if the cosine similarity exceeds {calibration['threshold_cosine']:.4f}: "
+            f"accepts {100 * calibration['true_match_rate']:.1f} % of true pairs "
+            f"and {100 * calibration['false_match_rate']:.3g} % of false pairs"
         )
     print_wrapped("protocol: " + "; ".join(map(str, result["choices"].values())))
     print(f"written to {path}")
 
 
-def print_comparison(found: list[tuple[str, dict[str, Any]]], as_json: bool, paper: bool) -> None:
+def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, paper: bool) -> None:
     """Results of one protocol next to each other; with `paper` also Table 5 for this data set."""
     from amem_cli.tools.paper import CITED, RESULTS
 
-    dataset = found[0][1]["dataset"]
-    rows = [(name, [*(result["rank"][k] for k in ("1", "5", "20")), result["mAP"]]) for name, result in found]
+    dataset = results[0][1]["dataset"]
+    rows = [(name, [*(result["rank"][k] for k in ("1", "5", "20")), result["mAP"]]) for name, result in results]
     if paper:
         printed = [(f"paper: {method}", rates.get(dataset)) for method, rates in CITED.items()]
         own = RESULTS.get(dataset, {})
@@ -143,7 +143,7 @@ def print_comparison(found: list[tuple[str, dict[str, Any]]], as_json: bool, pap
         print_json({name: dict(zip(names, values, strict=True)) for name, values in rows})
         return
     cells = ([name, *map(_per_cent, values)] for name, values in rows)
-    print_table(["", *names], cells, title=f"{found[0][1]['protocol']}, per cent")
+    print_table(["", *names], cells, title=f"{results[0][1]['protocol']}, per cent")
 
 
 # -- other commands ----------------------------------------------------------------------------------------------------
@@ -181,9 +181,9 @@ def print_check(report: "CheckReport") -> None:
     print("ok" if report.ok else "not ok")
 
 
-def print_folders(found: "list[FoundFolder]") -> None:
+def print_folders(folders: "list[FoundFolder]") -> None:
     """Layouts that `amem data check FOLDER` recognises, and the next command for each."""
-    for one in found:
+    for one in folders:
         print(f"{one.folder} looks like the layout '{one.layout}'")
         if one.manifest:
             print(f"-> write into {one.command.split()[-1]}:\n{textwrap.indent(one.manifest, '     ')}", end="")
@@ -232,27 +232,27 @@ def print_pictures(paths: list[Path]) -> None:
         print(f"  {path}")
 
 
-def print_bench(found: dict[str, Any]) -> None:
+def print_bench(figures: dict[str, Any]) -> None:
     """The rates of `amem bench`, their ceilings, and the time that MARS would take."""
-    machine, ceilings = found["machine"], found["ceilings"]
+    machine, ceilings = figures["machine"], figures["ceilings"]
     cores = f"{machine['cores']:g} cores, {machine['threads']} threads, torch {machine['torch']}"
     engines = (f"{task} by {engine}" for task, engine in machine["engine"].items())
     print_wrapped(", ".join([machine["name"], cores, machine["precision"], *engines]))
     rows = []
-    for rate in found["rates"]:
+    for rate in figures["rates"]:
         pair = (rate["value"], rate["ceiling"])
         value, ceiling = (f"{number:.0f}" if number >= 100 else f"{number:.3g}" for number in pair)
         cells = [f"{value} {rate['unit']}", f"{rate['seconds']:.3g} s", ceiling, f"{100 * rate['fraction']:.0f} %"]
         rows.append([rate["part"], *cells])
     print_table(("", "rate", "a step", "ceiling", "of it"), rows)
-    print_wrapped("ceilings: " + "; ".join(f"{rate['part']}: {rate['bound']}" for rate in found["rates"]))
+    print_wrapped("ceilings: " + "; ".join(f"{rate['part']}: {rate['bound']}" for rate in figures["rates"]))
     print_wrapped(
         f"a large convolution {ceilings['convolution'] / 1e9:.0f} GFLOP/s, a copy of memory "
         f"{ceilings['copy'] / 1e9:.1f} GB/s, libjpeg alone {ceilings['libjpeg']:.0f} images/s per core"
     )
     times = (
         f"{stage} {seconds / 3600:.1f} h" if seconds > 600 else f"{stage} {seconds:.1f} s"
-        for stage, seconds in found["mars"].items()
+        for stage, seconds in figures["mars"].items()
     )
     print_wrapped(f"MARS at these rates: {', '.join(times)}")
 

@@ -88,8 +88,8 @@ def evaluate(
 def _run(stage: Callable[[Any, Progress], Any], options: Any, progress: Progress, as_json: bool) -> None:
     """Run a stage and print its artifacts."""
     began = time.monotonic()
-    made = stage(options, progress)
-    results = made if isinstance(made, list) else [made]
+    output = stage(options, progress)
+    results = output if isinstance(output, list) else [output]
     seconds = round(time.monotonic() - began, 3)
     if not first_process():
         return

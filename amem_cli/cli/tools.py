@@ -290,5 +290,5 @@ def bench(
     from amem_cli.tools.bench import bench
 
     check_device(device)
-    found = bench(device, precision, engine, quick, Progress(output.quiet))
-    console.print_json(found) if output.as_json else console.print_bench(found)
+    figures = bench(device, precision, engine, quick, Progress(output.quiet))
+    console.print_json(figures) if output.as_json else console.print_bench(figures)

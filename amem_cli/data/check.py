@@ -75,18 +75,18 @@ def check_dataset(
     root = existing_folder(manifest, data_root)
     problems: list[str] = []
     remarks: list[str] = []
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     try:
-        found, notes, remarks = _read(manifest, data_root)
+        counts, notes, remarks = _read(manifest, data_root)
         problems += notes
-        found |= READERS[manifest.layout].extra_counts(root)
+        counts |= READERS[manifest.layout].extra_counts(root)
     except BadRows as error:
         problems += [f"{error.what}: {row}" for row in error.rows]
     except AmemError as error:
         problems.append(str(error))
-    guess = None if found else guess_layout(root)
+    guess = None if counts else guess_layout(root)
     looks_like = guess if guess != manifest.layout else None
-    rows = _count_rows(manifest, found, problems) + _metadata_rows(manifest, root, problems)
+    rows = _count_rows(manifest, counts, problems) + _metadata_rows(manifest, root, problems)
     image_list, written = None, False
     if deep:
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
@@ -164,13 +164,13 @@ def _read(manifest: Manifest, data_root: str | Path) -> tuple[dict[str, int], li
     return dataset_counts(dataset), [note for note in dataset.notes if files.IGNORED not in note], remarks
 
 
-def _count_rows(manifest: Manifest, found: dict[str, int], problems: list[str]) -> list[CheckRow]:
+def _count_rows(manifest: Manifest, counts: dict[str, int], problems: list[str]) -> list[CheckRow]:
     """A row per count of the manifest; without any, a row per count that was found."""
     if not manifest.counts:
-        return [CheckRow(key.replace("_", " "), None, value, "", True) for key, value in found.items()]
+        return [CheckRow(key.replace("_", " "), None, value, "", True) for key, value in counts.items()]
     rows = []
     for key, expected in manifest.counts.items():
-        what, value = key.replace("_", " "), found.get(key)
+        what, value = key.replace("_", " "), counts.get(key)
         rows.append(CheckRow(what, expected, value, manifest.notes.get(key, ""), value == expected))
         if value != expected:
             problems.append(f"{what}: {'missing' if value is None else value} instead of {expected}")
@@ -182,11 +182,11 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
     rows = []
     for name, expected in manifest.sha256.items():
         place = files.find_folder(root, lambda folder: (folder / name).is_file())  # noqa: B023 (called at once)
-        found = sha256_file(place / name) if place else None
-        if found != expected:
-            problems.append(f"{name}: {'not the official file' if found else 'missing'}")
-        shown = found and found[:12]
-        rows.append(CheckRow(f"sha256 {name}", expected[:12], shown, "first 12 digits", found == expected))
+        digest = sha256_file(place / name) if place else None
+        if digest != expected:
+            problems.append(f"{name}: {'not the official file' if digest else 'missing'}")
+        shown = digest and digest[:12]
+        rows.append(CheckRow(f"sha256 {name}", expected[:12], shown, "first 12 digits", digest == expected))
     return rows
 
 
@@ -198,14 +198,14 @@ def _check_images(
     if known is None and not os.access(image_list.parent, os.W_OK):
         raise DiskError("image list", image_list, why="its folder is not writable")
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     undecodable = set()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             block = paths[start : start + IMAGES_AT_ONCE]
             results = threads.map(_hash_image, [image_list.parent / path for path in block])
             for done, (path, (digest, fault)) in enumerate(zip(block, results, strict=True), start=start + 1):
-                found[_escaped(path)] = digest
+                digests[_escaped(path)] = digest
                 if fault:
                     undecodable.add(_escaped(path))
                     problems.append(f"{printable(path)}: {fault}")
@@ -214,15 +214,15 @@ def _check_images(
     row = CheckRow("images decoded", len(paths), len(paths) - len(undecodable), note, not undecodable)
     if known is None:
         if not undecodable:  # otherwise a repaired image would be reported as changed
-            lines = [f"{chr(92) * (chr(92) in path)}{digest}  {path}\n" for path, digest in found.items()]
+            lines = [f"{chr(92) * (chr(92) in path)}{digest}  {path}\n" for path, digest in digests.items()]
             write_bytes(image_list, "".join(lines).encode("utf-8", "surrogateescape"))
         return row, not undecodable
-    for path in dict.fromkeys((*known, *found)):
-        if path not in found:
+    for path in dict.fromkeys((*known, *digests)):
+        if path not in digests:
             problems.append(f"{printable(path)}: in the image list, but missing")
         elif path not in known:
             problems.append(f"{printable(path)}: not in the image list")
-        elif known[path] != found[path] and path not in undecodable:
+        elif known[path] != digests[path] and path not in undecodable:
             problems.append(f"{printable(path)}: not the image of the image list")
     return row, False
 

@@ -71,9 +71,9 @@ def count_differences(manifest: Manifest, dataset: Dataset) -> list[str]:
     Empty for a complete data set and for a manifest without counts. Counts of `amem data check` alone (images of
     folders that no stage reads) are left out.
     """
-    found = dataset_counts(dataset)
+    counts = dataset_counts(dataset)
     return [
-        f"{key}: {found[key]} instead of {expected}"
+        f"{key}: {counts[key]} instead of {expected}"
         for key, expected in manifest.counts.items()
-        if key in found and found[key] != expected
+        if key in counts and counts[key] != expected
     ]

@@ -29,15 +29,15 @@ def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, 
     when more than one image in a hundred is unreadable.
     """
     mine = processes.shard(range(len(paths)))
-    found: dict[int, str] = {}
+    faults_of: dict[int, str] = {}
     with progress.loop("looking for unreadable images", len(mine), unit="images") as loop:
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(mine), AT_ONCE):
                 rows = mine[start : start + AT_ONCE]
                 faults = zip(rows, pool.map(_fault, [paths[row] for row in rows]), strict=True)
-                found |= {row: fault for row, fault in faults if fault is not None}
+                faults_of |= {row: fault for row, fault in faults if fault is not None}
                 loop.advance(len(rows))
-    bad = {row: fault for shard in processes.gather(found) for row, fault in shard.items()}
+    bad = {row: fault for shard in processes.gather(faults_of) for row, fault in shard.items()}
     if processes.is_main:
         if bad:
             atomic.write_text(list_file, "".join(f"{bad[row]}\n" for row in sorted(bad)))

@@ -219,10 +219,10 @@ class _Scores:
 
     def ranking(self, length: int, gallery: int, without_queries: Ranking | None = None) -> Ranking:
         valid = self.first_match_rank > 0
-        found = np.cumsum(np.bincount(self.first_match_rank[valid], minlength=length + 1)[1:]).astype(np.float64)
+        matches = np.cumsum(np.bincount(self.first_match_rank[valid], minlength=length + 1)[1:]).astype(np.float64)
         return Ranking(
-            cmc=found / valid.sum() if valid.any() else np.full(length, np.nan),
-            cmc_official=found / len(valid),
+            cmc=matches / valid.sum() if valid.any() else np.full(length, np.nan),
+            cmc_official=matches / len(valid),
             mAP=float(self.average_precision[valid].mean()) if valid.any() else float("nan"),
             mAP_official=float(self.average_precision_official[valid].sum() / len(valid)),
             average_precision=self.average_precision,

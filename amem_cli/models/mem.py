@@ -72,8 +72,8 @@ class MEM(nn.Module):
         for _ in range(rounds):
             texture = self.encoder(frame)
             if texture.shape[2:] != motion_feature.shape[2:]:
-                found, wanted = ("x".join(map(str, each.shape[2:])) for each in (motion_feature, texture))
-                why = f"its maps are {found}, but MEM needs 1/16 of the frame size, {wanted}"
+                actual, expected = ("x".join(map(str, each.shape[2:])) for each in (motion_feature, texture))
+                why = f"its maps are {actual}, but MEM needs 1/16 of the frame size, {expected}"
                 raise UsageError("--backbone", why=why, remedy="Use a backbone with re-identification strides")
             next_texture = self.embedding(torch.cat((texture, motion_feature), dim=1))
             frame = self.decoder(next_texture)

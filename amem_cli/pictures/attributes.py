@@ -38,9 +38,9 @@ def attributes_figure(tracklet: AttributedTracklet, names: Sequence[str], top: i
     `names` are the A columns' attributes, in PETA's spelling and in any order. Dark bars are above the threshold.
     Raises `BadData` for unknown attributes and for frames that cannot be read.
     """
-    found = tracklet.probabilities
+    probabilities = tracklet.probabilities
     groups = {
-        group: sorted(columns, key=lambda column: -found[column])[:top]
+        group: sorted(columns, key=lambda column: -probabilities[column])[:top]
         for group, columns in _columns_by_group(names).items()
     }
     lines = -(-len(groups) // 2)
@@ -50,8 +50,8 @@ def attributes_figure(tracklet: AttributedTracklet, names: Sequence[str], top: i
     for position, (group, columns) in enumerate(groups.items()):
         axes = figure.add_subplot(grid[position // 2, 1 + position % 2])
         for slot, column in enumerate(columns):
-            _bar(axes, slot, found[column])
-            axes.text(1.03, slot, f"{found[column]:.2f}", va="center", color=SOFT)
+            _bar(axes, slot, probabilities[column])
+            axes.text(1.03, slot, f"{probabilities[column]:.2f}", va="center", color=SOFT)
         axes.set_yticks(range(len(columns)), [attribute_words(names[column], group) for column in columns])
         axes.set(xlim=(0, 1), ylim=(top - 0.4, -0.6), xticks=(0, 0.5, 1))
         axes.axvline(THRESHOLD, color=SOFT, linewidth=0.8, linestyle="--")
@@ -140,7 +140,7 @@ def _columns_by_group(names: Sequence[str]) -> dict[str, list[int]]:
         raise BadData("attributes", why=f"not among PETA's 105: {listing(unknown)}")
     position = {name: column for column, name in enumerate(names)}
     columns = {group: [position[name] for name in members if name in position] for group, members in GROUPS.items()}
-    return {group: found for group, found in columns.items() if found}
+    return {group: places for group, places in columns.items() if places}
 
 
 def attribute_words(name: str, group: str) -> str:

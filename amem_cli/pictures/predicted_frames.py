@@ -56,9 +56,9 @@ class PredictedClip:
         """PSNR and SSIM of a frame against the true one, for the rows that are not true."""
         if row == "true":
             return ""
-        found, suffix = self.errors["rounds"][step], "_copied" if row == "copied" else ""
-        psnr = found[f"psnr{suffix}"]
-        return f"{'exact' if psnr is None else f'{psnr:.1f} dB'}, {found[f'ssim{suffix}']:.2f}"
+        errors, suffix = self.errors["rounds"][step], "_copied" if row == "copied" else ""
+        psnr = errors[f"psnr{suffix}"]
+        return f"{'exact' if psnr is None else f'{psnr:.1f} dB'}, {errors[f'ssim{suffix}']:.2f}"
 
 
 @styled

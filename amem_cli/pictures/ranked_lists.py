@@ -66,8 +66,8 @@ class RankedRow:
         """Average precision and the rank of the first right answer in the list."""
         if math.isnan(self.average_precision):
             return "no match in the gallery"
-        found = [answer.rank for answer in self.answers if answer.verdict == "right"]
-        first = f"first right answer at rank {found[0]}" if found else "no right answer among those shown"
+        ranks = [answer.rank for answer in self.answers if answer.verdict == "right"]
+        first = f"first right answer at rank {ranks[0]}" if ranks else "no right answer among those shown"
         return f"average precision {100 * self.average_precision:.1f} %, {first}"
 
 

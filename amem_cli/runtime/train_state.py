@@ -138,8 +138,8 @@ def _machine(run: Run) -> dict[str, Any]:
 
     device = run.processes.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    found = {"device": name, "threads": torch.get_num_threads(), "processes": run.processes.world_size}
-    return found | {key: value for key, value in versions().items() if key in ("torch", "numpy", "pillow")}
+    machine = {"device": name, "threads": torch.get_num_threads(), "processes": run.processes.world_size}
+    return machine | {key: value for key, value in versions().items() if key in ("torch", "numpy", "pillow")}
 
 
 def _state_bytes(run: Run) -> int:

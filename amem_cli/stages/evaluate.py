@@ -353,11 +353,11 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     if not files:
         remedy = "For example: amem evaluate --compare baseline.json amem.json"
         raise UsageError("--compare", why="no result files given", remedy=remedy)
-    found = [
+    named = [
         (path.stem if len({f.stem for f in files}) == len(files) else str(path), results.read(path)) for path in files
     ]
-    _, first = found[0]
-    for path, (_, other) in zip(files[1:], found[1:], strict=True):
+    _, first = named[0]
+    for path, (_, other) in zip(files[1:], named[1:], strict=True):
         differences = [
             f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
             for name in sorted({*first["choices"], *other["choices"]} - {"splits"})
@@ -371,7 +371,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
         if differences:
             why = f"cannot be compared with {files[0]} ({listing(differences)})"
             raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
-    for path, (_, result) in zip(files, found, strict=True):
+    for path, (_, result) in zip(files, named, strict=True):
         if not _has_rates(result):
             raise BadData("result", path, why="ranks or mAP are missing", remedy="Run: amem evaluate")
-    return found
+    return named

@@ -194,7 +194,7 @@ def features_of(dataset: str, split: Split, columns: dict[str, Any], provenance:
     )
 
 
-def summary(found: Features) -> dict[str, int]:
+def summary(features: Features) -> dict[str, int]:
     """Counts of a features file."""
-    rows, width = found.features.shape
-    return {"tracklets": rows, "queries": int(found.is_query.sum()), "dimensions": width}
+    rows, width = features.features.shape
+    return {"tracklets": rows, "queries": int(features.is_query.sum()), "dimensions": width}

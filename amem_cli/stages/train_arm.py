@@ -193,8 +193,8 @@ def validate(
 
     The network keeps its mode and its BN statistics. Raises `BadData` if no attribute has both values.
     """
-    found = score_attributes(run_model(model, data, rows, options, precision, progress), data, rows)
-    figures = {"mA": found["all"]["mA"], "mA usual 35": found.get("usual_35", {}).get("mA"), "images": len(rows)}
+    scores = score_attributes(run_model(model, data, rows, options, precision, progress), data, rows)
+    figures = {"mA": scores["all"]["mA"], "mA usual 35": scores.get("usual_35", {}).get("mA"), "images": len(rows)}
     if figures["mA"] is None:
         why = "no attribute has images with it and images without it"
         raise BadData("validation images", why=why, remedy="Raise --validate, or leave it out")
@@ -229,9 +229,9 @@ def score_attributes(probabilities: np.ndarray, data: AttributeDataset, rows: np
     for subset, columns in (("all", range(len(data.attributes))), ("usual_35", data.evaluated)):
         if not columns:
             continue  # only PETA.mat lists the usual 35
-        found = attribute_metrics(probabilities, data.labels[rows], data.attributes, subset=list(columns))
+        scores = attribute_metrics(probabilities, data.labels[rows], data.attributes, subset=list(columns))
         names = ("mA", "accuracy", "precision", "recall", "f1")
-        metrics[subset] = {name: _number(getattr(found, name)) for name in names} | {"left_out": list(found.left_out)}
+        metrics[subset] = {name: _number(getattr(scores, name)) for name in names} | {"left_out": list(scores.left_out)}
         if subset == "all":
             metrics["per_attribute"] = {
                 score.name: {
@@ -239,7 +239,7 @@ def score_attributes(probabilities: np.ndarray, data: AttributeDataset, rows: np
                     "mA": _number((score.true_positive_rate + score.true_negative_rate) / 2),
                     "f1": _number(score.f1),
                 }
-                for score in found.attributes
+                for score in scores.attributes
             }
     return metrics
 

@@ -187,14 +187,14 @@ def seconds_of_mars(rates: dict[str, float], counts: dict[str, int], device: str
     clips = counts["test_images"] / CLIP_FRAMES + counts["test_tracklets"] * (CLIP_FRAMES - 1) / (2 * CLIP_FRAMES)
     trained = options.epochs * counts["train_tracklets"]
     both = max if device == "cuda" else sum
-    found = {
+    seconds = {
         "label-videos": both([counts["train_images"] / rates["labelling"], counts["train_images"] / rates["decoding"]]),
         "extract-features": both([clips / rates["extraction"], counts["test_images"] / rates["decoding"]]),
         "evaluate": counts["query_tracklets"] / rates["evaluation"],
     }
     if (name := f"training {options.image_size}") in rates:
-        found["train-amem"] = both([trained / rates[name], trained * CLIP_FRAMES / rates["decoding"]])
-    return found
+        seconds["train-amem"] = both([trained / rates[name], trained * CLIP_FRAMES / rates["decoding"]])
+    return seconds
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------

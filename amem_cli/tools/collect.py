@@ -116,13 +116,13 @@ class Collector:
         compared = [_answers_to_compare(row) for row in rows]
         wanted = {row.query.tracklet for row in rows} | {name for pairs in compared for _, name in pairs}
         model = self._section(lambda: self.model)
-        found = self._attributes([tracklets[name] for name in sorted(wanted)], model)
+        attributes = self._attributes([tracklets[name] for name in sorted(wanted)], model)
         lists = []
         for (why, _), row, pairs in zip(chosen, rows, compared, strict=True):
             query = row.query.tracklet
             comparisons, attention = [], None
-            if not isinstance(found, Missing):
-                names, values, _ = found
+            if not isinstance(attributes, Missing):
+                names, values, _ = attributes
                 comparisons = [Comparison(answer, names, values[query], values[name]) for answer, name in pairs]
             if not isinstance(model, Missing):
                 attention, _ = attention_of(model[0].main, model[1], tracklets[query])
@@ -131,7 +131,7 @@ class Collector:
         return RankedLists(
             queries=lists,
             frames_of={name: tracklets[name].frames for name in seen},
-            attributes=found if isinstance(found, Missing) else found[2],
+            attributes=attributes if isinstance(attributes, Missing) else attributes[2],
             no_attention=replace(model, why=f"No attention maps: {model.why}") if isinstance(model, Missing) else None,
         )
 
@@ -143,17 +143,17 @@ class Collector:
             labels = pseudo_labels.read(labels_file)
             rows = {name: row for row, name in enumerate(labels.tracklet)}
             if all(tracklet.name in rows for tracklet in tracklets):
-                found = {tracklet.name: labels.probabilities[rows[tracklet.name]] for tracklet in tracklets}
-                return labels.attributes, found, "the pseudo-labels of the attribute model, means over all frames"
+                means = {tracklet.name: labels.probabilities[rows[tracklet.name]] for tracklet in tracklets}
+                return labels.attributes, means, "the pseudo-labels of the attribute model, means over all frames"
         if isinstance(model, Missing):
             return Missing("No attributes: the pseudo-labels do not cover these tracklets", model.command)
         amem, config = model
         if amem.aem is None:
             why = f"No attributes: these tracklets have no pseudo-labels, and the model no AEM ({config.modules})"
             return Missing(why, f"{self.source.command('label-videos')} --subset all")
-        found = {tracklet.name: attribute_probabilities(amem, config, tracklet) for tracklet in tracklets}
+        probabilities = {tracklet.name: attribute_probabilities(amem, config, tracklet) for tracklet in tracklets}
         origin = f"the attribute heads (AEM) of the model, means over up to {CLIPS_FOR_ATTRIBUTES} clips of a tracklet"
-        return config.attributes, found, origin
+        return config.attributes, probabilities, origin
 
     def _predictions(self) -> Predictions:
         tracklets = evenly_spaced(self.source.queries, CLIPS_MEASURED)
@@ -170,8 +170,8 @@ def camera_pairs(source: Source) -> list[CameraPair]:
     for asked, answering in itertools.permutations(np.unique(cameras).tolist(), 2):
         query, answers = source.features.is_query & (cameras == asked), source.gallery & (cameras == answering)
         if query.any() and answers.any():
-            found = source.ranking(query, answers)
-            pairs.append(CameraPair(asked, answering, found.valid_queries, float(found.cmc[0]), float(found.mAP)))
+            ranking = source.ranking(query, answers)
+            pairs.append(CameraPair(asked, answering, ranking.valid_queries, float(ranking.cmc[0]), float(ranking.mAP)))
     return pairs
 
 

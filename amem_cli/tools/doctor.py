@@ -1,6 +1,6 @@
 """`amem doctor`: checks whether amem can run on this machine, with a remedy for each problem.
 
-Imports nothing heavy; torch is imported to look for devices. Data sets are located, not counted.
+Imports nothing heavy; torch is imported only to list devices. Data sets are located, not counted.
 """
 
 import contextlib

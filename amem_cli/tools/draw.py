@@ -84,9 +84,9 @@ def draw_attention(picture: Picture, source: Source, progress: Progress) -> tupl
     """Attention maps of f_B, f_A and f_M for the middle clip of each tracklet, and the share of each in ||f_s||^2."""
     tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries, 2)
     model, config = load_main_model(source.workspace.amem_main(*source.key), remedy=source.run("train-amem"))
-    found = [attention_of(model.eval(), config, tracklet) for tracklet in tracklets]
-    shares = {attention.title: parts for attention, parts in found}
-    return save_picture(attention_figure([attention for attention, _ in found]), picture.out), {"shares": shares}
+    maps = [attention_of(model.eval(), config, tracklet) for tracklet in tracklets]
+    shares = {attention.title: parts for attention, parts in maps}
+    return save_picture(attention_figure([attention for attention, _ in maps]), picture.out), {"shares": shares}
 
 
 KINDS = {

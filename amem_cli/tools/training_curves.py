@@ -75,15 +75,15 @@ def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple
 
 def _figures(record: dict[str, Any]) -> list[tuple[str, str, Any]]:
     """The figures of one record as (panel, name, value)."""
-    found = []
+    figures = []
     for title, group in ((VALIDATION, record.get("validation")), (GRADIENTS, record.get("gradient_norms"))):
-        found += [(title, name, value) for name, value in group.items()] if isinstance(group, dict) else []
+        figures += [(title, name, value) for name, value in group.items()] if isinstance(group, dict) else []
     for name, value in record.items():
         if name.startswith("weighted_"):
-            found.append((WEIGHTED, name.removeprefix("weighted_"), value))
+            figures.append((WEIGHTED, name.removeprefix("weighted_"), value))
         else:
-            found.append((PANEL_OF.get(name, UNWEIGHTED), NAMES.get(name, name), value))
-    return found
+            figures.append((PANEL_OF.get(name, UNWEIGHTED), NAMES.get(name, name), value))
+    return figures
 
 
 def _thin(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:

@@ -1,4 +1,4 @@
-"""What a figure carries."""
+"""Bags and other carried objects of a figure."""
 
 import math
 
@@ -7,7 +7,7 @@ from amem_cli.walkers.gait import Arm
 
 
 def paint_held(canvas: Canvas, arm: Arm, tone: float) -> None:
-    """What the right hand carries, or the left arm presses to the body."""
+    """An object in the right hand, or held to the body by the left arm."""
     clothes = canvas.clothes
     left = arm is canvas.pose.arms[0]
     bag, (u, v) = shade(clothes.bag_colour, tone), canvas.at(arm.hand)
@@ -37,7 +37,7 @@ def paint_luggage(canvas: Canvas) -> None:
 
 
 def paint_backpack(canvas: Canvas) -> None:
-    """A rucksack: behind the trunk, or on it when seen from behind."""
+    """A backpack: behind the trunk, or on it in views from behind."""
     clothes = canvas.clothes
     if clothes.carrying != "Backpack":
         return
@@ -49,7 +49,7 @@ def paint_backpack(canvas: Canvas) -> None:
 
 
 def paint_straps(canvas: Canvas) -> None:
-    """Straps of a rucksack, or a bag on the right: across the chest (messenger) or on the shoulder (other)."""
+    """Straps of a backpack, or a bag on the right: across the chest (messenger) or on the shoulder (other)."""
     clothes, n = canvas.clothes, canvas.size
     width = canvas.line_width(0.017)
     strap = shade(clothes.bag_colour, 0.68)

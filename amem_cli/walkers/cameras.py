@@ -1,7 +1,7 @@
-"""What a camera does to a walker: place, light, colour, scale, direction, occlusion, and the box around the person.
+"""Images of a walker from a camera: place, light, colour, scale, direction, occlusion, box around the person.
 
-Camera k of a seed is the same in every data set. Images are painted a few times larger than they are kept and averaged
-down, so that edges are soft.
+Camera k of a seed is the same in every data set. Images are painted a few times larger and averaged down, so that
+edges are soft.
 """
 
 import math
@@ -23,12 +23,12 @@ HEADINGS = (18.0, 152.0, 38.0, -158.0, 205.0, 62.0, -24.0, 128.0)  # degrees: 0 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Camera:
-    """A fixed place: scenery, light and the way people walk past.
+    """A fixed camera: scenery, light and the direction of walks.
 
     `height` and `width` are those of the box in pixels; it is painted `oversampling` times larger. `heading`, `pitch`
-    and `light` are as in `View`; `fill` is the body's fraction of the box height; `blur` is the lens's, in pixels;
-    `tone` is the table of 768 values that maps painted to recorded R, G and B; `grain` is (8, H, W, 1) int16 noise;
-    `wall` and `ground` are the scenery at the painted size, wider than the box.
+    and `light` are as in `View`; `fill` is the body's fraction of the box height; `blur` is that of the lens, in
+    pixels; `tone` is the table of 768 values that maps painted to recorded R, G and B; `grain` is (8, H, W, 1) int16
+    noise; `wall` and `ground` are the scenery at the painted size, wider than the box.
     """
 
     height: int
@@ -48,12 +48,12 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One person's walk past one camera.
+    """The walk of one person past one camera.
 
     `start` is the phase of the gait in the first frame (cycles), `place` the position along the scenery (box heights).
     `shift` (F, 3) moves the box right and down, in fractions of its height, and scales the person, frame by frame.
     `post` is the frame in which a post in the foreground hides the person (None: no post), `passer` another walker who
-    crosses in front, in the middle of the box in frame `meets`.
+    crosses in front and is in the middle of the box in frame `meets`.
     """
 
     heading: float
@@ -101,10 +101,10 @@ def build_camera(seed: int, index: int, *, height: int = 128, width: int = 64) -
 
 
 def draw_passage(camera: Camera, frames: int, *key: int | str, passer: Walker | None = None) -> Passage:
-    """How one person walks past `camera` for `frames` frames; every random draw depends on `key` alone.
+    """The walk of one person past `camera` in `frames` frames; all random draws depend on `key` alone.
 
-    One walk in five goes the other way. One in five passes behind a post; with a `passer`, one in five passes behind
-    that person.
+    One walk in five has the opposite direction. One in five passes behind a post; with a `passer`, one in five passes
+    behind that person.
     """
     rng = keyed_generator(*key, "passage")
     heading = camera.heading + math.radians(rng.uniform(-9.0, 9.0))
@@ -113,12 +113,12 @@ def draw_passage(camera: Camera, frames: int, *key: int | str, passer: Walker | 
     wander = rng.normal(0.0, 1.0, (frames, 3))
     shift = np.empty((frames, 3))
     state = rng.normal(0.0, 1.0, 3)
-    for frame in range(frames):  # a detector's box drifts slowly and trembles a little
+    for frame in range(frames):  # the box of a detector drifts slowly and jitters
         state = 0.9 * state + 0.44 * wander[frame]
         shift[frame] = state
     shift = (shift + 0.25 * rng.normal(0.0, 1.0, (frames, 3))) * (0.008, 0.006, 0.012)
     event, when = rng.random(), float(rng.uniform(0.2, 0.8) * frames)
-    if frames == 1:  # a single image catches the meeting at some other moment
+    if frames == 1:  # a single image shows another moment of the meeting
         when = float(rng.uniform(-10.0, 10.0))
     passage = Passage(heading, float(rng.random()), float(rng.uniform(0.0, PANORAMA)), shift)
     size, phase = float(rng.uniform(0.05, 0.11)), float(rng.random())
@@ -130,13 +130,13 @@ def draw_passage(camera: Camera, frames: int, *key: int | str, passer: Walker | 
 
 
 def wrong_detection(passage: Passage, rng: np.random.Generator) -> Passage:
-    """The same walk with boxes that miss most of the person, or are much too large."""
+    """The same walk with boxes that contain little of the person, or are much too large."""
     away = np.array([rng.choice([-0.24, 0.24]), rng.uniform(-0.35, 0.35), rng.uniform(-0.3, 0.5)])
     return replace(passage, shift=passage.shift + away)
 
 
 def straight_passage(camera: Camera) -> Passage:
-    """A walk in the camera's own direction, without jitter or occlusion."""
+    """A walk in the camera's default direction, without jitter or occlusion."""
     return Passage(camera.heading, 0.0, 0.0, np.zeros((1, 3)))
 
 
@@ -153,7 +153,7 @@ def draw_walker(walker: Walker, camera: Camera, frame: int, passage: Passage) ->
     right, down, nearer = passage.shift[min(frame, len(passage.shift) - 1)]
     phase = passage.start + frame / walker.gait.period
     size = high * camera.fill * (walker.body.stature / 1.72) ** 0.25 * (1.0 + nearer)
-    step = stride_length(walker) / walker.gait.period * size / high  # box heights a frame
+    step = stride_length(walker) / walker.gait.period * size / high  # box heights per frame
     along = step * math.cos(passage.heading) * frame
     image = Image.new("RGB", (wide, high))
     _paste_scenery(image, camera, passage.place + along + right)
@@ -206,7 +206,7 @@ def _paint_post(image: Image.Image, centre: float, width: float, light: float) -
 def _paint_passer(
     image: Image.Image, other: Walker, passage: Passage, frame: int, fill: float, step: float, view: View
 ) -> None:
-    """Paint another walker, who crosses in front of the person of `view` and walks the other way."""
+    """Paint another walker, who crosses in front of the person of `view` in the opposite direction."""
     wide, high = image.size
     others_step = stride_length(other) / other.gait.period * fill
     apart = (others_step + step) * abs(math.cos(passage.heading)) + 0.004

@@ -1,4 +1,4 @@
-"""Projection of one figure onto an image, and the shapes that its parts are painted with.
+"""Projection of one figure onto an image, and the shapes of its parts.
 
 A body point is (x forward, y left, z up) in units of the body's height (see `gait`). On the image it is (u right,
 v down) in pixels; lengths of shapes are in units of the body's height.
@@ -22,11 +22,11 @@ _ARC = [(math.cos(math.radians(a)), math.sin(math.radians(a))) for a in (90, 126
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a camera sees a figure.
+    """The view of a camera on a figure.
 
     `heading` in radians: 0 walks to the right, pi / 2 towards the viewer; `foot` is the pixel on the ground below the
-    hips, `size` the body's height in pixels, `pitch` how far the camera looks down (radians), `light` -1 or 1 for light
-    from the left or the right.
+    hips, `size` the body's height in pixels, `pitch` the downward angle of the camera (radians), `light` -1 or 1 for
+    light from the left or the right.
     """
 
     heading: float
@@ -50,7 +50,7 @@ class Canvas:
     # -- projection ----------------------------------------------------------------------------------------------------
 
     def depth(self, point: Point) -> float:
-        """How near a body point is to the viewer."""
+        """The nearness of a body point to the viewer."""
         return point[0] * self.sin - point[1] * self.cos
 
     def at(self, point: Point) -> tuple[float, float]:
@@ -74,7 +74,7 @@ class Canvas:
     # -- shapes --------------------------------------------------------------------------------------------------------
 
     def line_width(self, width: float) -> int:
-        """A line's width in whole pixels."""
+        """A line's width in integer pixels."""
         return max(1, round(width * self.size))
 
     def capsule(self, p: Point, q: Point, r: float, s: float, colour: RGB) -> None:
@@ -82,7 +82,7 @@ class Canvas:
         self.tube(((p, r), (q, s)), colour)
 
     def tube(self, joints: Sequence[tuple[Point, float]], colour: RGB) -> None:
-        """A limb through joints, each with its radius; a shaded and a lit side make it look round."""
+        """A limb through joints, each with its radius, with a shaded and a lit side."""
         spine = []
         for point, radius in joints:
             u, v = self.at(point)
@@ -142,7 +142,7 @@ class Canvas:
 
 
 def between(p: Point, q: Point, fraction: float) -> Point:
-    """The point at a fraction of the way from p to q."""
+    """The point at a fraction of the distance from p to q."""
     return p[0] + (q[0] - p[0]) * fraction, p[1] + (q[1] - p[1]) * fraction, p[2] + (q[2] - p[2]) * fraction
 
 

@@ -46,7 +46,7 @@ def _torso(canvas: Canvas) -> None:
     canvas.wrap(edges, clothes.upper_colour)
     if clothes.pattern in ("ThickStripes", "ThinStripes", "Plaid"):
         _stripes(canvas, edges, clothes.pattern, clothes.second)
-    front = canvas.sin > -0.35  # the middle of the chest can be seen
+    front = canvas.sin > -0.35  # the middle of the chest is visible
     if front and clothes.upper in ("Jacket", "Suit"):
         _opening(canvas)
     if front and clothes.upper in ("VNeck", "Top"):
@@ -138,7 +138,7 @@ def _pelvis(canvas: Canvas) -> None:
 
 
 def _skirt(canvas: Canvas, edges: list[Edge]) -> list[Edge]:
-    """The hips' outline continued to a hem that the legs push out."""
+    """The outline of the hips, continued to a hem that moves with the legs."""
     long = canvas.clothes.lower == "LongSkirt"
     rows = list(edges)
     for down in (0.35, 0.7, 1.0):

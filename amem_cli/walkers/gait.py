@@ -1,8 +1,8 @@
 """The gait: joints in three dimensions from a walker's phase.
 
-Lengths are in units of the body's own height; a body point is (x forward, y to its left, z up). Angles of joints follow
-the shape of measured walking: the hip swings as a cosine, the knee bends a little under load and a lot in the swing,
-the heel lands first and the toe leaves last.
+Lengths are in units of the body's height; a body point is (x forward, y to its left, z up). Angles of joints follow
+the shape of measured walking: the hip angle is a cosine, the knee bends a little in the stance and more in the
+swing, the heel strikes first and the toe leaves last.
 """
 
 import math
@@ -58,20 +58,20 @@ def _bump(phase: float, centre: float, width: float) -> float:
 
 
 def _down(origin: Point, length: float, angle: float, aside: float = 0.0) -> Point:
-    """The end of a limb that hangs from `origin`, swung forward by `angle` and `aside` to its left."""
+    """The end of a limb that starts at `origin`, turned by `angle` forward and by `aside` to the left."""
     x, y, z = origin
     return x + length * math.sin(angle), y + length * math.sin(aside), z - length * math.cos(angle) * math.cos(aside)
 
 
 def stride_length(walker: Walker) -> float:
-    """How far the body moves in one full cycle, in body heights: the ground covered by the two stances."""
+    """The distance of one full cycle in body heights: the sum of the two stances."""
     return 2.0 * 2.0 * (THIGH + SHIN) * math.sin(math.radians(HIP_SWING)) * walker.gait.stride
 
 
 def pose_at(walker: Walker, phase: float) -> Pose:
     """The joints at `phase`, in cycles: 0 is the strike of the left heel, 0.5 that of the right one.
 
-    The lower foot touches the ground, so the body rises and falls with the steps.
+    The lower foot touches the ground, so the body moves up and down with the steps.
     """
     gait, body = walker.gait, walker.body
     legs = _leg(gait, phase, 1.0), _leg(gait, phase + 0.5, -1.0)
@@ -106,7 +106,7 @@ def _leg(gait: Gait, phase: float, side: float) -> Leg:
 
 
 def _arm(walker: Walker, phase: float, side: float, neck: Point, lean: float) -> Arm:
-    """One arm at its own phase; a hand that carries something hardly swings."""
+    """One arm at its own phase; an arm with a carried object swings little."""
     gait, carrying = walker.gait, walker.clothes.carrying
     swing = math.cos(CYCLE * phase)
     holds = side < 0 and carrying in ("Suitcase", "LuggageCase", "PlasticBags")

@@ -1,4 +1,4 @@
-"""The head of a figure: hair, face, and what is worn on it."""
+"""The head of a figure: hair, face, accessories."""
 
 import math
 
@@ -19,7 +19,7 @@ def paint_long_hair(canvas: Canvas) -> None:
 
 
 def paint_head(canvas: Canvas) -> None:
-    """Neck, hair, face, ears and what is worn."""
+    """Neck, hair, face, ears and accessories."""
     body, n = canvas.body, canvas.size
     neck, head = canvas.pose.neck, canvas.pose.head
     canvas.flat_capsule((neck[0], 0.0, neck[2] - 0.012), head, 0.027, 0.026, shade(body.skin, 0.78))
@@ -35,7 +35,7 @@ def paint_head(canvas: Canvas) -> None:
         _face(canvas, u, v, broad, tall)
     if not bald and not away:
         _hair(canvas, u, v, broad, tall)
-    for side in (1.0, -1.0):  # ears, where hair leaves them free
+    for side in (1.0, -1.0):  # ears, unless hair covers them
         azimuth = canvas.heading - side * math.pi / 2
         if body.hair != "Long" and math.sin(azimuth) > -0.25:
             ear = (u + math.cos(azimuth) * broad * 1.02 * n - canvas.cos * 0.006 * n, v + 0.012 * n)
@@ -77,7 +77,7 @@ def _face(canvas: Canvas, u: float, v: float, broad: float, tall: float) -> None
     cv = v + 0.1 * tall * n
     canvas.oval((cu, cv), half, tall * 0.9, shade(skin, 0.86))
     canvas.oval((cu + canvas.light * 0.1 * half * n, cv - 0.004 * n), half * 0.86, tall * 0.82, skin)
-    if abs(canvas.cos) > 0.35:  # the nose breaks the profile
+    if abs(canvas.cos) > 0.35:  # the nose in profile
         tip = u + math.copysign(broad * 1.0 + 0.014 * abs(canvas.cos), canvas.cos) * n
         edge = u + canvas.cos * broad * 0.78 * n
         canvas.draw.polygon(((edge, v - 0.008 * n), (tip, v + 0.016 * n), (edge, v + 0.022 * n)), fill=skin)

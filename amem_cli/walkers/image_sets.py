@@ -41,7 +41,7 @@ def plan_peta(world: World) -> None:
             words = [name.replace("footwearSneaker", "footwearSneakers") for name in walker.attributes]
             lines.append(" ".join((label, *words)))
             for k, (name, which, frame, heading) in enumerate(names):
-                if subset == "TownCentre":  # one walk past one camera; elsewhere one walk for each image
+                if subset == "TownCentre":  # one walk past one camera; in other subsets one walk for each image
                     passage = world.passage(9 * images, cameras[which], *key, 0)
                 else:
                     passage = world.passage(1, cameras[which], *key, k)

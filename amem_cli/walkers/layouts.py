@@ -1,7 +1,7 @@
 """Generated people on disk, in the original layouts of PETA, Market-1501, MARS, iLIDS-VID and PRID-2011.
 
-The data sets show different people in one world: MARS and Market-1501 share their cameras, and so do PETA's subsets
-i-LID and PRID with iLIDS-VID and PRID-2011.
+The data sets have different people but common cameras: MARS and Market-1501 use the same ones, and so do iLIDS-VID and
+PRID-2011 with PETA's subsets i-LID and PRID.
 """
 
 import tempfile
@@ -33,7 +33,7 @@ def write_walkers(
 ) -> Path:
     """Write OUT/{peta,market1501,mars,ilids-vid,prid2011} with generated people; returns OUT.
 
-    OUT appears when it is complete: an interrupted run leaves nothing. `progress(done, total)` is called after every
+    OUT is created when it is complete; an interrupted run leaves nothing. `progress(done, total)` is called after every
     image. Raises `UsageError` when OUT is not empty, and `DiskError`.
     """
     out = Path(out)
@@ -46,13 +46,13 @@ def write_walkers(
         parent = out if out.is_dir() else out.parent
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix=".walkers-") as temporary:
-            made = Path(temporary) / "data"
-            _write(world, made, progress)
-            if parent is out:  # it may be a mount point or the current directory: it stays, its content is moved in
-                for folder in sorted(made.iterdir()):
+            data = Path(temporary) / "data"
+            _write(world, data, progress)
+            if parent is out:  # it may be a mount point or the current directory: keep it and move the content into it
+                for folder in sorted(data.iterdir()):
                     folder.rename(out / folder.name)
             else:
-                made.rename(out)
+                data.rename(out)
         atomic.sync_folder(parent)
     except OSError as error:
         why = (error.strerror or str(error)).lower()

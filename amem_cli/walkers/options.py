@@ -7,15 +7,15 @@ from amem_cli.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class WalkerOptions:
-    """What `write_walkers` generates; the same options give the same bytes.
+    """Options of `write_walkers`; the same options give the same bytes.
 
     `people` is the number of training people and, again, of test people in MARS and Market-1501; the number of people
     in iLIDS-VID (rounded down to even) and in both cameras of PRID-2011 (200 or fewer); and of each of PETA's ten
-    subsets (CUHK and MIT, with one image each: twice that). `cameras` and `tracklets_per_camera` shape MARS, where
-    every person passes two or more cameras; `frames` are the least and the greatest length of its tracklets (iLIDS-VID:
-    three quarters of that; PRID-2011: 27 to 32, and fewer for some people). `images_per_person` is Market-1501's, over
-    all cameras, and that of PETA's TownCentre. `height` and `width` are the box in pixels; PETA's subsets resize it.
-    Raises `UsageError` that lists every value out of range.
+    subsets (CUHK and MIT, with one image each: twice that). `cameras` and `tracklets_per_camera` are those of MARS,
+    where every person passes two or more cameras; `frames` are the minimum and maximum length of its tracklets
+    (iLIDS-VID: three quarters of that; PRID-2011: 27 to 32, and fewer for some people). `images_per_person` is
+    Market-1501's, over all cameras, and that of PETA's TownCentre. `height` and `width` are the box in pixels; PETA's
+    subsets resize it. Raises `UsageError` that lists every value out of range.
     """
 
     seed: int = 0

@@ -1,7 +1,7 @@
 """Generated people: body, clothes and gait, and the PETA attributes that follow from them.
 
-A person depends on a key (seed, data set, index), never on a camera. Some people share body and clothes with another
-one and differ in gait alone, so that only the motion branch can tell them apart.
+A person depends on a key (seed, data set, index), never on a camera. Some pairs of people have the same body and
+clothes and differ in gait alone, so that only the motion branch can distinguish them.
 """
 
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ GAIT_RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Gait:
-    """How a person walks.
+    """The gait of a person.
 
     `period` is the number of frames of a full cycle of two steps; `stride`, `arm_swing` and `knee_lift` multiply the
     swing of hip, shoulder and knee; `elbow` in [0, 1] is from stretched to bent; `asymmetry` is the fraction by which
@@ -96,7 +96,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Clothes:
-    """What a person wears and carries; `second` is the colour of stripes, checks or the shirt under a jacket."""
+    """Clothes and carried objects; `second` is the colour of stripes, checks or the shirt under a jacket."""
 
     upper: str  # Tshirt | VNeck | Top | Shirt | Sweater | Jacket | Suit
     pattern: str  # "" | ThinStripes | ThickStripes | Plaid | Logo
@@ -131,7 +131,7 @@ def gait_at(units: np.ndarray) -> Gait:
 
 
 def draw_people(seed: int, data_set: str, count: int) -> tuple[list[Walker], list[tuple[int, int]]]:
-    """`count` people of a data set, and the pairs (i, j) of them that look alike and differ in gait alone.
+    """`count` people of a data set, and the pairs (i, j) of them that differ in gait alone.
 
     About a quarter of the people, and at least two, belong to a pair. The gaits of a pair differ by half the range in
     every parameter.

@@ -1,4 +1,4 @@
-"""What a camera sees behind people: a wall above the horizon, the ground below."""
+"""The background of a camera: a wall above the horizon, the ground below."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter

@@ -77,7 +77,7 @@ def plan_ilids(world: World) -> None:
             key = ("ilids", index, place)
             rng = world.rng(*key)
             length = int(rng.integers(shortest, longest + 1))
-            # the frame number is a time: the walk goes on where frames are missing
+            # frame numbers are times: the walk continues during missing frames
             steps = 1 + (rng.random(length) < 0.05) * rng.integers(1, 3, length)
             times = np.cumsum(steps) - steps[0]
             passage = world.passage(int(times[-1]) + 1, camera, *key, passer=passers[int(rng.integers(4))])

@@ -1,4 +1,4 @@
-"""What all generated data sets share: people's walks past cameras, images to paint and files to write."""
+"""Common parts of all generated data sets: walks past cameras, images to paint and files to write."""
 
 import io
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ SPLITS = 10
 class Shot:
     """One image to paint: `walker` in `camera` at `frame` of `passage`; without a walker an empty box.
 
-    `path` is relative to the root of all data sets; `size` (w, h) is what the image is resized to, None: not resized.
+    `path` is relative to the root of all data sets; the image is resized to `size` (w, h), None: not resized.
     """
 
     path: str

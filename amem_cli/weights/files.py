@@ -200,15 +200,15 @@ def _read_safetensors(path: Path, content: bytes) -> tuple[object, str, Normalis
 
 def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
     remedy = "Save only the network's state_dict() with torch.save"
-    found = _find_tensors(loaded, depth=2)
-    if found is None:
+    tensors = _find_tensors(loaded, depth=2)
+    if tensors is None:
         holds = f"keys {listing(map(str, loaded), most=5)}" if isinstance(loaded, dict) else type(loaded).__name__
         raise _refused(path, f"no state dict in it, only {holds:.200}", remedy)
-    if others := [str(key) for key, value in found.items() if not _is_weight(key, value)]:
+    if others := [str(key) for key, value in tensors.items() if not _is_weight(key, value)]:
         raise _refused(
             path, f"its state dict holds more than dense tensors with plain names: {listing(others)}", remedy
         )
-    return dict(found)
+    return dict(tensors)
 
 
 def _find_tensors(loaded: object, depth: int) -> dict | None:

@@ -144,10 +144,10 @@ def test_load_into_names_every_misfit(tmp_path):
 def network_and_optimizers(seed):
     torch.manual_seed(seed)
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    modules = {"net": net, "judge": torch.nn.Linear(4, 1)}
+    modules = {"net": net, "discriminator": torch.nn.Linear(4, 1)}
     optimizers = {
         "adam": torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=5e-4),
-        "adam of judge": torch.optim.Adam(modules["judge"].parameters(), lr=0.1, betas=(0.5, 0.999)),
+        "adam of discriminator": torch.optim.Adam(modules["discriminator"].parameters(), lr=0.1, betas=(0.5, 0.999)),
     }
     return modules, optimizers
 
@@ -159,22 +159,23 @@ def train(modules, optimizers, steps):
             optimizer.param_groups[0]["lr"] = 1e-2 / (1 + step)
             optimizer.zero_grad()
             out = modules["net"](torch.randn(5, 3, generator=draw))
-            loss = modules["judge"](out).square().mean() * (-1 if "judge" in name else 1)
+            loss = modules["discriminator"](out).square().mean() * (-1 if "discriminator" in name else 1)
             loss.backward()
             optimizer.step()
 
 
 @pytest.mark.parametrize("stop", [0, 3])
 def test_load_state_continues_exactly(tmp_path, stop):
-    whole, first, second = network_and_optimizers(0), network_and_optimizers(0), network_and_optimizers(99)
-    train(*whole, range(5))
+    uninterrupted, first, second = network_and_optimizers(0), network_and_optimizers(0), network_and_optimizers(99)
+    train(*uninterrupted, range(5))
     train(*first, range(stop))
     checkpoint.save_state(tmp_path, stop, *first, PROVENANCE, {"epoch": 1, "step_in_epoch": 2})
     position = checkpoint.load_state(checkpoint.newest_state(tmp_path, pytest.fail), *second)
     assert position == {"epoch": 1, "step_in_epoch": 2, "step": stop}
     train(*second, range(stop, 5))
     states = [
-        checkpoint.save_state(tmp_path / str(n), 5, *run, PROVENANCE, {}) for n, run in enumerate((whole, second))
+        checkpoint.save_state(tmp_path / str(n), 5, *run, PROVENANCE, {})
+        for n, run in enumerate((uninterrupted, second))
     ]
     assert states[0].read_bytes() == states[1].read_bytes()
 

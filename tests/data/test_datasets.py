@@ -107,15 +107,15 @@ def test_split_numbers():
 
 
 def test_tracklets_digest_known_value_and_every_field():
-    made = Tracklet("a", 1, 2, "/x", ("1.jpg", "2.jpg"))
+    tracklet = Tracklet("a", 1, 2, "/x", ("1.jpg", "2.jpg"))
     # printf 'a\t1\t2\t1.jpg 2.jpg\n' | sha256sum
-    assert tracklets_digest([made]) == "34815d34d8512745507a5a8ca68805a5ec79dc574010b263dd9146d7e725bf15"
+    assert tracklets_digest([tracklet]) == "34815d34d8512745507a5a8ca68805a5ec79dc574010b263dd9146d7e725bf15"
     others = [
-        Tracklet("b", 1, 2, "/x", made.files), Tracklet("a", 2, 2, "/x", made.files),
-        Tracklet("a", 1, 1, "/x", made.files), Tracklet("a", 1, 2, "/x", made.files[::-1]),
+        Tracklet("b", 1, 2, "/x", tracklet.files), Tracklet("a", 2, 2, "/x", tracklet.files),
+        Tracklet("a", 1, 1, "/x", tracklet.files), Tracklet("a", 1, 2, "/x", tracklet.files[::-1]),
     ]  # fmt: skip
-    assert len({tracklets_digest([other]) for other in (*others, made)}) == 5
-    assert tracklets_digest([Tracklet("a", 1, 2, "/elsewhere", made.files)]) == tracklets_digest([made])
+    assert len({tracklets_digest([other]) for other in (*others, tracklet)}) == 5
+    assert tracklets_digest([Tracklet("a", 1, 2, "/elsewhere", tracklet.files)]) == tracklets_digest([tracklet])
 
 
 def test_people_sorted_once():

@@ -154,9 +154,9 @@ def test_clip_batches_shapes_and_known_start_frames(tracklets):
 
 
 def test_clip_batches_do_not_depend_on_sharing(tracklets):
-    whole, _, starts = clips(tracklets, [[0, 0, 1, 1, 2, 2]])[0]
+    expected, _, starts = clips(tracklets, [[0, 0, 1, 1, 2, 2]])[0]
     shared, _, its_starts = clips(tracklets, [[1, 1]])[0]  # another process's people
-    assert torch.equal(whole[2:4], shared)
+    assert torch.equal(expected[2:4], shared)
     assert torch.equal(starts[2:4], its_starts)
 
 

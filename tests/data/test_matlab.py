@@ -74,11 +74,11 @@ def test_read_matlab_memory_limit(tmp_path, monkeypatch):
 def test_read_matlab_damaged_bytes_never_crash(tmp_path):
     path = tmp_path / "a.mat"
     savemat(path, {"peta": {"data": TABLE, "attribute": cells("hat", "coat"), "parts": cells({"train": [1, 2]}, {})}})
-    whole = path.read_bytes()
+    content = path.read_bytes()
     generator = np.random.default_rng(0)
     for _ in range(8):
-        damaged = bytearray(whole)
-        for place in generator.integers(128, len(whole), 3):
+        damaged = bytearray(content)
+        for place in generator.integers(128, len(content), 3):
             damaged[place] = generator.integers(256)
         path.write_bytes(damaged)
         with contextlib.suppress(AmemError):

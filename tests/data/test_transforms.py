@@ -156,11 +156,11 @@ def test_read_image_damaged_anywhere(tmp_path, kind):
     """A truncated file is rejected or decodes completely; flipped bytes raise nothing but `BadData`."""
     path, content = tmp_path / "a", encoded(smooth(), kind)
     path.write_bytes(content)
-    whole = read_image(path, 24, 16)
+    expected = read_image(path, 24, 16)
     for length in (*range(0, len(content), 7), *range(len(content) - 20, len(content))):
         path.write_bytes(content[:length])
         with contextlib.suppress(BadData):
-            np.testing.assert_array_equal(read_image(path, 24, 16), whole)
+            np.testing.assert_array_equal(read_image(path, 24, 16), expected)
     generator = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -183,9 +183,9 @@ def test_report_page_missing_sections(content: Report) -> None:
 
 def test_report_page_splits(content: Report) -> None:
     split = {key: content.result[key] for key in ("rank", "mAP", "mAP_official", "cmc", "chance")}
-    deviation = {"rank": dict.fromkeys(split["rank"], 0.03), "mAP": 0.02, "mAP_official": 0.02}
+    std = {"rank": dict.fromkeys(split["rank"], 0.03), "mAP": 0.02, "mAP_official": 0.02}
     over = {key: value for key, value in content.result.items() if key not in ("interval", "gallery_without_queries")}
-    over |= {"splits": [split] * 3, "standard_deviation": deviation}
+    over |= {"splits": [split] * 3, "standard_deviation": std}
     rest = {"ranked_lists": Missing(""), "predictions": Missing(""), "curves": ()}
     text = report_page(replace(content, split=2, result=over, **rest))
     assert Page(text).faults == []
@@ -240,7 +240,7 @@ def test_report_in_browser_fits_and_runs_nothing_foreign(
     browser: Browser, tmp_path: Path, name: str, width: int, dark: bool
 ) -> None:
     browser.messages.clear()
-    browser.look(width=width, dark=dark)
+    browser.set_view(width=width, dark=dark)
     browser.open(write_page(tmp_path, name))
     assert browser.messages == []
     assert browser.run("window.hacked") is None
@@ -255,7 +255,7 @@ def test_report_in_browser_fits_and_runs_nothing_foreign(
 @pytest.mark.slow
 def test_report_in_browser_keyboard_and_animation(browser: Browser, tmp_path: Path) -> None:
     page = write_page(tmp_path)
-    browser.look(width=1280)
+    browser.set_view(width=1280)
     browser.open(page)
     browser.press("Tab")
     assert browser.run("document.activeElement.className") == "skip"
@@ -272,6 +272,6 @@ def test_report_in_browser_keyboard_and_animation(browser: Browser, tmp_path: Pa
     assert browser.run(moving) == 1
     browser.run("document.getElementById('play').click()")
     assert browser.run(moving) == 0
-    browser.look(width=1280, still=True)  # a user who prefers reduced motion
+    browser.set_view(width=1280, still=True)  # a user who prefers reduced motion
     browser.open(page)
     assert browser.run(moving) == 0

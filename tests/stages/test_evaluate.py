@@ -89,8 +89,8 @@ def test_evaluate_mars_protocol_by_hand(tmp_path: Path) -> None:
     "parents", ["{}", '{"amem-main": {}}', '{"amem-main": {"name": 3}}', '{"amem-main": {"name": "m"}}']
 )
 def test_evaluate_features_without_provenance(tmp_path: Path, parents: str) -> None:
-    said = '{"command": "extract-features", "options": {"split_source": ["x"]}, "parents": ' + parents + "}"
-    file = mars_like(tmp_path / "f.h5", provenance=said)
+    provenance = '{"command": "extract-features", "options": {"split_source": ["x"]}, "parents": ' + parents + "}"
+    file = mars_like(tmp_path / "f.h5", provenance=provenance)
     result = results.read(evaluate(options(tmp_path, file), Silent()).artifact)
     stated = parents.endswith('"m"}}')
     assert ("not stated" in result["choices"]["frames"]) != stated
@@ -253,9 +253,9 @@ def test_compare_no_files() -> None:
 def test_evaluate_file_of_another_split(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"of-{number}.h5", 4) for number in range(10)]
     for number, path in enumerate(files):
-        told = {3: 5}.get(number, number)
+        recorded = {3: 5}.get(number, number)
         with h5py.File(path, "r+") as file:
-            file.attrs["provenance"] = json.dumps({"options": {"split": told}})
+            file.attrs["provenance"] = json.dumps({"options": {"split": recorded}})
     with pytest.raises(BadData, match=r"of-3\.h5: it has features of split 5, but is given for split 3"):
         evaluate(options(tmp_path, *files, protocol="ilids-10split"), Silent())
 

@@ -113,7 +113,7 @@ def test_extract_features_rerun_computes_missing_shards(
     walkers: Path, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 30)
-    whole = extract_features(options(walkers, main_file, tmp_path / "whole"), Silent())[0].artifact.read_bytes()
+    complete = extract_features(options(walkers, main_file, tmp_path / "whole"), Silent())[0].artifact.read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(features, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
@@ -131,7 +131,7 @@ def test_extract_features_rerun_computes_missing_shards(
     monkeypatch.setattr(stage, "extract_tracklets", counting)
     (again,) = extract_features(options(walkers, main_file, tmp_path / "cut"), Silent())
     assert len(done) == 1
-    assert again.artifact.read_bytes() == whole
+    assert again.artifact.read_bytes() == complete
     assert not list((tmp_path / "cut").rglob("*.parts"))
 
 

@@ -160,22 +160,22 @@ def test_clip_loop_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made: list[tuple[Any, dict[str, Any]]] = []
+    calls: list[tuple[Any, dict[str, Any]]] = []
     original = amem_stage.epoch_batches.__globals__["ClipBatches"]
 
     def recording(*given: Any, **how: Any) -> Any:
-        made.append((given, how))
+        calls.append((given, how))
         return original(*given, **how)
 
     monkeypatch.setitem(amem_stage.epoch_batches.__globals__, "ClipBatches", recording)
     changed = {"flip": 0.25, "crop": 0.75, "seed": 5, "epochs": 2, "modules": modules}
     run("train-amem", walkers, tmp_path, inputs, **changed)
     expected = {"clip_frames": 4, "predict_frames": 2 if modules == "amem" else 1, "flip": 0.25, "crop": 0.75}
-    assert [how for _, how in made] == [expected | {"seed": 5, "epoch": epoch} for epoch in (0, 1)]
+    assert [how for _, how in calls] == [expected | {"seed": 5, "epoch": epoch} for epoch in (0, 1)]
     tracklets = read_videos(load_manifest("mars"), walkers).splits[0].train
     people = sorted({tracklet.person_id for tracklet in tracklets})
     labels = {t.name: [len(t.name + a) % 2 for a in ATTRIBUTES] for t in tracklets}
-    order = [rows for given, _ in made for rows in given[1]]
+    order = [rows for given, _ in calls for rows in given[1]]
     batches = [batch for step in recorder.batches for batch in step]
     assert len(order) == len(batches) >= 4
     for rows, batch in zip(order, batches, strict=True):

@@ -84,27 +84,27 @@ def test_arm_adam_options() -> None:
 def test_train_tae_step_gradients(form: str) -> None:
     torch.manual_seed(0)
     tae, discriminator = TAE().train(), Discriminator(32, 32).train()
-    before, judge = copy.deepcopy(tae), copy.deepcopy(discriminator)
+    before, d_before = copy.deepcopy(tae), copy.deepcopy(discriminator)
     options = tae_options(NOWHERE, NOWHERE, adversarial_weight=0.5, adversarial_form=form)
     batches = [pixels(n, 32, 32, 3, seed=n) for n in (3, 2)]
     tae_losses, d_losses, mse = [], [], []
     for batch in batches:
         images = batch.permute(0, 3, 1, 2).float() / 255
-        made = before(images)
-        fake = torch.sigmoid(judge(made))
+        outputs = before(images)
+        fake = torch.sigmoid(d_before(outputs))
         adversarial = -fake.log().mean() if form == "non-saturating" else (1 - fake).log().mean()
-        mse.append(((made - images) ** 2).mean())
+        mse.append(((outputs - images) ** 2).mean())
         tae_losses.append(mse[-1] + 0.5 * adversarial)
-        real, fake = torch.sigmoid(judge(images)), torch.sigmoid(judge(made.detach()))
+        real, fake = torch.sigmoid(d_before(images)), torch.sigmoid(d_before(outputs.detach()))
         d_losses.append(-real.log().mean() - (1 - fake).log().mean())
     gradients = torch.autograd.grad(sum(tae_losses) / 2, list(before.parameters()))
-    d_gradients = torch.autograd.grad(sum(d_losses) / 2, list(judge.parameters()))
+    d_gradients = torch.autograd.grad(sum(d_losses) / 2, list(d_before.parameters()))
     networks = train_tae.Networks(tae, discriminator, sgd(tae), sgd(discriminator))
     found = train_tae.train_step(networks, batches, options, "fp32")
     assert found["mse"] == pytest.approx(sum(mse).item() / 2, rel=1e-5)
     assert found["discriminator"] == pytest.approx(sum(d_losses).item() / 2, rel=1e-4)
     assert_stepped(tae, before, list(gradients))
-    assert_stepped(discriminator, judge, list(d_gradients))
+    assert_stepped(discriminator, d_before, list(d_gradients))
 
 
 def test_train_tae_step_without_adversarial_term() -> None:
@@ -170,7 +170,7 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
         terms["aem"] = -(batch.attributes * p.log() + (1 - batch.attributes) * (1 - p).log()).sum() / len(rows)
     if not output.predictions:
         return terms
-    encoder, judge = networks.amem.mem.encoder, networks.discriminator
+    encoder, discriminator = networks.amem.mem.encoder, networks.discriminator
     image = texture = adversarial = copied = torch.zeros(())
     true = [
         torch.stack([batch.clip[r, :, batch.start[r] + i] for r in rows]) for i in range(options.predict_frames + 1)
@@ -179,9 +179,9 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
         image = image + ((prediction.frame - true[i]) ** 2).mean()
         texture = texture + ((prediction.texture - encoder(true[i]).detach()) ** 2).mean()
         copied = copied + ((true[0] - true[i]) ** 2).mean()
-    made = torch.cat([prediction.frame for prediction in output.predictions])
-    adversarial = -torch.sigmoid(judge(made)).log().mean() * options.predict_frames
-    real, fake = torch.sigmoid(judge(torch.cat(true[1:]))), torch.sigmoid(judge(made.detach()))
+    predicted = torch.cat([prediction.frame for prediction in output.predictions])
+    adversarial = -torch.sigmoid(discriminator(predicted)).log().mean() * options.predict_frames
+    real, fake = torch.sigmoid(discriminator(torch.cat(true[1:]))), torch.sigmoid(discriminator(predicted.detach()))
     terms |= {"image": image, "texture": texture / 4, "adversarial": adversarial, "copy_image": copied}
     return terms | {"discriminator": -real.log().mean() - (1 - fake).log().mean()}
 

@@ -35,9 +35,9 @@ def train_options(what, **request):
 
 def filled(request):
     """The table of a request with `RATES` plus 0.01 per seed for every run."""
-    made = plan(request)
-    table = new_table(made, [])
-    for run in made.runs:
+    planned = plan(request)
+    table = new_table(planned, [])
+    for run in planned.runs:
         rank = {k: RATES[f"rank-{k}"] + run.seed / 100 for k in ("1", "5", "20")}
         table = add_run(table, run, {"rank": rank, "mAP": RATES["mAP"] + run.seed / 100, "chance": CHANCE}, {})
     return table
@@ -52,15 +52,15 @@ def test_plan_printed_commands_resolve_to_the_options_that_run(what, tmp_path, c
     settings = (*TINY, "learning-rate=3e-4", "resume=never", "train-tae.seed=7")
     places = {"data_root": tmp_path / "my data", "workspace": tmp_path / "work space"}
     weights = ("i3d=rgb imagenet.pt", "r3d=r3d.pth")
-    made = plan(Request(what, seeds=1, preset="small", weights=weights, settings=settings, **places))
-    stop, *printed = [line for line in made.script().splitlines() if line and not line.startswith("#")]
-    document = made.as_json()
+    planned = plan(Request(what, seeds=1, preset="small", weights=weights, settings=settings, **places))
+    stop, *printed = [line for line in planned.script().splitlines() if line and not line.startswith("#")]
+    document = planned.as_json()
     assert stop == "set -e"
     assert printed == document["commands"]
     assert printed == [*document["shared"], *(line for run in document["runs"] for line in run["commands"])]
     stages = [line for line in printed if not line.startswith("amem show frames ")]
-    assert len(printed) - len(stages) == (len(made.runs) if TABLES[what].drawn else 0)
-    for line, command in [*zip(stages, made.commands, strict=True)][-6:]:
+    assert len(printed) - len(stages) == (len(planned.runs) if TABLES[what].drawn else 0)
+    for line, command in [*zip(stages, planned.commands, strict=True)][-6:]:
         words = shlex.split(line)
         assert words[:2] == ["amem", command.name]
         assert amem([*words[1:], "--dry-run", "--json"]) == 0
@@ -91,10 +91,10 @@ def test_plan_table4_backbones_weights_and_rows_of_table3():
 
 
 def test_plan_table5_splits_and_protocols():
-    made = plan(Request("table5", seeds=1))
-    found = {run.dataset: (run.commands[0].options.split, run.commands[-1].options.protocol) for run in made.runs}
+    planned = plan(Request("table5", seeds=1))
+    found = {run.dataset: (run.commands[0].options.split, run.commands[-1].options.protocol) for run in planned.runs}
     assert found == {"mars": ("", "mars"), "ilids-vid": ("all", "ilids-10split"), "prid2011": ("all", "prid-10split")}
-    labelled = [command.options.dataset for command in made.shared if command.name == "label-videos"]
+    labelled = [command.options.dataset for command in planned.shared if command.name == "label-videos"]
     assert labelled == ["mars", "ilids-vid", "prid2011"]
 
 
@@ -104,9 +104,9 @@ def test_plan_losses_and_figure4_vary_one_term():
     for name, options in changed.items():
         row = losses[f"amem-{name}"]
         assert row == dataclasses.replace(losses["amem"], workspace=row.workspace, **options)
-    made = plan(Request("figure4", datasets=("ilids-vid",), seeds=1))
-    assert {command.name for command in made.commands} == {"train-tae", "train-amem"}
-    trained = [run.commands[0].options for run in made.runs]
+    planned = plan(Request("figure4", datasets=("ilids-vid",), seeds=1))
+    assert {command.name for command in planned.commands} == {"train-tae", "train-amem"}
+    trained = [run.commands[0].options for run in planned.runs]
     assert {options.split for options in trained} == {"0"}
     rows = [(c, texture) for c in (1, 2, 3) for texture in ("standardised", "none")]
     assert [(options.predict_frames, options.texture_loss) for options in trained] == rows
@@ -119,12 +119,12 @@ def test_plan_shared_commands_of_each_row():
 
 
 def test_plan_seeds():
-    made = plan(Request("table3", rows=("baseline", "amem"), seeds=2, workspace=Path("w")))
-    found = [(str(run.workspace.root), run.commands[0].options.seed) for run in made.runs]
+    planned = plan(Request("table3", rows=("baseline", "amem"), seeds=2, workspace=Path("w")))
+    found = [(str(run.workspace.root), run.commands[0].options.seed) for run in planned.runs]
     assert found == [(f"w/reproduce/{row}/seed{seed}", seed) for seed in (0, 1) for row in ("baseline", "amem")]
     chosen = plan(Request("table3", rows=("aem",), seeds=3, chosen_seeds=(1,)))
     assert [(run.row.name, run.seed) for run in chosen.runs] == [("aem", 1)]
-    assert len(chosen.whole().runs) == 8 * 3
+    assert len(chosen.complete().runs) == 8 * 3
 
 
 @pytest.mark.parametrize(
@@ -166,9 +166,9 @@ def test_parse_settings_common_options():
 
 
 def test_plan_from_scratch():
-    made = plan(Request("table4", seeds=1, weights=("i3d=rgb.pt", "arm=imagenet")))
-    assert made.from_scratch() == ["tae", "r3d", "p3d"]
-    assert "Trained from scratch: tae, r3d, p3d." in made.advice()
+    planned = plan(Request("table4", seeds=1, weights=("i3d=rgb.pt", "arm=imagenet")))
+    assert planned.from_scratch() == ["tae", "r3d", "p3d"]
+    assert "Trained from scratch: tae, r3d, p3d." in planned.advice()
     assert plan(Request("table3", rows=("baseline",), weights=("i3d=rgb.pt",))).advice() == ""
 
 
@@ -203,10 +203,10 @@ def test_table_mean_std_and_paper(tmp_path):
 
 
 def test_table_differences_over_pairs_of_seeds():
-    made = plan(Request("table3", seeds=3))
-    table = new_table(made, [])
+    planned = plan(Request("table3", seeds=3))
+    table = new_table(planned, [])
     values = {"baseline": [0.5, 0.6, 0.7], "amem": [0.51, 0.62, 0.73], "aem": [0.45]}
-    for run in made.runs:
+    for run in planned.runs:
         if run.seed < len(values.get(run.row.name, [])):
             table = add_run(table, run, None, {"mAP": values[run.row.name][run.seed]})
     found = {row["configuration"]: row["difference"].get("mAP") for row in table["rows"]}
@@ -222,8 +222,8 @@ def test_table_differences_over_pairs_of_seeds():
 
 def test_table_predicted_frames_next_to_copies(tmp_path):
     frames = {"psnr": 20.44, "psnr_copied": 20.2, "ssim": 0.493, "ssim_copied": 0.555, "mse_ratio": 0.95}
-    made = plan(Request("figure4", rows=("mem-c1",), seeds=1, workspace=tmp_path))
-    text = as_markdown(add_run(new_table(made, []), made.runs[0], None, frames), tmp_path)
+    planned = plan(Request("figure4", rows=("mem-c1",), seeds=1, workspace=tmp_path))
+    text = as_markdown(add_run(new_table(planned, []), planned.runs[0], None, frames), tmp_path)
     assert "| Baseline + MEM (c=1) | 20.4 | 0.49 | 0.95 | - |\n|   copy | 20.2 | 0.56 | 1 | - |" in text
     assert "](reproduce/mem-c1/seed0/predicted-frames-mars.png)" in text
     assert "rank-1" not in text.partition("## Commands")[0]
@@ -302,10 +302,10 @@ def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys):
     from amem_cli.tools.reproduce.run import run
 
     places = {"data_root": walkers, "workspace": tmp_path}
-    made = plan(Request("losses", rows=("amem",), seeds=1, preset="small", settings=TINY, **places))
-    table = run(made, Silent())
+    planned = plan(Request("losses", rows=("amem",), seeds=1, preset="small", settings=TINY, **places))
+    table = run(planned, Silent())
     assert (table["runs_done"], table["runs"], table["complete"]) == (1, 3, False)
-    row, own = table["rows"][0], made.runs[0].workspace
+    row, own = table["rows"][0], planned.runs[0].workspace
     frames = {"psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio", "other_motion_ratio"}
     assert row["ours"].keys() == RATES.keys() | frames
     assert Path(row["pictures"][0]).is_file()
@@ -314,5 +314,5 @@ def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys):
     assert amem(["status", "--workspace", str(own.root), "--verify", "--json"]) == 0
     assert [link["state"] for link in json.loads(capsys.readouterr().out)["chain"]] == ["ready"] * 6
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    assert run(made, Silent()) == table
+    assert run(planned, Silent()) == table
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before

@@ -219,8 +219,8 @@ def test_report_of_an_empty_workspace(walkers: Path, tmp_path: Path) -> None:
 
 def test_report_without_the_data_set(workspace: Workspace, tmp_path: Path) -> None:
     progress = Silent()
-    gone = Source("mars", tmp_path / "gone", workspace)
-    text = report(tmp_path / "r.html", gone, progress, queries=3, seed=0).read_text("utf-8")
+    missing = Source("mars", tmp_path / "gone", workspace)
+    text = report(tmp_path / "r.html", missing, progress, queries=3, seed=0).read_text("utf-8")
     assert "Cumulative matching characteristic" in text
     assert text.count(str(tmp_path / "gone")) == 2  # ranked lists and predicted frames
     assert len(progress.warnings) == 1

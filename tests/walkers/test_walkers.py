@@ -1,4 +1,4 @@
-"""Generated people: fixed bytes, true labels, legs that move, original layouts, complete or absent."""
+"""Generated people: fixed bytes, correct labels, moving legs, original layouts, complete or absent output."""
 
 import hashlib
 from dataclasses import replace
@@ -46,7 +46,7 @@ def test_plan_fixed_digest():
     assert digest.hexdigest() == "c1a96e290aaa22672d850909656b1c332e49cbcd7a4abdb44035c3c7f70f78f7"
 
 
-@pytest.mark.skipif(PIL.__version__.split(".")[0] != "13", reason="other versions of Pillow draw other edges")
+@pytest.mark.skipif(PIL.__version__.split(".")[0] != "13", reason="edges differ between versions of Pillow")
 def test_draw_walker_fixed_digest():
     digest = hashlib.sha256()
     cameras = [build_camera(4, index, height=48, width=24) for index in range(8)]

@@ -61,7 +61,7 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
     Those have no images or were left by an operating system (`@eaDir`, `__MACOSX`, ...). Names are relative to
     `parent`.
     """
-    found: dict[str, list[str]] = {}
+    folders: dict[str, list[str]] = {}
     ignored = []
     for name in list_folder(parent, system=True)[1]:
         inner: dict[str, list[str]] = {}
@@ -70,11 +70,11 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
             if depth > 1:
                 inner, others = image_folders(parent / name, depth - 1)
             elif images := list_folder(parent / name)[0]:
-                found[name] = images
+                folders[name] = images
                 continue
-        found |= {f"{name}/{folder}": images for folder, images in inner.items()}
+        folders |= {f"{name}/{folder}": images for folder, images in inner.items()}
         ignored += [f"{name}/{folder}" for folder in others] if inner else [name]
-    return found, ignored
+    return folders, ignored
 
 
 def ignored_note(folders: list[str]) -> tuple[str, ...]:

@@ -59,17 +59,17 @@ def _tracklets(root: Path) -> tuple[dict[str, list[Tracklet]], tuple[str, ...]]:
     names = [{name for name, _ in pairs}, {name for _, name in pairs}]
     bad = [f"{name!r} cannot be stored as a name" for name in sorted(set.union(*names)) if not is_plain_name(name)]
     person_ids, camera_ids = _ids(names[0], "people", bad), _ids(names[1], "cameras", bad)
-    found: dict[str, list[Tracklet]] = {}
+    tracklets_of: dict[str, list[Tracklet]] = {}
     for person, camera in pairs:
         name, ids = f"{person}/{camera}", (person_ids[person], camera_ids[camera])
         if tracklet := files.read_tracklet(root, name, folders[name], ids, bad):
-            found.setdefault(person, []).append(tracklet)
+            tracklets_of.setdefault(person, []).append(tracklet)
     if bad:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
     notes = files.ignored_note(ignored)
     if loose := [person for person in list_folder(root)[1] if list_folder(root / person)[0]]:
         notes += (f"images of {listing(loose, 5)} that are in no camera's folder are left out",)
-    return found, notes
+    return tracklets_of, notes
 
 
 def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:

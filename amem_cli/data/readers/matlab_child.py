@@ -20,11 +20,11 @@ def main(variable: str, most: int) -> None:
 
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
-    found = loadmat(io.BytesIO(content), variable_names=[variable], simplify_cells=True)
-    if variable not in found:
+    variables = loadmat(io.BytesIO(content), variable_names=[variable], simplify_cells=True)
+    if variable not in variables:
         names = ", ".join(name for name, _, _ in whosmat(io.BytesIO(content))[:5])
         raise ValueError(f"no variable {variable} in it, but {names or 'none'}")
-    sys.stdout.write(json.dumps(found[variable], default=lambda value: value.tolist()))
+    sys.stdout.write(json.dumps(variables[variable], default=lambda value: value.tolist()))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def two_camera_tracklets(
     there is no person, `BadRows` for folder names without a number or with an equal number, and for frames of
     unknown order.
     """
-    found: dict[str, list[Tracklet]] = {}
+    tracklets_of: dict[str, list[Tracklet]] = {}
     person_of: dict[int, str] = {}
     bad: list[str] = []
     ignored: list[str] = []
@@ -50,10 +50,10 @@ def two_camera_tracklets(
             elif person_of.setdefault(number, person) != person:
                 bad.append(f"{name}: the same number as {person_of[number]}")
             elif tracklet := read_tracklet(sequences, name, images, (number, camera_id), bad):
-                found.setdefault(person, []).append(tracklet)
+                tracklets_of.setdefault(person, []).append(tracklet)
     if bad:
         raise BadRows(what, sequences, why="folders that cannot be read", rows=bad)
-    both = {person: tracklets for person, tracklets in sorted(found.items()) if len(tracklets) == 2}
+    both = {person: tracklets for person, tracklets in sorted(tracklets_of.items()) if len(tracklets) == 2}
     if not both:
         raise BadData(what, sequences, why=f"no person has images in both {cameras[0]} and {cameras[1]}")
-    return both, sorted(found), ignored_note(ignored)
+    return both, sorted(tracklets_of), ignored_note(ignored)

@@ -119,13 +119,13 @@ def result_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows += [(label, result[key])] if key in result else []
     rows.append(("chance", result["chance"]))
     rows += [(f"split {place}", split) for place, split in enumerate(result.get("splits") or ())]
-    found = []
+    cells = []
     for label, figures in rows:
         rates = [*((figures.get("rank") or {}).get(rank) for rank in RANKS), *map(figures.get, ("mAP", "mAP_official"))]
         interval = figures.get("interval") or {}
         intervals = [interval.get("rank-1"), None, None, None, interval.get("mAP"), None]
-        found.append({"label": label, "rates": [*zip(rates, intervals, strict=True)]})
-    return found
+        cells.append({"label": label, "rates": [*zip(rates, intervals, strict=True)]})
+    return cells
 
 
 def cmc(report: Report) -> Markup:
@@ -181,13 +181,13 @@ def charts(curves: Curves) -> list[tuple[str, Markup]]:
 def samples(curves: Curves) -> list[tuple[int, np.ndarray]]:
     """Sample pictures of a training with their steps, evenly spaced from the first to the last."""
     last = len(curves.samples) - 1
-    found = []
+    pictures = []
     for place in sorted({round(part * last / (SAMPLES - 1)) for part in range(SAMPLES)}) if last >= 0 else ():
         step, path = curves.samples[place]
         picture = open_rgb(path)
         picture.thumbnail((4 * SAMPLE_HEIGHT, SAMPLE_HEIGHT))
-        found.append((step, np.asarray(picture)))
-    return found
+        pictures.append((step, np.asarray(picture)))
+    return pictures
 
 
 # -- figures as text ---------------------------------------------------------------------------------------------------

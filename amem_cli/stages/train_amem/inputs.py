@@ -67,16 +67,16 @@ def training_labels(
         return None, {}
     path = Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
     command = f"amem label-videos --dataset {shlex.quote(options.dataset)}"
-    found = pseudo_labels.read(path, remedy=f"Run: {command}")
-    if found.dataset != dataset:
-        why = f"they are of data set '{found.dataset}', not '{dataset}'"
+    labels = pseudo_labels.read(path, remedy=f"Run: {command}")
+    if labels.dataset != dataset:
+        why = f"they are of data set '{labels.dataset}', not '{dataset}'"
         raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
-    missing = [name for name in ATTRIBUTES if name not in found.attributes]
+    missing = [name for name in ATTRIBUTES if name not in labels.attributes]
     if missing:
         why = f"{len(missing)} attributes are missing ({listing(missing, 5)})"
         raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
-    columns = [found.attributes.index(name) for name in ATTRIBUTES]
-    rows = found.rows_for([tracklet.name for tracklet in tracklets], path, command)
+    columns = [labels.attributes.index(name) for name in ATTRIBUTES]
+    rows = labels.rows_for([tracklet.name for tracklet in tracklets], path, command)
     return torch.from_numpy(rows[:, columns]).float(), {"labels": parent(path)}
 
 

@@ -79,7 +79,7 @@ class Plan:
         unique = {command.line: command for run in self.runs for command in run.inputs}
         return sorted(unique.values(), key=lambda command: list(COMMANDS).index(command.name))
 
-    def whole(self) -> "Plan":
+    def complete(self) -> "Plan":
         """The plan of all rows and all seeds."""
         return plan(dataclasses.replace(self.request, rows=(), chosen_seeds=()))
 

@@ -72,8 +72,8 @@ def _data_notes(dataset: str, plan: Plan) -> list[str]:
     """A note if the data set is not the paper's complete one."""
     manifest = load_manifest(dataset)
     differences = count_differences(manifest, read_videos(manifest, plan.request.data_root))
-    found = f"{manifest.name} is not the complete data set ({'; '.join(differences[:2])}; ...)"
-    return [f"{found}: do not compare our figures with the paper's."] if differences else []
+    note = f"{manifest.name} is not the complete data set ({'; '.join(differences[:2])}; ...)"
+    return [f"{note}: do not compare our figures with the paper's."] if differences else []
 
 
 def _measure_predictions(plan: Plan, one: Run) -> dict[str, float]:

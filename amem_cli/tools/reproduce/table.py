@@ -32,25 +32,25 @@ def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
 
     Rows outside the plan are kept from an earlier run with the same preset, settings and weights; others are empty.
     """
-    request, whole = plan.request, plan.whole()
+    request, full = plan.request, plan.complete()
     arguments = {
         "preset": request.preset, "settings": sorted(request.settings), "weights": sorted(request.weights),
     }  # fmt: skip
     planned = {(run.row.name, run.dataset) for run in plan.runs}
-    rows = {(run.row.name, run.dataset): _empty_row(run, plan.table.scored) for run in whole.runs}
+    rows = {(run.row.name, run.dataset): _empty_row(run, plan.table.scored) for run in full.runs}
     for kept in _earlier_rows(request.workspace / "reproduce" / f"{plan.file}.json", arguments):
         key = kept["configuration"], kept["dataset"]
         if key in rows.keys() - planned:
             rows[key] = kept
     table = _header(request.what, plan.file, plan.table.title) | arguments
     table |= {"datasets": list(plan.datasets), "seeds": request.seeds, "rows": list(rows.values())}
-    table |= {"notes": [*plan.table.notes, *notes], "from_scratch": whole.from_scratch()}
+    table |= {"notes": [*plan.table.notes, *notes], "from_scratch": full.from_scratch()}
     if request.what == "table5":
         table["cited"] = [
             {"method": method} | {name: rates[name].fractions() for name in rates if name in plan.datasets}
             for method, rates in paper.CITED.items()
         ]
-    return _compared(table | {"commands": whole.as_json()["commands"]})
+    return _compared(table | {"commands": full.as_json()["commands"]})
 
 
 def _header(what: str, file: str, title: str) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def _compared(table: dict[str, Any]) -> dict[str, Any]:
     for row in table["rows"]:
         other = rows.get((row["beside"], row["dataset"]), row)
         names = ("rank-1", "mAP") if other is not row else ()
-        found = {name: _difference(_values(row, name), _values(other, name)) for name in names}
-        row["difference"] = {name: difference for name, difference in found.items() if difference}
+        differences = {name: _difference(_values(row, name), _values(other, name)) for name in names}
+        row["difference"] = {name: difference for name, difference in differences.items() if difference}
     done, runs = sum(min(len(row["workspaces"]), table["seeds"]) for row in table["rows"]), len(rows) * table["seeds"]
     return table | {"runs_done": done, "runs": runs, "complete": done == runs}
 
@@ -156,12 +156,12 @@ def blocks(table: dict[str, Any]) -> list[Block]:
         if row["difference"]:
             cells = [cell for name in ("rank-1", "mAP") for cell in _interval(row["difference"].get(name))]
             differences.append([title, titles[row["beside"]], *cells])
-    made: list[Block] = [
+    tables: list[Block] = [
         (f"{table['title']} (per cent)", ["model", *SCORES], rates),
         ("Predicted frames", ["model", "PSNR dB", "SSIM", "MSE ratio", "other f_M"], frames),
         ("Differences (per cent)", ["model", "compared with", "rank-1", "95 %", "mAP", "95 %"], differences),
     ]
-    return [block for block in made if block[2]]
+    return [block for block in tables if block[2]]
 
 
 def _mean(figure: dict[str, Any] | None, digits: int, scale: float = 1) -> str:
@@ -174,9 +174,9 @@ def _per_cent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f}"
 
 
-def _interval(found: dict[str, Any] | None) -> list[str]:
-    interval = found and found["interval"] and "{:+.1f} to {:+.1f}".format(*(100 * end for end in found["interval"]))
-    return [f"{100 * found['mean']:+.1f}" if found else "-", interval or "-"]
+def _interval(value: dict[str, Any] | None) -> list[str]:
+    interval = value and value["interval"] and "{:+.1f} to {:+.1f}".format(*(100 * end for end in value["interval"]))
+    return [f"{100 * value['mean']:+.1f}" if value else "-", interval or "-"]
 
 
 def remarks(table: dict[str, Any]) -> list[str]:
