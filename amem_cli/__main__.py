@@ -9,9 +9,10 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         from amem_cli.cli.app import run
-        from amem_cli.runtime.allocator import keep_freed_memory
+        from amem_cli.runtime.allocator import keep_freed_memory, let_idle_threads_sleep
 
         keep_freed_memory()
+        let_idle_threads_sleep()
         signal.signal(signal.SIGTERM, _terminate)  # training replaces it by a handler that saves its state
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:  # during the imports

@@ -75,14 +75,14 @@ class Unit3D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv3d
         if conv.kernel_size == (1, 1, 1):
-            x = pointwise_convolution(x, conv.weight)
+            x = pointwise_convolution(x, conv.weight, conv.bias)
         else:
             before, extra = same_padding(x.shape[2:], conv.kernel_size, conv.stride)
             x = _pad_after(x, extra, 0.0)
             if x.shape[2] < conv.kernel_size[0]:
                 # oneDNN's weight gradient writes out of bounds if T is shorter than the kernel and padded by F.conv3d
                 x, before = F.pad(x, (0, 0, 0, 0, before[0], before[0])), (0, *before[1:])
-            x = F.conv3d(x, conv.weight, None, conv.stride, before)
+            x = F.conv3d(x, conv.weight, conv.bias, conv.stride, before)
         return F.relu(self.bn(x), inplace=True)
 
 

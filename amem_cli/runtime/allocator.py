@@ -1,7 +1,7 @@
-"""Make the C library's allocator keep freed memory: on a CPU every batch allocates the same large blocks.
+"""Settings of the process that make networks run faster on a CPU. `amem` makes them before it imports torch.
 
-glibc maps blocks above 32 MB one by one and returns them to the system when they are freed, so the system maps and
-zeroes hundreds of megabytes in every batch. `docs/PERFORMANCE.md` has measurements with and without this setting.
+glibc returns freed memory to the system at once and takes blocks above 32 MB from the system each time. Every batch
+then waits until the system has mapped and zeroed hundreds of megabytes. `docs/PERFORMANCE.md` has timings with both.
 """
 
 import ctypes
@@ -9,15 +9,40 @@ import os
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
-OWN_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # settings of a user, which are kept
+SWITCH = "AMEM_KEEP_FREED_MEMORY"
+ALLOCATOR_VARIABLES = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+WAITING_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def keep_freed_memory() -> bool:
-    """Allocate large blocks on the heap and keep freed memory until the process ends. True if the allocator accepts it.
+    """Let the C library keep freed memory for the next batch, until the process ends. True if it does.
 
-    Only for amem's own processes and for glibc (Linux); settings in the environment are not overridden.
+    The memory of the process then stays at its peak. Needs glibc (Linux). AMEM_KEEP_FREED_MEMORY=0 turns it off, and
+    it is off when the environment configures the allocator in another way.
     """
-    if sys.platform != "linux" or any(name.startswith(OWN_SETTINGS) for name in os.environ):
+    if why_not_kept():
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
-    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def why_not_kept() -> str:
+    """The reason why `keep_freed_memory` changes nothing; empty if it works."""
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH}=0"
+    for name in os.environ:
+        if name.startswith(ALLOCATOR_VARIABLES):
+            return f"{name} is set"
+    if sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"):  # e.g. musl
+        return "the C library is not glibc"
+    return ""
+
+
+def let_idle_threads_sleep() -> None:
+    """Let OpenMP threads sleep instead of spin while they wait, unless the environment says how they wait.
+
+    On a machine that runs other programs too, spinning threads take the processor from those that compute. Call it
+    before torch is imported: OpenMP reads its settings once.
+    """
+    if not any(name in os.environ for name in WAITING_VARIABLES):
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

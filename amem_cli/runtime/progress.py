@@ -1,87 +1,96 @@
-"""Progress of long loops on standard error: a Rich bar on a terminal, plain lines in a pipe or a batch job."""
+"""Progress of long loops on standard error: a bar on a terminal, plain lines in a pipe or a batch job."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from amem_cli.errors import printable
 
-PLAIN_SECONDS = 10.0  # seconds between plain lines
+PLAIN_SECONDS = 10.0  # between plain lines
+BAR_WIDTH = 8
 
 
+@dataclass
 class Loop:
-    """The progress of one loop; call `advance` after each step."""
+    """One running loop. Call `advance` after each step, with its losses."""
 
-    def __init__(self, report: "Progress", title: str, total: int, done: int, unit: str, bar: Any, task: Any):
-        self._report, self._title, self._total, self._unit = report, title, total, unit
-        self._bar, self._task = bar, task
-        self._done, self._first, self._began = done, done, time.monotonic()
-        self._printed = self._began
-        self.waiting = 0.0
-        self._mark = self._began
+    progress: "Progress"
+    title: str
+    total: int
+    done: int
+    unit: str
+    bar: Any = None  # a rich Progress with one task, on a terminal
+    waited: float | None = None  # seconds of waiting for data; None for a loop that does not measure them
+
+    def __post_init__(self) -> None:
+        self._done_before = self.done
+        self._start = self._last_step = self._last_line = time.monotonic()
 
     def data_arrived(self) -> None:
-        """Call when the batch of this step has arrived; the time since the last `advance` counts as waiting."""
-        self.waiting += time.monotonic() - self._mark
+        """Call when the batch of a step has arrived: the time since the last `advance` counts as waiting for data."""
+        self.waited = (self.waited or 0.0) + time.monotonic() - self._last_step
 
     def show(self, done: int, total: int) -> None:
-        """Show `done` of `total`, for a loop that counts its units itself."""
-        self._total = total
-        if self._bar is not None:
-            self._bar.update(self._task, total=total)
-        self.advance(done - self._done)
+        """Set the position of a loop that counts its own steps."""
+        self.total = total
+        self.advance(done - self.done)
 
     def advance(self, amount: int = 1, **terms: float) -> None:
-        """`amount` more units are done; `terms` are loss terms by name."""
-        self._done += amount
-        now = self._mark = time.monotonic()
-        detail = " ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        elapsed = max(now - self._began, 1e-9)
-        waited = f"{100 * self.waiting / elapsed:.0f} % waiting for data"
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, detail=f"{detail}  {waited}")
-        elif not self._report.quiet and (now - self._printed >= PLAIN_SECONDS or self._done == self._total):
-            self._printed = now
-            rate = (self._done - self._first) / elapsed
-            left = _duration((self._total - self._done) / rate) if rate else "?"
-            self._report.log(
-                f"{self._title}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left} left, {waited}  {detail}"
-            )
+        """Count `amount` units. `terms` are losses by name; "total" is shown first."""
+        self.done += amount
+        now = self._last_step = time.monotonic()
+        if self.bar is not None:
+            room = self.bar.console.width - len(self.title) - BAR_WIDTH - 2
+            self.bar.update(0, total=self.total, completed=self.done, text=self._text(now, terms, room))
+        elif now - self._last_line >= PLAIN_SECONDS or self.done == self.total:
+            self._last_line = now
+            self.progress.log(f"{self.title}: {self._text(now, terms)}")
+
+    def _text(self, now: float, terms: dict[str, float], room: int | None = None) -> str:
+        """Position, rate, time left, total loss, share of time spent waiting for data, other losses, cut to `room`."""
+        elapsed = max(now - self._start, 1e-9)
+        rate = (self.done - self._done_before) / elapsed
+        left = _duration((self.total - self.done) / rate) if rate else "?"
+        text = f"{self.done}/{self.total}"
+        parts = [f"{rate:.{1 if rate >= 1 else 2}f} {self.unit}/s", f"{left} left"]
+        parts += [f"{name} {value:.4g}" for name, value in sorted(terms.items(), key=lambda term: term[0] != "total")]
+        if self.waited is not None:
+            parts.insert(3 if "total" in terms else 2, f"waits {100 * self.waited / elapsed:.0f} %")
+        for part in parts:
+            if room is not None and len(text) + 2 + len(part) > room:
+                break
+            text += f", {part}"
+        return text
 
 
+@dataclass
 class Progress:
-    """The progress display and log of a stage. `quiet` keeps warnings only; only the first process prints."""
+    """Reports what a stage does. `quiet` prints warnings only."""
 
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
-        self.warnings: list[str] = []
-        self._console: Any = None
+    quiet: bool = False
+    warnings: list[str] = field(default_factory=list)
+    _console: Any = None
 
     @contextlib.contextmanager
     def loop(self, title: str, total: int, *, done: int = 0, unit: str = "steps") -> Iterator[Loop]:
-        """A loop of `total` units, of which `done` were done before."""
+        """A loop of `total` units, of which `done` were done by an earlier run."""
         if self.quiet or not sys.stderr.isatty():
-            yield Loop(self, title, total, done, unit, None, None)
+            yield Loop(self, title, total, done, unit)
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", style="dim"),
-        )
+        title_column = TextColumn("{task.description}", markup=False)
+        text_column = TextColumn("{task.fields[text]}", markup=False)
         self._console = Console(stderr=True)
         try:
-            with Bar(*columns, console=self._console) as bar:
-                task = bar.add_task(title, total=total, completed=done, detail="")
-                yield Loop(self, title, total, done, unit, bar, task)
+            with Bar(title_column, BarColumn(BAR_WIDTH), text_column, console=self._console) as bar:
+                bar.add_task(title, total=total, completed=done, text=f"{done}/{total}")
+                yield Loop(self, title, total, done, unit, bar)
         finally:
             self._console = None
 
@@ -91,7 +100,7 @@ class Progress:
             self._print(text)
 
     def warn(self, text: str) -> None:
-        """A warning: printed once, even when quiet, and kept for the summary."""
+        """Print a warning once, even when quiet, and keep it for the summary."""
         text = printable(text)
         if text not in self.warnings:
             self.warnings.append(text)
@@ -105,7 +114,7 @@ class Progress:
 
 
 class Silent(Progress):
-    """Prints nothing: for tests, for use from Python, and for all processes but the first."""
+    """Prints nothing: for tests, for use from Python, and for all processes but the main one."""
 
     def __init__(self) -> None:
         super().__init__(quiet=True)

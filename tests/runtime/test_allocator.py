@@ -1,4 +1,4 @@
-"""The allocator's setting, tested in child processes, because it is permanent for a process."""
+"""Settings of the process, each tried in its own process."""
 
 import os
 import subprocess
@@ -6,56 +6,75 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc on Linux only")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
 
-# page faults of the second of two rounds that allocate, write and free 64 MB
+# page faults of taking, writing and freeing 64 MB for the second time
 PROGRAM = """
-import resource, sys
-from amem_cli.runtime.allocator import keep_freed_memory
-if sys.argv[1] == "set":
-    print(keep_freed_memory())
-import ctypes
+import ctypes, resource
+from amem_cli.runtime.allocator import keep_freed_memory, why_not_kept
+print(keep_freed_memory(), why_not_kept() or "-", sep="\\n")
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
 def use():
-    piece = libc.malloc(64 << 20)
-    ctypes.memset(piece, 1, 64 << 20)
-    libc.free(piece)
+    block = libc.malloc(64 << 20)
+    ctypes.memset(block, 1, 64 << 20)
+    libc.free(block)
 use()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 use()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+PAGES = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
 
 
-def run(argument: str, **environment: str) -> list[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC", "GLIBC", "LD_"))}
-    command = [sys.executable, "-c", PROGRAM, argument]
-    return subprocess.run(command, env=clean | environment, check=True, capture_output=True, text=True).stdout.split()
+def run(program: str, **environment: str) -> list[str]:
+    prefixes = ("MALLOC", "GLIBC", "LD_", "AMEM_", "OMP_", "GOMP_", "KMP_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=clean | environment, check=True, capture_output=True, text=True)
+    return ended.stdout.splitlines()
 
 
-def test_keep_freed_memory_page_faults() -> None:
-    pages = (64 << 20) // os.sysconf("SC_PAGE_SIZE")
-    was_set, faults = run("set")
-    if was_set == "False":
-        pytest.skip("the C library is not glibc")
-    assert int(faults) < pages / 20
-    assert int(run("leave")[0]) > 10 * int(faults)  # because the memory was returned to the system
+def test_keep_freed_memory() -> None:
+    kept, why, faults = run(PROGRAM)
+    if why == "the C library is not glibc":
+        pytest.skip(why)
+    assert (kept, why) == ("True", "-")
+    assert int(faults) < PAGES / 20
 
 
-@pytest.mark.parametrize("name", ["MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"])
-def test_keep_freed_memory_user_settings(name: str) -> None:
-    assert run("set", **{name: "65536" if name.startswith("MALLOC") else "glibc.malloc.check=0"})[0] == "False"
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("AMEM_KEEP_FREED_MEMORY", "0", "AMEM_KEEP_FREED_MEMORY=0"),
+        ("MALLOC_MMAP_THRESHOLD_", "65536", "MALLOC_MMAP_THRESHOLD_ is set"),
+        ("GLIBC_TUNABLES", "glibc.malloc.check=0", "GLIBC_TUNABLES is set"),
+    ],
+)
+def test_keep_freed_memory_off(name: str, value: str, reason: str) -> None:
+    kept, why, faults = run(PROGRAM, **{name: value})
+    assert (kept, why) == ("False", reason)
+    assert int(faults) > PAGES / 2
 
 
-def test_keep_freed_memory_in_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "expected"), [("AMEM", "PASSIVE"), ("OMP_WAIT_POLICY", "1"), ("KMP_BLOCKTIME", "None")]
+)
+def test_let_idle_threads_sleep(name: str, expected: str) -> None:
+    program = "import os; from amem_cli.runtime.allocator import *; let_idle_threads_sleep()"
+    assert run(f"{program}; print(os.environ.get('OMP_WAIT_POLICY'))", **{name: "1"}) == [expected]
+
+
+def test_commands_make_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     from amem_cli import __main__
     from amem_cli.runtime import allocator
 
     calls = []
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: calls.append("set"))
-    monkeypatch.setattr("amem_cli.cli.app.run", lambda arguments: 0)
+    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: calls.append("memory"))
+    monkeypatch.setattr(allocator, "let_idle_threads_sleep", lambda: calls.append("threads"))
+    monkeypatch.setattr("amem_cli.cli.app.run", lambda arguments: calls.append("run") or 0)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit):
         __main__.main()
-    assert calls == ["set"]
+    assert sorted(calls[:2]) == ["memory", "threads"]
+    assert calls[2] == "run"

@@ -1,7 +1,9 @@
-"""Progress: plain lines where there is no terminal, nothing when quiet, warnings always."""
+"""Progress: one line that fits a terminal, plain lines elsewhere, warnings always."""
 
 import io
+import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,95 +12,100 @@ from amem_cli.runtime.progress import Progress, Silent
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    """A clock that is advanced by hand."""
-
-    class Clock:
-        now = 100.0
-
-    monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
-    return Clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that moves only when told to."""
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
+    return clock
 
 
-def test_loop_plain_lines(capsys, clock):
-    with Progress().loop("train-arm", 100, unit="steps") as loop:
-        for _ in range(100):
-            clock.now += 0.5
+def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80) -> io.StringIO:
+    """Standard error as a terminal, from now on."""
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", screen)
+    for name, value in {"TERM": "xterm", "COLUMNS": str(columns), "LINES": "24"}.items():
+        monkeypatch.setenv(name, value)
+    return screen
+
+
+def test_loop_plain_lines(capsys: pytest.CaptureFixture, clock: SimpleNamespace) -> None:
+    with Progress().loop("train-arm", 95) as loop:
+        for _ in range(95):
+            clock.now += 0.75
             loop.data_arrived()
-            clock.now += 0.5
-            loop.advance(loss=0.125, epoch=3)
+            clock.now += 0.25
+            loop.advance(loss=0.125, total=3.0)
     out, err = capsys.readouterr()
     lines = err.splitlines()
-    assert out == ""
-    assert len(lines) == 10
-    assert lines[0] == "train-arm: 10/100 steps, 1.0/s, 1m30s left, 50 % waiting for data  loss 0.125 epoch 3"
-    assert lines[-1].startswith("train-arm: 100/100 steps, 1.0/s, 0m00s left")
-    assert not any("\r" in line or "\x1b" in line for line in lines)
+    assert (out, len(lines)) == ("", 10)  # every ten seconds, and at the end
+    assert lines[0] == "train-arm: 10/95, 1.0 steps/s, 1m25s left, total 3, waits 75 %, loss 0.125"
+    assert lines[-1].startswith("train-arm: 95/95, 1.0 steps/s, 0m00s left")
 
 
-def test_loop_rate_after_resume(capsys, clock):
-    with Progress().loop("label-videos", 7300, done=7200) as loop:
-        clock.now += 100
-        loop.advance(99)
-    assert "7299/7300 steps, 1.0/s, 0m01s left" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("total", "before", "done", "text"),
+    [
+        (7300, 7200, 99, "x: 7299/7300, 5.0 clips/s, 0m00s left\n"),  # the rate is that of this run
+        (7205, 0, 1, "x: 1/7205, 0.05 clips/s, 40h01m left\n"),
+        (10, 0, 0, "x: 0/10, 0.00 clips/s, ? left\n"),
+    ],
+)
+def test_loop_rate(
+    capsys: pytest.CaptureFixture, clock: SimpleNamespace, total: int, before: int, done: int, text: str
+) -> None:
+    with Progress().loop("x", total, done=before, unit="clips") as loop:
+        clock.now += 20
+        loop.advance(done)
+    assert capsys.readouterr().err == text
 
 
-def test_loop_show(capsys, clock):
+def test_loop_show(capsys: pytest.CaptureFixture, clock: SimpleNamespace) -> None:
     with Progress().loop("walkers", 1, unit="images") as loop:
-        clock.now += 20
-        loop.show(5, 7205)
-    assert "walkers: 5/7205 images, 0.2/s, 8h00m left" in capsys.readouterr().err
+        for seconds, done in ((5, 2), (20, 5)):
+            clock.now = 100.0 + seconds
+            loop.show(done, 7205)
+    assert capsys.readouterr().err == "walkers: 5/7205, 0.25 images/s, 8h00m left\n"
 
 
-def test_loop_no_estimate_before_the_first_unit(capsys, clock):
-    with Progress().loop("x", 10) as loop:
-        clock.now += 20
-        loop.advance(0)
-    assert "? left" in capsys.readouterr().err
+@pytest.mark.parametrize(("columns", "end"), [(80, ""), (100, ", waits 50 %"), (140, ", waits 50 %, identity 1.745")])
+def test_loop_terminal(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, columns: int, end: str) -> None:
+    screen = terminal(monkeypatch, columns)
+    with Progress().loop("train-amem split 0", 7300, done=5000) as loop:
+        clock.now += 50
+        loop.data_arrived()
+        clock.now += 50
+        loop.advance(60, identity=1.745, total=14.5678)
+    line = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-1].rstrip()
+    assert line.startswith("train-amem split 0 ")
+    assert line.endswith(f" 5060/7300, 0.60 steps/s, 1h02m left, total 14.57{end}")
+    assert len(line) <= columns
 
 
-def test_progress_quiet(capsys, clock):
-    report = Progress(quiet=True)
-    report.log("hello")
-    with report.loop("x", 1) as loop:
-        clock.now += 20
-        loop.advance()
-    report.warn("three images are missing")
-    assert capsys.readouterr() == ("", "warning: three images are missing\n")
-    assert report.warnings == ["three images are missing"]
-
-
-def test_silent(capsys, clock):
-    report = Silent()
-    report.warn("x")
-    report.log("y")
-    with report.loop("x", 1) as loop:
-        clock.now += 20
-        loop.advance()
-    assert capsys.readouterr() == ("", "")
-    assert report.warnings == ["x"]
-
-
-def test_loop_bar_removed_after_an_error(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setenv("TERM", "xterm")
+def test_loop_terminal_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
     report = Progress()
 
-    def fail_halfway():
-        with report.loop("train-tae", 4, unit="steps") as loop:
+    def fail_halfway() -> None:
+        with report.loop("train-tae", 4) as loop:
             loop.advance(2, loss=1.0)
             report.warn("a path [red]/data[/red] as it is")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail_halfway()
-    assert "train-tae" in screen.getvalue()
-    assert "2/4" in screen.getvalue()
-    assert "a path [red]/data[/red] as it is" in screen.getvalue()
+    assert "warning: a path [red]/data[/red] as it is" in screen.getvalue()
     report.log("afterwards")
     assert screen.getvalue().endswith("afterwards\n")
+
+
+def test_quiet(capsys: pytest.CaptureFixture, clock: SimpleNamespace) -> None:
+    for report, printed in ((Progress(quiet=True), "warning: an image is missing\n"), (Silent(), "")):
+        report.log("hello")
+        with report.loop("x", 1) as loop:
+            clock.now += 20
+            loop.advance()
+        report.warn("an image is missing")
+        report.warn("an image is missing")
+        assert capsys.readouterr() == ("", printed)
+        assert report.warnings == ["an image is missing"]
