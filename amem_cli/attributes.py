@@ -1,7 +1,7 @@
 """The 105 binary attributes of PETA and their six groups (paper, Table 1; the exact partition is ours).
 
 Names are in the spelling of PETA's ReadMe. Column order everywhere in this package: group after group, as in
-`ATTRIBUTES`. Files carry the names of their columns, so nothing depends on the order by convention.
+`ATTRIBUTES`. Files store the names of their columns, so readers do not depend on this order.
 """
 
 COLOURS = ("Black", "Blue", "Brown", "Green", "Grey", "Orange", "Pink", "Purple", "Red", "White", "Yellow")

@@ -34,7 +34,7 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
     Names are those of the command line, at the top level or in a table named like the command. Top-level names of
     other commands' options are ignored; any other unknown name is a `UsageError`.
     """
-    import tomllib  # here, because the help does not need it
+    import tomllib  # not at module top: the help does not need it
 
     try:
         document = tomllib.loads(Path(path).read_text("utf-8"))
@@ -66,7 +66,7 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
 
 def convert(cls: type, name: str, value: Any, where: str, *, strict: bool = True) -> Any:
     """`value` as the type of option `name`; without `strict` also from text. Raises `UsageError` at `where`."""
-    import msgspec  # here, because the help does not need it
+    import msgspec  # not at module top: the help does not need it
 
     kind = typing.get_type_hints(cls)[name]
     try:

@@ -15,7 +15,7 @@ from amem_cli.options import Options
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage returns: its artifact, whether it existed already (`reused`), and figures for the summary."""
+    """The result of a stage: its artifact, whether it existed already (`reused`), and figures for the summary."""
 
     stage: str
     artifact: Path

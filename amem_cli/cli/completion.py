@@ -36,7 +36,7 @@ OF_OPTION: dict[str, Completion] = {
     "dataset": datasets,
     "protocol": protocols,
     "split": words(*SPLITS, "all"),
-    "device": words("auto", "cpu", "cuda", "cuda:0", "cuda:1"),  # asking the driver would take seconds
+    "device": words("auto", "cpu", "cuda", "cuda:0", "cuda:1"),  # a query of the driver would be slow
     "partition": words("person", *(f"random-{number}" for number in range(1, 6)), "none"),
     "resume": words("auto", "never"),
     "image_size": words("256x128", "128x64"),

@@ -1,4 +1,4 @@
-"""Settings shared by all Typer apps here, examples below a help text, and usage errors on one line."""
+"""Settings of all Typer apps, examples below a help text, and usage errors on one line."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def epilog(*examples: str, note: str = "") -> str:
 
 
 def usage_error(error: Any) -> str:
-    """One line for a usage error of Typer: what is wrong, the likely intention, and where the help is.
+    """One line for a usage error of Typer: the fault, a suggestion, and the command for help.
 
     Reads attributes of the error, because its class is Typer's or Click's, depending on Typer's version. Typer
     suggests commands itself.

@@ -53,7 +53,7 @@ class Manifest(ManifestFile, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Kind:
-        """What the data set holds."""
+        """The kind of data in the data set."""
         return KINDS[self.layout]
 
     def folder(self, data_root: str | Path) -> Path:

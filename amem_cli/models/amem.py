@@ -60,7 +60,7 @@ class MainModel(nn.Module):
         fused = [maps.backbone_feature]
         if self.fused:
             fused += [branch for branch in (maps.appearance_feature, maps.motion_feature) if branch is not None]
-        # pooling before concatenation gives the same values and never builds F
+        # pooling before concatenation gives the same values without building F
         return self.similarity(torch.cat([feature.mean(dim=(2, 3)) for feature in fused], dim=1))
 
     def forward(self, clip: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text is stored as text, not as paths
     "pdf.fonttype": 42,
 }
-styled = matplotlib.rc_context(STYLE)  # a decorator: what the function draws has this style
+styled = matplotlib.rc_context(STYLE)  # decorator of functions that draw in this style
 
 
 @styled

@@ -98,7 +98,7 @@ class Processes:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # its successor does not exist in torch 2.10
             parallel = DistributedDataParallel(module, device_ids=devices, **how)
-        # about speed alone; torch lays gradients of channels-last 1x1 convolutions out in another order
+        # a warning about speed only: torch stores gradients of channels-last 1x1 convolutions in another order
         warnings.filterwarnings("ignore", message="Grad strides do not match")
         return parallel
 

@@ -47,7 +47,7 @@ from amem_cli.tools.source import Source
 from amem_cli.tools.training_curves import training_curves
 
 RANKS_SHOWN, SHOWN_ANSWERS = 10, 15  # answers with a rank; all answers, ignored ones included
-CLIPS_DRAWN = 4  # of those that are measured
+CLIPS_DRAWN = 4  # of the measured clips
 Model = tuple[AMEM, ModelConfig]
 Attributes = tuple[Sequence[str], dict[str, np.ndarray], str]  # names, probabilities (A,) by tracklet, their origin
 

@@ -22,7 +22,7 @@ from amem_cli.tools.predictions import CLIPS_MEASURED, attention_of, predict_cli
 from amem_cli.tools.show import Picture
 from amem_cli.tools.source import Source, require_known
 
-CLIPS_DRAWN = 8  # of those that are measured
+CLIPS_DRAWN = 8  # of the measured clips
 QUERIES_SHOWN = 6
 
 

@@ -47,7 +47,7 @@ def predict_clips(
 
     Each clip is also predicted from the f_M of the clip before it (the first clip from that of the last; not for a
     single clip), which shows whether f_M is used. `rounds` is by default as many as in training. Raises `UsageError`
-    for a model without MEM, no tracklet, and a clip without room for so many rounds.
+    for a model without MEM, no tracklet, and a clip that is too short for the number of rounds.
     """
     mem = amem.mem
     if mem is None:

@@ -14,8 +14,8 @@ FRAMES_PER_TRACKLET = (32, 16, 8, 4)  # in the dialog; fewer when the page would
 def report(out: Path, source: Source, progress: Progress, *, queries: int, seed: int) -> Path:
     """Write the page of one data set (and split) to `out`; returns it.
 
-    A section that cannot be made shows the reason and the command that makes its missing input. Raises `UsageError` for
-    so many queries that the page would exceed 15 MB.
+    A section that cannot be made shows the reason and the command that makes its missing input. Raises `UsageError` if
+    there are so many queries that the page would exceed 15 MB.
     """
     if queries < 1:
         raise UsageError("--queries", str(queries), why="at least 1 is needed")

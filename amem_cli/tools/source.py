@@ -67,7 +67,7 @@ class Source:
 
     @cached_property
     def videos(self) -> VideoDataset:
-        """The data set as it is on disk. Raises `InputMissing` or `BadData`."""
+        """The data set on disk. Raises `InputMissing` or `BadData`."""
         return read_videos(self.manifest, self.data_root)
 
     @property

@@ -10,7 +10,7 @@ from amem_cli.walkers.people import Walker
 from amem_cli.walkers.world import ILIDS_CAMERAS, PRID_CAMERAS, SPLITS, Shot, World
 
 PRID_FRAMES = 27  # the standard protocol keeps people with this many frames or more in both cameras
-PRID_SHARED = 200  # only ids up to here are the same person in both cameras
+PRID_SHARED = 200  # ids up to this one are the same person in both cameras
 
 
 def plan_mars(world: World) -> None:

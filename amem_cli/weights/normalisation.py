@@ -1,4 +1,4 @@
-"""The input that pretrained weights expect; every network carries its own."""
+"""The input that pretrained weights expect; every network stores its own."""
 
 import math
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ def read(path):
     return hdf5.read(path, KIND, COLUMNS, remedy="Run: amem extract-features")
 
 
-def foreign(path, change=lambda file: None, **attributes):
+def other_program_file(path, change=lambda file: None, **attributes):
     """A file that another program wrote with h5py, then changed."""
     with h5py.File(path, "w") as file:
         head = {"kind": KIND, "schema": 1, "dataset": "mars", "created_by": "another program"}
@@ -108,7 +108,9 @@ def test_read_checks_the_checksum_first(tmp_path, monkeypatch):
 
 def test_read_attributes(tmp_path):
     assert hdf5.read_attributes(write(tmp_path / "x.h5"), "file")["dataset"] == "mars"
-    assert hdf5.read_attributes(foreign(tmp_path / "y.h5", kind=np.bytes_("other")), "file")["kind"] == "other"
+    assert (
+        hdf5.read_attributes(other_program_file(tmp_path / "y.h5", kind=np.bytes_("other")), "file")["kind"] == "other"
+    )
 
 
 @pytest.mark.usefixtures("in_process")
@@ -124,7 +126,7 @@ def test_read_attributes(tmp_path):
 )
 def test_read_file_of_another_program(tmp_path, change):
     head = {"dataset": np.bytes_("mars"), "schema": np.array([1.0]), "attributes": np.array([b"hat", b"bag"])}
-    attributes, columns = read(foreign(tmp_path / "x.h5", change, **head))
+    attributes, columns = read(other_program_file(tmp_path / "x.h5", change, **head))
     for name in ("number", "flag", "value"):
         np.testing.assert_array_equal(columns[name], values()[name])
         assert columns[name].dtype == np.dtype(COLUMNS[name][0])
@@ -169,9 +171,9 @@ HOSTILE = {
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_read_hostile_file(tmp_path, name):
-    foreign(tmp_path / "secret.h5")
+    other_program_file(tmp_path / "secret.h5")
     change, message = HOSTILE[name]
-    path = foreign(tmp_path / "x.h5", change)
+    path = other_program_file(tmp_path / "x.h5", change)
     with pytest.raises(BadData, match=message) as raised:
         read(path)
     assert str(path) in str(raised.value)
@@ -181,7 +183,7 @@ def test_read_hostile_file(tmp_path, name):
 @pytest.mark.usefixtures("in_process")
 def test_read_compressed(tmp_path, monkeypatch):
     zeros = replace("value", data=np.zeros((10_000, 2), np.float32), compression="gzip", chunks=(10_000, 2))
-    path, columns = foreign(tmp_path / "x.h5", zeros), {"value": ("float32", 2)}
+    path, columns = other_program_file(tmp_path / "x.h5", zeros), {"value": ("float32", 2)}
     assert hdf5.read(path, KIND, columns, remedy="")[1]["value"].shape == (10_000, 2)
     monkeypatch.setattr(hdf5, "LARGEST_FILE", 100_000)
     with pytest.raises(BadData, match="more than the file holds"):
@@ -203,7 +205,7 @@ def test_read_compressed(tmp_path, monkeypatch):
 )
 def test_read_head(tmp_path, attributes, message):
     with pytest.raises(BadData, match=message):
-        read(foreign(tmp_path / "x.h5", **attributes))
+        read(other_program_file(tmp_path / "x.h5", **attributes))
 
 
 def test_read_missing_or_too_large(tmp_path):
@@ -240,12 +242,12 @@ def test_trial_of_a_child_that_fails(tmp_path, monkeypatch, code, why):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setattr(hdf5, "TRIAL_SECONDS", 0.5)
     with pytest.raises(BadData, match=why):
-        read(foreign(tmp_path / "x.h5"))
+        read(other_program_file(tmp_path / "x.h5"))
 
 
 @pytest.mark.parametrize(("limit", "code"), [(0, 1), (1 << 40, 0)])
 def test_parse_with_limits_memory(tmp_path, monkeypatch, limit, code):
     monkeypatch.setattr(hdf5, "TRIAL_MEMORY", limit)
     monkeypatch.setattr(hdf5, "_parse", lambda *_: np.zeros(1 << 28, np.uint8))
-    monkeypatch.setattr(sys, "argv", ["", str(foreign(tmp_path / "x.h5")), "[]"])
+    monkeypatch.setattr(sys, "argv", ["", str(other_program_file(tmp_path / "x.h5")), "[]"])
     assert in_child(hdf5.parse_with_limits) == code

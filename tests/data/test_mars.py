@@ -35,7 +35,7 @@ def make_tables(tracklets):
 
 
 def write_table(path: Path, variable: str, rows) -> None:
-    """A MATLAB file without a time in its header, so that the reader's cache holds it."""
+    """A MATLAB file without a time in its header, so that the reader's cache can reuse it."""
     file = io.BytesIO()
     savemat(file, {variable: np.array(rows, dtype=float)})
     path.parent.mkdir(exist_ok=True, parents=True)

@@ -69,7 +69,7 @@ class Page(HTMLParser):
 
 
 def make_report(folder: Path, name: str = NAME) -> Report:
-    """A small report with every section; every name that comes from outside is `name` or holds it."""
+    """A small report with every section; every name that comes from outside is `name` or contains it."""
     generator = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     frames = [folder / f"{number}.png" for number in range(20)]
@@ -236,7 +236,7 @@ def write_page(folder: Path, name: str = NAME) -> Path:
 @pytest.mark.browser
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "width", "dark"), [(NAME, 1280, False), (HOSTILE, 390, True)], ids=("wide", "phone"))
-def test_report_in_browser_fits_and_runs_nothing_foreign(
+def test_report_in_browser_fits_and_runs_no_injected_code(
     browser: Browser, tmp_path: Path, name: str, width: int, dark: bool
 ) -> None:
     browser.messages.clear()

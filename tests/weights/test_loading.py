@@ -1,4 +1,4 @@
-"""Loading weights: every key must fit, and the input normalisation comes with the weights."""
+"""Loading weights: every key must fit, and the weights set the input normalisation."""
 
 import pytest
 import torch

@@ -104,7 +104,7 @@ def parse_info(
 
 
 def _parse_table(side: str, names: Sequence[str | None], rows: np.ndarray, bad: list[str]) -> tuple[Tracklet, ...]:
-    """The tracklet of each row, without files when none of its images is there; bad rows are added to `bad`."""
+    """The tracklet of each row, without files if none of its images exists; bad rows are added to `bad`."""
     parsed: list[Tracklet] = []
     known: set[str] = set()
     expected = 1

@@ -148,7 +148,7 @@ def numbered_splits(
     """The data set with the splits `listed` in `file`, or, when `file` is None, with splits drawn by the protocol.
 
     They are drawn among the people seen in two cameras; the others are distractors in every test gallery. Raises
-    `BadData` when fewer than two are there.
+    `BadData` for fewer than two of them.
     """
     alone = [person for person, tracklets in tracklets_of.items() if len(tracklets) == 1]
     if file is not None:
