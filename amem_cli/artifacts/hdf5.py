@@ -76,7 +76,7 @@ def read_attributes(path: Path, kind: str) -> dict[str, Any]:
 
 
 def read_checked(path: Path, kind: str, wanted: Wanted = ("", {}, {}), *, remedy: str = "") -> bytes:
-    """The content of a file after verification: by its checksum or, without one, by reading `wanted` in a child process."""
+    """The content of a file, verified by its checksum or, without one, by reading `wanted` in a child process."""
     if path.is_file() and path.stat().st_size > LARGEST_FILE:
         raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB", remedy=remedy)
     content = atomic.read_bytes(path, kind, remedy=remedy)
