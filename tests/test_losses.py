@@ -185,6 +185,8 @@ def test_tae_loss_equation_4() -> None:
     assert {name: term.item() for name, term in loss.terms.items()} == pytest.approx(
         {"mse": 0.25, "adversarial": adversarial}
     )
+    default = tae_loss(reconstruction, images, fake, 0.01).terms["adversarial"]
+    assert default.item() == pytest.approx(adversarial_loss(fake, "non-saturating").item())
     without = tae_loss(reconstruction, images, None, 0.01)
     assert without.value.item() == pytest.approx(0.25)
     assert set(without.terms) == {"mse"}
@@ -214,6 +216,8 @@ def test_mem_loss_equation_5() -> None:
 def test_mem_loss_optional_terms() -> None:
     predicted, true = mem_inputs()
     assert set(mem_loss(predicted, true, None, MemWeights(0.0, 0.01)).terms) == {"image"}
+    literal = mem_loss(predicted, true, None, MemWeights(1.0, 0.0))
+    assert torch.equal(literal.value, mem_loss(predicted, true, None, MemWeights(1.0, 0.0), 1.0).value)
     minimax = mem_loss(predicted, true, torch.zeros(3, 2), MemWeights(0.0, 1.0, "minimax"))
     assert minimax.terms["adversarial"].item() == pytest.approx(-3 * math.log(2), rel=1e-6)
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from amem_cli.models import amem
 from amem_cli.models.aem import AEM
 from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model, with_normalisation
 from amem_cli.models.arm import AttributeHeads
@@ -151,6 +152,20 @@ def test_blocks_are_backbone_branches_and_mem() -> None:
     assert {model.main.appearance_branch, model.main.motion_branch} <= set(blocks)
     assert model.main.backbone.Mixed_5c in blocks
     assert len(baseline.blocks()) == len(blocks) - 5
+
+
+@pytest.mark.parametrize(("weights", "given"), [("", None), ("kinetics", "kinetics")])
+def test_build_amem_weights_and_embedding_start(
+    weights: str, given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        amem, "build_backbone", lambda name, weights=None: calls.append((name, weights)) or ToyBackbone()
+    )
+    monkeypatch.setattr(amem, "MEM", lambda *arguments: calls.append(arguments[3:]) or nn.Identity())
+    build_amem(config(modules="mem"), weights, embedding_start="copy")
+    build_amem(config(modules="mem"), weights)
+    assert calls == [("i3d", given), ("copy",), ("i3d", given), ("random",)]
 
 
 def test_build_main_model_normalisation_of_the_configuration() -> None:

@@ -1,18 +1,40 @@
 """ARM and AEM: group order, sizes of the paper, which weights a logit depends on."""
 
+import pytest
 import torch
+from torch import nn
 
+from amem_cli.models import arm
 from amem_cli.models.aem import AEM
-from amem_cli.models.arm import ARM, AttributeHeads
+from amem_cli.models.arm import ARM, AttributeHeads, build_arm
+from amem_cli.models.config import ArmConfig
 
 
 def test_arm_shapes_of_the_paper() -> None:
     with torch.device("meta"):
-        arm, aem = ARM(50), AEM(1024)
-        assert arm.backbone(torch.empty(2, 3, 256, 128)).shape == (2, 2048, 16, 8)
-        assert arm(torch.empty(2, 3, 256, 128)).shape == (2, 105)
+        model, aem = ARM(50), AEM(1024)
+        assert model.backbone(torch.empty(2, 3, 256, 128)).shape == (2, 2048, 16, 8)
+        assert model(torch.empty(2, 3, 256, 128)).shape == (2, 105)
         assert aem(torch.empty(2, 1024, 16, 8)).shape == (2, 105)
     assert sum(parameter.numel() for parameter in aem.parameters()) == 6 * (1024 * 256 + 256) + 105 * 256 + 105
+
+
+def test_arm_weights_and_group_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[tuple[int, str]] = []
+
+    class Maps(nn.Identity):
+        out_channels = 3
+
+        def __init__(self, *arguments: object) -> None:
+            super().__init__()
+            loaded.append(arguments)
+
+    monkeypatch.setattr(arm, "ResNetMaps", Maps)
+    model = ARM(18, (2, 4), "imagenet")
+    build_arm(ArmConfig(depth=50, image_size="256x128"), "file.pth")
+    assert loaded == [(18, "imagenet"), (50, "file.pth")]
+    images = torch.ones(2, 3, 4, 4)
+    assert model(images).shape == AEM(3, (2, 4))(images).shape == (2, 6)
 
 
 def test_attribute_heads_group_depends_on_own_weights() -> None:

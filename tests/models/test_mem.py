@@ -128,6 +128,10 @@ def test_mem_start_statistics() -> None:
     assert norm.bias.unique().tolist() == [3]
 
 
+def test_mem_embedding_convolutions_have_no_bias(mem: MEM) -> None:
+    assert [getattr(layer, "bias", None) is None for layer in mem.embedding] == [True, False, True, True, False]
+
+
 def test_mem_start_random() -> None:
     encoder = FrozenTextureEncoder()
     encoder.texture_mean.fill_(3)

@@ -4,17 +4,18 @@ import pytest
 import torch
 from torch import nn
 
+from amem_cli.models import tae
 from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder, TextureEncoder
 
 
 def test_tae_shapes_of_the_paper() -> None:
     with torch.device("meta"):
-        tae = TAE()
+        model = TAE()
         images = torch.empty(2, 3, 256, 128)
-        assert tae.encoder(images).shape == (2, 512, 16, 8)
-        assert tae(images).shape == (2, 3, 256, 128)
-        assert set(FrozenTextureEncoder().state_dict()) == set(tae.encoder.state_dict())
-    assert tae.encoder.texture_mean.shape == tae.encoder.texture_std.shape == (512,)
+        assert model.encoder(images).shape == (2, 512, 16, 8)
+        assert model(images).shape == (2, 3, 256, 128)
+        assert set(FrozenTextureEncoder().state_dict()) == set(model.encoder.state_dict())
+    assert model.encoder.texture_mean.shape == model.encoder.texture_std.shape == (512,)
 
 
 def test_discriminator_channels_of_dcgan() -> None:
@@ -25,8 +26,23 @@ def test_discriminator_channels_of_dcgan() -> None:
     assert [layer.kernel_size for layer in convolutions] == [(4, 4)] * 5 + [(8, 4)]
     assert [layer.stride for layer in convolutions] == [(2, 2)] * 5 + [(1, 1)]
     assert [layer.bias is not None for layer in convolutions] == [True] + [False] * 4 + [True]
-    assert sum(isinstance(layer, nn.BatchNorm2d) for layer in layers) == 4
+    kinds = [type(layer).__name__ for layer in layers]
+    assert kinds == ["Conv2d", "LeakyReLU"] + ["Conv2d", "BatchNorm2d", "LeakyReLU"] * 4 + ["Conv2d"]
     assert [layer.negative_slope for layer in layers if isinstance(layer, nn.LeakyReLU)] == [0.2] * 5
+
+
+def test_discriminator_number_of_halvings() -> None:
+    with torch.device("meta"):
+        shapes = [Discriminator(*size).layers[-1].weight.shape for size in ((8, 8), (18, 18), (512, 256))]
+    assert [tuple(shape) for shape in shapes] == [(1, 64, 4, 4), (1, 256, 2, 2), (1, 1024, 8, 4)]
+
+
+def test_tae_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[tuple[object, ...]] = []
+    monkeypatch.setattr(tae, "ResNetMaps", lambda *arguments: loaded.append(arguments) or nn.Identity())
+    TAE("imagenet")
+    TAE()
+    assert loaded == [(18, "imagenet"), (18, "")]
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 256), (48, 112), (128, 64), (320, 160)])
