@@ -4,6 +4,8 @@ import signal
 import sys
 from types import FrameType
 
+from amem_cli.errors import Terminated
+
 
 def main() -> None:
     """Run the command line and exit with its code."""
@@ -17,11 +19,11 @@ def main() -> None:
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:  # during the imports
         sys.exit(128 + signal.SIGINT)
+    except Terminated:  # while an error is being printed
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    from amem_cli.errors import Terminated
-
     raise Terminated
 
 

@@ -196,7 +196,7 @@ def test_failure_ends_all_processes(stage: str, how: str, walkers: Path, workspa
     ended = run(stage, 2, walkers, workspace, *more, begin=failing(how, victim=1))
     code = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "error": 65}[how]
     assert ended.codes[1] == code, ended.text
-    assert ended.codes[0] == 143, ended.text
+    assert ended.codes[0] in (70, 143), ended.text  # 70: it noticed the other's end before its SIGTERM came
     assert "Traceback" not in ended.text
     if how == "error":
         assert "error: process 1 of 2: image x.jpg: cannot be decoded. Replace it." in ended.errors
