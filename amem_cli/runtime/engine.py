@@ -78,7 +78,7 @@ class Engine:
 
     def __call__(self, images: Tensor) -> Tensor:
         while True:
-            size = min(self.batch_limit or len(images), len(images))
+            size = self.batch_limit or len(images)
             try:
                 return torch.cat([self._run(batch) for batch in images.split(max(size, 1))])
             except torch.OutOfMemoryError as error:

@@ -49,7 +49,7 @@ class _Tracer(fx.Tracer):
         return isinstance(module, Unit3D | MaxPoolSame | nn.Conv2d | nn.Conv3d) or super().is_leaf_module(module, name)
 
 
-def fold(network: nn.Module, dtype: torch.dtype = torch.float32) -> fx.GraphModule:
+def fold(network: nn.Module, dtype: torch.dtype) -> fx.GraphModule:
     """`network`, in eval mode, with BN folded and its convolutions in `dtype`; `network` itself must not be used again.
 
     In bfloat16 the maps stay bfloat16 from convolution to convolution; averages and linear layers are float32.
@@ -75,8 +75,8 @@ def _fold_norm(folded: fx.GraphModule, node: fx.Node) -> None:
     if isinstance(module, Unit3D) and isinstance(module.bn, nn.BatchNorm3d):
         module.set_submodule("conv3d", fuse_conv_bn_eval(module.conv3d, module.bn))
         module.set_submodule("bn", nn.Identity())
-    elif isinstance(module, MaxPoolSame) and (module.kernel, module.stride) == ((3, 3, 3), (1, 1, 1)):
-        if not any(module.valid):
+    elif isinstance(module, MaxPoolSame) and not any(module.valid):
+        if (module.kernel, module.stride) == ((3, 3, 3), (1, 1, 1)):
             _replace(folded, node, CubicMaxPool())
     elif isinstance(module, nn.Conv2d | nn.Conv3d):
         user = next(iter(node.users))

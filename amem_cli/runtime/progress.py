@@ -56,9 +56,9 @@ class Loop:
         left = _duration((self.total - self.done) / rate) if rate else "?"
         text = f"{self.done}/{self.total}"
         parts = [f"{rate:.{1 if rate >= 1 else 2}f} {self.unit}/s", f"{left} left"]
-        parts += [f"{name} {value:.4g}" for name, value in sorted(terms.items(), key=lambda term: term[0] != "total")]
-        if self.waited is not None:
-            parts.insert(3 if "total" in terms else 2, f"waits {100 * self.waited / elapsed:.0f} %")
+        parts += [f"total {terms['total']:.4g}"] if "total" in terms else []
+        parts += [f"waits {100 * self.waited / elapsed:.0f} %"] if self.waited is not None else []
+        parts += [f"{name} {value:.4g}" for name, value in terms.items() if name != "total"]
         for part in parts:
             if room is not None and len(text) + 2 + len(part) > room:
                 break
@@ -108,7 +108,7 @@ class Progress:
 
     def _print(self, text: str) -> None:
         if self._console is not None:
-            self._console.print(text, markup=False, highlight=False)
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, file=sys.stderr, flush=True)
 

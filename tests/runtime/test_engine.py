@@ -30,23 +30,26 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class ClipNetwork(nn.Module):
-    """The parts of 3-D networks; `shared` is called twice, `lonely` follows no convolution alone."""
+    """The parts of 3-D networks. `twice` and `shared` are called twice; `lonely` reads a map that others read too."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = Unit3D(3, 8, (3, 3, 3), (1, 2, 2))
+        self.stem, self.twice = Unit3D(3, 8, (3, 3, 3), (1, 2, 2)), Unit3D(8, 8)
         self.block = InceptionBlock(8, (4, 4, 6, 4, 6, 4))
-        self.pool = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))
+        ones, valid = (1, 1, 1), (True, False, False)
+        self.pools = nn.Sequential(MaxPoolSame((3, 3, 3), ones, valid), MaxPoolSame((1, 2, 2), ones))
         self.narrow = nn.Sequential(nn.Conv3d(20, 8, 1, bias=False), nn.BatchNorm3d(8), nn.ReLU())
-        self.strided = nn.Sequential(nn.Conv3d(8, 8, 1, (1, 2, 2), groups=4), nn.BatchNorm3d(8), nn.ReLU())
+        self.grouped = nn.Sequential(nn.Conv3d(8, 8, 1, groups=4), nn.BatchNorm3d(8), nn.ReLU())
+        self.strided = nn.Sequential(nn.Conv3d(8, 8, 1, (1, 2, 2)), nn.BatchNorm3d(8), nn.ReLU())
         self.shared, self.norm = nn.Conv3d(8, 8, (3, 1, 1), padding=(1, 0, 0)), nn.BatchNorm3d(8)
         self.lonely, self.classify = nn.BatchNorm3d(8), nn.Linear(8, 6)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.strided(self.narrow(self.pool(self.block(self.stem(x)))))
+        x = self.narrow(self.pools(self.block(self.twice(self.twice(self.stem(x))))))
+        x = self.strided(self.grouped(x))
         first = F.relu(self.norm(self.shared(x)))
         second = self.shared(first)
-        return self.classify((self.lonely(second + first) + second).mean(dim=2).mean(dim=(2, 3)))
+        return self.classify((self.lonely(second) + second).mean(dim=2).mean(dim=(2, 3)))
 
 
 class ImageNetwork(nn.Module):
@@ -54,22 +57,26 @@ class ImageNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.widen = nn.Sequential(nn.Conv2d(3, 12, 1), nn.BatchNorm2d(12), nn.ReLU6(inplace=True))
+        self.stem = nn.Conv2d(3, 6, 3, stride=2)
+        self.widen = nn.Sequential(nn.Conv2d(6, 12, 1), nn.BatchNorm2d(12), nn.ReLU6(inplace=True))
         depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12, bias=False)
         self.depthwise = nn.Sequential(depthwise, nn.BatchNorm2d(12), nn.ReLU6(inplace=True))
-        self.narrow = nn.Sequential(nn.Conv2d(12, 3, 1, bias=False), nn.BatchNorm2d(3))
+        self.narrow = nn.Sequential(nn.Conv2d(12, 6, 1, bias=False), nn.BatchNorm2d(6))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.narrow(self.depthwise(self.widen(x * 4))) + x).mean(dim=(2, 3))
+        x = self.stem(x)
+        return (self.narrow(self.depthwise(self.widen(x))) + x).mean(dim=(2, 3))
 
 
-class DependsOnValues(nn.Module):
+class LoopOverItems(nn.Module):
+    """A network that cannot be traced."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3)) if x.max() > 0.5 else x.amax(dim=(2, 3))
+        return torch.stack([x[row].mean(dim=(1, 2)) for row in range(x.shape[0])])
 
 
 TOYS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
-    "clips": (ClipNetwork, (4, 4, 20, 13, 3)), "images": (ImageNetwork, (4, 14, 9, 3))
+    "clips": (ClipNetwork, (4, 5, 20, 13, 3)), "images": (ImageNetwork, (4, 14, 9, 3))
 }  # fmt: skip
 
 
@@ -117,7 +124,11 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 def check(network: nn.Module, images: Tensor, engine: str) -> None:
-    """fp32 agrees with eager fp32; the error of bf16 is at most 1e-4 or twice that of PyTorch's autocast."""
+    """fp32 agrees with eager fp32; the error of bf16 is at most three times that of PyTorch's autocast.
+
+    The ratio of the two errors is 0.5 to 1.1 for the networks of the package. For toys, whose few features are a small
+    sample of rounding errors, it is 0.2 to 11; their limit, 2e-3, is a relative error of 6 %.
+    """
     expected = eager(network, images)
     found = prepare(network, CPU, "fp32", engine)(images)
     assert found.dtype == torch.float32
@@ -126,7 +137,8 @@ def check(network: nn.Module, images: Tensor, engine: str) -> None:
     # features with much in common have small cosine distances: compare with the differences between items, too
     assert (found - expected).norm() < 1e-3 * (expected - expected.mean(dim=0)).norm()
     error = distance(prepare(network, CPU, "bf16", engine)(images), expected)
-    assert 1e-8 < error <= max(1e-4, 2 * distance(eager(network, images, "bf16"), expected))
+    limit = 2e-3 if expected.shape[1] < 10 else 3 * distance(eager(network, images, "bf16"), expected)
+    assert 1e-8 < error <= limit
 
 
 @pytest.mark.parametrize("engine", ["eager", "torch"])
@@ -158,7 +170,7 @@ def network_of(name: str) -> tuple[nn.Module, Tensor]:
 def test_torch_agrees_for_every_network(name: str) -> None:
     network, images = network_of(name)
     check(network, images, "torch")
-    folded = fold(copy.deepcopy(network))
+    folded = fold(copy.deepcopy(network), torch.float32)
     assert not [module for module in folded.modules() if isinstance(module, NORMS)]
 
 
@@ -194,14 +206,15 @@ def test_engines_agree_on_cuda(engine: str) -> None:
 
 def test_fold_replaces() -> None:
     network, _ = toy("clips")
-    kinds = [type(module) for module in fold(network).modules()]
+    kinds = [type(module) for module in fold(network, torch.float32).modules()]
     assert kinds.count(nn.BatchNorm3d) == 1  # `lonely`
     assert kinds.count(Pointwise) == 1
     assert kinds.count(CubicMaxPool) == 1
 
 
-def test_fold_bf16_averages_in_float32() -> None:
-    network, images = toy("images")
+@pytest.mark.parametrize("kind", TOYS)
+def test_fold_bf16_last_layers_in_float32(kind: str) -> None:
+    network, images = toy(kind)
     found = prepare(network, CPU, "bf16", "torch")(images)
     assert not torch.equal(found.bfloat16().float(), found)
 
@@ -216,9 +229,9 @@ def test_cubic_max_pool_is_max_pool3d(shape: tuple[int, ...]) -> None:
 
 def test_prepare_cannot_trace() -> None:
     images = smooth_images(2, 8, 8, 3)
-    with pytest.raises(UsageError, match=r"--engine: cannot follow the operations of DependsOnValues .*--engine eager"):
-        prepare(DependsOnValues(), CPU, "fp32", "torch")
-    assert torch.equal(prepare(DependsOnValues(), CPU, "fp32", "eager")(images), eager(DependsOnValues(), images))
+    with pytest.raises(UsageError, match=r"--engine: cannot follow the operations of LoopOverItems .*--engine eager"):
+        prepare(LoopOverItems(), CPU, "fp32", "torch")
+    assert torch.equal(prepare(LoopOverItems(), CPU, "fp32", "eager")(images), eager(LoopOverItems(), images))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
