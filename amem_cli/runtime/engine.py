@@ -80,7 +80,7 @@ class Engine:
         while True:
             size = self.batch_limit or len(images)
             try:
-                return torch.cat([self._run(batch) for batch in images.split(max(size, 1))])
+                return torch.cat([self._run(batch) for batch in images.split(size)])
             except torch.OutOfMemoryError as error:
                 if size <= 1:
                     why = f"one item of shape {tuple(images.shape[1:])} does not fit into memory ({error})"
