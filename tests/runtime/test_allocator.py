@@ -58,11 +58,12 @@ def test_keep_freed_memory_off(name: str, value: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("AMEM", "PASSIVE"), ("OMP_WAIT_POLICY", "1"), ("KMP_BLOCKTIME", "None")]
+    ("name", "expected"), [("AMEM", "PASSIVE 10000"), ("OMP_WAIT_POLICY", "1 None"), ("KMP_BLOCKTIME", "None None")]
 )
 def test_let_idle_threads_sleep(name: str, expected: str) -> None:
-    program = "import os; from amem_cli.runtime.allocator import *; let_idle_threads_sleep()"
-    assert run(f"{program}; print(os.environ.get('OMP_WAIT_POLICY'))", **{name: "1"}) == [expected]
+    program = "from amem_cli.runtime.allocator import *; let_idle_threads_sleep()"
+    shown = "print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')))"
+    assert run(f"{program}; {shown}", **{name: "1"}) == [expected]
 
 
 def test_commands_make_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
