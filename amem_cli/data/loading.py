@@ -55,12 +55,22 @@ class ImageBatches(Dataset):
         return image[:, ::-1] if generator.random() < 0.5 else image
 
 
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """The probabilities of mirroring and of cropping a training clip, and the key of an epoch's draws."""
+
+    flip: float
+    crop: float
+    seed: int
+    epoch: int
+
+
 class ClipBatches(Dataset):
     """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,)).
 
-    All frames of a clip are mirrored (with probability `flip`) and cropped (`crop`) alike. The start frame satisfies
-    0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, number of its earlier clips in the batch), so
-    they do not depend on how a batch is divided among processes.
+    All frames of a clip are mirrored and cropped alike. The start frame satisfies 0 < t < T - c. The draws are keyed by
+    (seed, epoch, step, tracklet, number of its earlier clips in the batch), so they do not depend on how a batch is
+    divided among processes.
     """
 
     def __init__(
@@ -71,30 +81,26 @@ class ClipBatches(Dataset):
         *,
         clip_frames: int,
         predict_frames: int,
-        flip: float,
-        crop: float,
-        seed: int,
-        epoch: int,
+        augmentation: Augmentation,
     ):
         self.tracklets, self.batches, self.size = tracklets, batches, size
-        self.clip_frames, self.predict_frames, self.flip, self.crop = clip_frames, predict_frames, flip, crop
-        self.key = (seed, epoch)
+        self.clip_frames, self.predict_frames, self.augmentation = clip_frames, predict_frames, augmentation
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        batch = self.batches[step]
+        batch, augmentation = self.batches[step], self.augmentation
         clips, starts = [], []
         before: Counter[int] = Counter()
         for index in batch.tolist():
             tracklet = self.tracklets[index]
-            generator = keyed_generator(*self.key, "clip", step, index, before[index])
+            generator = keyed_generator(augmentation.seed, augmentation.epoch, "clip", step, index, before[index])
             before[index] += 1
             frames = training_clip(len(tracklet), self.clip_frames, generator)
-            box = random_box(self.crop, generator)
+            box = random_box(augmentation.crop, generator)
             clip = read_frames(tracklet, frames, self.size, box)
-            clips.append(clip[:, :, ::-1] if generator.random() < self.flip else clip)
+            clips.append(clip[:, :, ::-1] if generator.random() < augmentation.flip else clip)
             starts.append(generator.integers(1, max(2, self.clip_frames - self.predict_frames)))
         return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ from torch.utils.data import Dataset
 
 from amem_cli.data import loading
 from amem_cli.data.clips import inference_clips
-from amem_cli.data.loading import ClipBatches, FrameBatches, ImageBatches, even_batches, loader, read_frames
+from amem_cli.data.loading import (
+    Augmentation,
+    ClipBatches,
+    FrameBatches,
+    ImageBatches,
+    even_batches,
+    loader,
+    read_frames,
+)
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData
@@ -39,10 +48,21 @@ def tracklets(tmp_path_factory):
     return made
 
 
-def clips(tracklets, batches: list[list[int]] | None = None, **changed: object) -> ClipBatches:
-    how = {"clip_frames": 8, "predict_frames": 3, "flip": 0.5, "crop": 0.5, "seed": 0, "epoch": 0} | changed
-    batches = [[0, 1, 2], [2, 2, 1], [0, 0, 0]] if batches is None else batches
-    return ClipBatches(tracklets, [np.array(batch) for batch in batches], SIZE, **how)
+def clips(
+    tracklets,
+    batches: Sequence[list[int]] = ([0, 1, 2], [2, 2, 1], [0, 0, 0]),
+    clip_frames: int = 8,
+    predict_frames: int = 3,
+    **changed: float,
+) -> ClipBatches:
+    return ClipBatches(
+        tracklets,
+        [np.array(batch) for batch in batches],
+        SIZE,
+        clip_frames=clip_frames,
+        predict_frames=predict_frames,
+        augmentation=Augmentation(**({"flip": 0.5, "crop": 0.5, "seed": 0, "epoch": 0} | changed)),
+    )
 
 
 def bytes_of(batches: object) -> list[bytes]:
@@ -123,7 +143,7 @@ def test_clip_batches_mirror_all_frames_with_the_probability(tracklets):
 
 def test_clip_batches_crop_all_frames_alike_with_the_probability(tracklets):
     still = [Tracklet("still", 1, 1, tracklets[0].folder, tracklets[0].files[:1] * 6)]  # one picture in all frames
-    plain = torch.from_numpy(read_image(still[0].frames[0], *SIZE))
+    plain = torch.tensor(read_image(still[0].frames[0], *SIZE))
     cropped = set()
     kinds: Counter[bool] = Counter()
     for epoch in range(50):
@@ -251,3 +271,36 @@ def test_loader_workers_end_with_a_killed_run(tmp_path):
         time.sleep(0.1)
     os.kill(worker, 9)
     pytest.fail("the worker did not end")
+
+
+def test_begin_worker_uses_one_thread_and_watches_the_main_process(monkeypatch):
+    threads, started = torch.get_num_threads(), []
+
+    class Thread:
+        def __init__(self, target: object, daemon: bool):
+            self.described = (target, daemon)
+
+        def start(self) -> None:
+            started.append(self.described)
+
+    monkeypatch.setattr(loading.threading, "Thread", Thread)
+    torch.set_num_threads(2)
+    try:
+        loading._begin_worker(0)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+    assert started == [(loading._end_with_main_process, True)]
+
+
+def test_end_with_main_process_waits_for_it_and_exits(monkeypatch):
+    calls: list[object] = []
+
+    class Parent:
+        def join(self) -> None:
+            calls.append("joined")
+
+    monkeypatch.setattr(loading.multiprocessing, "parent_process", Parent)
+    monkeypatch.setattr(loading.os, "_exit", calls.append)
+    loading._end_with_main_process()
+    assert calls == ["joined", 1]

@@ -15,6 +15,7 @@ from toys import amem_options, arm_options, tae_options, tensors_equal, write_la
 from amem_cli.artifacts import checkpoint
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.datasets import read_attributes, read_images, read_videos
+from amem_cli.data.loading import Augmentation
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists, UsageError
 from amem_cli.models.checkpoints import load_tae
@@ -170,8 +171,10 @@ def test_clip_loop_data(
     monkeypatch.setitem(amem_stage.epoch_batches.__globals__, "ClipBatches", recording)
     changed = {"flip": 0.25, "crop": 0.75, "seed": 5, "epochs": 2, "modules": modules}
     run("train-amem", walkers, tmp_path, inputs, **changed)
-    expected = {"clip_frames": 4, "predict_frames": 2 if modules == "amem" else 1, "flip": 0.25, "crop": 0.75}
-    assert [how for _, how in calls] == [expected | {"seed": 5, "epoch": epoch} for epoch in (0, 1)]
+    expected = {"clip_frames": 4, "predict_frames": 2 if modules == "amem" else 1}
+    assert [how for _, how in calls] == [
+        expected | {"augmentation": Augmentation(flip=0.25, crop=0.75, seed=5, epoch=epoch)} for epoch in (0, 1)
+    ]
     tracklets = read_videos(load_manifest("mars"), walkers).splits[0].train
     people = sorted({tracklet.person_id for tracklet in tracklets})
     labels = {t.name: [len(t.name + a) % 2 for a in ATTRIBUTES] for t in tracklets}

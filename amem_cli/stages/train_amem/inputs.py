@@ -13,7 +13,7 @@ from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import parent
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.loading import ClipBatches, loader
+from amem_cli.data.loading import Augmentation, ClipBatches, loader
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
 from amem_cli.errors import BadData, UsageError, listing
@@ -123,10 +123,7 @@ def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Itera
         options.height_width,
         clip_frames=options.clip_frames,
         predict_frames=options.predict_frames if options.uses_mem else 1,
-        flip=options.flip,
-        crop=options.crop,
-        seed=options.seed,
-        epoch=epoch,
+        augmentation=Augmentation(flip=options.flip, crop=options.crop, seed=options.seed, epoch=epoch),
     )
     for pixels, rows, first in loader(clips, options.workers, device, start=start):
         yield Batch(
