@@ -12,15 +12,12 @@ def main() -> None:
     try:
         from amem_cli.cli.app import run
         from amem_cli.runtime.allocator import keep_freed_memory, let_idle_threads_sleep
-
-        keep_freed_memory()
-        let_idle_threads_sleep()
-        signal.signal(signal.SIGTERM, _terminate)  # training replaces it by a handler that saves its state
-        sys.exit(run(sys.argv[1:]))
-    except KeyboardInterrupt:  # during the imports
+    except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except Terminated:  # while an error is being printed
-        sys.exit(128 + signal.SIGTERM)
+    keep_freed_memory()
+    let_idle_threads_sleep()
+    signal.signal(signal.SIGTERM, _terminate)  # training replaces it by a handler that saves its state
+    sys.exit(run(sys.argv[1:]))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -21,10 +21,18 @@ def run(arguments: list[str]) -> int:
     """Run a command and return its exit code.
 
     An `AmemError` becomes one line on standard error, with `--debug` a traceback. Any other exception is a bug: it
-    keeps its traceback, and the exit code is 70. Under torchrun the error is also recorded for torchrun's report.
+    keeps its traceback, and the exit code is 70. A signal gives 130 or 143, also while an error is being printed.
     """
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
+    except (KeyboardInterrupt, typer.Abort, Terminated) as error:
+        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+        why = "interrupted: finished parts are kept. Run the same command again to continue."
+        return _fail(why, 128 + number)
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    """Run a command and print its error; under torchrun the error is also recorded for torchrun's report."""
     execute: Callable[[list[str]], int | None] = _execute
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import record
@@ -36,10 +44,8 @@ def run(arguments: list[str]) -> int:
         if debug:
             raise
         return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort, Terminated) as error:
-        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        why = "interrupted: finished parts are kept. Run the same command again to continue."
-        return _fail(why, 128 + number)
+    except typer.Abort:
+        raise
     except SystemExit as error:  # Typer exits when the reader of a pipe has closed it, as in `amem status | head`
         return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:

@@ -142,6 +142,30 @@ def test_run_exit_codes(
             run(["--debug"])
 
 
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+@pytest.mark.parametrize("error", [BadData("image", "a.jpg", why="no"), OSError("no"), ValueError("oops")])
+def test_run_stopped_while_an_error_is_printed(
+    error: Exception,
+    stop: type[BaseException],
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def execute(arguments: list[str]) -> int:
+        raise error
+
+    def printing(message: str, exit_code: int) -> int:
+        if "interrupted" not in message:
+            raise stop
+        return fail(message, exit_code)
+
+    fail = run.__globals__["_fail"]
+    monkeypatch.setattr("amem_cli.cli.app._execute", execute)
+    monkeypatch.setattr("amem_cli.cli.app._fail", printing)
+    assert run(["status"]) == code
+    assert "error: interrupted: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "remedy"),
     [
