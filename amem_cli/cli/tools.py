@@ -83,7 +83,7 @@ def show(
     ],
     where: Where,
     tracklets: Annotated[list[str] | None, Argument(help="tracklet names; empty: chosen automatically")] = None,
-    out: Annotated[Path | None, Option(help=".png, .svg, .pdf, 'frames' also .gif; empty: KIND.png")] = None,
+    out: Annotated[Path | None, Option(help=".png, .svg or .pdf; empty: KIND.png")] = None,
     predict_frames: Annotated[int | None, Option(help="c of 'frames'; empty: as in training")] = None,
     seed: flags.Seed = 0,
     as_json: flags.AsJson = False,

@@ -1,24 +1,17 @@
-"""True, predicted and copied frames: the paper's Figure 4, and the same as an animation."""
+"""True, predicted and copied frames: the paper's Figure 4."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
-from PIL import Image
 
-from amem_cli.artifacts.atomic import write_bytes
 from amem_cli.errors import printable
 from amem_cli.metrics.prediction import prediction_errors
 from amem_cli.pictures.frames import show_frame
 from amem_cli.pictures.style import styled
-
-FRAMES_PER_SECOND = 4  # slow enough to see each
 
 
 @dataclass(frozen=True)
@@ -89,30 +82,3 @@ def _draw_clip(figure: SubFigure, clip: PredictedClip, grid: dict[str, float]) -
     for each in axes[1:, 0]:
         each.set_axis_off()
     axes[0, 0].annotate(printable(clip.title), (0, 1), (0, 22), "axes fraction", "offset points", fontweight="bold")
-
-
-@styled
-def animate(clips: Sequence[PredictedClip], path: Path) -> Path:
-    """Write an endless .gif: true, predicted and copied frames side by side, the clips below each other.
-
-    The first image shows frame t in every column. Raises `DiskError` when the file cannot be written.
-    """
-    figure = Figure(figsize=(3.3, 2.1 * len(clips) + 0.5), dpi=100)
-    canvas = FigureCanvasAgg(figure)
-    figure.subplots_adjust(0.02, 0.02, 0.98, 1 - 0.45 / figure.get_figheight(), wspace=0.1, hspace=0.06)
-    grid = figure.subplots(len(clips), 3, squeeze=False)
-    images = []
-    for step in range(len(clips[0].true) + 1):
-        for clip, axes in zip(clips, grid, strict=True):
-            for name, each in zip(clip.rows, axes, strict=True):
-                each.clear()
-                show_frame(each, clip.walk(name)[step], above=name if clip is clips[0] else "")
-        figure.suptitle(f"t+{step}" if step else "t (given)", fontsize=9, y=1, va="top")
-        canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    # one palette without dithering: with one for each image, still areas would flicker
-    palette = Image.fromarray(np.concatenate([np.asarray(image) for image in images])).quantize(256)
-    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    content = io.BytesIO()
-    images[0].save(content, "GIF", save_all=True, append_images=images[1:], duration=1000 // FRAMES_PER_SECOND, loop=0)
-    return write_bytes(path, content.getvalue())

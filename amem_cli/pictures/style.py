@@ -8,9 +8,6 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from amem_cli.artifacts.atomic import write_bytes
-from amem_cli.errors import UsageError
-
-FIGURE_FORMATS = (".png", ".svg", ".pdf")
 
 INK, SOFT, RULE = "#191919", "#696969", "#d7d7d7"
 RIGHT, WRONG, IGNORED = "#00874b", "#cd2328", "#969696"
@@ -45,22 +42,14 @@ styled = matplotlib.rc_context(STYLE)  # decorator of functions that draw in thi
 def save_picture(figure: Figure, path: Path) -> Path:
     """Save a figure by the suffix of `path`, .png (150 dpi), .svg or .pdf; the same figure gives the same bytes.
 
-    Raises `UsageError` for another suffix, `DiskError` when the file cannot be written.
+    Raises `DiskError` when the file cannot be written.
     """
-    path = Path(path)
-    check_suffix(path)
     metadata = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix.lower()]
     content = io.BytesIO()
     figure.savefig(
         content, format=path.suffix[1:].lower(), dpi=150, bbox_inches="tight", pad_inches=0.15, metadata=metadata
     )
     return write_bytes(path, content.getvalue())
-
-
-def check_suffix(path: Path, formats: tuple[str, ...] = FIGURE_FORMATS) -> None:
-    """Raise `UsageError` when `path` ends in none of `formats`."""
-    if path.suffix.lower() not in formats:
-        raise UsageError("picture", path, why=f"its suffix is none of {', '.join(formats)}")
 
 
 def line_style(place: int) -> dict[str, Any]:

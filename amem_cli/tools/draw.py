@@ -14,7 +14,7 @@ from amem_cli.pictures.attention import attention_figure
 from amem_cli.pictures.attributes import AttributedTracklet, attributes_figure, comparison_figure
 from amem_cli.pictures.cmc import cmc_figure
 from amem_cli.pictures.frames import evenly_spaced
-from amem_cli.pictures.predicted_frames import animate, predicted_frames_figure
+from amem_cli.pictures.predicted_frames import predicted_frames_figure
 from amem_cli.pictures.ranked_lists import RankedRow, choose_queries, rank_answers, ranked_lists_figure
 from amem_cli.pictures.style import save_picture
 from amem_cli.runtime.progress import Progress
@@ -66,7 +66,7 @@ def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tup
 
 
 def draw_frames(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
-    """The paper's Figure 4 for the named tracklets, or for some of the measured queries; as .gif, an animation.
+    """The paper's Figure 4 for the named tracklets, or for some of the measured queries.
 
     The figures are means over the named tracklets, or over up to 100 queries, evenly spaced.
     """
@@ -75,8 +75,6 @@ def draw_frames(picture: Picture, source: Source, progress: Progress) -> tuple[P
     clips = predict_clips(*model, tracklets, progress, rounds=picture.rounds)
     drawn = clips if picture.names else evenly_spaced(clips, CLIPS_DRAWN)
     errors = mean_errors([clip.errors for clip in clips])
-    if picture.out.suffix.lower() == ".gif":
-        return animate(drawn, picture.out), errors
     return save_picture(predicted_frames_figure(drawn), picture.out), errors
 
 

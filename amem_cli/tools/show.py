@@ -33,9 +33,8 @@ def show(kind: str, picture: Picture, source: Source, progress: Progress) -> tup
     if kind not in KINDS:
         remedy = f"{did_you_mean(kind, KINDS)}Available: {', '.join(KINDS)}"
         raise UsageError("picture", kind, why="unknown kind", remedy=remedy)
-    formats = (*FORMATS, ".gif") if kind == "frames" else FORMATS
-    if picture.out.suffix.lower() not in formats:
-        raise UsageError("--out", picture.out, why=f"its suffix is none of {', '.join(formats)}")
+    if picture.out.suffix.lower() not in FORMATS:
+        raise UsageError("--out", picture.out, why=f"its suffix is none of {', '.join(FORMATS)}")
     if kind == "cmc" and picture.names:
         raise UsageError("tracklet", picture.names[0], why="a CMC curve is over all queries", remedy="Leave it out")
     if kind == "attributes" and len(picture.names) > 2:

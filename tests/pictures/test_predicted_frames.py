@@ -6,10 +6,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import BadData
 from amem_cli.metrics.prediction import prediction_errors
 from amem_cli.pictures.frames import evenly_spaced, read_frames, show_frame, side_by_side
-from amem_cli.pictures.predicted_frames import PredictedClip, animate, predicted_frames_figure
+from amem_cli.pictures.predicted_frames import PredictedClip, predicted_frames_figure
 from amem_cli.pictures.style import STYLE, save_picture
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (7, 32, 16, 3), dtype=np.uint8)
@@ -37,20 +37,6 @@ def test_predicted_frames_figure_several_clips():
     assert len(predicted_frames_figure([CLIP] * 3).subfigs) == 4  # two columns, one place left empty
 
 
-def test_animate_frames(tmp_path):
-    with Image.open(animate([CLIP], tmp_path / "walk.gif")) as animation:
-        assert (animation.n_frames, animation.info["loop"], animation.info["duration"]) == (4, 0, 250)
-        images = []
-        for number in range(4):
-            animation.seek(number)
-            images.append(np.asarray(animation.convert("RGB"))[60:])
-    third = images[0].shape[1] // 3
-    assert (images[0][:, :third] != images[2][:, :third]).any()  # the true column moves
-    assert all(
-        (image[:, -third:] == images[0][:, -third:]).all() for image in images
-    )  # the copied one does not flicker
-
-
 def small_figure() -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1, 1))
@@ -65,11 +51,6 @@ def test_save_picture_deterministic(tmp_path, suffix, start):
     assert one.read_bytes() == two.read_bytes()
     if suffix == "svg":
         assert "&lt;$a$&gt;" in one.read_text("utf-8")  # text is stored as text, and is escaped
-
-
-def test_save_picture_unknown_suffix(tmp_path):
-    with pytest.raises(UsageError, match=r"a\.tga.*none of \.png, \.svg, \.pdf"):
-        save_picture(small_figure(), tmp_path / "a.tga")
 
 
 def test_evenly_spaced_middles_of_equal_parts():

@@ -102,9 +102,6 @@ def test_show_named_tracklets(source: Source, tmp_path: Path) -> None:
     alone, _ = show("attributes", Picture([one], tmp_path / "one.png"), source, Silent())
     both, _ = show("attributes", Picture([one, two], tmp_path / "two.png"), source, Silent())
     assert alone.read_bytes() != both.read_bytes()
-    walk, _ = show("frames", Picture([query], tmp_path / "a.gif", rounds=3), source, Silent())
-    with Image.open(walk) as image:
-        assert image.n_frames == 1 + 3
 
 
 @pytest.mark.parametrize(
