@@ -257,7 +257,7 @@ def print_bench(figures: dict[str, Any]) -> None:
     print_wrapped(f"MARS at these rates: {', '.join(times)}")
 
 
-def print_reproduction(table: dict[str, Any], path: Path | None) -> None:
+def print_reproduction(table: dict[str, Any], path: Path) -> None:
     """A table of the paper next to our results; `path` is the file it was written to."""
     from amem_cli.tools.reproduce.table import blocks, remarks
 
@@ -265,7 +265,7 @@ def print_reproduction(table: dict[str, Any], path: Path | None) -> None:
         print_table(columns, rows, title)
     for remark in remarks(table):
         print_wrapped(remark)
-    print(f"written to {path}" if path else "not written: the same command without --seed writes the table")
+    print(f"written to {path}")
 
 
 def print_sizes(table: dict[str, Any], path: Path) -> None:

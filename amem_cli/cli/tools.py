@@ -139,13 +139,10 @@ def status(
     as_json: flags.AsJson = False,
 ) -> None:
     """List the artifacts of the six stages (ready, missing, stale, damaged) and the next command."""
-    from amem_cli.artifacts.status import ChainOf, chain
+    from amem_cli.data.chain import chain_of
 
     source = Where(workspace, DATA, dataset, split).source()
-    manifest, protocol = source.manifest, source.protocol
-    name = manifest.name if manifest.shipped else dataset
-    splits = None if source.number is None else protocol.splits
-    states = chain(ChainOf(workspace, name, manifest.name, source.number, protocol.name, splits), deep=verify)
+    states = chain_of(source.manifest, workspace, source.number, deep=verify)
     following = next((state.command for state in states if state.state not in ("ready", "unused")), None)
     if as_json:
         fields = ("stage", "path", "state", "why", "command")
@@ -213,7 +210,6 @@ class Runs:
     ] = None
     row: Annotated[list[str] | None, Option(help="only this row, e.g. amem; repeatable")] = None
     seeds: Annotated[int, Option(help="trainings per row, with the seeds 0, 1, ...")] = SEEDS
-    seed: Annotated[list[int] | None, Option(help="only this seed, without a table; repeatable")] = None
     preset: flags.Preset = PRESETS[0]
     weights: Annotated[list[str] | None, Option(help="i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; repeatable")] = None
     set: Annotated[list[str] | None, Option(help="train-amem's NAME=VALUE, or COMMAND.NAME=VALUE; repeatable")] = None
@@ -249,7 +245,7 @@ def reproduce(
         return console.print_json(table) if output.as_json else console.print_sizes(table, results / "sizes.md")
     lists = {"datasets": runs.dataset, "rows": runs.row, "weights": runs.weights, "settings": runs.set}
     several: dict[str, Any] = {name: tuple(values or ()) for name, values in lists.items()}
-    several |= {"chosen_seeds": tuple(runs.seed or ()), "seeds": runs.seeds, "preset": runs.preset}
+    several |= {"seeds": runs.seeds, "preset": runs.preset}
     chain = plan(Request(what, data_root=folders.data_root, workspace=folders.workspace, **several))
     if dry_run:
         return console.print_json(chain.as_json()) if output.as_json else print(chain.script())
@@ -258,7 +254,7 @@ def reproduce(
     table = run(chain, Progress(output.quiet))
     if output.as_json:
         return console.print_json(table)
-    console.print_reproduction(table, None if runs.seed else results / f"{chain.file}.md")
+    console.print_reproduction(table, results / f"{chain.file}.md")
 
 
 @command(weights_app, "inspect", "amem weights inspect rgb_imagenet.pt", "amem weights inspect r3d.pth --json")

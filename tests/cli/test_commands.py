@@ -261,7 +261,7 @@ def test_status_names_the_next_command(
 ) -> None:
     chain = (("train-arm", "unused"), ("train-tae", "ready"), ("train-amem", "stale"), ("evaluate", last))
     states = [ArtifactState(stage, Path("w") / stage, state, "", f"amem {stage}") for stage, state in chain]
-    monkeypatch.setattr("amem_cli.artifacts.status.chain", lambda of, deep: states)
+    monkeypatch.setattr("amem_cli.data.chain.chain", lambda of, deep: states)
     assert run(["status", "--json"]) == code
     found = json.loads(capsys.readouterr().out)
     assert found["next"] == "amem train-amem"

@@ -23,13 +23,12 @@ from amem_cli.tools.reproduce.tables import SEEDS, TABLES, Row, Table
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of `amem reproduce`; an empty tuple is all data sets, rows or seeds of the table."""
+    """The arguments of `amem reproduce`; an empty tuple is all data sets or rows of the table."""
 
     what: str
     datasets: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     seeds: int = SEEDS
-    chosen_seeds: tuple[int, ...] = ()
     preset: str = "paper"
     data_root: Path = Path("data")
     workspace: Path = Path("workspace")
@@ -80,8 +79,8 @@ class Plan:
         return sorted(unique.values(), key=lambda command: list(COMMANDS).index(command.name))
 
     def complete(self) -> "Plan":
-        """The plan of all rows and all seeds."""
-        return plan(dataclasses.replace(self.request, rows=(), chosen_seeds=()))
+        """The plan of all rows."""
+        return plan(dataclasses.replace(self.request, rows=()))
 
     @property
     def commands(self) -> list[Command]:
@@ -126,7 +125,6 @@ def plan(request: Request) -> Plan:
     require_known("table", [what], TABLES)
     table, settings = TABLES[what], parse_settings(request.settings)
     require_known("--row", request.rows, [row.name for row in table.rows])
-    require_known("--seed", map(str, request.chosen_seeds), list(map(str, seeds)))
     if not seeds:
         raise UsageError("--seeds", str(request.seeds), why="must be 1 or more")
     datasets = request.datasets or table.datasets
@@ -138,7 +136,7 @@ def plan(request: Request) -> Plan:
     manifests = {dataset: load_manifest(dataset) for dataset in datasets}
     names = [manifest.name for manifest in manifests.values() if datasets != table.datasets]
     rows = [row for row in table.rows if not request.rows or row.name in request.rows]
-    order = [(seed, on, row) for seed in request.chosen_seeds or seeds for on in manifests.items() for row in rows]
+    order = [(seed, on, row) for seed in seeds for on in manifests.items() for row in rows]
     return Plan(request, table, datasets, "-".join([what, *names]), [planner.run(row, *on, s) for s, on, row in order])
 
 

@@ -19,8 +19,7 @@ from amem_cli.tools.reproduce.table import COPIES, PREDICTIONS, add_run, new_tab
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """Run a plan; returns the table as JSON (see `new_table`), which is also written.
 
-    The stages reuse finished work, and an interrupted run leaves the table of what is finished. A plan of chosen seeds
-    writes no table, because it is one of several jobs.
+    The stages reuse finished work, and an interrupted run leaves the table of what is finished.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         remedy = "Print the commands with --dry-run and start each with torchrun"
@@ -38,8 +37,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         results = [run_command(command, progress) for command in one.commands]
         figures = _measure_predictions(plan, one) if plan.table.drawn else {}
         table = add_run(table, one, results[-1].metrics if plan.table.scored else None, figures)
-        if not plan.request.chosen_seeds:
-            write(workspace, table)
+        write(workspace, table)
     return table
 
 
