@@ -14,7 +14,7 @@ from amem_cli.artifacts.paths import sample_path, sample_pictures
 
 def recorded_seconds(path: Path) -> float:
     """The `seconds` of the last line that has them: the time of all runs of a stage; 0 without any."""
-    recorded = [record.get("seconds") for _, record in _records(path)]
+    recorded = [record.get("seconds") for _, record in read_lines(path)]
     return next((float(s) for s in reversed(recorded) if isinstance(s, int | float) and math.isfinite(s)), 0.0)
 
 
@@ -35,7 +35,7 @@ def append_metrics(path: Path, record: dict[str, Any]) -> None:
 def keep_metrics(path: Path, last_step: int) -> None:
     """Remove the lines from `last_step` on: a run that continues there writes them again."""
     if path.is_file():
-        kept = [line for line, record in _records(path) if isinstance(s := record.get("step"), int) and s < last_step]
+        kept = [line for line, record in read_lines(path) if isinstance(s := record.get("step"), int) and s < last_step]
         atomic.write_text(path, "".join(line + "\n" for line in kept))
 
 
@@ -47,8 +47,11 @@ def keep_samples(folder: Path, last_step: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines that are JSON objects, each with its content; none when the file cannot be read."""
+def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The lines that are JSON objects, each with its content; none when the file cannot be read.
+
+    A line that a crash cut off is left out.
+    """
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import BadData
 from amem_cli.randomness import keyed_generator
 
 
-def bootstrap_interval(
-    per_query_values: np.ndarray, seed: int, resamples: int = 1000, level: float = 0.95
-) -> tuple[float, float]:
-    """(low, high) of the percentile bootstrap for the mean of `per_query_values` (Q,).
+def bootstrap_interval(per_query_values: np.ndarray, seed: int, resamples: int = 1000) -> tuple[float, float]:
+    """(low, high), 95 %, of the percentile bootstrap for the mean of `per_query_values` (Q,).
 
     For mAP the values are `Ranking.average_precision`, for rank-1 `first_match_rank == 1` of the queries with a match.
     NaN (a query without a match) is left out. Queries are drawn with replacement from a generator keyed by `seed`, so
@@ -19,19 +17,13 @@ def bootstrap_interval(
     >>> bootstrap_interval(np.array([1.0, 1.0, np.nan]), seed=0)
     (1.0, 1.0)
 
-    Raises `BadData` when no value is left, `UsageError` for a level outside (0, 1) or no resamples.
+    Raises `BadData` when no value is left.
     """
-    if not 0 < level < 1 or resamples < 1:
-        raise UsageError(
-            "bootstrap",
-            why=f"level {level}, {resamples} resamples",
-            remedy="Use a level between 0 and 1 and at least 1 resample",
-        )
     values = np.asarray(per_query_values, dtype=np.float64)
     values = values[~np.isnan(values)]
     if len(values) == 0:
         raise BadData("bootstrap", why="no query has a value")
     generator = keyed_generator(seed, "bootstrap")
     means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
 from amem_cli.artifacts.paths import sample_path
@@ -14,8 +12,6 @@ from amem_cli.runtime.train_state import Run, TrainState
 
 if TYPE_CHECKING:
     import torch
-
-GAP = 4  # pixels between the rows and columns of a sample picture
 
 
 class TrainLog:
@@ -84,21 +80,12 @@ class TrainLog:
 
         `rows` are (N, 3, H, W) float in [0, 1], all of the same N, H, W; call it in the main process.
         """
-        from PIL import Image
+        import torch
+        from torchvision.utils import make_grid, save_image
 
-        grid = image_grid(rows)
+        grid = make_grid(torch.cat([images.detach().float().clamp(0, 1).cpu() for images in rows]), nrow=len(rows[0]))
         content = io.BytesIO()
-        Image.fromarray(grid).save(content, format="PNG")
+        save_image(grid, content, format="PNG")
         atomic.write_bytes(sample_path(self.run.folder, self.state.step), content.getvalue())
         if self._board is not None:
-            self._board.add_image("validation", grid, self.state.step, dataformats="HWC")
-
-
-def image_grid(rows: "Sequence[torch.Tensor]") -> np.ndarray:
-    """Images (N, 3, H, W) in [0, 1], row below row on white: uint8 (rows x (H + gap), N x (W + gap), 3)."""
-    lines = []
-    for images in rows:
-        pixels = images.detach().float().movedim(1, -1).clamp(0, 1).mul(255).round().byte().cpu().numpy()
-        padded = np.pad(pixels, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=255)  # (N, H + gap, W + gap, 3)
-        lines.append(np.concatenate(list(padded), axis=1))
-    return np.concatenate(lines, axis=0)
+            self._board.add_image("validation", grid, self.state.step)

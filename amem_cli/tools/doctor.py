@@ -4,11 +4,9 @@ Imports nothing heavy; torch is imported only to list devices. Data sets are loc
 """
 
 import contextlib
-import locale
 import os
 import platform
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,7 +47,7 @@ def examine(data_root: Path, workspace: Path) -> list[Finding]:
     """The findings of all checks, in their order."""
     checks = (
         check_packages(), check_devices(), check_processors(), check_memory(), check_workspace(workspace),
-        check_data_sets(data_root), check_terminal(),
+        check_data_sets(data_root),
     )  # fmt: skip
     return [finding for findings in checks for finding in findings]
 
@@ -166,18 +164,6 @@ def check_data_sets(data_root: Path) -> Iterator[Finding]:
     if none:
         remedy = "Use --data-root (or AMEM_DATA), or generate people: amem data walkers walkers"
         yield Finding("data sets", f"none in {data_root}", "note", f"{remedy}, then --data-root walkers")
-
-
-def check_terminal() -> Iterator[Finding]:
-    """The encoding of text and file names, and the terminal."""
-    text, names = (getattr(sys.stdout, "encoding", None) or "none").lower(), sys.getfilesystemencoding().lower()
-    language, width, tty = locale.setlocale(locale.LC_CTYPE), shutil.get_terminal_size().columns, sys.stdout.isatty()
-    value = {"stdout": text, "file_names": names, "locale": language, "columns": width, "tty": tty}
-    remedy = "export PYTHONUTF8=1 (or LC_ALL=C.UTF-8), to write names with accents"
-    found = f"output {text}, file names {names}, locale {language}"
-    yield _check("text", found, bool({text, names} - {"utf-8", "utf8"}), remedy, value)
-    colour = ", without colour (NO_COLOR)" if os.environ.get("NO_COLOR") else ""
-    yield Finding("terminal", f"{'terminal' if tty else 'no terminal'}, {width} columns{colour}", value=width)
 
 
 def _check(topic: str, found: str, problem: bool, remedy: str, value: Any) -> Finding:

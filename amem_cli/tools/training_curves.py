@@ -1,6 +1,5 @@
 """The record of a training, for the report: metrics.jsonl as curves, duration, sample pictures."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts.metrics_log import recorded_seconds
+from amem_cli.artifacts.metrics_log import read_lines, recorded_seconds
 from amem_cli.artifacts.paths import sample_pictures
 from amem_cli.pictures.report.content import Curves, Missing
 
@@ -37,23 +36,14 @@ def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl, in the order of their steps.
 
-    A line that a crash cut off is left out. Where a run was resumed or restarted, its lines replace the earlier ones.
+    Where a run was resumed or restarted, its lines replace the earlier ones.
     """
-    try:
-        lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return []
     records: list[dict[str, Any]] = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
-            continue
-        if records and records[-1]["step"] > record["step"]:
-            records = [kept for kept in records if kept["step"] < record["step"]]
-        records.append(record)
+    for _, record in read_lines(path):
+        if isinstance(record.get("step"), int | float):
+            if records and records[-1]["step"] > record["step"]:
+                records = [kept for kept in records if kept["step"] < record["step"]]
+            records.append(record)
     return records
 
 
