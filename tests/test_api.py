@@ -62,7 +62,7 @@ def command_result(capsys: pytest.CaptureFixture, *arguments: str) -> dict[str, 
     """The JSON of a command without the fields of the file that it writes."""
     capsys.readouterr()
     assert run([*arguments, "--json"]) == 0
-    file_fields = ("features", "kind", "schema", "created_by", "provenance", "seal")
+    file_fields = ("features", "kind", "schema", "created_by", "provenance", "checksum")
     return {key: value for key, value in json.loads(capsys.readouterr().out).items() if key not in file_fields}
 
 

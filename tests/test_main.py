@@ -61,7 +61,7 @@ def test_signal_during_labelling(
     arguments += ["--engine", "eager", "--workspace", str(tmp_path / "w")]
     ended = processes.amem(arguments, 1, tmp_path, signals(number, owner, name, call))
     assert ended.codes == [128 + number], ended.text
-    assert ended.errors == ["error: interrupted: finished parts are kept. Run the same command again to continue."]
+    assert ended.errors == ["error: interrupted: finished work is kept. Run the same command again to continue."]
     assert "Traceback" not in ended.text
     assert processes.amem(arguments, 1, tmp_path).codes == [0]
     assert (tmp_path / "w/labels/mars.h5").is_file()

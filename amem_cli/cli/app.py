@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
         return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        why = "interrupted: finished parts are kept. Run the same command again to continue."
+        why = "interrupted: finished work is kept. Run the same command again to continue."
         return _fail(why, 128 + number)
 
 

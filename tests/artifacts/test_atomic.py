@@ -130,8 +130,8 @@ def test_fill_checksum_once(tmp_path):
 
 
 def test_checksum_mark_of_published_files():
-    filled = atomic.fill_checksum(b'{"seal": "' + atomic.CHECKSUM_BLANK + b'"}')
-    assert filled.startswith(b'{"seal": "amem-seal-sha256:')
+    filled = atomic.fill_checksum(b'{"checksum": "' + atomic.CHECKSUM_BLANK + b'"}')
+    assert filled.startswith(b'{"checksum": "amem-seal-sha256:')
     atomic.verify_checksum(filled, "result", "x")
 
 

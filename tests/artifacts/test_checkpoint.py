@@ -39,7 +39,7 @@ def test_roundtrip(tmp_path):
 
 
 def test_load_checksum_of_published_files(tmp_path):
-    description = {"kind": "amem-arm", "schema": 1, "seal": atomic.CHECKSUM_BLANK.decode(), "provenance": {}}
+    description = {"kind": "amem-arm", "schema": 1, "checksum": atomic.CHECKSUM_BLANK.decode(), "provenance": {}}
     content = safetensors.torch.save({"w": torch.ones(2)}, metadata={"amem": json.dumps(description)})
     path = atomic.write_bytes(tmp_path / "arm.safetensors", atomic.fill_checksum(content))
     assert torch.equal(checkpoint.load(path, "amem-arm").tensors["w"], torch.ones(2))

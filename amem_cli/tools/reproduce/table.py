@@ -41,7 +41,7 @@ def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
     for kept in _earlier_rows(request.workspace / "reproduce" / f"{plan.file}.json", arguments):
         key = kept["configuration"], kept["dataset"]
         if key in rows.keys() - planned:
-            rows[key] = kept
+            rows[key] |= {name: kept[name] for name in ("ours", "chance", "workspaces", "pictures")}
     table = _header(request.what, plan.file, plan.table.title) | arguments
     table |= {"datasets": list(plan.datasets), "seeds": request.seeds, "rows": list(rows.values())}
     table |= {"notes": [*plan.table.notes, *notes], "from_scratch": full.from_scratch()}
@@ -61,7 +61,7 @@ def _header(what: str, file: str, title: str) -> dict[str, Any]:
 def _empty_row(run: Run, scored: bool) -> dict[str, Any]:
     row, printed = run.row, paper.RESULTS.get(load_manifest(run.dataset).name, {}).get(run.row.name)
     return {
-        "configuration": row.name, "title": row.title, "dataset": run.dataset, "beside": row.compared_with,
+        "configuration": row.name, "title": row.title, "dataset": run.dataset, "compared_with": row.compared_with,
         "paper": printed.fractions() if printed and scored else None,
         "ours": {}, "chance": None, "workspaces": [], "pictures": [],
     }  # fmt: skip
@@ -102,7 +102,7 @@ def _compared(table: dict[str, Any]) -> dict[str, Any]:
     """The table with the differences between rows and the number of finished runs."""
     rows = {(row["configuration"], row["dataset"]): row for row in table["rows"]}
     for row in table["rows"]:
-        other = rows.get((row["beside"], row["dataset"]), row)
+        other = rows.get((row["compared_with"], row["dataset"]), row)
         names = ("rank-1", "mAP") if other is not row else ()
         differences = {name: _difference(_values(row, name), _values(other, name)) for name in names}
         row["difference"] = {name: difference for name, difference in differences.items() if difference}
@@ -155,7 +155,7 @@ def blocks(table: dict[str, Any]) -> list[Block]:
             frames.append(["  copy", _mean(ours[COPIES[0]], 1), _mean(ours[COPIES[1]], 2), "1", "-"])
         if row["difference"]:
             cells = [cell for name in ("rank-1", "mAP") for cell in _interval(row["difference"].get(name))]
-            differences.append([title, titles[row["beside"]], *cells])
+            differences.append([title, titles[row["compared_with"]], *cells])
     tables: list[Block] = [
         (f"{table['title']} (per cent)", ["model", *SCORES], rates),
         ("Predicted frames", ["model", "PSNR dB", "SSIM", "MSE ratio", "other f_M"], frames),
