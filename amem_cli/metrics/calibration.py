@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import BadData
 from amem_cli.metrics.distances import Features, read_features, squared_distances, squared_norms
 from amem_cli.metrics.ranking import Labels, read_labels
 from amem_cli.person_ids import DISTRACTOR, JUNK
@@ -46,11 +46,8 @@ def calibrate(
     of the next one (infinity when all may match): with impostors at 1, 4, 9 and 16, a rate of 0.25 gives 4.
     It needs memory for a block of 512 queries and for the distances of the impostor pairs that may match.
 
-    Raises `BadData` as `evaluate_ranking` does, and when there are no impostor or no genuine pairs; `UsageError` for
-    a rate outside [0, 1].
+    Raises `BadData` as `evaluate_ranking` does, and when there are no impostor or no genuine pairs.
     """
-    if not 0 <= false_match_rate <= 1:
-        raise UsageError("--calibrate", why=f"a false-match rate of {false_match_rate}", remedy="Choose one in [0, 1]")
     query, gallery = read_features(query_features, gallery_features)
     given = (query_ids, gallery_ids, query_cameras, gallery_cameras, None)
     labels = read_labels((len(query), len(gallery)), given)

@@ -8,7 +8,6 @@ for one block of rows at a time. Report results with re-ranking as separate rows
 import numpy as np
 from scipy import sparse
 
-from amem_cli.errors import UsageError
 from amem_cli.metrics.distances import Features, read_features, squared_distances, squared_norms
 
 BLOCK_ROWS = 512
@@ -30,14 +29,8 @@ def rerank(
     cameras; at equal distance queries come first, then the gallery in its order. A gallery that contains the queries is
     not changed, as in the authors' code.
 
-    Raises `BadData` as `evaluate_ranking` does, `UsageError` for parameters out of range.
+    Raises `BadData` as `evaluate_ranking` does.
     """
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        raise UsageError(
-            "re-ranking",
-            why=f"k1={k1}, k2={k2}, lambda={lambda_value}",
-            remedy="Use k1 and k2 of at least 1 and lambda in [0, 1]",
-        )
     query, gallery = read_features(query_features, gallery_features)
     squares = np.concatenate(squared_norms(query, gallery))  # (N,), N = Q + G
     features = np.concatenate([query, gallery])

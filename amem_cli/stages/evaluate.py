@@ -5,6 +5,8 @@ import os
 import re
 import shlex
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,12 @@ CHOICES = {
     "kept": "distractors and other people of that camera stay",
     "separate": "re-ranking and mirrored clips are separate rows",
 }
+GALLERY = {
+    "single-split": "the queries stay in the gallery (official); without them: a separate row",
+    "cross-camera-splits": "the gallery is all test tracklets except the queries",
+}
+RATES = ("rank", "mAP", "mAP_official")
+CALIBRATED = ("threshold_squared_distance", "threshold_cosine", "false_match_rate", "true_match_rate")
 
 
 def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
@@ -111,7 +119,7 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
     protocol = protocol_of(manifest)
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
-    result["choices"] = CHOICES | _gallery_choice(protocol.kind) | _extraction_choices(tables)
+    result["choices"] = CHOICES | {"gallery": GALLERY[protocol.kind]} | _extraction_choices(tables)
     if protocol.kind == "single-split":
         return result | scores[0]
     sources = [str(table.provenance.get("options", {}).get("split_source", "not stated")) for table in tables]
@@ -197,12 +205,6 @@ def _name_of_model(provenance: dict[str, Any]) -> str | None:
     return name if provenance.get("command") == "extract-features" and isinstance(name, str) else None
 
 
-def _gallery_choice(kind: str) -> dict[str, str]:
-    if kind == "single-split":
-        return {"gallery": "the queries stay in the gallery (official); without them: a separate row"}
-    return {"gallery": "the gallery is all test tracklets except the queries"}
-
-
 def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
     """The figures of one features file."""
     query = np.flatnonzero(table.is_query)
@@ -229,7 +231,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         scores["gallery_without_queries"] = _figures(ranking.without_queries, options)
     if options.flip:
         if table.features_flip is None:
-            command = _extract_command(manifest, 0 if single else _split_of(table))
+            command = _extract_command(manifest, int(table.provenance.get("options", {}).get("split") or 0))
             raise InputMissing(
                 "features", path, why="mirrored clips are missing", remedy=f"Run: {command} --flip --force"
             )
@@ -259,10 +261,6 @@ def _device(device: str) -> str | None:
         return str(processes.device)
 
 
-def _split_of(table: Features) -> int:
-    return int(table.provenance.get("options", {}).get("split") or 0)
-
-
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
     """A ranking as JSON: rates as fractions, 95 % bootstrap intervals over the queries."""
     if not ranking.valid_queries:
@@ -279,11 +277,8 @@ def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
     }
     if options.bootstrap:
         valid = ranking.first_match_rank > 0
-        first = (ranking.first_match_rank[valid] == 1).astype(float)
-        figures["interval"] = {
-            "rank-1": list(bootstrap_interval(first, options.seed, options.bootstrap)),
-            "mAP": list(bootstrap_interval(ranking.average_precision[valid], options.seed, options.bootstrap)),
-        }
+        first = ranking.first_match_rank[valid] == 1
+        figures["interval"] = _interval(first, ranking.average_precision[valid], options)
     return figures
 
 
@@ -293,50 +288,37 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
     The interval resamples the splits. The splits have people in common, so it shows how much the choice of a split
     matters. With one split there is neither.
     """
-
-    def mean(values: list[float]) -> float:
-        return float(np.mean(values))
-
-    def standard_deviation(values: list[float]) -> float:
-        return float(np.std(values, ddof=1))
-
-    def over(summarise: Any, part: str = "") -> dict[str, Any]:
-        rows = [score[part] if part else score for score in scores]
-        return {
-            "rank": {str(k): summarise([row["rank"][str(k)] for row in rows]) for k in RANKS},
-            "mAP": summarise([row["mAP"] for row in rows]),
-            "mAP_official": summarise([row["mAP_official"] for row in rows]),
-        }
-
-    more: dict[str, Any] = {part: over(mean, part) for part in ("flipped", "reranked") if part in scores[0]}
-    if "calibration" in scores[0]:
-        names = ("threshold_squared_distance", "threshold_cosine", "false_match_rate", "true_match_rate")
-        more["calibration"] = {name: mean([score["calibration"][name] for score in scores]) for name in names}
-        more["calibration"]["wanted_false_match_rate"] = scores[0]["calibration"]["wanted_false_match_rate"]
+    first = scores[0]
+    rates = [{name: score[name] for name in RATES} for score in scores]
+    result = {name: first[name] for name in ("queries", "valid_queries", "gallery")} | _over(rates, np.mean)
+    result["standard_deviation"] = _over(rates, partial(np.std, ddof=1)) if len(scores) > 1 else None
+    result["chance"] = _over([score["chance"] for score in scores], np.mean)
+    cmc = [np.pad(score["cmc"], (0, CMC_LENGTH - len(score["cmc"])), constant_values=1) for score in scores]
+    result["cmc"] = np.mean(cmc, axis=0).tolist()
+    for name, figures in {"flipped": RATES, "reranked": RATES, "calibration": CALIBRATED}.items():
+        if name in first:
+            result[name] = _over([{figure: score[name][figure] for figure in figures} for score in scores], np.mean)
+    if "calibration" in first:
+        result["calibration"]["wanted_false_match_rate"] = options.calibrate
     if options.bootstrap and len(scores) > 1:
-        firsts, means = (np.array(v) for v in zip(*((s["rank"]["1"], s["mAP"]) for s in scores), strict=True))
-        more["interval"] = {
-            "rank-1": list(bootstrap_interval(firsts, options.seed, options.bootstrap)),
-            "mAP": list(bootstrap_interval(means, options.seed, options.bootstrap)),
-        }
-    elif "interval" in scores[0]:
-        more["interval"] = scores[0]["interval"]
-    cmc = np.mean([np.pad(score["cmc"], (0, CMC_LENGTH - len(score["cmc"])), constant_values=1) for score in scores], 0)
-    return {
-        **over(mean),
-        "queries": scores[0]["queries"],
-        "valid_queries": scores[0]["valid_queries"],
-        "gallery": scores[0]["gallery"],
-        "standard_deviation": over(standard_deviation) if len(scores) > 1 else None,
-        "cmc": cmc.tolist(),
-        "chance": {
-            "rank": {str(k): mean([score["chance"]["rank"][str(k)] for score in scores]) for k in RANKS},
-            "mAP": mean([score["chance"]["mAP"] for score in scores]),
-            "cmc": np.mean([score["chance"]["cmc"] for score in scores], axis=0).tolist(),
-        },
-        **more,
-        "splits": scores,
-    }
+        rank_1, means = ([score["rank"]["1"] for score in scores], [score["mAP"] for score in scores])
+        result["interval"] = _interval(np.array(rank_1), np.array(means), options)
+    elif "interval" in first:
+        result["interval"] = first["interval"]
+    return result | {"splits": scores}
+
+
+def _over(rows: list[Any], summarise: Callable[..., Any]) -> Any:
+    """Each number in the objects and lists of several splits, summarised over the splits."""
+    if isinstance(rows[0], dict):
+        return {name: _over([row[name] for row in rows], summarise) for name in rows[0]}
+    return summarise(rows, axis=0).tolist()
+
+
+def _interval(rank_1: np.ndarray, average_precision: np.ndarray, options: EvaluateOptions) -> dict[str, list[float]]:
+    """The 95 % bootstrap intervals of the means of both."""
+    figures = {"rank-1": rank_1, "mAP": average_precision}
+    return {name: list(bootstrap_interval(v, options.seed, options.bootstrap)) for name, v in figures.items()}
 
 
 def _has_rates(result: dict[str, Any]) -> bool:

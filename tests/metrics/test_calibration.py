@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import BadData
 from amem_cli.metrics import calibration
 from amem_cli.metrics.calibration import calibrate
 
@@ -65,9 +65,6 @@ def test_calibrate_all_pairs(seed, rate, block_rows, largest):
 
 def test_calibrate_bad_input():
     one = np.zeros((1, 2), np.float32)
-    for rate in (1.5, -0.1):
-        with pytest.raises(UsageError, match=str(rate)):
-            calibrate(one, one, [1], [2], [1], [2], false_match_rate=rate)
     with pytest.raises(BadData, match="no pair of different people"):
         calibrate(one, one, [1], [1], [1], [2], false_match_rate=0.1)
     with pytest.raises(BadData, match="no person is seen by two cameras"):
