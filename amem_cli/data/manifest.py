@@ -11,28 +11,33 @@ from typing import Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from amem_cli.data.readers.files import read_bytes
+from amem_cli.data.readers.files import decode_text, read_bytes
+from amem_cli.data.readers.folder import LEVELS
 from amem_cli.data.readers.splits import Name, Protocol, ProtocolKind, read_split_file
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 Kind = Literal["video", "images", "attributes"]
-Layout = Literal["mars", "ilids-vid", "prid2011", "folder", "market1501", "peta"]
+Layout = Literal["mars", "ilids-vid", "prid2011", "folder", "images", "market1501", "peta"]
 KINDS: dict[Layout, Kind] = {
     "mars": "video", "ilids-vid": "video", "prid2011": "video", "folder": "video",
-    "market1501": "images", "peta": "attributes",
+    "images": "images", "market1501": "images", "peta": "attributes",
 }  # fmt: skip
 CONTENT = {"video": "tracklets", "images": "single images", "attributes": "images with attributes"}
 MOST_MANIFEST_BYTES = 2**20
 
 
 class ManifestFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of a manifest's TOML file. `notes` explain unexpected counts; `sha256` is of metadata files."""
+    """The keys of a manifest's TOML file. `notes` explain unexpected counts; `sha256` is of metadata files.
+
+    `folders` names the levels of layout `folder`, such as "person/camera/tracklet".
+    """
 
     name: Name
     layout: Layout
     title: str = ""
     root: str = ""
+    folders: str = ""
     protocol: Protocol | None = None
     counts: dict[str, int] = {}
     notes: dict[str, str] = {}
@@ -117,7 +122,7 @@ def _manifest_folder() -> Path:
 def _load(path: Path, shipped: bool) -> Manifest:
     try:
         content = read_bytes(path, "manifest", MOST_MANIFEST_BYTES)
-        values = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
+        values = tomllib.loads(decode_text(content))
         file = msgspec.convert(values, ManifestFile)
     except InputMissing as error:
         raise InputMissing("manifest", path, why="not found", remedy=_available(path.stem, SHIPPED)) from error
@@ -125,6 +130,11 @@ def _load(path: Path, shipped: bool) -> Manifest:
         raise UsageError("manifest", path, why=_explain(str(error))) from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
         raise BadData("manifest", path, why=f"not TOML ({error})") from error
+    levels = file.folders.split("/")
+    known = set(levels) <= set(LEVELS) and len(set(levels)) == len(levels) > 1 and "person" in levels
+    if file.folders and (file.layout != "folder" or not known or set(levels) == {"person", "split"}):
+        why = f"folders {file.folders!r} is not for layout folder, or not of {', '.join(LEVELS)}"
+        raise UsageError("manifest", path, why=why, remedy='For example: folders = "person/camera/tracklet"')
     root = file.root or file.name
     if file.root and not shipped:
         try:
@@ -162,16 +172,17 @@ def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
     kind: ProtocolKind = "single-split" if file.layout == "mars" else "cross-camera-splits"
     protocol = file.protocol or Protocol()
     protocol = msgspec.structs.replace(protocol, name=protocol.name or file.name, kind=kind)
+    official = kind == "single-split" or "split" in file.folders.split("/")
     drawn = Protocol(protocol.name, kind, file=protocol.file) != protocol
     if file.protocol and file.protocol.kind not in ("", kind):
         raise UsageError("manifest", path, why=f"protocol.kind of layout {file.layout} must be {kind!r}")
-    if drawn and (kind == "single-split" or protocol.file):
+    if drawn and (official or protocol.file):
         why = "splits, train_fraction and seed of [protocol] have no meaning with an official split or a split file"
         raise UsageError("manifest", path, why=why)
     if protocol.file is None:
-        return protocol
-    if file.layout != "folder":
-        raise UsageError("manifest", path, why=f"protocol.file is for layout folder, not {file.layout}")
+        return msgspec.structs.replace(protocol, splits=1) if official and kind != "single-split" else protocol
+    if file.layout != "folder" or official:
+        raise UsageError("manifest", path, why="protocol.file is for layout folder without the level split")
     split_file = path.absolute().parent / protocol.file
     # the reader reports a missing file
     splits = len(read_split_file(split_file)) if split_file.is_file() else protocol.splits

@@ -1,5 +1,6 @@
 """Common functions of the readers: the order of frames, ignored folders, metadata files, whole numbers."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from amem_cli.data.readers.files import (
     is_image_name,
     list_folder,
     read_bytes,
+    read_text,
     whole_numbers,
+    why_empty,
 )
 from amem_cli.errors import BadData, InputMissing
 
@@ -30,6 +33,8 @@ SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "Syste
         ["c1.2.jpg", "c1.10.jpg"],  # not only digits: frame numbers, not decimals
         ["1.2.3.jpg", "1.2.10.jpg"],
         ["007.jpg", "8.jpg", "0010.jpg"],
+        ["t0.96.jpg", "t1.jpg", "t1.04.jpg", "t1.2.jpg"],  # seconds after a prefix
+        ["1.2.jpg", "1.9.jpg", "1.10.jpg", "1.11.jpg"],  # two counters
     ],
 )
 def test_frames_in_order_by_number(names):
@@ -44,8 +49,9 @@ def test_frames_in_order_same_number(names):
 
 def test_image_folders_ignores_system_and_empty_folders(tmp_path: Path):
     for name in (*SYSTEM, "empty", "ann", ".hidden"):
-        (tmp_path / name / "1.jpg").mkdir(parents=True)  # Synology makes a folder of thumbnails for each image
-    (tmp_path / "empty" / "1.jpg").rmdir()
+        (tmp_path / name / "2.jpg").mkdir(parents=True)  # Synology makes a folder of thumbnails for each image
+        (tmp_path / name / "1.jpg").touch()
+    (tmp_path / "empty" / "1.jpg").unlink()
     found, ignored = image_folders(tmp_path)
     assert found == {"ann": ["1.jpg"]}
     assert sorted(ignored) == sorted([*SYSTEM, "empty"])
@@ -54,8 +60,9 @@ def test_image_folders_ignores_system_and_empty_folders(tmp_path: Path):
 
 
 def test_image_folders_two_levels(tmp_path: Path):
-    for name in ("ann/door/2.jpg", "ann/door/1.png", "ann/hall/1.jpg", "ann/@eaDir/1.jpg", "bob/empty", "1.jpg"):
-        (tmp_path / name).mkdir(parents=True)
+    for name in ("ann/door/2.jpg", "ann/door/1.png", "ann/hall/1.jpg", "ann/@eaDir/1.jpg", "bob/no.txt", "1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
     found, ignored = image_folders(tmp_path, depth=2)
     assert found == {"ann/door": ["1.png", "2.jpg"], "ann/hall": ["1.jpg"]}
     assert ignored == ["ann/@eaDir", "bob"]
@@ -103,3 +110,27 @@ def test_whole_numbers():
     for values, why in (*refused, ([[1], [1, 2]], "not a table")):
         with pytest.raises(BadData, match=why):
             whole_numbers(values, Path("x"), "v", "t")
+
+
+def test_frames_in_order_unknown():
+    with pytest.raises(ValueError, match="may be decimals"):
+        frames_in_order(["c1.9.jpg", "c1.11.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["a/b/1.JPG"], "for example a/b/1.JPG"),
+        (["1.webp", "2.WEBP", "readme.txt"], "but 2 .webp files"),
+        (["set.zip"], "archive that is not unpacked"),
+        (["@eaDir/1.jpg"], r"holds no images \(.jpg, .jpeg, .png, .bmp\)$"),
+    ],
+)
+def test_why_empty(tree, names, why):
+    assert re.search(why, why_empty(tree(*names)))
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_read_text_codings(tmp_path: Path, coding):
+    (tmp_path / "a.txt").write_bytes("é 1\r\n2".encode(coding))
+    assert read_text(tmp_path / "a.txt", "list") == "é 1\n2"

@@ -1,12 +1,13 @@
-"""Own data in folders, and Market-1501: ids, cameras, distractors, split files, folders that are ignored."""
+"""Own data in folders, trees of images, and Market-1501: levels, ids, cameras, distractors, splits."""
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
-from amem_cli.data.readers import folder, market1501
+from amem_cli.data.readers import folder, images, market1501
 from amem_cli.data.readers.splits import Protocol
 from amem_cli.errors import BadData
 
@@ -125,3 +126,124 @@ def test_market1501_without_images(tree):
         market1501.read(tree(), "market1501")
     with pytest.raises(BadData, match="no images"):
         market1501.read(tree("bounding_box_train/Thumbs.db"), "market1501")
+
+
+def test_market1501_by_person_folders(tree):
+    root = tree("0002/0002_c1s1_000451_03.jpg", "0007/a.jpg", "-1/b.jpg", below="bounding_box_train")
+    assert market1501.read(root, "market1501").person_ids == (2, 7)
+
+
+FORMS = {
+    "camera/person": "cam{camera}/{person:04d}/{frame}.jpg",
+    "person/camera/tracklet": "{person:04d}/c{camera}/t1/{frame}.jpg",
+    "camera/person/tracklet": "cam_{camera}/{person:04d}/a/{frame}.jpg",
+    "person/tracklet": "{person:04d}/{camera}7/{person:04d}_C{camera}_F{frame}.jpg",
+    "split/person/camera": "{side}/{person:04d}/c{camera}/{frame}.jpg",
+}
+
+
+@pytest.fixture
+def form(tree):
+    """Makes four people in two cameras in one of `FORMS`; people 1 and 2 are in train, 3 and 4 in test."""
+
+    def make(levels: str, sides=("train", "train", "test", "test")) -> Path:
+        people = [(person, camera, frame) for person in range(1, 5) for camera in (1, 2) for frame in (1, 2)]
+        names = [
+            FORMS[levels].format(person=person, camera=camera, frame=frame, side=sides[person - 1])
+            for person, camera, frame in people
+        ]
+        return tree(*names, below="own")
+
+    return make
+
+
+@pytest.mark.parametrize("levels", FORMS)
+def test_read_levels(form, levels):
+    root = form(levels)
+    place, guessed = folder.guess(root)
+    assert guessed == levels
+    dataset = folder.read(place, "own", Protocol(splits=1), guessed)
+    (split,) = dataset.splits
+    tracklets = (*split.train, *split.test)
+    assert {(t.person_id, t.camera_id) for t in tracklets} == {(p, c) for p in range(1, 5) for c in (1, 2)}
+    assert all(len(t) == 2 and t.frames[0].is_file() for t in tracklets)
+    assert len({t.person_id for t in split.train}) == 2
+    assert sum(split.is_query) == 2
+    assert dataset.notes == ()
+    if "split" in levels:
+        assert {t.person_id for t in split.train} == {1, 2}
+    assert ids(folder.read(root, "own", Protocol(), guessed)) == ids(dataset)  # below an archive's folder
+
+
+def test_read_several_tracklets_in_a_camera(tree):
+    names = [f"{person}/{camera}/{number}/1.jpg" for person in "12" for camera in "12" for number in ("2", "10")]
+    dataset = folder.read(
+        tree(*names, "3/1/1/1.jpg", "3/1/2/1.jpg"), "own", Protocol(splits=1), "person/camera/tracklet"
+    )
+    (split,) = dataset.splits
+    assert [t.name.split("/", 1)[1] for t in split.test[:4]] == ["1/2", "1/10", "2/2", "2/10"]
+    assert split.is_query == (True, True, False, False, False, False)
+    assert dataset.notes == ("1 people seen in one camera are in the galleries only: 3",)
+
+
+def test_read_level_split_with_queries(tree, form):
+    root = form("split/person/camera")
+    tree("query/0003/c2/9.jpg", "query/0004/c1/9.jpg", below="own")
+    (split,) = folder.read(root, "own", Protocol(), "split/person/camera").splits
+    queries = {t.name for t, query in zip(split.test, split.is_query, strict=True) if query}
+    assert queries == {"query/0003/c2", "query/0004/c1"}
+    tree("val/0003/c1/1.jpg", "train/0003/c1/1.jpg", below="own")
+    with pytest.raises(BadData, match=r"val/0003/c1: its folder is not named train.*; 0003 is in training and test"):
+        folder.read(root, "own", Protocol(), "split/person/camera")
+
+
+def test_read_level_split_without_training(form):
+    root = form("split/person/camera", sides=("query", "query", "gallery", "gallery"))
+    with pytest.raises(BadData, match="no training people"):
+        folder.read(root, "own", Protocol(), "split/person/camera")
+
+
+def test_read_doubts_cameras_first(people):
+    root = people({"hallA": ("0001", "0002", "0003"), "hallB": ("0001", "0002", "0003")})
+    (note,) = folder.read(root, "own", Protocol()).notes
+    assert note.startswith("2 people in 3 cameras")
+    assert folder.read(root, "own", Protocol(), "person/camera").notes == ()
+    assert folder.guess(root)[1] == "camera/person"  # people outnumber cameras
+
+
+def test_read_other_depth_names_the_levels(form):
+    with pytest.raises(BadData, match=r'for example own/0001/c1/t1/1.jpg\. Set folders = "person/camera/tracklet"'):
+        folder.read(form("person/camera/tracklet"), "own", Protocol())
+
+
+def test_read_second_copies(people):
+    root = people({"1": TWO, "2": TWO}, frames=("1.jpg", "2.jpg", "2 (1).jpg", "3 (1).jpg"))
+    (note,) = folder.read(root, "own", Protocol()).notes
+    assert note.startswith("4 images are second copies by their names: 1/1/2 (1).jpg")
+
+
+def test_read_split_file_that_is_not_named(people):
+    root = people({"1": TWO, "2": TWO})
+    (root / "my_Splits.json").write_text("[]")
+    with pytest.raises(BadData, match=r"my_Splits.json may hold its splits"):
+        folder.read(root, "own", Protocol())
+
+
+def test_read_split_file_in_other_unicode(people, tmp_path):
+    root = people({unicodedata.normalize("NFD", "é"): TWO, "bea": TWO})
+    (tmp_path / "s.txt").write_bytes(json.dumps([{"train": ["bea"], "test": ["é"]}]).encode("utf-16"))
+    (split,) = folder.read(root, "own", Protocol(file=str(tmp_path / "s.txt"))).splits
+    assert len(split.test) == 2
+
+
+def test_images_of_any_tree(tree):
+    flat = images.read(tree("b.jpg", "a.png", below="flat") / "flat", "own")
+    assert ([path.name for path in flat.paths], flat.person_ids) == (["a.png", "b.jpg"], (1, 2))
+    people = images.read(
+        tree("x/ann/1.jpg", "y/bob/1.jpg", "x/ann/2.jpg", "@eaDir/1.jpg", below="tree") / "tree", "own"
+    )
+    assert people.person_ids == (1, 1, 2)
+    names = images.read(tree("q/0002_c1s1_1.jpg", "g/0002C3T1F1.jpg", "-1_c1.jpg", below="m") / "m", "own")
+    assert (names.person_ids, names.notes) == ((2, 2), ("1 junk images (person -1) left out",))
+    with pytest.raises(BadData, match=r"1 .webp files"):
+        images.read(tree("1.webp", below="none") / "none", "own")

@@ -61,6 +61,23 @@ def copy(tree, request):
 
 
 @pytest.mark.slow
+def test_read_converted_images(copy):
+    root = copy()
+    for path in list(root.rglob("*.jpg")):
+        path.rename(path.with_suffix(".JPG"))
+    split = mars.read(root, "mars").splits[0]
+    assert [len(t) for t in split.train] == [frames for _, _, frames in TRAIN]
+    assert all(frame.is_file() for t in (*split.train, *split.test) for frame in t.frames)
+
+
+def test_read_without_images_says_what_is_there(copy):
+    root = copy()
+    for path in list((root / "bbox_train").rglob("*.jpg")):
+        path.rename(path.with_suffix(".webp"))
+    with pytest.raises(BadData, match=r"but 12 \.webp files"):
+        mars.read(root, "mars")
+
+
 def test_read_in_the_order_of_the_tables(copy):
     dataset = mars.read(copy().parent, "mars")
     (split,) = dataset.splits

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -71,6 +72,34 @@ def with_table(root, monkeypatch):
         return peta.read(root, "peta")
 
     return read
+
+
+def test_read_person_folders(tree):
+    root = tree("ann/1.jpg", "ann/2.jpg", "bob/1.jpg", below="own/archive")
+    (root / "own" / "archive" / "Label.txt").write_text("bob personalMale\nann personalFemale\n")
+    dataset = peta.read(root, "own")
+    assert dataset.person_ids.tolist() == [0, 0, 1]
+    assert dataset.labels[:, ATTRIBUTES.index("personalFemale")].tolist() == [1, 1, 0]
+
+
+def test_read_processed_form(with_table, root, tree):
+    archives = with_table()
+    shutil.rmtree(root / "PETA dataset")
+    tree(*(f"{number:05d}.png" for number in range(1, 11)), below="images")
+    dataset = with_table(lambda table: [row.__setitem__(1, number // 3) for number, row in enumerate(table["data"])])
+    assert [path.name for path in dataset.paths[::9]] == ["00001.png", "00010.png"]
+    np.testing.assert_array_equal(dataset.labels, archives.labels)
+    assert dataset.person_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert (len(dataset.partitions), dataset.evaluated, dataset.notes) == (5, archives.evaluated, ())
+    assert peta.extra_counts(root) == {"images_without_labels": 0}
+    (root / "images" / "00004.png").unlink()
+    part = with_table()
+    np.testing.assert_array_equal(part.labels, np.delete(archives.labels, 3, axis=0))
+    assert part.partitions == ()
+    assert part.notes == ("1 of the 10 images in PETA.mat are not here, so its partitions are not used",)
+    tree("00011.png", "1.jpg", below="images")
+    with pytest.raises(BadRows, match=r"00011.png; 1.jpg"):
+        with_table()
 
 
 def test_read_label_txt(root):

@@ -137,3 +137,36 @@ def test_real_split_files():
     assert [(len(split.train), len(split.test)) for split in splits] == [(89, 89)] * 10
     (people,) = {frozenset((*split.train, *split.test)) for split in splits}
     assert max(int(person.removeprefix("person_")) for person in people) <= prid2011.IN_BOTH_CAMERAS
+
+
+def test_third_camera_is_refused(ilids, tree):
+    tree("cam3/person001/1.png", below=SEQUENCES)
+    with pytest.raises(BadData, match=r'cam3 next to cam1 and cam2.*folders = "camera/person"'):
+        ilids_vid.read(ilids, "ilids-vid", Protocol())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["i-LIDS-VID/train-test_people_splits", "elsewhere", SEQUENCES])
+def test_split_file_of_any_name_is_used(ilids, tree, place):
+    name = tree("Train_Test_Splits.mat", below=place) / place / "Train_Test_Splits.mat"
+    savemat(name, {"ls_set": [[3, 1, 2, 5, 4]]})
+    (split,) = ilids_vid.read(ilids, "ilids-vid", Protocol()).splits
+    assert split.source == "file Train_Test_Splits.mat"
+
+
+@pytest.mark.slow
+def test_prid_official_splits(prid):
+    savemat(prid / "train_test_splits_prid.mat", {"ls_set": [[4, 1, 3, 2]]})
+    (split,) = prid2011.read(prid, "prid2011", Protocol()).splits
+    assert sorted({t.person_id for t in split.test}) == [1, 200]
+    savemat(prid / "train_test_splits_prid.mat", {"ls_set": [[1, 2]]})
+    with pytest.raises(BadData, match=r"counts 2 people .* 4 are there"):
+        prid2011.read(prid, "prid2011", Protocol())
+
+
+@pytest.mark.parametrize(
+    ("names", "why"), [(["splits.txt"], "neither a .json nor"), (["a/split.json", "split.json"], "several files")]
+)
+def test_split_files_that_cannot_be_used(ilids, tree, names, why):
+    with pytest.raises(BadData, match=why):
+        ilids_vid.read(tree(*names), "ilids-vid", Protocol())

@@ -1,11 +1,12 @@
 """Functions that all readers use: folders, the order of frames, metadata files. No stat per image."""
 
+import codecs
 import contextlib
 import itertools
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,20 @@ from amem_cli.errors import AmemError, BadData, InputMissing, listing
 
 MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five data sets has 16 MB
 MOST_FOLDERS_SEARCHED = 2000
-# Left behind by network drives, archivers and operating systems; in lower case.
-SYSTEM_FOLDERS = {"@eadir", "__macosx", "lost+found", "#recycle", "$recycle.bin", "system volume information"}
+# Left behind by network drives, archivers and operating systems: these names, and all that begin with @, #, $ or ~.
+SYSTEM_FOLDERS = {"__macosx", "lost+found", "system volume information", "network trash folder", "temporary items"}
 IGNORED = "folders ignored"
-DECIMAL_STEM = re.compile(r"[0-9]+\.[0-9]+")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+FRACTION_STEM = re.compile(r"(.*?)([0-9]+)(?:\.([0-9]+))?")
+COPY_STEM = re.compile(r"(.+?)(?: ?\(\d+\)| - copy(?: \(\d+\))?| copy(?: \d+)?)", re.IGNORECASE)
 DIGITS_TO_ZERO = str.maketrans("123456789", "0" * 9)
 
 
 class BadRows(BadData):
-    """Bad data with every bad row in `rows`; the message shows the first 20 and the total."""
+    """Bad data with the `reason` and every bad row in `rows`; the message shows the first 20 and the total."""
 
     def __init__(self, what: str, path: str | Path | None = None, *, why: str, rows: Iterable[str], remedy: str = ""):
-        self.rows = tuple(rows)
+        self.rows, self.reason = tuple(rows), why
         super().__init__(what, path, why=f"{why}: {listing(self.rows)}", remedy=remedy)
 
 
@@ -44,15 +47,26 @@ def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if is_image_name(entry.name):
-                    images.append(entry.name)
-                elif not entry.name.startswith(".") and entry.is_dir():
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
                     folders.append(entry.name)
+                elif is_image_name(entry.name):
+                    images.append(entry.name)
     except FileNotFoundError as error:
         raise InputMissing("folder", folder, why="not found") from error
     except OSError as error:
         raise BadData("folder", folder, why=(error.strerror or str(error)).lower()) from error
-    return sorted(images), sorted(name for name in folders if system or name.lower() not in SYSTEM_FOLDERS)
+    return sorted(images), sorted(name for name in folders if system or not is_system_folder(name))
+
+
+def is_system_folder(name: str) -> bool:
+    """Whether a network drive, an archiver or an operating system left this folder.
+
+    >>> is_system_folder("@eaDir"), is_system_folder("__MACOSX"), is_system_folder("0001")
+    (True, True, False)
+    """
+    return name.startswith(("@", "#", "$", "~")) or name.lower() in SYSTEM_FOLDERS
 
 
 def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], list[str]]:
@@ -66,7 +80,7 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
     for name in list_folder(parent, system=True)[1]:
         inner: dict[str, list[str]] = {}
         others: list[str] = []
-        if name.lower() not in SYSTEM_FOLDERS:
+        if not is_system_folder(name):
             if depth > 1:
                 inner, others = image_folders(parent / name, depth - 1)
             elif images := list_folder(parent / name)[0]:
@@ -93,6 +107,36 @@ def is_image_name(name: str) -> bool:
     (True, False, False)
     """
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+
+
+def why_empty(folder: Path) -> str:
+    """The reason why a reader found no image in `folder`: they lie elsewhere in it, or it has other files."""
+    suffixes: Counter[str] = Counter()
+    for place, folders, names in itertools.islice(os.walk(folder), MOST_FOLDERS_SEARCHED):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not is_system_folder(name))
+        if images := sorted(filter(is_image_name, names)):
+            return (
+                f"no images at the expected place in it, but for example {Path(place, images[0]).relative_to(folder)}"
+            )
+        suffixes.update(os.path.splitext(name)[1].lower() for name in names if not name.startswith("."))
+    kinds = f"it holds no images ({', '.join(IMAGE_SUFFIXES)})"
+    if not suffixes:
+        return kinds
+    if packed := sorted(set(suffixes) & set(ARCHIVES)):
+        return f"{kinds}, but an archive that is not unpacked ({', '.join(packed)})"
+    suffix, count = suffixes.most_common(1)[0]
+    return f"{kinds}, but {count} {suffix or 'other'} files"
+
+
+def image_files(root: Path) -> Iterator[str]:
+    """Paths of all image files below `root`, relative to it with `/`, in order of number; links to folders and the
+    folders that operating systems leave are skipped."""
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(
+            (name for name in folders if not name.startswith(".") and not is_system_folder(name)), key=natural_key
+        )
+        for name in sorted(filter(is_image_name, names), key=lambda name: (natural_key(name), name)):
+            yield Path(place, name).relative_to(root).as_posix()
 
 
 def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
@@ -126,8 +170,9 @@ def natural_key(name: str) -> tuple[tuple[int, str], ...]:
 def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Frame names in order of time, by the numbers in them.
 
-    Names that all are `<digits>.<digits>` are decimal time stamps: 12.56 comes before 12.8. Raises `ValueError` naming
-    two frames with the same number ("1.jpg" and "01.png"), because their order is unknown.
+    Names that all are `<prefix><digits>.<digits>` with one prefix are decimal time stamps: 12.56 comes before 12.8.
+    They are not if one of several decimals ends in 0, as in 1.9, 1.10. Raises `ValueError` naming two frames with the
+    same number ("1.jpg" and "01.png"), because their order is unknown.
 
     >>> frames_in_order(["10.jpg", "9.png"]), frames_in_order(["12.8.jpg", "12.56.jpg"])
     (('9.png', '10.jpg'), ('12.56.jpg', '12.8.jpg'))
@@ -137,13 +182,45 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     if len(shapes) == 1 and len(set(ordered)) == len(ordered):
         return tuple(ordered)  # zero-padded, as in MARS, where natural keys would need ten seconds for a million names
     stems = [os.path.splitext(name)[0] for name in ordered]
-    decimals = all(map(DECIMAL_STEM.fullmatch, stems))
-    keys = [Decimal(stem) if decimals else natural_key(stem) for stem in stems]
+    keys: list[Any] = _times(stems) or list(map(natural_key, stems))
     keyed = sorted(zip(keys, ordered, strict=True))
     for (key, name), (next_key, next_name) in itertools.pairwise(keyed):
         if key == next_key:
             raise ValueError(f"{name} and {next_name} have the same number")
     return tuple(name for _, name in keyed)
+
+
+def _times(stems: list[str]) -> list[Decimal] | None:
+    """The decimal numbers in file names without their suffixes, None if they are no decimals; `ValueError` in doubt."""
+    matches = [match for stem in stems if (match := FRACTION_STEM.fullmatch(stem))]
+    fractions = {match[3] for match in matches if match[3]}
+    prefixes = {match[1] for match in matches}
+    if len(matches) < len(stems) or len(prefixes) > 1 or not fractions or "." in (prefix := prefixes.pop()):
+        return None
+    times = [Decimal(f"{match[2]}.{match[3] or 0}") for match in matches]
+    several_lengths = len(set(map(len, fractions))) > 1
+    if several_lengths and any(len(f) > 1 and f.endswith("0") for f in fractions) and len(set(times)) == len(times):
+        return None
+    if several_lengths and prefix and len({match[2] for match in matches}) == 1:
+        raise ValueError(
+            f"{min(stems)} and {max(stems)} may be decimals or have two numbers; write them with one length"
+        )
+    return times
+
+
+def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """One note about images whose names file managers and browsers give to a second copy, none without any.
+
+    >>> copies_note({"7/2": ["1.png", "1 (1).png", "2 (1).png", "3.png", "3 - Copy.png"]})
+    ('2 images are second copies by their names: 7/2/1 (1).png; 7/2/3 - Copy.png',)
+    """
+    copies = []
+    for folder, images in folders.items():
+        for name in sorted(name for name in images if " " in name or "(" in name):
+            stem, suffix = os.path.splitext(name)
+            if (match := COPY_STEM.fullmatch(stem)) and match[1] + suffix in images:
+                copies.append(f"{folder}/{name}")
+    return (f"{len(copies)} images are second copies by their names: {listing(copies, 5)}",) if copies else ()
 
 
 def read_tracklet(
@@ -162,7 +239,14 @@ def read_tracklet(
 
 def read_text(path: Path, what: str) -> str:
     """A text file as UTF-8; other bytes become surrogates, as in Python's file names, so that both compare equal."""
-    return read_bytes(path, what).decode("utf-8-sig", "surrogateescape")
+    return decode_text(read_bytes(path, what), "surrogateescape")
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 with its mark (as Windows PowerShell writes it); line ends become `\\n`."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace").replace("\r\n", "\n")
+    return content.decode("utf-8-sig", errors).replace("\r\n", "\n")
 
 
 def read_bytes(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> bytes:

@@ -1,34 +1,63 @@
-"""Own data: `<person>/<camera>/<frame>.(jpg|jpeg|png|bmp)`, one tracklet per person and camera."""
+"""Own data in folders whose levels the manifest names, `<person>/<camera>/<frame>.jpg` by default.
 
-from collections.abc import Iterable
+The levels are `person`, `camera`, `tracklet` and `split` in any order. Without `camera` the names of the frames have
+it (`0001_C6_F0001.jpg`); `split` has folders named train, query, gallery or test. Each last folder is one tracklet.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from amem_cli.data.readers import files
 from amem_cli.data.readers.files import BadRows, list_folder, natural_key
-from amem_cli.data.readers.splits import Protocol, is_plain_name, listed_people, numbered_splits, read_split_file
-from amem_cli.data.tracklets import Tracklet, VideoDataset
+from amem_cli.data.readers.splits import (
+    PeopleSplit,
+    Protocol,
+    as_present,
+    cross_camera_split,
+    is_plain_name,
+    listed_people,
+    numbered_splits,
+    read_split_file,
+)
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 
 WHAT = "data folder"
-LAYOUT = "<person>/<camera>/<frame>.jpg (or .jpeg, .png, .bmp)"
+LEVELS = ("split", "person", "camera", "tracklet")
+DEFAULT = "person/camera"
+SPLIT_NAME = re.compile(r"(?:[a-z]+_)*(train|test|query|probe|gallery)", re.IGNORECASE)
+CAMERA_NAME = re.compile(r"(?:c|cam|camera|view|kamera)[ _-]?[a-z0-9]{1,3}", re.IGNORECASE)
+CAMERA_IN_FRAME = re.compile(r"(?<![a-z])c(?:am)?_?(\d+)", re.IGNORECASE)
+DEEPEST, FOLDERS_GUESSED_FROM = 5, 2000
 
 
-def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
-    """All people below `root`, in the splits of `protocol.file` or in drawn ones.
+def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoDataset:
+    """All people below `root`, in the splits of `protocol.file`, of the level `split`, or in drawn ones.
 
     Ids are the folders' names where all of them are positive numbers, otherwise they count the sorted names from 1.
     With a split file only the people in it are used. Without one, people seen in one camera are distractors in every
     test gallery, with their ids. Raises `BadData` if there is no person, `BadRows` with every folder that cannot be
     read or every listed person without a folder.
     """
-    tracklets_of, notes = _tracklets(root)
+    tracklets_of, sides, notes = _tracklets(root, folders)
+    if sides:
+        return VideoDataset(name, (_split_of_folders(root, tracklets_of, sides),), numbered=True, notes=notes)
     if protocol.file is None:
+        names = sorted(path.name for path in root.iterdir() if "split" in path.name.lower() and path.is_file())
+        if names:
+            why = f"{names[0]} may hold its splits, but the manifest does not name it"
+            remedy = "Name it by file in [protocol] of the manifest, or move it elsewhere"
+            raise BadData(WHAT, root, why=why, remedy=remedy)
         return numbered_splits(name, tracklets_of, protocol, notes, None)
     file = Path(protocol.file)
-    listed = read_split_file(file)
+    listed = as_present(read_split_file(file), tracklets_of)
     if absent := sorted(listed_people(listed) - set(tracklets_of)):
         raise BadRows("split file", file, why=f"people who are not in {root}", rows=absent)
-    untested = [f"split {k}" for k, split in enumerate(listed) if all(len(tracklets_of[p]) == 1 for p in split.test)]
+    cameras_of = {person: {tracklet.camera_id for tracklet in own} for person, own in tracklets_of.items()}
+    untested = [f"split {k}" for k, split in enumerate(listed) if all(len(cameras_of[p]) == 1 for p in split.test)]
     if untested:
         raise BadRows("split file", file, why="no test person is seen in two cameras", rows=untested)
     if unlisted := sorted(set(tracklets_of) - listed_people(listed)):
@@ -37,39 +66,123 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
 
 
 def find(root: Path) -> Path | None:
-    """The folder whose subfolders are people, up to one level down."""
-
-    def is_person(folder: Path) -> bool:
-        images, cameras = list_folder(folder)
-        return not images and any(list_folder(folder / camera)[0] for camera in cameras[:3])
-
-    def holds_people(folder: Path) -> bool:
-        images, people = list_folder(folder)
-        return not images and any(is_person(folder / person) for person in people[:3])
-
-    return files.find_folder(root, holds_people, depth=1)
+    """The folder whose subfolders are the first level."""
+    guessed = guess(root)
+    return guessed and guessed[0]
 
 
-def _tracklets(root: Path) -> tuple[dict[str, list[Tracklet]], tuple[str, ...]]:
-    """Person's name -> tracklets in order of camera, people in order of name; and notes."""
-    folders, ignored = files.image_folders(root, depth=2)
+def guess(root: Path) -> tuple[Path, str] | None:
+    """The folder with the first level, below `root`, and the names of the levels; None without two levels.
+
+    A level is `split` or `camera` by its names; else the one with fewer names is `camera`, as people outnumber cameras.
+    """
+    places = _image_folders(root)
+    if not places:
+        return None
+    depth = Counter(len(parts) for parts in places).most_common(1)[0][0]
+    rows = [parts for parts in places if len(parts) == depth]
+    while depth > 2 and len({parts[0] for parts in rows}) == 1:
+        root, rows, depth = root / rows[0][0], [parts[1:] for parts in rows], depth - 1
+    names = [sorted({parts[level] for parts in rows}) for level in range(depth)]
+    levels = ["split"] if len(names[0]) > 1 and all(map(SPLIT_NAME.fullmatch, names[0])) else []
+    left = names[len(levels) :]
+    if not 2 <= len(left) <= 3:
+        return None
+    cameras = [level for level, own in enumerate(left) if all(map(CAMERA_NAME.fullmatch, own))]
+    if not cameras and _camera_of([next(iter(list_folder(root.joinpath(*rows[0]))[0]))]) and len(left) == 2:
+        return root, "/".join((*levels, "person", "tracklet"))
+    fewest = min((1, 0) if len(left) == 2 else (1,), key=lambda level: len(left[level]))
+    others = iter(("person", "tracklet"))
+    camera = cameras[0] if cameras else fewest
+    return root, "/".join((*levels, *("camera" if level == camera else next(others) for level in range(len(left)))))
+
+
+def _image_folders(root: Path, depth: int = DEEPEST) -> list[tuple[str, ...]]:
+    """The paths of the folders with images up to `depth` levels down, of at most 2000."""
+    found: list[tuple[str, ...]] = []
+    if depth:
+        for name in list_folder(root)[1]:
+            images, _ = list_folder(root / name)
+            found += [(name,)] if images else [(name, *rest) for rest in _image_folders(root / name, depth - 1)]
+            if len(found) > FOLDERS_GUESSED_FROM:
+                break
+    return found
+
+
+def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[str, str], tuple[str, ...]]:
+    """Person's name -> tracklets in order of camera, people in order of name; tracklet's name -> side; and notes."""
+    levels = (given or DEFAULT).split("/")
+    place = root
+    folders, ignored = files.image_folders(place, len(levels))
+    while not folders and len(inner := list_folder(place)[1]) == 1:  # an archive's own folder
+        place = place / inner[0]
+        folders, ignored = files.image_folders(place, len(levels))
     if not folders:
-        raise BadData(WHAT, root, why="it holds no images", remedy=f"Expected {LAYOUT}")
-    pairs = sorted((name.split("/") for name in folders), key=lambda pair: (pair[0], natural_key(pair[1])))
-    names = [{name for name, _ in pairs}, {name for _, name in pairs}]
-    bad = [f"{name!r} cannot be stored as a name" for name in sorted(set.union(*names)) if not is_plain_name(name)]
+        guessed = guess(root)
+        remedy = f'Set folders = "{guessed[1]}" in the manifest' if guessed else "Expected " + "/".join(
+            f"<{level}>" for level in (*levels, "frame")) + ".jpg"  # fmt: skip
+        raise BadData(WHAT, root, why=files.why_empty(root), remedy=remedy)
+    parts = {name: dict(zip(levels, name.split("/"), strict=True)) for name in folders}
+    bad: list[str] = []
+    for name, own in parts.items():
+        own.setdefault("camera", _camera_of(folders[name]))
+        if not own["camera"]:
+            bad.append(f"{name}: its frames do not have one camera in their names, as in 0001_C6_F0001.jpg")
+    names = [{own[level] for own in parts.values()} for level in ("person", "camera")]
+    bad += [f"{name!r} cannot be stored as a name" for name in sorted(set.union(*names)) if not is_plain_name(name)]
     person_ids, camera_ids = _ids(names[0], "people", bad), _ids(names[1], "cameras", bad)
     tracklets_of: dict[str, list[Tracklet]] = {}
-    for person, camera in pairs:
-        name, ids = f"{person}/{camera}", (person_ids[person], camera_ids[camera])
-        if tracklet := files.read_tracklet(root, name, folders[name], ids, bad):
-            tracklets_of.setdefault(person, []).append(tracklet)
+    order = sorted(
+        parts, key=lambda name: (parts[name]["person"], natural_key(parts[name]["camera"]), natural_key(name))
+    )
+    for name in order:
+        ids = (person_ids[parts[name]["person"]], camera_ids[parts[name]["camera"]])
+        if tracklet := files.read_tracklet(place, name, folders[name], ids, bad):
+            tracklets_of.setdefault(parts[name]["person"], []).append(tracklet)
+    sides = _sides(parts, bad) if "split" in levels else {}
     if bad:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
-    notes = files.ignored_note(ignored)
-    if loose := [person for person in list_folder(root)[1] if list_folder(root / person)[0]]:
-        notes += (f"images of {listing(loose, 5)} that are in no camera's folder are left out",)
-    return tracklets_of, notes
+    notes = files.ignored_note(ignored) + files.copies_note(folders)
+    if loose := [folder for folder in list_folder(place)[1] if len(levels) > 1 and list_folder(place / folder)[0]]:
+        notes += (f"images of {listing(loose, 5)} that are in no {levels[-1]}'s folder are left out",)
+    if not given and len(names[0]) < len(names[1]):
+        notes += (f"{len(names[0])} people in {len(names[1])} cameras: if the first level is the camera, set "
+                  'folders = "camera/person" in the manifest, else "person/camera"',)  # fmt: skip
+    return tracklets_of, sides, notes
+
+
+def _camera_of(images: Iterable[str]) -> str:
+    """The one camera in the names of frames ("6" of 0001_C6_F0001.jpg), empty without one or with several."""
+    cameras = {match[1] if (match := CAMERA_IN_FRAME.search(image)) else "" for image in images}
+    return cameras.pop() if len(cameras) == 1 else ""
+
+
+def _sides(parts: Mapping[str, Mapping[str, str]], bad: list[str]) -> dict[str, str]:
+    """Tracklet's name -> "train", "query", "gallery" or "test"; faults are added to `bad`."""
+    sides: dict[str, str] = {}
+    for name, own in parts.items():
+        if match := SPLIT_NAME.fullmatch(own["split"]):
+            sides[name] = match[1].lower().replace("probe", "query")
+        else:
+            bad.append(f"{name}: its folder is not named train, query, gallery or test")
+    train, test = (
+        {parts[name]["person"] for name, side in sides.items() if (side == "train") is t} for t in (True, False)
+    )
+    bad += [f"{person} is in training and test" for person in sorted(train & test)]
+    return sides
+
+
+def _split_of_folders(root: Path, tracklets_of: Mapping[str, list[Tracklet]], sides: Mapping[str, str]) -> Split:
+    """The split of the level `split`: queries are its folder query, or those of the rule for splits of people."""
+    train = tuple(person for person, own in tracklets_of.items() if sides[own[0].name] == "train")
+    test = tuple(person for person in tracklets_of if person not in train)
+    split = cross_camera_split(tracklets_of, PeopleSplit(train, test), (), "the folders of the level split")
+    if "query" in sides.values():
+        split = replace(split, is_query=tuple(sides[tracklet.name] == "query" for tracklet in split.test))
+    if not train or not any(split.is_query) or all(split.is_query):
+        why = "the level split has no training people, or no test person in two cameras"
+        raise BadData(WHAT, root, why=why, remedy="Name its folders train and test, or train, query and gallery")
+    return split
 
 
 def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:

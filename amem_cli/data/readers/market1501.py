@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from amem_cli.data.readers.files import BadRows, find_folder, list_folder
+from amem_cli.data.readers.files import BadRows, find_folder, image_folders, list_folder, why_empty
 from amem_cli.data.tracklets import ImageDataset
 from amem_cli.errors import BadData
 from amem_cli.person_ids import DISTRACTOR, JUNK
@@ -14,6 +14,7 @@ from amem_cli.person_ids import DISTRACTOR, JUNK
 WHAT = "Market-1501 folder"
 LAYOUT = "bounding_box_train/0002_c1s1_000451_03.jpg"
 IMAGE_NAME = re.compile(r"(-1|\d{1,15})_.+")
+PERSON = re.compile(r"(-1|\d{1,15})/")
 
 
 def read(root: Path, name: str) -> ImageDataset:
@@ -28,7 +29,7 @@ def read(root: Path, name: str) -> ImageDataset:
     people = _people(train)
     kept = [(image, person) for image, person in people if person != JUNK]
     if not kept:
-        raise BadData(WHAT, train, why="it holds no images", remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, train, why=why_empty(train), remedy=f"Expected {LAYOUT}")
     dropped = len(people) - len(kept)
     notes = (f"{dropped} junk images (person -1) left out",) if dropped else ()
     return ImageDataset(name, tuple(train / image for image, _ in kept), tuple(person for _, person in kept), notes)
@@ -54,8 +55,10 @@ def extra_counts(root: Path) -> dict[str, int]:
 
 
 def _people(folder: Path) -> list[tuple[str, int]]:
-    """(image name, person) of every image in `folder`, sorted by name."""
-    matches = [(image, IMAGE_NAME.fullmatch(image)) for image in list_folder(folder)[0]]
+    """(image's path in `folder`, person) of every image in it or in its person folders, sorted by path."""
+    images = list_folder(folder)[0]
+    images += [f"{person}/{image}" for person, names in image_folders(folder)[0].items() for image in names]
+    matches = [(image, IMAGE_NAME.fullmatch(image.rpartition("/")[2]) or PERSON.match(image)) for image in images]
     if bad := [repr(image) for image, match in matches if match is None]:
         raise BadRows(WHAT, folder, why="names that begin with no person's number", rows=bad)
     return [(image, int(match[1])) for image, match in matches if match]

@@ -5,6 +5,7 @@ distractors (person 0) and `00-1` junk (person -1). The tables in `info/` give o
 per tracklet, counted from 1 and inclusive, into the list of image names.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -53,7 +54,12 @@ def read(root: Path, name: str) -> VideoDataset:
         for rows, folder in ((table.train, images / "bbox_train"), (table.test, images / "bbox_test"))
     )
     if not train or not test:
-        raise BadData(WHAT, root, why="bbox_train or bbox_test holds no images", remedy=f"Expected {LAYOUT}")
+        side = "test" if train else "train"
+        listed = (
+            f"; none of the images that {side}_name.txt lists is there" if (info / f"{side}_name.txt").is_file() else ""
+        )
+        why = f"{files.why_empty(images / f'bbox_{side}')}{listed}"
+        raise BadData(WHAT, images / f"bbox_{side}", why=why, remedy=f"Expected {LAYOUT}")
     is_query = tuple(query for row, query in zip(table.test, table.is_query, strict=True) if row.files)
     return VideoDataset(name, (Split(train, test, is_query, "official"),), numbered=False, notes=notes)
 
@@ -154,9 +160,11 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
         if strange := [repr(name) for name in listed if FRAME_NAME.fullmatch(name) is None]:
             raise BadRows("MARS image list", name_file, why="these are not MARS image names", rows=strange)
         present = {name for person, images in folders.items() for name in images if name.startswith(f"{person}C")}
-        if extra := len(present.difference(listed)):
+        stems = {os.path.splitext(name)[0] for name in listed}
+        if extra := sum(os.path.splitext(name)[0] not in stems for name in present):
             notes += (f"{extra} images in {folder.name} are not in {name_file.name}",)
-        return [name if name in present else None for name in listed], notes
+        converted = {os.path.splitext(name)[0]: name for name in present.difference(listed)}  # .JPG or .png here
+        return [name if name in present else converted.get(os.path.splitext(name)[0]) for name in listed], notes
 
     try:
         in_order = {person: frames_in_order(images) for person, images in folders.items()}

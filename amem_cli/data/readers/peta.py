@@ -2,10 +2,12 @@
 
 `PETA dataset/<subset>/archive/` holds images and `Label.txt`, whose lines are `<key> attribute attribute ...`. The key
 is the image's name up to the first `_`; in CUHK, where every image is a person, it is the full file name. `PETA.mat`
-has the same labels with other columns, five random partitions and the 35 attributes that papers evaluate.
+has the same labels with other columns, five random partitions and the 35 attributes that papers evaluate. The
+processed form has `images/00001.png` ... in the order of `PETA.mat`, and no Label.txt.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.readers.files import BadRows, find_folder, list_folder, read_text, whole_numbers
+from amem_cli.data.readers.files import (
+    BadRows,
+    find_folder,
+    image_folders,
+    list_folder,
+    read_text,
+    whole_numbers,
+    why_empty,
+)
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import AttributeDataset
 from amem_cli.errors import BadData, listing
@@ -21,7 +31,8 @@ from amem_cli.errors import BadData, listing
 # In the order of PETA.mat.
 SUBSETS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "i-LID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR")
 WHAT, TABLE = "PETA folder", "PETA table"
-LAYOUT = "PETA dataset/<subset>/archive/ with images and Label.txt"
+LAYOUT = "PETA dataset/<subset>/archive/ with images and Label.txt, or images/00001.png ... with PETA.mat"
+NUMBERED = re.compile(r"0*([1-9][0-9]{0,8})\.\w+")
 OTHER_SPELLINGS = {"footwearSneakers": "footwearSneaker"}  # Label.txt has Sneakers, ReadMe and PETA.mat have Sneaker
 NO_ATTRIBUTES = {"accessoryFaceMask", "lowerBodyLogo", "accessoryShawl"}  # in Label.txt, but not among the 105
 SIDES = ("train", "val", "test")
@@ -37,9 +48,11 @@ class Subset:
     labels: Mapping[str, frozenset[str]]
 
     def key(self, image: str) -> str:
-        """The key in Label.txt of an image: its full name (CUHK), or the name up to the first `_`."""
+        """The key of an image in Label.txt: its name (CUHK), its person folder, or its name up to the first `_`."""
         if self.name == "CUHK" or image in self.labels:
             return image
+        if "/" in image:
+            return image.split("/", 1)[0]
         return image.split("_", 1)[0] if "_" in image else os.path.splitext(image)[0]
 
 
@@ -47,10 +60,11 @@ class Subset:
 class PetaTable:
     """The content of PETA.mat.
 
-    `subset` (N,) int64 counts `SUBSETS` from 1, `labels` is (N, 105) uint8 with the columns of `ATTRIBUTES`,
-    `partitions` are row indices from 0, and `evaluated` are columns.
+    `people` (N,) int64 number the people, `subset` (N,) int64 counts `SUBSETS` from 1, `labels` is (N, 105) uint8 with
+    the columns of `ATTRIBUTES`, `partitions` are row indices from 0, and `evaluated` are columns.
     """
 
+    people: np.ndarray
     subset: np.ndarray
     labels: np.ndarray
     partitions: tuple[dict[str, np.ndarray], ...]
@@ -67,6 +81,8 @@ def read(root: Path, name: str) -> AttributeDataset:
     base = find(root)
     if base is None:
         raise BadData(WHAT, root, why="no <subset>/archive in it", remedy=f"Expected {LAYOUT}")
+    if not _has_subset(base):
+        return _read_processed(root, base, name)
     paths, rows, people, unlabelled = [], [], [], []
     number_of: dict[tuple[str, str], int] = {}
     for subset in read_subsets(base):
@@ -79,7 +95,7 @@ def read(root: Path, name: str) -> AttributeDataset:
             rows.append([attribute in subset.labels[key] for attribute in ATTRIBUTES])
             people.append(number_of.setdefault((subset.name, key), len(number_of)))
     if not paths:
-        why = f"none of its {len(unlabelled)} images has a label" if unlabelled else "it holds no images"
+        why = f"none of its {len(unlabelled)} images has a label" if unlabelled else why_empty(base)
         raise BadData(WHAT, base, why=why, remedy=f"Expected {LAYOUT}")
     labels = np.array(rows, dtype=np.uint8)
     notes: tuple[str, ...] = ()
@@ -101,14 +117,44 @@ def read(root: Path, name: str) -> AttributeDataset:
     return AttributeDataset(name, tuple(paths), person_ids, labels, ATTRIBUTES, partitions, evaluated, notes)
 
 
+def _read_processed(root: Path, base: Path, name: str) -> AttributeDataset:
+    """The images `images/00001.png` ..., each with the row of PETA.mat that its name counts from 1."""
+    table_path = find_table(root, base)
+    assert table_path is not None  # by `find`
+    table, folder = read_peta_mat(table_path), (base / "images").absolute()
+    images: dict[int, str] = {}
+    repeated = []
+    for image in list_folder(folder)[0]:
+        number = int(match[1]) if (match := NUMBERED.fullmatch(image)) else 0
+        if not 1 <= number <= len(table.labels) or images.setdefault(number - 1, image) != image:
+            repeated.append(image)
+    if repeated:
+        why = f"names that are not one number each from 1 to {len(table.labels)}, the rows of {table_path.name}"
+        raise BadRows(WHAT, folder, why=why, rows=repeated)
+    rows = np.array(sorted(images))
+    complete = len(rows) == len(table.labels)
+    absent = f"{len(table.labels) - len(rows)} of the {len(table.labels)} images in {table_path.name} are not here"
+    return AttributeDataset(
+        name, tuple(folder / images[row] for row in rows.tolist()), table.people[rows], table.labels[rows], ATTRIBUTES,
+        table.partitions if complete else (), table.evaluated,
+        () if complete else (f"{absent}, so its partitions are not used",),
+    )  # fmt: skip
+
+
 def find(root: Path) -> Path | None:
-    """The folder of the subsets: the first, up to three levels down, with a subfolder that has an `archive`."""
+    """The folder of the subsets: the first, up to three levels down, with a subfolder that has an `archive`; else the
+    one with numbered `images`, if PETA.mat is there."""
 
-    def has_subset(folder: Path) -> bool:
-        known = any((folder / subset / "archive").is_dir() for subset in SUBSETS)
-        return known or any((folder / name / "archive" / "Label.txt").is_file() for name in list_folder(folder)[1])
+    def has_numbered(folder: Path) -> bool:
+        images = list_folder(folder / "images")[0][:3] if (folder / "images").is_dir() else []
+        return any(map(NUMBERED.fullmatch, images)) and find_table(root, folder) is not None
 
-    return find_folder(root, has_subset)
+    return find_folder(root, _has_subset) or find_folder(root, has_numbered)
+
+
+def _has_subset(folder: Path) -> bool:
+    known = any((folder / subset / "archive").is_dir() for subset in SUBSETS)
+    return known or any((folder / name / "archive" / "Label.txt").is_file() for name in list_folder(folder)[1])
 
 
 def find_table(root: Path, base: Path) -> Path | None:
@@ -128,7 +174,8 @@ def read_subsets(base: Path) -> list[Subset]:
     bad: list[str] = []
     for name in sorted(names, key=lambda name: (order.get(name, len(order)), name)):
         folder = (base / name / "archive").absolute()
-        images = sorted(list_folder(folder)[0], key=lambda image: (image.lower(), image))
+        own = [f"{person}/{image}" for person, names in image_folders(folder)[0].items() for image in names]
+        images = sorted(list_folder(folder)[0] + own, key=lambda image: (image.lower(), image))
         labels = parse_labels(read_text(folder / "Label.txt", "PETA labels"), f"{name}/archive/Label.txt", bad)
         subsets.append(Subset(name, folder, tuple(images), labels))
     if bad:
@@ -185,7 +232,7 @@ def read_peta_mat(path: Path) -> PetaTable:
         if not np.array_equal(np.sort(np.concatenate(list(sides.values()))), np.arange(len(data))):
             raise refuse(f"partition {number} does not hold every image once")
     evaluated = tuple(ATTRIBUTES.index(names[column - 5]) for column in selected)
-    return PetaTable(subset, labels.astype(np.uint8), tuple(partitions), evaluated)
+    return PetaTable(data[:, 1], subset, labels.astype(np.uint8), tuple(partitions), evaluated)
 
 
 def _compare(path: Path, table: np.ndarray, labels: np.ndarray, paths: list[Path]) -> None:
@@ -202,8 +249,10 @@ def _compare(path: Path, table: np.ndarray, labels: np.ndarray, paths: list[Path
 def extra_counts(root: Path) -> dict[str, int]:
     """Labels without images and images without a label, for `amem data check`."""
     base = find(root)
+    if base is None or not _has_subset(base):
+        return {"images_without_labels": 0}
     counts = {"labels_without_images": 0, "images_without_labels": 0}
-    for subset in read_subsets(base) if base else ():
+    for subset in read_subsets(base):
         keys = {subset.key(image) for image in subset.images}
         counts["labels_without_images"] += len(set(subset.labels) - keys)
         counts["images_without_labels"] += sum(subset.key(image) not in subset.labels for image in subset.images)

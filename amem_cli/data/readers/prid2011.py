@@ -7,21 +7,25 @@ use the 178 of those that have at least 27 frames in each camera (they write "mo
 from pathlib import Path
 
 from amem_cli.data.readers.files import image_folders
-from amem_cli.data.readers.splits import PeopleSplit, Protocol, listed_people, numbered_splits, read_split_file
-from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, two_camera_tracklets
+from amem_cli.data.readers.splits import Protocol, listed_people, numbered_splits
+from amem_cli.data.readers.two_cameras import (
+    find_cameras,
+    find_split_file,
+    read_official_splits,
+    two_camera_tracklets,
+)
 from amem_cli.data.tracklets import Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 
 CAMERAS = ("cam_a", "cam_b")  # query, gallery
 WHAT = "PRID-2011 folder"
 LAYOUT = "prid_2011/multi_shot/cam_a/person_0001/*.png and cam_b likewise"
-SPLIT_FILES = ("splits_prid2011.json",)
 IN_BOTH_CAMERAS = 200  # persons 1 to 200 of a and b are the same people, later numbers are not
 FEWEST_FRAMES = 27
 
 
 def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
-    """The people of `splits_prid2011.json`, or, without the file, those of the 27-frame rule in drawn splits.
+    """The people of the split file, or, without one, those of the 27-frame rule in drawn splits.
 
     Query is cam_a, gallery cam_b. Raises `BadData` when there are no images and `BadRows` for splits that do not fit.
     """
@@ -31,14 +35,12 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     tracklets_of, _, notes = two_camera_tracklets(multi_shot, CAMERAS, WHAT)
     shared = {person: pair for person, pair in tracklets_of.items() if pair[0].person_id <= IN_BOTH_CAMERAS}
     by_rule = people_by_rule(shared)
-    file = find_split_file(root, multi_shot, SPLIT_FILES)
-    listed: tuple[PeopleSplit, ...] = ()
+    file = find_split_file(root, multi_shot)
+    listed = read_official_splits(file, by_rule) if file else ()
     if file is None:
         shared = {person: shared[person] for person in by_rule}
-    else:
-        listed = read_split_file(file)
-        if different := sorted((listed_people(listed) & set(shared)) ^ set(by_rule)):
-            notes += (f"people in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both: {listing(different, 5)}",)
+    elif different := sorted((listed_people(listed) & set(shared)) ^ set(by_rule)):
+        notes += (f"people in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both: {listing(different, 5)}",)
     return numbered_splits(name, shared, protocol, notes, file, listed)
 
 

@@ -4,7 +4,7 @@ iLIDS-VID, PRID-2011 and own data use one rule ("cross-camera-splits"): some peo
 testing; the tracklets of a test person in the first camera are queries, those in other cameras are the gallery.
 """
 
-import codecs
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from amem_cli.data.readers.files import BadRows, read_bytes
+from amem_cli.data.readers.files import BadRows, decode_text, read_bytes
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
@@ -66,8 +66,8 @@ def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
 
     Raises `BadData` for another structure, `BadRows` naming every repeated person and every name that is a path.
     """
-    content = read_bytes(path, "split file").removeprefix(codecs.BOM_UTF8)
     try:
+        content = decode_text(read_bytes(path, "split file"))
         splits = msgspec.json.decode(content, type=Annotated[tuple[PeopleSplit, ...], Meta(min_length=1)])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         why = f'not a list of {{"train": [...], "test": [...]}} ({error})'
@@ -96,6 +96,16 @@ def is_plain_name(name: str) -> bool:
 def listed_people(splits: Iterable[PeopleSplit]) -> set[str]:
     """All people in the splits."""
     return {name for split in splits for name in (*split.train, *split.test)}
+
+
+def as_present(splits: Iterable[PeopleSplit], present: Iterable[str]) -> tuple[PeopleSplit, ...]:
+    """The splits with the spelling of the folders `present`: macOS decomposes letters like "é"."""
+    spelt = {unicodedata.normalize("NFC", name): name for name in present}
+
+    def names(side: Names) -> Names:
+        return tuple(spelt.get(unicodedata.normalize("NFC", name), name) for name in side)
+
+    return tuple(PeopleSplit(names(split.train), names(split.test)) for split in splits)
 
 
 def present_people(
@@ -150,7 +160,8 @@ def numbered_splits(
     They are drawn among the people seen in two cameras; the others are distractors in every test gallery. Raises
     `BadData` for fewer than two of them.
     """
-    alone = [person for person, tracklets in tracklets_of.items() if len(tracklets) == 1]
+    cameras_of = {person: {tracklet.camera_id for tracklet in own} for person, own in tracklets_of.items()}
+    alone = [person for person, cameras in cameras_of.items() if len(cameras) == 1]
     if file is not None:
         alone, source = [], f"file {file.name}"
         people, absent = present_people(listed, tracklets_of, file)
@@ -160,7 +171,9 @@ def numbered_splits(
         source = f"drawn with seed {protocol.seed}"
         pairs = set(tracklets_of).difference(alone)
         if len(pairs) < 2:
-            raise BadData("data set", name, why=f"a split needs two people in two cameras each, there are {len(pairs)}")
+            why = f"a split needs two people in two cameras each, there are {len(pairs)}"
+            remedy = 'For train-tae alone use layout = "images"'
+            raise BadData("data set", name, why=why, remedy=remedy)
         people = draw_splits(pairs, protocol.splits, protocol.train_fraction, protocol.seed)
         if alone:
             notes += (f"{len(alone)} people seen in one camera are in the galleries only: {listing(alone, 5)}",)

@@ -2,27 +2,101 @@
 
 from pathlib import Path
 
-from amem_cli.data.readers.files import BadRows, find_folder, ignored_note, image_folders, list_folder, read_tracklet
+import numpy as np
+
+from amem_cli.data.readers.files import (
+    BadRows,
+    copies_note,
+    find_folder,
+    ignored_note,
+    image_folders,
+    list_folder,
+    read_tracklet,
+    whole_numbers,
+    why_empty,
+)
+from amem_cli.data.readers.matlab import read_matlab
+from amem_cli.data.readers.splits import MOST_SPLITS, PeopleSplit, read_split_file
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, listing
 
 Cameras = tuple[str, str]  # query, gallery
 
 
 def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
-    """The folder (named `name` unless that is empty) with a folder for each camera, the first one with people."""
+    """The folder (named `name` unless that is empty) with a folder for each camera, the first one with people.
+
+    Raises `BadData` for folders of people next to the two cameras, which this layout would drop.
+    """
 
     def has_people(folder: Path) -> bool:
         both = all((folder / camera).is_dir() for camera in cameras)
         return both and (not name or folder.name == name) and bool(list_folder(folder / cameras[0])[1])
 
-    return find_folder(root, has_people)
+    found = find_folder(root, has_people)
+    others = sorted(set(list_folder(found)[1]) - set(cameras)) if found else []
+    if found and (more := [other for other in others if image_folders(found / other)[0]]):
+        why = f"{listing(more, 5)} next to {cameras[0]} and {cameras[1]}: this layout has two cameras"
+        remedy = 'Use layout = "folder" with folders = "camera/person", or move them elsewhere'
+        raise BadData("camera folders", found, why=why, remedy=remedy)
+    return found
 
 
-def find_split_file(root: Path, sequences: Path, names: tuple[str, ...]) -> Path | None:
-    """The first of the split files `names` next to the sequences, up to two levels above, or in `root`."""
-    places = (sequences, sequences.parent, sequences.parent.parent, root)
-    return next((place / name for place in places for name in names if (place / name).is_file()), None)
+def find_split_file(root: Path, sequences: Path) -> Path | None:
+    """The file with "split" in its name next to the sequences, above them up to `root`, or one folder below these.
+
+    A .json file comes before a .mat file, which needs the complete data set. Raises `BadData` for several files and
+    for one of another type.
+    """
+    inside = [place for place in sequences.parents if place.is_relative_to(root)]
+    above = dict.fromkeys((*sequences.parents[:2], *inside))
+    near = [place / name for place in inside for name in list_folder(place)[1] if place / name != sequences]
+    found = {
+        path
+        for place in (sequences, *above, *near)
+        for path in place.iterdir()
+        if "split" in path.name.lower() and not path.name.startswith(".") and path.is_file()
+    }
+    for suffix in (".json", ".mat"):
+        files = sorted(path for path in found if path.suffix.lower() == suffix)
+        if len(files) > 1:
+            why = f"several files look like splits: {listing(str(file.relative_to(root)) for file in files)}"
+            raise BadData("splits", root, why=why, remedy="Keep the one to use, and rename the others without 'split'")
+        if files:
+            return files[0]
+    if found:
+        remedy = (
+            'Write it as splits.json: [{"train": [person, ...], "test": [...]}, ...]; or rename it without \'split\''
+        )
+        raise BadData("splits", min(found), why="it is neither a .json nor a .mat file", remedy=remedy)
+    return None
+
+
+def read_official_splits(path: Path, people: list[str]) -> tuple[PeopleSplit, ...]:
+    """The splits of a .json file, or of `ls_set` (splits, people) in a .mat file.
+
+    A row's first half are the test people, counted from 1 into `people`. Raises `BadData` for another table or another
+    number of people.
+    """
+    if path.suffix.lower() == ".json":
+        return read_split_file(path)
+    what = "split file"
+    table = np.atleast_2d(whole_numbers(read_matlab(path, "ls_set", what), path, "ls_set", what))
+    if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] > MOST_SPLITS:
+        raise BadData(what, path, why=f"ls_set has the shape {table.shape}, not (splits, people)")
+    count = table.shape[1]
+    wrong = [f"row {row}" for row in range(len(table)) if sorted(table[row].tolist()) != list(range(1, count + 1))]
+    if wrong:
+        raise BadRows(what, path, why=f"rows of ls_set that do not list the people 1 to {count} once each", rows=wrong)
+    if count != len(people):
+        why = f"ls_set counts {count} people by their place in the sorted folders, and {len(people)} are there"
+        remedy = "For a part of the data set, use a splits.json that names the people"
+        raise BadData(what, path, why=why, remedy=remedy)
+
+    def names(places: list[int]) -> tuple[str, ...]:
+        return tuple(people[place - 1] for place in sorted(places))
+
+    return tuple(PeopleSplit(names(row[count // 2 :]), names(row[: count // 2])) for row in table.tolist())
 
 
 def two_camera_tracklets(
@@ -38,9 +112,11 @@ def two_camera_tracklets(
     person_of: dict[int, str] = {}
     bad: list[str] = []
     ignored: list[str] = []
+    copies: tuple[str, ...] = ()
     for camera_id, camera in enumerate(cameras, start=1):
         folders, others = image_folders(sequences / camera)
         ignored += [f"{camera}/{name}" for name in others]
+        copies += copies_note({f"{camera}/{name}": images for name, images in folders.items()})
         for person, images in folders.items():
             name = f"{camera}/{person}"
             digits = "".join(character for character in person if character in "0123456789")
@@ -55,5 +131,6 @@ def two_camera_tracklets(
         raise BadRows(what, sequences, why="folders that cannot be read", rows=bad)
     both = {person: tracklets for person, tracklets in sorted(tracklets_of.items()) if len(tracklets) == 2}
     if not both:
-        raise BadData(what, sequences, why=f"no person has images in both {cameras[0]} and {cameras[1]}")
-    return both, sorted(tracklets_of), ignored_note(ignored)
+        why = f"no person has images in both {cameras[0]} and {cameras[1]}" if tracklets_of else why_empty(sequences)
+        raise BadData(what, sequences, why=why)
+    return both, sorted(tracklets_of), ignored_note(ignored) + copies
