@@ -5,19 +5,21 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from amem_cli.artifacts.atomic import sha256_file, write_bytes
-from amem_cli.data.counts import dataset_counts
+from amem_cli.data.counts import Dataset, dataset_counts
 from amem_cli.data.datasets import READERS, existing_folder, read_dataset
 from amem_cli.data.images import open_image
 from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
-from amem_cli.data.readers.files import BadRows, is_image_name, natural_key
-from amem_cli.data.tracklets import AttributeDataset, VideoDataset
+from amem_cli.data.readers import folder as folder_reader
+from amem_cli.data.readers.files import BadRows, image_files
+from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
@@ -76,21 +78,25 @@ def check_dataset(
     problems: list[str] = []
     remarks: list[str] = []
     counts: dict[str, int] = {}
+    tracklets: list[Tracklet] = []
     try:
-        counts, notes, remarks = _read(manifest, data_root)
-        problems += notes
+        dataset = read_dataset(manifest, data_root)
+        counts, notes, remarks = _describe(dataset)
+        tracklets = _tracklets(dataset)
+        problems += notes + _repeated_tracklets(tracklets)
         counts |= READERS[manifest.layout].extra_counts(root)
     except BadRows as error:
-        problems += [f"{error.what}: {row}" for row in error.rows]
+        remedy = f". {error.remedy}" if error.remedy else ""
+        problems += [f"{error.what}: {error.reason}: {row}{remedy}" for row in error.rows]
     except AmemError as error:
         problems.append(str(error))
     guess = None if counts else guess_layout(root)
-    looks_like = guess if guess != manifest.layout else None
+    looks_like = guess if guess not in (manifest.layout, "images") else None
     rows = _count_rows(manifest, counts, problems) + _metadata_rows(manifest, root, problems)
     image_list, written = None, False
     if deep:
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
-        row, written = _check_images(root, image_list, progress, problems)
+        row, written = _check_images(root, image_list, progress, problems, tracklets)
         rows.append(row)
     shown = tuple(problems[:MOST_PROBLEMS])
     return CheckReport(
@@ -143,13 +149,41 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
         return [as_shipped(folder, place.parent)]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", place.name).strip("._-")[:100] or "own"
     values = {"name": name, "layout": layout, "root": str(place)}
+    if layout == "folder" and (guessed := folder_reader.guess(place)):
+        values |= {"root": str(guessed[0]), "folders": guessed[1]}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
     return [FoundFolder(folder, layout, f"amem data check {name}.toml", text)]
 
 
-def _read(manifest: Manifest, data_root: str | Path) -> tuple[dict[str, int], list[str], list[str]]:
+def _tracklets(dataset: Dataset) -> list[Tracklet]:
+    """The tracklets of all splits of a video data set, each once."""
+    splits = dataset.splits if isinstance(dataset, VideoDataset) else ()
+    named = {tracklet.name: tracklet for split in splits for tracklet in (*split.train, *split.test)}
+    return [named[name] for name in sorted(named)]
+
+
+def _repeated_tracklets(tracklets: list[Tracklet]) -> list[str]:
+    """Pairs of tracklets with the same images, found by their first frames."""
+
+    def digest(path: Path) -> str:
+        return sha256_file(path) if path.is_file() else str(path)
+
+    with ThreadPoolExecutor() as threads:
+        firsts = list(threads.map(digest, (tracklet.frames[0] for tracklet in tracklets)))
+    first_of: dict[str, Tracklet] = {}
+    repeated = []
+    for tracklet, first in zip(tracklets, firsts, strict=True):
+        other = first_of.setdefault(first, tracklet)
+        one, two = (
+            (set(map(digest, each.frames)) for each in (tracklet, other)) if other is not tracklet else ({1}, {2})
+        )
+        if one <= two or two <= one:
+            repeated.append(f"{tracklet.name} has the same images as {other.name}")
+    return repeated
+
+
+def _describe(dataset: Dataset) -> tuple[dict[str, int], list[str], list[str]]:
     """Counts, notes (problems here) and remarks of the data set."""
-    dataset = read_dataset(manifest, data_root)
     remarks = []
     if isinstance(dataset, VideoDataset):
         remarks.append(f"splits: {', '.join(sorted({split.source for split in dataset.splits}))}")
@@ -165,15 +199,16 @@ def _read(manifest: Manifest, data_root: str | Path) -> tuple[dict[str, int], li
 
 
 def _count_rows(manifest: Manifest, counts: dict[str, int], problems: list[str]) -> list[CheckRow]:
-    """A row per count of the manifest; without any, a row per count that was found."""
-    if not manifest.counts:
-        return [CheckRow(key.replace("_", " "), None, value, "", True) for key, value in counts.items()]
+    """A row per count of the manifest, then the cameras and the counts with a note alone; all without a manifest's."""
     rows = []
     for key, expected in manifest.counts.items():
         what, value = key.replace("_", " "), counts.get(key)
         rows.append(CheckRow(what, expected, value, manifest.notes.get(key, ""), value == expected))
         if value != expected:
             problems.append(f"{what}: {'missing' if value is None else value} instead of {expected}")
+    for key in ("cameras", *manifest.notes) if manifest.counts else counts:
+        if key in counts and key not in manifest.counts:
+            rows.append(CheckRow(key.replace("_", " "), None, counts[key], manifest.notes.get(key, ""), True))
     return rows
 
 
@@ -191,9 +226,16 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
 
 
 def _check_images(
-    root: Path, image_list: Path, progress: Callable[[int, int], None], problems: list[str]
+    root: Path,
+    image_list: Path,
+    progress: Callable[[int, int], None],
+    problems: list[str],
+    tracklets: list[Tracklet],
 ) -> tuple[CheckRow, bool]:
-    """Decode every image below `root`, then write the list, or compare with the one that exists."""
+    """Decode every image below `root`, then write the list, or compare with the one that exists.
+
+    A tracklet of several images that all occur twice is a problem too.
+    """
     known = read_image_list(image_list) if image_list.exists() else None
     if known is None and not os.access(image_list.parent, os.W_OK):
         raise DiskError("image list", image_list, why="its folder is not writable")
@@ -210,6 +252,11 @@ def _check_images(
                     undecodable.add(_escaped(path))
                     problems.append(f"{printable(path)}: {fault}")
                 progress(done, len(paths))
+    for tracklet in tracklets:
+        frames = (f"{os.path.relpath(frame, image_list.parent)}" for frame in tracklet.frames)
+        times = Counter(digests.get(_escaped(frame), frame) for frame in frames)
+        if len(times) > 1 and min(times.values()) > 1:
+            problems.append(f"{tracklet.name}: every image is there {min(times.values())} times, under different names")
     note = "every image file, also those that no stage reads"
     row = CheckRow("images decoded", len(paths), len(paths) - len(undecodable), note, not undecodable)
     if known is None:
@@ -241,15 +288,6 @@ def read_image_list(path: Path) -> dict[str, str]:
 def _escaped(path: str) -> str:
     """A path as `sha256sum` writes it; a line with an escaped path begins with a backslash."""
     return path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
-
-
-def image_files(root: Path) -> Iterator[str]:
-    """Paths of all image files below `root`, relative to it with `/`, in order of number; links to folders and the
-    folders that operating systems leave are skipped."""
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted((name for name in folders if name.lower() not in files.SYSTEM_FOLDERS), key=natural_key)
-        for name in sorted(filter(is_image_name, names), key=lambda name: (natural_key(name), name)):
-            yield Path(place, name).relative_to(root).as_posix()
 
 
 def _hash_image(path: Path) -> tuple[str, str]:

@@ -31,7 +31,7 @@ def _video_counts(dataset: VideoDataset) -> dict[str, int]:
     split = dataset.splits[0]
     every = {tracklet.name: tracklet for one in dataset.splits for tracklet in (*one.train, *one.test)}
     queries = [tracklet for tracklet, is_query in zip(split.test, split.is_query, strict=True) if is_query]
-    counts = {"splits": len(dataset.splits)}
+    counts = {"splits": len(dataset.splits), "cameras": len({tracklet.camera_id for tracklet in every.values()})}
     groups = {"": every.values(), "train_": split.train, "test_": split.test, "query_": queries}
     for prefix, tracklets in groups.items():
         lengths = [len(tracklet) for tracklet in tracklets]

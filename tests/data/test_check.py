@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def test_check_dataset_good(shop, tmp_path):
         ("people", 4, 4, "staff", True),
         ("tracklets", 8, 8, "", True),
         ("images", 16, 16, "", True),
+        ("cameras", None, 2, "", True),
     ]
     assert report.remarks == ("splits: drawn with seed 0",)
     assert (report.problems, report.looks_like, report.image_list) == ((), None, None)
@@ -51,7 +53,7 @@ def test_check_dataset_other_counts(shop, tmp_path, capsys):
     (tmp_path / "shop" / "@eaDir").mkdir()  # a remark, not a problem
     report = check_dataset(shop, tmp_path)
     assert report.problems == ("images: 15 instead of 16",)
-    assert [row.ok for row in report.rows] == [True, True, False]
+    assert [row.ok for row in report.rows] == [True, True, False, True]
     assert len(report.remarks) == 2
     assert run(["data", "check", str(tmp_path / "shop.toml"), "--quiet", "--json"]) == 65
     assert json.loads(capsys.readouterr().out)["ok"] is False
@@ -150,12 +152,15 @@ def test_check_dataset_deep_other_list(shop, tmp_path, content):
         (["bbox_train/0001/0001C1T0001F001.jpg"], "folder"),  # half of MARS is not MARS
         (["bbox_train/0001/a.jpg", "bbox_test/0002/a.jpg"], "mars"),
         (["Market/bounding_box_train/0002_c1s1_000451_03.jpg"], "market1501"),
-        (["prid_2011/multi_shot/cam_b/person_0001/0001.png"], None),
+        (["prid_2011/multi_shot/cam_b/person_0001/0001.png"], "folder"),
         (["multi_shot/cam_a/person_0001/a.png", "multi_shot/cam_b/person_0001/a.png"], "prid2011"),
         (["sequences/cam1/person001/a.png", "sequences/cam2/person001/a.png"], "ilids-vid"),
         (["TownCentre/archive/1_1.jpg"], "peta"),
         (["anna/door/1.jpg"], "folder"),
-        (["1.jpg"], None),
+        (["1.jpg"], "images"),
+        (["images/00001.png", "PETA.mat"], "peta"),
+        (["cam1/person001/1.jpg", "cam2/person001/1.jpg", "cam3/person001/1.jpg"], "folder"),  # not the two of iLIDS
+        (["1.gif"], None),
     ],
 )
 def test_guess_layout(tree, paths, layout):
@@ -185,3 +190,37 @@ def test_data_check_command_with_a_folder(tmp_path, capsys):
     assert run(["data", "check", str(tmp_path / "shop"), "--json"]) == 0
     [found] = json.loads(capsys.readouterr().out)["folders"]
     assert (found["layout"], found["command"]) == ("folder", "amem data check shop.toml")
+
+
+def test_check_dataset_repeated_images(shop, tmp_path):
+    shutil.copytree(tmp_path / "shop" / "3" / "1", tmp_path / "shop" / "4" / "2", dirs_exist_ok=True)
+    for name in ("1", "2", "3"):
+        content = image(tmp_path / "shop" / "1" / "1" / f"{name}.png", colour=100 + int(name)).read_bytes()
+        (tmp_path / "shop" / "1" / "1" / f"{name}7.png").write_bytes(content)
+    assert check_dataset(shop, tmp_path).problems[0] == "4/2 has the same images as 3/1"
+    problems = check_dataset(shop, tmp_path, deep=True).problems
+    assert "1/1: every image is there 2 times, under different names" in problems
+
+
+def test_check_dataset_bad_rows_have_their_reason(tmp_path):
+    image(tmp_path / "own" / "1" / "1" / "1.png")
+    (tmp_path / "s.json").write_text('[{"train": ["1"], "test": ["9"]}]')
+    (tmp_path / "own.toml").write_text('name = "own"\nlayout = "folder"\n[protocol]\nfile = "s.json"\n')
+    report = check_dataset(load_manifest(tmp_path / "own.toml"), tmp_path)
+    assert report.problems[0] == f"split file: people who are not in {tmp_path / 'own'}: 9"
+
+
+@pytest.mark.parametrize(
+    ("names", "levels"),
+    [
+        (["x/ann/door/1.png", "x/bob/door/1.png", "x/bob/hall/1.png", "x/ann/hall/1.png"], "person/camera"),
+        (["train/1/c1/1.png", "test/2/c1/1.png", "test/2/c2/1.png"], "split/person/camera"),
+    ],
+)
+def test_find_datasets_proposes_what_can_be_read(tmp_path, names, levels):
+    for number, name in enumerate(names):
+        image(tmp_path / "new" / name, colour=number)
+    [found] = find_datasets(tmp_path / "new")
+    assert f'folders = "{levels}"' in found.manifest
+    (tmp_path / "new.toml").write_text(found.manifest)
+    assert check_dataset(load_manifest(tmp_path / "new.toml"), tmp_path).ok
