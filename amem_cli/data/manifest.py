@@ -139,11 +139,7 @@ def _load(path: Path, shipped: bool) -> Manifest:
     if file.root and not shipped:
         try:
             root = str((path.absolute().parent / file.root).resolve())
-        except (
-            OSError,
-            ValueError,
-            RuntimeError,
-        ) as error:  # a null character, a link to itself, or a name that is too long
+        except (OSError, ValueError, RuntimeError) as error:  # a null character, a link to itself, too long a name
             raise UsageError("manifest", path, why=f"root {file.root!r} is not a path ({error})") from error
     completed = {"title": file.title or file.name, "root": root, "protocol": _protocol(file, path)}
     return Manifest(**msgspec.structs.asdict(file) | completed, path=path.absolute(), shipped=shipped)

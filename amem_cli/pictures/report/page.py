@@ -27,10 +27,7 @@ from amem_cli.pictures.ranked_lists import VERDICTS
 from amem_cli.pictures.report.charts import cmc_chart, inline_svg, lines_chart
 from amem_cli.pictures.report.content import CameraPair, Comparison, Curves, Missing, Report
 
-THUMBNAIL = (
-    128,
-    64,
-)  # (H, W) of a frame on the page, in pixels; displayed at half that size on a high-resolution screen
+THUMBNAIL = (128, 64)  # (H, W) of a frame on the page; a high-resolution screen displays it at half that size
 SHEET_COLUMNS = 8
 COMPARED_ATTRIBUTES = 18
 MOST_CAMERAS = 12
@@ -50,17 +47,8 @@ def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "decimals": decimals, "duration": duration, "webp": webp}
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
-    helpers = (
-        result_rows,
-        cmc,
-        camera_table,
-        comparison_chart,
-        charts,
-        samples,
-        side_by_side,
-        read_frames,
-        heat_over_frames,
-    )
+    helpers = [result_rows, cmc, camera_table, comparison_chart, charts, samples]
+    helpers += [side_by_side, read_frames, heat_over_frames]
     environment.globals |= {helper.__name__: helper for helper in helpers}
     lists = report.ranked_lists
     tracklets = _Tracklets({} if isinstance(lists, Missing) else lists.frames_of, frames_per_tracklet)

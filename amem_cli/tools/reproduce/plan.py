@@ -5,7 +5,6 @@ Each row is a `train-amem` configuration in its own workspace, WORKSPACE/reprodu
 once, in the main workspace. A plan needs no torch.
 """
 
-import dataclasses
 import shlex
 import textwrap
 from dataclasses import dataclass
@@ -78,10 +77,6 @@ class Plan:
         unique = {command.line: command for run in self.runs for command in run.inputs}
         return sorted(unique.values(), key=lambda command: list(COMMANDS).index(command.name))
 
-    def complete(self) -> "Plan":
-        """The plan of all rows."""
-        return plan(dataclasses.replace(self.request, rows=()))
-
     @property
     def commands(self) -> list[Command]:
         return [*self.shared, *(command for run in self.runs for command in run.commands)]
@@ -137,7 +132,8 @@ def plan(request: Request) -> Plan:
     names = [manifest.name for manifest in manifests.values() if datasets != table.datasets]
     rows = [row for row in table.rows if not request.rows or row.name in request.rows]
     order = [(seed, on, row) for seed in seeds for on in manifests.items() for row in rows]
-    return Plan(request, table, datasets, "-".join([what, *names]), [planner.run(row, *on, s) for s, on, row in order])
+    file = "-".join([what, *names, *request.rows])
+    return Plan(request, table, datasets, file, [planner.run(row, *on, seed) for seed, on, row in order])
 
 
 @dataclass(frozen=True)

@@ -28,29 +28,19 @@ Block = tuple[str, list[str], list[list[str]]]  # a printed table: title, column
 
 
 def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
-    """The table of a plan as JSON, before its runs; rates are fractions in [0, 1], PSNR is in dB.
-
-    Rows outside the plan are kept from an earlier run with the same preset, settings and weights; others are empty.
-    """
-    request, full = plan.request, plan.complete()
-    arguments = {
-        "preset": request.preset, "settings": sorted(request.settings), "weights": sorted(request.weights),
-    }  # fmt: skip
-    planned = {(run.row.name, run.dataset) for run in plan.runs}
-    rows = {(run.row.name, run.dataset): _empty_row(run, plan.table.scored) for run in full.runs}
-    for kept in _earlier_rows(request.workspace / "reproduce" / f"{plan.file}.json", arguments):
-        key = kept["configuration"], kept["dataset"]
-        if key in rows.keys() - planned:
-            rows[key] |= {name: kept[name] for name in ("ours", "chance", "workspaces", "pictures")}
-    table = _header(request.what, plan.file, plan.table.title) | arguments
+    """The table of a plan as JSON, before its runs; rates are fractions in [0, 1], PSNR is in dB."""
+    request = plan.request
+    rows = {(run.row.name, run.dataset): _empty_row(run, plan.table.scored) for run in plan.runs}
+    table = _header(request.what, plan.file, plan.table.title)
+    table |= {name: sorted(getattr(request, name)) for name in ("settings", "weights")} | {"preset": request.preset}
     table |= {"datasets": list(plan.datasets), "seeds": request.seeds, "rows": list(rows.values())}
-    table |= {"notes": [*plan.table.notes, *notes], "from_scratch": full.from_scratch()}
+    table |= {"notes": [*plan.table.notes, *notes], "from_scratch": plan.from_scratch()}
     if request.what == "table5":
         table["cited"] = [
             {"method": method} | {name: rates[name].fractions() for name in rates if name in plan.datasets}
             for method, rates in paper.CITED.items()
         ]
-    return _compared(table | {"commands": full.as_json()["commands"]})
+    return _compared(table | {"commands": plan.as_json()["commands"]})
 
 
 def _header(what: str, file: str, title: str) -> dict[str, Any]:
@@ -65,16 +55,6 @@ def _empty_row(run: Run, scored: bool) -> dict[str, Any]:
         "paper": printed.fractions() if printed and scored else None,
         "ours": {}, "chance": None, "workspaces": [], "pictures": [],
     }  # fmt: skip
-
-
-def _earlier_rows(path: Path, arguments: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows with results in the file of an earlier run, if it had the same arguments."""
-    try:
-        table = json.loads(path.read_text("utf-8"))
-        same = all(sorted(table[name]) == sorted(value) for name, value in arguments.items())
-        return [row for row in table["rows"] if same and row["workspaces"]]
-    except (OSError, ValueError, KeyError, TypeError):  # no file, or a damaged one: it is written again
-        return []
 
 
 def add_run(
