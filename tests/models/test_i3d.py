@@ -92,7 +92,7 @@ def test_i3d_gradients_equal_those_of_the_original(state):
 def test_i3d_classifier_equals_the_original(state):
     net = loaded(I3DClassifier(), state)
     weight, bias = state["logits.conv3d.weight"], state["logits.conv3d.bias"]
-    for maps in (random_clip(2, 1024, 3, 7, 8), random_clip(2, 1024, 1, 4, 2)):  # the second is smaller than the window
+    for maps in (random_clip(2, 1024, 3, 9, 8), random_clip(2, 1024, 1, 4, 2)):  # the second is smaller than the window
         net.backbone_maps = lambda clip, maps=maps: maps
         pooled = F.avg_pool3d(maps, (2, 7, 7), stride=1) if maps.shape[2] > 1 else maps.mean((2, 3, 4), keepdim=True)
         assert_equal_maps(net(torch.empty(0)), F.conv3d(pooled, weight, bias).mean(dim=(2, 3, 4)))

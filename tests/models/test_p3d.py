@@ -58,6 +58,20 @@ def test_blocks_equal_the_published_ones(kind, project):
 
 
 @pytest.mark.slow
+def test_p3d199_strides_and_initialisation_by_outputs():
+    torch.manual_seed(0)
+    net = P3D199("stock")
+    block, plane = net.layer2[0], net.layer4[0]
+    assert block.conv1.weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.02)  # 256 channels to 128
+    assert plane.conv1.weight.std().item() == pytest.approx((2 / 512) ** 0.5, rel=0.02)  # 1024 channels to 512
+    assert block.conv2.weight.std().item() == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+    net = net.to("meta")
+    assert net(torch.empty(1, 3, 48, 192, 96, device="meta")).shape == (1, 2048, 3, 6, 3)
+    with torch.device("meta"):
+        assert P3D199()(torch.empty(1, 3, 48, 192, 96)).shape == (1, 2048, 12, 12, 6)
+
+
+@pytest.mark.slow
 @torch.no_grad()
 def test_p3d199_equals_the_published_network():
     net = P3D199("stock").eval()

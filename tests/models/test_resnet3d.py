@@ -36,6 +36,19 @@ def test_bottleneck_equals_the_published_one(width, stride):
     assert_equal_maps(block(x.clone()), published_block(x, state, "", stride))
 
 
+@pytest.mark.parametrize(("strides", "size"), [("stock", (3, 6, 3)), ("reid", (12, 12, 6))])
+def test_resnet3d50_strides(strides, size):
+    with torch.device("meta"):
+        assert ResNet3D50(strides)(torch.empty(1, 3, 48, 192, 96)).shape == (1, 2048, *size)
+
+
+def test_resnet3d50_initialisation_by_outputs():
+    torch.manual_seed(0)
+    block = ResNet3D50().layer2[0]
+    assert block.conv1.weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.02)  # 256 channels to 128
+    assert block.conv2.weight.std().item() == pytest.approx((2 / (27 * 128)) ** 0.5, rel=0.02)
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_resnet3d50_equals_the_published_network():
