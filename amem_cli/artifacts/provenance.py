@@ -21,7 +21,6 @@ from amem_cli.options import COMMANDS
 
 CREATED_BY = f"amem {__version__}"
 SCHEMA = 1
-_RENAMED = {"part": "subset"}
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "h5py")
 
 
@@ -52,7 +51,7 @@ class Provenance:
     def differences(self, other: dict[str, Any]) -> list[str]:
         """One line for each difference from the provenance `other`, which was read from an artifact."""
         known = dataclasses.fields(COMMANDS[self.command]) if self.command in COMMANDS else ()
-        recorded, parents = recorded_options(other), other.get("parents", {})
+        recorded, parents = other.get("options", {}), other.get("parents", {})
         theirs = {field.name: field.default for field in known} | recorded  # an older version lacks newer options
         differences = [
             f"{name}: {_short(theirs.get(name))} there, {_short(self.options.get(name))} now"
@@ -74,11 +73,6 @@ class Provenance:
             why = f"made with other options or inputs ({'; '.join(differences)})"
             remedy = "Use another --workspace, the same options, or --force to overwrite it"
             raise OutputExists(kind, path, why=why, remedy=remedy)
-
-
-def recorded_options(provenance: dict[str, Any]) -> dict[str, Any]:
-    """The options in a recorded provenance, under the names of this version."""
-    return {_RENAMED.get(name, name): value for name, value in provenance.get("options", {}).items()}
 
 
 def parent(path: Path) -> dict[str, str]:

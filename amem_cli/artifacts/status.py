@@ -10,7 +10,6 @@ from typing import Any, Literal
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import read_provenance, verify
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import recorded_options
 from amem_cli.errors import AmemError, listing
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
 
@@ -152,7 +151,7 @@ def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
 
     Options named in `given` are left out. For a file of `--weights` only the name is recorded.
     """
-    recorded = recorded_options(provenance)
+    recorded = dict(provenance.get("options", {}))
     if weights := provenance.get("parents", {}).get("weights"):
         name = str(weights.get("name", ""))
         recorded["weights"] = name if weights.get("sha256") else name.removeprefix("torchvision ").lower()

@@ -30,31 +30,24 @@ class Calibration:
 
 
 def calibrate(
-    query_features: Features,
-    gallery_features: Features,
-    query_ids: Features,
-    gallery_ids: Features,
-    query_cameras: Features,
-    gallery_cameras: Features,
-    *,
-    false_match_rate: float,
+    query_features: Features, gallery_features: Features, *labels: Features, false_match_rate: float
 ) -> Calibration:
     """The largest threshold with a false-match rate up to `false_match_rate` over all pairs of query and gallery.
 
-    Inputs as in `evaluate_ranking`. Excluded are junk, queries with id 0 or -1, and pairs of one person in one camera.
-    Gallery distractors are impostors. Of n impostor pairs, floor(rate * n) may match, so the threshold is the distance
-    of the next one (infinity when all may match): with impostors at 1, 4, 9 and 16, a rate of 0.25 gives 4.
+    Features and the four arrays of `labels` (ids, cameras) as in `evaluate_ranking`. Excluded are junk, queries with id
+    0 or -1, and pairs of one person in one camera. Gallery distractors are impostors. Of n impostor pairs, floor(rate *
+    n) may match, so the threshold is the distance of the next one (infinity when all may match): with impostors at 1,
+    4, 9 and 16, a rate of 0.25 gives 4.
     It needs memory for a block of 512 queries and for the distances of the impostor pairs that may match.
 
     Raises `BadData` as `evaluate_ranking` does, and when there are no impostor or no genuine pairs.
     """
     query, gallery = read_features(query_features, gallery_features)
-    given = (query_ids, gallery_ids, query_cameras, gallery_cameras, None)
-    labels = read_labels((len(query), len(gallery)), given)
-    known = (labels.query_ids != JUNK) & (labels.query_ids != DISTRACTOR)
-    kept = labels.gallery_ids != JUNK
-    people, sizes = np.unique(labels.gallery_ids[kept], return_counts=True)
-    same = sum(int(sizes[people == person].sum()) for person in labels.query_ids[known])
+    checked = read_labels((len(query), len(gallery)), (*labels, None))
+    known = (checked.query_ids != JUNK) & (checked.query_ids != DISTRACTOR)
+    kept = checked.gallery_ids != JUNK
+    people, sizes = np.unique(checked.gallery_ids[kept], return_counts=True)
+    same = sum(int(sizes[people == person].sum()) for person in checked.query_ids[known])
     impostors = int(known.sum() * kept.sum()) - same
     if impostors == 0:
         raise BadData("calibration", why="no pair of different people among queries and gallery")
@@ -64,7 +57,7 @@ def calibrate(
         allowed = min(allowed, impostors - 1)
 
     blocks, nearest = [], np.empty(0, gallery.dtype)  # nearest: the allowed + 1 nearest impostors so far
-    for genuine, others in _pair_distances(query, gallery, labels, known, kept):
+    for genuine, others in _pair_distances(query, gallery, checked, known, kept):
         blocks.append(genuine)
         nearest = np.concatenate([nearest, others])
         if len(nearest) > allowed:

@@ -107,29 +107,21 @@ def evaluate_ranking(
     return _evaluate(distance_blocks(query, gallery, device), labels, gallery.itemsize)
 
 
-def evaluate_distances(
-    distances: np.ndarray,
-    query_ids: Features,
-    gallery_ids: Features,
-    query_cameras: Features,
-    gallery_cameras: Features,
-    *,
-    gallery_is_query: Features | None = None,
-) -> Ranking:
+def evaluate_distances(distances: np.ndarray, *labels: Features, gallery_is_query: Features | None = None) -> Ranking:
     """`evaluate_ranking` for given distances (Q, G), e.g. those of re-ranking; smaller is nearer.
 
-    Infinite distances are allowed. Raises `BadData`, also for NaN and for a matrix that is not floating.
+    `labels` are its four arrays: ids of queries and gallery, cameras of queries and gallery. Infinite distances are
+    allowed. Raises `BadData`, also for NaN and for a matrix that is not floating.
     """
     distances = np.asarray(distances)
     if distances.ndim != 2 or distances.size == 0 or distances.dtype.kind != "f":
         why = f"{distances.dtype} {distances.shape} is not a floating matrix (queries, gallery)"
         raise BadData("distances", why=why)
-    given = (query_ids, gallery_ids, query_cameras, gallery_cameras, gallery_is_query)
-    labels = read_labels(distances.shape, given)
+    checked = read_labels(distances.shape, (*labels, gallery_is_query))
     bad = [f"query {number}" for number, row in enumerate(distances) if np.isnan(row).any()]
     if bad:
         raise BadData("distances", why=f"NaN for {listing(bad)}")
-    return _evaluate(distances.__getitem__, labels, distances.itemsize)
+    return _evaluate(distances.__getitem__, checked, distances.itemsize)
 
 
 def read_labels(sizes: Sequence[int], given: Sequence[Features | None]) -> Labels:

@@ -59,12 +59,6 @@ def test_differences_option_added_later():
     assert changed.differences(older) == ['modules: "amem" there, "mem" now']
 
 
-def test_differences_renamed_option():
-    labels = Provenance("label-videos", {"subset": "train"})
-    assert labels.differences(labels.as_json() | {"options": {"part": "train"}}) == []
-    assert labels.differences(labels.as_json() | {"options": {"part": "all"}}) == ['subset: "all" there, "train" now']
-
-
 def test_fingerprint(monkeypatch):
     known = Provenance("c", {"b": 1, "a": "é"}).fingerprint()
     assert known == "54edddf4cfc9d0bf"
