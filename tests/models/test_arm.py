@@ -32,7 +32,8 @@ def test_arm_weights_and_group_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arm, "ResNetMaps", Maps)
     model = ARM(18, (2, 4), "imagenet")
     build_arm(ArmConfig(depth=50, image_size="256x128"), "file.pth")
-    assert loaded == [(18, "imagenet"), (50, "file.pth")]
+    build_arm(ArmConfig(depth=18, image_size="256x128"))
+    assert loaded == [(18, "imagenet"), (50, "file.pth"), (18, "")]
     images = torch.ones(2, 3, 4, 4)
     assert model(images).shape == AEM(3, (2, 4))(images).shape == (2, 6)
 

@@ -47,3 +47,9 @@ def test_kernel_decides_whether_convolutions_mix_frames(kernel, mixes):
     (gradient,) = torch.autograd.grad(convolved.square().sum(), maps)
     assert bool(gradient[:, :, 1].abs().max() > 0) is mixes
     assert gradient[:, :, 0].abs().max() > 0
+
+
+def test_inception_kernel_by_default():
+    with torch.device("meta"):
+        for branch in (InceptionBranch(4), build_branch("inception", 4)):
+            assert branch.block.b1b.conv3d.kernel_size == branch.block.b2b.conv3d.kernel_size == (3, 3, 3)
