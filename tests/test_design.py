@@ -82,3 +82,20 @@ def test_torch_load_weights_only():
 
 def test_no_utils_module():
     assert not [path for path in SOURCES if path.stem in ("utils", "helpers", "common", "misc", "result")]
+
+
+def test_limits_of_files_functions_and_parameters():
+    """400 lines per file and 60 per function; 8 parameters in the package."""
+    tests = sorted(Path(__file__).parent.rglob("*.py"))
+    beyond = []
+    for path in [*SOURCES, *tests]:
+        text = path.read_text("utf-8")
+        beyond += [f"{path}: {lines} lines"] if (lines := len(text.splitlines())) > 400 else []
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                beyond += [f"{path}: {node.name} has {lines} lines"] if lines > 60 else []
+                names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                count = len([name for name in names if name not in ("self", "cls")])
+                beyond += [f"{path}: {node.name} has {count} parameters"] if count > 8 and path in SOURCES else []
+    assert not beyond
