@@ -1,6 +1,7 @@
 """The result of an evaluation as JSON: every rate, with every convention that it depends on."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,3 +30,19 @@ def read(path: Path, *, remedy: str = "Run: amem evaluate") -> dict[str, Any]:
     if why:
         raise BadData("result", path, why=why, remedy=remedy)
     return document
+
+
+def queries_of(result: Mapping[str, Any]) -> str:
+    """The number of queries that the rates are over: those with a match, and all if they are more.
+
+    >>> queries_of({"queries": 80, "valid_queries": 11}), queries_of({"splits": [{"queries": 8}, {"queries": 9}]})
+    ('11 queries with a match, of 80', '8 to 9 queries')
+    """
+    rows = result.get("splits") or [result]
+
+    def number(name: str) -> str:
+        counts = [row.get(name, row.get("queries", 0)) for row in rows]
+        return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
+
+    every, valid = number("queries"), number("valid_queries")
+    return f"{every} queries" if every == valid else f"{valid} queries with a match, of {every}"

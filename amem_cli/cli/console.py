@@ -94,7 +94,9 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def print_result(result: dict[str, Any], path: Path) -> None:
     """The table of an evaluation in per cent, with chance level, intervals and conventions."""
-    print_wrapped(f"{result['protocol']}, per cent: {result['queries']} queries, gallery {result['gallery']}")
+    from amem_cli.artifacts.results import queries_of
+
+    print_wrapped(f"{result['protocol']}, per cent: {queries_of(result)}, gallery {result['gallery']}")
     std = result.get("standard_deviation")
     without_queries = result.get("gallery_without_queries")
     rows = [
@@ -129,6 +131,8 @@ def print_result(result: dict[str, Any], path: Path) -> None:
 
 def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, paper: bool) -> None:
     """Results of one protocol next to each other; with `paper` also Table 5 for this data set."""
+    from amem_cli.artifacts.results import queries_of
+    from amem_cli.data.manifest import SHIPPED, load_manifest
     from amem_cli.tools.paper import CITED, RESULTS
 
     dataset = results[0][1]["dataset"]
@@ -144,6 +148,9 @@ def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, p
         return
     cells = ([name, *map(_per_cent, values)] for name, values in rows)
     print_table(["", *names], cells, title=f"{results[0][1]['protocol']}, per cent")
+    base = f"{', '.join(name for name, _ in results)}: {queries_of(results[0][1])}, gallery {results[0][1]['gallery']}"
+    official = load_manifest(dataset).counts if paper and dataset in SHIPPED else {}
+    print_wrapped(base + (f"; the paper: {official['query_tracklets']} queries of {dataset}" if official else ""))
 
 
 # -- other commands ----------------------------------------------------------------------------------------------------
@@ -211,8 +218,10 @@ def print_prediction(errors: dict[str, Any]) -> None:
     """Errors of the frames that MEM predicts, compared with copies of the last frame and with another clip's f_M."""
     ratio = "undefined, nothing moves" if errors["mse_ratio"] is None else f"{errors['mse_ratio']:.2f}"
     psnr, copied = ("exact" if errors[key] is None else f"{errors[key]:.1f} dB" for key in ("psnr", "psnr_copied"))
+    better = "better" if errors.get("better_than_copying") else "not better"
+    verdict = f" ({better} than copying, over {errors['clips']} clips)" if "clips" in errors else ""
     print_wrapped(
-        f"predicted frames: MSE {errors['mse']:.4f}, copies of the last frame {errors['mse_copied']:.4f}, "
+        f"predicted frames{verdict}: MSE {errors['mse']:.4f}, copies of the last frame {errors['mse_copied']:.4f}, "
         f"ratio {ratio}; PSNR {psnr} (copy {copied}), SSIM {errors['ssim']:.3f} (copy {errors['ssim_copied']:.3f})"
     )
     if (other := errors.get("mse_other_motion")) is not None:

@@ -8,9 +8,9 @@ import numpy as np
 from amem_cli.errors import BadData
 from amem_cli.metrics.distances import Features, read_features, squared_distances, squared_norms
 from amem_cli.metrics.ranking import Labels, read_labels
-from amem_cli.person_ids import DISTRACTOR, JUNK
+from amem_cli.person_ids import JUNK
 
-BLOCK_ROWS = 512
+BLOCK_DISTANCES = 8_000_000  # the memory of a block: 32 MB in float32, and some copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +34,17 @@ def calibrate(
 ) -> Calibration:
     """The largest threshold with a false-match rate up to `false_match_rate` over all pairs of query and gallery.
 
-    Features and the four arrays of `labels` (ids, cameras) as in `evaluate_ranking`. Excluded are junk, queries with id
-    0 or -1, and pairs of one person in one camera. Gallery distractors are impostors. Of n impostor pairs, floor(rate *
-    n) may match, so the threshold is the distance of the next one (infinity when all may match): with impostors at 1,
-    4, 9 and 16, a rate of 0.25 gives 4.
-    It needs memory for a block of 512 queries and for the distances of the impostor pairs that may match.
+    Features and the four arrays of `labels` (ids, cameras) as in `evaluate_ranking`. Excluded are junk and pairs of one
+    person in one camera. Gallery distractors (id 0) are impostors; a query with id 0 is a person, as other programs count
+    people from 0. Of n impostor pairs, floor(rate * n) may match, so the threshold is the distance of the next one
+    (infinity when all may match): with impostors at 1, 4, 9 and 16, a rate of 0.25 gives 4. It needs memory for a block of 8 million distances and for the
+    distances of the impostor pairs that may match.
 
     Raises `BadData` as `evaluate_ranking` does, and when there are no impostor or no genuine pairs.
     """
     query, gallery = read_features(query_features, gallery_features)
     checked = read_labels((len(query), len(gallery)), (*labels, None))
-    known = (checked.query_ids != JUNK) & (checked.query_ids != DISTRACTOR)
+    known = checked.query_ids != JUNK
     kept = checked.gallery_ids != JUNK
     people, sizes = np.unique(checked.gallery_ids[kept], return_counts=True)
     same = sum(int(sizes[people == person].sum()) for person in checked.query_ids[known])
@@ -83,8 +83,9 @@ def _pair_distances(
     query, ids, cameras = query[known], labels.query_ids[known, None], labels.query_cameras[known, None]
     gallery, other_ids, other_cameras = gallery[kept], labels.gallery_ids[kept], labels.gallery_cameras[kept]
     query_squares, gallery_squares = squared_norms(query, gallery)
-    for start in range(0, len(query), BLOCK_ROWS):
-        block = slice(start, start + BLOCK_ROWS)
+    rows = max(1, BLOCK_DISTANCES // len(gallery))
+    for start in range(0, len(query), rows):
+        block = slice(start, start + rows)
         distances = squared_distances(query[block], gallery, query_squares[block], gallery_squares)
         same = other_ids == ids[block]
         yield distances[same & (other_cameras != cameras[block])], distances[~same]

@@ -32,6 +32,7 @@ def rerank(
     Raises `BadData` as `evaluate_ranking` does.
     """
     query, gallery = read_features(query_features, gallery_features)
+    distances = np.empty((len(query), len(gallery)), query.dtype)  # first, so that too little memory fails at once
     squares = np.concatenate(squared_norms(query, gallery))  # (N,), N = Q + G
     features = np.concatenate([query, gallery])
     nearest, largest = _nearest(features, squares, max(k1 + 1, k2))
@@ -42,7 +43,6 @@ def rerank(
     if k2 > 1:
         weights = _neighbourhood(nearest[:, :k2]) @ weights / min(k2, len(features))
 
-    distances = np.empty((len(query), len(gallery)), features.dtype)
     by_column = weights[len(query) :].tocsc()
     for start in range(0, len(query), BLOCK_ROWS):
         block = slice(start, min(start + BLOCK_ROWS, len(query)))

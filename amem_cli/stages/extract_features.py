@@ -23,7 +23,7 @@ from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
-from amem_cli.data.tracklets import Split, Tracklet, tracklets_digest
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.models.amem import SIMILARITY_FEATURE
@@ -48,19 +48,19 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress)
-        splits = [(number, dataset.splits[number or 0]) for number in split_numbers(dataset, options.split)]
-        return [_extract_split(options, manifest, number, split, processes, progress) for number, split in splits]
+        numbers = split_numbers(dataset, options.split)
+        return [_extract_split(options, manifest, dataset, number, processes, progress) for number in numbers]
 
 
 def _extract_split(
     options: ExtractFeaturesOptions,
     manifest: Manifest,
+    dataset: VideoDataset,
     number: int | None,
-    split: Split,
     processes: Processes,
     progress: Progress,
 ) -> StageResult:
-    device, is_main = processes.device, processes.is_main
+    device, is_main, split = processes.device, processes.is_main, dataset.splits[number or 0]
     workspace = Workspace(options.workspace)
     output = workspace.features(manifest.name, number)
     model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
@@ -70,7 +70,7 @@ def _extract_split(
     )
     if not options.model and is_main:
         warn_about_stale(manifest, options.workspace, number, "extract-features", progress)
-    check_same_split(model_file, manifest.name, number, progress)
+    check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
     precision = resolve_precision(options.precision, device)
     engine_name = resolve_engine(options.engine, device, precision, clips=True)
@@ -168,17 +168,29 @@ def _normalised(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def check_same_split(model_file: Path, dataset: str, split: int | None, progress: Progress) -> None:
-    """Raise `BadData` for a model of another split of the data set, which was trained on test people of this one.
+def check_test_people(model_file: Path, dataset: VideoDataset, number: int | None, progress: Progress) -> None:
+    """Raise `BadData` for a model of this data set that was trained on test people of split `number`.
 
-    A model of another data set is a warning.
+    Its training people are those of the recorded split, if the data are the recorded ones; a model whose training
+    people are unknown is refused for another split and a warning for the same one. So is a model of another data set.
     """
-    recorded = checkpoint.read_description(model_file)["provenance"]["options"]
-    if recorded.get("dataset") != dataset:
-        progress.warn(f"{model_file} was trained on '{recorded.get('dataset')}', not on '{dataset}'")
-    elif recorded.get("split") != split:
-        why = f"it was trained on split {recorded.get('split')}, which includes test people of split {split}"
-        raise BadData("model", model_file, why=why, remedy=f"Use the model of split {split}")
+    recorded = checkpoint.read_description(model_file)["provenance"]
+    trained_on, digest = recorded["options"].get("split"), recorded.get("data", "")
+    if recorded["options"].get("dataset") != dataset.name:
+        progress.warn(f"{model_file} was trained on '{recorded['options'].get('dataset')}', not on '{dataset.name}'")
+        return
+    known = trained_on is None or trained_on < len(dataset.splits)
+    train = dataset.splits[trained_on or 0].train if known else ()
+    remedy = f"Use the model of split {number}"
+    if not train or tracklets_digest(train) != digest:
+        why = f"it was trained on split {trained_on} of other data than these, so its people may be test people here"
+        if trained_on != number:
+            raise BadData("model", model_file, why=why, remedy=remedy)
+        if digest:
+            progress.warn(f"{model_file}: {why}")
+    elif common := set(people(train)) & set(people(dataset.splits[number or 0].test)):
+        why = f"it was trained on split {trained_on}, with {len(common)} test people of split {number}"
+        raise BadData("model", model_file, why=why, remedy=remedy)
 
 
 def features_of(dataset: str, split: Split, columns: dict[str, Any], provenance: Provenance) -> Features:

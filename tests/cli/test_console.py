@@ -53,8 +53,8 @@ PRINTERS = {
     "prediction": lambda: console.print_prediction(ERRORS | {"mse_other_motion": 0.2}),
 }
 EXPECTED = {
-    "result": ["std", "re-ranked", "87.6", "50.0", "80.1-85.2", "written to out.json"],
-    "comparison": ["paper: AMEM", "86.7", "79.3", "a-result-with-a-long-name"],
+    "result": ["1980 queries, gallery", "std", "re-ranked", "87.6", "50.0", "80.1-85.2", "written to out.json"],
+    "comparison": ["paper: AMEM", "86.7", "79.3", "a-result-with-a-long-name", "1980 queries of mars"],
     "chain": ["features/ilids-vid-split3.h5", "image_size: 256x128 there", "next: amem extract-features"],
     "check": ["/[red]/", "509914", "NO", "... 30 problems in total", "not ok"],
     "findings": ["??  free disk", "-> Free some space", "amem works here, with problems: free disk"],

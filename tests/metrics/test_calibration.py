@@ -10,7 +10,7 @@ from amem_cli.metrics.calibration import calibrate
 
 def all_pairs(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):
     distances = ((query[:, None] - gallery) ** 2).sum(axis=2)
-    known = (query_ids[:, None] > 0) & (gallery_ids != -1)
+    known = (query_ids[:, None] != -1) & (gallery_ids != -1)
     same = query_ids[:, None] == gallery_ids
     return distances[known & same & (query_cameras[:, None] != gallery_cameras)], distances[known & ~same]
 
@@ -43,14 +43,14 @@ def test_calibrate_rate_that_rounds_down():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from([1, 4, 512]), st.sampled_from([2, 40]))
-def test_calibrate_all_pairs(seed, rate, block_rows, largest):
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.sampled_from([1, 100, 10**6]), st.sampled_from([2, 40]))
+def test_calibrate_all_pairs(seed, rate, block, largest):
     rng = np.random.default_rng(seed)
     query, gallery = (rng.integers(0, largest, (n, 2)).astype(np.float32) for n in (9, 25))
     labels = (rng.integers(-1, 5, 9), rng.integers(-1, 5, 25), rng.integers(1, 3, 9), rng.integers(1, 3, 25))
     genuine, impostor = all_pairs(query, gallery, *labels)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "BLOCK_ROWS", block_rows)
+        patch.setattr(calibration, "BLOCK_DISTANCES", block)
         if len(genuine) == 0 or len(impostor) == 0:
             with pytest.raises(BadData):
                 calibrate(query, gallery, *labels, false_match_rate=rate)
@@ -69,3 +69,10 @@ def test_calibrate_bad_input():
         calibrate(one, one, [1], [1], [1], [2], false_match_rate=0.1)
     with pytest.raises(BadData, match="no person is seen by two cameras"):
         calibrate(one, one, [1], [2], [1], [2], false_match_rate=0.1)
+
+
+def test_calibrate_people_counted_from_zero():
+    features, cameras = np.arange(8.0)[:, None], [1, 2, 1, 2, 1, 2, 1, 2]
+    ids = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    arguments = (features[::2], features[1::2], ids[::2], ids[1::2], cameras[::2], cameras[1::2])
+    assert calibrate(*arguments, false_match_rate=0.1).genuine_pairs == 4

@@ -1,5 +1,6 @@
 """`extract-features`: mean over all clips of a tracklet, shards, splits, reuse and refusal."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from amem_cli.artifacts import features, shards
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
+from amem_cli.data.tracklets import VideoDataset, people, tracklets_digest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
 from amem_cli.models.amem import build_main_model
@@ -169,17 +171,29 @@ def test_extract_features_engine_is_recorded_not_compared(walkers: Path, main_fi
     assert features.read(again.artifact).provenance["versions"]["engine"] == "eager"  # of the first run
 
 
-def test_check_same_split(walkers: Path, main_file: Path, tmp_path: Path) -> None:
-    options_of_model = {"dataset": "ilids-vid", "split": 1}
+def test_check_test_people(walkers: Path, main_file: Path, tmp_path: Path) -> None:
+    dataset = read_videos(load_manifest("ilids-vid"), walkers)
     model, config = load_main_model(main_file)
-    other = save_main(tmp_path / "main.safetensors", model, config, Provenance("train-amem", options_of_model))
-    with pytest.raises(BadData, match="split 1, which includes test people of split 0"):
-        stage.check_same_split(other, "ilids-vid", 0, Silent())
-    progress = Progress(quiet=True)
-    stage.check_same_split(other, "ilids-vid", 1, progress)
-    assert progress.warnings == []
-    stage.check_same_split(other, "mars", None, progress)
-    assert "was trained on 'ilids-vid', not on 'mars'" in progress.warnings[0]
+
+    def warnings(trained_on: int, number: int, of: VideoDataset = dataset, data: str | None = None) -> list[str]:
+        digest = tracklets_digest(dataset.splits[trained_on].train) if data is None else data
+        provenance = Provenance("train-amem", {"dataset": "ilids-vid", "split": trained_on}, data=digest)
+        file = save_main(tmp_path / "main.safetensors", model, config, provenance)
+        progress = Progress(quiet=True)
+        stage.check_test_people(file, of, number, progress)
+        return progress.warnings
+
+    sides = [(set(people(split.train)), set(people(split.test))) for split in dataset.splits]
+    other = next(k for k, (train, _) in enumerate(sides) if train & sides[0][1])
+    with pytest.raises(BadData, match=rf"split {other}, with \d test people of split 0"):
+        warnings(other, 0)
+    assert warnings(1, 1) == []
+    twin = replace(dataset, splits=(dataset.splits[0],) * 2)  # two numbers, the same people
+    assert warnings(0, 1, of=twin) == []
+    with pytest.raises(BadData, match="of other data than these"):
+        warnings(0, 1, of=twin, data="0" * 64)
+    assert "of other data than these" in warnings(0, 0, data="0" * 64)[0]
+    assert "not on 'mars'" in warnings(0, 0, of=replace(dataset, name="mars"))[0]
 
 
 def test_extract_features_flip(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:

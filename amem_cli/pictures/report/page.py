@@ -19,6 +19,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from amem_cli import __version__
+from amem_cli.artifacts.results import queries_of
 from amem_cli.data.images import open_rgb
 from amem_cli.pictures.attention import heat_over_frames
 from amem_cli.pictures.attributes import THRESHOLD, AttributedTracklet, comparison_figure
@@ -47,7 +48,7 @@ def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "decimals": decimals, "duration": duration, "webp": webp}
     environment.tests["missing"] = lambda value: isinstance(value, Missing)
-    helpers = [result_rows, cmc, camera_table, comparison_chart, charts, samples]
+    helpers = [result_rows, queries_of, cmc, camera_table, comparison_chart, charts, samples]
     helpers += [side_by_side, read_frames, heat_over_frames]
     environment.globals |= {helper.__name__: helper for helper in helpers}
     lists = report.ranked_lists
