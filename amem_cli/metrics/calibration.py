@@ -35,10 +35,10 @@ def calibrate(
     """The largest threshold with a false-match rate up to `false_match_rate` over all pairs of query and gallery.
 
     Features and the four arrays of `labels` (ids, cameras) as in `evaluate_ranking`. Excluded are junk and pairs of one
-    person in one camera. Gallery distractors (id 0) are impostors; a query with id 0 is a person, as other programs count
-    people from 0. Of n impostor pairs, floor(rate * n) may match, so the threshold is the distance of the next one
-    (infinity when all may match): with impostors at 1, 4, 9 and 16, a rate of 0.25 gives 4. It needs memory for a block of 8 million distances and for the
-    distances of the impostor pairs that may match.
+    person in one camera. Gallery distractors (id 0) are impostors; a query with id 0 is a person, as other programs
+    count people from 0. Of n impostor pairs, floor(rate * n) may match, so the threshold is the distance of the next
+    one (infinity when all may match): with impostors at 1, 4, 9 and 16, a rate of 0.25 gives 4. It needs memory for a
+    block of 8 million distances and for the distances of the impostor pairs that may match.
 
     Raises `BadData` as `evaluate_ranking` does, and when there are no impostor or no genuine pairs.
     """
