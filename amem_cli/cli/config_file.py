@@ -27,15 +27,12 @@ def _table(command: str, preset: str) -> str:
     lines = [f"[{command}]"]
     for field in dataclasses.fields(cls):
         value = field.metadata["small"] if preset == "small" else field.default
-        notes = " | ".join(typing.get_args(kinds[field.name])) if _is_choice(kinds[field.name]) else ""
-        lines += _comment(field.metadata["help"] + (f" <{notes}>" if notes else ""))
+        kind = kinds[field.name]
+        choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+        lines += _comment(field.metadata["help"] + (f" <{' | '.join(choices)}>" if choices else ""))
         line = f"{field.name.replace('_', '-')} = {_toml(value)}"
         lines.append(f"# {line}" if field.metadata["env"] else line)
     return "\n".join(lines) + "\n"
-
-
-def _is_choice(kind: object) -> bool:
-    return typing.get_origin(kind) is typing.Literal
 
 
 def _comment(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from amem_cli.cli import completion, console
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app
 from amem_cli.errors import AmemError, BadData, InputMissing, did_you_mean
-from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions
+from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of
 from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress
 
@@ -111,7 +111,7 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
     group_of = {name: group for group in groups for name in group.__annotations__}  # the base class that declares it
     fields = sorted(dataclasses.fields(cls), key=lambda field: groups.index(group_of[field.name]))
     flags = [_parameter(field.name, _flag(field, kinds[field.name], group_of[field.name], name)) for field in fields]
-    ignored = {option: f"--{_dashed(option)}" for option in COMMON if option not in kinds}
+    ignored = {option: flag_of(option) for option in COMMON if option not in kinds}
     flags += [
         _parameter(option, Annotated[str | None, typer.Option(flag, hidden=True)]) for option, flag in ignored.items()
     ]
@@ -162,7 +162,7 @@ def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> Any
     notes = [] if value in ("", ()) or kind is bool else [f"default: {value}"]
     notes += [f"small: {small}"] * (small != value) + [f"env: {env}"] * bool(env)
     help = field.metadata["help"] + (f" \\[{', '.join(notes)}]" if notes else "")  # escaped, else markup of Rich
-    flag, panel = f"--{_dashed(field.name)}", vars(group).get("panel", command)
+    flag, panel = flag_of(field.name), vars(group).get("panel", command)
     if typing.get_origin(kind) is typing.Literal:
         return Annotated[str | None, choice(*typing.get_args(kind), flag=flag, help=help, rich_help_panel=panel)]
     if typing.get_origin(kind) is tuple:
@@ -193,9 +193,5 @@ def _with_folders(error: AmemError, options: Any) -> AmemError:
     for field in dataclasses.fields(options):
         value, env = getattr(options, field.name), field.metadata["env"]
         if env and str(value) != (os.environ.get(env) or str(field.default)):
-            remedy += f" --{_dashed(field.name)} {shlex.quote(str(value))}"
+            remedy += f" {flag_of(field.name)} {shlex.quote(str(value))}"
     return type(error)(error.what, error.path, why=error.why, remedy=remedy)
-
-
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
