@@ -76,6 +76,11 @@ def chain(of: ChainOf, *, deep: bool = False) -> list[ArtifactState]:
     return [*list(states.values())[:-1], _without_features(states["evaluate"], of, links[-1].workspace)]
 
 
+def stage_command(stage: str, of: ChainOf) -> str:
+    """The command that makes the artifact of a stage, with default options."""
+    return next(link for link in _links(of) if link.stage == stage).command({}, end="")
+
+
 def _links(of: ChainOf) -> list[_Link]:
     place = Workspace(of.workspace)
     at = "" if of.workspace == Path("workspace") else f" --workspace {shlex.quote(str(of.workspace))}"

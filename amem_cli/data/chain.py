@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from amem_cli.artifacts.status import ArtifactState, ChainOf, chain
+from amem_cli.artifacts.status import ArtifactState, ChainOf, chain, stage_command
 from amem_cli.data.manifest import Manifest, Protocol
 from amem_cli.errors import UsageError
 from amem_cli.runtime.progress import Progress
@@ -13,10 +13,19 @@ def chain_of(manifest: Manifest, workspace: Path, split: int | None, *, deep: bo
 
     Raises `UsageError` for a data set without tracklets.
     """
+    return chain(_subject(manifest, workspace, split), deep=deep)
+
+
+def command_of(stage: str, manifest: Manifest, workspace: Path, split: int | None) -> str:
+    """The command that makes the artifact of a stage."""
+    return stage_command(stage, _subject(manifest, workspace, split))
+
+
+def _subject(manifest: Manifest, workspace: Path, split: int | None) -> ChainOf:
     protocol = protocol_of(manifest)
     argument = manifest.name if manifest.shipped else str(manifest.path)
     splits = None if protocol.kind == "single-split" else protocol.splits
-    return chain(ChainOf(workspace, argument, manifest.name, split, protocol.name, splits), deep=deep)
+    return ChainOf(workspace, argument, manifest.name, split, protocol.name, splits)
 
 
 def protocol_of(manifest: Manifest) -> Protocol:

@@ -1,6 +1,5 @@
 """The data set, split, workspace and data root that a picture or a report is about."""
 
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,8 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import read_provenance
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.datasets import read_videos, split_numbers
+from amem_cli.data.chain import command_of, protocol_of
+from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import Manifest, Protocol, load_manifest
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import UsageError, did_you_mean, listing
@@ -56,9 +56,7 @@ class Source:
 
     @property
     def protocol(self) -> Protocol:
-        if self.manifest.protocol is None:
-            raise UsageError("data set", self.dataset, why="it has no tracklets", remedy="Choose one of videos")
-        return self.manifest.protocol
+        return protocol_of(self.manifest)
 
     @property
     def number(self) -> int | None:
@@ -73,8 +71,7 @@ class Source:
     @property
     def content(self) -> Split:
         """The tracklets of the split."""
-        (number,) = split_numbers(self.videos, "" if self.number is None else str(self.number))
-        return self.videos.splits[number or 0]
+        return self.videos.splits[self.number or 0]
 
     @property
     def queries(self) -> list[Tracklet]:
@@ -88,14 +85,7 @@ class Source:
 
     def command(self, stage: str) -> str:
         """The command that makes the artifact of a stage."""
-        root = self.workspace.root
-        at = "" if root == Path("workspace") else f" --workspace {shlex.quote(str(root))}"
-        if stage == "evaluate":
-            protocol = self.protocol.name if self.manifest.shipped else self.dataset
-            return f"amem evaluate --protocol {shlex.quote(protocol)}{at}"
-        on = "" if stage in ("train-arm", "train-tae") else f" --dataset {shlex.quote(self.dataset)}"
-        split = "" if self.number is None or stage == "label-videos" or not on else f" --split {self.number}"
-        return f"amem {stage}{on}{split}{at}"
+        return command_of(stage, self.manifest, self.workspace.root, self.number)
 
     def run(self, stage: str) -> str:
         """The remedy for a missing artifact of a stage."""
