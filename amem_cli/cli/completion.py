@@ -30,7 +30,6 @@ def _continuing(incomplete: str, known: Iterable[str]) -> list[str]:
 
 
 SPLITS = tuple(map(str, range(10)))
-pictures = words("ranking", "frames", "attributes", "cmc", "attention")
 split_numbers = words(*SPLITS)
 OF_OPTION: dict[str, Completion] = {
     "dataset": datasets,

@@ -16,6 +16,7 @@ from amem_cli.errors import UsageError
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.reproduce.tables import SEEDS, TABLES
+from amem_cli.tools.show import KINDS
 from amem_cli.walkers import WalkerOptions
 
 if TYPE_CHECKING:
@@ -78,9 +79,7 @@ def report(
 
 @command(app, "show", "amem show frames --out figure4.pdf --predict-frames 3", "amem show attention 0002C1T0001")
 def show(
-    kind: Annotated[
-        str, Argument(help="ranking | frames | attributes | cmc | attention", autocompletion=completion.pictures)
-    ],
+    kind: Annotated[str, choice(*KINDS, argument=True, help="what to draw")],
     where: Where,
     tracklets: Annotated[list[str] | None, Argument(help="tracklet names; empty: chosen automatically")] = None,
     out: Annotated[Path | None, Option(help=".png, .svg or .pdf; empty: KIND.png")] = None,

@@ -188,11 +188,7 @@ def _artifact(state: ArtifactState) -> Artifact:
     exists, provenance = state.path.is_file(), state.provenance or {}
     parents = provenance.get("parents", {})
     return Artifact(
-        stage=state.stage,
-        path=state.path,
-        state=state.state,
-        why=state.why,
-        command=state.command,
+        state,
         sha256=atomic.sha256_file(state.path) if exists else "",
         megabytes=state.path.stat().st_size / 1e6 if exists else None,
         seconds=recorded_seconds(metrics_path(state.path)) or None if exists else None,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from amem_cli.artifacts.status import ArtifactState
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import Answer, RankedRow
@@ -110,8 +111,8 @@ def make_report(folder: Path, name: str = NAME) -> Report:
         predictions=Predictions([PredictedClip(name, clips[0][0], *clips[1:])], errors),
         curves=[Curves("train-arm", Path(name), panels, 75.0, [*enumerate(frames[1:], 1)]), Missing(name, name)],
         artifacts=[
-            Artifact("train-arm", Path(name), "ready", sha256="ab" * 32, megabytes=1.5, seconds=75, details=details),
-            Artifact("evaluate", Path(name), "missing", name, name),
+            Artifact(ArtifactState("train-arm", Path(name), "ready"), "ab" * 32, 1.5, 75, details),
+            Artifact(ArtifactState("evaluate", Path(name), "missing", name, name)),
         ],
     )  # fmt: skip
 

@@ -107,7 +107,6 @@ def test_show_named_tracklets(source: Source, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "names", "out", "message"),
     [
-        ("rankin", [], "a.png", "Did you mean ranking"),
         ("ranking", [], "a.gif", r"none of \.png, \.svg, \.pdf"),
         ("cmc", ["x"], "a.png", "over all queries"),
         ("ranking", ["nobody"], "a.png", "no query has this name"),

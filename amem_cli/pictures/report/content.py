@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from amem_cli.artifacts.status import ArtifactState
 from amem_cli.pictures.attention import Attention
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import RankedRow
@@ -93,11 +94,7 @@ class Curves:
 class Artifact:
     """One artifact of the chain; `details` are tables by their titles (options, parents, versions)."""
 
-    stage: str
-    path: Path
-    state: str
-    why: str = ""
-    command: str = ""
+    state: ArtifactState
     sha256: str = ""
     megabytes: float | None = None
     seconds: float | None = None
