@@ -4,7 +4,7 @@ Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; any other exception i
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 
@@ -102,3 +102,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     longer = [one for one in known if word and one.startswith(word)]
     nearest = difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else 0.5)
     return f"Did you mean {nearest[0]}? " if nearest else ""
+
+
+def require_known(what: str, names: Iterable[str], known: Collection[str], why: str = "not found") -> None:
+    """Raise `UsageError` that lists those of `names` that are not in `known`."""
+    if unknown := [name for name in names if name not in known]:
+        available = ", ".join(known) if len(known) <= 20 else listing(known, 3)
+        raise UsageError(
+            what, listing(unknown), why=why, remedy=f"{did_you_mean(unknown[0], known)}Available: {available}"
+        )

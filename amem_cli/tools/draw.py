@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts import pseudo_labels, results
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, listing, require_known
 from amem_cli.metrics.prediction import mean_errors
 from amem_cli.models.checkpoints import load_amem, load_main_model
 from amem_cli.pictures.attention import attention_figure
@@ -20,7 +20,7 @@ from amem_cli.pictures.style import save_picture
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.predictions import CLIPS_MEASURED, attention_of, predict_clips
 from amem_cli.tools.show import Picture
-from amem_cli.tools.source import Source, require_known
+from amem_cli.tools.source import Source
 
 CLIPS_DRAWN = 8  # of the measured clips
 QUERIES_SHOWN = 6
@@ -29,7 +29,7 @@ QUERIES_SHOWN = 6
 def draw_ranking(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """The ranked lists of the named queries, or of some chosen ones."""
     row_of = {source.features.tracklet[row]: row for row in source.average_precisions}
-    require_known(picture.names, row_of, "no query has this name")
+    require_known("tracklet", picture.names, row_of, "no query has this name")
     chosen = [row_of[name] for name in picture.names]
     rows = ranked_rows(source, chosen or [row for _, row in choose_query_rows(source, QUERIES_SHOWN, picture.seed)])
     frames_of = {tracklet.name: tracklet.frames for tracklet in source.content.test}
@@ -59,7 +59,8 @@ def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tup
         raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command} --subset all")
     names = picture.names or [next(iter(row_of))]
     source.tracklets(names)
-    require_known(names, row_of, f"it has no pseudo-labels; {command} --subset all --workspace ANOTHER makes them")
+    why = f"it has no pseudo-labels; {command} --subset all --workspace ANOTHER makes them"
+    require_known("tracklet", names, row_of, why)
     shown = [AttributedTracklet(name, known[name].frames, labels.probabilities[row_of[name]]) for name in names]
     draw: Callable[..., Any] = attributes_figure if len(shown) == 1 else comparison_figure
     return save_picture(draw(*shown, labels.attributes), picture.out), {}

@@ -1,6 +1,6 @@
 """The data set, split, workspace and data root that a picture or a report is about."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from amem_cli.data.chain import command_of, protocol_of
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import Manifest, Protocol, load_manifest
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
-from amem_cli.errors import UsageError, did_you_mean, listing
+from amem_cli.errors import UsageError, require_known
 from amem_cli.metrics.ranking import Ranking, evaluate_ranking
 
 MODEL_NAMES = {  # the paper's, by --modules
@@ -80,7 +80,7 @@ class Source:
     def tracklets(self, names: Sequence[str]) -> list[Tracklet]:
         """The named tracklets of the split; `UsageError` lists those that it does not have."""
         known = {tracklet.name: tracklet for tracklet in (*self.content.train, *self.content.test)}
-        require_known(names, known, "the data set has no tracklet of this name")
+        require_known("tracklet", names, known, "the data set has no tracklet of this name")
         return [known[name] for name in names]
 
     def command(self, stage: str) -> str:
@@ -138,10 +138,3 @@ class Source:
                 return "this model"
             provenance = read_provenance(path)
         return MODEL_NAMES.get(checkpoint.read_description(main_file)["model"]["modules"], "this model")
-
-
-def require_known(names: Sequence[str], known: Collection[str], why: str) -> None:
-    """Raise `UsageError` that lists the names that are not known."""
-    if unknown := [name for name in names if name not in known]:
-        remedy = f"{did_you_mean(unknown[0], known)}Available: {listing(known, 3)}"
-        raise UsageError("tracklet", listing(unknown), why=why, remedy=remedy)

@@ -13,10 +13,10 @@ from typing import Any
 
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import Manifest, load_manifest
-from amem_cli.errors import UsageError
+from amem_cli.errors import UsageError, require_known
 from amem_cli.options import COMMANDS, flag_of
 from amem_cli.resolve import resolve
-from amem_cli.tools.reproduce.settings import parse_settings, parse_weights, require_known
+from amem_cli.tools.reproduce.settings import parse_settings, parse_weights
 from amem_cli.tools.reproduce.tables import SEEDS, TABLES, Row, Table
 
 

@@ -2,24 +2,15 @@
 
 import dataclasses
 import re
-from collections.abc import Collection, Iterable
 from typing import Any
 
-from amem_cli.errors import UsageError, did_you_mean
+from amem_cli.errors import UsageError, require_known
 from amem_cli.options import COMMANDS
 from amem_cli.resolve import convert
 from amem_cli.tools.reproduce.tables import PAPER_BACKBONES
 
 IMAGE_NETWORKS = ("arm", "tae")  # start from weights trained on images, the backbones from weights trained on videos
 COMMON = ("device", "precision", "workers", "image_size", "resume", "force")  # for every command that has them
-
-
-def require_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Raise `UsageError` for the first of `names` that is not in `known`."""
-    for name in names:
-        if name not in known:
-            remedy = f"{did_you_mean(name, known)}Available: {', '.join(known)}"
-            raise UsageError(what, name, why="not found", remedy=remedy)
 
 
 def parse_settings(texts: tuple[str, ...]) -> dict[str, dict[str, Any]]:
