@@ -1,4 +1,5 @@
-"""The two person ids that mean no person (MARS, Market-1501); the evaluation treats them separately."""
+"""Person ids that are not a person: two of MARS and Market-1501, and one of tracks without identities."""
 
 JUNK = -1  # boxes that show no person; ignored in every evaluation
 DISTRACTOR = 0  # wrong detections; they stay in the gallery
+UNKNOWN = -2  # a track whose person nobody has named (layout "tracks"); files have no person ids then

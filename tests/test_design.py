@@ -11,7 +11,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 GROUND = frozenset({"__version__", "attributes", "errors", "options", "person_ids", "randomness", "resolve"})
 MODELS = frozenset({"weights", "models", "losses", "metrics"})
 STAGES = GROUND | MODELS | {"artifacts", "data", "runtime"}
-TOOLS = STAGES | {"stages", "tools", "pictures", "walkers"}
+TOOLS = STAGES | {"stages", "tools", "pictures", "walkers", "video"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND - {"__version__"}, GROUND),
     "artifacts": GROUND,
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "data": GROUND | {"artifacts", "runtime"},
     "stages": STAGES,
     "pictures": GROUND | {"artifacts", "data", "metrics"},
+    "video": STAGES | {"stages", "pictures"},
     "tools": TOOLS,
     "api": STAGES | {"stages"},
     "cli": TOOLS,

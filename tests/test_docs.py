@@ -112,6 +112,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walkers: Path) -> Pa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(walkers)
+    (tmp_path / "people").mkdir()
+    (tmp_path / "people/people.toml").write_text('name = "people"\nlayout = "tracks"\nroot = "."\n')
     (tmp_path / "my-cameras.toml").write_text(blocks(DOCS / "data.md", "toml")[0][1])
     return tmp_path
 

@@ -13,19 +13,22 @@ from amem_cli.errors import BadData, listing
 KIND = "amem-features"
 COLUMNS: hdf5.Columns = {
     "tracklet": ("str", 1),
-    "person_id": ("int64", 1),
     "camera_id": ("int64", 1),
     "is_query": ("bool", 1),
     "features": ("float32", 2),
 }
+PEOPLE: hdf5.Columns = {"person_id": ("int64", 1)}
 FLIPPED: hdf5.Columns = {"features_flip": ("float32", 2)}
+SEEN: hdf5.Columns = {"camera": ("str", 1), "first_seconds": ("float64", 1), "last_seconds": ("float64", 1)}
 
 
 @dataclass(frozen=True)
 class Features:
     """One row per tracklet: `features` (N, D) float32 of unit length, `is_query` (N,) bool.
 
-    `features_flip` (N, D) is averaged over the clips and their mirror images; None without `--flip`.
+    `features_flip` (N, D) is averaged over the clips and their mirror images; None without `--flip`. Tracks without
+    identities have an empty `person_id` (0,), which is not in their file, and, if known, the name of the `camera`, the
+    times `first_seconds` and `last_seconds` (N,) in its video, and the `folder` of their images.
     """
 
     dataset: str
@@ -36,17 +39,34 @@ class Features:
     features: np.ndarray
     provenance: dict[str, Any]
     features_flip: np.ndarray | None = None
+    camera: list[str] | None = None
+    first_seconds: np.ndarray | None = None
+    last_seconds: np.ndarray | None = None
+    folder: str = ""
+
+    @property
+    def has_people(self) -> bool:
+        return len(self.person_id) == len(self.tracklet)
 
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:
     """Write the features file."""
-    columns = COLUMNS if features.features_flip is None else COLUMNS | FLIPPED
-    return hdf5.write(path, KIND, features, columns, provenance)
+    columns = COLUMNS | {name: spec for name, spec in (FLIPPED | SEEN).items() if getattr(features, name) is not None}
+    columns |= PEOPLE if features.has_people else {}
+    more = {"folder": features.folder} if features.folder else {}
+    return hdf5.write(path, KIND, features, columns, provenance, **more)
 
 
-def read(path: Path, *, remedy: str = "Run: amem extract-features") -> Features:
-    """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`."""
-    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=FLIPPED)
+def read(path: Path, *, remedy: str = "Run: amem extract-features", people: bool = True) -> Features:
+    """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`.
+
+    Also for a file without `person_id`, unless `people` is false.
+    """
+    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE | FLIPPED | SEEN)
+    if people and "person_id" not in columns:
+        why = "it has no person_id: nobody has said who these people are"
+        raise BadData(KIND, path, why=why, remedy="Use amem search or amem link, or label the people")
+    columns.setdefault("person_id", np.zeros(0, np.int64))
     for name in ("features", "features_flip"):
         with np.errstate(over="ignore"):
             lengths = np.linalg.norm(columns.get(name, columns["features"]), axis=1)
@@ -55,4 +75,5 @@ def read(path: Path, *, remedy: str = "Run: amem extract-features") -> Features:
             raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
     if len(set(columns["tracklet"])) != len(columns["tracklet"]):
         raise BadData(KIND, path, why="has several rows of one tracklet", remedy=remedy)
-    return Features(str(attributes["dataset"]), provenance=attributes["provenance"], **columns)
+    folder = str(attributes.get("folder", ""))
+    return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)

@@ -14,19 +14,20 @@ from amem_cli.errors import BadData, listing
 KIND = "amem-pseudo-labels"
 COLUMNS: hdf5.Columns = {
     "tracklet": ("str", 1),
-    "person_id": ("int64", 1),
     "camera_id": ("int64", 1),
     "frames": ("int64", 1),
     "probabilities": ("float32", 2),
     "labels": ("uint8", 2),
 }
+PEOPLE: hdf5.Columns = {"person_id": ("int64", 1)}
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
     """One row per tracklet: `probabilities` (N, A) float32 temporal means in [0, 1], `labels` (N, A) uint8.
 
-    `frames` (N,) int64 counts the averaged frames; `attributes` names the A columns.
+    `frames` (N,) int64 counts the averaged frames; `attributes` names the A columns. Tracks without identities have an
+    empty `person_id` (0,), which is not in their file.
     """
 
     dataset: str
@@ -53,13 +54,15 @@ class PseudoLabels:
 def write(path: Path, labels: PseudoLabels, provenance: Provenance) -> Path:
     """Write the labels file."""
     extra = {"attributes": list(labels.attributes), "threshold": labels.threshold}
-    return hdf5.write(path, KIND, labels, COLUMNS, provenance, **extra)
+    columns = COLUMNS | (PEOPLE if len(labels.person_id) == len(labels.tracklet) else {})
+    return hdf5.write(path, KIND, labels, columns, provenance, **extra)
 
 
 def read(path: Path, *, remedy: str = "Run: amem label-videos") -> PseudoLabels:
     """Read a labels file; raises `BadData` for columns and attributes that contradict each other, and like
     `hdf5.read`."""
-    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy)
+    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE)
+    columns.setdefault("person_id", np.zeros(0, np.int64))
     try:
         names, threshold = tuple(map(str, attributes["attributes"])), float(attributes["threshold"])
     except (KeyError, TypeError, ValueError) as error:

@@ -43,6 +43,9 @@ def train_tae(options: Any, progress: Progress, as_json: bool) -> None:
 )
 def train_amem(options: Any, progress: Progress, as_json: bool) -> None:
     """Train AMEM: a 3-D backbone with appearance and motion enhancement, end to end."""
+    from amem_cli.data.manifest import load_manifest, require_people
+
+    require_people(load_manifest(options.dataset))
     from amem_cli.stages.train_amem import train_amem
 
     _run(train_amem, options, progress, as_json)

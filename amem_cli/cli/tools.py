@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from amem_cli.cli import completion, console, flags
+from amem_cli.cli import completion, console, flags, video  # noqa: F401 - video adds its commands to `app`
 from amem_cli.cli.flags import choice, command
 from amem_cli.cli.root import app, config_app, data_app, weights_app
 from amem_cli.errors import UsageError

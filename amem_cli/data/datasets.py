@@ -10,7 +10,7 @@ from typing import cast
 
 from amem_cli.data.counts import Dataset, count_differences
 from amem_cli.data.manifest import Manifest, require_kind
-from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011
+from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011, tracks
 from amem_cli.data.readers.splits import Protocol
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.errors import BadData, InputMissing, UsageError
@@ -40,6 +40,7 @@ READERS: dict[str, Reader] = {
     ),
     "market1501": Reader(lambda root, own: market1501.read(root, own.name), market1501.find, market1501.extra_counts),
     "peta": Reader(lambda root, own: peta.read(root, own.name), peta.find, peta.extra_counts),
+    "tracks": Reader(lambda root, own: tracks.read(root, own.name), tracks.find),
     "folder": Reader(lambda root, own: folder.read(root, own.name, _protocol(own), own.folders), folder.find),
     "images": Reader(lambda root, own: images.read(root, own.name), images.find),
 }

@@ -18,9 +18,9 @@ from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 Kind = Literal["video", "images", "attributes"]
-Layout = Literal["mars", "ilids-vid", "prid2011", "folder", "images", "market1501", "peta"]
+Layout = Literal["mars", "ilids-vid", "prid2011", "folder", "tracks", "images", "market1501", "peta"]
 KINDS: dict[Layout, Kind] = {
-    "mars": "video", "ilids-vid": "video", "prid2011": "video", "folder": "video",
+    "mars": "video", "ilids-vid": "video", "prid2011": "video", "folder": "video", "tracks": "video",
     "images": "images", "market1501": "images", "peta": "attributes",
 }  # fmt: skip
 CONTENT = {"video": "tracklets", "images": "single images", "attributes": "images with attributes"}
@@ -104,6 +104,14 @@ def require_kind(manifest: Manifest, kind: Kind) -> None:
         raise UsageError("data set", manifest.name, why=why, remedy=f"Choose {fitting} or your own .toml")
 
 
+def require_people(manifest: Manifest) -> None:
+    """Raise `BadData` for tracks without identities."""
+    if manifest.layout == "tracks":
+        why = "nobody has said which of its tracks are one person, and this needs labelled people"
+        remedy = 'Sort the tracks into <person>/<camera>/<frame>.jpg and use layout = "folder"'
+        raise BadData("data set", manifest.name, why=why, remedy=remedy)
+
+
 def _is_path(text: str) -> bool:
     return text.endswith(".toml") or "/" in text or "\\" in text
 
@@ -165,7 +173,7 @@ def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
                 "manifest", path, why=f"layout {file.layout} has no tracklets and cannot have a [protocol]"
             )
         return None
-    kind: ProtocolKind = "single-split" if file.layout == "mars" else "cross-camera-splits"
+    kind: ProtocolKind = "single-split" if file.layout in ("mars", "tracks") else "cross-camera-splits"
     protocol = file.protocol or Protocol()
     protocol = msgspec.structs.replace(protocol, name=protocol.name or file.name, kind=kind)
     official = kind == "single-split" or "split" in file.folders.split("/")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.artifacts.atomic import sha256_lines
+from amem_cli.person_ids import UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,12 @@ class AttributeDataset:
 def people(tracklets: Sequence[Tracklet]) -> list[int]:
     """The person ids that occur, sorted."""
     return sorted({tracklet.person_id for tracklet in tracklets})
+
+
+def known_people(tracklets: Sequence[Tracklet]) -> np.ndarray:
+    """The person ids (N,) int64 for a file, empty for tracks without identities."""
+    ids = np.array([tracklet.person_id for tracklet in tracklets], dtype=np.int64)
+    return ids[:0] if (ids == UNKNOWN).any() else ids
 
 
 def tracklets_digest(tracklets: Sequence[Tracklet]) -> str:

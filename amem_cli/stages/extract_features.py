@@ -23,7 +23,8 @@ from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
-from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, people, tracklets_digest
+from amem_cli.data.readers.tracks import read_times
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, known_people, people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.models.amem import SIMILARITY_FEATURE
@@ -87,7 +88,7 @@ def _extract_split(
             engine=engine_version(engine_name),
         )
         if slot.is_current(provenance):
-            return StageResult("extract-features", output, True, summary(features.read(output)))
+            return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
         if is_main:
             atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
         shards = Shards(output, provenance, fresh=options.resume == "never", is_main=is_main)
@@ -97,10 +98,11 @@ def _extract_split(
         processes.barrier()
         if is_main:
             columns = shards.merge(len(plan_shards(split.test)))
+            columns |= seen_in(manifest.folder(options.data_root), split.test) if manifest.layout == "tracks" else {}
             features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
             shards.remove()
         processes.barrier()
-        return StageResult("extract-features", output, False, summary(features.read(output)))
+        return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
 
 
 def _extract_shards(
@@ -198,12 +200,24 @@ def features_of(dataset: str, split: Split, columns: dict[str, Any], provenance:
     return Features(
         dataset=dataset,
         tracklet=[tracklet.name for tracklet in split.test],
-        person_id=np.array([tracklet.person_id for tracklet in split.test], dtype=np.int64),
+        person_id=known_people(split.test),
         camera_id=np.array([tracklet.camera_id for tracklet in split.test], dtype=np.int64),
         is_query=np.array(split.is_query, dtype=bool),
         provenance=provenance.as_json(),
         **columns,
     )
+
+
+def seen_in(folder: Path, tracklets: Sequence[Tracklet]) -> dict[str, Any]:
+    """More columns for tracks without identities: where the images are, and camera and times if tracks.csv has them."""
+    columns: dict[str, Any] = {"folder": str(folder.absolute())}
+    times = read_times(folder)
+    if all(tracklet.name in times for tracklet in tracklets):
+        seen = [times[tracklet.name] for tracklet in tracklets]
+        columns["camera"] = [one.camera for one in seen]
+        for name in ("first_seconds", "last_seconds"):
+            columns[name] = np.array([getattr(one, name) for one in seen])
+    return columns
 
 
 def summary(features: Features) -> dict[str, int]:

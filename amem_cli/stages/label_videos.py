@@ -17,7 +17,7 @@ from amem_cli.artifacts.shards import Shards, plan_shards
 from amem_cli.data.datasets import read_videos, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest
-from amem_cli.data.tracklets import Tracklet, VideoDataset, tracklets_digest
+from amem_cli.data.tracklets import Tracklet, VideoDataset, known_people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.models.checkpoints import load_arm
 from amem_cli.models.config import ArmConfig
@@ -69,7 +69,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                 labels = PseudoLabels(
                     dataset=manifest.name,
                     tracklet=[tracklet.name for tracklet in tracklets],
-                    person_id=np.array([tracklet.person_id for tracklet in tracklets], dtype=np.int64),
+                    person_id=known_people(tracklets),
                     camera_id=np.array([tracklet.camera_id for tracklet in tracklets], dtype=np.int64),
                     frames=columns["frames"],
                     probabilities=columns["probabilities"],

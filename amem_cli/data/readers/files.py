@@ -237,9 +237,9 @@ def read_tracklet(
         return None
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> str:
     """A text file as UTF-8; other bytes become surrogates, as in Python's file names, so that both compare equal."""
-    return decode_text(read_bytes(path, what), "surrogateescape")
+    return decode_text(read_bytes(path, what, most), "surrogateescape")
 
 
 def decode_text(content: bytes, errors: str = "strict") -> str:

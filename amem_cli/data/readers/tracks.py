@@ -1,0 +1,104 @@
+"""Tracks without identities, as `amem tracklets` cuts them: `<camera>/<track>/<frame>.jpg`, and their times."""
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from amem_cli.data.readers import files
+from amem_cli.data.readers.files import BadRows, list_folder, natural_key
+from amem_cli.data.readers.splits import is_plain_name
+from amem_cli.data.tracklets import Split, VideoDataset
+from amem_cli.errors import BadData
+from amem_cli.person_ids import UNKNOWN
+
+WHAT = "tracks folder"
+LAYOUT = "<camera>/<track>/<frame>.jpg (or .jpeg, .png, .bmp)"
+TRACK_COLUMNS = (
+    "tracklet", "camera", "video", "first_frame", "last_frame", "first_seconds", "last_seconds", "frames",
+    "mean_confidence",
+)  # fmt: skip
+BOX_COLUMNS = ("tracklet", "frame", "seconds", "left", "top", "width", "height")
+MOST_BOX_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """When a track was seen: camera, first and last picture, their presentation times."""
+
+    camera: str
+    first_frame: int
+    last_frame: int
+    first_seconds: float
+    last_seconds: float
+
+
+def read(root: Path, name: str) -> VideoDataset:
+    """All tracks below `root`. Nobody is known, so one split has all of them for training (of the TAE) and test.
+
+    Raises `BadData` without tracks, `BadRows` with every folder that cannot be read.
+    """
+    folders, ignored = files.image_folders(root, depth=2)
+    if not folders:
+        raise BadData(WHAT, root, why="it holds no images", remedy=f"Expected {LAYOUT}")
+    pairs = sorted((folder.split("/") for folder in folders), key=lambda pair: [(natural_key(n), n) for n in pair])
+    bad = [f"{part!r} cannot be stored as a name" for part in sorted({p for pair in pairs for p in pair})
+           if not is_plain_name(part)]  # fmt: skip
+    cameras = {camera: number for number, camera in enumerate(dict.fromkeys(camera for camera, _ in pairs), start=1)}
+    tracklets = []
+    for camera, track in pairs:
+        tracklet = f"{camera}/{track}"
+        found = files.read_tracklet(root, tracklet, folders[tracklet], (UNKNOWN, cameras[camera]), bad)
+        tracklets += [found] if found else []
+    if bad:
+        raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
+    every = tuple(tracklets)
+    split = Split(every, every, (False,) * len(every), "no identities")
+    return VideoDataset(name, (split,), numbered=False, notes=files.ignored_note(ignored))
+
+
+def find(root: Path) -> Path | None:
+    """The folder with a tracks.csv and folders of cameras."""
+    return files.find_folder(root, lambda folder: (folder / "tracks.csv").is_file() and bool(list_folder(folder)[1]), 1)
+
+
+def read_times(root: Path) -> dict[str, Seen]:
+    """When each track was seen, from tracks.csv; empty without the file. Raises `BadRows` for rows of other form."""
+    path = root / "tracks.csv"
+    if not path.is_file():
+        return {}
+    seen, bad = {}, []
+    for number, row in enumerate(csv.DictReader(io.StringIO(files.read_text(path, "tracks table"))), start=2):
+        try:
+            frames, seconds = (int(row["first_frame"]), int(row["last_frame"])), (
+                float(row["first_seconds"]), float(row["last_seconds"]),
+            )  # fmt: skip
+            seen[row["tracklet"]] = Seen(row["camera"], *frames, *seconds)
+        except (KeyError, TypeError, ValueError):
+            bad.append(f"line {number}")
+    if bad:
+        raise BadRows("tracks table", path, why=f"rows without {', '.join(TRACK_COLUMNS[:7])}", rows=bad)
+    return seen
+
+
+def read_boxes(root: Path, tracklets: Iterable[str]) -> dict[str, np.ndarray]:
+    """The boxes (n, 6) of tracks, from boxes.csv: frame, seconds, left, top, width, height."""
+    path, wanted = root / "boxes.csv", set(tracklets)
+    rows: dict[str, list[list[float]]] = {}
+    bad = []
+    lines = csv.reader(io.StringIO(files.read_text(path, "boxes table", MOST_BOX_BYTES)))
+    next(lines, None)
+    for number, row in enumerate(lines, start=2):
+        try:
+            tracklet, *values = row
+            if tracklet in wanted:
+                frame, seconds, left, top, width, height = map(float, values)
+                rows.setdefault(tracklet, []).append([frame, seconds, left, top, width, height])
+        except ValueError:
+            bad.append(f"line {number}")
+    if bad:
+        raise BadRows("boxes table", path, why=f"rows other than {', '.join(BOX_COLUMNS)}", rows=bad)
+    return {tracklet: np.array(values) for tracklet, values in rows.items()}

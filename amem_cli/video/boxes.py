@@ -1,0 +1,202 @@
+"""Where boxes around people come from: a MOTChallenge file, a detector of torchvision, or motion."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from amem_cli.data.readers.files import BadRows, read_text
+from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean
+from amem_cli.video.decode import Camera, Picture
+
+DETECTORS = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_resnet50_fpn_v2",
+    "retinanet_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large", "fcos_resnet50_fpn",
+)  # fmt: skip
+DEFAULT_DETECTOR = "fasterrcnn_mobilenet_v3_large_fpn"
+PERSON = 1  # COCO's class
+LEAST_SCORE = 0.2
+DETECTOR_BATCH = 4
+MOST_BOXES = 1000  # in one picture
+MOST_MOT_BYTES = 1 << 30
+PART = 500  # pictures whose boxes are stored together
+Source = Callable[[Iterator[Picture]], Iterator[tuple[Picture, np.ndarray]]]
+
+
+def part_of(picture: Picture) -> int:
+    """The number of the part, from 0, that a picture's boxes are stored in."""
+    return (picture.number - 1) // PART
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """`open(camera)` gives a function from pictures, in order, to (picture, boxes (n, 6)) pairs.
+
+    A box is left, top, width, height, score, id; the id is -1 where the source does not track. `name` is for people,
+    `identity` for provenance. `given` are the frames of all boxes of a file.
+    """
+
+    name: str
+    identity: str
+    open: Callable[[Camera], Source] = field(repr=False)
+    given: tuple[int, ...] = field(default=(), repr=False)
+
+
+def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes:
+    """The source for `--boxes`: "motion", "torchvision", "torchvision:MODEL", a file, or empty for the default.
+
+    The default is a detector if its weights are on the disk, else motion. Raises `UsageError` or `InputMissing`.
+    """
+    if not choice:
+        choice = "torchvision" if detector_weights or _cached_weights(DEFAULT_DETECTOR) else "motion"
+    kind, _, model = choice.partition(":")
+    if choice == "motion":
+        if detector_weights:
+            raise UsageError(
+                "--detector-weights", why="motion uses none", remedy="Leave it out, or --boxes torchvision"
+            )
+        return Boxes("motion in front of a fixed background", "motion", _motion)
+    if kind == "torchvision":
+        return _detector(model or DEFAULT_DETECTOR, detector_weights, device)
+    if not Path(choice).exists() and not choice.endswith(".txt"):
+        remedy = f"{did_you_mean(choice, ('motion', 'torchvision'))}Use motion, torchvision[:MODEL] or a file"
+        raise UsageError("--boxes", choice, why="not a source of boxes", remedy=remedy)
+    table = read_mot(Path(choice))
+    given = tuple(frame for frame, boxes in table.items() for _ in boxes)
+    return Boxes(f"the boxes of {Path(choice).name}", f"mot {_digest(table)}", lambda camera: _from_table(table), given)
+
+
+def _motion(camera: Camera) -> Source:
+    def boxes(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
+        from amem_cli.video.motion import MotionBoxes
+
+        find = MotionBoxes(camera)
+        for picture in pictures:
+            found = find(picture)
+            yield picture, np.concatenate([found, np.full((len(found), 1), -1.0)], axis=1)
+
+    return boxes
+
+
+# -- MOTChallenge files ------------------------------------------------------------------------------------------------
+
+
+def read_mot(path: Path) -> dict[int, np.ndarray]:
+    """Boxes (n, 6) of each frame of a MOTChallenge file: `frame,id,left,top,width,height[,score,...]`.
+
+    In ground truth with nine columns, rows with flag 0 and other classes than pedestrians are left out. Raises
+    `BadRows` with every row that cannot be read, `BadData` for more than 1000 boxes in a frame.
+    """
+    rows: dict[int, list[list[float]]] = {}
+    bad, seen = [], set()
+    for number, line in enumerate(read_text(path, "boxes", MOST_MOT_BYTES).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = [float(value) for value in line.replace(",", " ").split()]
+            frame, person, left, top, width, height = values[:6]
+            if not np.isfinite(values[:6]).all() or frame != int(frame) or frame < 1 or min(width, height) <= 0:
+                raise ValueError
+        except ValueError:
+            bad.append(f"line {number}: {line[:60]!r}")
+            continue
+        if len(values) == 9 and (values[6] == 0 or values[7] not in (1, -1)):
+            continue
+        if person >= 0 and (frame, person) in seen:
+            bad.append(f"line {number}: a second box of id {person:g} in frame {frame:g}")
+        seen.add((frame, person))
+        score = values[6] if len(values) > 6 and 0 <= values[6] <= 1 else 1.0
+        rows.setdefault(int(frame), []).append([left, top, width, height, score, max(person, -1)])
+    if bad:
+        raise BadRows("boxes", path, why="rows that are not `frame,id,left,top,width,height,...`", rows=bad)
+    if not rows:
+        raise BadData("boxes", path, why="it has no boxes", remedy="Give a MOTChallenge file, motion or torchvision")
+    if full := [f"frame {frame} has {len(boxes)}" for frame, boxes in rows.items() if len(boxes) > MOST_BOXES]:
+        raise BadRows("boxes", path, why=f"more than {MOST_BOXES} boxes in a frame", rows=full)
+    return {frame: np.array(boxes) for frame, boxes in sorted(rows.items())}
+
+
+def _from_table(table: dict[int, np.ndarray]) -> Source:
+    none = np.zeros((0, 6))
+    return lambda pictures: ((picture, table.get(picture.number, none)) for picture in pictures)
+
+
+def _digest(table: dict[int, np.ndarray]) -> str:
+    from amem_cli.artifacts.atomic import sha256_lines
+
+    return sha256_lines(f"{frame} {boxes.tolist()}" for frame, boxes in table.items())[:16]
+
+
+# -- detectors ---------------------------------------------------------------------------------------------------------
+
+
+def _detector(model: str, weights: Path | None, device: str) -> Boxes:
+    if model not in DETECTORS:
+        remedy = f"{did_you_mean(model, DETECTORS)}Available: {', '.join(DETECTORS)}"
+        raise UsageError("--boxes", f"torchvision:{model}", why="no detector of this name", remedy=remedy)
+    path = weights or _cached_weights(model)
+    if path is None or not path.is_file():
+        where = "not found" if path else "its weights are not on this machine"
+        remedy = "Download them with torchvision on a machine with a network and give --detector-weights FILE"
+        raise InputMissing("detector", path or model, why=where, remedy=f"{remedy}, or use --boxes motion")
+    from amem_cli.artifacts.atomic import sha256_file
+
+    identity = f"torchvision {model} {sha256_file(path)[:16]}"
+    return Boxes(f"torchvision's {model}", identity, lambda camera: _detect(_load(model, path, device)))
+
+
+def _cached_weights(model: str) -> Path | None:
+    """The file of torchvision's weights in torch's hub cache, if it is there."""
+    import os
+
+    import torchvision
+
+    entry = torchvision.models.get_model_weights(model).DEFAULT
+    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "torch")
+    path = Path(home, "hub", "checkpoints", entry.url.rpartition("/")[2])
+    return path if path.is_file() else None
+
+
+def _load(model: str, path: Path, device: str) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """A function from RGB pictures to boxes of people (n, 6)."""
+    import torch
+    import torchvision
+
+    network = torchvision.models.get_model(model, weights=None, weights_backbone=None)
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        why = f"not the weights of {model} ({str(error).splitlines()[0]})"
+        raise BadData("detector weights", path, why=why, remedy="Give --boxes torchvision:MODEL of these") from error
+    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    network = network.to(where).eval()
+
+    @torch.inference_mode()
+    def detect(pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+        images = [torch.from_numpy(np.ascontiguousarray(p)).to(where).permute(2, 0, 1).float() / 255 for p in pictures]
+        found = []
+        for result in network(images):
+            kept = (result["labels"] == PERSON) & (result["scores"] >= LEAST_SCORE)
+            corners, scores = (result[key][kept].cpu().double().numpy() for key in ("boxes", "scores"))
+            sides = corners[:, 2:] - corners[:, :2]
+            columns = [corners[:, :2], sides, scores[:, None], np.full((len(scores), 1), -1.0)]
+            found.append(np.concatenate(columns, axis=1)[:MOST_BOXES])
+        return found
+
+    return detect
+
+
+def _detect(detect: Callable[[Sequence[np.ndarray]], list[np.ndarray]]) -> Source:
+    def boxes(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
+        batch: list[Picture] = []
+        for picture in pictures:
+            # a batch does not cross parts, so that a continued run has the same batches
+            if batch and (len(batch) == DETECTOR_BATCH or part_of(batch[0]) != part_of(picture)):
+                yield from zip(batch, detect([p.rgb() for p in batch]), strict=True)
+                batch = []
+            batch.append(picture)
+        if batch:
+            yield from zip(batch, detect([p.rgb() for p in batch]), strict=True)
+
+    return boxes

@@ -1,0 +1,183 @@
+"""Decodes the videos of one camera as a stream of pictures with their presentation times."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amem_cli.artifacts.regular_file import NotRegular, open_regular
+from amem_cli.errors import BadData, InputMissing, listing, printable
+
+MOST_PIXELS = 50_000_000  # of one picture
+LEAST_STEP = 1e-3  # seconds between pictures whose stored times do not increase
+INSTALL = 'Run: python -m pip install "amem[video]"'
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One picture of a camera. `number` counts all its pictures from 1, over all its files, as MOTChallenge files do;
+    `seconds` is the presentation time, which continues from file to file. `frame` is PyAV's, not rotated."""
+
+    number: int
+    seconds: float
+    file: int
+    frame: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) as displayed."""
+        turned = self._quarter_turns % 2
+        return (self.frame.width, self.frame.height) if turned else (self.frame.height, self.frame.width)
+
+    @property
+    def _quarter_turns(self) -> int:
+        return round(self.frame.rotation / 90) % 4
+
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8, rotated as the video says."""
+        return np.rot90(self.frame.to_ndarray(format="rgb24"), self._quarter_turns)
+
+    def small_yuv(self, height: int) -> np.ndarray:
+        """(3, height, w) uint8: luma and the two colour differences, reduced by averaging, rotated."""
+        full_height, full_width = self.size
+        size = height, max(16, round(full_width * height / full_height))
+        if self._quarter_turns % 2:
+            size = size[::-1]
+        small = self.frame.reformat(width=size[1], height=size[0], format="yuv444p", interpolation="AREA")
+        return np.rot90(small.to_ndarray(), self._quarter_turns, axes=(1, 2))
+
+
+class Camera:
+    """The videos of one camera, in order. `faults` are lines about what could not be decoded, after `pictures()`.
+
+    Raises `InputMissing` or `BadData` for a file that is missing, no regular file, or without video.
+    """
+
+    def __init__(self, name: str, files: list[Path]):
+        self.name, self.files = name, files
+        self.faults: list[str] = []
+        self.expected = sum(_expected_pictures(file) for file in files)  # as the files say; 0: unknown
+
+    def pictures(self) -> Iterator[Picture]:
+        """All pictures in order of presentation.
+
+        Damaged ones are left out but counted in the numbers; their times are added to `faults`.
+        """
+        self.faults, number, offset, step = [], 0, 0.0, LEAST_STEP
+        for place, file in enumerate(self.files):
+            last = offset
+            for seconds, frame in self._decoded(file, offset):
+                number += 1
+                step, last = seconds - last, seconds
+                if not frame.is_corrupt:
+                    yield Picture(number, round(seconds, 6), place, frame)
+            if number:
+                offset = last + max(step, LEAST_STEP)
+        if not number:
+            why = "no picture could be decoded"
+            raise BadData("video", listing(map(str, self.files), 3), why=why, remedy="Check that a player shows it")
+
+    def _decoded(self, file: Path, offset: float) -> Iterator[tuple[float, Any]]:
+        """(seconds, frame) of one file, times increasing and continuing at `offset`."""
+        av = import_av()
+        last, step = offset - LEAST_STEP, 0.04
+        gap_from: float | None = None
+        with _open(file) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            step = float(1 / stream.average_rate) if stream.average_rate else step
+            begin = float((stream.start_time or 0) * stream.time_base)
+            packets = container.demux(stream)
+            while True:
+                frames: list[Any] = []
+                try:
+                    packet = next(packets, None)
+                    if packet is None:
+                        break
+                    frames = packet.decode()
+                except av.FFmpegError as error:
+                    gap_from = last if gap_from is None else gap_from
+                    if packet is None or isinstance(error, av.EOFError):
+                        break
+                for frame in frames:
+                    if frame.width * frame.height > MOST_PIXELS:
+                        why = f"pictures of {frame.width} x {frame.height}, more than {MOST_PIXELS // 10**6} megapixels"
+                        raise BadData("video", file, why=why, remedy="Make it smaller")
+                    seconds = offset + (frame.time - begin if frame.time is not None else last - offset + step)
+                    seconds = max(seconds, last + LEAST_STEP)
+                    if frame.is_corrupt:
+                        gap_from = last if gap_from is None else gap_from
+                    elif gap_from is not None:
+                        self._add_gap(file, gap_from, seconds)
+                        gap_from = None
+                    last = seconds
+                    yield seconds, frame
+        if gap_from is not None:
+            self._add_gap(file, gap_from, None)
+
+    def _add_gap(self, file: Path, begin: float, end: float | None) -> None:
+        until = "to its end" if end is None else f"to {end:.2f} s"
+        self.faults.append(f"video {file}: damaged from {max(begin, 0):.2f} s {until}; that part is left out")
+
+
+def import_av() -> Any:
+    """PyAV; `InputMissing` with the install command without it."""
+    try:
+        import av
+    except ImportError as error:
+        raise InputMissing("package av", why="it decodes videos and is not installed", remedy=INSTALL) from error
+    return av
+
+
+def _open(file: Path) -> Any:
+    """An open container of one regular file, whatever its name; protocols other than files are not used."""
+    av = import_av()
+    try:
+        open_regular(file).close()
+        # the absolute path with "file:", so that no name is taken for a protocol or an option
+        path = "file:" + os.path.abspath(file)
+        return av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except FileNotFoundError as error:
+        raise InputMissing("video", file, why="not found") from error
+    except NotRegular as error:
+        raise BadData("video", file, why=str(error), remedy="Copy it to a file first") from error
+    except av.FFmpegError as error:
+        why = "it is empty" if not file.stat().st_size else f"cannot be decoded ({_reason(error)})"
+        raise BadData("video", file, why=why, remedy="Check that a player shows it") from error
+    except (OSError, UnicodeError) as error:
+        raise BadData("video", file, why=_reason(error)) from error
+
+
+def _expected_pictures(file: Path) -> int:
+    """The number of pictures by the file's header, roughly; 0 if it does not say. Raises `BadData` without video."""
+    with _open(file) as container:
+        if not container.streams.video:
+            kinds = sorted({stream.type for stream in container.streams}) or ["no stream"]
+            why = f"it has no pictures ({printable(', '.join(kinds))} only)"
+            raise BadData("video", file, why=why, remedy="Give a video")
+        stream = container.streams.video[0]
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MOST_PIXELS:
+            why = f"pictures of {width} x {height}, more than {MOST_PIXELS // 10**6} megapixels"
+            raise BadData("video", file, why=why, remedy="Make it smaller")
+        if stream.frames:
+            return stream.frames
+        duration = float(container.duration or 0) / 1e6
+        return round(duration * float(stream.average_rate or 0))
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+def looked_at(pictures: Iterator[Picture], fps: float) -> Iterator[Picture]:
+    """The first picture in each 1 / `fps` seconds, all pictures with 0."""
+    last = -1
+    for picture in pictures:
+        slot = int(picture.seconds * fps + 1e-6)
+        if not fps or slot > last:
+            last = slot
+            yield picture

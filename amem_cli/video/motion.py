@@ -1,0 +1,162 @@
+"""People as moving regions in front of a fixed camera's background; needs no weights.
+
+The background of a moment is the median of samples in the 30 seconds before and after it, read ahead by a second
+decoder. So it depends on the video alone, not on where a run began; a person who stands still for longer than that
+becomes background.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+from amem_cli.video.decode import Camera, Picture
+
+HEIGHT = 240  # of the reduced picture
+SAMPLE_SECONDS, WINDOW_SECONDS, BLOCK_SECONDS = 0.4, 30.0, 5.0
+LUMA, COLOUR = 17.0, 11.0  # least differences from the background, in grey levels
+SHADOW = 0.55  # a shadow keeps at least this fraction of the light and the colour
+LEAST_HEIGHT, LEAST_FILL = 1 / 14, 0.25  # of a region: relative to the picture, filled part of its box
+ASPECT = (1.15, 6.0)  # height / width of a person
+MOST_CHANGED = 0.6  # of the picture: the camera moved or the light was switched
+
+
+class MotionBoxes:
+    """Calling it with the pictures of `camera`, in order, gives their boxes (n, 5): left, top, width, height, score.
+
+    `score` is 1 where half of the box is foreground, less for thinner regions.
+    """
+
+    def __init__(self, camera: Camera):
+        self._ahead = Camera(camera.name, camera.files).pictures()
+        self._samples: deque[tuple[float, np.ndarray]] = deque()
+        self._block = -1
+        self._finished = False
+
+    def __call__(self, picture: Picture) -> np.ndarray:
+        block = int(picture.seconds / BLOCK_SECONDS)
+        if block != self._block:
+            self._block = block
+            self._update(block * BLOCK_SECONDS)
+        pixels = torch.from_numpy(np.ascontiguousarray(picture.small_yuv(HEIGHT))).float()
+        if pixels.shape != self._background.shape:  # a file of another shape within the camera
+            return np.zeros((0, 5), np.float32)
+        boxes = regions(foreground(pixels, self._background, self._luma_limit).numpy())
+        height, width = picture.size
+        scale = np.array([width / pixels.shape[2], height / pixels.shape[1]] * 2 + [1.0])
+        return (boxes * scale).astype(np.float32)
+
+    def _update(self, seconds: float) -> None:
+        """The background of the block that begins at `seconds`."""
+        begin, end = seconds - WINDOW_SECONDS, seconds + BLOCK_SECONDS + WINDOW_SECONDS
+        while not self._finished and (not self._samples or self._samples[-1][0] < end):
+            sample = next(self._sampled(), None)
+            if sample is None:
+                self._finished = True
+            else:
+                self._samples.append(sample)
+        while len(self._samples) > 1 and self._samples[0][0] < begin:
+            self._samples.popleft()
+        shape = self._samples[-1][1].shape
+        stack = np.stack([pixels for at, pixels in self._samples if at <= end and pixels.shape == shape] or
+                         [self._samples[-1][1]])  # fmt: skip
+        middle = np.partition(stack, len(stack) // 2, axis=0)[len(stack) // 2]
+        deviation = np.abs(stack[:, 0].astype(np.int16) - middle[0])
+        spread = np.partition(deviation, len(stack) // 3, axis=0)[len(stack) // 3]  # small where people pass, too
+        self._background = torch.from_numpy(middle.astype(np.float32))
+        self._luma_limit = torch.from_numpy(np.clip(LUMA + 3.0 * spread, LUMA, 4 * LUMA).astype(np.float32))
+
+    def _sampled(self) -> Iterator[tuple[float, np.ndarray]]:
+        due = self._samples[-1][0] + SAMPLE_SECONDS if self._samples else 0.0
+        for picture in self._ahead:
+            if picture.seconds >= due:
+                yield picture.seconds, picture.small_yuv(HEIGHT)
+
+
+def foreground(pixels: torch.Tensor, background: torch.Tensor, luma_limit: torch.Tensor) -> torch.Tensor:
+    """(h, w) bool from YUV pictures (3, h, w): other than the background and no shadow; holes are closed."""
+    luma = pixels[0] - background[0]
+    luma = luma - luma.median().clamp(-40, 40)  # automatic exposure changes the whole picture
+    colour = (pixels[1:] - background[1:]).abs().sum(0)
+    shadow = (luma < 0) & (luma > (SHADOW - 1) * background[0]) & (colour < COLOUR)
+    changed = ((luma.abs() > luma_limit) & ~shadow) | (colour > COLOUR)
+    if changed.float().mean() > MOST_CHANGED:
+        return torch.zeros_like(changed)
+    mask = functional.avg_pool2d(changed.float()[None], 3, stride=1, padding=1)
+    mask = (mask > 0.5).float()
+    return -_largest(-_largest(mask))[0] > 0.5
+
+
+def _largest(values: torch.Tensor) -> torch.Tensor:
+    """The largest value in a window of 13 rows x 7 columns around each pixel, direction by direction."""
+    rows = functional.max_pool2d(values, (13, 1), stride=1, padding=(6, 0))
+    return functional.max_pool2d(rows, (1, 7), stride=1, padding=(0, 3))
+
+
+def regions(mask: np.ndarray) -> np.ndarray:
+    """Boxes (n, 5) of person-shaped regions of a mask (h, w): left, top, width, height, score.
+
+    Parts above each other are one region; a region of several people side by side is cut between their heads.
+    """
+    labels, _ = ndimage.label(mask)
+    spans = [
+        [s[1].start, s[0].start, s[1].stop, s[0].stop]
+        for s in ndimage.find_objects(labels)
+        if (s[0].stop - s[0].start) * (s[1].stop - s[1].start) >= 30
+    ]
+    boxes = []
+    for left, top, right, bottom in _stacked(spans):
+        for a, b in _cut(mask[top:bottom, left:right]):
+            part = mask[top:bottom, left + a : left + b]
+            rows = np.flatnonzero(part.any(1))
+            high, wide = rows[-1] - rows[0] + 1, b - a
+            fill = float(part[rows[0] : rows[-1] + 1].mean())
+            if high >= LEAST_HEIGHT * len(mask) and ASPECT[0] <= high / wide <= ASPECT[1] and fill >= LEAST_FILL:
+                boxes.append((left + a, top + rows[0], wide, high, min(1.0, 2 * fill)))
+    return np.array(boxes, np.float64).reshape(-1, 5)
+
+
+def _stacked(spans: list[list[int]]) -> list[list[int]]:
+    """Boxes of which one is above the other, with a small gap, become one."""
+    spans = sorted(spans, key=lambda span: (span[1], span[0]))
+    merged = True
+    while merged:
+        merged = False
+        for i, one in enumerate(spans):
+            for other in spans[i + 1 :]:
+                overlap = min(one[2], other[2]) - max(one[0], other[0])
+                least = min(one[2] - one[0], other[2] - other[0])
+                gap = max(one[1], other[1]) - min(one[3], other[3])
+                together = [min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])]
+                high, wide = together[3] - together[1], together[2] - together[0]
+                if overlap > 0.5 * least and gap < 0.3 * high and high > 1.3 * wide:
+                    spans.remove(other)
+                    spans[i] = together
+                    merged = True
+                    break
+            if merged:
+                break
+    return spans
+
+
+def _cut(region: np.ndarray) -> list[tuple[int, int]]:
+    """The columns of each person in a region: one part per head, where heads stand apart by a third of its height."""
+    high, wide = region.shape
+    if wide < 0.6 * high:
+        return [(0, wide)]
+    tops = np.where(region.any(0), high - region.argmax(0), 0).astype(float)  # height of the outline per column
+    smooth = ndimage.gaussian_filter1d(tops, max(1.0, high / 20))
+    apart = max(3, round(high / 3.2))
+    peaks = [
+        at for at in range(wide)
+        if smooth[at] > 0.55 * high and smooth[at] == smooth[max(0, at - apart) : at + apart + 1].max()
+    ]  # fmt: skip
+    peaks = [at for i, at in enumerate(peaks) if not i or at - peaks[i - 1] > apart]
+    if len(peaks) < 2:
+        return [(0, wide)]
+    cuts = [a + int(smooth[a:b].argmin()) for a, b in itertools.pairwise(peaks)]
+    return [(a, b) for a, b in zip([0, *cuts], [*cuts, wide], strict=True) if b > a]

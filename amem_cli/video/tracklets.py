@@ -1,0 +1,370 @@
+"""`amem tracklets`: cuts people out of videos into a data set of the layout "tracks".
+
+Boxes are stored in parts of `PART` pictures and crops are counted, so that an interrupted run continues; the result
+is the same. The folder appears when it is complete.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.provenance import Provenance, parse_json_object
+from amem_cli.data.readers.splits import is_plain_name
+from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
+from amem_cli.errors import BadData, OutputExists, UsageError, listing
+from amem_cli.runtime.progress import Progress
+from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
+from amem_cli.video.crops import CameraTrack, cut_crops, inside
+from amem_cli.video.decode import Camera, Picture, import_av, looked_at
+from amem_cli.video.tracks import Tracker
+
+SAMPLED_BYTES = 1 << 20  # at both ends of a video, for its identity
+MOST_OUTSIDE = 0.5  # of the boxes of a file; more: it belongs to another video
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackletOptions:
+    """`boxes`: one source for all videos or one for each, empty for the default; `cameras` likewise.
+
+    `fps` is the number of pictures looked at per second (0: all). Raises `UsageError` for values out of range.
+    """
+
+    videos: tuple[Path, ...]
+    out: Path
+    boxes: tuple[str, ...] = ()
+    detector_weights: Path | None = None
+    cameras: tuple[str, ...] = ()
+    fps: float = 0.0
+    min_frames: int = 8
+    device: str = "auto"
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fps < 0:
+            raise UsageError("--fps", f"{self.fps:g}", why="must not be negative")
+        if self.min_frames < 1:
+            raise UsageError("--min-frames", str(self.min_frames), why="must be at least 1")
+        for flag, values in (("--boxes", self.boxes), ("--camera", self.cameras)):
+            if len(values) not in (0, 1, len(self.videos)):
+                why = f"{len(values)} given for {len(self.videos)} videos"
+                raise UsageError(flag, why=why, remedy="Give one for all, or one for each in their order")
+
+
+@dataclass(frozen=True)
+class Tracklets:
+    """What was cut: the data set's folder and manifest, `tracks` per camera, tracks that were `dropped` as too short,
+    the `source` of the boxes, and whether the folder existed already."""
+
+    folder: Path
+    manifest: Path
+    tracks: dict[str, int]
+    dropped: int
+    pictures: int
+    source: str
+    reused: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
+    """Cut people out of videos; returns the data set. Raises `AmemError`s."""
+    import_av()
+    cameras = _cameras(options)
+    sources = _sources(options, cameras)
+    named = sorted({source.name for source in sources.values()})
+    progress.log(f"boxes: {'; '.join(named)}")
+    provenance = _provenance(options, cameras, sources)
+    out = options.out.absolute()
+    with locked(out):
+        if done := _existing(out, provenance, options.force):
+            return done
+        work = out.parent / f".{out.name}.parts" / provenance.fingerprint()
+        try:
+            (work / "data").mkdir(parents=True, exist_ok=True)
+            result = _cut(options, cameras, sources, work, progress)
+            document = provenance.as_json() | {"result": result}
+            atomic.write_text(work / "data" / "provenance.json", json.dumps(document, indent=1))
+            os.sync()  # the crops were written without
+            if out.exists():
+                shutil.rmtree(out) if out.is_dir() else out.unlink()
+            (work / "data").rename(out)
+            atomic.sync_folder(out.parent)
+            shutil.rmtree(work.parent)
+        except OSError as error:
+            raise atomic.disk_error(out, error, "tracklets") from error
+    return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", warnings=progress.warnings, **result)
+
+
+def manifest_name(folder: Path) -> str:
+    """The data set's name: the folder's, as far as a name can be."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", folder.absolute().name).strip("._-")[:100] or "tracks"
+
+
+# -- what was asked for ------------------------------------------------------------------------------------------------
+
+
+def _cameras(options: TrackletOptions) -> list[Camera]:
+    """The cameras in order; videos with the same `--camera` are one."""
+    names = options.cameras * (len(options.videos) if len(options.cameras) == 1 else 1)
+    if bad := [repr(name) for name in names if not is_plain_name(name)]:
+        raise UsageError("--camera", listing(bad), why="not a plain name", remedy="Use letters, digits, - and _")
+    files: dict[str, list[Path]] = defaultdict(list)
+    if not names:
+        names = tuple(re.sub(r"[^\w.-]", "-", path.stem).strip("._-") or "camera" for path in options.videos)
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            why = f"several videos are called {listing(doubled)}"
+            raise UsageError("videos", why=why, remedy="Name the camera of each: --camera A --camera B")
+    for name, path in zip(names, options.videos, strict=True):
+        files[name].append(path)
+    return [Camera(name, paths) for name, paths in files.items()]
+
+
+def _sources(options: TrackletOptions, cameras: list[Camera]) -> dict[str, Boxes]:
+    choices = options.boxes or ("",)
+    made = {choice: boxes_from(choice, options.detector_weights, options.device) for choice in dict.fromkeys(choices)}
+    if len(choices) == 1:
+        if made[choices[0]].identity.startswith("mot ") and len(cameras) > 1:
+            why = f"one file of boxes for {len(cameras)} cameras"
+            raise UsageError("--boxes", choices[0], why=why, remedy="Give one for each video, in their order")
+        return {camera.name: made[choices[0]] for camera in cameras}
+    by_file = dict(zip(options.videos, choices, strict=True))
+    sources = {}
+    for camera in cameras:
+        wanted = {by_file[file] for file in camera.files}
+        if len(wanted) > 1:
+            why = f"camera {camera.name} has {len(wanted)} sources"
+            raise UsageError("--boxes", why=why, remedy="Give one file whose frames count over all its videos")
+        sources[camera.name] = made[wanted.pop()]
+    return sources
+
+
+def _provenance(options: TrackletOptions, cameras: list[Camera], sources: dict[str, Boxes]) -> Provenance:
+    """Videos are identified by size and both ends: to read long recordings whole would take minutes."""
+    parents = {}
+    for camera in cameras:
+        for place, file in enumerate(camera.files):
+            with open(file, "rb") as stream:
+                size = file.stat().st_size
+                head = stream.read(SAMPLED_BYTES)
+                stream.seek(max(0, size - SAMPLED_BYTES))
+                digest = atomic.sha256_lines([str(size), head.hex(), stream.read().hex()])
+            parents[f"{camera.name} {place}"] = {"name": file.name, "sha256": digest}
+    settings = {"fps": options.fps, "min_frames": options.min_frames}
+    boxes = {camera.name: sources[camera.name].identity for camera in cameras}
+    return Provenance("tracklets", settings | {"boxes": boxes}, parents)
+
+
+def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | None:
+    """The data set in `out` if it has this provenance. Raises `OutputExists` for anything else in its place."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    file = out / "provenance.json"
+    if not file.is_file():  # also with --force: it would remove files of others
+        raise OutputExists("--out", out, why="it exists and is not from amem tracklets", remedy="Choose another folder")
+    if force:
+        return None
+    document = parse_json_object(atomic.read_bytes(file, "provenance"), "provenance", file)
+    if differences := provenance.differences(document):
+        why = f"made from other videos or options ({listing(differences, 4)})"
+        raise OutputExists("--out", out, why=why, remedy="Choose another folder, or --force to replace it")
+    manifest = out / f"{manifest_name(out)}.toml"
+    return Tracklets(folder=out, manifest=manifest, reused=True, **document["result"])
+
+
+# -- the work ----------------------------------------------------------------------------------------------------------
+
+
+def _cut(
+    options: TrackletOptions, cameras: list[Camera], sources: dict[str, Boxes], work: Path, progress: Progress
+) -> dict[str, Any]:
+    """Everything in `work`/data; returns the figures of `Tracklets`."""
+    data, dropped, pictures = work / "data", 0, 0
+    tracks: dict[str, list[CameraTrack]] = {}
+    tables: dict[str, BoxTable] = {}
+    for number, camera in enumerate(cameras):
+        table = _boxes(camera, sources[camera.name], options.fps, work / f"{number}-boxes", progress)
+        for fault in table.faults:
+            progress.warn(fault)
+        pictures += len(table.numbers)
+        tables[camera.name] = table
+        _check_given(camera, table, sources[camera.name].given, progress)
+        found, short = _tracks(camera, table, options, progress)
+        tracks[camera.name] = found
+        dropped += short
+        _crops(camera, found, data / camera.name, work / f"{number}-crops.json", progress)
+    if not any(tracks.values()):
+        why = f"no person was seen in {options.min_frames} pictures or more"
+        remedy = "Try --boxes torchvision, a MOTChallenge file, or a lower --min-frames"
+        raise BadData("videos", listing(str(v) for v in options.videos), why=why, remedy=remedy)
+    _write_tables(data, cameras, tables, tracks, manifest_name(options.out))
+    counts = {name: len(found) for name, found in tracks.items()}
+    named = "; ".join(sorted({source.name for source in sources.values()}))
+    return {"tracks": counts, "dropped": dropped, "pictures": pictures, "source": named}
+
+
+@dataclass(frozen=True)
+class BoxTable:
+    """All boxes of a camera: `numbers`, `seconds` (P,) and `sizes` (P, 2) of the pictures looked at; `rows` (n, 8) of
+    picture number, seconds, left, top, width, height, score, id."""
+
+    numbers: np.ndarray
+    seconds: np.ndarray
+    sizes: np.ndarray
+    files: np.ndarray
+    rows: np.ndarray
+    last: int
+    faults: list[str]
+
+
+def _boxes(camera: Camera, source: Boxes, fps: float, folder: Path, progress: Progress) -> BoxTable:
+    """The boxes of a camera; parts that an earlier run has stored are read."""
+    folder.mkdir(exist_ok=True)
+    done = folder / "done.json"
+    if not done.exists():
+        stored = len(list(folder.glob("part-*.npz")))
+        last = 0
+        with progress.loop(f"boxes of {camera.name}", camera.expected, done=0, unit="pictures") as bar:
+
+            def decoded() -> Iterator[Picture]:
+                nonlocal last
+                for picture in camera.pictures():
+                    last = picture.number
+                    bar.total = max(bar.total, last)
+                    yield picture
+                    bar.advance(last - bar.done)
+                bar.total = last
+
+            part: list[tuple[Any, np.ndarray]] = []
+            number = stored
+            wanted = (picture for picture in looked_at(decoded(), fps) if part_of(picture) >= stored)
+            for picture, boxes in source.open(camera)(wanted):
+                while part_of(picture) > number:
+                    _write_part(folder, number, part)
+                    number, part = number + 1, []
+                part.append(((picture.number, picture.seconds, *picture.size, picture.file), boxes))
+            _write_part(folder, number, part)
+        document = {"parts": number + 1, "last": last, "faults": camera.faults}
+        atomic.write_text(done, json.dumps(document))
+    document = json.loads(done.read_text())
+    parts = [np.load(folder / f"part-{number:06d}.npz") for number in range(document["parts"])]
+    heads, rows = (np.concatenate([part[name] for part in parts]) for name in ("heads", "rows"))
+    return BoxTable(
+        heads[:, 0].astype(int), heads[:, 1], heads[:, 2:4], heads[:, 4].astype(int), rows, document["last"],
+        document["faults"],
+    )  # fmt: skip
+
+
+def _write_part(folder: Path, number: int, part: list[tuple[Any, np.ndarray]]) -> None:
+    heads = np.array([head for head, _ in part], float).reshape(-1, 5)
+    rows = [np.concatenate([np.tile(head[:2], (len(boxes), 1)), boxes], axis=1) for head, boxes in part]
+    content = io.BytesIO()
+    np.savez(content, heads=heads, rows=np.concatenate([np.zeros((0, 8)), *rows]))
+    atomic.write_bytes(folder / f"part-{number:06d}.npz", content.getvalue())
+
+
+def _check_given(camera: Camera, table: BoxTable, given: tuple[int, ...], progress: Progress) -> None:
+    """Whether the boxes of a file are about this video: `BadData`, or a warning for a few that are not."""
+    beyond = sum(frame > table.last for frame in given)
+    if beyond:
+        why = f"{beyond} of {len(given)} boxes are after the last picture, {table.last}"
+        if beyond > MOST_OUTSIDE * len(given):
+            raise BadData("boxes", why=f"{why}, of camera {camera.name}", remedy="Give the boxes of this video")
+        progress.warn(f"camera {camera.name}: {why}, they are left out")
+
+
+def _tracks(
+    camera: Camera, table: BoxTable, options: TrackletOptions, progress: Progress
+) -> tuple[list[CameraTrack], int]:
+    """The tracks with enough frames, and the number of those that are too short."""
+    rows = table.rows
+    place = np.searchsorted(table.numbers, rows[:, 0])
+    visible = inside(rows, table.sizes[place]) if len(rows) else np.zeros(0, bool)
+    if outside := int((~visible).sum()):
+        why = f"{outside} of {len(rows)} boxes are outside the picture"
+        if outside > MOST_OUTSIDE * len(rows):
+            raise BadData("boxes", why=f"{why} of camera {camera.name}", remedy="Give the boxes of this video")
+        progress.warn(f"camera {camera.name}: {why}, they are left out")
+    rows = rows[visible]
+    if len(rows) and rows[:, 7].max() >= 0:
+        given = {
+            f"{int(person):04d}": rows[rows[:, 7] == person, :7] for person in np.unique(rows[:, 7]) if person >= 0
+        }
+        _warn_about_jumps(camera, given, progress)
+    else:
+        tracker, bounds = Tracker(), np.searchsorted(rows[:, 0], table.numbers)
+        for number, seconds, begin, end in zip(
+            table.numbers, table.seconds, bounds, [*bounds[1:], len(rows)], strict=True
+        ):
+            tracker.step(int(number), float(seconds), rows[begin:end, 2:7])
+        long = [track for track in tracker.finish() if len(track.rows) >= options.min_frames]
+        given = {f"{place:04d}": np.stack(track.rows) for place, track in enumerate(long, start=1)}
+        return [CameraTrack(*item) for item in given.items()], tracker.begun - len(long)
+    kept = [CameraTrack(name, track) for name, track in given.items() if len(track) >= options.min_frames]
+    return kept, len(given) - len(kept)
+
+
+def _warn_about_jumps(camera: Camera, given: dict[str, np.ndarray], progress: Progress) -> None:
+    """A warning about ids whose box moves by more than twice its height from one picture to the next."""
+    jumps = []
+    for name, track in given.items():
+        centres = track[:, 2:4] + track[:, 4:6] / 2
+        moved = np.linalg.norm(np.diff(centres, axis=0), axis=1) / np.maximum(np.diff(track[:, 0]), 1)
+        at = np.flatnonzero(moved > 2 * track[1:, 5])
+        jumps += [f"{int(name)} in frame {int(track[at[0] + 1, 0])}"] if len(at) else []
+    if jumps:
+        progress.warn(f"camera {camera.name}: ids that jump across the picture: {listing(jumps, 5)}")
+
+
+def _crops(camera: Camera, tracks: list[CameraTrack], folder: Path, marker: Path, progress: Progress) -> None:
+    """The crops of a camera; `marker` holds the number of the last picture whose crops are written."""
+    last = max((int(track.rows[-1, 0]) for track in tracks), default=0)
+    done = json.loads(marker.read_text())["done"] if marker.exists() else 0
+    if done >= last:
+        return
+
+    with progress.loop(f"crops of {camera.name}", last, done=done, unit="pictures") as bar:
+
+        def report(number: int) -> None:
+            nonlocal done
+            if number > done:
+                bar.advance(min(number, last) - bar.done)
+                if number % PART == 0:
+                    done = number
+                    atomic.write_text(marker, json.dumps({"done": number}))
+
+        cut_crops(camera, tracks, folder, done + 1, report)
+    atomic.write_text(marker, json.dumps({"done": last}))
+
+
+def _write_tables(
+    data: Path, cameras: list[Camera], tables: dict[str, BoxTable], tracks: dict[str, list[CameraTrack]], name: str
+) -> None:
+    """tracks.csv, boxes.csv and the manifest."""
+    summary, boxes = io.StringIO(newline=""), io.StringIO(newline="")
+    lines, box_lines = csv.writer(summary, lineterminator="\n"), csv.writer(boxes, lineterminator="\n")
+    lines.writerow(TRACK_COLUMNS)
+    box_lines.writerow(BOX_COLUMNS)
+    for camera in cameras:
+        for track in tracks[camera.name]:
+            tracklet, rows = f"{camera.name}/{track.name}", track.rows
+            first, last = rows[0], rows[-1]
+            at = np.searchsorted(tables[camera.name].numbers, first[0])
+            video = camera.files[tables[camera.name].files[at]].name
+            times = [int(first[0]), int(last[0]), f"{first[1]:.3f}", f"{last[1]:.3f}"]
+            lines.writerow([tracklet, camera.name, video, *times, len(rows), f"{rows[:, 6].mean():.3f}"])
+            for row in rows:
+                box_lines.writerow([tracklet, int(row[0]), f"{row[1]:.3f}", *(f"{value:.1f}" for value in row[2:6])])
+    atomic.write_text(data / "tracks.csv", summary.getvalue())
+    atomic.write_text(data / "boxes.csv", boxes.getvalue())
+    atomic.write_text(data / f"{name}.toml", f'name = {json.dumps(name)}\nlayout = "tracks"\nroot = "."\n')

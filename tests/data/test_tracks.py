@@ -1,0 +1,118 @@
+"""The layout "tracks": tracks without identities in reader, check, stages and files."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import toys
+from PIL import Image
+
+from amem_cli.artifacts import features, pseudo_labels
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.cli.app import run
+from amem_cli.data.check import find_datasets
+from amem_cli.data.readers import tracks
+from amem_cli.errors import BadData
+from amem_cli.models.amem import build_main_model
+from amem_cli.models.checkpoints import save_main
+from amem_cli.models.config import model_config
+from amem_cli.options import TrainAmemOptions
+
+TABLE = """tracklet,camera,video,first_frame,last_frame,first_seconds,last_seconds,frames,mean_confidence
+door/0001,door,a.mp4,1,9,0.000,0.320,9,0.9
+door/0002,door,a.mp4,5,13,0.160,0.480,9,0.9
+hall/0001,hall,b.mp4,1,9,0.000,0.320,9,0.9
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three tracks in two cameras, in `people`, with a manifest; the current folder is its parent."""
+    root = tmp_path / "people"
+    for number, name in enumerate(("door/0001", "door/0002", "hall/0001")):
+        (root / name).mkdir(parents=True)
+        for frame in range(1, 10):
+            Image.new("RGB", (20, 40), (30 * number, 5 * frame, 0)).save(root / name / f"{frame:06d}.jpg")
+    (root / "tracks.csv").write_text(TABLE)
+    (root / "people.toml").write_text('name = "people"\nlayout = "tracks"\nroot = "."\n')
+    for name in ("AMEM_DATA", "AMEM_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def model(tiny_backbone: None = None) -> Path:
+    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
+    config = model_config(options, 4)
+    return save_main(Path("model.safetensors"), build_main_model(config), config, Provenance("train-amem", {}))
+
+
+def test_read_tracks_cameras_and_order(folder: Path) -> None:
+    dataset = tracks.read(folder, "people")
+    (split,) = dataset.splits
+    assert [(t.name, t.camera_id) for t in split.test] == [("door/0001", 1), ("door/0002", 1), ("hall/0001", 2)]
+    assert split.train == split.test
+    assert not any(split.is_query)
+    assert tracks.read_times(folder)["door/0002"] == tracks.Seen("door", 5, 13, 0.16, 0.48)
+    assert find_datasets(folder)[0].layout == "tracks"
+
+
+def test_read_times_bad_rows(folder: Path) -> None:
+    (folder / "tracks.csv").write_text(TABLE + "door/0003,door,a.mp4,x,9,0,1,9,1\nshort\n")
+    with pytest.raises(BadData, match="line 5; line 6"):
+        tracks.read_times(folder)
+    (folder / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\ndoor/0001,1,0,1,2,3\n")
+    with pytest.raises(BadData, match="line 2"):
+        tracks.read_boxes(folder, ["door/0001"])
+
+
+def test_data_check_tracks(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(["data", "check", "people/people.toml"]) == 0
+    assert run(["data", "check", "people"]) == 0
+    assert "tracks" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("tiny_backbone", "one_thread")
+def test_extract_features_tracks_have_no_person(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    command = [
+        "extract-features",
+        "--dataset",
+        "people/people.toml",
+        "--device",
+        "cpu",
+        "--model",
+        str(model()),
+        "--quiet",
+    ]
+    assert run(command) == 0
+    assert run(command) == 0  # reused
+    path = Path("workspace/features/people.h5")
+    with h5py.File(path) as file:
+        assert "person_id" not in file
+        assert not file["is_query"][()].any()
+    table = features.read(path, people=False)
+    assert table.camera == ["door", "door", "hall"]
+    assert table.first_seconds.tolist() == [0, 0.16, 0]
+    assert table.folder == str(folder)
+    with pytest.raises(BadData, match="it has no person_id"):
+        features.read(path)
+    assert run(["evaluate", "--protocol", "people/people.toml"]) == 65
+    assert "it has no person_id: nobody has said who these people are" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("tiny_backbone", "one_thread")
+def test_stages_that_need_people_say_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(["train-amem", "--dataset", "people/people.toml", "--modules", "baseline", "--device", "cpu"]) == 65
+    assert "error: data set people: nobody has said which of its tracks are one person" in capsys.readouterr().err
+
+
+def test_labels_of_tracks_have_no_person(folder: Path) -> None:
+    toys.write_labels(folder.parent / "labels.h5", ["door/0001", "door/0002"])
+    table = pseudo_labels.read(folder.parent / "labels.h5")
+    from dataclasses import replace
+
+    pseudo_labels.write(folder.parent / "own.h5", replace(table, person_id=np.zeros(0, np.int64)), Provenance("x", {}))
+    assert not len(pseudo_labels.read(folder.parent / "own.h5").person_id)
+    with h5py.File(folder.parent / "own.h5") as file:
+        assert "person_id" not in file

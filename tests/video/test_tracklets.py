@@ -1,0 +1,341 @@
+"""Videos to tracks: decoding, times, motion, MOT files, resume, and every kind of bad input."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
+from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, UsageError
+from amem_cli.runtime.progress import Silent
+from amem_cli.video import decode, tracklets
+from amem_cli.video.boxes import read_mot
+from amem_cli.video.decode import Camera, looked_at
+from amem_cli.video.tracklets import TrackletOptions, cut_tracklets
+from tests.videos import FIGURE, HEIGHT, WIDTH, crossing, mot_lines, write_sound, write_video
+
+ONE = [crossing()]
+TWO = [crossing(), crossing(first=10, top=60, speed=1.5)]
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("video") / "hall.mp4", ONE)
+
+
+def cut(out: Path, *videos: Path, **options) -> tracklets.Tracklets:
+    return cut_tracklets(TrackletOptions(videos=videos, out=out, **options), Silent())
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+# -- from a video to a data set ----------------------------------------------------------------------------------------
+
+
+def test_cut_tracklets_motion_one_person_one_track(video: Path, tmp_path: Path) -> None:
+    result = cut(tmp_path / "out", video, boxes=("motion",))
+    assert result.tracks == {"hall": 1}
+    boxes = rows_of(tmp_path / "out/boxes.csv")
+    assert len(boxes) >= 55
+    for row in boxes:
+        left, top = ONE[0](int(row["frame"]) - 1)
+        assert abs(float(row["left"]) - left) < 6
+        assert abs(float(row["top"]) - top) < 6
+        assert abs(float(row["height"]) - FIGURE[0]) < 10
+        assert float(row["seconds"]) == pytest.approx((int(row["frame"]) - 1) / 25, abs=2e-3)
+    (track,) = rows_of(tmp_path / "out/tracks.csv")
+    assert (track["tracklet"], track["camera"], track["video"]) == ("hall/0001", "hall", "hall.mp4")
+    assert int(track["frames"]) == len(boxes)
+
+
+def test_cut_tracklets_motion_two_people_two_tracks(tmp_path: Path) -> None:
+    result = cut(tmp_path / "out", write_video(tmp_path / "a.mp4", [crossing(), crossing(first=25)], frames=80))
+    assert result.tracks == {"a": 2}
+
+
+def test_cut_tracklets_is_a_data_set(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(mot_lines(TWO))
+    result = cut(tmp_path / "out", video, boxes=(str(tmp_path / "a.txt"),), cameras=("door",))
+    dataset = read_videos(load_manifest(str(result.manifest)), "data")
+    assert [(t.name, t.camera_id, len(t)) for t in dataset.splits[0].test] == [
+        ("door/0001", 1, 60),
+        ("door/0002", 1, 50),
+    ]
+    frame = dataset.splits[0].test[0].frames[3]
+    assert frame.name == "000004.jpg"
+    left = ONE[0](3)[0]
+    width = min(WIDTH, round(left + 1.05 * FIGURE[1])) - int(left - 0.05 * FIGURE[1])
+    assert Image.open(frame).size == (width, round(40 + 1.05 * FIGURE[0]) - int(40 - 0.05 * FIGURE[0]))
+
+
+def test_cut_tracklets_several_files_of_one_camera_continue(video: Path, tmp_path: Path) -> None:
+    second = write_video(tmp_path / "later.mp4", [crossing(first=20)])
+    result = cut(tmp_path / "out", video, second, cameras=("hall", "hall"), boxes=("motion",))
+    assert result.tracks == {"hall": 2}
+    first, last = rows_of(tmp_path / "out/tracks.csv")
+    assert (first["video"], last["video"]) == ("hall.mp4", "later.mp4")
+    assert int(last["first_frame"]) == pytest.approx(60 + 21, abs=2)
+    assert float(last["first_seconds"]) == pytest.approx(60 / 25 + 20 / 25, abs=0.1)
+
+
+def test_cut_tracklets_two_runs_and_resume_same_bytes(video, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("amem_cli.video.boxes.PART", 20)
+    monkeypatch.setattr(tracklets, "PART", 20)
+    whole = cut(tmp_path / "a/out", video).folder
+
+    class Stop(Exception):
+        pass
+
+    stops = iter([("amem_cli.video.motion.MotionBoxes.__call__", 45), ("amem_cli.video.crops._jpeg", 30)])
+    for target, calls in stops:
+        module, _, name = target.rpartition(".")
+        owner = __import__(module.rpartition(".")[0], fromlist=["x"]) if name != "__call__" else None
+        from amem_cli.video import crops, motion
+
+        owner, name = (motion.MotionBoxes, "__call__") if name == "__call__" else (crops, "_jpeg")
+        original, count = getattr(owner, name), 0
+
+        def stopping(*arguments, original=original, calls=calls):
+            nonlocal count
+            count += 1
+            if count > calls:
+                raise Stop
+            return original(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, stopping)
+            with pytest.raises(Stop):
+                cut(tmp_path / "b/out", video)
+        assert not (tmp_path / "b/out").exists()
+    seen = []
+    with monkeypatch.context() as patch:
+        original = crops._jpeg
+        patch.setattr(crops, "_jpeg", lambda *arguments: seen.append(1) or original(*arguments))
+        patch.setattr(motion.MotionBoxes, "__call__", lambda *arguments: pytest.fail("boxes are found again"))
+        again = cut(tmp_path / "b/out", video).folder
+    assert 0 < len(seen) < 45
+    assert content_of(again) == content_of(whole)
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [".out.lock", "out"]
+
+
+def test_cut_tracklets_reused_and_refused(video: Path, tmp_path: Path) -> None:
+    assert not cut(tmp_path / "out", video).reused
+    assert cut(tmp_path / "out", video).reused
+    with pytest.raises(OutputExists, match="min_frames: 8 there, 9 now"):
+        cut(tmp_path / "out", video, min_frames=9)
+    assert not cut(tmp_path / "out", video, min_frames=9, force=True).reused
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").write_text("keep")
+    with pytest.raises(OutputExists, match="not from amem tracklets"):
+        cut(tmp_path / "mine", video, force=True)
+    assert (tmp_path / "mine/letter.txt").exists()
+
+
+def test_cut_tracklets_min_frames(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(mot_lines([*ONE, lambda frame: (5, 5) if frame < 7 else None]))
+    result = cut(tmp_path / "out", video, boxes=(str(tmp_path / "a.txt"),))
+    assert (result.tracks, result.dropped) == ({"hall": 1}, 1)
+
+
+def test_cut_tracklets_detector_weights_from_file(video, tmp_path) -> None:
+    model = "ssdlite320_mobilenet_v3_large"
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(model, weights=None, weights_backbone=None)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    options = {"boxes": (f"torchvision:{model}",), "detector_weights": tmp_path / "weights.pth", "fps": 2.0}
+    with pytest.raises(BadData, match="no person was seen"):  # random weights
+        cut(tmp_path / "out", video, **options)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
+    with pytest.raises(BadData, match=f"not the weights of {model}"):
+        cut(tmp_path / "out", video, **options)
+
+
+def test_cut_tracklets_detector_batches(video, tmp_path, monkeypatch) -> None:
+    sizes = []
+
+    def load(model, path, device):
+        def detect(pictures):
+            sizes.append(len(pictures))
+            return [np.array([[10.0, 20, 18, 50, 0.9, -1]]) for _ in pictures]
+
+        return detect
+
+    monkeypatch.setattr("amem_cli.video.boxes._load", load)
+    (tmp_path / "weights.pth").write_bytes(b"1")
+    result = cut(tmp_path / "out", video, detector_weights=tmp_path / "weights.pth")
+    assert result.tracks == {"hall": 1}
+    assert sizes == [4] * 15
+
+
+# -- times -------------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_presentation_times_of_variable_frame_rate(tmp_path: Path) -> None:
+    times = [0, 40, 80, 200, 240, 900, 940, 1000]
+    path = write_video(tmp_path / "phone.mp4", ONE, frames=8, times=times)
+    pictures = list(Camera("a", [path]).pictures())
+    assert [round(1000 * picture.seconds) for picture in pictures] == times
+    assert [p.number for p in looked_at(iter(pictures), 5)] == [1, 4, 6, 8]
+    assert [p.number for p in looked_at(iter(pictures), 0)] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("rotation", [90, -90, 180])
+def test_pictures_rotated(rotation: int, tmp_path: Path) -> None:
+    plain = next(Camera("a", [write_video(tmp_path / "a.mp4", ONE, frames=2)]).pictures())
+    turned = next(Camera("a", [write_video(tmp_path / "b.mp4", ONE, frames=2, rotation=rotation)]).pictures())
+    expected = np.rot90(plain.rgb(), rotation // 90)
+    assert turned.size == expected.shape[:2] == turned.rgb().shape[:2]
+    assert np.abs(turned.rgb().astype(int) - expected).mean() < 1
+    assert turned.small_yuv(60).shape[1:] == (60, round(60 * turned.size[1] / turned.size[0]))
+
+
+# -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_camera_files_that_are_no_videos(tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    write_sound(tmp_path / "sound.mp4")
+    faults = {
+        "empty.mp4": (BadData, "it is empty"),
+        "noise.mp4": (BadData, "cannot be decoded"),
+        "folder.mp4": (BadData, "is a directory"),
+        "pipe.mp4": (BadData, "pipe, a device or a socket"),
+        "sound.mp4": (BadData, "it has no pictures .audio only."),
+        "absent.mp4": (InputMissing, "not found"),
+    }
+    for name, (kind, why) in faults.items():
+        with pytest.raises(kind, match=why) as caught:
+            Camera("a", [tmp_path / name])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BadData, match="pipe, a device"):
+        Camera("a", [Path("/dev/zero")])
+
+
+def test_pictures_damaged_in_the_middle_rest_is_kept(tmp_path: Path, video: Path) -> None:
+    content = bytearray(video.read_bytes())
+    middle = len(content) // 2
+    content[middle - 600 : middle + 600] = np.random.default_rng(0).bytes(1200)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(content)
+    camera = Camera("a", [path])
+    numbers = [picture.number for picture in camera.pictures()]
+    assert 20 <= len(numbers) < 60
+    assert max(numbers) >= 55
+    assert camera.faults
+    assert all("damaged from" in fault and str(path) in fault for fault in camera.faults)
+
+
+def test_pictures_cut_off_is_told(tmp_path: Path, video: Path) -> None:
+    import av
+
+    whole = tmp_path / "whole.mkv"  # Matroska can be read without its end
+    with av.open(str(video)) as source, av.open(str(whole), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    cut_off = tmp_path / "cut.mkv"
+    cut_off.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    count = len(list(Camera("a", [cut_off]).pictures()))
+    assert 10 < count < 60
+
+
+def test_camera_huge_pictures(tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MOST_PIXELS", HEIGHT * WIDTH - 1)
+    with pytest.raises(BadData, match="pictures of 200 x 120, more than"):
+        Camera("a", [video])
+
+
+@pytest.mark.parametrize("name", ["a b;c'd.mp4", "-i.mp4", "concat:x.mp4", "ünïcödé 人.mp4", "%d.mp4"])
+def test_cut_tracklets_odd_names(name: str, video: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(video.read_bytes())
+    result = cut(tmp_path / "out", path)
+    assert list(result.tracks.values()) == [1]
+    assert read_videos(load_manifest(str(result.manifest)), "data")
+
+
+def test_import_av_missing(monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(InputMissing, match=r'python -m pip install "amem\[video\]"'):
+        cut(tmp_path / "out", video)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it has no boxes"),
+        ("1,1,a,2,3,4\n1,1,5\n", "line 1: '1,1,a,2,3,4'; line 2: '1,1,5'"),
+        ("0,1,5,5,10,20\n", "line 1"),
+        ("1,1,5,5,-10,20\n", "line 1"),
+        ("1,1,5,5,nan,20\n", "line 1"),
+        ("1,3,5,5,10,20\n1,3,6,6,10,20\n", "line 2: a second box of id 3 in frame 1"),
+        ("".join(f"1,{i},5,5,10,20\n" for i in range(100_000)), "frame 1 has 100000"),
+    ],
+)
+def test_read_mot_bad_rows(text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "boxes.txt").write_text(text)
+    with pytest.raises(BadData, match=why):
+        read_mot(tmp_path / "boxes.txt")
+
+
+def test_read_mot_ground_truth_and_detections(tmp_path: Path) -> None:
+    path = tmp_path / "gt.txt"
+    path.write_text("1,1,5,6,10,20,1,1,0.8\n1,2,5,6,10,20,0,1,0.8\n1,3,5,6,10,20,1,9,0.8\n")
+    assert read_mot(path)[1].tolist() == [[5, 6, 10, 20, 1, 1]]
+    path.write_text("2,-1,5,6,10,20,0.7\n2,-1,50,6,10,20,33.5\n")
+    assert read_mot(path)[2].tolist() == [[5, 6, 10, 20, 0.7, -1], [50, 6, 10, 20, 1, -1]]
+
+
+def test_cut_tracklets_boxes_of_another_video(video: Path, tmp_path: Path) -> None:
+    path = tmp_path / "boxes.txt"
+    path.write_text("".join(f"{frame},1,900,900,30,80\n" for frame in range(1, 50)))
+    with pytest.raises(BadData, match="49 of 49 boxes are outside the picture"):
+        cut(tmp_path / "out", video, boxes=(str(path),))
+    path.write_text("".join(f"{frame},1,9,9,30,80\n" for frame in range(40, 400)))
+    with pytest.raises(BadData, match="339 of 360 boxes are after the last picture, 60"):
+        cut(tmp_path / "out", video, boxes=(str(path),))
+
+
+def test_cut_tracklets_outside_boxes_and_jumps_are_told(video: Path, tmp_path: Path) -> None:
+    lines = (
+        mot_lines(ONE) + "5,7,500,10,18,50\n" + "".join(f"{f},8,{1 if f < 20 else 150},3,18,50\n" for f in range(1, 40))
+    )
+    (tmp_path / "boxes.txt").write_text(lines)
+    result = cut(tmp_path / "out", video, boxes=(str(tmp_path / "boxes.txt"),))
+    assert result.warnings == [
+        "camera hall: 1 of 100 boxes are outside the picture, they are left out",
+        "camera hall: ids that jump across the picture: 8 in frame 20",
+    ]
+
+
+def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
+    cases = [
+        ({"fps": -1}, "--fps"), ({"min_frames": 0}, "--min-frames"), ({"cameras": ("a/b",)}, "plain name"),
+        ({"cameras": ("a", "b", "c")}, "3 given for 2 videos"), ({"boxes": ("moton",)}, "Did you mean motion"),
+        ({"boxes": ("torchvision:yolo",)}, "no detector of this name"), ({}, "several videos are called"),
+        ({"boxes": ("absent.txt",)}, "not found"),
+    ]  # fmt: skip
+    for options, why in cases:
+        with pytest.raises(AmemError, match=why):
+            cut(tmp_path / "out", video, video, **({"cameras": ("a",)} if "boxes" in options else {}) | options)
+    (tmp_path / "boxes.txt").write_text(mot_lines(ONE))
+    with pytest.raises(UsageError, match="one file of boxes for 2 cameras"):
+        cut(tmp_path / "out", video, video, cameras=("a", "b"), boxes=(str(tmp_path / "boxes.txt"),))
