@@ -29,7 +29,8 @@ def load_main_model(path: str | Path) -> "MainModel":
     """
     from amem_cli.models.checkpoints import load_main_model as load
 
-    model, _ = load(Path(path))
+    model, config = load(Path(path))
+    vars(model)["image_size"] = config.height_width
     return model.eval().requires_grad_(False)
 
 
@@ -44,10 +45,11 @@ def embed(
 ) -> np.ndarray:
     """f_s of clips, L2-normalised, (B, 512) float32; the dot product of two rows is their cosine similarity.
 
-    `clips` is (B, T, H, W, 3) uint8 RGB: T >= 1 consecutive frames at the image size of the training, H and W
-    multiples of 16. `one_tracklet`: the clips belong to one tracklet; the result is (1, 512), f_s averaged over the
-    clips and then normalised, as in `amem extract-features`. `batch_size` is the number of clips per forward pass;
-    `device` and `precision` are as on the command line. Moves the model to the device and sets eval mode.
+    `clips` is (B, T, H, W, 3) uint8 RGB: T >= 1 consecutive frames at the image size of the training, (H, W) in
+    `model.image_size` of a model from `load_main_model`. `one_tracklet`: the clips belong to one tracklet; the result
+    is (1, 512), f_s averaged over the clips and then normalised, as in `amem extract-features`. `batch_size` is the
+    number of clips per forward pass; `device` and `precision` are as on the command line. Moves the model to the device
+    and sets eval mode.
     Raises `UsageError` for clips of another type or shape.
     """
     import torch
@@ -62,6 +64,11 @@ def embed(
     if images.shape[2] % 16 or images.shape[3] % 16:
         why = f"have frames of {images.shape[2]} x {images.shape[3]} pixels"
         raise UsageError("clips", why=why, remedy="Resize both sides to multiples of 16, as in training")
+    wanted = vars(model).get("image_size", images.shape[2:4])
+    if tuple(images.shape[2:4]) != tuple(wanted):
+        size, trained = (" x ".join(map(str, pixels)) for pixels in (images.shape[2:4], wanted))
+        why = f"have frames of {size} pixels, and the model was trained on {trained}"
+        raise UsageError("clips", why=why, remedy="Resize them to model.image_size")
     with process_group(device) as processes:
         # not OpenVINO: compiling would take longer than one call saves
         engine_name = "torch" if processes.device.type == "cpu" else "eager"

@@ -72,6 +72,18 @@ class Terminated(BaseException):
     decoder or file reader catches it."""
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a machine or device without enough memory caused an error of Python, NumPy, torch or a worker of torch.
+
+    >>> out_of_memory(MemoryError()), out_of_memory(ValueError("x"))
+    (True, False)
+    """
+    text = str(error)
+    worker_died = "DataLoader worker" in text and "Killed" in text
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or worker_died or "can't allocate memory" in text or "not enough memory" in text
+
+
 def printable(text: str) -> str:
     """The text on one line, with control characters and lone surrogates escaped.
 

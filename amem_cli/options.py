@@ -29,6 +29,7 @@ BACKBONES = {  # --backbone: module and class, imported when the backbone is bui
 Engine = Literal["auto", "torch", "eager", "openvino"]
 BadImage = Literal["stop", "skip"]
 # Scripts and config files may give these to all six stages; where a stage has no such option, they have no effect.
+LARGEST_SIDE = 2048  # of input frames: a damaged description must not fill the memory
 COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
 SPLIT_HELP = "0 ... 9 or all, for data sets with several splits; empty: 0"
@@ -360,14 +361,14 @@ def check_split(split: str) -> None:
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """ "256x128" -> (256, 128), height and width in pixels; both are multiples of 16 and at least 32.
+    """ "256x128" -> (256, 128), height and width in pixels; both are multiples of 16 from 32 to 2048.
 
     Raises `UsageError`.
     """
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     size = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not all(side >= 32 and side % 16 == 0 for side in size):
-        why = "must be HEIGHTxWIDTH in pixels, both multiples of 16 and at least 32"
+    if not all(32 <= side <= LARGEST_SIDE and side % 16 == 0 for side in size):
+        why = f"must be HEIGHTxWIDTH in pixels, both multiples of 16 from 32 to {LARGEST_SIDE}"
         raise UsageError("--image-size", text, why=why, remedy="For example --image-size 256x128")
     return size
 

@@ -103,6 +103,7 @@ def test_embed_equals_extract_features(walkers: Path, main_file: Path, workspace
         ((4, 32, 32, 3), np.uint8),
         ((0, 4, 32, 32, 3), np.uint8),
         ((1, 4, 30, 32, 3), np.uint8),
+        ((1, 4, 64, 32, 3), np.uint8),  # of a model for 32 x 32
         ((1, 4, 32, 30, 3), np.uint8),
     ],
 )

@@ -192,6 +192,7 @@ WRONG = [
     ("train-arm", "time_limit", "50", "--time-limit 50: not a duration"),
     ("train-arm", "image_size", "250x128", "--image-size 250x128"),
     ("train-arm", "image_size", "16x16", "--image-size 16x16"),
+    ("train-arm", "image_size", "20000x64", "--image-size 20000x64"),
     ("label-videos", "threshold", 1.0, "--threshold 1.0: must be between 0 and 1"),
     ("label-videos", "resume", "state", "--resume state: this command has no state files"),
     ("train-tae", "batch_size", 1, "--batch-size 1: must be at least 2"),

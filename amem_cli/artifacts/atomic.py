@@ -5,11 +5,13 @@ A file may contain a *checksum*, the SHA-256 of its content, because safetensors
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,10 +25,10 @@ _CHECKSUM = re.compile(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}")
 _REMEDIES = {
     errno.ENOSPC: "Free some space and run the same command again: finished work is kept",
     errno.EDQUOT: "Your quota is used up: free some space and run the same command again",
-    errno.EACCES: "Check the folder's permissions or choose another --workspace",
-    errno.ENOTDIR: "A file is in the place of a folder: move it, or choose another --workspace",
-    errno.EEXIST: "A file is in the place of a folder: move it, or choose another --workspace",
-    errno.EROFS: "Choose a --workspace on a disk that can be written",
+    errno.EACCES: "Check the folder's permissions or choose another place (--workspace, --out)",
+    errno.ENOTDIR: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",
+    errno.EEXIST: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",
+    errno.EROFS: "Choose a place on a disk that can be written (--workspace, --out)",
 }
 
 
@@ -87,6 +89,20 @@ def sweep_temporaries(output: Path) -> int:
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
+
+
+def require_writable(path: Path) -> None:
+    """Raise `DiskError` unless a file can be written to `path`; remove what killed writers of it left."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
+            stale.unlink(missing_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def require_free_space(folder: Path, needed: int) -> None:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, kind_error, parse_json_object
+from amem_cli.artifacts.provenance import (
+    CREATED_BY,
+    SCHEMA,
+    Provenance,
+    check_provenance,
+    kind_error,
+    parse_json_object,
+)
 from amem_cli.errors import BadData, listing
 
 if TYPE_CHECKING:
@@ -119,7 +126,11 @@ def _description(content: bytes, path: Path) -> dict[str, Any]:
         text = json.loads(content[8 : 8 + length])["__metadata__"][_HEADER_KEY]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadData("checkpoint", path, why="has no amem description") from error
-    return parse_json_object(text, "checkpoint", path)
+    description = {"metrics": {}, "provenance": {}} | parse_json_object(text, "checkpoint", path)
+    if not isinstance(description["metrics"], dict):
+        raise BadData("checkpoint", path, why="its metrics are not a JSON object")
+    provenance = check_provenance(description["provenance"], "checkpoint", path)
+    return description | {"provenance": {"options": {}, "parents": {}} | provenance}
 
 
 # -- training state ----------------------------------------------------------------------------------------------------
@@ -182,6 +193,11 @@ def newest_state(folder: Path, warn: Callable[[str], object]) -> Checkpoint | No
         except BadData as error:
             warn(f"{error} " + (f"Falling back to {older.name}." if older else "No state is left: starting again."))
     return None
+
+
+def states_size(folder: Path) -> int:
+    """The bytes of the states in `folder`."""
+    return sum(path.stat().st_size for path in _states(folder))
 
 
 def remove_states(folder: Path) -> None:

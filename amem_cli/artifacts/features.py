@@ -1,5 +1,6 @@
 """The features file: one f_s per tracklet. Files of other programs in this format can be evaluated too."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def read(path: Path, *, remedy: str = "Run: amem extract-features", people: bool
         if len(off := np.flatnonzero(np.abs(lengths - 1) > 1e-3)):
             why = f"'{name}' has rows that are not L2-normalised: {listing(map(str, off))}"
             raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
-    if len(set(columns["tracklet"])) != len(columns["tracklet"]):
-        raise BadData(KIND, path, why="has several rows of one tracklet", remedy=remedy)
+    if repeated := [name for name, times in Counter(columns["tracklet"]).items() if times > 1]:
+        raise BadData(KIND, path, why=f"has several rows of one tracklet: {listing(repeated, 3)}", remedy=remedy)
     folder = str(attributes.get("folder", ""))
     return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)

@@ -1,6 +1,7 @@
 """The output of a stage: one writer at a time, reuse, refusal to overwrite; and the provenance inside any artifact."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,22 @@ class OutputSlot:
         except BadData as error:
             raise BadData(self.kind, self.path, why=error.why, remedy="Use --force to make it again") from error
         provenance.check_same(self.kind, self.path, read_provenance(self.path))
-        return self.options.resume != "never"
+        if self.options.resume == "never":
+            return False
+        with contextlib.suppress(OSError):  # of a disk that is read-only
+            self._sweep(provenance)
+        return True
+
+    def _sweep(self, provenance: Provenance) -> None:
+        """Remove the shards and states that a run left which was killed after it had written the artifact."""
+        for parts in self.path.parent.glob(f".{self.path.name}.parts/{provenance.fingerprint()}-*"):
+            shutil.rmtree(parts, ignore_errors=True)
+            with contextlib.suppress(OSError):  # those of other options are in it
+                parts.parent.rmdir()
+        for state in self.path.parent.glob("state-*.safetensors") if self.path.suffix == ".safetensors" else ():
+            with contextlib.suppress(AmemError):
+                if not provenance.differences(read_provenance(state)):
+                    state.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -71,7 +87,7 @@ def read_provenance(path: Path) -> dict[str, Any]:
     from amem_cli.artifacts import checkpoint
 
     if path.suffix == ".safetensors":
-        return check_provenance(checkpoint.read_description(path).get("provenance", {}), "checkpoint", path)
+        return checkpoint.read_description(path)["provenance"]
     if path.suffix == ".h5":
         from amem_cli.artifacts import hdf5
 

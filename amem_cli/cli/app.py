@@ -14,7 +14,7 @@ import typer
 from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
 from amem_cli.cli.help import usage_error
 from amem_cli.cli.root import app
-from amem_cli.errors import AmemError, DiskError, Terminated
+from amem_cli.errors import AmemError, DiskError, Terminated, out_of_memory
 
 
 def run(arguments: list[str]) -> int:
@@ -59,6 +59,11 @@ def _run(arguments: list[str], debug: bool) -> int:
             if error.format_message():  # empty if Typer has printed the help, for a command without arguments
                 _fail(usage_error(error), 2)
             return 2
+        if out_of_memory(error) and not debug:
+            remedy = "Use smaller batches, clips or images, fewer --workers, or another machine"
+            return _fail(
+                f"memory: not enough ({str(error).splitlines()[0] if str(error) else 'MemoryError'}). {remedy}.", 2
+            )
         traceback.print_exc()
         return _fail("this is a bug in amem. Please report the lines above.", 70)
 

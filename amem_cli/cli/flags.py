@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import os
 import shlex
+import time
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from amem_cli.cli.root import app
 from amem_cli.errors import AmemError, BadData, InputMissing, did_you_mean
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of
 from amem_cli.resolve import resolve
+from amem_cli.runtime import distributed
 from amem_cli.runtime.progress import Progress
 
 WITHOUT_EFFECT = {
@@ -127,6 +129,7 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
             dry_run: DryRun = False,
             **given: Any,
         ) -> None:
+            began = time.monotonic()
             others = {one.name: given.pop(one.name) for one in further}
             unused = [flag for option, flag in ignored.items() if given.pop(option) is not None]
             options = resolve(cls, given, preset=preset, config=config)
@@ -138,10 +141,13 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
             if dry_run:
                 console.print_options(name, options, as_json)
                 return
+            distributed.command_began = began
             try:
                 function(options, progress, as_json, **others)
             except (InputMissing, BadData) as error:
                 raise _with_folders(error, options) from error
+            finally:
+                distributed.command_began = None
 
         general = list(inspect.signature(call).parameters.values())[:-1]
         call.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]

@@ -98,7 +98,7 @@ def check_dataset(
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
         row, written = _check_images(root, image_list, progress, problems, tracklets)
         rows.append(row)
-    shown = tuple(problems[:MOST_PROBLEMS])
+    shown = tuple(map(printable, problems[:MOST_PROBLEMS]))
     return CheckReport(
         manifest.name, manifest.title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like, image_list,
         written,

@@ -14,7 +14,7 @@ from msgspec import Struct
 from amem_cli.data.readers.files import decode_text, read_bytes
 from amem_cli.data.readers.folder import LEVELS
 from amem_cli.data.readers.splits import Name, Protocol, ProtocolKind, read_split_file
-from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean
+from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, printable
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 Kind = Literal["video", "images", "attributes"]
@@ -72,6 +72,8 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     Raises `UsageError` for unknown names, keys and values, `InputMissing` for a missing file, `BadData` for others.
     """
     text = str(name_or_path)
+    if text.rstrip("/\\") in SHIPPED:  # the shell completes the name of a folder
+        text = text.rstrip("/\\")
     if _is_path(text):
         return _load(Path(text), shipped=False)
     if text not in SHIPPED:
@@ -149,7 +151,13 @@ def _load(path: Path, shipped: bool) -> Manifest:
             root = str((path.absolute().parent / file.root).resolve())
         except (OSError, ValueError, RuntimeError) as error:  # a null character, a link to itself, too long a name
             raise UsageError("manifest", path, why=f"root {file.root!r} is not a path ({error})") from error
-    completed = {"title": file.title or file.name, "root": root, "protocol": _protocol(file, path)}
+    notes = {key: printable(note) for key, note in file.notes.items()}  # they reach the terminal
+    completed = {
+        "title": printable(file.title) or file.name,
+        "notes": notes,
+        "root": root,
+        "protocol": _protocol(file, path),
+    }
     return Manifest(**msgspec.structs.asdict(file) | completed, path=path.absolute(), shipped=shipped)
 
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,16 +23,18 @@ if TYPE_CHECKING:
     import torch
 
 Item = TypeVar("Item")
+command_began: float | None = None  # set by the command line; other callers begin with `process_group`
 TIMEOUT = timedelta(hours=2)  # the main process can work alone for a long time: test images, texture statistics
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process: its `rank` among `world_size` and its `device`."""
+    """This process: its `rank` among `world_size`, its `device`, and when its command began (`time.monotonic`)."""
 
     rank: int
     world_size: int
     device: "torch.device"
+    began: float | None = None
 
     @property
     def is_main(self) -> bool:
@@ -160,17 +163,19 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
 
     Raises `UsageError` as `choose_device`, and `Interrupted` when another process ended during communication.
     """
+    began = time.monotonic() if command_began is None else command_began
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        yield Processes(0, 1, chosen)
+        yield Processes(0, 1, chosen, began)
         return
     import torch.distributed
 
     _end_with_parent()
     try:
-        torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
-        yield Processes(torch.distributed.get_rank(), world_size, chosen)
+        with _output_to_stderr():
+            torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+        yield Processes(torch.distributed.get_rank(), world_size, chosen, began)
     except RuntimeError as error:
         if not _is_communication_error(error):
             raise
@@ -178,6 +183,19 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
         raise Interrupted(signal.SIGTERM, why=why, remedy=f"Run the same command again: {_command()}") from error
     # not after an error: nccl could wait here for a process that has ended
     torch.distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Send the standard output of libraries in C++ to standard error: gloo of torch 2.10 reports its connections."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def _end_with_parent() -> None:

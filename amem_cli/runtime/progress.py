@@ -107,10 +107,11 @@ class Progress:
             self._print(f"warning: {text}")
 
     def _print(self, text: str) -> None:
-        if self._console is not None:
-            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a closed terminal or pipe is no reason to lose work
+            if self._console is not None:
+                self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
 
 class Silent(Progress):

@@ -1,4 +1,4 @@
-"""Stopping a training: SIGINT, SIGTERM and `--time-limit` let the current step finish; then the state is saved."""
+"""Stopping a training: signals and `--time-limit` let the current step finish; then the state is saved."""
 
 import contextlib
 import signal
@@ -11,9 +11,11 @@ from amem_cli.errors import Interrupted, Terminated
 from amem_cli.options import Schedule, parse_duration
 from amem_cli.runtime.distributed import Processes
 
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # the terminal was closed; Windows has no such signal
+
 
 class StopRequest:
-    """A context around a training loop that handles signals and the time limit.
+    """A context around a training loop that handles signals and the time limit, which counts from the command's start.
 
     A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once.
     """
@@ -22,13 +24,15 @@ class StopRequest:
         self.command = command
         self._limit_text, self._limit = options.time_limit, parse_duration(options.time_limit)
         self._processes = processes
-        self._began = self._mark = time.monotonic()
+        self._mark = time.monotonic()
+        self._began = self._mark if processes.began is None else processes.began
         self._slowest: dict[str, float] = {"step": 0.0, "save": 0.0, "validation": 0.0}
         self._signal, self._interruptible = 0, False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        ignored = signal.getsignal(HANGUP) is signal.SIG_IGN  # by nohup
+        for number in {signal.SIGINT, signal.SIGTERM, signal.SIGTERM if ignored else HANGUP}:
             with contextlib.suppress(ValueError):  # only the main thread can handle signals
                 self._handlers[number] = signal.signal(number, self._on_signal)
         self._mark = time.monotonic()
@@ -40,7 +44,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         again = self._signal or self._interruptible
-        self._signal = number
+        self._signal = signal.SIGTERM if number == HANGUP else number
         if again:
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 

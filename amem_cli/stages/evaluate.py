@@ -83,7 +83,11 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if not options.features:
             for number in range(len(files)):
                 warn_about_stale(manifest, options.workspace, None if len(files) == 1 else number, "evaluate", progress)
-        tables = [features.read(path, remedy=f"Run: {_extract_command(manifest, n)}") for n, path in enumerate(files)]
+        foreign = "Write it as the documentation's page on files says"
+        tables = [
+            features.read(path, remedy=foreign if options.features else f"Run: {_extract_command(manifest, number)}")
+            for number, path in enumerate(files)
+        ]
         for path, table in zip(files, tables, strict=True):
             if table.dataset != manifest.name:
                 progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
@@ -154,7 +158,7 @@ def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
         raise UsageError("--features", why=why, remedy="Give one for each split, in the order of the splits")
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
-        named = listing(f"{files[number]}: run {_extract_command(manifest, number)}" for number in missing)
+        named = listing((str(files[number]) for number in missing), 3)
         if single:
             raise InputMissing("features", files[0], why="not found", remedy=f"Run: {_extract_command(manifest, 0)}")
         remedy = f"Run: {_extract_command(manifest, 0).removesuffix('--split 0')}--split all"

@@ -43,7 +43,7 @@ def draw_cmc(picture: Picture, source: Source, progress: Progress) -> tuple[Path
     """The CMC curve of the protocol's result, with chance."""
     result = results.read(source.workspace.results(source.protocol.name), remedy=source.run("evaluate"))
     chance = result["chance"].get("cmc")
-    title = f"{result['protocol']}: {result['queries']} queries"
+    title = f"{result['protocol']}: {results.queries_of(result)}"
     figure = cmc_figure({source.model_name(result): result["cmc"]}, chance, title)
     return save_picture(figure, picture.out), {"rank": result["rank"], "mAP": result["mAP"]}
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from amem_cli.artifacts import atomic
-from amem_cli.errors import UsageError
+from amem_cli.errors import InputMissing, UsageError
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.source import Source
 
@@ -17,12 +17,19 @@ def report(out: Path, source: Source, progress: Progress, *, queries: int, seed:
     A section that cannot be made shows the reason and the command that makes its missing input. Raises `UsageError` if
     there are so many queries that the page would exceed 15 MB.
     """
+    atomic.require_writable(out)
     if queries < 1:
         raise UsageError("--queries", str(queries), why="at least 1 is needed")
+    from amem_cli.pictures.report.content import Missing
     from amem_cli.pictures.report.page import report_page  # after the check: these import torch and matplotlib
     from amem_cli.tools.collect import Collector
 
     collected = Collector(source, progress).report(queries, seed)
+    sections = (collected.result, collected.ranked_lists, collected.predictions, *collected.curves)
+    if all(isinstance(section, Missing) for section in sections):
+        command = next((one.state.command for one in collected.artifacts if one.state.command), "")
+        remedy = f"Run: {command}" if command else "Check --workspace and --dataset"
+        raise InputMissing("workspace", source.workspace.root, why="nothing to report on", remedy=remedy)
     for frames in FRAMES_PER_TRACKLET:
         page = report_page(collected, frames).encode()
         if len(page) <= LARGEST_PAGE:

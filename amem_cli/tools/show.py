@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amem_cli.artifacts import atomic
 from amem_cli.errors import UsageError
 from amem_cli.runtime.progress import Progress
 
@@ -39,6 +40,7 @@ def show(kind: str, picture: Picture, source: "Source", progress: Progress) -> t
     if kind == "attributes" and len(picture.names) > 2:
         why = f"{len(picture.names)} were named"
         raise UsageError("tracklets", why=why, remedy="Name one, or two to compare them")
+    atomic.require_writable(picture.out)
     from amem_cli.tools import draw  # after the checks: it imports torch and matplotlib
 
     return draw.KINDS[kind](picture, source, progress)

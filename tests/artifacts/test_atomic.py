@@ -80,7 +80,7 @@ def test_write_mode_and_folders(tmp_path):
         os.umask(before)
     assert path.read_bytes() == "é".encode()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    with pytest.raises(DiskError, match="move it, or choose another --workspace"):
+    with pytest.raises(DiskError, match="move it, or choose another place"):
         atomic.write_text(path / "below", "")
 
 
@@ -159,3 +159,13 @@ def test_read_truncated(tmp_path, name):
         path.write_bytes(good[:length])
         with pytest.raises(BadData):
             verify(path)
+
+
+def test_require_writable(tmp_path):
+    (tmp_path / ".page.html.0a.amem-tmp").touch()
+    (tmp_path / ".other.html.0a.amem-tmp").touch()
+    atomic.require_writable(tmp_path / "page.html")
+    assert [path.name for path in tmp_path.iterdir()] == [".other.html.0a.amem-tmp"]
+    for place in (tmp_path, tmp_path / ".other.html.0a.amem-tmp" / "page.html"):
+        with pytest.raises(DiskError):
+            atomic.require_writable(place)

@@ -1,12 +1,14 @@
 """The lock of an output, and the paths of a workspace."""
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 from faults import temporaries
 
@@ -87,4 +89,25 @@ def test_locked_disk_error(tmp_path, monkeypatch):
         pytest.fail("went on")
     monkeypatch.undo()
     with lock.locked(tmp_path / "x.h5"):
+        pass
+
+
+def test_locked_where_nothing_can_be_written(tmp_path, monkeypatch):
+    def refused(self, *arguments):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refused)
+    with pytest.raises(DiskError, match="read-only"), lock.locked(tmp_path / "x.h5"):
+        pytest.fail("went on")
+    (tmp_path / "x.h5").touch()
+    with lock.locked(tmp_path / "x.h5"):  # an artifact can be reused
+        assert not list(tmp_path.glob("*.holder"))
+
+
+def test_locked_full_disk_with_an_artifact(tmp_path, monkeypatch):
+    (tmp_path / "x.h5").touch()
+    monkeypatch.setattr(lock, "LEAST_SPACE", 1 << 60)
+    with lock.locked(tmp_path / "x.h5"):
+        pass
+    with pytest.raises(DiskError, match="GB free"), lock.locked(tmp_path / "y.h5"):
         pass

@@ -4,9 +4,10 @@ import pytest
 from faults import flip_bit
 from writers import write
 
-from amem_cli.artifacts import atomic, output
+from amem_cli.artifacts import atomic, checkpoint, output
 from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.provenance import Provenance
+from amem_cli.artifacts.shards import Shards
 from amem_cli.errors import BadData, Locked, OutputExists
 from amem_cli.options import Options
 
@@ -75,3 +76,33 @@ def test_stage_result_as_json(tmp_path):
     found = output.StageResult("evaluate", path, True, {"a": 1}).as_json()
     assert found.pop("sha256").startswith("e3b0c442")
     assert found == {"stage": "evaluate", "artifact": str(path), "reused": True, "metrics": {"a": 1}}
+
+
+@pytest.mark.parametrize("name", ["labels.h5", "arm.safetensors"])
+def test_is_current_sweeps_what_a_killed_run_left(tmp_path, name):
+    path = tmp_path / name
+    write(path, provenance=MADE)
+    left = [tmp_path / "state-00000003.safetensors", tmp_path / "state-00000004.safetensors"]
+    for state, provenance in zip(left, (MADE, OTHER), strict=True):
+        checkpoint.save(state, "amem-state", {}, provenance)
+    shards = [Shards(path, provenance, fresh=False, is_main=True).folder for provenance in (MADE, OTHER)]
+    assert output.OutputSlot("thing", path, Options()).is_current(MADE)
+    assert [shard.exists() for shard in shards] == [False, True]  # those of other options can be continued
+    assert [state.exists() for state in left] == [name.endswith(".h5"), True]
+
+
+@pytest.mark.parametrize("provenance", [[], "text", {"options": []}, {"parents": {"tae": 1}}])
+def test_read_provenance_of_other_types(tmp_path, monkeypatch, provenance):
+    monkeypatch.setattr(Provenance, "as_json", lambda self: provenance)
+    checkpoint.save(tmp_path / "arm.safetensors", "amem-arm", {}, MADE)
+    with pytest.raises(BadData, match=r"arm\.safetensors"):
+        output.read_provenance(tmp_path / "arm.safetensors")
+
+
+def test_read_description_metrics(tmp_path):
+    path = tmp_path / "arm.safetensors"
+    checkpoint.save(path, "amem-arm", {}, MADE)
+    assert checkpoint.read_description(path)["metrics"] == {}
+    checkpoint.save(path, "amem-arm", {}, MADE, metrics=[])
+    with pytest.raises(BadData, match="metrics"):
+        checkpoint.read_description(path)

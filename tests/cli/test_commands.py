@@ -170,7 +170,7 @@ def test_run_stopped_while_an_error_is_printed(
     ("arguments", "remedy"),
     [
         (["evaluate"], "Run: amem extract-features --dataset mars"),
-        (["evaluate", "--protocol", "prid-10split"], "amem extract-features --dataset prid2011 --split 9"),
+        (["evaluate", "--protocol", "prid-10split"], "Run: amem extract-features --dataset prid2011 --split all"),
     ],
 )
 def test_missing_input_names_the_command_that_makes_it(

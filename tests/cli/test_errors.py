@@ -88,3 +88,35 @@ def test_errors_and_warnings_escape_control_characters(text: str, capsys: pytest
     assert str(BadData("image", text, why=f"is {text}")).isprintable()
     Progress(quiet=True).warn(text)
     assert capsys.readouterr().err.removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), 2),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nC++ frames"), 2),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory."), 2),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), 2),
+        (RuntimeError("another"), 70),
+    ],
+)
+def test_run_out_of_memory(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("amem_cli.tools.doctor.examine", fail)
+    assert run(["doctor"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith("error: memory: not enough (") is (code == 2)
+    assert (err.count("\n") == 1) is (code == 2)
+
+
+def test_load_manifest_named_as_a_folder(capsys: pytest.CaptureFixture) -> None:
+    assert run(["train-amem", "--dataset", "mars/", "--dry-run", "--json"]) == 0
+
+
+def test_report_on_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    where = ["--workspace", str(tmp_path / "w"), "--data-root", str(tmp_path)]
+    assert run(["report", "--out", str(tmp_path / "r.html"), *where]) == 66
+    assert "nothing to report on. Run: amem train-arm" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

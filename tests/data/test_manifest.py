@@ -129,3 +129,25 @@ def test_load_manifest_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_load_manifest_escapes_what_reaches_the_terminal(own):
+    manifest = own(FOLDER + 'title = "\\u001b[31mred\\n"\n[notes]\npeople = "\\u0007"')
+    assert (manifest.title, manifest.notes) == (r"\x1b[31mred\n", {"people": r"\x07"})
+
+
+@pytest.mark.parametrize(
+    "levels", ["person", "camera/tracklet", "person/person", "person/kamera", "split/person", "/person/camera"]
+)
+def test_load_manifest_other_levels(own, levels):
+    with pytest.raises(UsageError, match='folders = "person/camera/tracklet"'):
+        own(FOLDER + f'folders = "{levels}"')
+
+
+def test_load_manifest_levels(own):
+    assert own(FOLDER + 'folders = "split/person/camera"').protocol.splits == 1
+    assert own(FOLDER + 'folders = "camera/person"').protocol.splits == 10
+    with pytest.raises(UsageError, match="no meaning with an official split"):
+        own(FOLDER + 'folders = "split/person/camera"\n[protocol]\nseed = 3')
+    with pytest.raises(UsageError, match="folders"):
+        own('name = "a"\nlayout = "mars"\nfolders = "person/camera"')

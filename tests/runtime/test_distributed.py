@@ -1,5 +1,6 @@
 """One process or several: shards, collectives, DistributedDataParallel over gloo."""
 
+import os
 from pathlib import Path
 
 import processes
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from amem_cli.errors import UsageError
+from amem_cli.runtime import distributed
 from amem_cli.runtime.distributed import Processes, gradient_sync, process_group, unwrapped
 
 CPU = torch.device("cpu")
@@ -51,6 +53,21 @@ def test_process_group_one_process() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_process_group_keeps_standard_output_pure(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    def loud(*arguments: object, **named: object) -> None:
+        os.write(1, b"[Gloo] Rank 0 is connected\n")
+        raise ValueError("enough")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", loud)
+    monkeypatch.setattr(distributed, "_end_with_parent", lambda: None)
+    with pytest.raises(ValueError, match="enough"), process_group("cpu"):
+        pass
+    print("result")
+    out, err = capfd.readouterr()
+    assert (out, "[Gloo]" in err) == ("result\n", True)
+
+
 def test_process_group_without_cuda() -> None:
     for device in ("cuda", "cuda:0"):
         with pytest.raises(UsageError, match=r"--device cuda.*no CUDA device"), process_group(device):

@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +338,47 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert set(found.Tags()["scalars"]) == {"loss", "validation/mA"}
     assert [(event.step, event.value) for event in found.Scalars("loss")] == [(2, 1.5)]
     assert found.Tags()["images"] == ["validation"]
+
+
+# -- a training that replaces another ----------------------------------------------------------------------------------
+
+
+def test_files_of_the_finished_training_stay_until_the_next_is_finished(tmp_path: Path) -> None:
+    for name in ("arm.safetensors", "arm-best.safetensors", "metrics.jsonl", "samples/step-000001.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    for _ in range(2):  # interrupted twice
+        run = toy_run(tmp_path, options(resume="never"))
+        load_state(run, tmp_path / "arm-best.safetensors")
+        (tmp_path / "arm-best.safetensors").write_text("new")
+    kept = {
+        str(path.relative_to(tmp_path / "previous")): path.read_text() for path in (tmp_path / "previous").rglob("*.*")
+    }
+    assert kept == dict.fromkeys(("arm-best.safetensors", "metrics.jsonl", "samples/step-000001.png"), "old")
+    remove_states(run)
+    assert not (tmp_path / "previous").exists()
+
+
+def test_load_state_counts_the_space_of_its_own_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = toy_run(tmp_path)
+    save_state(run, TrainState(step=3))
+    size = checkpoint.states_size(tmp_path)
+    assert size == sum(path.stat().st_size for path in tmp_path.glob("state-*")) > 0
+    asked: list[int] = []
+    monkeypatch.setattr("amem_cli.artifacts.atomic.require_free_space", lambda folder, needed: asked.append(needed))
+    load_state(run, tmp_path / "best")
+    load_state(toy_run(tmp_path / "other"), tmp_path / "other" / "best")
+    assert asked[1] - asked[0] == size
+
+
+def test_time_limit_counts_from_the_start_of_the_command() -> None:
+    late = replace(ALONE, began=time.monotonic() - 100)
+    assert StopRequest(options(time_limit="90s"), late, "amem train-arm").requested()
+    assert not StopRequest(options(time_limit="90s"), ALONE, "amem train-arm").requested()
+
+
+def test_closed_terminal_stops_like_sigterm() -> None:
+    with StopRequest(options(), ALONE, "amem train-arm") as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.requested()
+        assert stop.interrupted(1).exit_code == 143

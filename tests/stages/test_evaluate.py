@@ -182,7 +182,7 @@ def test_evaluate_missing_splits(tmp_path: Path) -> None:
     assert "\n" not in text
     for number in (2, 3, 7):
         assert f"ilids-vid-split{number}.h5" in text
-        assert f"amem extract-features --dataset ilids-vid --split {number}" in text
+    assert "Run: amem extract-features --dataset ilids-vid --split all" in text
     assert "split4.h5" not in text
     assert not (tmp_path / "results" / "ilids-10split.json").exists()
 

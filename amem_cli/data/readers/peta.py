@@ -17,6 +17,7 @@ import numpy as np
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.readers.files import (
     BadRows,
+    copies_note,
     find_folder,
     image_folders,
     list_folder,
@@ -85,7 +86,9 @@ def read(root: Path, name: str) -> AttributeDataset:
         return _read_processed(root, base, name)
     paths, rows, people, unlabelled = [], [], [], []
     number_of: dict[tuple[str, str], int] = {}
+    notes: tuple[str, ...] = ()
     for subset in read_subsets(base):
+        notes += copies_note({subset.name: subset.images})
         for image in subset.images:
             key = subset.key(image)
             if key not in subset.labels:
@@ -98,9 +101,8 @@ def read(root: Path, name: str) -> AttributeDataset:
         why = f"none of its {len(unlabelled)} images has a label" if unlabelled else why_empty(base)
         raise BadData(WHAT, base, why=why, remedy=f"Expected {LAYOUT}")
     labels = np.array(rows, dtype=np.uint8)
-    notes: tuple[str, ...] = ()
     if unlabelled:
-        notes = (f"{len(unlabelled)} images without a label left out: {listing(unlabelled, 5)}",)
+        notes += (f"{len(unlabelled)} images without a label left out: {listing(unlabelled, 5)}",)
     partitions: tuple[dict[str, np.ndarray], ...] = ()
     evaluated: tuple[int, ...] = ()
     table_path = find_table(root, base)
@@ -158,9 +160,10 @@ def _has_subset(folder: Path) -> bool:
 
 
 def find_table(root: Path, base: Path) -> Path | None:
-    """PETA.mat next to the subsets, up to two levels above them, or in the data set's root."""
+    """PETA.mat next to the subsets, up to two levels above them, or anywhere in the data set's folder."""
     places = (base, base.parent, base.parent.parent, root)
-    return next((place / "PETA.mat" for place in places if (place / "PETA.mat").is_file()), None)
+    elsewhere = find_folder(root, lambda folder: (folder / "PETA.mat").is_file()) or root
+    return next((place / "PETA.mat" for place in (*places, elsewhere) if (place / "PETA.mat").is_file()), None)
 
 
 def read_subsets(base: Path) -> list[Subset]:
