@@ -125,6 +125,10 @@ def print_result(result: dict[str, Any], path: Path) -> None:
             f"accepts {100 * calibration['true_match_rate']:.1f} % of true pairs "
             f"and {100 * calibration['false_match_rate']:.3g} % of false pairs"
         )
+        if (error := calibration.get("calibration_error")) is not None:
+            print_wrapped(
+                f"the probability for amem search is off by {100 * error:.1f} % on people it was not fitted on"
+            )
     print_wrapped("protocol: " + "; ".join(map(str, result["choices"].values())))
     print(f"written to {path}")
 

@@ -1,4 +1,4 @@
-"""Verification: the distance threshold below which two tracklets count as the same person."""
+"""Verification: the threshold below which two tracklets count as the same person, and the probability that they are."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from amem_cli.metrics.ranking import Labels, read_labels
 from amem_cli.person_ids import JUNK
 
 BLOCK_DISTANCES = 8_000_000  # the memory of a block: 32 MB in float32, and some copies
+BINS, FARTHEST = 4000, 4.0  # of squared distances between L2-normalised features
+RELIABILITY_BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,89 @@ def calibrate(
         impostor_pairs=impostors,
         genuine_pairs=len(genuine),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Probability:
+    """The probability that two tracklets show one person: 1 / (1 + exp(-(intercept + slope * squared distance))).
+
+    It is for a pair that is as likely to be one person as two before it is compared. `calibration_error` is the mean
+    difference between probability and frequency (ECE, 10 bins, both kinds of pairs with equal weight) on people that
+    the curve was not fitted on, over two halves; None with fewer than four people.
+    """
+
+    intercept: float
+    slope: float
+    calibration_error: float | None
+
+    def __call__(self, squared_distances: np.ndarray) -> np.ndarray:
+        return _sigmoid(self.intercept + self.slope * np.asarray(squared_distances, np.float64))
+
+
+def fit_probability(query_features: Features, gallery_features: Features, *labels: Features) -> Probability:
+    """Platt's logistic curve over the pairs of `calibrate`, whose inputs and errors these are.
+
+    The distances are counted in 4000 bins of [0, 4], so memory does not grow with the pairs.
+    """
+    query, gallery = read_features(query_features, gallery_features)
+    checked = read_labels((len(query), len(gallery)), (*labels, None))
+    known = checked.query_ids != JUNK
+    kept = checked.gallery_ids != JUNK
+    people = np.unique(checked.query_ids[known])
+    halves = [np.isin(people, people[place::2]) for place in (0, 1)]
+
+    def counts(of: np.ndarray | None = None) -> np.ndarray:
+        """(2, BINS): impostor and genuine pairs, whose people are both in `of`."""
+        total = np.zeros((2, BINS))
+        inside = known, kept
+        if of is not None:
+            inside = known & np.isin(checked.query_ids, of), kept & np.isin(checked.gallery_ids, of)
+        if inside[0].any() and inside[1].any():
+            for pairs in _pair_distances(query, gallery, checked, *inside):
+                for row, distances in zip((1, 0), pairs, strict=True):
+                    total[row] += np.histogram(distances.clip(0, FARTHEST), BINS, (0, FARTHEST))[0]
+        return total
+
+    every = counts()
+    if not every.sum(1).all():
+        raise BadData("calibration", why="there are no pairs of one person in two cameras, or none of different people")
+    folds = [counts(people[half]) for half in halves] if len(people) >= 4 else []
+    error = None
+    if folds and all(fold.sum(1).all() for fold in folds):
+        error = float(np.mean([_calibration_error(_fit(a), b) for a, b in (folds, folds[::-1])]))
+    return Probability(*_fit(every), error)
+
+
+def _fit(counts: np.ndarray) -> tuple[float, float]:
+    """Intercept and slope by maximum likelihood, each kind of pair with weight 1/2 and Platt's smoothed targets."""
+    from scipy.optimize import minimize
+
+    centres = (np.arange(BINS) + 0.5) * FARTHEST / BINS
+    totals = counts.sum(1, keepdims=True)
+    weights = counts / totals / 2
+    targets = np.array([1 / (totals[0, 0] + 2), (totals[1, 0] + 1) / (totals[1, 0] + 2)])[:, None]
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        score = parameters[0] + parameters[1] * centres
+        wrong = weights * (_sigmoid(score) - targets)
+        value = (weights * (np.logaddexp(0, score) - targets * score)).sum()
+        return value, np.array([wrong.sum(), (wrong * centres).sum()])
+
+    intercept, slope = minimize(loss, np.array([2.0, -2.0]), jac=True, method="BFGS").x
+    return float(intercept), float(slope)
+
+
+def _calibration_error(parameters: tuple[float, float], counts: np.ndarray) -> float:
+    centres = (np.arange(BINS) + 0.5) * FARTHEST / BINS
+    probability = _sigmoid(parameters[0] + parameters[1] * centres)
+    weights = counts / counts.sum(1, keepdims=True) / 2
+    places = np.minimum((probability * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    excess = weights.sum(0) * probability - weights[1]  # predicted minus observed
+    return float(np.abs(np.bincount(places, excess)).sum())
+
+
+def _sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-np.clip(values, -500, 500)))
 
 
 def _pair_distances(

@@ -21,7 +21,7 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import protocol_of, warn_about_stale
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
-from amem_cli.metrics.calibration import calibrate
+from amem_cli.metrics.calibration import calibrate, fit_probability
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.intervals import bootstrap_interval
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
@@ -47,7 +47,14 @@ GALLERY = {
     "cross-camera-splits": "the gallery is all test tracklets except the queries",
 }
 RATES = ("rank", "mAP", "mAP_official")
-CALIBRATED = ("threshold_squared_distance", "threshold_cosine", "false_match_rate", "true_match_rate")
+CALIBRATED = (
+    "threshold_squared_distance",
+    "threshold_cosine",
+    "false_match_rate",
+    "true_match_rate",
+    "intercept",
+    "slope",
+)
 
 
 def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
@@ -244,7 +251,9 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         distances = rerank(table.features[query], table.features[gallery])
         scores["reranked"] = _figures(evaluate_distances(distances, *labels, gallery_is_query=also_queries), options)
     if options.calibrate:
-        found = calibrate(table.features[query], table.features[gallery], *labels, false_match_rate=options.calibrate)
+        rows = table.features[query], table.features[gallery]
+        found = calibrate(*rows, *labels, false_match_rate=options.calibrate)
+        curve = fit_probability(*rows, *labels)
         scores["calibration"] = {
             "wanted_false_match_rate": options.calibrate,
             "threshold_squared_distance": found.threshold,
@@ -253,6 +262,9 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
             "true_match_rate": found.true_match_rate,
             "impostor_pairs": found.impostor_pairs,
             "genuine_pairs": found.genuine_pairs,
+            "intercept": curve.intercept,
+            "slope": curve.slope,
+            "calibration_error": curve.calibration_error,
         }
     return scores
 
@@ -304,6 +316,8 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
             result[name] = _over([{figure: score[name][figure] for figure in figures} for score in scores], np.mean)
     if "calibration" in first:
         result["calibration"]["wanted_false_match_rate"] = options.calibrate
+        errors = [score["calibration"]["calibration_error"] for score in scores]
+        result["calibration"]["calibration_error"] = None if None in errors else float(np.mean(errors))
     if options.bootstrap and len(scores) > 1:
         rank_1, means = ([score["rank"]["1"] for score in scores], [score["mAP"] for score in scores])
         result["interval"] = _interval(np.array(rank_1), np.array(means), options)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from amem_cli.errors import BadData
 from amem_cli.metrics import calibration
-from amem_cli.metrics.calibration import calibrate
+from amem_cli.metrics.calibration import calibrate, fit_probability
 
 
 def all_pairs(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):
@@ -76,3 +76,36 @@ def test_calibrate_people_counted_from_zero():
     ids = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     arguments = (features[::2], features[1::2], ids[::2], ids[1::2], cameras[::2], cameras[1::2])
     assert calibrate(*arguments, false_match_rate=0.1).genuine_pairs == 4
+
+
+def _pairs(seed: int, people: int = 60, noise: float = 0.6):
+    """L2-normalised features of people in two cameras."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(people, 16))
+    both = [centres + noise * generator.normal(size=centres.shape) for _ in range(2)]
+    rows = [(values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32) for values in both]
+    ids = np.arange(1, people + 1)
+    return rows, (ids, ids, np.ones(people, int), np.full(people, 2))
+
+
+def test_fit_probability_is_calibrated_on_other_people():
+    rows, labels = _pairs(0)
+    curve = fit_probability(*rows, *labels)
+    assert curve.slope < 0
+    assert 0 <= curve.calibration_error < 0.06
+    others, _ = _pairs(1, people=400)
+    distances = ((others[0][:, None] - others[1][None]) ** 2).sum(2)
+    genuine, impostor = curve(np.diag(distances)), curve(distances[~np.eye(400, dtype=bool)])
+    for low, high in ((0.1, 0.4), (0.4, 0.7), (0.7, 0.95)):
+        true, false = (np.mean((p >= low) & (p < high)) for p in (genuine, impostor))
+        assert abs(true / (true + false) - (low + high) / 2) < 0.2
+
+
+def test_fit_probability_separable_and_few_people():
+    rows, labels = _pairs(0, people=3, noise=0.01)
+    curve = fit_probability(*rows, *labels)
+    assert curve.calibration_error is None
+    assert curve(np.array([0.0, 2.0])) == pytest.approx([1, 0], abs=0.35)
+    assert np.isfinite([curve.intercept, curve.slope]).all()
+    with pytest.raises(BadData, match="no pairs of one person"):
+        fit_probability(*rows, labels[0], labels[1] + 10, *labels[2:])
