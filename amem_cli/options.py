@@ -190,12 +190,14 @@ class LabelVideosOptions(DataOptions):
     batch_size: int = option(64, "frames per batch (D)", affects_result=False)
     engine: Engine = option("auto", "auto: openvino if installed, else torch; eager on CUDA", affects_result=False)
     arm: str = option("", "ARM checkpoint; empty: the workspace's", affects_result=False)
+    frames: int = option(0, "label at most this many frames of a tracklet, evenly spaced; 0: all")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_resume(self.resume)
         self.require("batch_size", self.batch_size > 0, "must be positive")
         self.require("threshold", 0 < self.threshold < 1, "must be between 0 and 1")
+        self.require("frames", self.frames >= 0, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +294,7 @@ class ExtractFeaturesOptions(DataOptions):
     engine: Engine = option("auto", "auto: on a CPU openvino or torch; eager on CUDA", affects_result=False)
     image_size: str = option("", "height x width; empty: the size the model was trained at")
     flip: bool = option(False, "also average f_s over mirrored clips, for evaluate --flip")
+    clips: int = option(0, "at most this many clips of a tracklet, evenly spaced; 0: all")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -299,6 +302,7 @@ class ExtractFeaturesOptions(DataOptions):
         check_split(self.split)
         if self.image_size:
             parse_image_size(self.image_size)
+        self.require("clips", self.clips >= 0, "must not be negative")
         self.require("batch_size", self.batch_size > 0, "must be positive")
 
 

@@ -19,7 +19,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.shards import Shards, plan_shards
 from amem_cli.data.chain import warn_about_stale
-from amem_cli.data.clips import inference_clips
+from amem_cli.data.clips import inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
@@ -79,6 +79,8 @@ def _extract_split(
         if options.on_bad_image == "skip":
             unreadable = output.with_suffix(".unreadable.txt")
             split = replace(split, test=tuple(without_unreadable(split.test, unreadable, processes, progress)))
+        short = tuple(shortened(tracklet, config.clip_frames, options.clips) for tracklet in split.test)
+        split = replace(split, test=short)
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
         provenance = Provenance(
             command="extract-features",

@@ -14,6 +14,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.artifacts.shards import Shards, plan_shards
+from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest
@@ -47,6 +48,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         with output_slot("pseudo-labels", output, options, is_main=is_main) as slot:
             if options.on_bad_image == "skip":
                 tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
+            tracklets = [shortened(tracklet, 1, options.frames) for tracklet in tracklets]
             resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size}
             provenance = Provenance(
                 command="label-videos",
