@@ -1,0 +1,163 @@
+"""Generated people who walk through the scenes of two cameras, as videos with their true boxes.
+
+The same people pass both cameras, and their numbers are the same in both MOTChallenge files.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops
+
+from amem_cli.artifacts import atomic
+from amem_cli.errors import DiskError, UsageError
+from amem_cli.randomness import keyed_generator
+from amem_cli.walkers.cameras import build_camera
+from amem_cli.walkers.canvas import View
+from amem_cli.walkers.figure import paint_figure
+from amem_cli.walkers.gait import stride_length
+from amem_cli.walkers.people import Walker, draw_person
+from amem_cli.walkers.scenery import draw_scenery
+
+CAMERAS, FPS, HEIGHT, WIDTH = 2, 25, 480, 854
+OVERSAMPLING = 2
+# one thread, without the two rate controls whose vector code is not reproducible
+ENCODER = {"crf": "18", "preset": "veryfast", "x264-params": "threads=1:lookahead-threads=1:mbtree=0:aq-mode=0"}
+HORIZON = 0.36  # of the picture's height
+APART = 2.6  # seconds between two people who enter a scene
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """The walk of one person through a scene: `foot` (u, v) in pixels at frame `begin`, `step` pixels per frame."""
+
+    person: int
+    walker: Walker
+    begin: int
+    end: int
+    foot: tuple[float, float]
+    step: float
+    size: float
+    heading: float
+    phase: float
+
+
+def write_videos(
+    out: Path, *, seed: int = 0, people: int = 6, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Write OUT/camera{1,2}.mp4 and the true boxes OUT/camera{1,2}.txt; returns the videos. Needs PyAV.
+
+    OUT is complete or absent. Raises `UsageError` when it is not empty or `people` is below 1, and `DiskError`.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError("walkers", out, why="the folder is not empty", remedy="Choose a new or an empty folder")
+    if people < 1:
+        raise UsageError("walkers", why=f"{people} people for the videos", remedy="Raise --people")
+    scenes = [_crossings(seed, camera, people) for camera in range(CAMERAS)]
+    total, done = sum(max(one.end for one in scene) for scene in scenes), 0
+
+    def report() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".walkers-") as temporary:
+            folder = Path(temporary) / "videos"
+            folder.mkdir()
+            for camera, scene in enumerate(scenes):
+                _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)
+            folder.rename(out)  # replaces an empty folder
+        atomic.sync_folder(out.parent)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise DiskError("walkers", out, why=why, remedy="Free some space or choose another folder") from error
+    return [out / f"camera{camera + 1}.mp4" for camera in range(CAMERAS)]
+
+
+def _crossings(seed: int, camera: int, people: int) -> list[Crossing]:
+    """Everybody's walk through one scene, in another order for each camera."""
+    rng = keyed_generator(seed, "walker", "videos", camera)
+    walkers = [draw_person(seed, "videos", person) for person in range(people)]
+    crossings = []
+    for place, person in enumerate(rng.permutation(people).tolist()):
+        walker = walkers[person]
+        depth = float(rng.uniform(0.3, 0.95))  # 0 at the horizon, 1 at the lower edge
+        size = HEIGHT * (0.2 + 0.24 * depth) * (walker.body.stature / 1.72)
+        right = bool(rng.random() < 0.5)
+        heading = math.radians(float(rng.uniform(-14, 14)) + (0 if right else 180))
+        step = stride_length(walker) / walker.gait.period * size * math.cos(heading)
+        begin = round(FPS * (0.5 + APART * place + float(rng.uniform(0, 1))))
+        margin = 0.35 * size
+        frames = math.ceil((WIDTH + 2 * margin) / abs(step))
+        foot = (-margin if right else WIDTH + margin, HEIGHT * (HORIZON + (0.97 - HORIZON) * depth))
+        phase = float(rng.random())
+        crossings.append(Crossing(person + 1, walker, begin, begin + frames, foot, step, size, heading, phase))
+    return crossings
+
+
+def _write_video(path: Path, seed: int, number: int, scene: list[Crossing], report: Callable[[], None]) -> None:
+    """One video and, next to it, its boxes: `frame,id,left,top,width,height,1,1,1`."""
+    import av
+
+    camera = build_camera(seed, number)
+    background = _background(seed, number)
+    grain = keyed_generator(seed, "walker", "video grain", number).normal(0, 2.0, (4, HEIGHT, WIDTH, 1)).round()
+    rows = []
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options=ENCODER)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for frame in range(max(one.end for one in scene)):
+            image = background.copy()
+            # people who are nearer to the camera are painted last
+            for one in sorted(scene, key=lambda one: one.foot[1]):
+                if one.begin <= frame < one.end and (box := _paint(image, one, frame, camera.pitch, camera.light)):
+                    rows.append((frame + 1, one.person, box))
+            small = image.reduce(OVERSAMPLING).point(camera.tone)
+            pixels = np.clip(np.asarray(small, np.int16) + grain[frame % 4].astype(np.int16), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+            report()
+        container.mux(stream.encode())
+    lines = [f"{frame},{person},{','.join(f'{side:.1f}' for side in box)},1,1,1\n" for frame, person, box in rows]
+    path.with_suffix(".txt").write_text("".join(lines))
+
+
+def _background(seed: int, number: int) -> Image.Image:
+    """The empty scene, at the painted size."""
+    high, wide = HEIGHT * OVERSAMPLING, WIDTH * OVERSAMPLING
+    horizon = int(high * HORIZON)
+    wall, ground = draw_scenery(keyed_generator(seed, "walker", "scene", number), number, high, horizon, 1)
+    image = Image.new("RGB", (wide, high))
+    image.paste(wall.crop((0, 0, wide, horizon)), (0, 0))
+    image.paste(ground.crop((0, 0, wide, high - horizon)), (0, horizon))
+    return image
+
+
+def _paint(
+    image: Image.Image, one: Crossing, frame: int, pitch: float, light: float
+) -> tuple[float, float, float, float] | None:
+    """Paint a person; returns the box (left, top, width, height) in pixels of the video, None outside the picture."""
+    passed = frame - one.begin
+    foot = ((one.foot[0] + one.step * passed) * OVERSAMPLING, one.foot[1] * OVERSAMPLING)
+    size = one.size * OVERSAMPLING
+    left, top = int(foot[0] - 0.8 * size), int(foot[1] - 1.25 * size)
+    area = (left, top, left + int(1.6 * size), top + int(1.45 * size))
+    part = image.crop(area)
+    before = part.copy()
+    view = View(one.heading, (foot[0] - left, foot[1] - top), size, pitch, light)
+    paint_figure(part, one.walker, one.phase + passed / one.walker.gait.period, view)
+    changed = ImageChops.difference(part, before).getbbox()
+    image.paste(part, (left, top))
+    if changed is None:
+        return None
+    a, b, c, d = (side / OVERSAMPLING for side in changed)
+    x, y = left / OVERSAMPLING + a, top / OVERSAMPLING + b
+    width, height = c - a, d - b
+    visible = min(x + width, WIDTH) - max(x, 0)
+    return (x, y, width, height) if visible > 0.3 * width else None
