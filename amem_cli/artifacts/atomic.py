@@ -12,8 +12,9 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from amem_cli.artifacts.regular_file import NotRegular, open_regular
 from amem_cli.errors import BadData, DiskError, InputMissing
@@ -144,9 +145,21 @@ def read_checked(path: Path, kind: str, *, remedy: str = "") -> bytes:
 
 def read_bytes(path: Path, kind: str, *, remedy: str = "") -> bytes:
     """The content of a file; `InputMissing` when there is none, `BadData` for no regular file, else `DiskError`."""
+    with _opened(path, kind, remedy) as file:
+        return file.read()
+
+
+def check_regular(path: Path, kind: str, *, remedy: str = "") -> None:
+    """Raise as `read_bytes` unless `path` is a file that can be opened."""
+    with _opened(path, kind, remedy):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(path: Path, kind: str, remedy: str) -> Iterator[BinaryIO]:
     try:
         with open_regular(path) as file:
-            return file.read()
+            yield file
     except NotRegular as error:
         raise BadData(kind, path, why=str(error), remedy=remedy) from error
     except (FileNotFoundError, NotADirectoryError) as error:

@@ -12,6 +12,7 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, listing
 
 KIND = "amem-features"
+BLOCK_ROWS = 16384
 COLUMNS: hdf5.Columns = {
     "tracklet": ("str", 1),
     "camera_id": ("int64", 1),
@@ -56,6 +57,27 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
     columns |= PEOPLE if features.has_people else {}
     more = {"folder": features.folder} if features.folder else {}
     return hdf5.write(path, KIND, features, columns, provenance, **more)
+
+
+def read_mapped(path: Path) -> Features:
+    """A features file, with or without people, whose `features` may be a memory map of the file.
+
+    Raises as `read`.
+    """
+    names = {name: spec for name, spec in COLUMNS.items() if name != "features"}
+    attributes, columns = hdf5.read_mapped(path, KIND, names, "features", optional=PEOPLE | SEEN)
+    rows = columns["features"]
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = np.asarray(rows[start : start + BLOCK_ROWS])
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.einsum("nd,nd->n", block, block)
+        if not np.all(np.abs(squares - 1) <= 2e-3):
+            off = start + int(np.flatnonzero(~(np.abs(squares - 1) <= 2e-3))[0])
+            why = f"row {off} and perhaps others are not L2-normalised"
+            raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
+    columns.setdefault("person_id", np.zeros(0, np.int64))
+    folder = str(attributes.get("folder", ""))
+    return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)
 
 
 def read(path: Path, *, remedy: str = "Run: amem extract-features", people: bool = True) -> Features:

@@ -7,6 +7,7 @@ time and a memory limit reads it first.
 import contextlib
 import io
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -66,6 +67,39 @@ def read(
     type, of unequal length, not finite, or stored in another file.
     """
     attributes, values = _read(path, f"{kind} file", (kind, columns, optional or {}), remedy)
+    attributes["provenance"] = check_provenance(attributes.get("provenance", "{}"), kind, path)
+    return attributes, values
+
+
+def read_mapped(
+    path: Path, kind: str, columns: Columns, mapped: str, *, optional: Columns
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `read`, but the float32 column `mapped` (rows, D) stays on the disk as a memory map, for files of any size.
+
+    The file is read once for its checksum, or by a child process. A column that is compressed or of another type is
+    read into memory. Values are not checked.
+    """
+    atomic.check_regular(path, kind)
+    with open(path, "rb") as file:
+        own = file.read(len(atomic.CHECKSUM_MARK)) == atomic.CHECKSUM_MARK
+        if own:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                atomic.verify_checksum(content, kind, path)  # type: ignore[arg-type]
+    if not own and (why := _trial(path, path.stat().st_size, (kind, columns, optional))):
+        raise BadData(kind, path, why=why)
+    try:
+        with h5py.File(path, "r") as table:
+            attributes, values = _parse_file(table, kind, columns, optional)
+            column = _plain(table, mapped)
+            offset = None if column.chunks or column.dtype != np.float32 or column.ndim != 2 else column.id.get_offset()
+            if offset is None or not column.size:
+                values[mapped] = _column(table, mapped, "float32", 2)
+            else:
+                values[mapped] = np.memmap(path, np.float32, "r", offset, column.shape)
+    except Exception as error:
+        raise BadData(kind, path, why=_reason(error)) from error
+    if len({len(column) for column in values.values()}) > 1:
+        raise BadData(kind, path, why="columns of unequal length")
     attributes["provenance"] = check_provenance(attributes.get("provenance", "{}"), kind, path)
     return attributes, values
 
@@ -138,21 +172,29 @@ def _reason(error: Exception) -> str:
 def _parse(content: bytes, kind: str, columns: Columns, optional: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attributes and columns. Raises `Malformed`, or for damage nearly any exception of h5py."""
     with h5py.File(io.BytesIO(content), "r") as file:
-        attributes = {name: _text(value) for name, value in file.attrs.items()}
-        if kind:
-            missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in attributes]
-            why = f"lacks the attributes {', '.join(missing)}" if missing else kind_error(attributes, kind)
-            if why:
-                raise Malformed(why)
-        present = columns | {name: spec for name, spec in optional.items() if name in file}
-        values = {name: _column(file, name, *spec) for name, spec in present.items()}
+        return _parse_file(file, kind, columns, optional)
+
+
+def _parse_file(
+    file: h5py.File, kind: str, columns: Columns, optional: Columns
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """As `_parse`, for an open file."""
+    attributes = {name: _text(value) for name, value in file.attrs.items()}
+    if kind:
+        missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in attributes]
+        why = f"lacks the attributes {', '.join(missing)}" if missing else kind_error(attributes, kind)
+        if why:
+            raise Malformed(why)
+    present = columns | {name: spec for name, spec in optional.items() if name in file}
+    values = {name: _column(file, name, *spec) for name, spec in present.items()}
     lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
         raise Malformed(f"columns of unequal length ({lengths})")
     return attributes, values
 
 
-def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
+def _plain(file: h5py.File, name: str) -> h5py.Dataset:
+    """A column that is stored in this file; raises `Malformed`."""
     link = file.get(name, getlink=True)
     if link is None:
         raise Malformed(f"has no column '{name}'")
@@ -160,6 +202,11 @@ def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
     plain = isinstance(link, h5py.HardLink) and isinstance(column := file[name], h5py.Dataset)
     if not plain or column.is_virtual or column.external:
         raise Malformed(f"'{name}' is not a plain data set in this file")
+    return column
+
+
+def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
+    column = _plain(file, name)
     if column.ndim != axes:
         raise Malformed(f"'{name}' has {column.ndim} axes, not {axes}")
     if dtype == "str":

@@ -153,7 +153,13 @@ def status(
         raise typer.Exit(65)
 
 
-@command(data_app, "walkers", "amem data walkers walkers", "amem data walkers walkers --people 60 --cameras 4")
+@command(
+    data_app,
+    "walkers",
+    "amem data walkers walkers",
+    "amem data walkers walkers --people 60 --cameras 4",
+    "amem data walkers scenes --videos",
+)
 def walkers(
     out: Annotated[Path, Argument(help="output: OUT/{peta,market1501,mars,ilids-vid,prid2011}")],
     seed: flags.Seed = 0,
@@ -161,11 +167,25 @@ def walkers(
     cameras: Annotated[int, Option(help="cameras of the MARS-like set")] = WalkerOptions.cameras,
     height: Annotated[int, Option(help="height of person boxes in pixels")] = WalkerOptions.height,
     width: Annotated[int, Option(help="width of person boxes in pixels")] = WalkerOptions.width,
+    videos: Annotated[
+        bool,
+        Option("--videos", help="instead: videos of two cameras, with their true boxes; a quarter of --people walk"),
+    ] = False,
     quiet: flags.Quiet = False,
 ) -> None:
-    """Generate walking people in the original layouts of the five data sets."""
+    """Generate walking people in the original layouts of the five data sets, or as videos."""
     from amem_cli.walkers import write_walkers
 
+    if videos:
+        from amem_cli.video.decode import import_av
+        from amem_cli.walkers.videos import write_videos
+
+        import_av()
+        with Progress(quiet).loop("walkers", 1, unit="pictures") as loop:
+            made = write_videos(out, seed=seed, people=people // 4, progress=loop.show)
+        if not quiet:
+            print(f"walkers in {out}: amem find {' '.join(map(str, made))} --out answer", file=sys.stderr)
+        return
     options = WalkerOptions(seed=seed, people=people, cameras=cameras, height=height, width=width)
     with Progress(quiet).loop("walkers", 1, unit="images") as loop:
         write_walkers(out, options, loop.show)

@@ -338,7 +338,8 @@ def _crops(camera: Camera, tracks: list[CameraTrack], folder: Path, marker: Path
         def report(number: int) -> None:
             nonlocal done
             if number > done:
-                bar.advance(min(number, last) - bar.done)
+                if bar.done < last:
+                    bar.advance(min(number, last) - bar.done)
                 if number % PART == 0:
                     done = number
                     atomic.write_text(marker, json.dumps({"done": number}))

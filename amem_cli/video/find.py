@@ -1,0 +1,119 @@
+"""`amem find`: from videos to one page that says who is where and when."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from amem_cli.artifacts import atomic, features, pseudo_labels, results
+from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.errors import AmemError, UsageError
+from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
+from amem_cli.runtime.progress import Progress
+from amem_cli.video.gallery import Gallery, model_of, read_calibration
+from amem_cli.video.link import Linked, link_tracks, write_links
+from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
+
+CLIPS, FRAMES = 6, 16  # of a track, for its features and its attributes
+THRESHOLD = 0.6  # squared distance, without a calibration
+PAGE = "index.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindOptions:
+    """`tracklets.out` is the folder of everything; `model`, `arm` and the calibration come from `workspace` if they
+    are not given."""
+
+    tracklets: TrackletOptions
+    model: Path | None = None
+    arm: Path | None = None
+    workspace: Path = Path("workspace")
+    dataset: str = "mars"
+    threshold: float | None = None
+    calibration: Path | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The page, what it was made from, and who was found."""
+
+    page: Path
+    linked: Linked
+    tracklets: Tracklets
+    labels: pseudo_labels.PseudoLabels | None
+    used: list[str]
+
+
+def find(options: FindOptions, progress: Progress) -> Answer:
+    """Cut people out of videos, compare them, give each a number, and write the page. Finished steps are reused."""
+    if options.threshold is not None and options.calibration is not None:
+        raise UsageError("threshold", why="--threshold and --calibration exclude each other", remedy="Leave one out")
+    out, force = options.tracklets.out, options.tracklets.force
+    home = Workspace(options.workspace)
+    model = options.model or home.amem_main(options.dataset, None)
+    calibration = options.calibration or (None if options.threshold is not None else calibration_of(model, home))
+    atomic.check_regular(model, "model", remedy="Run: amem train-amem, or give --model")  # before the long part
+    cut = cut_tracklets(replace(options.tracklets, out=out / "tracks"), progress)
+    common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace", "force": force}
+    common["device"] = options.tracklets.device
+    arm = options.arm or home.arm
+    labels = _labels(common, arm, options.arm is not None, progress)
+    from amem_cli.stages.extract_features import extract_features
+
+    (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
+    gallery = Gallery([extracted.artifact])
+    known = read_calibration(calibration) if calibration else None
+    limit = options.threshold if options.threshold is not None else known.threshold if known else THRESHOLD
+    linked = link_tracks(gallery, limit, known)
+    used = [f"boxes: {cut.source}", f"model: {model.name} ({sha256_file(model)[:8]})"]
+    if known:
+        rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
+        used.append(f"calibration: {known.name}, at most {rate}")
+    else:
+        used.append(f"no calibration: one person up to a squared distance of {limit:g}, a guess")
+        progress.warn(f"no calibration for {model}: tracks up to a squared distance of {limit:g} count as one person")
+    if labels:
+        used.append(f"attributes: {arm.name}")
+    answer = Answer(out / PAGE, linked, cut, labels, used)
+    from amem_cli.video.page import find_page
+
+    with locked(out / PAGE):
+        write_links(linked, out, (cut.folder,), progress)
+        atomic.write_text(out / PAGE, find_page(answer))
+    return answer
+
+
+def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progress) -> pseudo_labels.PseudoLabels | None:
+    """The attributes of the tracks; None, with a line that says so, without an ARM."""
+    if not arm.is_file() and not required:
+        progress.log(f"no attributes: {arm} not found (amem train-arm makes it)")
+        return None
+    from amem_cli.stages.label_videos import label_videos
+
+    result = label_videos(LabelVideosOptions(arm=str(arm), frames=FRAMES, **common), progress)
+    return pseudo_labels.read(result.artifact)
+
+
+def calibration_of(model: Path, workspace: Workspace) -> Path | None:
+    """A result of the workspace with a calibration of this model's distances, the first by name."""
+    if not model.is_file():
+        return None
+    digest = sha256_file(model)
+    made = set()
+    for path in sorted((workspace.root / "features").glob("*.h5")):
+        try:
+            table = features.read(path, people=False)
+        except AmemError:
+            continue
+        if model_of(table) == digest:
+            made.add(sha256_file(path))
+    for path in sorted((workspace.root / "results").glob("*.json")):
+        try:
+            parents = results.read(path)["provenance"]["parents"].values()
+            read_calibration(path)
+        except (AmemError, KeyError, AttributeError):
+            continue
+        if any(parent.get("sha256") in made for parent in parents):
+            return path
+    return None

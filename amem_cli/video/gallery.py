@@ -1,0 +1,161 @@
+"""Features files as one gallery: memory-mapped rows, their cameras and times, exact nearest neighbours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from amem_cli.artifacts import features, results
+from amem_cli.artifacts.features import Features
+from amem_cli.errors import BadData, UsageError, did_you_mean, listing
+from amem_cli.metrics.calibration import Probability
+
+BLOCK_ROWS = 65536
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a result of `amem evaluate --calibrate` says about distances: the probability, and the threshold."""
+
+    probability: Probability
+    threshold: float
+    false_match_rate: float
+    name: str
+
+
+def read_calibration(path: Path) -> Calibration:
+    """The calibration of a result; `BadData` for a result without one."""
+    found = results.read(path).get("calibration")
+    numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
+        raise BadData("calibration", path, why="this result has none", remedy="Run: amem evaluate --calibrate 0.001")
+    curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
+    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name)
+
+
+class Gallery:
+    """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
+
+    Raises `UsageError` when two files have features of different models.
+    """
+
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = list(paths)
+        self.tables = [features.read_mapped(path) for path in self.paths]
+        self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
+        first, *others = self.tables
+        for path, table in zip(self.paths[1:], others, strict=True):
+            if table.features.shape[1] != first.features.shape[1] or not _one_model(table, first):
+                why = f"its features are of another model than those of {self.paths[0]}"
+                raise UsageError("--gallery", path, why=why, remedy="Extract both with one model")
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def model(self) -> str:
+        """The SHA-256 of the model, empty if the files do not say."""
+        return model_of(self.tables[0])
+
+    @cached_property
+    def tracklets(self) -> list[str]:
+        return [name for table in self.tables for name in table.tracklet]
+
+    @cached_property
+    def cameras(self) -> list[str]:
+        """The names of the cameras, or their numbers where a file has no names; with several files, after their
+        data set's name if two of them have a camera of the same name."""
+        named = [table.camera or [str(camera) for camera in table.camera_id.tolist()] for table in self.tables]
+        sets = [set(names) for names in named]
+        doubled = any(one & other for i, one in enumerate(sets) for other in sets[i + 1 :])
+        return [
+            f"{table.dataset}:{name}" if doubled else name
+            for table, names in zip(self.tables, named, strict=True)
+            for name in names
+        ]
+
+    @cached_property
+    def seconds(self) -> np.ndarray:
+        """(N, 2) first and last presentation time, NaN where a file has none."""
+        parts = [
+            np.full((len(table.tracklet), 2), np.nan)
+            if table.first_seconds is None or table.last_seconds is None
+            else np.stack([table.first_seconds, table.last_seconds], axis=1)
+            for table in self.tables
+        ]
+        return np.concatenate(parts)
+
+    def file_of(self, row: int) -> int:
+        return int(np.searchsorted(self.starts, row, side="right")) - 1
+
+    def row_of(self, name: str) -> int:
+        """The row of a tracklet, by its name or as `dataset:name`. Raises `UsageError` unless there is exactly one."""
+        found = [
+            start + row
+            for start, table in zip(self.starts[:-1].tolist(), self.tables, strict=True)
+            for row, one in enumerate(table.tracklet)
+            if name in (one, f"{table.dataset}:{one}")
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            options = listing(f"{self.tables[self.file_of(row)].dataset}:{name}" for row in found)
+            raise UsageError(
+                "query", name, why=f"{len(found)} tracklets have this name", remedy=f"Use one of {options}"
+            )
+        remedy = f"{did_you_mean(name, self.tracklets[:10000])}Name a tracklet, a folder of frames, or a video"
+        raise UsageError("query", name, why="no tracklet of the gallery has this name", remedy=remedy)
+
+    def row(self, row: int) -> np.ndarray:
+        """The features (D,) of a row."""
+        file = self.file_of(row)
+        return np.asarray(self.tables[file].features[row - self.starts[file]])
+
+    def nearest(self, queries: np.ndarray, top: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The `top` nearest rows of queries (Q, D): rows (Q, k) and squared distances (Q, k), nearest first.
+
+        `keep` (N,) bool leaves rows out. Exact; equal distances keep the gallery's order.
+        """
+        queries = np.ascontiguousarray(queries, np.float32)
+        best = np.full((len(queries), 0), -np.inf, np.float32)
+        rows = np.zeros((len(queries), 0), np.int64)
+        for start, table in zip(self.starts.tolist(), self.tables, strict=False):
+            for begin in range(0, len(table.features), BLOCK_ROWS):
+                block = table.features[begin : begin + BLOCK_ROWS]
+                at = start + begin
+                similarity = queries @ np.asarray(block).T
+                if keep is not None:
+                    similarity[:, ~keep[at : at + len(block)]] = -np.inf
+                best, rows = _merge(best, rows, similarity, at, top)
+        count = min(top, int(keep.sum()) if keep is not None else len(self))
+        return rows[:, :count], np.maximum(2 - 2 * best[:, :count].astype(np.float64), 0)
+
+
+def _merge(
+    best: np.ndarray, rows: np.ndarray, similarity: np.ndarray, start: int, top: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The `top` best of the ones so far and of a block (Q, B) whose first row is `start`, best first."""
+    least = best[:, top - 1] if best.shape[1] >= top else np.full(len(best), -np.inf, np.float32)
+    found_best, found_rows = [], []
+    for query, similar in enumerate(similarity):
+        near = np.flatnonzero(similar > least[query]) if np.isfinite(least[query]) else np.arange(len(similar))
+        if len(near) > 4 * top:
+            kth = np.partition(similar[near], len(near) - top)[len(near) - top]
+            near = near[similar[near] >= kth]
+        values = np.concatenate([best[query], similar[near]])
+        order = np.argsort(-values, kind="stable")[:top]
+        found_best.append(values[order])
+        found_rows.append(np.concatenate([rows[query], near + start])[order])
+    return np.stack(found_best), np.stack(found_rows)
+
+
+def model_of(table: Features) -> str:
+    """The SHA-256 of the model that made the features, empty if the file does not say."""
+    parents = table.provenance.get("parents", {})
+    return str(parents.get("amem-main", {}).get("sha256", ""))
+
+
+def _one_model(one: Features, other: Features) -> bool:
+    return not model_of(one) or not model_of(other) or model_of(one) == model_of(other)

@@ -1,0 +1,154 @@
+"""`amem link`: one number for one person over all cameras, by agglomerative clustering under constraints."""
+
+import csv
+import io
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.lock import locked
+from amem_cli.data.readers.tracks import read_boxes
+from amem_cli.errors import BadData, UsageError
+from amem_cli.runtime.progress import Progress
+from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+
+MOST_TRACKS = 20_000  # their distances take 3.2 GB
+APART = 1e9  # distance of two tracks that cannot be one person
+OVERLAP = 0.1  # seconds that two tracks of one camera overlap at least to be two people
+COLUMNS = ("tracklet", "dataset", "camera", "person", "first_seconds", "last_seconds", "distance", "probability")
+
+
+@dataclass(frozen=True)
+class Linked:
+    """`person` (N,) from 1, in order of the gallery. `distance` (N,) is the mean squared distance to the person's
+    other tracks, NaN for a single track; `forbidden` pairs of tracks cannot be one person."""
+
+    gallery: Gallery
+    person: np.ndarray
+    distance: np.ndarray
+    threshold: float
+    forbidden: int
+    calibration: Calibration | None
+
+    @property
+    def people(self) -> int:
+        return int(self.person.max(initial=0))
+
+    @property
+    def probability(self) -> np.ndarray:
+        """(N,) that a track is the same person as the person's other tracks, NaN if unknown."""
+        if self.calibration is None:
+            return np.full(len(self.person), np.nan)
+        return np.where(np.isnan(self.distance), np.nan, self.calibration.probability(np.nan_to_num(self.distance)))
+
+    def in_several_cameras(self) -> int:
+        cameras = defaultdict(set)
+        for person, camera in zip(self.person.tolist(), self.gallery.cameras, strict=True):
+            cameras[person].add(camera)
+        return sum(len(seen) > 1 for seen in cameras.values())
+
+
+def link_tracks(gallery: Gallery, threshold: float, calibration: Calibration | None) -> Linked:
+    """Average linkage (SciPy) of squared distances up to `threshold`; tracks that overlap in time in one camera are
+    never joined, also not through others. Raises `BadData` for more than 20,000 tracks."""
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    count = len(gallery)
+    if count > MOST_TRACKS:
+        why = f"{count} tracks, more than {MOST_TRACKS}"
+        raise BadData("features", why=why, remedy="Link shorter parts of the videos")
+    rows = np.concatenate([np.asarray(table.features) for table in gallery.tables]).astype(np.float64)
+    distances = np.maximum(2 - 2 * rows @ rows.T, 0)
+    apart = overlapping(gallery.cameras, gallery.seconds)
+    labels = np.ones(count, int)
+    if count > 1:
+        constrained = np.where(apart, APART, (distances + distances.T) / 2)
+        np.fill_diagonal(constrained, 0)
+        labels = fcluster(linkage(squareform(constrained, checks=False), "average"), threshold, "distance")
+    number: dict[int, int] = {}
+    person = np.array([number.setdefault(label, len(number) + 1) for label in labels.tolist()])
+    same = (person[:, None] == person) & ~np.eye(count, dtype=bool)
+    others = same.sum(1)
+    mean = np.where(others > 0, (distances * same).sum(1) / np.maximum(others, 1), np.nan)
+    return Linked(gallery, person, mean, threshold, int(np.triu(apart).sum()), calibration)
+
+
+def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:
+    """(N, N) bool: the same camera, and in view at the same time; never where times are unknown."""
+    _, camera = np.unique(np.array(cameras), return_inverse=True)
+    with np.errstate(invalid="ignore"):
+        shared = np.minimum(seconds[:, None, 1], seconds[None, :, 1]) - np.maximum(
+            seconds[:, None, 0], seconds[None, :, 0]
+        )
+        apart = (camera[:, None] == camera) & (shared >= OVERLAP)
+    np.fill_diagonal(apart, False)
+    return apart
+
+
+def link(
+    paths: tuple[Path, ...],
+    out: Path,
+    progress: Progress,
+    *,
+    threshold: float | None = None,
+    calibration: Path | None = None,
+    tracks: tuple[Path, ...] = (),
+) -> Linked:
+    """Link the tracks of features files and write `out`/identities.csv and `out`/<camera>.txt (MOTChallenge).
+
+    `tracks` are the data sets' folders, where they are not where the features files say. Raises `UsageError` without
+    a threshold and a calibration.
+    """
+    if (threshold is None) == (calibration is None):
+        why = "give either --threshold or --calibration" if threshold is None else "both are given"
+        remedy = "amem evaluate --calibrate 0.001 writes a calibration; a threshold is a squared distance from 0 to 4"
+        raise UsageError("threshold", why=why, remedy=remedy)
+    if threshold is not None and not 0 <= threshold <= 4:
+        raise UsageError("--threshold", f"{threshold:g}", why="not a squared distance of unit vectors, from 0 to 4")
+    if tracks and len(tracks) != len(paths):
+        raise UsageError("--tracks", why=f"{len(tracks)} folders for {len(paths)} files", remedy="Give one for each")
+    known = read_calibration(calibration) if calibration else None
+    gallery = Gallery(paths)
+    limit = threshold if threshold is not None else known.threshold if known else 0.0
+    linked = link_tracks(gallery, limit, known)
+    folders = tracks or tuple(Path(table.folder) for table in gallery.tables)
+    with locked(out / "identities.csv"):
+        write_links(linked, out, folders, progress)
+    return linked
+
+
+def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: Progress) -> None:
+    """identities.csv, and a MOTChallenge file per camera with the people's numbers as ids, where boxes are known."""
+    gallery = linked.gallery
+    if np.isnan(gallery.seconds).any():
+        progress.warn("some tracks have no times, so two of them that overlap can become one person")
+    table = io.StringIO(newline="")
+    lines = csv.writer(table, lineterminator="\n")
+    lines.writerow(COLUMNS)
+    for row, (name, camera) in enumerate(zip(gallery.tracklets, gallery.cameras, strict=True)):
+        numbers = [*gallery.seconds[row], linked.distance[row], linked.probability[row]]
+        texts = [
+            "" if np.isnan(value) else f"{value:.4g}" if i > 1 else f"{value:.3f}" for i, value in enumerate(numbers)
+        ]
+        lines.writerow([name, gallery.tables[gallery.file_of(row)].dataset, camera, linked.person[row], *texts])
+    boxes: dict[str, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
+    for file, (features, folder) in enumerate(zip(gallery.tables, folders, strict=True)):
+        if not (folder / "boxes.csv").is_file() or not folder.name:
+            why = f"{folder / 'boxes.csv'} not found" if folder.name else "the features file does not name its folder"
+            progress.warn(f"no MOT files for {gallery.paths[file]}: {why}; --tracks names it")
+            continue
+        start = int(gallery.starts[file])
+        for tracklet, rows in read_boxes(folder, features.tracklet).items():
+            row = start + features.tracklet.index(tracklet)
+            boxes[gallery.cameras[row]] += [(int(box[0]), int(linked.person[row]), box[2:6]) for box in rows]
+    for camera, found in boxes.items():
+        text = "".join(
+            f"{frame},{person},{','.join(f'{value:.1f}' for value in box)},1,-1,-1,-1\n"
+            for frame, person, box in sorted(found, key=lambda item: item[:2])
+        )
+        atomic.write_text(out / f"{camera.replace(':', '-')}.txt", text)
+    atomic.write_text(out / "identities.csv", table.getvalue())

@@ -1,0 +1,262 @@
+"""The page of `amem find`: people as rows, a timeline per camera, clips, attributes. One HTML file, no network."""
+
+import base64
+import hashlib
+import io
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image, ImageOps
+
+from amem_cli import __version__
+from amem_cli.data.images import open_rgb
+from amem_cli.pictures.frames import evenly_spaced
+
+if TYPE_CHECKING:
+    from amem_cli.video.find import Answer
+    from amem_cli.video.search import SearchResult
+
+FRAME = (80, 160)  # width, height of a frame on the page
+STRIP = 6  # frames of a strip
+MOST_FRAMES = 40  # of a clip
+MOST_BYTES = 10_000_000  # of all pictures, before they become text
+BYTES_PER_FRAME = 2800
+ATTRIBUTE, MOST_TAGS = 0.5, 8
+WORDS = (
+    (0.95, "almost certainly"),
+    (0.8, "very likely"),
+    (0.6, "likely"),
+    (0.4, "perhaps"),
+    (0.0, "doubtful that it is"),
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A track on the page: its frames side by side in one picture, `columns` of them."""
+
+    key: str
+    name: str
+    camera: str
+    when: str
+    seconds: float | None
+    columns: int
+    source: str
+    note: str = ""
+
+    @property
+    def strip(self) -> list[int]:
+        """The places of the strip's frames in the picture."""
+        return evenly_spaced(range(self.columns), STRIP)
+
+
+def find_page(answer: "Answer") -> str:
+    """The page of `amem find`."""
+    linked, gallery = answer.linked, answer.linked.gallery
+    images = _images_of(answer.tracklets.folder, gallery.tracklets)
+    clips = _clips(gallery.tracklets, images, gallery.cameras, gallery.seconds, linked.probability)
+    members: dict[int, list[int]] = defaultdict(list)
+    for row, person in enumerate(linked.person.tolist()):
+        members[person].append(row)
+    tags = _tags(answer, members)
+    people: list[dict[str, Any]] = []
+    for person, rows in members.items():
+        cameras = list(dict.fromkeys(gallery.cameras[row] for row in rows))
+        people.append(
+            {
+                "number": person,
+                "cameras": cameras,
+                "sure": sureness(linked, rows),
+                "clips": [clips[row] for row in rows],
+                "tags": tags.get(person, []),
+            }
+        )
+    people.sort(key=lambda one: (-len(one["cameras"]), -len(one["clips"]), one["number"]))
+    every = sorted({tag for one in people for tag in one["tags"]})
+    facts = [
+        counted(len(set(gallery.cameras)), "camera"), counted(len(gallery), "track"),
+        counted(linked.people, "person", "people"), f"{linked.in_several_cameras()} seen by several cameras",
+    ]  # fmt: skip
+    return render(
+        title="Who is where", facts=facts, people=people, tags=every, used=answer.used, clips=clips,
+        timelines=timelines(linked),
+    )  # fmt: skip
+
+
+def search_page(result: "SearchResult", frames_of: dict[str, Sequence[Path]], used: list[str]) -> str:
+    """The page of `amem search --out`: a row per query with its hits."""
+    people, clips = [], []
+    for number, found in enumerate(result.found, start=1):
+        rows = np.array([[np.nan if t is None else t for t in (h.first_seconds, h.last_seconds)] for h in found.hits])
+        chances = np.array([np.nan if hit.probability is None else hit.probability for hit in found.hits])
+        names = [hit.tracklet for hit in found.hits]
+        shown = _clips(names, frames_of, [h.camera for h in found.hits], rows.reshape(-1, 2), chances, f"q{number}-")
+        notes = [_note(hit.probability, hit.distance, hit.fits) for hit in found.hits]
+        shown = [Clip(**(vars_of(clip) | {"note": f"{place}. {note}"}))
+                 for place, (clip, note) in enumerate(zip(shown, notes, strict=True), start=1)]  # fmt: skip
+        clips += shown
+        people.append({"number": number, "heading": f"Nearest to {found.query}", "cameras": [], "sure": "",
+                       "clips": shown, "tags": []})  # fmt: skip
+    facts = [counted(len(people), "query", "queries"), f"{result.searched} tracklets searched"]
+    return render(title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[])
+
+
+def vars_of(clip: Clip) -> dict[str, Any]:
+    return {name: getattr(clip, name) for name in Clip.__dataclass_fields__}
+
+
+def render(**content: Any) -> str:
+    folder = resources.files(__package__)
+    template, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html.j2", "css", "js"))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.from_string(template).render(
+        **content, version=__version__, style=Markup(style), script=Markup(script), script_hash=digest, frame=FRAME,
+    )  # fmt: skip
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def in_words(probability: float) -> str:
+    """How sure, in words and per cent.
+
+    >>> in_words(0.97), in_words(0.999)
+    ('almost certainly one person (97 %)', 'almost certainly one person (more than 99 %)')
+    """
+    word = next(word for least, word in WORDS if probability >= least)
+    per_cent = (
+        "more than 99" if probability > 0.99 else "less than 1" if probability < 0.01 else f"{100 * probability:.0f}"
+    )
+    return f"{word} one person ({per_cent} %)"
+
+
+def sureness(linked: Any, rows: Sequence[int]) -> str:
+    """About the tracks of one person: by the least sure of them."""
+    if len(rows) == 1:
+        return "seen once"
+    chances = linked.probability[list(rows)]
+    if np.isnan(chances).all():
+        return f"similar (squared distance {np.nanmax(linked.distance[list(rows)]):.2f}); no calibration says how sure"
+    return in_words(float(np.nanmin(chances)))
+
+
+def clock(seconds: float) -> str:
+    """Time in a video.
+
+    >>> clock(75.4), clock(3725)
+    ('1:15', '1:02:05')
+    """
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def readable(attribute: str) -> str:
+    """An attribute of PETA in words.
+
+    >>> readable("upperBodyRed"), readable("personalLess30")
+    ('upper body red', 'less 30')
+    """
+    words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", attribute).lower()
+    return words.removeprefix("personal ").removeprefix("carrying ").removeprefix("accessory ")
+
+
+def _note(probability: float | None, distance: float | None, fits: float | None) -> str:
+    parts = [in_words(probability)] if probability is not None else []
+    parts += [f"squared distance {distance:.3f}"] if distance is not None and probability is None else []
+    parts += [f"fits the description by {100 * fits:.0f} %"] if fits is not None else []
+    return ", ".join(parts)
+
+
+# -- parts of the page -------------------------------------------------------------------------------------------------
+
+
+def _tags(answer: "Answer", members: dict[int, list[int]]) -> dict[int, list[str]]:
+    """The most probable attributes of each person, over the person's tracks."""
+    if answer.labels is None:
+        return {}
+    labels = answer.labels
+    row_of = {name: row for row, name in enumerate(labels.tracklet)}
+    found = {}
+    for person, rows in members.items():
+        means = labels.probabilities[[row_of[answer.linked.gallery.tracklets[row]] for row in rows]].mean(axis=0)
+        order = [place for place in np.argsort(-means, kind="stable") if means[place] > ATTRIBUTE]
+        found[person] = [readable(labels.attributes[place]) for place in order[:MOST_TAGS]]
+    return found
+
+
+def timelines(linked: Any) -> list[dict[str, Any]]:
+    """One per camera with times: bars (person, track's row, left and width in per cent, lane)."""
+    gallery = linked.gallery
+    rows = [row for row in range(len(gallery)) if not np.isnan(gallery.seconds[row]).any()]
+    if not rows:
+        return []
+    end = max(float(gallery.seconds[rows, 1].max()), 1e-3)
+    found = []
+    for camera in dict.fromkeys(gallery.cameras[row] for row in rows):
+        ends: list[float] = []
+        bars = []
+        inside = [row for row in rows if gallery.cameras[row] == camera]
+        for row in sorted(inside, key=lambda row: gallery.seconds[row, 0]):
+            first, last = map(float, gallery.seconds[row])
+            lane = next((place for place, until in enumerate(ends) if until <= first), len(ends))
+            ends[lane:] = [last, *ends[lane + 1 :]]
+            place = {"left": round(100 * first / end, 2), "width": round(max(100 * (last - first) / end, 0.6), 2)}
+            about = {"person": int(linked.person[row]), "key": f"t{row}", "when": f"{clock(first)} to {clock(last)}"}
+            bars.append(about | place | {"lane": lane})
+        found.append({"camera": camera, "bars": bars, "lanes": len(ends)})
+    marks = [{"left": round(100 * part / 4, 1), "text": clock(part * end / 4)} for part in range(5)]
+    return [timeline | {"marks": marks} for timeline in found]
+
+
+def _images_of(folder: Path, tracklets: Sequence[str]) -> dict[str, Sequence[Path]]:
+    from amem_cli.data.readers.files import frames_in_order, list_folder
+
+    return {
+        name: [folder / name / file for file in frames_in_order(list_folder(folder / name)[0])] for name in tracklets
+    }
+
+
+def _clips(
+    names: Sequence[str], images: dict[str, Sequence[Path]], cameras: Sequence[str], seconds: np.ndarray,
+    chances: np.ndarray, prefix: str = "t",
+) -> list[Clip]:  # fmt: skip
+    """The tracks with their pictures; the more tracks, the fewer frames of each, so that the page stays small."""
+    most = int(min(MOST_FRAMES, max(3, MOST_BYTES / BYTES_PER_FRAME / max(len(names), 1))))
+    shown = MOST_BYTES // (BYTES_PER_FRAME * most)  # tracks with pictures
+    clips = []
+    for row, (name, camera) in enumerate(zip(names, cameras, strict=True)):
+        frames = evenly_spaced(images.get(name, ()), most) if row < shown else []
+        first, last = seconds[row]
+        known = not (np.isnan(first) or np.isnan(last))
+        when = f"{clock(first)} to {clock(last)}" if known else ""
+        note = "" if np.isnan(chances[row]) else f"{100 * chances[row]:.0f} %"
+        length = float(last - first) if known else None
+        clips.append(Clip(f"{prefix}{row}", name, camera, when, length, len(frames), _sheet(frames), note))
+    return clips
+
+
+def _sheet(frames: Sequence[Path]) -> str:
+    """Frames side by side as a data address; empty without frames."""
+    if not frames:
+        return ""
+    sheet = Image.new("RGB", (FRAME[0] * len(frames), FRAME[1]), (128, 128, 128))
+    for place, path in enumerate(frames):
+        picture = ImageOps.pad(open_rgb(path), FRAME, Image.Resampling.BILINEAR, color=(128, 128, 128))
+        sheet.paste(picture, (place * FRAME[0], 0))
+    content = io.BytesIO()
+    sheet.save(content, format="WEBP", quality=55, method=4)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()

@@ -1,0 +1,276 @@
+"""`amem search`: the tracklets of a gallery that are nearest to a query, or that fit a description."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amem_cli.artifacts import pseudo_labels
+from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.data.readers.files import frames_in_order, list_folder
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing
+from amem_cli.person_ids import UNKNOWN
+from amem_cli.runtime.progress import Progress
+from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+
+BATCH = 64  # queries searched together
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """`query` is empty for a search by description alone. `cameras`, `after` and `before` (seconds of the video)
+    filter the gallery, `with_` and `without` are PETA attributes. Raises `UsageError`."""
+
+    query: str = ""
+    gallery: tuple[Path, ...] = ()
+    top: int = 10
+    calibration: Path | None = None
+    cameras: tuple[str, ...] = ()
+    after: float | None = None
+    before: float | None = None
+    with_: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    labels: tuple[Path, ...] = ()
+    workspace: Path = Path("workspace")
+    model: Path | None = None
+    boxes: tuple[str, ...] = ()
+    detector_weights: Path | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not self.gallery:
+            remedy = "For example --gallery workspace/features/people.h5"
+            raise UsageError("--gallery", why="no features file given", remedy=remedy)
+        if not (self.query or self.with_ or self.without):
+            raise UsageError(
+                "query", why="nothing to search for", remedy="Give a tracklet, a folder, a video or --with"
+            )
+        if self.top < 1:
+            raise UsageError("--top", str(self.top), why="must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A tracklet of the gallery. `distance` is the squared one to the query, `probability` that of being the same
+    person, if there is a calibration; `fits` is the probability of the described attributes."""
+
+    rank: int
+    tracklet: str
+    dataset: str
+    camera: str
+    first_seconds: float | None
+    last_seconds: float | None
+    distance: float | None
+    probability: float | None
+    fits: float | None
+    row: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The hits of one query, nearest first; `frames` are the query's images, where they are known."""
+
+    query: str
+    hits: list[Hit]
+    frames: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """`seconds` is the time of the search itself, without reading files; `searched` the rows that the filters left."""
+
+    found: list[Found]
+    gallery: Gallery
+    calibration: Calibration | None
+    searched: int
+    seconds: float
+
+
+def search(options: SearchOptions, progress: Progress) -> SearchResult:
+    """Search a gallery. Raises `AmemError`s."""
+    gallery = Gallery(options.gallery)
+    calibration = read_calibration(options.calibration) if options.calibration else None
+    keep = _filter(gallery, options)
+    fits = None
+    if options.with_ or options.without:
+        fits = description(gallery, options)
+        if options.query:
+            keep = (np.ones(len(gallery), bool) if keep is None else keep) & (fits >= 0.5)
+    if not options.query:
+        began = time.perf_counter()
+        assert fits is not None
+        ranked = np.where(np.ones(len(gallery), bool) if keep is None else keep, fits, -1.0)
+        order = np.argsort(-ranked, kind="stable")[: options.top]
+        order = order[ranked[order] >= 0]
+        hits = [_hit(gallery, rank, int(row), None, None, fits) for rank, row in enumerate(order, start=1)]
+        words = " ".join([*(f"+{name}" for name in options.with_), *(f"-{name}" for name in options.without)])
+        seconds = time.perf_counter() - began
+        return SearchResult([Found(words, hits)], gallery, None, int((ranked >= 0).sum()), seconds)
+    names, rows, own, frames = _queries(gallery, options, progress)
+    began = time.perf_counter()
+    found = []
+    for start in range(0, len(rows), BATCH):
+        part = slice(start, start + BATCH)
+        nearest, distances = gallery.nearest(rows[part], options.top + (own is not None), keep)
+        for name, near, far, images in zip(names[part], nearest, distances, frames[part], strict=True):
+            pairs = [(row, d) for row, d in zip(near.tolist(), far.tolist(), strict=True) if row != own]
+            hits = [_hit(gallery, rank, row, d, calibration, fits)
+                    for rank, (row, d) in enumerate(pairs[: options.top], start=1)]  # fmt: skip
+            found.append(Found(name, hits, images))
+    seconds = time.perf_counter() - began
+    return SearchResult(found, gallery, calibration, len(gallery) if keep is None else int(keep.sum()), seconds)
+
+
+def _hit(
+    gallery: Gallery, rank: int, row: int, distance: float | None, calibration: Calibration | None, fits: Any
+) -> Hit:
+    first, last = (None if np.isnan(value) else round(float(value), 3) for value in gallery.seconds[row])
+    sure = None if calibration is None or distance is None else float(calibration.probability(np.array(distance)))
+    table = gallery.tables[gallery.file_of(row)]
+    return Hit(
+        rank, gallery.tracklets[row], table.dataset, gallery.cameras[row], first, last, distance,
+        sure, None if fits is None else float(fits[row]), row,
+    )  # fmt: skip
+
+
+# -- filters -----------------------------------------------------------------------------------------------------------
+
+
+def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray | None:
+    """(N,) bool, None without filters. Tracklets without times do not pass a filter of time."""
+    keep = None
+    if options.cameras:
+        known = set(gallery.cameras)
+        if unknown := [name for name in options.cameras if name not in known]:
+            remedy = f"{did_you_mean(unknown[0], known)}Available: {listing(sorted(known))}"
+            raise UsageError("--camera", listing(unknown), why="the gallery has no such camera", remedy=remedy)
+        keep = np.isin(np.array(gallery.cameras), options.cameras)
+    if options.after is not None or options.before is not None:
+        if np.isnan(gallery.seconds).all():
+            why = "the gallery has no times"
+            raise UsageError("--after" if options.after is not None else "--before", why=why, remedy="Leave it out")
+        inside = np.ones(len(gallery), bool) if keep is None else keep
+        with np.errstate(invalid="ignore"):
+            inside = inside & (gallery.seconds[:, 1] >= (-np.inf if options.after is None else options.after))
+            keep = inside & (gallery.seconds[:, 0] <= (np.inf if options.before is None else options.before))
+    if keep is not None and not keep.any():
+        raise BadData("gallery", why="no tracklet passes the filters", remedy="Widen them")
+    return keep
+
+
+def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
+    """(N,) the probability that a tracklet fits: the geometric mean over the attributes, 0 without labels.
+
+    Raises `UsageError` for unknown attributes, `InputMissing` without a labels file.
+    """
+    files = options.labels or tuple(Workspace(options.workspace).labels(table.dataset) for table in gallery.tables)
+    of_tracklet: dict[tuple[str, str], np.ndarray] = {}
+    for path in dict.fromkeys(files):
+        table = pseudo_labels.read(path, remedy="Run: amem label-videos --subset all, or give --labels")
+        wanted = [*options.with_, *options.without]
+        if unknown := [name for name in wanted if name not in table.attributes]:
+            remedy = f"{did_you_mean(unknown[0], table.attributes)}All: amem show attributes"
+            raise UsageError("attribute", listing(unknown), why=f"not in {path}", remedy=remedy)
+        columns = table.probabilities[:, [table.attributes.index(name) for name in wanted]].astype(np.float64)
+        columns[:, len(options.with_) :] = 1 - columns[:, len(options.with_) :]
+        fits = np.exp(np.log(columns.clip(1e-9)).mean(axis=1))
+        of_tracklet |= {(table.dataset, name): value for name, value in zip(table.tracklet, fits, strict=True)}
+    values = [of_tracklet.get((t.dataset, name), 0.0) for t in gallery.tables for name in t.tracklet]
+    if not any(values):
+        raise BadData("labels", listing(map(str, files)), why="they have none of the gallery's tracklets",
+                      remedy="Run: amem label-videos --subset all")  # fmt: skip
+    return np.array(values)
+
+
+# -- queries -----------------------------------------------------------------------------------------------------------
+
+Queries = tuple[list[str], np.ndarray, int | None, list[tuple[Path, ...]]]
+
+
+def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
+    """Names, features (Q, D), the query's own row in the gallery, images: of a tracklet, a folder, or a video."""
+    path = Path(options.query)
+    if path.is_dir():
+        images = list_folder(path)[0]
+        if not images:
+            raise BadData("query", path, why="the folder has no images", remedy="Give a folder of one person's frames")
+        try:
+            tracklet = Tracklet(path.name, UNKNOWN, 0, str(path.absolute()), frames_in_order(images))
+        except ValueError as error:
+            raise BadData("query", path, why=str(error)) from error
+        return [path.name], embed([tracklet], gallery, options, progress), None, [tuple(tracklet.frames)]
+    if path.is_file():
+        return _video_queries(path, gallery, options, progress)
+    row = gallery.row_of(options.query)
+    return [options.query], gallery.row(row)[None], row, [()]
+
+
+def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
+    """Every person in a video."""
+    from amem_cli.data.datasets import read_videos
+    from amem_cli.data.manifest import load_manifest
+    from amem_cli.video.tracklets import TrackletOptions, cut_tracklets
+
+    with tempfile.TemporaryDirectory(prefix="amem-query-") as folder:
+        cut = cut_tracklets(
+            TrackletOptions(
+                videos=(path,), out=Path(folder, "query"), boxes=options.boxes, device=options.device,
+                detector_weights=options.detector_weights, min_frames=1,
+            ),
+            progress,
+        )  # fmt: skip
+        tracklets = list(read_videos(load_manifest(str(cut.manifest)), folder).splits[0].test)
+        rows = embed(tracklets, gallery, options, progress)
+    return [tracklet.name for tracklet in tracklets], rows, None, [()] * len(tracklets)
+
+
+def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOptions, progress: Progress) -> np.ndarray:
+    """The features (Q, D) of tracklets by `--model`, which must be the one of the gallery."""
+    from amem_cli.models.checkpoints import load_main_model
+    from amem_cli.runtime.distributed import process_group
+    from amem_cli.runtime.engine import prepare, resolve_engine, resolve_precision
+    from amem_cli.stages.extract_features import extract_tracklets
+
+    if options.model is None:
+        remedy = "Give the model that made the gallery's features: --model amem-main.safetensors"
+        raise InputMissing("--model", why="images can only be compared through a model", remedy=remedy)
+    model, config = load_main_model(options.model)
+    if gallery.model and sha256_file(options.model) != gallery.model:
+        raise UsageError("--model", options.model, why="the gallery's features are of another model",
+                         remedy="Give that model, or extract the gallery again")  # fmt: skip
+    with process_group(options.device) as processes:
+        device = processes.device
+        precision = resolve_precision("auto", device)
+        engine = prepare(model, device, precision, resolve_engine("auto", device, precision, clips=True), progress.warn)
+        clip_shape = (config.clip_frames, *config.height_width)
+        clips = sum(-(-len(tracklet) // config.clip_frames) for tracklet in tracklets)
+        with progress.loop("query", clips, unit="clips") as bar:
+            columns = extract_tracklets(tracklets, clip_shape, engine, device, bar, batch_size=16, workers=-1)
+    return columns["features"]
+
+
+def write_page(result: SearchResult, out: Path, progress: Progress) -> None:
+    """The page of a search; a tracklet has pictures where its data set is where the features file says."""
+    from amem_cli.artifacts import atomic
+    from amem_cli.video.page import search_page
+
+    frames: dict[str, Sequence[Path]] = {}
+    missing = set()
+    for hit in (hit for found in result.found for hit in found.hits):
+        table = result.gallery.tables[result.gallery.file_of(hit.row)]
+        folder = Path(table.folder, hit.tracklet)
+        if not table.folder or not folder.is_dir():
+            missing.add(table.folder or table.dataset)
+        elif images := list_folder(folder)[0]:
+            frames[hit.tracklet] = [folder / name for name in frames_in_order(images)]
+    if missing:
+        progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
+    used = [f"features: {path.name}" for path in result.gallery.paths]
+    used.append(f"calibration: {result.calibration.name}" if result.calibration else "no calibration")
+    atomic.write_text(out, search_page(result, frames, used))

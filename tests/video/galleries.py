@@ -1,0 +1,39 @@
+"""Features and labels files of tracks, for tests."""
+
+from pathlib import Path
+
+import numpy as np
+
+from amem_cli.artifacts import features, pseudo_labels
+from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.artifacts.pseudo_labels import PseudoLabels
+
+
+def unit_rows(rows: int, width: int = 8, seed: int = 0) -> np.ndarray:
+    """Random features (rows, width) of unit length."""
+    values = np.random.default_rng(seed).normal(size=(rows, width)).astype(np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+def write_gallery(path: Path, rows: np.ndarray, *, dataset: str = "people", camera: str = "hall", **more) -> Path:
+    """Tracks `<camera>/0001`, ... of one camera, each in view for a second, one after the other."""
+    count = len(rows)
+    first = more.pop("first_seconds", np.arange(count) * 2.0)
+    model = {"amem-main": {"name": "m", "sha256": more.pop("model", "")}}
+    table = Features(
+        dataset, [f"{camera}/{row + 1:04d}" for row in range(count)], np.zeros(0, np.int64),
+        np.ones(count, np.int64), np.zeros(count, bool), np.ascontiguousarray(rows, np.float32), {},
+        camera=[camera] * count, first_seconds=first, last_seconds=first + 1.0, **more,
+    )  # fmt: skip
+    return features.write(path, table, Provenance("extract-features", {}, model))
+
+
+def write_attributes(path: Path, names: list[str], probabilities: np.ndarray, attributes: tuple[str, ...]) -> Path:
+    """A labels file of data set "people"."""
+    values, count = np.asarray(probabilities, np.float32), len(names)
+    table = PseudoLabels(
+        "people", names, np.zeros(0, np.int64), np.ones(count, np.int64), np.ones(count, np.int64), values,
+        (values > 0.5).astype(np.uint8), attributes, 0.5, {},
+    )  # fmt: skip
+    return pseudo_labels.write(path, table, Provenance("label-videos", {}))

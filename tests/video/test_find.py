@@ -1,0 +1,118 @@
+"""From videos to the page; the page in a browser."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.cli.app import run
+from amem_cli.models.amem import build_main_model
+from amem_cli.models.checkpoints import save_main
+from amem_cli.models.config import model_config
+from amem_cli.options import TrainAmemOptions
+from amem_cli.video.page import clock, in_words, readable
+from tests.browser import Browser, needs_chromium
+from tests.videos import crossing, mot_lines, write_video
+from tests.walkers_videos import write_small_videos
+
+VOID = {"meta", "img", "br"}
+
+
+@pytest.fixture
+def answer(tmp_path: Path, tiny_backbone: None, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that `amem find` makes of two videos with two people each."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMEM_WORKSPACE", raising=False)
+    places = [crossing(), crossing(first=10, top=60, speed=1.5)]
+    for name in ("hall", "door<b>"):
+        write_video(tmp_path / f"{name}.mp4", places)
+        (tmp_path / f"{name}.txt").write_text(mot_lines(places))
+    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
+    config = model_config(options, 4)
+    save_main(Path("model.safetensors"), build_main_model(config), config, Provenance("train-amem", {}))
+    command = ["find", "hall.mp4", "door<b>.mp4", "--boxes", "hall.txt", "--boxes", "door<b>.txt", "--device", "cpu"]
+    command += ["--model", "model.safetensors", "--out", "answer", "--quiet"]
+    assert run(command) == 0
+    assert run(command) == 0  # everything is reused
+    return tmp_path / "answer"
+
+
+def test_find_writes_everything(answer: Path) -> None:
+    names = {path.name for path in answer.iterdir() if not path.name.startswith(".")}
+    assert names == {"index.html", "identities.csv", "hall.txt", "door-b.txt", "tracks", "workspace"}
+    page = (answer / "index.html").read_text()
+    assert len(page) < 15_000_000
+    opened: list[str] = []
+
+    class Parser(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            opened.extend([] if tag in VOID else [tag])
+
+        def handle_endtag(self, tag):
+            assert opened.pop() == tag
+
+    Parser().feed(page)
+    assert not opened
+    assert "http" not in page.replace("http-equiv", "")
+    assert "never decide about a person by it alone" in page
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_find_page_in_a_browser(answer: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path) as browser:
+        for width, dark in ((1280, False), (390, True)):
+            browser.set_view(width=width, dark=dark)
+            browser.open(answer / "index.html")
+            assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+            assert browser.run("document.querySelectorAll('.timeline').length") == 2
+            browser.run("document.querySelector('.bar').click()")
+            assert browser.run("document.querySelectorAll('.person.chosen').length") == 1
+            browser.run("document.querySelector('.clip').focus()")
+            browser.press("Enter")
+            assert browser.run("document.getElementById('player').open")
+            assert browser.run("getComputedStyle(document.getElementById('screen')).backgroundImage").startswith("url")
+            browser.press("Escape")
+            assert not browser.run("document.getElementById('player').open")
+        assert browser.messages == []
+
+
+def test_words() -> None:
+    assert [in_words(p) for p in (0.97, 0.5, 0.02)] == [
+        "almost certainly one person (97 %)", "perhaps one person (50 %)", "doubtful that it is one person (2 %)",
+    ]  # fmt: skip
+    assert (clock(75.4), clock(3725)) == ("1:15", "1:02:05")
+    assert readable("upperBodyLongSleeve") == "upper body long sleeve"
+
+
+def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", [crossing()], frames=3)
+    assert run(["find", "a.mp4", "--out", "answer"]) == 66
+    assert "Run: amem train-amem, or give --model" in capsys.readouterr().err
+    assert not (tmp_path / "answer/tracks").exists()
+
+
+def test_write_videos_same_seed_same_frames_and_true_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, again, other = (
+        write_small_videos(tmp_path / name, seed, monkeypatch) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    for name in ("camera1.mp4", "camera2.mp4", "camera1.txt", "camera2.txt"):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+        assert (first / name).read_bytes() != (other / name).read_bytes()
+    from amem_cli.video.boxes import read_mot
+    from amem_cli.video.decode import Camera
+
+    table = read_mot(first / "camera1.txt")
+    pictures = {p.number: p.rgb() for p in Camera("a", [first / "camera1.mp4"]).pictures()}
+    empty = np.median(np.stack(list(pictures.values())[::9]), axis=0)
+    ids = {int(box[5]) for boxes in table.values() for box in boxes}
+    assert ids == {1, 2} == {int(box[5]) for boxes in read_mot(first / "camera2.txt").values() for box in boxes}
+    frame, boxes = next((f, b) for f, b in table.items() if len(b) and b[0][0] > 40 and b[0][0] + b[0][2] < 160)
+    left, top, width, height = (round(side) for side in boxes[0][:4])
+    changed = np.abs(pictures[frame].astype(float) - empty).max(2) > 60
+    inside = changed[max(top, 0) : top + height, left : left + width]
+    assert inside.mean() > 0.2
+    assert inside.sum() > 0.6 * changed.sum() or len(boxes) > 1

@@ -1,0 +1,87 @@
+"""Linking: constraint, threshold, files."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amem_cli.errors import AmemError
+from amem_cli.runtime.progress import Silent
+from amem_cli.video.gallery import Gallery
+from amem_cli.video.link import link, link_tracks, overlapping
+from tests.video.galleries import unit_rows, write_gallery
+
+
+def three_people(place: Path, **more) -> list[Path]:
+    """Three people, each once in each of two cameras, with a little noise; everybody alone in the picture."""
+    rows, noise = unit_rows(3, 32), 0.05 * unit_rows(6, 32, seed=9)
+    cameras = {"hall": rows + noise[:3], "door": rows[::-1] + noise[3:]}
+    return [
+        write_gallery(place / f"{name}.h5", values / np.linalg.norm(values, axis=1, keepdims=True), camera=name, **more)
+        for name, values in cameras.items()
+    ]
+
+
+def test_link_tracks_three_people(tmp_path: Path) -> None:
+    linked = link_tracks(Gallery(three_people(tmp_path)), 0.5, None)
+    assert linked.person.tolist() == [1, 2, 3, 3, 2, 1]
+    assert (linked.people, linked.in_several_cameras(), linked.forbidden) == (3, 3, 0)
+    assert (linked.distance < 0.1).all()
+
+
+def test_link_tracks_threshold_zero_and_four(tmp_path: Path) -> None:
+    gallery = Gallery(three_people(tmp_path))
+    assert link_tracks(gallery, 0.0, None).people == 6
+    assert link_tracks(gallery, 4.0, None).people == 1
+
+
+def test_link_tracks_overlap_is_never_joined(tmp_path: Path) -> None:
+    rows = np.tile(unit_rows(1), (3, 1))  # three tracks that look the same; the first two overlap
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 0.5, 9.0]))])
+    linked = link_tracks(gallery, 4.0, None)
+    assert linked.forbidden == 1
+    assert linked.people == 2
+    assert linked.person[0] != linked.person[1]
+
+
+def test_overlapping_by_hand() -> None:
+    seconds = np.array([[0, 2], [1.95, 3], [1, 4], [0, 9], [np.nan, np.nan]])
+    apart = overlapping(["a", "a", "a", "b", "a"], seconds)
+    assert np.argwhere(np.triu(apart)).tolist() == [[0, 2], [1, 2]]
+
+
+def test_link_writes_numbers_and_mot_files(tmp_path: Path) -> None:
+    (tmp_path / "people").mkdir()
+    names = [f"{camera}/{n:04d}" for camera in ("hall", "door") for n in (1, 2, 3)]
+    lines = [f"{name},{frame},0.0,{frame},2.0,3.0,4.0" for name in names for frame in (1, 2)]
+    (tmp_path / "people/boxes.csv").write_text(
+        "\n".join(["tracklet,frame,seconds,left,top,width,height", *lines]) + "\n"
+    )
+    link(tuple(three_people(tmp_path, folder=str(tmp_path / "people"))), tmp_path / "out", Silent(), threshold=0.5)
+    with open(tmp_path / "out/identities.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["tracklet"], row["person"]) for row in rows] == list(zip(names, "123321", strict=True))
+    assert (tmp_path / "out/door.txt").read_text().splitlines()[:3] == [
+        "1,1,1.0,2.0,3.0,4.0,1,-1,-1,-1", "1,2,1.0,2.0,3.0,4.0,1,-1,-1,-1", "1,3,1.0,2.0,3.0,4.0,1,-1,-1,-1",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["door.txt", "hall.txt", "identities.csv"]
+
+
+def test_link_without_boxes_says_so(tmp_path: Path) -> None:
+    progress = Silent()
+    link(tuple(three_people(tmp_path)), tmp_path / "out", progress, threshold=0.5)
+    assert any("the features file does not name its folder" in line for line in progress.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "give either --threshold or --calibration"), ({"threshold": 5.0}, "from 0 to 4"),
+        ({"threshold": 0.5, "calibration": Path("x")}, "both are given"),
+        ({"threshold": 0.5, "tracks": (Path(),)}, "1 folders"),
+    ],
+)  # fmt: skip
+def test_link_options(options: dict, why: str, tmp_path: Path) -> None:
+    with pytest.raises(AmemError, match=why):
+        link(tuple(three_people(tmp_path)), tmp_path / "out", Silent(), **options)

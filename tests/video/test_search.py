@@ -1,0 +1,161 @@
+"""Exact search over features files, by features and by description, against brute force."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import amem_cli.video.gallery as gallery_module
+from amem_cli.artifacts import features
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.cli.app import run
+from amem_cli.errors import AmemError, BadData, UsageError
+from amem_cli.metrics.calibration import Probability
+from amem_cli.runtime.progress import Silent
+from amem_cli.video.gallery import Calibration, Gallery
+from amem_cli.video.search import SearchOptions, search
+from tests.video.galleries import unit_rows, write_attributes, write_gallery
+
+
+@pytest.mark.parametrize(("block", "top"), [(7, 1), (7, 5), (64, 100), (1000, 3)])
+def test_nearest_brute_force(block: int, top: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery_module, "BLOCK_ROWS", block)
+    rows = unit_rows(90)
+    rows[40:60] = rows[:20]  # ties
+    paths = [write_gallery(tmp_path / "a.h5", rows[:50]), write_gallery(tmp_path / "b.h5", rows[50:], camera="door")]
+    gallery = Gallery(paths)
+    keep = np.random.default_rng(1).random(90) < 0.5
+    queries = np.concatenate([rows[:3], unit_rows(3, seed=5)])
+    for mask in (None, keep):
+        found, distances = gallery.nearest(queries, top, mask)
+        for query, near, far in zip(queries, found, distances, strict=True):
+            similarity = np.where(np.ones(90, bool) if mask is None else mask, queries @ rows.T, -np.inf)
+            expected = np.argsort(-(rows @ query), kind="stable")
+            expected = expected[similarity.max(0)[expected] > -np.inf][:top]
+            assert far == pytest.approx(((rows[near] - query) ** 2).sum(1), abs=1e-5)
+            assert ((rows[expected] - query) ** 2).sum(1) == pytest.approx(far, abs=1e-5)
+            assert len(near) == len(set(near)) == len(expected)
+
+
+def test_nearest_ties_keep_the_gallery_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery_module, "BLOCK_ROWS", 4)
+    rows = np.tile(np.eye(8, dtype=np.float32)[:1], (12, 1))
+    found, distances = Gallery([write_gallery(tmp_path / "a.h5", rows)]).nearest(rows[:2], 5)
+    assert found.tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert (distances == 0).all()
+
+
+def test_read_mapped_is_on_disk_and_checked(tmp_path: Path) -> None:
+    path = write_gallery(tmp_path / "a.h5", unit_rows(40, 16), folder="/data/people")
+    table = features.read_mapped(path)
+    assert isinstance(table.features, np.memmap)
+    assert np.array_equal(table.features, unit_rows(40, 16))
+    assert (table.folder, table.camera[0]) == ("/data/people", "hall")
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BadData, match="damaged"):
+        features.read_mapped(path)
+
+
+def test_read_mapped_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.h5"
+    for scale in (1, 2):
+        with h5py.File(path, "w") as file:
+            file.attrs.update({"kind": "amem-features", "schema": 1, "dataset": "x", "created_by": "them"})
+            file["tracklet"] = ["a", "b"]
+            file["camera_id"], file["is_query"] = np.ones(2, int), np.zeros(2, int)
+            file.create_dataset("features", data=scale * unit_rows(2).astype(np.float64), compression="gzip")
+        if scale == 1:
+            assert Gallery([path]).cameras == ["1", "1"]
+    with pytest.raises(BadData, match="not L2-normalised"):
+        features.read_mapped(path)
+
+
+def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
+    paths = (
+        write_gallery(tmp_path / "a.h5", unit_rows(20)),
+        write_gallery(tmp_path / "b.h5", unit_rows(20), camera="door"),
+    )
+    found = search(SearchOptions(query="hall/0003", gallery=paths, top=3), Silent()).found[0].hits
+    assert found[0].tracklet == "door/0003"
+    assert "hall/0003" not in [hit.tracklet for hit in found]
+    assert [hit.rank for hit in found] == [1, 2, 3]
+    only = search(SearchOptions(query="hall/0003", gallery=paths, cameras=("hall",), after=10, before=20.5), Silent())
+    assert {hit.camera for hit in only.found[0].hits} == {"hall"}
+    assert {hit.first_seconds for hit in only.found[0].hits} == {10.0, 12.0, 14.0, 16.0, 18.0, 20.0}
+    for options, why in [
+        ({"query": "hall/3"}, "Did you mean hall/00"), ({"cameras": ("attic",)}, "no such camera"),
+        ({"after": 900}, "no tracklet passes"), ({"gallery": ()}, "no features file"), ({"top": 0}, "at least 1"),
+        ({"query": ""}, "nothing to search for"),
+    ]:  # fmt: skip
+        with pytest.raises(AmemError, match=why):
+            search(SearchOptions(**({"query": "hall/0003", "gallery": paths} | options)), Silent())
+
+
+def test_search_same_name_in_two_files(tmp_path: Path) -> None:
+    rows = unit_rows(4)
+    paths = (
+        write_gallery(tmp_path / "a.h5", rows, dataset="mon"),
+        write_gallery(tmp_path / "b.h5", rows, dataset="tue"),
+    )
+    with pytest.raises(UsageError, match="Use one of mon:hall/0001; tue:hall/0001"):
+        search(SearchOptions(query="hall/0001", gallery=paths), Silent())
+    hit = search(SearchOptions(query="tue:hall/0001", gallery=paths), Silent()).found[0].hits[0]
+    assert (hit.dataset, hit.tracklet, hit.camera) == ("mon", "hall/0001", "mon:hall")
+
+
+def test_gallery_of_two_models(tmp_path: Path) -> None:
+    paths = [write_gallery(tmp_path / f"{m}.h5", unit_rows(2), model=m) for m in ("a", "b")]
+    with pytest.raises(UsageError, match="of another model"):
+        Gallery(paths)
+
+
+def test_search_by_description(tmp_path: Path) -> None:
+    gallery = write_gallery(tmp_path / "a.h5", unit_rows(3))
+    names = [f"hall/{row:04d}" for row in (1, 2, 3)]
+    chances = np.array([[0.9, 0.9], [0.8, 0.1], [0.2, 0.0]])
+    labels = write_attributes(tmp_path / "l.h5", names, chances, ("upperBodyRed", "personalMale"))
+    options = {"gallery": (gallery,), "labels": (labels,), "with_": ("upperBodyRed",), "without": ("personalMale",)}
+    hits = search(SearchOptions(**options), Silent()).found[0].hits
+    assert [hit.tracklet for hit in hits] == ["hall/0002", "hall/0003", "hall/0001"]
+    assert [hit.fits for hit in hits] == pytest.approx([(0.8 * 0.9) ** 0.5, 0.2**0.5, 0.09**0.5])
+    both = search(SearchOptions(query="hall/0001", **options), Silent()).found[0].hits
+    assert [hit.tracklet for hit in both] == ["hall/0002"]
+    with pytest.raises(UsageError, match="Did you mean upperBodyRed"):
+        search(SearchOptions(**(options | {"with_": ("upperBodyRedd",)})), Silent())
+
+
+def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    gallery = write_gallery(tmp_path / "a.h5", unit_rows(5))
+    known = Calibration(Probability(4.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
+    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda path: known)
+    command = ["search", "hall/0002", "--gallery", str(gallery), "--top", "2", "--calibration", "mars.json"]
+    assert run([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    hits = document["queries"][0]["results"]
+    assert len(hits) == 2
+    for hit in hits:
+        assert hit["probability"] == pytest.approx(1 / (1 + np.exp(-4 + 5 * hit["distance"])))
+    assert run(command) == 0
+    assert "same person" in capsys.readouterr().out
+
+
+def test_search_folder_needs_the_gallery_model(tmp_path: Path) -> None:
+    from PIL import Image
+
+    gallery = write_gallery(tmp_path / "a.h5", unit_rows(5), model="0" * 64)
+    (tmp_path / "him").mkdir()
+    Image.new("RGB", (8, 16)).save(tmp_path / "him/1.jpg")
+    with pytest.raises(AmemError, match="images can only be compared through a model"):
+        search(SearchOptions(query=str(tmp_path / "him"), gallery=(gallery,)), Silent())
+
+
+def test_read_calibration_without_one(tmp_path: Path) -> None:
+    from amem_cli.artifacts import results
+
+    path = results.write(tmp_path / "r.json", {"protocol": "x", "choices": {}}, Provenance("evaluate", {}))
+    with pytest.raises(BadData, match="this result has none"):
+        gallery_module.read_calibration(path)
