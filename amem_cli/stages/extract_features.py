@@ -211,12 +211,12 @@ def features_of(dataset: str, split: Split, columns: dict[str, Any], provenance:
 
 
 def seen_in(folder: Path, tracklets: Sequence[Tracklet]) -> dict[str, Any]:
-    """More columns for tracks without identities: where the images are, and camera and times if tracks.csv has them."""
+    """More columns for tracks without identities: folder of the images, cameras, and times if tracks.csv has them."""
     columns: dict[str, Any] = {"folder": str(folder.absolute())}
+    columns["camera"] = [tracklet.name.partition("/")[0] for tracklet in tracklets]
     times = read_times(folder)
     if all(tracklet.name in times for tracklet in tracklets):
         seen = [times[tracklet.name] for tracklet in tracklets]
-        columns["camera"] = [one.camera for one in seen]
         for name in ("first_seconds", "last_seconds"):
             columns[name] = np.array([getattr(one, name) for one in seen])
     return columns

@@ -199,7 +199,8 @@ def _cut(
         pictures += len(table.numbers)
         tables[camera.name] = table
         _check_given(camera, table, sources[camera.name].given, progress)
-        found, short = _tracks(camera, table, options, progress)
+        motion = sources[camera.name].identity == "motion"
+        found, short = _tracks(camera, table, options, progress, split_crossings=motion)
         tracks[camera.name] = found
         dropped += short
         _crops(camera, found, data / camera.name, work / f"{number}-crops.json", progress)
@@ -284,7 +285,7 @@ def _check_given(camera: Camera, table: BoxTable, given: tuple[int, ...], progre
 
 
 def _tracks(
-    camera: Camera, table: BoxTable, options: TrackletOptions, progress: Progress
+    camera: Camera, table: BoxTable, options: TrackletOptions, progress: Progress, *, split_crossings: bool
 ) -> tuple[list[CameraTrack], int]:
     """The tracks with enough frames, and the number of those that are too short."""
     rows = table.rows
@@ -302,7 +303,7 @@ def _tracks(
         }
         _warn_about_jumps(camera, given, progress)
     else:
-        tracker, bounds = Tracker(), np.searchsorted(rows[:, 0], table.numbers)
+        tracker, bounds = Tracker(split_crossings), np.searchsorted(rows[:, 0], table.numbers)
         for number, seconds, begin, end in zip(
             table.numbers, table.seconds, bounds, [*bounds[1:], len(rows)], strict=True
         ):

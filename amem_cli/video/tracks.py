@@ -1,7 +1,6 @@
 """Joins boxes to tracks: ByteTrack's two stages (Zhang et al., ECCV 2022) with a Kalman filter at constant velocity.
 
-Written here because the package `trackers` (Apache-2.0) brings opencv-python, supervision and requests, over 150 MB,
-for this one algorithm.
+The package `trackers` would bring opencv-python, supervision and requests, over 150 MB, for this one algorithm.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ HIGH_SCORE = 0.5  # boxes above it begin tracks and are joined first
 LEAST_IOU = (0.2, 0.35, 0.1)  # high boxes, low boxes, high boxes and tracks that were lost (enlarged boxes)
 ENLARGED = 0.4  # of a lost track's box and the boxes it is compared with
 LOST_SECONDS = 1.2  # a track ends when it found no box for so long
+CROSSING = 0.25  # shared part of the smaller of two boxes; more: the two people cannot be told apart
 POSITION_NOISE, VELOCITY_NOISE, MEASURED_NOISE = 0.02, 0.5, 0.05  # relative to the box's height; per second
 
 
@@ -53,9 +53,14 @@ class Track:
 
 
 class Tracker:
-    """Call `step` for each picture in order; `finish` gives all tracks, in order of their first picture."""
+    """Call `step` for each picture in order; `finish` gives all tracks, in order of their first picture.
 
-    def __init__(self) -> None:
+    With `split_crossings` (for motion, where two people become one region) tracks end where they meet.
+    """
+
+    def __init__(self, split_crossings: bool = False) -> None:
+        self._split_crossings = split_crossings
+        self._met: list[Track] = []  # ended at a crossing; they go on as predicted
         self._active: list[Track] = []
         self._ended: list[Track] = []
         self.begun = 0  # tracks so far
@@ -65,12 +70,18 @@ class Tracker:
         """Add the boxes (n, 5) of one picture: left, top, width, height, score."""
         passed = seconds - self._seconds if self._seconds is not None else 0.0
         self._seconds = seconds
-        for track in self._active:
+        for track in self._active + self._met:
             track.predict(passed)
+        self._met = [track for track in self._met if seconds - track.last_seconds <= LOST_SECONDS]
+        if self._split_crossings:
+            self._end_crossing()
         self._ended += [track for track in self._active if seconds - track.last_seconds > LOST_SECONDS]
         self._active = [track for track in self._active if seconds - track.last_seconds <= LOST_SECONDS]
         head = np.full((len(boxes), 2), (number, seconds))
         rows = np.concatenate([head, np.asarray(boxes, float).reshape(-1, 5)], axis=1)
+        if self._met and len(rows):
+            inside = shared_area(np.stack([track.box for track in self._met]), rows[:, 2:6])
+            rows = rows[(inside > CROSSING).sum(0) < 2]
         high, low = rows[rows[:, 6] >= HIGH_SCORE], rows[rows[:, 6] < HIGH_SCORE]
         recent = [track for track in self._active if seconds - track.last_seconds <= 2 * passed + 0.1]
         lost = [track for track in self._active if track not in recent]
@@ -83,6 +94,16 @@ class Tracker:
             state = np.stack([measured, np.zeros(4)], axis=1)
             spread = np.diag([(2 * MEASURED_NOISE * row[5]) ** 2, row[5] ** 2])
             self._active.append(Track(self.begun, [row], state, np.tile(spread, (4, 1, 1))))
+
+    def _end_crossing(self) -> None:
+        """End the tracks whose predicted boxes cover each other."""
+        boxes = np.stack([track.box for track in self._active]) if self._active else np.zeros((0, 4))
+        shared = shared_area(boxes, boxes)
+        np.fill_diagonal(shared, 0)
+        met = (np.maximum(shared, shared.T) > CROSSING).any(1)
+        self._met += [track for track, meets in zip(self._active, met, strict=True) if meets]
+        self._ended += [track for track, meets in zip(self._active, met, strict=True) if meets]
+        self._active = [track for track, meets in zip(self._active, met, strict=True) if not meets]
 
     def finish(self) -> list[Track]:
         """All tracks."""
@@ -100,8 +121,9 @@ class Tracker:
         for t, r in pairs:
             tracks[t].update(rows[r])
         joined, used = {t for t, _ in pairs}, {r for _, r in pairs}
-        left = [track for t, track in enumerate(tracks) if t not in joined]
-        return left, rows[[r for r in range(len(rows)) if r not in used]]
+        return [track for t, track in enumerate(tracks) if t not in joined], rows[
+            [r for r in range(len(rows)) if r not in used]
+        ]
 
 
 def iou(one: np.ndarray, other: np.ndarray, enlarged: float = 0.0) -> np.ndarray:
@@ -116,6 +138,13 @@ def iou(one: np.ndarray, other: np.ndarray, enlarged: float = 0.0) -> np.ndarray
     shared = sides.clip(min=0).prod(2)
     areas = (a[:, 2:] - a[:, :2]).prod(1)[:, None] + (b[:, 2:] - b[:, :2]).prod(1)[None]
     return shared / np.maximum(areas - shared, 1e-9)
+
+
+def shared_area(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n, m): the part of each box (n, 4) that is inside each of (m, 4)."""
+    corners = np.minimum(one[:, None, :2] + one[:, None, 2:], other[None, :, :2] + other[None, :, 2:])
+    sides = (corners - np.maximum(one[:, None, :2], other[None, :, :2])).clip(min=0)
+    return sides.prod(2) / one[:, 2:].prod(1)[:, None]
 
 
 def _measured(row: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from amem_cli.video.tracks import Tracker, iou
+from amem_cli.video.tracks import Tracker, iou, shared_area
 
 
-def run(boxes_of, pictures: int, step: float = 0.04):
-    tracker = Tracker()
+def run(boxes_of, pictures: int, step: float = 0.04, split_crossings: bool = False):
+    tracker = Tracker(split_crossings)
     for number in range(1, pictures + 1):
         tracker.step(number, number * step, np.array(boxes_of(number), float).reshape(-1, 5))
     return tracker.finish()
@@ -47,3 +47,25 @@ def test_tracker_uses_time_between_pictures() -> None:
         seconds += 0.04 if number % 3 else 0.2
         tracker.step(number, seconds, np.array([[100 * seconds, 50, 30, 90, 0.9]]))
     assert len(tracker.finish()) == 1
+
+
+def test_tracker_split_crossings_ends_both_and_begins_after() -> None:
+    """Two people walk towards each other; while they overlap there is one region, and afterwards two again."""
+
+    def boxes(n):
+        one, other = 5 * n, 400 - 5 * n
+        if abs(one - other) < 30:
+            return [[min(one, other), 50, 30 + abs(one - other), 90, 0.9]]
+        return [[one, 50, 30, 90, 0.9], [other, 50, 30, 90, 0.9]]
+
+    tracks = run(boxes, 80, split_crossings=True)
+    assert len(tracks) == 4
+    for track in tracks:
+        steps = np.diff([row[2] for row in track.rows])
+        assert len(set(np.sign(steps))) == 1
+        assert np.allclose(np.abs(steps), 5)
+
+
+def test_shared_area_hand_computed() -> None:
+    found = shared_area(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 5, 100, 100], [20, 0, 1, 1]]))
+    assert found.tolist() == [[0.25, 0.0]]
