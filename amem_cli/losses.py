@@ -142,16 +142,20 @@ def mem_loss(
 # -- AMEM: eq. 6, 7 ----------------------------------------------------------------------------------------------------
 
 
-def identity_loss(logits: Tensor, identities: Tensor) -> Tensor:
-    """Eq. 7, L_id: softmax cross-entropy, mean over the batch. `logits` (B, people), `identities` (B,) int64."""
-    return F.cross_entropy(logits, identities)
+def identity_loss(logits: Tensor, identities: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Eq. 7, L_id: softmax cross-entropy, mean over the batch. `logits` (B, people), `identities` (B,) int64.
+
+    `label_smoothing` (D) is the part of the target that is divided evenly among all people (Szegedy et al. 2016).
+    """
+    return F.cross_entropy(logits, identities, label_smoothing=label_smoothing)
 
 
-def triplet_loss(features: Tensor, identities: Tensor, margin: float, normalised: bool = True) -> Tensor:
+def triplet_loss(features: Tensor, identities: Tensor, margin: float | None, normalised: bool = True) -> Tensor:
     """Eq. 7, L_tri: [d_p - d_n + margin]_+ with the batch's hardest positive and negative of each anchor (D), mean.
 
     `features` (B, D) are compared by Euclidean distance, L2-normalised first if `normalised` (D); `identities` (B,).
-    The batch needs at least two identities, and each at least twice.
+    The batch needs at least two identities, and each at least twice. Without a margin (None): log(1 + exp(d_p - d_n)),
+    the soft margin of Hermans et al. 2017 (D).
     """
     if normalised:
         features = F.normalize(features)
@@ -160,7 +164,8 @@ def triplet_loss(features: Tensor, identities: Tensor, margin: float, normalised
     same = identities.unsqueeze(0) == identities.unsqueeze(1)
     hardest_positive = distances.masked_fill(~same, -torch.inf).amax(dim=1)
     hardest_negative = distances.masked_fill(same, torch.inf).amin(dim=1)
-    return F.relu(hardest_positive - hardest_negative + margin).mean()
+    difference = hardest_positive - hardest_negative
+    return (F.softplus(difference) if margin is None else F.relu(difference + margin)).mean()
 
 
 def total_loss(

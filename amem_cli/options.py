@@ -15,11 +15,14 @@ from typing import Any, ClassVar, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
 
-PRESETS = ("paper", "small")
+PRESETS = ("paper", "small", "strong")
+IMAGENET_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2")  # those with `--weights imagenet`
 BACKBONES = {  # --backbone: module and class, imported when the backbone is built
     "i3d": "amem_cli.models.i3d:I3D",
     "r3d": "amem_cli.models.resnet3d:ResNet3D50",
     "p3d": "amem_cli.models.p3d:P3D199",
+    "mobilenet_v2": "amem_cli.models.inflated:InflatedMobileNetV2",
+    "resnet50": "amem_cli.models.inflated:InflatedResNet50",
     "s3d": "amem_cli.models.torchvision_video:S3D",
     "r3d_18": "amem_cli.models.torchvision_video:R3D18",
     "mc3_18": "amem_cli.models.torchvision_video:MC3_18",
@@ -35,14 +38,23 @@ DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of 
 SPLIT_HELP = "0 ... 9 or all, for data sets with several splits; empty: 0"
 
 
-def option(default: Any, help: str, *, small: Any = None, affects_result: bool = True, env: str = "") -> Any:
+def option(
+    default: Any, help: str, *, small: Any = None, strong: Any = None, affects_result: bool = True, env: str = ""
+) -> Any:
     """A field of an options dataclass.
 
-    `small` is the value under `--preset small` where it differs. An option with `affects_result=False` changes where
-    or how fast something is computed, not the result: runs that differ only there produce the same artifact.
+    `small` and `strong` are the values under these presets where they differ. An option with `affects_result=False`
+    changes where or how fast something is computed, not the result: runs that differ only there produce the same
+    artifact.
     """
-    metadata = {"help": help, "small": default if small is None else small}
-    return dataclasses.field(default=default, metadata=metadata | {"affects_result": affects_result, "env": env})
+    presets = {name: value for name, value in (("small", small), ("strong", strong)) if value is not None}
+    metadata = {"help": help, "presets": presets, "affects_result": affects_result, "env": env}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def preset_value(field: dataclasses.Field[Any], preset: str) -> Any:
+    """The value of an option under a preset."""
+    return field.metadata["presets"].get(preset, field.default)
 
 
 # -- groups ------------------------------------------------------------------------------------------------------------
@@ -103,6 +115,7 @@ class Schedule(DataOptions):
     accumulate: int = option(1, "batches per optimiser step, gradients averaged (D)")
     weight_decay: float = option(5e-4, "Adam's weight decay (P)")
     warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=50)
+    lr_schedule: Literal["step", "cosine"] = option("step", "step: --lr-step (P); cosine: down to 0 at the end (D)")
     lr_step: int = option(60, "epochs between multiplications of the learning rate by --lr-factor (P)")
     lr_factor: float = option(0.2, "factor of the learning rate every --lr-step epochs (P)")
     validate: float = option(0.0, "fraction of training people used for validation; 0: train on all (D)")
@@ -162,8 +175,13 @@ class TrainArmOptions(Schedule):
     """`train-arm`: the attribute recognition model on PETA (section AEM)."""
 
     dataset: str = option("peta", DATASET_HELP)
-    backbone: Literal["resnet50", "resnet18"] = option("resnet50", "ResNet-50 is the paper's (P)", small="resnet18")
-    weights: str = option("", "ImageNet weights: a file, or imagenet; empty: from scratch", affects_result=False)
+    backbone: Literal["resnet50", "resnet18", "mobilenet_v2"] = option(
+        "resnet50", "ResNet-50 is the paper's (P)", small="mobilenet_v2"
+    )
+    weights: str = option(
+        "", "ImageNet weights: a file, or imagenet; empty: from scratch", small="imagenet", strong="imagenet",
+        affects_result=False,
+    )  # fmt: skip
     partition: str = option("person", "test images: person | random-1 ... random-5 (PETA.mat) | none (D)")
     hold_out: float = option(0.2, "fraction of people that --partition person uses for the test (D)")
     epochs: int = option(60, "passes over the training images (D)", small=12)
@@ -205,7 +223,14 @@ class TrainTaeOptions(Adversarial):
     """`train-tae`: the texture auto-encoder on single images (Fig. 3, eq. 4)."""
 
     dataset: str = option("market1501", DATASET_HELP)
-    weights: str = option("", "ResNet-18 ImageNet weights: a file, or imagenet; empty: none", affects_result=False)
+    tae_encoder: Literal["resnet18", "mobilenet_v2"] = option(
+        "resnet18", "encoder: ResNet-18 (P), or MobileNetV2 to 1/16 (D)", small="mobilenet_v2"
+    )
+    last_norm: bool = option(True, "batch norm in the decoder's last block too (P)")
+    weights: str = option(
+        "", "the encoder's ImageNet weights: a file, or imagenet; empty: none", small="imagenet", strong="imagenet",
+        affects_result=False,
+    )  # fmt: skip
     epochs: int = option(60, "passes over the training images (D)", small=12)
     batch_size: int = option(64, "images per batch (D)", small=32)
     learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)")
@@ -224,13 +249,18 @@ class TrainAmemOptions(Adversarial):
         "amem", "row of Table 3; after-enhancement trains both modules, f_s uses f_B alone"
     )
     predict_frames: int = option(3, "c, frames that MEM predicts one after another (P)")
-    backbone: Literal[tuple(BACKBONES)] = option("i3d", "i3d, r3d, p3d: the paper's; others: torchvision's")  # type: ignore[valid-type]
+    backbone: Literal[tuple(BACKBONES)] = option(  # type: ignore[valid-type]
+        "i3d", "i3d, r3d, p3d: the paper's; mobilenet_v2, resnet50: inflated image networks; others: torchvision's",
+        small="mobilenet_v2", strong="resnet50",
+    )  # fmt: skip
     branch: Literal["inception", "conv3d", "conv2d"] = option("inception", "appearance and motion branch (P)")
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
     weights: str = option(
         "",
-        "backbone weights: a file (Kinetics, or an amem-main), or kinetics (s3d, r3d_18, mc3_18, r2plus1d_18); "
-        "empty: from scratch",
+        "backbone weights: a file (Kinetics, an amem-main or amem-arm), or imagenet (mobilenet_v2, resnet50), or "
+        "kinetics (s3d, r3d_18, mc3_18, r2plus1d_18); empty: from scratch",
+        small="imagenet",
+        strong="imagenet",
         affects_result=False,
     )
     labels: str = option("", "pseudo-labels file; empty: the workspace's", affects_result=False)
@@ -240,8 +270,16 @@ class TrainAmemOptions(Adversarial):
     clips_per_person: int = option(4, "K of a batch of P x K clips (D)", small=3)
     epochs: int = option(240, "passes over the training tracklets (D)", small=30)
     learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3e-4)
+    neck: bool = option(False, "batch norm on f_s before the classifier and the test (D)", small=True, strong=True)
+    label_smoothing: float = option(0.0, "label smoothing of the identity loss (D)", small=0.1, strong=0.1)
+    triplet: Literal["margin", "soft-margin"] = option(
+        "margin", "triplet loss: hinge with --margin, eq. 7 (P), or softplus without a margin (D)",
+        small="soft-margin", strong="soft-margin",
+    )  # fmt: skip
     margin: float = option(0.2, "margin k of the triplet loss, eq. 7 (P)")
-    triplet_features: Literal["normalised", "raw"] = option("normalised", "f_s in the triplet loss (D)")
+    triplet_features: Literal["normalised", "raw"] = option(
+        "normalised", "f_s in the triplet loss (D)", small="raw", strong="raw"
+    )
     lambda_a: float = option(0.1, "lambda_A of eq. 6, weight of L_AEM (P)")
     lambda_m: float = option(10.0, "lambda_M of eq. 6, weight of L_MEM (P)")
     texture_loss: Literal["standardised", "literal", "none"] = option(
@@ -254,6 +292,12 @@ class TrainAmemOptions(Adversarial):
     mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")
+    erase: float = option(0.0, "probability of erasing a rectangle, the same in all frames of a clip (D)")
+    jitter: float = option(0.0, "strength of random brightness, contrast, saturation and sharpness of a clip (D)")
+    clip_sampling: Literal["consecutive", "segments"] = option(
+        "consecutive", "training clips: consecutive frames (P), or one frame of each of T segments (D; not with MEM)"
+    )
+    average_weights: float = option(0.0, "decay of a moving average of the weights, for the test; 0: none (D)")
     gradient_steps: int = option(100, "steps between logs of each term's gradient norm; 0: never", affects_result=False)
     checkpoint_activations: bool = option(
         False, "recompute activations in the backward pass: less memory, more time", affects_result=False
@@ -268,8 +312,12 @@ class TrainAmemOptions(Adversarial):
         for name in ("margin", "lambda_a", "lambda_m", "texture_weight", "gradient_steps"):
             self.require(name, getattr(self, name) >= 0, "must not be negative")
         self.require("mem_lr_factor", self.mem_lr_factor > 0, "must be positive")
-        for name in ("flip", "crop"):
-            self.require(name, 0 <= getattr(self, name) <= 1, "must be a probability")
+        for name in ("flip", "crop", "erase", "jitter"):
+            self.require(name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
+        for name in ("label_smoothing", "average_weights"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
+        if self.uses_mem:
+            self.require("clip_sampling", self.clip_sampling == "consecutive", "MEM needs consecutive frames")
         if self.uses_mem and not 1 <= self.predict_frames <= self.clip_frames - 2:
             why = f"a start frame 0 < t < T - c needs 1 <= c <= T - 2 = {self.clip_frames - 2}"
             remedy = "Lower --predict-frames or raise --clip-frames"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
-from amem_cli.options import COMMANDS, COMMON, PRESETS
+from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, preset_value
 
 
 def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", config: Path | None = None) -> Any:
@@ -20,11 +20,14 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", con
         raise UsageError("--preset", preset, why="unknown preset", remedy=remedy)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
-        values[field.name] = field.metadata["small"] if preset == "small" else field.default
+        values[field.name] = preset_value(field, preset)
         if field.metadata["env"] and os.environ.get(field.metadata["env"]):
             values[field.name] = Path(os.environ[field.metadata["env"]])
-    values |= read_config(cls, config) if config is not None else {}
-    values |= {name: value for name, value in flags.items() if value is not None}
+    given = read_config(cls, config) if config is not None else {}
+    given |= {name: value for name, value in flags.items() if value is not None}
+    values |= given
+    if "weights" not in given and values.get("backbone", IMAGENET_NETWORKS[0]) not in IMAGENET_NETWORKS:
+        values |= {"weights": ""} if "weights" in values else {}  # the preset's are for image networks
     return cls(**values)
 
 

@@ -66,7 +66,7 @@ def stages(folder: Path) -> list[Stage]:
     torch.manual_seed(0)
     shards.FRAMES_PER_SHARD, BACKBONES["i3d"] = 40, "tiny3d:Tiny3D"
     provenance = Provenance("train-amem", {})
-    arm_config = ArmConfig(depth=18, image_size="32x32")
+    arm_config = ArmConfig(backbone="resnet18", image_size="32x32")
     arm = save_arm(folder / "arm.safetensors", build_arm(arm_config), arm_config, provenance)
     config = model_config(toys.amem_options(data, folder), people=4)
     main = save_main(folder / "main.safetensors", build_main_model(config), config, provenance)

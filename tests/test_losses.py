@@ -65,6 +65,13 @@ def test_identity_loss_by_hand() -> None:
     assert identity_loss(logits, torch.tensor([1, 2])).item() == pytest.approx((first + math.log(3)) / 2, rel=1e-6)
 
 
+def test_identity_loss_label_smoothing_by_hand() -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    log_q = [value - math.log(math.exp(2) + 1 + math.exp(-1)) for value in (2, 0, -1)]
+    expected = -(0.7 * log_q[1] + 0.3 * sum(log_q) / 3)
+    assert identity_loss(logits, torch.tensor([1]), 0.3).item() == pytest.approx(expected, rel=1e-6)
+
+
 # -- triplets ----------------------------------------------------------------------------------------------------------
 
 
@@ -103,6 +110,13 @@ def test_triplet_loss_by_hand() -> None:
     # anchors: |0-3| - |0-4|, |3-0| - |3-4|, |4-10| - |4-3|, |10-4| - |10-3|, each + 2, below zero cut
     assert triplet_loss(features, ids, 2.0, normalised=False).item() == pytest.approx((1 + 4 + 7 + 1) / 4)
     assert triplet_loss(features, ids, 0.0, normalised=False).item() == pytest.approx((0 + 2 + 5 + 0) / 4)
+
+
+def test_triplet_loss_soft_margin_by_hand() -> None:
+    features = torch.tensor([[0.0], [3.0], [4.0], [10.0]])
+    expected = sum(math.log(1 + math.exp(difference)) for difference in (-1, 2, 5, -1)) / 4
+    found = triplet_loss(features, torch.tensor([0, 0, 1, 1]), None, normalised=False)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_triplet_loss_normalised_ignores_length() -> None:

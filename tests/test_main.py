@@ -55,8 +55,8 @@ def test_signal_during_labelling(
 ) -> None:
     monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 40)
     torch.manual_seed(0)
-    config = ArmConfig(depth=18, image_size="32x32")
-    arm = save_arm(tmp_path / "arm.safetensors", ARM(18), config, Provenance("train-arm", {}))
+    config = ArmConfig(backbone="resnet18", image_size="32x32")
+    arm = save_arm(tmp_path / "arm.safetensors", ARM("resnet18"), config, Provenance("train-arm", {}))
     arguments = ["label-videos", "--arm", str(arm), "--data-root", str(walkers), "--device", "cpu", "--quiet"]
     arguments += ["--engine", "eager", "--workspace", str(tmp_path / "w")]
     ended = processes.amem(arguments, 1, tmp_path, signals(number, owner, name, call))

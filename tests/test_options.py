@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from amem_cli import options as module
 from amem_cli import resolve as resolving
 from amem_cli.errors import InputMissing, UsageError
-from amem_cli.options import COMMANDS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
 
 ALL = sorted(COMMANDS)
@@ -63,9 +63,10 @@ def test_defaults_are_the_papers():
 def test_resolve_presets(command):
     cls = COMMANDS[command]
     assert resolve(cls, {}) == cls()
-    small = resolve(cls, {}, preset="small")
     for field in dataclasses.fields(cls):
-        assert getattr(small, field.name) == field.metadata["small"]
+        for preset in PRESETS:
+            wanted = field.metadata["presets"].get(preset, field.default)
+            assert getattr(resolve(cls, {}, preset=preset), field.name) == wanted
         assert field.metadata["help"]
         assert not field.metadata["help"].endswith(".")
 
@@ -204,7 +205,7 @@ WRONG = [
     ("train-amem", "clips_per_person", 1, "--clips-per-person 1: must be at least 2"),
     ("train-amem", "mem_lr_factor", 0.0, "--mem-lr-factor 0.0: must be positive"),
     ("train-amem", "margin", -0.1, "--margin -0.1: must not be negative"),
-    ("train-amem", "flip", 1.5, "--flip 1.5: must be a probability"),
+    ("train-amem", "flip", 1.5, "--flip 1.5: must be from 0 to 1"),
     ("train-amem", "predict_frames", 0, "--predict-frames 0: a start frame 0 < t < T - c needs 1 <= c <= T - 2 = 6"),
     ("train-amem", "predict_frames", 7, "--predict-frames 7"),
     ("extract-features", "image_size", "1x1", "--image-size 1x1"),

@@ -80,18 +80,18 @@ def parent(path: Path) -> dict[str, str]:
     return {"name": Path(path).name, "sha256": sha256_file(path)}
 
 
-def weights_parent(weights: str) -> dict[str, dict[str, str]]:
-    """The entry of `--weights` among the parents: a file, or weights by name; empty without weights.
+def weights_parent(weights: str, path: Path | None) -> dict[str, dict[str, str]]:
+    """The entry among the parents of `--weights`, a file or a name, and the file `path` that it stands for.
 
-    Raises `InputMissing` if there is no such file.
+    Empty without weights. Weights by name are recorded as in "imagenet (mobilenet_v2-b0353104.pth)". Raises
+    `InputMissing` without the file.
     """
-    if not weights:
+    if path is None:
         return {}
-    if weights in ("imagenet", "kinetics"):
-        return {"weights": {"name": f"torchvision {weights}", "sha256": ""}}
-    if not Path(weights).is_file():
-        raise InputMissing("--weights", weights, why="not found")
-    return {"weights": parent(Path(weights))}
+    if not path.is_file():
+        raise InputMissing("--weights", path, why="not found")
+    entry = parent(path)
+    return {"weights": entry if weights == str(path) else entry | {"name": f"{weights} ({path.name})"}}
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import read_provenance, verify
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import AmemError, listing
-from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of, preset_value
 
 
 @dataclass(frozen=True)
@@ -158,13 +159,12 @@ def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
     """
     recorded = dict(provenance.get("options", {}))
     if weights := provenance.get("parents", {}).get("weights"):
-        name = str(weights.get("name", ""))
-        recorded["weights"] = name if weights.get("sha256") else name.removeprefix("torchvision ").lower()
+        recorded["weights"] = re.sub(r"^(imagenet|kinetics) \(.*\)$", r"\1", str(weights.get("name", "")))
     choices = []
     for preset in PRESETS if recorded else ():
         words = [] if preset == PRESETS[0] else ["--preset", preset]
         for field in dataclasses.fields(COMMANDS[stage]):
-            default = field.metadata["small"] if preset == "small" else field.default
+            default = preset_value(field, preset)
             if field.name == "image_size":
                 default = default or TrainAmemOptions.image_size  # extract-features follows the model
             value = recorded.get(field.name, default)

@@ -6,7 +6,7 @@ import textwrap
 import typing
 
 from amem_cli import __version__
-from amem_cli.options import COMMANDS
+from amem_cli.options import COMMANDS, preset_value
 
 HEAD = """amem {version}, preset {preset}. Use: amem COMMAND --config THIS_FILE. A line left out keeps the preset's 
 value; flags win. (P): the paper's choice; (D): ours, where the paper gives none."""
@@ -26,7 +26,7 @@ def _table(command: str, preset: str) -> str:
     kinds = typing.get_type_hints(cls)
     lines = [f"[{command}]"]
     for field in dataclasses.fields(cls):
-        value = field.metadata["small"] if preset == "small" else field.default
+        value = preset_value(field, preset)
         kind = kinds[field.name]
         choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
         lines += _comment(field.metadata["help"] + (f" <{' | '.join(choices)}>" if choices else ""))

@@ -26,7 +26,9 @@ WITHOUT_EFFECT = {
     "evaluate": "evaluate reads features only",
     "label-videos": "label-videos resizes frames to the size that the ARM was trained at",
 }
-LEGEND = "(P): the paper's choice. (D): our choice where the paper gives none. small: the value of --preset small."
+LEGEND = (
+    "(P): the paper's choice. (D): our choice where the paper gives none. small, strong: the values of these presets."
+)
 
 
 def choice(*known: str, help: str, flag: str | None = None, argument: bool = False, **settings: Any) -> Any:
@@ -56,7 +58,7 @@ DataRoot = Annotated[Path, typer.Option(help=HELP["data_root"], envvar="AMEM_DAT
 Workspace = Annotated[Path, typer.Option(help=HELP["workspace"], envvar="AMEM_WORKSPACE")]
 Seed = Annotated[int, typer.Option(help=HELP["seed"])]
 Config = Annotated[Path | None, typer.Option(help="TOML file as `amem config show` prints it; flags win over it")]
-Preset = Annotated[str, choice(*PRESETS, help="the paper's values, or small ones for a CPU")]
+Preset = Annotated[str, choice(*PRESETS, help="the paper; small: ImageNet start, for a CPU; strong: for a GPU")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print warnings and errors only")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would run, and exit")]
@@ -164,9 +166,9 @@ def first_process() -> bool:
 
 def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> Any:
     """Type and flag of an option, for Typer; the help ends with default, preset and environment variable."""
-    value, small, env = field.default, field.metadata["small"], field.metadata["env"]
+    value, env = field.default, field.metadata["env"]
     notes = [] if value in ("", ()) or kind is bool else [f"default: {value}"]
-    notes += [f"small: {small}"] * (small != value) + [f"env: {env}"] * bool(env)
+    notes += [f"{preset}: {other}" for preset, other in field.metadata["presets"].items()] + [f"env: {env}"] * bool(env)
     help = field.metadata["help"] + (f" \\[{', '.join(notes)}]" if notes else "")  # escaped, else markup of Rich
     flag, panel = flag_of(field.name), vars(group).get("panel", command)
     if typing.get_origin(kind) is typing.Literal:

@@ -18,9 +18,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from amem_cli.data.clips import training_clip
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.data.transforms import WHOLE, Box, random_box, read_image
+from amem_cli.data.transforms import WHOLE, Box, erase_rectangle, jitter_pixels, random_box, read_image
 from amem_cli.errors import AmemError
 from amem_cli.randomness import keyed_generator
+
+ClipSampler = Callable[[int, int, np.random.Generator], np.ndarray]
 
 
 class ImageBatches(Dataset):
@@ -57,20 +59,25 @@ class ImageBatches(Dataset):
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """The probabilities of mirroring and of cropping a training clip, and the key of an epoch's draws."""
+    """The random changes of a training clip, alike for all of its frames, and the key of an epoch's draws.
+
+    `flip`, `crop` and `erase` are probabilities, `jitter` is the strength of `jitter_pixels`.
+    """
 
     flip: float
     crop: float
     seed: int
     epoch: int
+    erase: float = 0.0
+    jitter: float = 0.0
 
 
 class ClipBatches(Dataset):
     """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,)).
 
-    All frames of a clip are mirrored and cropped alike. The start frame satisfies 0 < t < T - c. The draws are keyed by
-    (seed, epoch, step, tracklet, number of its earlier clips in the batch), so they do not depend on how a batch is
-    divided among processes.
+    `clip_of` draws a clip's frames from (frames of the tracklet, T, generator). The start frame satisfies
+    0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, number of its earlier clips in the batch), so
+    they do not depend on how a batch is divided among processes.
     """
 
     def __init__(
@@ -82,9 +89,11 @@ class ClipBatches(Dataset):
         clip_frames: int,
         predict_frames: int,
         augmentation: Augmentation,
+        clip_of: ClipSampler = training_clip,
     ):
         self.tracklets, self.batches, self.size = tracklets, batches, size
         self.clip_frames, self.predict_frames, self.augmentation = clip_frames, predict_frames, augmentation
+        self.clip_of = clip_of
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -97,10 +106,15 @@ class ClipBatches(Dataset):
             tracklet = self.tracklets[index]
             generator = keyed_generator(augmentation.seed, augmentation.epoch, "clip", step, index, before[index])
             before[index] += 1
-            frames = training_clip(len(tracklet), self.clip_frames, generator)
+            frames = self.clip_of(len(tracklet), self.clip_frames, generator)
             box = random_box(augmentation.crop, generator)
             clip = read_frames(tracklet, frames, self.size, box)
-            clips.append(clip[:, :, ::-1] if generator.random() < augmentation.flip else clip)
+            clip = clip[:, :, ::-1] if generator.random() < augmentation.flip else clip
+            if augmentation.jitter:
+                clip = jitter_pixels(clip, augmentation.jitter, generator)
+            if augmentation.erase and generator.random() < augmentation.erase:
+                clip = erase_rectangle(clip, generator)
+            clips.append(clip)
             starts.append(generator.integers(1, max(2, self.clip_frames - self.predict_frames)))
         return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts)
 

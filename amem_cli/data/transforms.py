@@ -9,6 +9,7 @@ from amem_cli.data.images import open_rgb
 
 Box = tuple[float, float, float, float]  # left, upper, right, lower as fractions of the sides
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+MEAN_COLOUR = (124, 116, 104)  # of ImageNet
 
 
 def read_image(path: str | Path, height: int, width: int, box: Box = WHOLE) -> np.ndarray:
@@ -31,3 +32,42 @@ def random_box(probability: float, generator: np.random.Generator) -> Box:
         return WHOLE
     left, upper = (generator.random(2) / 9).tolist()
     return (left, upper, left + 8 / 9, upper + 8 / 9)
+
+
+def jitter_pixels(clip: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
+    """Change brightness, contrast, saturation, colour balance and sharpness of a clip, alike for all of its frames (D).
+
+    uint8 (T, H, W, 3) -> the same. Brightness, contrast and saturation are multiplied by 1 +- 0.4 x `strength`, each
+    colour by 1 +- 0.15 x `strength`. With probability `strength` / 2 the clip is reduced to a quarter of its size or
+    more and enlarged again, like a person far from the camera.
+    """
+    brightness, contrast, saturation = 1 + 0.4 * strength * generator.uniform(-1, 1, 3)
+    balance = 1 + 0.15 * strength * generator.uniform(-1, 1, 3)
+    if generator.random() < strength / 2:
+        height, width = clip.shape[1:3]
+        scale = generator.uniform(0.25, 1)
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in clip]
+        images = [image.resize(small, Image.Resampling.BILINEAR) for image in images]
+        clip = np.stack([np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images])
+    pixels = clip.astype(np.float32) * np.float32(brightness)
+    mean = pixels.mean()
+    pixels = (pixels - mean) * np.float32(contrast) + mean
+    grey = pixels.mean(axis=3, keepdims=True)
+    pixels = ((pixels - grey) * np.float32(saturation) + grey) * balance.astype(np.float32)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def erase_rectangle(clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Fill a random rectangle with ImageNet's mean colour, at the same place in all frames: uint8 (T, H, W, 3).
+
+    Its area is 2 to 25 % of the frame, its height 0.3 to 3.3 times its width (Zhong et al., "Random Erasing", AAAI
+    2020, with less area) (D).
+    """
+    height, width = clip.shape[1:3]
+    area, ratio = generator.uniform(0.02, 0.25) * height * width, np.exp(generator.uniform(np.log(0.3), np.log(3.3)))
+    tall, wide = min(height, round((area * ratio) ** 0.5)), min(width, round((area / ratio) ** 0.5))
+    top, left = generator.integers(height - tall + 1), generator.integers(width - wide + 1)
+    clip = clip.copy()
+    clip[:, top : top + tall, left : left + wide] = MEAN_COLOUR
+    return clip

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from amem_cli.models.aem import AEM
 from amem_cli.models.backbones import build_backbone, normalise
 from amem_cli.models.branches import BRANCH_CHANNELS, build_branch
-from amem_cli.models.config import ModelConfig
+from amem_cli.models.config import ModelConfig, TaeConfig
 from amem_cli.models.mem import MEM, Prediction
 from amem_cli.models.recomputation import blocks_of
-from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder
+from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder, mem_parts
 
 SIMILARITY_FEATURE = 512  # size of f_s
 
@@ -30,14 +30,16 @@ class MainModel(nn.Module):
     """The main model of Fig. 1: backbone, appearance and motion branch, one fully-connected layer.
 
     Clips (B, 3, T, H, W), float in [0, 1] -> f_s (B, 512), not L2-normalised. Without `fused`, f_s uses f_B alone
-    ("baseline after enhancement").
+    ("baseline after enhancement"). With `neck` (D) the test uses batch-normalised f_s, as the identity classifier does
+    in training (Luo et al., "Bag of Tricks", CVPRW 2019).
     """
 
     backbone: Any  # (B, 3, T, H, W) -> (B, C, T', H', W'), with out_channels and normalisation
 
     def __init__(
-        self, backbone: nn.Module, appearance_branch: nn.Module | None, motion_branch: nn.Module | None, fused: bool
-    ):
+        self, backbone: nn.Module, appearance_branch: nn.Module | None, motion_branch: nn.Module | None, fused: bool,
+        neck: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.backbone = backbone
         self.appearance_branch = appearance_branch
@@ -45,6 +47,9 @@ class MainModel(nn.Module):
         self.fused = fused
         branches = sum(branch is not None for branch in (appearance_branch, motion_branch)) if fused else 0
         self.similarity = nn.Linear(self.backbone.out_channels + branches * BRANCH_CHANNELS, SIMILARITY_FEATURE)
+        self.neck = nn.BatchNorm1d(SIMILARITY_FEATURE) if neck else nn.Identity()
+        if neck:
+            self.neck.bias.requires_grad_(False)  # so that f_s keeps 0 as its centre
 
     def feature_maps(self, clip: Tensor) -> FeatureMaps:
         maps = self.backbone(normalise(clip, self.backbone.normalisation))
@@ -64,14 +69,14 @@ class MainModel(nn.Module):
         return self.similarity(torch.cat([feature.mean(dim=(2, 3)) for feature in fused], dim=1))
 
     def forward(self, clip: Tensor) -> Tensor:
-        return self.similarity_feature(self.feature_maps(clip))
+        return self.neck(self.similarity_feature(self.feature_maps(clip)))
 
     def for_inference(self) -> "MainModel":
         """This model without the parts that f_s does not use, with the same weight tensors."""
         if self.fused:
             return self
         bare = MainModel(self.backbone, None, None, fused=False)
-        bare.similarity = self.similarity
+        bare.similarity, bare.neck = self.similarity, self.neck
         return bare
 
 
@@ -107,7 +112,7 @@ class AMEM(nn.Module):
         return AmemOutput(
             maps=maps,
             similarity_feature=similarity_feature,
-            identity_logits=self.identity_classifier(similarity_feature),
+            identity_logits=self.identity_classifier(self.main.neck(similarity_feature)),
             attribute_logits=self.aem(maps.appearance_feature) if self.aem is not None else None,
             predictions=predictions,
         )
@@ -123,8 +128,8 @@ class AMEM(nn.Module):
 def build_main_model(config: ModelConfig, weights: str = "") -> MainModel:
     """The main model of a configuration.
 
-    `weights` are the backbone's: a file or "kinetics". They bring their own input normalisation; without them that of
-    the configuration is used, if it has one.
+    `weights` are the backbone's: a file, "imagenet" or "kinetics". They bring their own input normalisation; without
+    them that of the configuration is used, if it has one.
     """
     backbone: Any = build_backbone(config.backbone, weights=weights or None)
     if config.normalisation is not None and not weights:
@@ -132,7 +137,7 @@ def build_main_model(config: ModelConfig, weights: str = "") -> MainModel:
     design = (config.branch, backbone.out_channels, config.branch_kernel)
     appearance = build_branch(*design) if config.appearance else None
     motion = build_branch(*design) if config.motion else None
-    return MainModel(backbone, appearance, motion, config.fused)
+    return MainModel(backbone, appearance, motion, config.fused, config.neck)
 
 
 def build_amem(
@@ -149,7 +154,7 @@ def build_amem(
     aem = AEM(BRANCH_CHANNELS) if config.appearance else None
     mem = None
     if config.motion:
-        encoder, decoder = tae or (FrozenTextureEncoder(), TextureDecoder())
+        encoder, decoder = tae or mem_parts(config.tae or TaeConfig(image_size=config.image_size))
         mem = MEM(BRANCH_CHANNELS, encoder, decoder, embedding_start)
     return AMEM(main, config.people, aem, mem)
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from amem_cli.attributes import GROUP_SIZES
 from amem_cli.models.config import ArmConfig
-from amem_cli.models.resnet2d import ResNetMaps
+from amem_cli.models.image_networks import ImageMaps
 
 GROUP_FEATURE = 256  # size of a_m
 
@@ -28,11 +28,14 @@ class AttributeHeads(nn.Module):
 
 
 class ARM(nn.Module):
-    """ResNet-50 with Conv5_x at stride 1, and six attribute heads: images (B, 3, H, W) in [0, 1] -> logits (B, A)."""
+    """ResNet-50 (P) or another image network with last stride 1, and six attribute heads.
 
-    def __init__(self, depth: int, group_sizes: tuple[int, ...] = GROUP_SIZES, weights: str = ""):
+    Images (B, 3, H, W) in [0, 1] -> logits (B, A).
+    """
+
+    def __init__(self, backbone: str, group_sizes: tuple[int, ...] = GROUP_SIZES, weights: str = ""):
         super().__init__()
-        self.backbone = ResNetMaps(depth, weights)
+        self.backbone = ImageMaps(backbone, weights)
         self.heads = AttributeHeads(self.backbone.out_channels, group_sizes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -40,5 +43,5 @@ class ARM(nn.Module):
 
 
 def build_arm(config: ArmConfig, weights: str = "") -> ARM:
-    """The ARM of a configuration; `weights` are ImageNet weights of its ResNet (a file or "imagenet")."""
-    return ARM(config.depth, weights=weights)
+    """The ARM of a configuration; `weights` are ImageNet weights of its network (a file or "imagenet")."""
+    return ARM(config.backbone, weights=weights)

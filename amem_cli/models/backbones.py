@@ -3,7 +3,7 @@
 To add one, write an `nn.Module` that maps a clip (B, 3, T, H, W) to (B, C, T', H', W') with the attributes
 `out_channels` (C), `normalisation` (the input it expects) and `head_keys` (keys of a classification head in its weight
 files, () if none), and add it to `BACKBONES` in `options.py`. Weight files with its own keys then load; other keys need
-a function in `weights/key_mappings.py`. `kinetics` names torchvision's enum of weights, for `--weights kinetics`.
+a function in `weights/key_mappings.py`, and weights by name an entry in `weights/names.py`.
 """
 
 import importlib
@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from amem_cli.errors import UsageError
 from amem_cli.models.i3d import I3DClassifier
 from amem_cli.options import BACKBONES
-from amem_cli.weights.loading import fetch, load_pretrained
+from amem_cli.weights.loading import load_pretrained
+from amem_cli.weights.names import weight_file
 from amem_cli.weights.normalisation import Normalisation
 
 __all__ = ["Normalisation", "backbone_class", "backbone_names", "build_backbone", "normalise"]
@@ -32,7 +33,7 @@ def build_backbone(
     """The backbone `name`: (B, 3, T, H, W) in the range of its weights -> `backbone_maps` (B, C, T', H', W').
 
     strides="reid" gives 16 x 8 maps from 256 x 128, "stock" is the published network; weights fit both. `weights` is a
-    file, "kinetics" (torchvision's official ones) or None. The network has `out_channels` (C), `normalisation` (see
+    file, "imagenet", "kinetics" (see `weight_file`) or None. The network has `out_channels` (C), `normalisation` (see
     `normalise`) and `pretrained` (a `Pretrained`, or None). With `head=True` (I3D only, to verify weights) it returns
     Kinetics logits (B, 400).
 
@@ -47,8 +48,7 @@ def build_backbone(
         raise UsageError("head", why=f"{name} has no classification head here", remedy="Choose i3d")
     network: Any = (I3DClassifier if head else backbone_class(name))(strides=strides)
     network.pretrained = None
-    if weights:
-        path = _kinetics(name) if weights == "kinetics" else weights
+    if path := weight_file(str(weights or ""), name):
         network.pretrained = load_pretrained(network, path, name)
     return network
 
@@ -57,15 +57,6 @@ def backbone_class(name: str) -> type[Any]:
     """The class of a backbone. torchvision, whose import is slow, is imported only for its own networks."""
     module, _, cls = BACKBONES[name].partition(":")
     return getattr(importlib.import_module(module), cls)
-
-
-def _kinetics(name: str) -> Path:
-    enum = getattr(backbone_class(name), "kinetics", None)
-    if enum is None:
-        raise UsageError("--weights", why=f"torchvision has no Kinetics weights of {name}", remedy="Give a file")
-    import torchvision
-
-    return fetch(getattr(torchvision.models.video, enum).KINETICS400_V1.url)
 
 
 def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:

@@ -5,7 +5,7 @@ Each has the network's configuration, which rebuilds it. A checkpoint whose conf
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
@@ -13,7 +13,7 @@ from amem_cli.errors import UsageError
 from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model, with_normalisation
 from amem_cli.models.arm import ARM, build_arm
 from amem_cli.models.config import ArmConfig, ModelConfig, TaeConfig, read_config
-from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder
+from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder, mem_parts
 
 # names of tensors in an amem-model of schema 1 before the modules were called AEM and MEM
 EARLIER_NAMES = {"amem.attribute_heads.": "amem.aem.heads.", "amem.motion_enhancement.": "amem.mem."}
@@ -28,7 +28,10 @@ def load_arm(path: Path) -> tuple[ARM, ArmConfig]:
     """The ARM of an `amem-arm`, on the CPU."""
     saved = checkpoint.load(path, "amem-arm")
     with checkpoint.described_by(saved):
-        config = read_config(ArmConfig, saved.description["model"])
+        description = saved.description["model"]
+        if "depth" in description:  # of earlier versions
+            description["backbone"] = f"resnet{description['depth']}"
+        config = read_config(ArmConfig, description)
         arm = build_arm(config)
     checkpoint.load_into(arm, saved)
     return arm, config
@@ -42,7 +45,16 @@ def save_tae(
     return checkpoint.save(path, "amem-tae", tensors, provenance, model=config.as_json(), **more)
 
 
-def load_tae(path: Path, image_size: str) -> tuple[FrozenTextureEncoder, TextureDecoder, Discriminator]:
+class TaeParts(NamedTuple):
+    """The parts of an `amem-tae` that MEM starts from."""
+
+    encoder: FrozenTextureEncoder
+    decoder: TextureDecoder
+    discriminator: Discriminator
+    config: TaeConfig
+
+
+def load_tae(path: Path, image_size: str) -> TaeParts:
     """The parts of an `amem-tae` that MEM starts from. Raises `UsageError` if it was trained at another image size."""
     saved = checkpoint.load(path, "amem-tae")
     with checkpoint.described_by(saved):
@@ -51,11 +63,12 @@ def load_tae(path: Path, image_size: str) -> tuple[FrozenTextureEncoder, Texture
         remedy = "Use the same size in train-tae and train-amem"
         why = f"the TAE in {path} was trained at {config.image_size}"
         raise UsageError("--image-size", image_size, why=why, remedy=remedy)
-    encoder, decoder, discriminator = FrozenTextureEncoder(), TextureDecoder(), Discriminator(*config.height_width)
+    encoder, decoder = mem_parts(config)
+    discriminator = Discriminator(*config.height_width)
     checkpoint.load_into(encoder, saved, "encoder.")
     checkpoint.load_into(decoder, saved, "decoder.")
     checkpoint.load_into(discriminator, saved, "discriminator.")
-    return encoder, decoder, discriminator
+    return TaeParts(encoder, decoder, discriminator, config)
 
 
 def main_file(output: Path) -> Path:

@@ -32,9 +32,9 @@ class _Config:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmConfig(_Config):
-    """The attribute recognition model: depth of its ResNet, names of its outputs in order."""
+    """The attribute recognition model: its image network, names of its outputs in order."""
 
-    depth: Literal[18, 50]
+    backbone: Literal["resnet18", "resnet50", "mobilenet_v2"]
     attributes: tuple[str, ...] = ATTRIBUTES
 
     def __post_init__(self) -> None:
@@ -45,7 +45,10 @@ class ArmConfig(_Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TaeConfig(_Config):
-    """The texture auto-encoder."""
+    """The texture auto-encoder: its encoder, and whether the decoder's last block has batch normalisation."""
+
+    encoder: Literal["resnet18", "mobilenet_v2"] = "resnet18"
+    last_norm: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,8 @@ class ModelConfig(_Config):
     """AMEM: `modules` is the row of Table 3; `appearance` and `motion` are true if the model has the branch.
 
     With `fused` f_s uses f_B and the branches' features, without it f_B alone ("after enhancement"). `people` is the
-    number of training identities. `normalisation` is the input that the backbone's weights expect; None before the
+    number of training identities. `neck` is batch normalisation on f_s. `tae` is the TAE that MEM
+    started from (None: the paper's). `normalisation` is the input that the backbone's weights expect; None before the
     backbone is built.
     """
 
@@ -69,6 +73,8 @@ class ModelConfig(_Config):
     people: int
     attributes: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
+    neck: bool = False
+    tae: TaeConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,8 +86,8 @@ class ModelConfig(_Config):
         return self if self.fused else dataclasses.replace(self, appearance=False, motion=False)
 
 
-def model_config(options: TrainAmemOptions, people: int) -> ModelConfig:
-    """The configuration for `options` and a number of training identities."""
+def model_config(options: TrainAmemOptions, people: int, tae: TaeConfig | None = None) -> ModelConfig:
+    """The configuration for `options`, a number of training identities, and the TAE that MEM starts from."""
     return ModelConfig(
         backbone=options.backbone,
         branch=options.branch,
@@ -94,6 +100,8 @@ def model_config(options: TrainAmemOptions, people: int) -> ModelConfig:
         predict_frames=options.predict_frames,
         image_size=options.image_size,
         people=people,
+        neck=options.neck,
+        tae=tae,
         attributes=ATTRIBUTES if options.uses_aem else (),
     )
 

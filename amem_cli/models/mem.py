@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.errors import UsageError
-from amem_cli.models.tae import TEXTURE_CHANNELS, FrozenTextureEncoder, TextureDecoder
+from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder
 
 
 class Prediction(NamedTuple):
-    """One round: `frame` (B, 3, H, W) in [0, 1] and the `texture` (B, 512, H/16, W/16) it was decoded from."""
+    """One round: `frame` (B, 3, H, W) in [0, 1] and the `texture` (B, C, H/16, W/16) it was decoded from."""
 
     frame: Tensor
     texture: Tensor
@@ -39,12 +39,13 @@ class MEM(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
+        channels = encoder.channels
         self.embedding = nn.Sequential(
-            nn.Conv2d(TEXTURE_CHANNELS + motion_channels, TEXTURE_CHANNELS, 3, padding=1, bias=False),
-            nn.BatchNorm2d(TEXTURE_CHANNELS),
+            nn.Conv2d(channels + motion_channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
-            nn.Conv2d(TEXTURE_CHANNELS, TEXTURE_CHANNELS, 1, bias=False),
-            nn.BatchNorm2d(TEXTURE_CHANNELS),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
         )
         if start != "random":
             self._initialise(encoder, copy=start == "copy")
@@ -55,8 +56,8 @@ class MEM(nn.Module):
         last_norm.weight.copy_(encoder.texture_std)
         last_norm.bias.copy_(encoder.texture_mean)
         if copy:
-            nn.init.dirac_(spatial.weight[:, :TEXTURE_CHANNELS])
-            spatial.weight[:, TEXTURE_CHANNELS:] *= encoder.texture_std.view(-1, 1, 1, 1)
+            nn.init.dirac_(spatial.weight[:, : encoder.channels])
+            spatial.weight[:, encoder.channels :] *= encoder.texture_std.view(-1, 1, 1, 1)
             nn.init.dirac_(pointwise.weight)
             # textures are non-negative: with BN as an identity the ReLU changes nothing
             norm.weight.copy_(encoder.texture_std)

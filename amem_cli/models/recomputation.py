@@ -25,7 +25,7 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     """The blocks of a backbone to recompute: its children, with each Sequential replaced by its children."""
     blocks: list[nn.Module] = []
     for child in network.children():
-        if isinstance(child, nn.Sequential):
+        if type(child) is nn.Sequential:
             blocks += blocks_of(child)
         elif not isinstance(child, SINGLE_LAYERS):
             blocks.append(child)

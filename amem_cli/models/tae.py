@@ -1,6 +1,7 @@
 """The texture auto-encoder TAE (section MEM, Fig. 3): encoder, decoder and discriminator.
 
-Images are (B, 3, H, W), float in [0, 1]. The texture f_tex is (B, 512, H/16, W/16), non-negative.
+Images are (B, 3, H, W), float in [0, 1]. The texture f_tex is (B, C, H/16, W/16), non-negative; C is 512 with the
+paper's ResNet-18.
 """
 
 import math
@@ -8,25 +9,27 @@ import math
 import torch
 from torch import Tensor, nn
 
-from amem_cli.models.resnet2d import ResNetMaps
+from amem_cli.models.config import TaeConfig
+from amem_cli.models.image_networks import ImageMaps, MiddleMaps
 
-TEXTURE_CHANNELS = 512
+TEXTURE_CHANNELS = {"resnet18": 512, "mobilenet_v2": 576}
 
 
 class TextureEncoder(nn.Module):
-    """ResNet-18, last stride 1 (D): images -> texture.
+    """Images -> texture: ResNet-18 with last stride 1 (D), or MobileNetV2 up to its last maps of H/16 x W/16 (D).
 
-    `texture_mean` and `texture_std` (512,) are statistics of the training images' textures. They are measured after
+    `texture_mean` and `texture_std` (C,) are statistics of the training images' textures. They are measured after
     the TAE's training; MEM uses them as the scale of its textures.
     """
 
-    def __init__(self, weights: str = ""):
+    def __init__(self, name: str = "resnet18", weights: str = ""):
         super().__init__()
-        self.maps = ResNetMaps(18, weights)
+        self.maps = MiddleMaps(weights) if name == "mobilenet_v2" else ImageMaps(name, weights)
+        self.channels = TEXTURE_CHANNELS[name]
         self.texture_mean: Tensor
         self.texture_std: Tensor
-        self.register_buffer("texture_mean", torch.zeros(TEXTURE_CHANNELS))
-        self.register_buffer("texture_std", torch.ones(TEXTURE_CHANNELS))
+        self.register_buffer("texture_mean", torch.zeros(self.channels))
+        self.register_buffer("texture_std", torch.ones(self.channels))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.maps(images)
@@ -38,8 +41,8 @@ class FrozenTextureEncoder(TextureEncoder):
     Gradients flow through it to the images.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, name: str = "resnet18") -> None:
+        super().__init__(name)
         self.requires_grad_(False)
         self.eval()
 
@@ -50,16 +53,18 @@ class FrozenTextureEncoder(TextureEncoder):
 class TextureDecoder(nn.Module):
     """Four blocks of 3x3 stride-2 transposed convolution, BN and ReLU, then a sigmoid: texture -> images.
 
-    The last block has neither BN nor ReLU (the paper has BN in each block).
+    The last block has no ReLU, and BN only with `last_norm`, as in the paper.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = TEXTURE_CHANNELS["resnet18"], last_norm: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in ((TEXTURE_CHANNELS, 256), (256, 128), (128, 64), (64, 3)):
+        for inputs, outputs in ((channels, 256), (256, 128), (128, 64), (64, 3)):
             last = outputs == 3
-            layers.append(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=last))
-            layers += [] if last else [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            norm = last_norm or not last
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=not norm))
+            layers += [nn.BatchNorm2d(outputs)] if norm else []
+            layers += [] if last else [nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers, nn.Sigmoid())
 
     def forward(self, texture: Tensor) -> Tensor:
@@ -69,13 +74,24 @@ class TextureDecoder(nn.Module):
 class TAE(nn.Module):
     """Encoder and decoder: images (B, 3, H, W) -> reconstructed images of the same shape."""
 
-    def __init__(self, weights: str = ""):
+    def __init__(self, encoder: str = "resnet18", weights: str = "", last_norm: bool = False):
         super().__init__()
-        self.encoder = TextureEncoder(weights)
-        self.decoder = TextureDecoder()
+        self.encoder = TextureEncoder(encoder, weights)
+        self.decoder = TextureDecoder(self.encoder.channels, last_norm)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))
+
+
+def build_tae(config: TaeConfig, weights: str = "") -> TAE:
+    """The TAE of a configuration; `weights` are ImageNet weights of its encoder (a file or "imagenet")."""
+    return TAE(config.encoder, weights, config.last_norm)
+
+
+def mem_parts(config: TaeConfig) -> tuple[FrozenTextureEncoder, TextureDecoder]:
+    """The TAE's frozen encoder and its decoder, as MEM uses them; untrained."""
+    encoder = FrozenTextureEncoder(config.encoder)
+    return encoder, TextureDecoder(encoder.channels, config.last_norm)
 
 
 class Discriminator(nn.Module):

@@ -20,7 +20,6 @@ class S3D(nn.Module):
     out_channels = 1024
     normalisation = TORCHVISION_KINETICS
     head_keys = ("classifier.1.weight", "classifier.1.bias")
-    kinetics = "S3D_Weights"
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
@@ -72,18 +71,15 @@ class R3D18(_VideoResNet18):
     """3-D convolutions only."""
 
     builder = staticmethod(torchvision.models.video.r3d_18)
-    kinetics = "R3D_18_Weights"
 
 
 class MC3_18(_VideoResNet18):
     """3-D convolutions in the first blocks, 2-D ones in the others."""
 
     builder = staticmethod(torchvision.models.video.mc3_18)
-    kinetics = "MC3_18_Weights"
 
 
 class R2Plus1D18(_VideoResNet18):
     """Convolutions over space, then time."""
 
     builder = staticmethod(torchvision.models.video.r2plus1d_18)
-    kinetics = "R2Plus1D_18_Weights"

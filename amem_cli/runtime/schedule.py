@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.errors import BadData
-from amem_cli.options import Schedule, flag_of
+from amem_cli.options import PRESETS, Schedule, flag_of, preset_value
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress
 
@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from amem_cli.runtime.train_state import TrainState
 
 
-def learning_rate(options: Schedule, epoch: int, step: int) -> float:
-    """The learning rate at `epoch` and global `step` (from 0): x `lr_factor` every `lr_step` epochs (P), after a
-    linear warm-up over `warmup_steps` (D)."""
-    rate = options.learning_rate * options.lr_factor ** (epoch // options.lr_step)
+def learning_rate(options: Schedule, epochs: float, step: int) -> float:
+    """The learning rate after `epochs`, such as 1.5, and global `step` (from 0), with a linear warm-up over
+    `warmup_steps` (D).
+
+    "step": x `lr_factor` every `lr_step` epochs (P). "cosine": (1 + cos(pi * epochs / --epochs)) / 2 (D; Loshchilov &
+    Hutter, ICLR 2017).
+    """
+    if options.lr_schedule == "cosine":
+        rate = options.learning_rate * (1 + math.cos(math.pi * epochs / options.epochs)) / 2
+    else:
+        rate = options.learning_rate * options.lr_factor ** (int(epochs) // options.lr_step)
     return rate * min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else rate
 
 
@@ -71,8 +78,8 @@ def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes:
     if options.accumulate > 1:
         line += f"; optimiser step: {options.accumulate} batches, {options.accumulate * total} {unit}"
     progress.log(line)
-    paper = math.prod(fields[name].default for name in factors)
-    small = math.prod(fields[name].metadata["small"] for name in factors)
-    if processes.world_size > 1 and total not in (paper, small):
+    presets = {name: math.prod(preset_value(fields[factor], name) for factor in factors) for name in PRESETS}
+    if processes.world_size > 1 and total not in presets.values():
         flags = " x ".join(map(flag_of, factors))
-        progress.warn(f"{flags} is {total}; it is {paper} in --preset paper and {small} in --preset small")
+        known = ", ".join(f"{size} in --preset {name}" for name, size in presets.items())
+        progress.warn(f"{flags} is {total}; it is {known}")

@@ -56,6 +56,10 @@ class TrainState:
     count: int = 0  # steps in `sums`
     saved: float = field(default_factory=time.monotonic)  # time of the last save
 
+    def epochs(self, steps_in_epoch: int) -> float:
+        """The position in epochs, such as 1.5."""
+        return self.epoch + self.step_in_epoch / steps_in_epoch
+
     def advance(self, last_in_epoch: bool) -> None:
         """Count one step."""
         self.step += 1

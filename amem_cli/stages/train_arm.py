@@ -41,8 +41,7 @@ from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog
 from amem_cli.runtime.train_state import Run, load_state, remove_states
-
-DEPTHS = {"resnet50": 50, "resnet18": 18}
+from amem_cli.weights.names import weight_file
 
 
 def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
@@ -58,6 +57,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         warn_about_counts(manifest, data, progress)
         if data.attributes != ATTRIBUTES:
             raise BadData("attributes", manifest.name, why="they are not PETA's 105, which the groups need")
+        weights = weight_file(options.weights, options.backbone)
         output = Workspace(options.workspace).arm
         with output_slot("ARM checkpoint", output, options, is_main=processes.is_main) as slot:
             readable = np.arange(len(data.paths))
@@ -68,14 +68,14 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             provenance = Provenance(
                 command="train-arm",
                 options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
-                parents=weights_parent(options.weights),
+                parents=weights_parent(options.weights, weights),
                 data=sha256_lines(f"{data.paths[row].name}\t{data.labels[row].tobytes().hex()}" for row in readable),
             )
             if slot.is_current(provenance):
                 return StageResult("train-arm", output, True, checkpoint.read_description(output)["metrics"])
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
-            config = ArmConfig(depth=DEPTHS[options.backbone], image_size=options.image_size)  # type: ignore[arg-type]
+            config = ArmConfig(backbone=options.backbone, image_size=options.image_size)
             model = build_arm(config, options.weights).to(processes.device)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(model)
@@ -157,7 +157,8 @@ def _train(
                 break
             batches = epoch_batches(run, data, train, state.epoch, state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
-                schedule.set_learning_rate(optimizer, schedule.learning_rate(options, state.epoch, state.step))
+                rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
+                schedule.set_learning_rate(optimizer, rate)
                 step = list(itertools.islice(batches, count))
                 bar.data_arrived()
                 losses = train_step(parallel, optimizer, step, precision)

@@ -29,7 +29,7 @@ from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae
 from amem_cli.models.config import TaeConfig
-from amem_cli.models.tae import TAE, TEXTURE_CHANNELS, Discriminator, TextureEncoder
+from amem_cli.models.tae import TAE, Discriminator, TextureEncoder, build_tae
 from amem_cli.options import TrainTaeOptions
 from amem_cli.randomness import keyed_seed
 from amem_cli.runtime import schedule
@@ -41,6 +41,7 @@ from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog
 from amem_cli.runtime.train_state import Run, load_state, remove_states
+from amem_cli.weights.names import weight_file
 
 SAMPLES = 8  # images in a sample picture
 VALIDATION_BATCH = 32
@@ -67,6 +68,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         processes.require_divisible("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         every_path, person_ids = training_images(manifest, options.data_root, progress)
+        weights = weight_file(options.weights, options.tae_encoder)
         output = Workspace(options.workspace).tae
         with output_slot("TAE checkpoint", output, options, is_main=is_main) as slot:
             if options.on_bad_image == "skip":
@@ -80,14 +82,15 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             provenance = Provenance(
                 command="train-tae",
                 options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
-                parents=weights_parent(options.weights),
+                parents=weights_parent(options.weights, weights),
                 data=sha256_lines(path.name for path in every_path),
             )
             if slot.is_current(provenance):
                 return StageResult("train-tae", output, True, checkpoint.read_description(output)["metrics"])
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
-            tae = TAE(options.weights).to(device)
+            config = tae_config(options)
+            tae = build_tae(config, options.weights).to(device)
             discriminator = Discriminator(*options.height_width).to(device)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(tae)
@@ -101,9 +104,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             metrics = {"train_images": len(paths)} | _train(run, networks, paths, validation_paths)
             if is_main:
                 measure_textures(tae.encoder, paths, options, progress)
-                save_tae(
-                    output, tae, discriminator, TaeConfig(image_size=options.image_size), provenance, metrics=metrics
-                )
+                save_tae(output, tae, discriminator, config, provenance, metrics=metrics)
             remove_states(run)
             processes.barrier()
     return StageResult("train-tae", output, False, metrics)
@@ -200,7 +201,8 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
             start = state.step_in_epoch * options.accumulate
             batches = iter(loader(images, options.workers, processes.device, start=start))
             for count in steps[state.step_in_epoch :]:
-                schedule.set_learning_rate(networks.adam, schedule.learning_rate(options, state.epoch, state.step))
+                rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
+                schedule.set_learning_rate(networks.adam, rate)
                 step = [pixels for pixels, _ in itertools.islice(batches, count)]
                 bar.data_arrived()
                 losses = train_step(parallel, step, options, precision)
@@ -240,15 +242,15 @@ def measure_textures(encoder: TextureEncoder, paths: list[Path], options: TrainT
     device = device_of(encoder)
     encoder.eval()
     batches = np.split(np.arange(len(paths)), range(options.batch_size, len(paths), options.batch_size))
-    sums = torch.zeros(2, TEXTURE_CHANNELS, dtype=torch.float64)
+    sums = torch.zeros(2, encoder.channels, dtype=torch.float64)
     positions = 0
     with progress.loop("texture statistics", len(batches)) as bar:
         images = ImageBatches(paths, batches, options.height_width, augment=None)
         for pixels, _ in loader(images, options.workers, device):
             bar.data_arrived()
-            texture = encoder(as_pixels(pixels, device)).double()  # (B, 512, H/16, W/16)
+            texture = encoder(as_pixels(pixels, device)).double()  # (B, C, H/16, W/16)
             sums += torch.stack([texture.sum(dim=(0, 2, 3)), texture.square().sum(dim=(0, 2, 3))]).cpu()
-            positions += texture.numel() // TEXTURE_CHANNELS
+            positions += texture.numel() // encoder.channels
             bar.advance()
     mean, square = sums / positions
     encoder.texture_mean.copy_(mean)
@@ -260,8 +262,12 @@ def _save_best(path: Path, networks: Networks, paths: list[Path], run: Run, best
     assert isinstance(options, TrainTaeOptions)
     tae = evaluation_copy(networks.tae)  # the encoder in training keeps its mode
     measure_textures(tae.encoder, paths, options, run.progress)
-    config = TaeConfig(image_size=options.image_size)
-    save_tae(path, tae, networks.discriminator, config, run.provenance, validation=best)
+    save_tae(path, tae, networks.discriminator, tae_config(options), run.provenance, validation=best)
+
+
+def tae_config(options: TrainTaeOptions) -> TaeConfig:
+    """The configuration of the TAE that `options` describe."""
+    return TaeConfig(image_size=options.image_size, encoder=options.tae_encoder, last_norm=options.last_norm)
 
 
 def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> tuple[list[Path], list[int]]:

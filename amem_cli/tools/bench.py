@@ -118,7 +118,7 @@ def decoding(machine: Machine) -> dict[str, Any]:
 def labelling(machine: Machine) -> dict[str, Any]:
     """Attribute logits of single images by the ARM with ResNet-50."""
     images = machine.clips.flatten(0, 1)[:IMAGES_PER_BATCH]
-    return _inference(machine, "labelling", "images/s", ARM(50, GROUP_SIZES), images)
+    return _inference(machine, "labelling", "images/s", ARM("resnet50", GROUP_SIZES), images)
 
 
 def extraction(machine: Machine) -> dict[str, Any]:

@@ -8,21 +8,20 @@ import torch
 
 from amem_cli.errors import listing
 from amem_cli.models.backbones import backbone_class
-from amem_cli.models.resnet2d import imagenet_resnet
+from amem_cli.models.image_networks import OUT_CHANNELS as IMAGE_NETWORKS
+from amem_cli.models.image_networks import image_network
 from amem_cli.options import BACKBONES
 from amem_cli.weights.files import WeightFile, read_weight_file
 from amem_cli.weights.key_mappings import MappedWeights, map_keys
-from amem_cli.weights.loading import head_classes, misfits, require_fit
+from amem_cli.weights.loading import fitted, head_classes, misfits, require_fit
 from amem_cli.weights.normalisation import Normalisation
-
-RESNETS = {"resnet18": 18, "resnet50": 50}
 
 
 @dataclass(frozen=True)
 class WeightsReport:
     """The content of a weight file and the network it fits.
 
-    `architecture` is the most similar network: a `--backbone`, or resnet18 / resnet50 (encoders of ARM and TAE), or
+    `architecture` is the most similar network: a `--backbone`, or an image network (of ARM, TAE, or to inflate), or
     None if fewer than half of the tensors match any. `problems` lists every key that does not fit it.
     """
 
@@ -43,7 +42,7 @@ class WeightsReport:
 def inspect_weights(path: str | Path) -> WeightsReport:
     """Compare a weight file with every network. Raises as `read_weight_file`."""
     file = read_weight_file(Path(path))
-    candidates = {name: (_empty(name), map_keys(file, name)) for name in (*BACKBONES, *RESNETS)}
+    candidates = {name: (_empty(name), map_keys(file, name)) for name in {**BACKBONES, **IMAGE_NETWORKS}}
     architecture = max(candidates, key=lambda name: _matching(*candidates[name]))
     network, weights = candidates[architecture]
     known = 2 * _matching(network, weights) > len(file.tensors)
@@ -69,14 +68,15 @@ def inspect_weights(path: str | Path) -> WeightsReport:
 def check_weights(architecture: str, path: str | Path) -> None:
     """Raise what loading this file into `architecture` would raise, without allocating the network."""
     file = read_weight_file(Path(path))
-    require_fit(_empty(architecture), map_keys(file, architecture), file.path, architecture)
+    network = _empty(architecture)
+    require_fit(network, fitted(map_keys(file, architecture), network), file.path, architecture)
 
 
 def _empty(architecture: str) -> Any:
     """The network on the meta device, without values."""
     with torch.device("meta"):
-        if architecture in RESNETS:
-            return imagenet_resnet(RESNETS[architecture])
+        if architecture in IMAGE_NETWORKS:
+            return image_network(architecture)
         return backbone_class(architecture)(strides="stock")
 
 

@@ -21,13 +21,14 @@ from torch import Tensor
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import read_bytes
 from amem_cli.errors import BadData, listing
-from amem_cli.weights.normalisation import Normalisation
+from amem_cli.weights.normalisation import IMAGENET, Normalisation
 
 DOWNLOAD_AGAIN = "Download it again and compare its size with the source's"
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 MAX_UNPACKED_BYTES, MAX_COMPRESSION = 1 << 30, 10  # an archive above both is refused before it is unpacked
 MAX_HASHED_ITEMS_PER_BYTE = 10  # in ordinary pickles it is below 1
 
+_NETWORK_PREFIX = {"amem-main": "backbone.", "amem-arm": "backbone.network."}
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 _ALLOWED_GLOBALS = {  # tensors, and the plain values that training checkpoints store next to them
     "collections OrderedDict",
@@ -53,7 +54,8 @@ _SAFE_GLOBALS: list[Any] = [
 class WeightFile:
     """The tensors of a file under the file's own keys.
 
-    `module_prefix`: every key began with `module.`, which is removed. `normalisation` is set only by `amem-main` files.
+    `module_prefix`: every key began with `module.`, which is removed. `normalisation` is set only by checkpoints of
+    amem.
     """
 
     path: Path
@@ -187,15 +189,16 @@ def _read_safetensors(path: Path, content: bytes) -> tuple[object, str, Normalis
         kind = checkpoint.read_description(path).get("kind")
     except BadData:  # not written by amem
         return load_safetensors(content), "safetensors", None
-    if kind != "amem-main":
-        remedy = "Give an amem-main.safetensors, or a network trained elsewhere"
+    if kind not in _NETWORK_PREFIX:
+        remedy = "Give an amem-main.safetensors, an amem-arm.safetensors or a network trained elsewhere"
         raise _refused(path, f"it is an amem checkpoint of kind {kind}, whose backbone cannot be used", remedy)
     saved = checkpoint.load(path, kind, remedy=DOWNLOAD_AGAIN)
     with checkpoint.described_by(saved):
-        normalisation = msgspec.convert(saved.description["model"]["normalisation"], Normalisation)
-    prefix = "backbone."
+        model = saved.description["model"]
+        normalisation = IMAGENET if kind == "amem-arm" else msgspec.convert(model["normalisation"], Normalisation)
+    prefix = _NETWORK_PREFIX[kind]
     tensors = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
-    return tensors, "backbone of an amem-main", normalisation
+    return tensors, f"network of an {kind}", normalisation
 
 
 def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:

@@ -30,7 +30,29 @@ def map_keys(file: WeightFile, architecture: str) -> MappedWeights:
         normalisation, reason = _hara_normalisation(file)
         year = 2018 if normalisation == HARA_2018 else 2020
         return MappedWeights(file.tensors, f"3D-ResNet of Hara et al., {year} (from {reason})", normalisation)
+    if architecture == "mobilenet_v2":
+        return _map_mobilenet_v2(file.tensors)
     return MappedWeights(file.tensors, "the network's own keys")
+
+
+# -- MobileNetV2 -------------------------------------------------------------------------------------------------------
+
+_BLOCK_KEY = re.compile(r"(?P<block>features\.(?P<index>\d+)\.conv)\.(?P<layer>\d)\.(?P<name>\w+)")
+_BLOCK_LAYERS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}  # flat numbers: torchvision's
+_FIRST_BLOCK_LAYERS = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}  # without the expansion
+
+
+def _map_mobilenet_v2(tensors: dict[str, Tensor]) -> MappedWeights:
+    """torchvision's keys, or those of the first PyTorch port, whose blocks number all layers without groups."""
+    if "features.2.conv.6.weight" not in tensors:
+        return MappedWeights(tensors, "the network's own keys")
+    mapped = {}
+    for key, tensor in tensors.items():
+        if match := _BLOCK_KEY.fullmatch(key):
+            layers = _FIRST_BLOCK_LAYERS if match["index"] == "1" else _BLOCK_LAYERS
+            key = f"{match['block']}.{layers.get(int(match['layer']), match['layer'])}.{match['name']}"
+        mapped[key] = tensor
+    return MappedWeights(mapped, "MobileNetV2 with flat numbers of layers")
 
 
 # -- 3D-ResNet of Hara et al. ------------------------------------------------------------------------------------------

@@ -1,15 +1,15 @@
 """Load a weight file into a network. Every key must fit; the weights set the network's input normalisation."""
 
-import re
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from amem_cli.errors import BadData, InputMissing, listing
+from amem_cli.errors import BadData, listing
 from amem_cli.weights.files import read_weight_file
 from amem_cli.weights.key_mappings import MappedWeights, map_keys
 from amem_cli.weights.normalisation import Normalisation
@@ -35,13 +35,28 @@ def load_pretrained(network: Any, path: str | Path, architecture: str) -> Pretra
     Raises `InputMissing` without the file, and `BadData` if it cannot be read as weights or does not fit.
     """
     file = read_weight_file(Path(path))
-    weights = map_keys(file, architecture)
+    weights = fitted(map_keys(file, architecture), network)
     require_fit(network, weights, file.path, architecture)
     expected = network.state_dict().keys()
     network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
     network.normalisation = weights.normalisation or network.normalisation
     classes = head_classes(network, weights.tensors)
     return Pretrained(file.path, file.sha256, weights.key_mapping, network.normalisation, classes)
+
+
+def fitted(weights: MappedWeights, network: nn.Module) -> MappedWeights:
+    """`weights` with those of image convolutions inflated where `network` has 3-D ones (see `inflate_weight`)."""
+    frames = {key: tensor.shape[2] for key, tensor in network.state_dict().items() if tensor.dim() == 5}
+    tensors = {
+        key: inflate_weight(tensor, frames[key]) if key in frames and tensor.dim() == 4 else tensor
+        for key, tensor in weights.tensors.items()
+    }
+    return dataclasses.replace(weights, tensors=tensors)
+
+
+def inflate_weight(weight: Tensor, frames: int) -> Tensor:
+    """A 2-D kernel (O, I, k, k) in the middle of a 3-D one, (O, I, frames, k, k), with zeros around."""
+    return F.pad(weight.unsqueeze(2), (0, 0, 0, 0, frames // 2, frames // 2))
 
 
 def require_fit(network: Any, weights: MappedWeights, path: Path, architecture: str) -> None:
@@ -76,22 +91,3 @@ def head_classes(network: Any, tensors: Mapping[str, Tensor]) -> int | None:
 
 def _is_counter(key: str) -> bool:
     return key.endswith("num_batches_tracked")
-
-
-def fetch(url: str) -> Path:
-    """torchvision's weights at `url`: from torch's cache, or downloaded and compared with the hash in the name.
-
-    Raises `InputMissing` if the download fails.
-    """
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        digest = re.search(r"-([0-9a-f]{8,})\.pth$", url)
-        try:
-            torch.hub.download_url_to_file(url, str(path), digest and digest[1], progress=False)
-        except (OSError, RuntimeError) as error:
-            remedy = "Download it on another machine, copy the file here and give it with --weights FILE"
-            raise InputMissing(
-                "weights", path, why=f"not found, and {url} cannot be downloaded ({error})", remedy=remedy
-            ) from error
-    return path

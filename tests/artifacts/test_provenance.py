@@ -72,11 +72,12 @@ def test_parent(tmp_path):
     path = tmp_path / "arm.safetensors"
     path.write_bytes(b"weights")
     assert parent(path) == {"name": "arm.safetensors", "sha256": sha256_file(path)}
-    assert weights_parent(str(path)) == {"weights": parent(path)}
-    assert weights_parent("kinetics") == {"weights": {"name": "torchvision kinetics", "sha256": ""}}
-    assert weights_parent("") == {}
+    assert weights_parent(str(path), path) == {"weights": parent(path)}
+    by_name = {"name": "kinetics (arm.safetensors)", "sha256": sha256_file(path)}
+    assert weights_parent("kinetics", path) == {"weights": by_name}
+    assert weights_parent("", None) == {}
     with pytest.raises(InputMissing, match=r"--weights none.pt: not found\."):
-        weights_parent("none.pt")
+        weights_parent("none.pt", Path("none.pt"))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", 3, None, b"\xff", "[" * 100_000])

@@ -60,8 +60,8 @@ def test_help_of_a_stage_has_every_option(
     for field in dataclasses.fields(COMMANDS[command]):
         shown = text.partition(f"--{field.name.replace('_', '-')} <")[2]
         assert " ".join(field.metadata["help"].split()) in shown
-        if field.metadata["small"] != field.default:
-            assert f"default: {field.default}, small: {field.metadata['small']}]" in shown
+        for preset, value in field.metadata["presets"].items():
+            assert f"{preset}: {value}" in shown
     assert "(P): the paper's choice." in text
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from amem_cli.data.clips import inference_clips, reflect, training_clip
+from amem_cli.data.clips import inference_clips, reflect, segment_clip, training_clip
 from amem_cli.randomness import keyed_generator
 
 
@@ -37,3 +37,16 @@ def test_training_clip_consecutive_from_any_start(length, frames):
 
 def test_training_clip_known_draw():
     assert training_clip(900, 4, keyed_generator(0, "clip")).tolist() == [18, 19, 20, 21]
+
+
+@pytest.mark.parametrize(("length", "frames"), [(1, 4), (3, 4), (4, 4), (10, 4), (920, 8)])
+def test_segment_clip_one_frame_of_each_segment(length, frames):
+    clips = np.stack([segment_clip(length, frames, keyed_generator(0, draw)) for draw in range(200)])
+    assert clips.dtype == np.int64
+    first = np.arange(frames) * length / frames
+    assert (clips >= np.floor(first)).all()
+    assert (clips < np.ceil(first + length / frames)).all()
+    assert (np.diff(clips, axis=1) >= 0).all()
+    if length == 10:
+        assert set(clips[:, 0].tolist()) == {0, 1, 2}
+        assert set(clips[:, 3].tolist()) == {7, 8, 9}

@@ -13,7 +13,14 @@ from PIL import Image
 
 from amem_cli.data import images
 from amem_cli.data.images import open_image, open_rgb
-from amem_cli.data.transforms import WHOLE, random_box, read_image
+from amem_cli.data.transforms import (
+    MEAN_COLOUR,
+    WHOLE,
+    erase_rectangle,
+    jitter_pixels,
+    random_box,
+    read_image,
+)
 from amem_cli.errors import BadData
 from amem_cli.randomness import keyed_generator
 from amem_cli.runtime.device import as_pixels
@@ -179,3 +186,52 @@ def test_as_pixels_between_0_and_1():
     assert (pixels.shape, pixels.dtype) == ((2, 3, 4, 5, 6), torch.float32)
     torch.testing.assert_close(pixels[1, 2, 3], clips[1, 3, :, :, 2] / 255)
     torch.testing.assert_close(as_pixels(clips[0], torch.device("cpu"))[3, 1], clips[0, 3, :, :, 1] / 255)
+
+
+# -- augmentation ------------------------------------------------------------------------------------------------------
+
+
+def test_jitter_pixels_alike_for_all_frames():
+    frame = smooth(48, 24)
+    clip = np.stack([frame, frame, frame])
+    changed = [jitter_pixels(clip, 1.0, keyed_generator(0, draw)) for draw in range(100)]
+    for one in changed:
+        assert one.dtype == np.uint8
+        assert one.shape == clip.shape
+        assert (one == one[0]).all()
+    brightness = np.array([one.mean() / clip.mean() for one in changed])
+    assert 0.5 < brightness.min() < 0.75
+    assert 1.2 < brightness.max() < 1.5
+    colours = np.stack([one[0].reshape(-1, 3).mean(axis=0) / one.mean() for one in changed])
+    assert colours.std(axis=0).min() > 0.03  # each colour changes on its own
+    assert len({one.tobytes() for one in changed}) == 100
+
+
+def test_jitter_pixels_reduces_and_enlarges():
+    checks = np.zeros((1, 32, 16, 3), dtype=np.uint8)
+    checks[:, ::2, ::2] = checks[:, 1::2, 1::2] = 255
+    contrast = [float(jitter_pixels(checks, 1.0, keyed_generator(0, draw)).std()) for draw in range(200)]
+    assert 0.35 < np.mean(np.array(contrast) < 30) < 0.65  # half of them lose the pattern
+
+
+def test_jitter_pixels_strength_0_changes_nothing():
+    clip = np.stack([NOISE, NOISE])
+    assert np.abs(jitter_pixels(clip, 0.0, keyed_generator(0)).astype(int) - clip).max() <= 1  # rounding
+
+
+def test_erase_rectangle_same_place_in_all_frames():
+    clip = np.full((3, 64, 32, 3), 7, dtype=np.uint8)
+    fractions, places = [], set()
+    for draw in range(300):
+        erased = erase_rectangle(clip, keyed_generator(0, draw))
+        inside = (erased == MEAN_COLOUR).all(axis=3)
+        assert (inside == inside[0]).all()
+        rows, columns = np.flatnonzero(inside[0].any(axis=1)), np.flatnonzero(inside[0].any(axis=0))
+        assert inside[0].sum() == len(rows) * len(columns)  # one full rectangle
+        assert (erased[~inside] == 7).all()
+        fractions.append(inside[0].mean())
+        places.add((rows[0], columns[0]))
+    assert 0.015 < min(fractions) < 0.04
+    assert 0.2 < max(fractions) < 0.27
+    assert len(places) > 100
+    assert (clip == 7).all()

@@ -12,7 +12,7 @@ from amem_cli.models.config import ArmConfig
 
 def test_arm_shapes_of_the_paper() -> None:
     with torch.device("meta"):
-        model, aem = ARM(50), AEM(1024)
+        model, aem = ARM("resnet50"), AEM(1024)
         assert model.backbone(torch.empty(2, 3, 256, 128)).shape == (2, 2048, 16, 8)
         assert model(torch.empty(2, 3, 256, 128)).shape == (2, 105)
         assert aem(torch.empty(2, 1024, 16, 8)).shape == (2, 105)
@@ -20,7 +20,7 @@ def test_arm_shapes_of_the_paper() -> None:
 
 
 def test_arm_weights_and_group_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[tuple[int, str]] = []
+    loaded: list[tuple[object, ...]] = []
 
     class Maps(nn.Identity):
         out_channels = 3
@@ -29,11 +29,11 @@ def test_arm_weights_and_group_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__()
             loaded.append(arguments)
 
-    monkeypatch.setattr(arm, "ResNetMaps", Maps)
-    model = ARM(18, (2, 4), "imagenet")
-    build_arm(ArmConfig(depth=50, image_size="256x128"), "file.pth")
-    build_arm(ArmConfig(depth=18, image_size="256x128"))
-    assert loaded == [(18, "imagenet"), (50, "file.pth"), (18, "")]
+    monkeypatch.setattr(arm, "ImageMaps", Maps)
+    model = ARM("resnet18", (2, 4), "imagenet")
+    build_arm(ArmConfig(backbone="resnet50", image_size="256x128"), "file.pth")
+    build_arm(ArmConfig(backbone="mobilenet_v2", image_size="256x128"))
+    assert loaded == [("resnet18", "imagenet"), ("resnet50", "file.pth"), ("mobilenet_v2", "")]
     images = torch.ones(2, 3, 4, 4)
     assert model(images).shape == AEM(3, (2, 4))(images).shape == (2, 6)
 

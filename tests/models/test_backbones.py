@@ -17,6 +17,8 @@ EXPECTED = {
     "i3d": (1024, 3, (2, 2, 2), PLUS_MINUS_ONE),
     "r3d": (2048, 2, (1, 2, 2), HARA_2018),
     "p3d": (2048, 2, (1, 2, 2), IMAGENET),
+    "mobilenet_v2": (1280, 4, (8, 2, 2), IMAGENET),
+    "resnet50": (2048, 4, (8, 2, 2), IMAGENET),
     "s3d": (1024, 3, (2, 2, 2), TORCHVISION_KINETICS),
     "r3d_18": (512, 2, (2, 4, 4), TORCHVISION_KINETICS),
     "mc3_18": (512, 8, (16, 4, 4), TORCHVISION_KINETICS),
@@ -46,9 +48,11 @@ def test_build_backbone(name):
 def test_torchvision_networks_equal_torchvision(name, tmp_path, monkeypatch):
     torch.manual_seed(0)
     theirs, path = getattr(torchvision.models.video, name)().eval(), tmp_path / "w.pth"
-    enum = getattr(torchvision.models.video, backbones.backbone_class(name).kinetics).KINETICS400_V1
+    enum = getattr(
+        torchvision.models.video, {"s3d": "S3D"}.get(name, name.upper()).replace("PLUS", "Plus") + "_Weights"
+    )
     torch.save(theirs.state_dict(), path)
-    monkeypatch.setattr(backbones, "fetch", lambda url: path if url == enum.url else None)
+    monkeypatch.setattr(backbones, "weight_file", lambda *key: {("kinetics", name): path}[key])
     net = build_backbone(name, strides="stock", weights="kinetics").eval()
     caught = []
     theirs.avgpool.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))
@@ -58,8 +62,8 @@ def test_torchvision_networks_equal_torchvision(name, tmp_path, monkeypatch):
         theirs(clip)
         assert torch.equal(net(clip), caught[0])
     assert (net.pretrained.path, net.pretrained.head_classes) == (path, 400)
-    assert enum.transforms().mean == list(net.normalisation.mean)
-    assert enum.transforms().std == list(net.normalisation.std)
+    assert enum.KINETICS400_V1.transforms().mean == list(net.normalisation.mean)
+    assert enum.KINETICS400_V1.transforms().std == list(net.normalisation.std)
 
 
 def test_build_backbone_unknown_options():
@@ -71,7 +75,7 @@ def test_build_backbone_unknown_options():
         with pytest.raises(UsageError, match=why):
             build_backbone(**arguments)
     with torch.device("meta"):
-        with pytest.raises(UsageError, match="no Kinetics weights of p3d"):
+        with pytest.raises(UsageError, match="no kinetics weights of p3d"):
             build_backbone("p3d", weights="kinetics")
         assert build_backbone("i3d", head=True).eval()(torch.empty(1, 3, 8, 64, 64)).shape == (1, 400)
 

@@ -29,7 +29,7 @@ PROVENANCE = Provenance("train-amem", {})
 
 def test_arm_saved_and_loaded(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    arm, config = ARM(18), ArmConfig(depth=18, image_size="64x32")
+    arm, config = ARM("resnet18"), ArmConfig(backbone="resnet18", image_size="64x32")
     loaded, found = load_arm(save_arm(tmp_path / "arm.safetensors", arm, config, Provenance("train-arm", {})))
     assert found == config
     assert found.height_width == (64, 32)

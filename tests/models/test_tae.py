@@ -39,10 +39,10 @@ def test_discriminator_number_of_halvings() -> None:
 
 def test_tae_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[tuple[object, ...]] = []
-    monkeypatch.setattr(tae, "ResNetMaps", lambda *arguments: loaded.append(arguments) or nn.Identity())
-    TAE("imagenet")
+    monkeypatch.setattr(tae, "ImageMaps", lambda *arguments: loaded.append(arguments) or nn.Identity())
+    TAE(weights="imagenet")
     TAE()
-    assert loaded == [(18, "imagenet"), (18, "")]
+    assert loaded == [("resnet18", "imagenet"), ("resnet18", "")]
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 256), (48, 112), (128, 64), (320, 160)])

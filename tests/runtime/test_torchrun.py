@@ -67,7 +67,8 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained ARM."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "arm.safetensors"
-    return save_arm(path, ARM(18), ArmConfig(depth=18, image_size="32x32"), Provenance("train-arm", {}))
+    config = ArmConfig(backbone="resnet18", image_size="32x32")
+    return save_arm(path, ARM("resnet18"), config, Provenance("train-arm", {}))
 
 
 def baseline_options(**changed: Any) -> TrainAmemOptions:

@@ -97,6 +97,16 @@ def test_learning_rate_of_the_paper() -> None:
     assert learning_rate(warm, 2, 1) == pytest.approx(0.25)
 
 
+def test_learning_rate_cosine() -> None:
+    how = options(learning_rate=0.5, lr_schedule="cosine", epochs=8, warmup_steps=0)
+    rates = [learning_rate(how, epochs, 10_000) for epochs in (0, 2, 4, 5.5, 8)]
+    assert rates == pytest.approx([0.5, 0.25 + 0.25 * 2**-0.5, 0.25, 0.25 * (1 + np.cos(np.pi * 5.5 / 8)), 0])
+    warm = options(learning_rate=0.5, lr_schedule="cosine", epochs=8, warmup_steps=4)
+    assert learning_rate(warm, 4, 1) == pytest.approx(0.125)
+    state = TrainState(epoch=5, step_in_epoch=3)
+    assert state.epochs(6) == 5.5
+
+
 def test_set_learning_rate_factor() -> None:
     layers = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
     adam = torch.optim.Adam([{"params": layers[0].parameters()}, {"params": layers[1].parameters(), "factor": 0.1}])
@@ -139,7 +149,9 @@ def test_log_batch_size() -> None:
     progress = Lines()
     log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", Processes(0, 2, CPU), progress)
     assert progress.lines[0] == ("batch: 30 images, 15 on each of 2 process(es); optimiser step: 2 batches, 60 images")
-    assert progress.warnings == ["--batch-size is 30; it is 64 in --preset paper and 32 in --preset small"]
+    assert progress.warnings == [
+        "--batch-size is 30; it is 64 in --preset paper, 32 in --preset small, 64 in --preset strong"
+    ]
     log_batch_size(options(batch_size=30), ("batch_size",), "images", ALONE, progress)
     assert len(progress.warnings) == 1
 

@@ -48,7 +48,7 @@ def assert_stepped(module: nn.Module, before: nn.Module, gradients: list[Tensor 
 
 def test_train_arm_step_gradient() -> None:
     torch.manual_seed(0)
-    model = ARM(18).train()
+    model = ARM("resnet18").train()
     before = copy.deepcopy(model)
     batches = [(pixels(n, 32, 32, 3, seed=n), torch.randint(2, (n, 105)).float()) for n in (3, 2)]
     losses = []
@@ -63,7 +63,7 @@ def test_train_arm_step_gradient() -> None:
 
 def test_train_arm_step_not_finite() -> None:
     torch.manual_seed(0)
-    model = ARM(18)
+    model = ARM("resnet18")
     with torch.no_grad():
         model.heads.classifiers[0].bias.fill_(torch.nan)
     before = copy.deepcopy(model.state_dict())
@@ -73,7 +73,7 @@ def test_train_arm_step_not_finite() -> None:
 
 
 def test_arm_adam_options() -> None:
-    group = train_arm.adam(ARM(18), arm_options(NOWHERE, NOWHERE, weight_decay=0.3)).param_groups[0]
+    group = train_arm.adam(ARM("resnet18"), arm_options(NOWHERE, NOWHERE, weight_decay=0.3)).param_groups[0]
     assert (group["lr"], group["weight_decay"]) == (1e-4, 0.3)
 
 
@@ -154,8 +154,9 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
     """Eq. 5 to 7 written out for a batch, by name; `discriminator` is the discriminator's loss."""
     output = networks.amem(batch.clip, batch.start, options.predict_frames)
     rows = range(len(batch.clip))
-    log_q = output.identity_logits.log_softmax(dim=1)
-    terms = {"id": -sum(log_q[row, batch.identity[row]] for row in rows) / len(rows)}
+    log_q, smooth = output.identity_logits.log_softmax(dim=1), options.label_smoothing
+    terms = {"id": -sum((1 - smooth) * log_q[row, batch.identity[row]] + smooth * log_q[row].mean() for row in rows)}
+    terms["id"] = terms["id"] / len(rows)
     f = output.similarity_feature
     f = f / f.norm(dim=1, keepdim=True) if options.triplet_features == "normalised" else f
     hinges = []
@@ -163,7 +164,9 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
         distance = [(f[anchor] - f[other]).norm() if other != anchor else torch.zeros(()) for other in rows]
         same = [distance[other] for other in rows if batch.identity[other] == batch.identity[anchor]]
         other = [distance[other] for other in rows if batch.identity[other] != batch.identity[anchor]]
-        hinges.append(F.relu(max(same) - min(other) + options.margin))
+        difference = max(same) - min(other)
+        soft = options.triplet == "soft-margin"
+        hinges.append((1 + difference.exp()).log() if soft else F.relu(difference + options.margin))
     terms["tri"] = sum(hinges) / len(rows)
     if output.attribute_logits is not None:
         p = torch.sigmoid(output.attribute_logits)
@@ -189,7 +192,8 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
 @pytest.mark.parametrize(
     "changed",
     [{"modules": "amem"}, {"modules": "baseline", "triplet_features": "raw"}, {"modules": "aem"},
-     {"modules": "mem", "texture_loss": "literal"}],
+     {"modules": "mem", "texture_loss": "literal"},
+     {"modules": "baseline", "neck": True, "label_smoothing": 0.3, "triplet": "soft-margin"}],
     ids=str,
 )  # fmt: skip
 def test_train_amem_step_gradients(changed: dict) -> None:
@@ -264,6 +268,42 @@ def test_amem_optimizers() -> None:
     d_group = networks.discriminator_adam.param_groups[0]
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
     assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 2
+
+
+def test_train_amem_step_averages_the_weights() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", average_weights=0.75, neck=True)
+    networks = toy_networks(options)
+    assert networks.tested is not networks.amem
+    expected: dict[str, Tensor] = {}
+    for _ in range(3):
+        train_step(networks, toy_batches(1), options, "fp32")
+        now = networks.amem.state_dict()
+        expected = {
+            key: 0.75 * expected[key] + 0.25 * value if expected and value.is_floating_point() else value.clone()
+            for key, value in now.items()
+        }
+    found = networks.tested.state_dict()
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(found[key], value)
+    assert any(not torch.equal(found[key], value) for key, value in networks.amem.state_dict().items())
+    assert networks._replace(average=None).tested is networks.amem
+
+
+def test_neck_normalises_for_classifier_and_test_and_not_for_triplets() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", neck=True)
+    networks = toy_networks(options)
+    amem, batch = networks.amem.eval(), toy_batches(1)[0]
+    assert not amem.main.neck.bias.requires_grad
+    with torch.no_grad():
+        amem.main.neck.running_mean.uniform_(-1, 1)
+        amem.main.neck.weight.uniform_(0.5, 2)
+        output = amem(batch.clip, batch.start, 1)
+        normalised = amem.main.neck(output.similarity_feature)
+        assert not torch.allclose(normalised, output.similarity_feature)
+        torch.testing.assert_close(output.identity_logits, amem.identity_classifier(normalised))
+        torch.testing.assert_close(amem.main(batch.clip), normalised)
 
 
 def test_gradient_norms_by_hand() -> None:

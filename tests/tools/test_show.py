@@ -168,7 +168,9 @@ def test_predict_clips_by_the_motion_of_the_clip_before(trained, split) -> None:
     amem, config = trained
     amem = copy.deepcopy(amem)
     with torch.no_grad():
-        amem.mem.embedding[0].weight[:, TEXTURE_CHANNELS:] *= 1e6  # f_M of an untrained model is about 1e-7
+        amem.mem.embedding[0].weight[:, TEXTURE_CHANNELS["resnet18"] :] *= (
+            1e6  # f_M of an untrained model is about 1e-7
+        )
     one, _, _ = predict_clips(amem, config, split.test[:3], Silent())
     swapped = predict_clips(amem, config, [split.test[2], split.test[0]], Silent())[1]
     assert (one.by_other_motion != one.predicted).any()

@@ -6,8 +6,8 @@ from torch import nn
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.errors import BadData, InputMissing
-from amem_cli.weights.loading import fetch, load_pretrained
+from amem_cli.errors import BadData
+from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.normalisation import HARA_2018, HARA_2020, IMAGENET
 
 
@@ -103,24 +103,15 @@ def test_load_pretrained_backbone_of_an_amem_main(state, tmp_path):
     checkpoint.save(path, "amem-main", tensors, Provenance("train-amem", {}), model={})
     with pytest.raises(BadData, match="normalisation"):
         load_pretrained(network, path, "own")
-    checkpoint.save(path, "amem-arm", tensors, Provenance("train-arm", {}))
-    with pytest.raises(BadData, match="an amem checkpoint of kind amem-arm"):
+    checkpoint.save(path, "amem-tae", tensors, Provenance("train-tae", {}))
+    with pytest.raises(BadData, match="an amem checkpoint of kind amem-tae"):
         load_pretrained(network, path, "own")
 
 
-def test_fetch(tmp_path, monkeypatch):
-    url, called = "https://example.org/models/net-0123abcd.pth", []
-
-    def download(*arguments, **options):
-        called.append(arguments)
-        raise OSError("no network")
-
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-    path = tmp_path / "checkpoints" / "net-0123abcd.pth"
-    with pytest.raises(InputMissing, match=r"cannot be downloaded \(no network\).*--weights FILE"):
-        fetch(url)
-    assert called == [(url, str(path), "0123abcd")]
-    path.write_bytes(b"weights")
-    assert fetch(url) == path
-    assert len(called) == 1
+def test_load_pretrained_network_of_an_amem_arm(state, tmp_path):
+    tensors = {f"backbone.network.{key}": value for key, value in state.items()} | {"heads.bias": torch.zeros(1)}
+    path = checkpoint.save(tmp_path / "arm.safetensors", "amem-arm", tensors, Provenance("train-arm", {}), model={})
+    network = Network()
+    pretrained = load_pretrained(network, path, "own")
+    assert (pretrained.key_mapping, network.normalisation) == ("amem", IMAGENET)
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())

@@ -8,19 +8,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import parent
 from amem_cli.attributes import ATTRIBUTES
+from amem_cli.data.clips import segment_clip, training_clip
 from amem_cli.data.loading import Augmentation, ClipBatches, loader
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
 from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.models.amem import AMEM, build_amem
-from amem_cli.models.checkpoints import load_tae
+from amem_cli.models.checkpoints import TaeParts, load_tae
 from amem_cli.models.config import ModelConfig
-from amem_cli.models.tae import Discriminator, FrozenTextureEncoder, TextureDecoder
+from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.distributed import Processes
@@ -117,13 +119,22 @@ def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Itera
     assert isinstance(options, TrainAmemOptions)
     order = [batch.reshape(options.people_per_batch, -1) for batch in epoch_order(options, data, epoch)]
     shards = [np.concatenate(run.processes.shard(list(batch))) for batch in order]
+    augmentation = Augmentation(
+        flip=options.flip,
+        crop=options.crop,
+        erase=options.erase,
+        jitter=options.jitter,
+        seed=options.seed,
+        epoch=epoch,
+    )
     clips = ClipBatches(
         data.tracklets,
         shards,
         options.height_width,
         clip_frames=options.clip_frames,
         predict_frames=options.predict_frames if options.uses_mem else 1,
-        augmentation=Augmentation(flip=options.flip, crop=options.crop, seed=options.seed, epoch=epoch),
+        augmentation=augmentation,
+        clip_of=segment_clip if options.clip_sampling == "segments" else training_clip,
     )
     for pixels, rows, first in loader(clips, options.workers, device, start=start):
         yield Batch(
@@ -138,15 +149,15 @@ def build_networks(
     config: ModelConfig,
     options: TrainAmemOptions,
     processes: Processes,
-    tae: tuple[FrozenTextureEncoder, TextureDecoder, Discriminator] | None = None,
+    tae: TaeParts | None = None,
 ) -> Networks:
-    """AMEM with the backbone's `--weights`, MEM's discriminator, and their optimisers.
+    """AMEM with the backbone's `--weights`, MEM's discriminator, their optimisers, the average of the weights.
 
     `tae` are the parts that MEM starts from (see `load_tae`), untrained by default.
     """
     discriminator = None
     if config.motion:
-        discriminator = (tae[2] if tae else Discriminator(*config.height_width)).to(processes.device)
+        discriminator = (tae.discriminator if tae else Discriminator(*config.height_width)).to(processes.device)
     amem = build_amem(config, options.weights, tae[:2] if tae else None, options.embedding_start).to(processes.device)
     discriminator_adam = None
     if options.sync_batchnorm:
@@ -155,7 +166,11 @@ def build_networks(
     if discriminator is not None:
         rate = options.discriminator_learning_rate
         discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
-    return Networks(amem, discriminator, adam(amem, options), discriminator_adam)
+    average = None
+    if options.average_weights:
+        decay = get_ema_multi_avg_fn(options.average_weights)
+        average = AveragedModel(amem, multi_avg_fn=decay, use_buffers=True)
+    return Networks(amem, discriminator, adam(amem, options), discriminator_adam, average)
 
 
 def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:

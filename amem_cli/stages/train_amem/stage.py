@@ -49,6 +49,7 @@ from amem_cli.stages.train_amem.inputs import (
     training_labels,
 )
 from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, train_step, true_frames
+from amem_cli.weights.names import weight_file
 
 VALIDATION_CLIPS = 16  # per batch
 SAMPLE_TRACKLETS, SAMPLE_START = 2, 1  # of the sample picture; MEM predicts from the second frame of a clip
@@ -94,11 +95,12 @@ def _train_split(
         if options.uses_aem and not options.labels and processes.is_main:
             warn_about_stale(manifest, options.workspace, number, "train-tae", progress)
         precision = resolve_precision(options.precision, processes.device)
+        weights = weight_file(options.weights, options.backbone)
         resolved = {"dataset": manifest.name, "precision": precision, "split": number}
         provenance = Provenance(
             command="train-amem",
             options=options.fingerprint() | resolved,
-            parents=weights_parent(options.weights) | label_parent | tae_parent(options),
+            parents=weights_parent(options.weights, weights) | label_parent | tae_parent(options),
             data=tracklets_digest(tracklets),
         )
         if slot.is_current(provenance):
@@ -107,12 +109,12 @@ def _train_split(
             return StageResult("train-amem", output, True, checkpoint.read_description(output)["metrics"])
 
         torch.manual_seed(keyed_seed(options.seed, "weights of AMEM"))
-        config = model_config(options, len(people(data.tracklets)))
-        tae = load_tae(tae_file(options), config.image_size) if config.motion else None
+        tae = load_tae(tae_file(options), options.image_size) if options.uses_mem else None
+        config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
         networks = build_networks(config, options, processes, tae)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
-        modules = {"amem": networks.amem, "discriminator": networks.discriminator}
+        modules = {"amem": networks.amem, "discriminator": networks.discriminator, "average": networks.average}
         optimizers = {"adam": networks.adam, "discriminator-adam": networks.discriminator_adam}
         run = Run(
             output.parent, options, provenance, processes, progress,
@@ -123,7 +125,7 @@ def _train_split(
         metrics: dict[str, Any] = {"train_tracklets": len(data.tracklets), "people": config.people}
         metrics |= {"steps": state.step} | state.metrics | ({"best": state.best} if state.best else {})
         if processes.is_main:
-            save_amem(output, networks.amem, networks.discriminator, config, provenance, metrics)
+            save_amem(output, networks.tested, networks.discriminator, config, provenance, metrics)
         remove_states(run)
         processes.barrier()
         return StageResult("train-amem", output, False, metrics)
@@ -155,17 +157,18 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
         while True:
             if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
-                    figures = validate(networks.amem.main, data.validation, options, precision, processes, progress)
+                    figures = validate(networks.tested.main, data.validation, options, precision, processes, progress)
                     if processes.is_main and config.motion:
-                        log.sample(sample_predictions(networks.amem, config, data.validation))
+                        log.sample(sample_predictions(networks.tested, config, data.validation))
                     if log.validation("mAP", figures) and processes.is_main:
-                        save_main(best_file, networks.amem.main, config, run.provenance, validation=state.best)
+                        save_main(best_file, networks.tested.main, config, run.provenance, validation=state.best)
             if state.epoch == options.epochs:
                 return state
             steps = schedule.batches_per_step(len(epoch_order(options, data, state.epoch)), options.accumulate)
             batches = epoch_batches(run, data, state.epoch, start=state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
-                schedule.set_learning_rate(networks.adam, schedule.learning_rate(options, state.epoch, state.step))
+                rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
+                schedule.set_learning_rate(networks.adam, rate)
                 step = list(itertools.islice(batches, count))
                 bar.data_arrived()
                 measure = bool(options.gradient_steps) and state.step % options.gradient_steps == 0

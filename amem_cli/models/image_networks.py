@@ -1,0 +1,81 @@
+"""Image networks up to their last maps, with last stride 1: ResNet and MobileNetV2, in the ARM and in the TAE."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from amem_cli.errors import UsageError
+from amem_cli.weights.loading import load_pretrained
+from amem_cli.weights.names import weight_file
+from amem_cli.weights.normalisation import IMAGENET
+
+OUT_CHANNELS = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
+
+
+class ImageMaps(nn.Module):
+    """An image network without pooling and classifier: images (B, 3, H, W) -> maps (B, C, H/16, W/16), >= 0.
+
+    Images are float in [0, 1]; ImageNet's normalisation is applied here. `weights`: a file, "imagenet", or "" for none.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, weights: str = ""):
+        super().__init__()
+        self.network: Any = image_network(name, weights or None, last_stride=1)
+        self.out_channels = OUT_CHANNELS[name]
+        normalisation = self.network.normalisation
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        net = self.network
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if hasattr(net, "features"):
+            return net.features(x)
+        return net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x))))))))
+
+
+class MiddleMaps(ImageMaps):
+    """MobileNetV2 up to the last maps of H/16 x W/16 at its own strides: (B, 3, H, W) -> (B, 576, H/16, W/16), >= 0.
+
+    These are the expanded maps of its 14th block, which SSDLite uses too (Sandler et al., CVPR 2018).
+    """
+
+    def __init__(self, weights: str = ""):
+        super().__init__("mobilenet_v2", weights)
+        features = self.network.features
+        self.out_channels = features[14].conv[0][0].out_channels
+        self.network.features = nn.Sequential(*features[:14], features[14].conv[0])
+
+
+def image_network(name: str, weights: str | Path | None = None, *, last_stride: int = 2) -> Any:
+    """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C).
+
+    `weights`: a file, "imagenet" (see `weight_file`) or None. `last_stride=1` makes the last maps H/16 x W/16 instead
+    of H/32 x W/32. Raises `UsageError` for another name, otherwise as `load_pretrained`.
+    """
+    if name not in OUT_CHANNELS:
+        raise UsageError("image network", why=f"{name!r} not found", remedy=f"Choose one of {', '.join(OUT_CHANNELS)}")
+    import torchvision
+
+    network = getattr(torchvision.models, name)(weights=None)
+    for convolution in last_strided(network):
+        convolution.stride = (last_stride, last_stride)
+    head = "classifier" if name == "mobilenet_v2" else "fc"
+    setattr(network, head, nn.Identity())
+    prefix = "classifier.1" if name == "mobilenet_v2" else "fc"
+    network.head_keys = (f"{prefix}.weight", f"{prefix}.bias")
+    network.normalisation = IMAGENET
+    if path := weight_file(str(weights or ""), name):
+        load_pretrained(network, path, name)
+    return network
+
+
+def last_strided(network: Any) -> list[nn.Conv2d]:
+    """The convolutions of the last stage that halve the maps of torchvision's ResNet or MobileNetV2."""
+    stage = network.layer4[0] if hasattr(network, "layer4") else network.features[14]
+    return [module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]

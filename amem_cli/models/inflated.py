@@ -1,0 +1,112 @@
+"""Image networks inflated to clips, so that they start from ImageNet weights (Carreira & Zisserman, CVPR 2017).
+
+A k x k convolution becomes 3 x k x k, with the image weights in the middle slice and zeros around it; 1x1 convolutions,
+pooling and BN act on each frame. So the maps of a clip equal those of the image network on single frames, until
+training uses the neighbouring frames.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from amem_cli.models.image_networks import OUT_CHANNELS, last_strided
+from amem_cli.weights.normalisation import IMAGENET
+
+
+class _Inflated(nn.Module):
+    """A clip (B, 3, T, H, W) -> `backbone_maps` (B, C, ceil(T/2), H/16, W/16), or H/32 with strides="stock".
+
+    The first convolution has stride 2 in time, as in `I3D`: map i is centred on frame 2i, and can see its neighbours.
+    """
+
+    normalisation = IMAGENET
+
+
+class InflatedMobileNetV2(_Inflated):
+    """MobileNetV2 (Sandler et al., CVPR 2018), inflated: 1280 channels."""
+
+    out_channels = OUT_CHANNELS["mobilenet_v2"]
+    head_keys = ("classifier.1.weight", "classifier.1.bias")
+
+    def __init__(self, strides: Literal["reid", "stock"] = "reid"):
+        super().__init__()
+        self.features = _inflate(torchvision.models.mobilenet_v2(weights=None), strides).features
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return self.features(clip)
+
+
+class InflatedResNet50(_Inflated):
+    """ResNet-50 (He et al., CVPR 2016), inflated as in AP3D (Gu et al., ECCV 2020): 2048 channels."""
+
+    out_channels = OUT_CHANNELS["resnet50"]
+    head_keys = ("fc.weight", "fc.bias")
+
+    def __init__(self, strides: Literal["reid", "stock"] = "reid"):
+        super().__init__()
+        network = _inflate(torchvision.models.resnet50(weights=None), strides)
+        self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = (getattr(network, f"layer{i}") for i in range(1, 5))
+
+    def forward(self, clip: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(clip))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+class DepthwiseConv3d(nn.Conv3d):
+    """A depthwise 3 x k x k convolution at stride 1 in time; in training computed as three 2-D ones.
+
+    PyTorch's gradient of the 3-D operator takes a CPU about twice as long; the values agree to rounding.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() or x.is_cuda:
+            return super().forward(x)
+        frames = x.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B * T, C, H, W)
+        before, centre, after = (
+            F.conv2d(frames, self.weight[:, :, tap], None, self.stride[1:], self.padding[1:], 1, self.groups)
+            .unflatten(0, (x.shape[0], x.shape[2]))
+            for tap in range(3)
+        )  # fmt: skip
+        later = F.pad(before[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
+        earlier = F.pad(after[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
+        return (centre + later + earlier).transpose(1, 2)
+
+
+def _inflate(network: Any, strides: str) -> Any:
+    """torchvision's image network with 3-D layers in place of its 2-D ones, under the same names."""
+    if strides == "reid":
+        for convolution in last_strided(network):
+            convolution.stride = (1, 1)
+    first = True
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.Conv2d):
+            network.set_submodule(name, _inflate_convolution(layer, time_stride=2 if first else 1))
+            first = False
+        elif isinstance(layer, nn.BatchNorm2d):
+            network.set_submodule(name, nn.BatchNorm3d(layer.num_features))
+        elif isinstance(layer, nn.MaxPool2d):
+            network.set_submodule(name, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)))
+    return network
+
+
+def _inflate_convolution(layer: nn.Conv2d, time_stride: int) -> nn.Conv3d:
+    """A random 3-D convolution of the shape that `inflate_weight` fills; initialised as torchvision's 2-D ones."""
+    size = layer.kernel_size[0]
+    frames = 3 if size > 1 else 1
+    # at stride 2 the maps are large, and the 3-D operator is the faster one
+    depthwise = layer.groups == layer.out_channels and layer.stride[0] == 1
+    inflated = (DepthwiseConv3d if depthwise else nn.Conv3d)(
+        layer.in_channels,
+        layer.out_channels,
+        (frames, size, size),
+        stride=(time_stride, layer.stride[0], layer.stride[1]),
+        padding=(frames // 2, size // 2, size // 2),
+        groups=layer.groups,
+        bias=False,
+    )
+    nn.init.kaiming_normal_(inflated.weight, mode="fan_out", nonlinearity="relu")
+    return inflated

