@@ -51,9 +51,8 @@ def run_command(command: Command, progress: Progress) -> Any:
 def _check_weights(plan: Plan) -> None:
     """Raise for weights that are missing or do not fit, before the first training."""
     trained = [command.options for command in plan.commands if command.name.startswith("train-")]
-    for network, weights in sorted(
-        {(getattr(o, "backbone", "") or getattr(o, "tae_encoder", ""), o.weights) for o in trained}
-    ):
+    networks = {(vars(o).get("backbone") or vars(o)["tae_encoder"], o.weights) for o in trained}
+    for network, weights in sorted(networks):
         if weights not in ("", "imagenet"):  # torchvision's own are downloaded
             check_weights(network, weights)
 
