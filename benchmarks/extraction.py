@@ -26,7 +26,7 @@ BASELINES = ("baseline", "baseline+allocator")
 # how the network is built, items per batch, frames per clip, GFLOP per item of 256 x 128 (multiply-adds count twice)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, tuple[int, ...], float]] = {
     "i3d": (lambda: build_main_model(model_config(TrainAmemOptions(), 625)), 8, (8,), 24.5),
-    "resnet50": (lambda: ARM(50, GROUP_SIZES), 16, (), 7.8),
+    "resnet50": (lambda: ARM("resnet50", GROUP_SIZES), 16, (), 7.8),
 }
 
 

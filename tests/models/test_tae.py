@@ -2,10 +2,20 @@
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from amem_cli.models import tae
-from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder, TextureEncoder
+from amem_cli.models.config import TaeConfig
+from amem_cli.models.tae import (
+    TAE,
+    Discriminator,
+    FrozenTextureEncoder,
+    TextureDecoder,
+    TextureEncoder,
+    build_tae,
+    mem_parts,
+)
 
 
 def test_tae_shapes_of_the_paper() -> None:
@@ -102,3 +112,38 @@ def test_encoder_trains() -> None:
     encoder(torch.rand(2, 3, 32, 32)).mean().backward()
     assert not torch.equal(before, encoder.maps.network.bn1.running_mean)
     assert encoder.maps.network.conv1.weight.grad is not None
+
+
+def test_mobilenet_encoder_shapes_and_middle_maps() -> None:
+    torch.manual_seed(0)
+    encoder = TextureEncoder("mobilenet_v2").eval()
+    assert encoder.channels == 576
+    assert encoder.texture_mean.shape == encoder.texture_std.shape == (576,)
+    images = torch.rand(2, 3, 64, 32)
+    with torch.no_grad():
+        texture = encoder(images)
+        whole = torchvision.models.mobilenet_v2().features.eval()
+        whole[:14].load_state_dict(encoder.maps.network.features[:14].state_dict())
+        whole[14].conv[0].load_state_dict(encoder.maps.network.features[14].state_dict())
+        expected = whole[14].conv[0](whole[:14]((images - encoder.maps.mean) / encoder.maps.std))
+    assert texture.shape == (2, 576, 4, 2)
+    assert (texture >= 0).all()
+    torch.testing.assert_close(texture, expected)
+
+
+def test_decoder_last_norm_of_the_paper() -> None:
+    decoder = TextureDecoder(576, last_norm=True)
+    kinds = [type(layer).__name__ for layer in decoder.layers]
+    assert kinds == ["ConvTranspose2d", "BatchNorm2d", "ReLU"] * 3 + ["ConvTranspose2d", "BatchNorm2d", "Sigmoid"]
+    convolutions = [layer for layer in decoder.layers if isinstance(layer, nn.ConvTranspose2d)]
+    assert [layer.bias is None for layer in convolutions] == [True] * 4
+    assert convolutions[0].in_channels == 576
+
+
+def test_build_tae_and_mem_parts_follow_the_configuration() -> None:
+    config = TaeConfig(image_size="64x32", encoder="mobilenet_v2", last_norm=True)
+    encoder, decoder = mem_parts(config)
+    model = build_tae(config)
+    assert encoder.state_dict().keys() == model.encoder.state_dict().keys()
+    assert decoder.state_dict().keys() == model.decoder.state_dict().keys()
+    assert model(torch.rand(2, 3, 64, 32)).shape == (2, 3, 64, 32)
