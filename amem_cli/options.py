@@ -7,13 +7,13 @@ options are composed from the groups below; a stage has a group only when it use
 
 import dataclasses
 import importlib.util
-import re
 import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
+from amem_cli.option_values import check_device, check_resume, check_split, flag_of, parse_duration, parse_image_size
 
 PRESETS = ("paper", "small", "strong")
 IMAGENET_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2")  # those with `--weights imagenet`
@@ -32,7 +32,6 @@ BACKBONES = {  # --backbone: module and class, imported when the backbone is bui
 Engine = Literal["auto", "torch", "eager", "openvino"]
 BadImage = Literal["stop", "skip"]
 # Scripts and config files may give these to all six stages; where a stage has no such option, they have no effect.
-LARGEST_SIDE = 2048  # of input frames: a damaged description must not fill the memory
 COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
 SPLIT_HELP = "0 ... 9 or all, for data sets with several splits; empty: 0"
@@ -257,10 +256,11 @@ class TrainAmemOptions(Adversarial):
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
     weights: str = option(
         "",
-        "backbone weights: a file (Kinetics, an amem-main or amem-arm), or imagenet (mobilenet_v2, resnet50), or "
-        "kinetics (s3d, r3d_18, mc3_18, r2plus1d_18); empty: from scratch",
-        small="imagenet",
-        strong="imagenet",
+        "backbone weights: a file (Kinetics, an amem-main or amem-arm), imagenet (mobilenet_v2, resnet50), kinetics "
+        "(s3d, r3d_18, mc3_18, r2plus1d_18), or auto: the workspace's ARM if it is of this network, else imagenet; "
+        "empty: from scratch",
+        small="auto",
+        strong="auto",
         affects_result=False,
     )
     labels: str = option("", "pseudo-labels file; empty: the workspace's", affects_result=False)
@@ -384,51 +384,3 @@ COMMANDS: types.MappingProxyType[str, type[Options]] = types.MappingProxyType(
         "evaluate": EvaluateOptions,
     }
 )
-
-
-# -- checks of single values -------------------------------------------------------------------------------------------
-
-
-def flag_of(name: str) -> str:
-    """The command line flag of an option: image_size -> --image-size."""
-    return f"--{name.replace('_', '-')}"
-
-
-def check_device(device: str) -> None:
-    """Raise `UsageError` unless `device` is auto, cpu, cuda or cuda:N."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UsageError("--device", device, why="not supported", remedy="Use auto, cpu, cuda or cuda:N")
-
-
-def check_resume(resume: str) -> None:
-    """Raise `UsageError` if `--resume` names a state file for a command that has none."""
-    if resume not in ("auto", "never"):
-        raise UsageError("--resume", resume, why="this command has no state files", remedy="Use auto or never")
-
-
-def check_split(split: str) -> None:
-    """Raise `UsageError` unless `split` is empty, a number or "all"."""
-    if not re.fullmatch(r"|all|\d{1,3}", split):
-        raise UsageError("--split", split, why="not a split", remedy="Use a number such as 0, or all")
-
-
-def parse_image_size(text: str) -> tuple[int, int]:
-    """ "256x128" -> (256, 128), height and width in pixels; both are multiples of 16 from 32 to 2048.
-
-    Raises `UsageError`.
-    """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    size = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not all(32 <= side <= LARGEST_SIDE and side % 16 == 0 for side in size):
-        why = f"must be HEIGHTxWIDTH in pixels, both multiples of 16 from 32 to {LARGEST_SIDE}"
-        raise UsageError("--image-size", text, why=why, remedy="For example --image-size 256x128")
-    return size
-
-
-def parse_duration(text: str) -> float | None:
-    """ "3h50m" -> seconds; None for an empty text. Raises `UsageError`."""
-    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
-    if not match:
-        raise UsageError("--time-limit", text, why="not a duration", remedy="For example 3h50m or 45m")
-    hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return hours * 3600.0 + minutes * 60 + seconds if text else None

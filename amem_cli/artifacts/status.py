@@ -159,7 +159,7 @@ def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
     """
     recorded = dict(provenance.get("options", {}))
     if weights := provenance.get("parents", {}).get("weights"):
-        recorded["weights"] = re.sub(r"^(imagenet|kinetics) \(.*\)$", r"\1", str(weights.get("name", "")))
+        recorded["weights"] = re.sub(r"^(imagenet|kinetics|auto) \(.*\)$", r"\1", str(weights.get("name", "")))
     choices = []
     for preset in PRESETS if recorded else ():
         words = [] if preset == PRESETS[0] else ["--preset", preset]

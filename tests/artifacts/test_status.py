@@ -185,7 +185,8 @@ def test_repeated_flags(stage, options, flags):
 
 
 @pytest.mark.parametrize(
-    ("name", "sha256", "word"), [("torchvision Kinetics", "", "kinetics"), ("My.pt", "1", "My.pt")]
+    ("name", "sha256", "word"),
+    [("kinetics (s3d.pth)", "1", "kinetics"), ("auto (a.safetensors)", "1", "auto"), ("My.pt", "1", "My.pt")],
 )
 def test_repeated_flags_weights(name, sha256, word):
     provenance = {"options": {"seed": 0}, "parents": {"weights": {"name": name, "sha256": sha256}}}

@@ -1,6 +1,7 @@
 """The training loops: schedule, accumulation, data order, logs, validation, resume."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,16 +14,23 @@ from torch import Tensor
 from toys import amem_options, arm_options, tae_options, tensors_equal, write_labels, write_tae
 
 from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES
+from amem_cli.data.clips import segment_clip, training_clip
 from amem_cli.data.datasets import read_attributes, read_images, read_videos
 from amem_cli.data.loading import Augmentation
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists, UsageError
-from amem_cli.models.checkpoints import load_tae
+from amem_cli.models.arm import ARM
+from amem_cli.models.checkpoints import load_tae, save_arm
+from amem_cli.models.config import ArmConfig
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages import train_arm as arm_stage
 from amem_cli.stages import train_tae as tae_stage
+from amem_cli.stages.train_amem import inputs as amem_inputs
 from amem_cli.stages.train_amem import stage as amem_stage
+from amem_cli.stages.train_amem.inputs import initial_weights
 from amem_cli.stages.train_amem.step import StepResult
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
@@ -171,7 +179,7 @@ def test_clip_loop_data(
     monkeypatch.setitem(amem_stage.epoch_batches.__globals__, "ClipBatches", recording)
     changed = {"flip": 0.25, "crop": 0.75, "seed": 5, "epochs": 2, "modules": modules}
     run("train-amem", walkers, tmp_path, inputs, **changed)
-    expected = {"clip_frames": 4, "predict_frames": 2 if modules == "amem" else 1}
+    expected = {"clip_frames": 4, "predict_frames": 2 if modules == "amem" else 1, "clip_of": training_clip}
     assert [how for _, how in calls] == [
         expected | {"augmentation": Augmentation(flip=0.25, crop=0.75, seed=5, epoch=epoch)} for epoch in (0, 1)
     ]
@@ -194,12 +202,54 @@ def test_clip_loop_data(
             assert batch.attributes is None
 
 
+@pytest.mark.parametrize("recorder", ["train-amem"], indirect=True)
+def test_clip_loop_augmentation_and_sampling(
+    recorder: Recorder, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[dict[str, Any]] = []
+
+    class Clips(amem_inputs.ClipBatches):
+        def __init__(self, *given: Any, **how: Any):
+            made.append(how)
+            super().__init__(*given, **how)
+
+    monkeypatch.setattr(amem_inputs, "ClipBatches", Clips)
+    changed = {"flip": 0.1, "crop": 0.2, "erase": 0.3, "jitter": 0.4, "seed": 5, "modules": "baseline"}
+    for sampling, sampler in (("segments", segment_clip), ("consecutive", training_clip)):
+        run("train-amem", walkers, tmp_path / sampling, {}, clip_sampling=sampling, **changed)
+        assert made[-1]["clip_of"] is sampler
+        assert made[-1]["augmentation"] == Augmentation(flip=0.1, crop=0.2, erase=0.3, jitter=0.4, seed=5, epoch=0)
+    with pytest.raises(UsageError, match="MEM needs consecutive frames"):
+        run("train-amem", walkers, tmp_path, {}, clip_sampling="segments", modules="mem")
+
+
+def test_initial_weights_auto_takes_the_arm_of_the_same_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(amem_inputs, "weight_file", lambda *given: asked.append(given))
+    options = amem_options(tmp_path, tmp_path, weights="auto", backbone="mobilenet_v2")
+    initial_weights(options, Silent())
+    arm, config = ARM("mobilenet_v2"), ArmConfig(backbone="mobilenet_v2", image_size="32x32")
+    path = save_arm(Workspace(tmp_path).arm, arm, config, Provenance("train-arm", {}))
+    initial_weights(options, Silent())
+    initial_weights(dataclasses.replace(options, backbone="resnet50"), Silent())
+    initial_weights(dataclasses.replace(options, weights="file.pt"), Silent())
+    assert asked == [
+        ("imagenet", "mobilenet_v2"), (str(path), "mobilenet_v2"), ("imagenet", "resnet50"),
+        ("file.pt", "mobilenet_v2"),
+    ]  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_stopped_after_each_step_gives_the_same_weights(
     stage: str, walkers: Path, inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    changed = {"epochs": 2, "accumulate": 2, "validate": 0.5 if stage == "train-amem" else 0.3, "validate_epochs": 1}
+    changed: dict[str, Any] = {"epochs": 2, "accumulate": 2, "validate": 0.3, "validate_epochs": 1}
+    if stage == "train-amem":
+        changed |= {"validate": 0.5, "neck": True, "average_weights": 0.5, "lr_schedule": "cosine", "warmup_steps": 2}
+        changed |= {"erase": 0.5, "jitter": 0.5}
     complete = run(stage, walkers, tmp_path / "complete", inputs, **changed)
     with pytest.raises(Interrupted, match="--time-limit 0s after step 1;"):
         run(stage, walkers, tmp_path / "stopped", inputs, **changed, time_limit="0s")
@@ -273,7 +323,7 @@ def test_train_amem_inputs(recorder: Recorder, walkers: Path, inputs: dict[str, 
     artifact = run("train-amem", walkers, tmp_path, inputs)
     tae = load_tae(Path(inputs["tae"]), "32x32")
     saved = checkpoint.load(artifact, "amem-model").tensors
-    for part, prefix in zip(tae, ("amem.mem.encoder.", "amem.mem.decoder.", "discriminator."), strict=True):
+    for part, prefix in zip(tae[:3], ("amem.mem.encoder.", "amem.mem.decoder.", "discriminator."), strict=True):
         assert all(torch.equal(tensor, saved[prefix + name]) for name, tensor in part.state_dict().items())
     main = artifact.with_name("amem-main.safetensors")
     content = main.read_bytes()

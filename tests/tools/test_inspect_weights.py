@@ -24,7 +24,7 @@ def saved(path, tensors):
 @pytest.fixture
 def state(monkeypatch):
     """The weights of the only network that files are compared with."""
-    monkeypatch.setattr(tool, "RESNETS", {})
+    monkeypatch.setattr(tool, "IMAGE_NETWORKS", {})
     for name in list(BACKBONES):
         monkeypatch.delitem(BACKBONES, name)
     monkeypatch.setitem(BACKBONES, "tiny", "tiny3d:Tiny3D")
@@ -74,8 +74,10 @@ def test_check_weights(state, tmp_path):
 @pytest.mark.slow
 def test_inspect_weights_recognises_every_network(monkeypatch):
     expected = {"i3d": PLUS_MINUS_ONE, "r3d": HARA_2020, "p3d": IMAGENET, "resnet18": IMAGENET, "resnet50": IMAGENET}
-    expected |= dict.fromkeys(("s3d", "r3d_18", "mc3_18", "r2plus1d_18"), TORCHVISION_KINETICS)
-    assert expected.keys() == {*BACKBONES, *tool.RESNETS}
+    expected |= {"mobilenet_v2": IMAGENET} | dict.fromkeys(
+        ("s3d", "r3d_18", "mc3_18", "r2plus1d_18"), TORCHVISION_KINETICS
+    )
+    assert expected.keys() == {*BACKBONES, *tool.IMAGE_NETWORKS}
     for name, normalisation in expected.items():
         tensors = {key: torch.zeros(tensor.shape) for key, tensor in tool._empty(name).state_dict().items()}
         file = WeightFile(Path("w"), tensors, "PyTorch", False, 0, "")

@@ -26,8 +26,10 @@ from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Progress
 from amem_cli.runtime.train_state import Run
 from amem_cli.stages.train_amem.step import Batch, Networks
+from amem_cli.weights.names import weight_file
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,18 @@ def tae_file(options: TrainAmemOptions) -> Path:
     return Path(options.tae) if options.tae else Workspace(options.workspace).tae
 
 
+def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | None:
+    """The file of `--weights`, None to train from scratch; logs what was chosen. Raises as `weight_file`."""
+    name = options.weights
+    if name == "auto":
+        arm = Workspace(options.workspace).arm
+        network = checkpoint.read_description(arm)["model"].get("backbone") if arm.is_file() else None
+        name = str(arm) if network == options.backbone else "imagenet"
+    path = weight_file(name, options.backbone)
+    progress.log(f"{options.backbone} starts from {path or 'random weights (--weights is empty)'}")
+    return path
+
+
 def refuse_other_split(weights: str, dataset: str, split: int | None) -> None:
     """Raise `UsageError` for weights that were trained here on another split of the data set: that split trains on
     most of the people that this one tests."""
@@ -150,15 +164,17 @@ def build_networks(
     options: TrainAmemOptions,
     processes: Processes,
     tae: TaeParts | None = None,
+    weights: Path | None = None,
 ) -> Networks:
-    """AMEM with the backbone's `--weights`, MEM's discriminator, their optimisers, the average of the weights.
+    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights.
 
     `tae` are the parts that MEM starts from (see `load_tae`), untrained by default.
     """
     discriminator = None
     if config.motion:
         discriminator = (tae.discriminator if tae else Discriminator(*config.height_width)).to(processes.device)
-    amem = build_amem(config, options.weights, tae[:2] if tae else None, options.embedding_start).to(processes.device)
+    mem_start = (tae.encoder, tae.decoder) if tae else None
+    amem = build_amem(config, str(weights or ""), mem_start, options.embedding_start).to(processes.device)
     discriminator_adam = None
     if options.sync_batchnorm:
         for module in filter(None, (amem, discriminator)):

@@ -42,6 +42,7 @@ from amem_cli.stages.train_amem.inputs import (
     build_networks,
     epoch_batches,
     epoch_order,
+    initial_weights,
     refuse_other_split,
     tae_file,
     tae_parent,
@@ -49,7 +50,6 @@ from amem_cli.stages.train_amem.inputs import (
     training_labels,
 )
 from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, train_step, true_frames
-from amem_cli.weights.names import weight_file
 
 VALIDATION_CLIPS = 16  # per batch
 SAMPLE_TRACKLETS, SAMPLE_START = 2, 1  # of the sample picture; MEM predicts from the second frame of a clip
@@ -95,7 +95,7 @@ def _train_split(
         if options.uses_aem and not options.labels and processes.is_main:
             warn_about_stale(manifest, options.workspace, number, "train-tae", progress)
         precision = resolve_precision(options.precision, processes.device)
-        weights = weight_file(options.weights, options.backbone)
+        weights = initial_weights(options, progress)
         resolved = {"dataset": manifest.name, "precision": precision, "split": number}
         provenance = Provenance(
             command="train-amem",
@@ -111,7 +111,7 @@ def _train_split(
         torch.manual_seed(keyed_seed(options.seed, "weights of AMEM"))
         tae = load_tae(tae_file(options), options.image_size) if options.uses_mem else None
         config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
-        networks = build_networks(config, options, processes, tae)
+        networks = build_networks(config, options, processes, tae, weights)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
         modules = {"amem": networks.amem, "discriminator": networks.discriminator, "average": networks.average}

@@ -14,6 +14,7 @@ from amem_cli.runtime.progress import Progress
 from amem_cli.tools.inspect_weights import check_weights
 from amem_cli.tools.reproduce.plan import Command, Plan, Run
 from amem_cli.tools.reproduce.table import COPIES, PREDICTIONS, add_run, new_table, write
+from amem_cli.weights.names import NAMES
 
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def _check_weights(plan: Plan) -> None:
     trained = [command.options for command in plan.commands if command.name.startswith("train-")]
     networks = {(vars(o).get("backbone") or vars(o)["tae_encoder"], o.weights) for o in trained}
     for network, weights in sorted(networks):
-        if weights not in ("", "imagenet"):  # torchvision's own are downloaded
+        if weights not in ("", "auto", *NAMES):  # those by name are found or downloaded
             check_weights(network, weights)
 
 
