@@ -31,6 +31,8 @@ BACKBONES = {  # --backbone: module and class, imported when the backbone is bui
 
 Engine = Literal["auto", "torch", "eager", "openvino"]
 BadImage = Literal["stop", "skip"]
+LrSchedule = Literal["step", "cosine"]
+LR_SCHEDULE_HELP = "step: --lr-step (P); cosine: down to 0 at the end (D)"
 # Scripts and config files may give these to all six stages; where a stage has no such option, they have no effect.
 COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
@@ -114,7 +116,7 @@ class Schedule(DataOptions):
     accumulate: int = option(1, "batches per optimiser step, gradients averaged (D)")
     weight_decay: float = option(5e-4, "Adam's weight decay (P)")
     warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=50)
-    lr_schedule: Literal["step", "cosine"] = option("step", "step: --lr-step (P); cosine: down to 0 at the end (D)")
+    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP)
     lr_step: int = option(60, "epochs between multiplications of the learning rate by --lr-factor (P)")
     lr_factor: float = option(0.2, "factor of the learning rate every --lr-step epochs (P)")
     validate: float = option(0.0, "fraction of training people used for validation; 0: train on all (D)")
@@ -183,10 +185,11 @@ class TrainArmOptions(Schedule):
     )  # fmt: skip
     partition: str = option("person", "test images: person | random-1 ... random-5 (PETA.mat) | none (D)")
     hold_out: float = option(0.2, "fraction of people that --partition person uses for the test (D)")
-    epochs: int = option(60, "passes over the training images (D)", small=12)
+    epochs: int = option(60, "passes over the training images (D)", small=4)
     batch_size: int = option(64, "images per batch (D)", small=32)
-    learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=1e-3)
-    lr_step: int = option(25, "epochs between multiplications of the rate by --lr-factor (D)", small=9)
+    learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=3.5e-4)
+    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
+    lr_step: int = option(25, "epochs between multiplications of the rate by --lr-factor (D)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,8 +234,10 @@ class TrainTaeOptions(Adversarial):
         affects_result=False,
     )  # fmt: skip
     epochs: int = option(60, "passes over the training images (D)", small=12)
-    batch_size: int = option(64, "images per batch (D)", small=32)
-    learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)")
+    batch_size: int = option(64, "images per batch (D)", small=16)
+    learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)", small=2e-3)
+    weight_decay: float = option(5e-4, "Adam's weight decay (P)", small=0.0)
+    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -247,7 +252,7 @@ class TrainAmemOptions(Adversarial):
     modules: Literal["baseline", "aem", "mem", "amem", "after-enhancement"] = option(
         "amem", "row of Table 3; after-enhancement trains both modules, f_s uses f_B alone"
     )
-    predict_frames: int = option(3, "c, frames that MEM predicts one after another (P)")
+    predict_frames: int = option(3, "c, frames that MEM predicts one after another (P)", small=2)
     backbone: Literal[tuple(BACKBONES)] = option(  # type: ignore[valid-type]
         "i3d", "i3d, r3d, p3d: the paper's; mobilenet_v2, resnet50: inflated image networks; others: torchvision's",
         small="mobilenet_v2", strong="resnet50",
@@ -265,11 +270,13 @@ class TrainAmemOptions(Adversarial):
     )
     labels: str = option("", "pseudo-labels file; empty: the workspace's", affects_result=False)
     tae: str = option("", "TAE checkpoint; empty: the workspace's", affects_result=False)
-    clip_frames: int = option(8, "T, consecutive frames per clip (P)")
-    people_per_batch: int = option(8, "P of a batch of P x K clips (D)", small=4)
-    clips_per_person: int = option(4, "K of a batch of P x K clips (D)", small=3)
-    epochs: int = option(240, "passes over the training tracklets (D)", small=30)
-    learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3e-4)
+    clip_frames: int = option(8, "T, frames per clip (P)", small=4)
+    people_per_batch: int = option(8, "P of a batch of P x K clips (D)")
+    clips_per_person: int = option(4, "K of a batch of P x K clips (D)", small=2)
+    epochs: int = option(240, "passes over the training tracklets (D)", small=30, strong=120)
+    learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3.5e-4, strong=3.5e-4)
+    warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=20, strong=500)
+    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
     neck: bool = option(False, "batch norm on f_s before the classifier and the test (D)", small=True, strong=True)
     label_smoothing: float = option(0.0, "label smoothing of the identity loss (D)", small=0.1, strong=0.1)
     triplet: Literal["margin", "soft-margin"] = option(
@@ -289,10 +296,12 @@ class TrainAmemOptions(Adversarial):
     embedding_start: Literal["copy", "statistics", "random"] = option(
         "copy", "MEM's embedding starts by copying the frame, at the textures' statistics, or at random (D)"
     )
-    mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
+    mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)")
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")
-    erase: float = option(0.0, "probability of erasing a rectangle, the same in all frames of a clip (D)")
+    erase: float = option(
+        0.0, "probability of erasing a rectangle, the same in all frames of a clip (D)", small=0.5, strong=0.5
+    )
     jitter: float = option(0.0, "strength of random brightness, contrast, saturation and sharpness of a clip (D)")
     clip_sampling: Literal["consecutive", "segments"] = option(
         "consecutive", "training clips: consecutive frames (P), or one frame of each of T segments (D; not with MEM)"

@@ -44,10 +44,10 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
         values |= {"image_size": IMAGE_SIZE} if issubclass(cls, Schedule) else {}
         return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
 
-    train_arm(options(TrainArmOptions, epochs=5, lr_step=4), progress)
+    train_arm(options(TrainArmOptions, epochs=6), progress)
     label_videos(options(LabelVideosOptions), progress)
-    train_tae(options(TrainTaeOptions, epochs=10), progress)
-    train_amem(options(TrainAmemOptions, epochs=9, clips_per_person=2), progress)
+    train_tae(options(TrainTaeOptions, epochs=25), progress)
+    train_amem(options(TrainAmemOptions, epochs=15, clip_frames=8, predict_frames=3), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
