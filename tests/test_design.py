@@ -8,7 +8,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "amem_cli"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-GROUND = frozenset({"__version__", "attributes", "errors", "option_values", "options", "person_ids", "randomness", "resolve"})
+GROUND = frozenset(
+    {"__version__", "attributes", "errors", "option_values", "options", "person_ids", "randomness", "resolve"}
+)
 MODELS = frozenset({"weights", "models", "losses", "metrics"})
 STAGES = GROUND | MODELS | {"artifacts", "data", "runtime"}
 TOOLS = STAGES | {"stages", "tools", "pictures", "walkers", "video"}

@@ -5,6 +5,7 @@ from typing import Any
 
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
+from amem_cli.errors import InputMissing
 from amem_cli.options import (
     EvaluateOptions,
     ExtractFeaturesOptions,
@@ -25,6 +26,7 @@ from amem_cli.stages.train_tae import train_tae
 from amem_cli.tools.show import show_all
 from amem_cli.tools.source import Source
 from amem_cli.walkers import WalkerOptions, write_walkers
+from amem_cli.weights.names import weight_file
 
 PEOPLE = 24  # for training, and as many others for the test
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
@@ -40,16 +42,29 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
         with progress.loop("walkers", 1, unit="images") as loop:
             write_walkers(data, WalkerOptions(seed=seed, people=PEOPLE, frames=(20, 28)), loop.show)
 
+    start = weights_or_warning(progress)
+
     def options(cls: type, **values: Any) -> Any:
         values |= {"image_size": IMAGE_SIZE} if issubclass(cls, Schedule) else {}
         return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
 
-    train_arm(options(TrainArmOptions, epochs=6), progress)
+    train_arm(options(TrainArmOptions, epochs=6, weights=start), progress)
     label_videos(options(LabelVideosOptions), progress)
-    train_tae(options(TrainTaeOptions, epochs=25), progress)
+    train_tae(options(TrainTaeOptions, epochs=25, weights=start), progress)
     train_amem(options(TrainAmemOptions, epochs=15, clip_frames=8, predict_frames=3), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
     pictures, errors = show_all(folder / "pictures", source, progress)
     return result, pictures, errors
+
+
+def weights_or_warning(progress: Progress) -> str:
+    """Either "imagenet", or "" after a warning if the weights cannot be had: the demo then trains from scratch."""
+    try:
+        weight_file("imagenet", "mobilenet_v2")
+    except InputMissing as error:
+        cost = "The demo trains from scratch and finds far fewer people than with them"
+        progress.warn(f"no ImageNet weights ({error.why}). {cost}. {error.remedy}")
+        return ""
+    return "imagenet"
