@@ -156,7 +156,7 @@ class Adversarial(Schedule):
 
     panel: ClassVar[str] = "Adversarial loss"
 
-    adversarial_weight: float = option(1e-3, "weight of the adversarial term; 0: none (D)", small=2e-4)
+    adversarial_weight: float = option(1e-3, "weight of the adversarial term; 0: none (D)", small=0.0)
     adversarial_form: Literal["non-saturating", "minimax"] = option(
         "non-saturating", "minimax: the literal form of eq. 4 and 5 (D)"
     )

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from amem_cli.data.clips import training_clip
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.data.transforms import WHOLE, Box, erase_rectangle, jitter_pixels, random_box, read_image
+from amem_cli.data.transforms import WHOLE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
 from amem_cli.randomness import keyed_generator
 
@@ -73,11 +73,12 @@ class Augmentation:
 
 
 class ClipBatches(Dataset):
-    """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,)).
+    """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,),
+    rectangles (B, 4) for `AMEM` to erase).
 
-    `clip_of` draws a clip's frames from (frames of the tracklet, T, generator). The start frame satisfies
-    0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, number of its earlier clips in the batch), so
-    they do not depend on how a batch is divided among processes.
+    All frames of a clip are changed alike. `clip_of` draws them from (frames of the tracklet, T, generator). The start
+    frame satisfies 0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, number of its earlier clips in
+    the batch), so they do not depend on how a batch is divided among processes.
     """
 
     def __init__(
@@ -98,9 +99,9 @@ class ClipBatches(Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         batch, augmentation = self.batches[step], self.augmentation
-        clips, starts = [], []
+        clips, starts, erased = [], [], []
         before: Counter[int] = Counter()
         for index in batch.tolist():
             tracklet = self.tracklets[index]
@@ -112,11 +113,10 @@ class ClipBatches(Dataset):
             clip = clip[:, :, ::-1] if generator.random() < augmentation.flip else clip
             if augmentation.jitter:
                 clip = jitter_pixels(clip, augmentation.jitter, generator)
-            if augmentation.erase and generator.random() < augmentation.erase:
-                clip = erase_rectangle(clip, generator)
             clips.append(clip)
             starts.append(generator.integers(1, max(2, self.clip_frames - self.predict_frames)))
-        return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts)
+            erased.append(random_rectangle(*self.size, augmentation.erase, generator))
+        return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts), torch.tensor(erased)
 
 
 class FrameBatches(Dataset):

@@ -9,7 +9,7 @@ from amem_cli.data.images import open_rgb
 
 Box = tuple[float, float, float, float]  # left, upper, right, lower as fractions of the sides
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-MEAN_COLOUR = (124, 116, 104)  # of ImageNet
+Rectangle = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 
 
 def read_image(path: str | Path, height: int, width: int, box: Box = WHOLE) -> np.ndarray:
@@ -58,16 +58,15 @@ def jitter_pixels(clip: np.ndarray, strength: float, generator: np.random.Genera
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def erase_rectangle(clip: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Fill a random rectangle with ImageNet's mean colour, at the same place in all frames: uint8 (T, H, W, 3).
+def random_rectangle(height: int, width: int, probability: float, generator: np.random.Generator) -> Rectangle:
+    """With `probability` a random rectangle to erase, else an empty one.
 
     Its area is 2 to 25 % of the frame, its height 0.3 to 3.3 times its width (Zhong et al., "Random Erasing", AAAI
     2020, with less area) (D).
     """
-    height, width = clip.shape[1:3]
+    if generator.random() >= probability:
+        return (0, 0, 0, 0)
     area, ratio = generator.uniform(0.02, 0.25) * height * width, np.exp(generator.uniform(np.log(0.3), np.log(3.3)))
     tall, wide = min(height, round((area * ratio) ** 0.5)), min(width, round((area / ratio) ** 0.5))
-    top, left = generator.integers(height - tall + 1), generator.integers(width - wide + 1)
-    clip = clip.copy()
-    clip[:, top : top + tall, left : left + wide] = MEAN_COLOUR
-    return clip
+    top, left = int(generator.integers(height - tall + 1)), int(generator.integers(width - wide + 1))
+    return (top, left, top + tall, left + wide)

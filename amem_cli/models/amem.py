@@ -13,6 +13,7 @@ from amem_cli.models.config import ModelConfig, TaeConfig
 from amem_cli.models.mem import MEM, Prediction
 from amem_cli.models.recomputation import blocks_of
 from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder, mem_parts
+from amem_cli.weights.normalisation import IMAGENET
 
 SIMILARITY_FEATURE = 512  # size of f_s
 
@@ -80,6 +81,16 @@ class MainModel(nn.Module):
         return bare
 
 
+def erase(clip: Tensor, rectangles: Tensor) -> Tensor:
+    """A copy of clips (B, 3, T, H, W) with a rectangle (top, left, bottom, right) of each at the mean of ImageNet, at
+    the same place in all frames; an empty rectangle changes nothing."""
+    clip = clip.clone()
+    colour = torch.tensor(IMAGENET.mean, dtype=clip.dtype, device=clip.device).view(3, 1, 1, 1)
+    for frames, (top, left, bottom, right) in zip(clip, rectangles.tolist(), strict=True):
+        frames[:, :, top:bottom, left:right] = colour
+    return clip
+
+
 class AmemOutput(NamedTuple):
     """The training model's output for a batch of clips; None or empty for modules that the model lacks."""
 
@@ -100,9 +111,13 @@ class AMEM(nn.Module):
         self.aem = aem
         self.mem = mem
 
-    def forward(self, clip: Tensor, start: Tensor, rounds: int) -> AmemOutput:
-        """Clips (B, 3, T, H, W) in [0, 1]; MEM starts at frame `start` (B,) int64, zero-based, of each clip."""
-        maps = self.main.feature_maps(clip)
+    def forward(self, clip: Tensor, start: Tensor, rounds: int, erased: Tensor | None = None) -> AmemOutput:
+        """Clips (B, 3, T, H, W) in [0, 1]; MEM starts at frame `start` (B,) int64, zero-based, of each clip.
+
+        `erased` (B, 4): see `erase`. The backbone does not see these pixels; MEM's frames keep them, because the TAE
+        was trained on complete images.
+        """
+        maps = self.main.feature_maps(clip if erased is None else erase(clip, erased))
         similarity_feature = self.main.similarity_feature(maps)
         predictions: list[Prediction] = []
         if self.mem is not None:

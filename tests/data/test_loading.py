@@ -167,17 +167,18 @@ def test_clip_batches_are_keyed(tracklets):
 
 def test_clip_batches_shapes_and_known_start_frames(tracklets):
     """Published results depend on these draws."""
-    pixels, indices, starts = clips(tracklets)[1]
+    pixels, indices, starts, _ = clips(tracklets)[1]
     assert (pixels.shape, pixels.dtype) == ((3, 8, 16, 8, 3), torch.uint8)
     assert indices.dtype == starts.dtype == torch.int64
     assert (indices.tolist(), starts.tolist()) == ([2, 2, 1], [1, 2, 2])
 
 
 def test_clip_batches_do_not_depend_on_sharing(tracklets):
-    expected, _, starts = clips(tracklets, [[0, 0, 1, 1, 2, 2]])[0]
-    shared, _, its_starts = clips(tracklets, [[1, 1]])[0]  # another process's people
+    expected, _, starts, erased = clips(tracklets, [[0, 0, 1, 1, 2, 2]], erase=0.5)[0]
+    shared, _, its_starts, its_erased = clips(tracklets, [[1, 1]], erase=0.5)[0]  # another process's people
     assert torch.equal(expected[2:4], shared)
     assert torch.equal(starts[2:4], its_starts)
+    assert torch.equal(erased[2:4], its_erased)
 
 
 @pytest.mark.parametrize(("frames", "predicted"), [(4, 1), (4, 2), (8, 3), (8, 6)])
@@ -226,7 +227,7 @@ def test_loader_names_a_bad_file(tracklets, tmp_path, workers: int):
     (tmp_path / "bad.png").write_bytes(b"no image")
     bad = Tracklet("bad", 1, 1, str(tmp_path), ("bad.png",) * 8)
     batches = iter(loader(clips([*tracklets, bad], [[0], [3]]), workers, CPU))
-    assert len(next(batches)) == 3  # the good batch before it
+    assert len(next(batches)) == 4  # the good batch before it
     with pytest.raises(BadData, match=r"bad\.png.*cannot be decoded.*Replace it") as caught:
         next(batches)
     assert "\n" not in str(caught.value)

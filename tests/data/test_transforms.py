@@ -14,11 +14,10 @@ from PIL import Image
 from amem_cli.data import images
 from amem_cli.data.images import open_image, open_rgb
 from amem_cli.data.transforms import (
-    MEAN_COLOUR,
     WHOLE,
-    erase_rectangle,
     jitter_pixels,
     random_box,
+    random_rectangle,
     read_image,
 )
 from amem_cli.errors import BadData
@@ -219,19 +218,17 @@ def test_jitter_pixels_strength_0_changes_nothing():
     assert np.abs(jitter_pixels(clip, 0.0, keyed_generator(0)).astype(int) - clip).max() <= 1  # rounding
 
 
-def test_erase_rectangle_same_place_in_all_frames():
-    clip = np.full((3, 64, 32, 3), 7, dtype=np.uint8)
-    fractions, places = [], set()
-    for draw in range(300):
-        erased = erase_rectangle(clip, keyed_generator(0, draw))
-        inside = (erased == MEAN_COLOUR).all(axis=3)
-        assert (inside == inside[0]).all()
-        rows, columns = np.flatnonzero(inside[0].any(axis=1)), np.flatnonzero(inside[0].any(axis=0))
-        assert inside[0].sum() == len(rows) * len(columns)  # one full rectangle
-        assert (erased[~inside] == 7).all()
-        fractions.append(inside[0].mean())
-        places.add((rows[0], columns[0]))
-    assert 0.015 < min(fractions) < 0.04
-    assert 0.2 < max(fractions) < 0.27
-    assert len(places) > 100
-    assert (clip == 7).all()
+def test_random_rectangle():
+    assert random_rectangle(64, 32, 0, keyed_generator(0)) == (0, 0, 0, 0)
+    drawn = np.array([random_rectangle(64, 32, 0.4, keyed_generator(0, draw)) for draw in range(1000)])
+    chosen = drawn[drawn[:, 2] > 0]
+    assert 0.35 < len(chosen) / len(drawn) < 0.45
+    tall, wide = (chosen[:, 2:] - chosen[:, :2]).T
+    fractions, ratios = tall * wide / (64 * 32), tall / wide
+    assert 0.015 < fractions.min() < 0.04
+    assert 0.2 < fractions.max() < 0.27
+    assert 0.2 < ratios.min() < 0.5
+    assert 2.5 < ratios.max() < 4.5
+    assert chosen.min() == 0
+    assert chosen[:, 2].max() == 64
+    assert chosen[:, 3].max() == 32

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from toys import ALONE, amem_options, arm_options, tae_options
 
 from amem_cli.errors import BadData
+from amem_cli.models.amem import erase
 from amem_cli.models.arm import ARM
 from amem_cli.models.config import model_config
 from amem_cli.models.tae import TAE, Discriminator
@@ -304,6 +305,27 @@ def test_neck_normalises_for_classifier_and_test_and_not_for_triplets() -> None:
         assert not torch.allclose(normalised, output.similarity_feature)
         torch.testing.assert_close(output.identity_logits, amem.identity_classifier(normalised))
         torch.testing.assert_close(amem.main(batch.clip), normalised)
+
+
+def test_erased_pixels_are_hidden_from_the_backbone_only() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="mem")
+    amem, batch = toy_networks(options).amem.eval(), toy_batches(1)[0]
+    erased = torch.tensor([[0, 0, 0, 0], [0, 0, 32, 32], [4, 8, 20, 32], [0, 0, 0, 0]])
+    clip = batch.clip.clone()
+    changed = erase(batch.clip, erased)
+    assert torch.equal(batch.clip, clip)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1, 1)
+    assert torch.equal(changed[[0, 3]], clip[[0, 3]])
+    assert torch.equal(changed[1], mean.expand_as(changed[1]))
+    assert torch.equal(changed[2, :, :, 4:20, 8:32], mean.expand(3, 5, 16, 24))
+    assert torch.equal(changed[2, :, :, 20:], clip[2, :, :, 20:])
+    with torch.no_grad():
+        seen, maps = amem(batch.clip, batch.start, 2, erased), amem.main.feature_maps(changed)
+        torch.testing.assert_close(seen.similarity_feature, amem.main.similarity_feature(maps))
+        current = batch.clip[torch.arange(4), :, batch.start]
+        expected = amem.mem(current, seen.maps.motion_feature, 2)
+        for one, other in zip(seen.predictions, expected, strict=True):
+            torch.testing.assert_close(one.frame, other.frame)
 
 
 def test_gradient_norms_by_hand() -> None:

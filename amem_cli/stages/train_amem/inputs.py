@@ -150,12 +150,13 @@ def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Itera
         augmentation=augmentation,
         clip_of=segment_clip if options.clip_sampling == "segments" else training_clip,
     )
-    for pixels, rows, first in loader(clips, options.workers, device, start=start):
+    for pixels, rows, first, rectangles in loader(clips, options.workers, device, start=start):
         yield Batch(
             clip=as_pixels(pixels, device),
             identity=data.identities[rows].to(device, non_blocking=True),
             attributes=None if data.labels is None else data.labels[rows].to(device, non_blocking=True),
             start=first.to(device, non_blocking=True),
+            erased=rectangles if options.erase else None,
         )
 
 

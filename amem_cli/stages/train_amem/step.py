@@ -27,12 +27,13 @@ from amem_cli.runtime.engine import autocast
 
 class Batch(NamedTuple):
     """A P x K batch on the device: `clip` (B, 3, T, H, W) in [0, 1], `identity` (B,) int64 from 0, `attributes` (B, A)
-    or None, `start` (B,) int64, MEM's first frame t."""
+    or None, `start` (B,) int64, MEM's first frame t; `erased` (B, 4) on the host, rectangles to erase, or None."""
 
     clip: Tensor
     identity: Tensor
     attributes: Tensor | None
     start: Tensor
+    erased: Tensor | None = None
 
 
 class Networks(NamedTuple):
@@ -85,7 +86,7 @@ def train_step(
             if discriminator is not None:
                 discriminator.requires_grad_(False)
             with autocast(precision, device):
-                output = amem(batch.clip, batch.start, options.predict_frames)
+                output = amem(batch.clip, batch.start, options.predict_frames, batch.erased)
                 loss = amem_loss(unwrapped(amem), output, batch, unwrapped(discriminator), options)
             if measure_gradients and number == 1:
                 norms = gradient_norms(loss.weighted, output.maps.backbone_maps)
