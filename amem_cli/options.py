@@ -228,7 +228,6 @@ class TrainTaeOptions(Adversarial):
     tae_encoder: Literal["resnet18", "mobilenet_v2"] = option(
         "resnet18", "encoder: ResNet-18 (P), or MobileNetV2 to 1/16 (D)", small="mobilenet_v2"
     )
-    last_norm: bool = option(True, "batch norm in the decoder's last block too (P)")
     weights: str = option(
         "", "the encoder's ImageNet weights: a file, or imagenet; empty: none", small="imagenet", strong="imagenet",
         affects_result=False,
@@ -277,7 +276,9 @@ class TrainAmemOptions(Adversarial):
     learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3.5e-4, strong=3.5e-4)
     warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=20, strong=500)
     lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
-    neck: bool = option(False, "batch norm on f_s before the classifier and the test (D)", small=True, strong=True)
+    neck: Literal["none", "bn"] = option(
+        "none", "bn: batch norm on f_s before the classifier and in the test (D)", small="bn", strong="bn"
+    )
     label_smoothing: float = option(0.0, "label smoothing of the identity loss (D)", small=0.1, strong=0.1)
     triplet: Literal["margin", "soft-margin"] = option(
         "margin", "triplet loss: hinge with --margin, eq. 7 (P), or softplus without a margin (D)",

@@ -45,7 +45,8 @@ class ArmConfig(_Config):
 
 @dataclass(frozen=True, kw_only=True)
 class TaeConfig(_Config):
-    """The texture auto-encoder: its encoder, and whether the decoder's last block has batch normalisation."""
+    """The texture auto-encoder: its encoder, and whether the decoder's last block has batch normalisation, as in the
+    paper; earlier versions had none there."""
 
     encoder: Literal["resnet18", "mobilenet_v2"] = "resnet18"
     last_norm: bool = False
@@ -100,7 +101,7 @@ def model_config(options: TrainAmemOptions, people: int, tae: TaeConfig | None =
         predict_frames=options.predict_frames,
         image_size=options.image_size,
         people=people,
-        neck=options.neck,
+        neck=options.neck == "bn",
         tae=tae,
         attributes=ATTRIBUTES if options.uses_aem else (),
     )

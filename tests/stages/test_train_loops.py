@@ -248,7 +248,7 @@ def test_stopped_after_each_step_gives_the_same_weights(
 ) -> None:
     changed: dict[str, Any] = {"epochs": 2, "accumulate": 2, "validate": 0.3, "validate_epochs": 1}
     if stage == "train-amem":
-        changed |= {"validate": 0.5, "neck": True, "average_weights": 0.5, "lr_schedule": "cosine", "warmup_steps": 2}
+        changed |= {"validate": 0.5, "neck": "bn", "average_weights": 0.5, "lr_schedule": "cosine", "warmup_steps": 2}
         changed |= {"erase": 0.5, "jitter": 0.5}
     complete = run(stage, walkers, tmp_path / "complete", inputs, **changed)
     with pytest.raises(Interrupted, match="--time-limit 0s after step 1;"):

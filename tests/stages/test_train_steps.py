@@ -194,7 +194,7 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
     "changed",
     [{"modules": "amem"}, {"modules": "baseline", "triplet_features": "raw"}, {"modules": "aem"},
      {"modules": "mem", "texture_loss": "literal"},
-     {"modules": "baseline", "neck": True, "label_smoothing": 0.3, "triplet": "soft-margin"}],
+     {"modules": "baseline", "neck": "bn", "label_smoothing": 0.3, "triplet": "soft-margin"}],
     ids=str,
 )  # fmt: skip
 def test_train_amem_step_gradients(changed: dict) -> None:
@@ -272,7 +272,7 @@ def test_amem_optimizers() -> None:
 
 
 def test_train_amem_step_averages_the_weights() -> None:
-    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", average_weights=0.75, neck=True)
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", average_weights=0.75, neck="bn")
     networks = toy_networks(options)
     assert networks.tested is not networks.amem
     expected: dict[str, Tensor] = {}
@@ -293,7 +293,7 @@ def test_train_amem_step_averages_the_weights() -> None:
 
 
 def test_neck_normalises_for_classifier_and_test_and_not_for_triplets() -> None:
-    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", neck=True)
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", neck="bn")
     networks = toy_networks(options)
     amem, batch = networks.amem.eval(), toy_batches(1)[0]
     assert not amem.main.neck.bias.requires_grad
