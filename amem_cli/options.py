@@ -297,7 +297,7 @@ class TrainAmemOptions(Adversarial):
     embedding_start: Literal["copy", "statistics", "random"] = option(
         "copy", "MEM's embedding starts by copying the frame, at the textures' statistics, or at random (D)"
     )
-    mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)")
+    mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")
     erase: float = option(

@@ -53,7 +53,7 @@ class Loop:
         """Position, rate, time left, total loss, share of time spent waiting for data, other losses, cut to `room`."""
         elapsed = max(now - self._start, 1e-9)
         rate = (self.done - self._done_before) / elapsed
-        left = _duration((self.total - self.done) / rate) if rate else "?"
+        left = _duration((max(self.total, self.done) - self.done) / rate) if rate else "?"
         text = f"{self.done}/{self.total}"
         parts = [f"{rate:.{1 if rate >= 1 else 2}f} {self.unit}/s", f"{left} left"]
         parts += [f"total {terms['total']:.4g}"] if "total" in terms else []

@@ -51,7 +51,7 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
     train_arm(options(TrainArmOptions, epochs=6, weights=start), progress)
     label_videos(options(LabelVideosOptions), progress)
     train_tae(options(TrainTaeOptions, epochs=25, weights=start), progress)
-    train_amem(options(TrainAmemOptions, epochs=15, clip_frames=8, predict_frames=3), progress)
+    train_amem(options(TrainAmemOptions, epochs=14, clip_frames=8, predict_frames=3), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))

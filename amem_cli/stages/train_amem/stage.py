@@ -52,6 +52,7 @@ from amem_cli.stages.train_amem.inputs import (
 from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, train_step, true_frames
 
 VALIDATION_CLIPS = 16  # per batch
+EPOCHS_COUNTED = 10  # to estimate the number of steps: epochs can differ by one
 SAMPLE_TRACKLETS, SAMPLE_START = 2, 1  # of the sample picture; MEM predicts from the second frame of a clip
 
 
@@ -146,9 +147,9 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
     )
     split = run.provenance.options["split"]
     title = "train-amem" if split is None else f"train-amem split {split}"
-    total = options.epochs * len(
-        schedule.batches_per_step(len(epoch_order(options, data, 0)), options.accumulate)
-    )  # about
+    first = [len(epoch_order(options, data, epoch)) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
+    steps_in_epoch = [len(schedule.batches_per_step(batches, options.accumulate)) for batches in first]
+    total = round(options.epochs * sum(steps_in_epoch) / len(first))
     with (
         StopRequest(options, processes, "amem train-amem") as stop,
         TrainLog(run, state) as log,
