@@ -154,21 +154,18 @@ def test_engine_agrees(kind: str, engine: str) -> None:
 
 
 def network_of(name: str) -> tuple[nn.Module, Tensor]:
-    """The main model with a backbone, the ARM, or the feature extractor of MobileNetV2."""
+    """The ARM with an image network, or the main model with a backbone; "neck": with batch norm on f_s."""
     torch.manual_seed(0)
     images = smooth_images(3, 64, 32, 3)
-    if name.startswith("arm"):
-        return as_trained(ARM(int(name.removeprefix("arm")), GROUP_SIZES), images), images
-    if name == "mobilenet_v2":
-        from torchvision.models import mobilenet_v2
-
-        return as_trained(mobilenet_v2(), images), images
+    if name.startswith("arm-"):
+        return as_trained(ARM(name.removeprefix("arm-"), GROUP_SIZES), images), images
     images = smooth_images(3, 4, 64, 32, 3)
-    return as_trained(build_main_model(model_config(TrainAmemOptions(backbone=name), 2)), images), images
+    how = TrainAmemOptions(neck="bn", backbone="mobilenet_v2") if name == "neck" else TrainAmemOptions(backbone=name)
+    return as_trained(build_main_model(model_config(how, 2)), images), images
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*BACKBONES, "arm18", "arm50", "mobilenet_v2"])
+@pytest.mark.parametrize("name", [*BACKBONES, "neck", "arm-resnet18", "arm-resnet50", "arm-mobilenet_v2"])
 def test_torch_agrees_for_every_network(name: str) -> None:
     network, images = network_of(name)
     check(network, images, "torch")

@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -205,14 +206,10 @@ def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
 
 def test_report_of_an_empty_workspace(walkers: Path, tmp_path: Path) -> None:
     root = tmp_path / "none"
-    out = report(tmp_path / "r.html", Source("prid2011", walkers, Workspace(root), 3), Silent(), queries=3, seed=0)
-    text = out.read_text("utf-8")
-    for stage in (
-        "extract-features --dataset prid2011 --split 3",
-        "train-amem --dataset prid2011 --split 3",
-        "train-tae",
-    ):
-        assert f"Run: <code>amem {stage} --workspace {root}</code>" in text, stage
+    source = Source("prid2011", walkers, Workspace(root), 3)
+    with pytest.raises(InputMissing, match=f"nothing to report on. Run: amem train-arm --workspace {root}"):
+        report(tmp_path / "r.html", source, Silent(), queries=3, seed=0)
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_report_without_the_data_set(workspace: Workspace, tmp_path: Path) -> None:
@@ -230,7 +227,8 @@ def test_report_refuses_and_shrinks(source: Source, tmp_path: Path, monkeypatch:
     asked: list[int] = []
     page = "amem_cli.pictures.report.page.report_page"
     monkeypatch.setattr(page, lambda _, frames: asked.append(frames) or "x" * frames)
-    monkeypatch.setattr(Collector, "report", lambda *_: None)
+    found = SimpleNamespace(result=1, ranked_lists=1, predictions=1, curves=[])
+    monkeypatch.setattr(Collector, "report", lambda *_: found)
     monkeypatch.setattr(report_module, "LARGEST_PAGE", 10)
     assert report(tmp_path / "r.html", source, Silent(), queries=3, seed=0).stat().st_size == 8
     assert asked == [32, 16, 8]

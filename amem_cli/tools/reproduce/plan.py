@@ -14,7 +14,7 @@ from typing import Any
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.errors import UsageError, require_known
-from amem_cli.options import COMMANDS, flag_of
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
 from amem_cli.resolve import resolve
 from amem_cli.tools.reproduce.settings import parse_settings, parse_weights
 from amem_cli.tools.reproduce.tables import SEEDS, TABLES, Row, Table
@@ -151,7 +151,7 @@ class _Planner:
         root = {"data_root": self.request.data_root}
         first = {"dataset": dataset} | ({} if protocol.kind == "single-split" else {"split": "0"})
         on = first | ({"split": "all"} if scored and "split" in first else {}) | root | {"workspace": own}
-        options, inputs = row.options | {"seed": seed} | self.weights_of(row.backbone), []
+        options, inputs = self.paper_values(row) | {"seed": seed} | self.weights_of(row.backbone), []
         if row.uses_aem:
             inputs.append(self.command("train-arm", root | {"workspace": main} | self.weights_of("arm")))
             inputs.append(self.command("label-videos", {"dataset": dataset} | root | {"workspace": main}))
@@ -169,6 +169,14 @@ class _Planner:
             drawing = first | root | {"workspace": own, "out": picture}
             lines.append(shlex.join(["amem", "show", "frames", *_flags(drawing)]))
         return Run(row, dataset, seed, Workspace(own), inputs, commands, lines, picture)
+
+    def paper_values(self, row: Row) -> dict[str, Any]:
+        """The options of a row; with another preset than the paper's also backbone and T, which the rows depend on."""
+        if self.request.preset == PRESETS[0]:
+            return dict(row.options)
+        fixed = {"backbone": row.backbone, "clip_frames": TrainAmemOptions.clip_frames}
+        given = self.settings.get("train-amem", {})
+        return {name: value for name, value in fixed.items() if name not in given} | row.options
 
     def weights_of(self, network: str) -> dict[str, Any]:
         return {"weights": self.weights[network]} if network in self.weights else {}
