@@ -31,7 +31,9 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
         monkeypatch.setattr(demo, name, lambda options, progress, name=name: calls.append((name, options)))
     monkeypatch.setattr(demo, "write_walkers", lambda out, options, progress: calls.append(("walkers", options)))
     monkeypatch.setattr(demo, "show_all", lambda folder, source, progress: ([folder], {}))
-    _, pictures, _ = demo.demo(tmp_path, 3, Silent())
+    monkeypatch.setattr(demo, "example_searches", lambda source, progress: [source.key])
+    _, pictures, _, searches = demo.demo(tmp_path, 3, Silent())
+    assert searches == [("mars", None)]
     assert pictures == [tmp_path / "pictures"]
     assert [name for name, _ in calls] == ["walkers", *names]
     assert {options.seed for _, options in calls} == {3}

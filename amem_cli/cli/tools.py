@@ -1,6 +1,7 @@
 """The commands other than the stages: options, one call, one print."""
 
 import dataclasses
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from amem_cli.cli import completion, console, flags, video  # noqa: F401 - video adds its commands to `app`
+from amem_cli.cli import completion, console, flags, video
 from amem_cli.cli.flags import choice, command
 from amem_cli.cli.root import app, config_app, data_app, weights_app
 from amem_cli.errors import UsageError
@@ -48,12 +49,18 @@ def demo(
     """Run the six stages on generated walking people, on a CPU, in minutes."""
     from amem_cli.tools.demo import demo
 
-    result, pictures, errors = demo(folder, seed, Progress(output.quiet))
+    result, pictures, errors, searches = demo(folder, seed, Progress(output.quiet))
     if output.as_json:
-        return console.print_json(result.metrics | {"pictures": pictures, "predicted_frames": errors})
+        found = [video.as_json(one) for one in searches]
+        more = {"pictures": pictures, "predicted_frames": errors, "searches": found}
+        return console.print_json(result.metrics | more)
     console.print_result(result.metrics, result.artifact)
     console.print_prediction(errors)
+    for one in searches:
+        video.print_hits(one)
     console.print_pictures(pictures)
+    where = f"--workspace {shlex.quote(str(folder / 'workspace'))} --data-root {shlex.quote(str(folder / 'data'))}"
+    print(f"next: amem report {where}")
 
 
 @command(app, "report", "amem report --out report.html", "amem report --dataset ilids-vid --split 3 --queries 24")

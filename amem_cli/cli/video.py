@@ -126,19 +126,20 @@ def search(
     if out is not None:
         write_page(result, out, progress)
     if output.as_json:
-        found = [{"query": one.query, "results": [_fields(hit) for hit in one.hits]} for one in result.found]
-        return console.print_json({"queries": found, "searched": result.searched, "seconds": result.seconds,
-                                   "page": out, "warnings": progress.warnings})  # fmt: skip
-    _print_hits(result)
+        return console.print_json(as_json(result) | {"page": out, "warnings": progress.warnings})
+    print_hits(result)
     if out is not None:
         print(f"page: {out}, open it in a browser")
 
 
-def _fields(hit: Any) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(hit).items() if name != "row"}
+def as_json(result: "SearchResult") -> dict[str, Any]:
+    """The hits of each query, without their rows."""
+    queries = [dataclasses.asdict(one) for one in result.found]
+    found = [{"query": one["query"], "results": [hit for hit in one["hits"] if hit.pop("row") >= 0]} for one in queries]
+    return {"queries": found, "searched": result.searched, "seconds": result.seconds}
 
 
-def _print_hits(result: "SearchResult") -> None:
+def print_hits(result: "SearchResult") -> None:
     several = len(result.gallery.paths) > 1
     for found in result.found:
         columns = ["", "tracklet", "camera", "seconds", "distance", "same person", "fits"]

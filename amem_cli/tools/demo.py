@@ -1,7 +1,7 @@
 """`amem demo`: the pipeline on generated walking people."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
@@ -25,17 +25,28 @@ from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 from amem_cli.tools.show import show_all
 from amem_cli.tools.source import Source
+from amem_cli.video.search import SearchOptions, SearchResult, search
 from amem_cli.walkers import WalkerOptions, write_walkers
 from amem_cli.weights.names import weight_file
 
 PEOPLE = 24  # for training, and as many others for the test
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
+DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
-def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list[Path], dict[str, Any]]:
-    """Generate people in `folder`/data, run the six stages with `--preset small`, draw the pictures.
+class DemoResult(NamedTuple):
+    """The evaluation, the pictures, the errors of the predicted frames, a search by picture and one by description."""
 
-    Returns the evaluation, the pictures and the errors of the predicted frames. A rerun keeps what is finished.
+    evaluation: StageResult
+    pictures: list[Path]
+    errors: dict[str, Any]
+    searches: list[SearchResult]
+
+
+def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
+    """Generate people in `folder`/data, run the six stages with `--preset small`, draw the pictures, search.
+
+    A rerun keeps what is finished.
     """
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
@@ -49,14 +60,24 @@ def demo(folder: Path, seed: int, progress: Progress) -> tuple[StageResult, list
         return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
 
     train_arm(options(TrainArmOptions, epochs=6, weights=start), progress)
-    label_videos(options(LabelVideosOptions), progress)
+    label_videos(options(LabelVideosOptions, subset="all"), progress)
     train_tae(options(TrainTaeOptions, epochs=25, weights=start), progress)
     train_amem(options(TrainAmemOptions, epochs=14, clip_frames=8, predict_frames=3), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
     pictures, errors = show_all(folder / "pictures", source, progress)
-    return result, pictures, errors
+    return DemoResult(result, pictures, errors, example_searches(source, progress))
+
+
+def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
+    """The tracklets nearest to the first query, and those that fit `DESCRIPTION`."""
+    features, workspace = source.features, source.workspace
+    query = features.tracklet[int(features.is_query.argmax())]
+    gallery, labels = (workspace.features(*source.key),), (workspace.labels(source.key[0]),)
+    by_picture = SearchOptions(gallery=gallery, top=5, query=query)
+    by_description = SearchOptions(gallery=gallery, top=5, with_=(DESCRIPTION,), labels=labels)
+    return [search(options, progress) for options in (by_picture, by_description)]
 
 
 def weights_or_warning(progress: Progress) -> str:
