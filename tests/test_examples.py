@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from amem_cli.errors import InputMissing
 from amem_cli.runtime.progress import Silent
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "pipeline.py"
@@ -41,3 +42,21 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
         assert options.workspace == tmp_path / "workspace"
         assert getattr(options, "data_root", tmp_path / "data") == tmp_path / "data"
         assert getattr(options, "image_size", "") in ("96x48", "")
+
+
+def test_demo_without_weights_warns_and_trains_from_scratch(monkeypatch):
+    from amem_cli.tools import demo
+
+    progress = Silent()
+    monkeypatch.setattr(demo, "weight_file", lambda weights, network: Path(f"{weights}-{network}.pth"))
+    assert demo.weights_or_warning(progress) == "imagenet"
+
+    def missing(weights, network):
+        raise InputMissing("--weights", "x.pth", why="not found here", remedy="Either do this, or that")
+
+    monkeypatch.setattr(demo, "weight_file", missing)
+    assert demo.weights_or_warning(progress) == ""
+    (warning,) = progress.warnings
+    assert "not found here" in warning
+    assert "from scratch" in warning
+    assert warning.endswith("Either do this, or that")

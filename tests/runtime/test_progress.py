@@ -49,6 +49,7 @@ def test_loop_plain_lines(capsys: pytest.CaptureFixture, clock: SimpleNamespace)
         (7300, 7200, 99, "x: 7299/7300, 5.0 clips/s, 0m00s left\n"),  # the rate is that of this run
         (7205, 0, 1, "x: 1/7205, 0.05 clips/s, 40h01m left\n"),
         (10, 0, 0, "x: 0/10, 0.00 clips/s, ? left\n"),
+        (10, 0, 12, "x: 12/10, 0.60 clips/s, 0m00s left\n"),  # an estimated total
     ],
 )
 def test_loop_rate(
