@@ -174,6 +174,9 @@ def walkers(
     cameras: Annotated[int, Option(help="cameras of the MARS-like set")] = WalkerOptions.cameras,
     height: Annotated[int, Option(help="height of person boxes in pixels")] = WalkerOptions.height,
     width: Annotated[int, Option(help="width of person boxes in pixels")] = WalkerOptions.width,
+    alike: Annotated[
+        bool, Option("--alike", help="the people of the video data sets look the same and differ in gait alone")
+    ] = False,
     videos: Annotated[
         bool,
         Option("--videos", help="instead: videos of two cameras, with their true boxes; a quarter of --people walk"),
@@ -193,7 +196,7 @@ def walkers(
         if not quiet:
             print(f"walkers in {out}: amem find {' '.join(map(str, made))} --out answer", file=sys.stderr)
         return
-    options = WalkerOptions(seed=seed, people=people, cameras=cameras, height=height, width=width)
+    options = WalkerOptions(seed=seed, people=people, cameras=cameras, height=height, width=width, alike=alike)
     with Progress(quiet).loop("walkers", 1, unit="images") as loop:
         write_walkers(out, options, loop.show)
     if not quiet:

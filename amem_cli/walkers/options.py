@@ -15,7 +15,8 @@ class WalkerOptions:
     where every person passes two or more cameras; `frames` are the minimum and maximum length of its tracklets
     (iLIDS-VID: three quarters of that; PRID-2011: 27 to 32, and fewer for some people). `images_per_person` is
     Market-1501's, over all cameras, and that of PETA's TownCentre. `height` and `width` are the box in pixels; PETA's
-    subsets resize it. Raises `UsageError` that lists every value out of range.
+    subsets resize it. `alike`: the people of the video data sets have the same body and clothes, and differ in gait.
+    Raises `UsageError` that lists every value out of range.
     """
 
     seed: int = 0
@@ -26,6 +27,7 @@ class WalkerOptions:
     images_per_person: int = 12
     height: int = 128
     width: int = 64
+    alike: bool = False
 
     def __post_init__(self) -> None:
         ranges = [

@@ -1,7 +1,7 @@
 """Common parts of all generated data sets: walks past cameras, images to paint and files to write."""
 
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.io import savemat
@@ -9,7 +9,7 @@ from scipy.io import savemat
 from amem_cli.randomness import keyed_generator
 from amem_cli.walkers.cameras import Camera, Passage, build_camera, draw_passage
 from amem_cli.walkers.options import WalkerOptions
-from amem_cli.walkers.people import Walker, draw_people
+from amem_cli.walkers.people import Walker, draw_people, draw_person
 
 ILIDS_CAMERAS = (6, 7)  # also those of PETA's subset i-LID
 PRID_CAMERAS = (8, 9)  # also those of PETA's subset PRID
@@ -50,7 +50,13 @@ class World:
         return draw_passage(self.camera(camera), frames, self.options.seed, "walker", *key, passer=passer)
 
     def people(self, data_set: str, count: int) -> list[Walker]:
-        return draw_people(self.options.seed, data_set, count)[0]
+        """The people of a data set, or of one of its parts. With `alike`, those of MARS, iLIDS-VID and PRID-2011 have
+        the body, the clothes and the attributes of one person, and differ in gait alone."""
+        people = draw_people(self.options.seed, data_set, count)[0]
+        if self.options.alike and data_set.startswith(("mars-", "ilids", "prid")) and "passers" not in data_set:
+            one = draw_person(self.options.seed, "alike", 0)
+            return [replace(one, gait=person.gait) for person in people]
+        return people
 
     def rng(self, *key: int | str) -> np.random.Generator:
         return keyed_generator(self.options.seed, "walker", *key)

@@ -73,6 +73,18 @@ def test_draw_people_pairs_differ_in_gait_alone():
         assert abs(a.gait.period - b.gait.period) == pytest.approx(4.0, abs=1e-6)
 
 
+def test_world_alike_differs_in_gait_alone():
+    plain, alike = World(WalkerOptions(people=6)), World(WalkerOptions(people=6, alike=True))
+    for data_set in ("mars-train", "mars-test", "ilids", "prid", "prid-only-a"):
+        people, others = alike.people(data_set, 6), plain.people(data_set, 6)
+        assert [person.gait for person in people] == [person.gait for person in others]
+        assert len({person.gait for person in people}) == 6
+        assert {replace(person, gait=people[0].gait) for person in people} == {people[0]}
+        assert len({replace(person, gait=people[0].gait) for person in others}) > 3
+    for data_set in ("mars-passers", "market-train", "peta-CUHK"):
+        assert alike.people(data_set, 6) == plain.people(data_set, 6)
+
+
 def test_draw_person_attributes_consistent():
     counts = dict.fromkeys(ATTRIBUTES, 0)
     for index in range(300):
