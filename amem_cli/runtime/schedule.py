@@ -68,7 +68,8 @@ def check_finite(losses: dict[str, float]) -> None:
 
 
 def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:
-    """Log the batch size over all processes, the product of the options `factors`, and the effect of `--accumulate`.
+    """Log the batch size over all processes, the product of the options `factors`, the effect of `--accumulate`, and
+    the default precision on CUDA.
 
     Under torchrun, warn if the batch size equals that of no preset: it does not grow with the number of processes.
     """
@@ -78,6 +79,8 @@ def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes:
     if options.accumulate > 1:
         line += f"; optimiser step: {options.accumulate} batches, {options.accumulate * total} {unit}"
     progress.log(line)
+    if options.precision == "auto" and processes.device.type == "cuda":
+        progress.log("precision: bf16, distances and losses in float32; --precision fp32 turns it off")
     presets = {name: math.prod(preset_value(fields[factor], name) for factor in factors) for name in PRESETS}
     if processes.world_size > 1 and total not in presets.values():
         flags = " x ".join(map(flag_of, factors))

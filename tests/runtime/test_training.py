@@ -154,6 +154,12 @@ def test_log_batch_size() -> None:
     ]
     log_batch_size(options(batch_size=30), ("batch_size",), "images", ALONE, progress)
     assert len(progress.warnings) == 1
+    assert not [line for line in progress.lines if "bf16" in line]
+    on_cuda = Processes(0, 1, torch.device("cuda"))
+    for precision, lines in (("auto", 1), ("fp32", 0)):
+        progress = Lines()
+        log_batch_size(options(batch_size=30, precision=precision), ("batch_size",), "images", on_cuda, progress)
+        assert len([line for line in progress.lines if "bf16" in line]) == lines
 
 
 # -- stop, save, resume ------------------------------------------------------------------------------------------------
