@@ -61,8 +61,8 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
 
     train_arm(options(TrainArmOptions, epochs=6, weights=start), progress)
     label_videos(options(LabelVideosOptions, subset="all"), progress)
-    train_tae(options(TrainTaeOptions, epochs=25, weights=start), progress)
-    train_amem(options(TrainAmemOptions, epochs=14, clip_frames=8, predict_frames=3), progress)
+    train_tae(options(TrainTaeOptions, epochs=22, weights=start), progress)
+    train_amem(options(TrainAmemOptions, epochs=12, clip_frames=8, predict_frames=3), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
