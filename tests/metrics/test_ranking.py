@@ -127,6 +127,7 @@ def test_evaluate_ranking_float64_when_either_is():
         assert evaluate_ranking(query, gallery, [1], [2, 1], [1], [2, 2]).first_match_rank[0] == rank
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(
     st.integers(1, 9),

@@ -147,6 +147,7 @@ def split_file(path: Path, right: int, dataset: str = "ilids-vid", people: int =
     )
 
 
+@pytest.mark.slow
 def test_evaluate_ten_splits(tmp_path: Path) -> None:
     right = [4, 3, 2, 1, 0, 4, 4, 4, 2, 3]
     for number, count in enumerate(right):
@@ -165,6 +166,7 @@ def test_evaluate_ten_splits(tmp_path: Path) -> None:
     assert figures["chance"]["rank"]["1"] == pytest.approx(1 / 4)
 
 
+@pytest.mark.slow
 def test_evaluate_files_in_order_of_split(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"mine-split{number}.h5", number % 5) for number in range(10)]
     figures = evaluate(options(tmp_path, *files[::-1], protocol="ilids-10split"), Silent()).metrics
@@ -250,6 +252,7 @@ def test_compare_no_files() -> None:
         compare([])
 
 
+@pytest.mark.slow
 def test_evaluate_file_of_another_split(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"of-{number}.h5", 4) for number in range(10)]
     for number, path in enumerate(files):

@@ -53,6 +53,7 @@ def options(walkers: Path, main_file: Path, workspace: Path, **changed: object) 
     return ExtractFeaturesOptions(data_root=walkers, workspace=workspace, model=str(main_file), device="cpu", **changed)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_extract_features_mean_over_clips_normalised(walkers: Path, main_file: Path, extracted: Path) -> None:
     found = features.read(extracted)
     split = read_videos(load_manifest("mars"), walkers).splits[0]
@@ -84,6 +85,7 @@ def test_extract_features_mean_over_clips_normalised(walkers: Path, main_file: P
     assert spread > 1e-3  # rows differ
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7])
 def test_extract_features_batches_and_shards(
     walkers: Path, main_file: Path, extracted: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
@@ -94,6 +96,7 @@ def test_extract_features_batches_and_shards(
     np.testing.assert_allclose(found, features.read(extracted).features, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_extract_features_same_bytes(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
     (result,) = extract_features(options(walkers, main_file, tmp_path), Silent())
     assert not result.reused
@@ -111,6 +114,7 @@ def test_extract_features_reused_or_refused(walkers: Path, main_file: Path, extr
         extract_features(options(walkers, main_file, workspace, image_size="64x32"), Silent())
 
 
+@pytest.mark.slow
 def test_extract_features_rerun_computes_missing_shards(
     walkers: Path, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +175,7 @@ def test_extract_features_engine_is_recorded_not_compared(walkers: Path, main_fi
     assert features.read(again.artifact).provenance["versions"]["engine"] == "eager"  # of the first run
 
 
+@pytest.mark.slow
 def test_check_test_people(walkers: Path, main_file: Path, tmp_path: Path) -> None:
     dataset = read_videos(load_manifest("ilids-vid"), walkers)
     model, config = load_main_model(main_file)

@@ -42,6 +42,7 @@ def options(walkers: Path, arm_file: Path, workspace: Path, **changed: object) -
     return LabelVideosOptions(data_root=walkers, workspace=workspace, arm=str(arm_file), device="cpu", **changed)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_shards")
 def test_label_videos_mean_over_all_frames(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
     result = label_videos(options(walkers, arm_file, tmp_path, batch_size=7), Silent())
@@ -71,6 +72,7 @@ def test_label_videos_mean_over_all_frames(walkers: Path, arm_file: Path, tmp_pa
     assert not list(tmp_path.rglob("*.parts"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_shards")
 def test_label_videos_rerun_computes_missing_shards(
     walkers: Path, arm_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -100,6 +102,7 @@ def test_label_videos_rerun_computes_missing_shards(
     assert len(kept) == len(parts)
 
 
+@pytest.mark.slow
 def test_label_videos_reused_or_refused(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
     first = label_videos(options(walkers, arm_file, tmp_path), Silent())
     content = first.artifact.read_bytes()

@@ -90,6 +90,7 @@ def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 STAGES = ["train-arm", "train-tae", "train-amem"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorder", STAGES, indirect=True)
 def test_loop_schedule_and_accumulation(
     recorder: Recorder, walkers: Path, inputs: dict[str, str], tmp_path: Path
@@ -159,6 +160,7 @@ def test_image_loop_data(
     assert epochs[0] != epochs[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorder", ["train-amem"], indirect=True)
 @pytest.mark.parametrize("modules", ["amem", "baseline"])
 def test_clip_loop_data(
@@ -291,6 +293,7 @@ def test_validation_keeps_the_best(
     assert samples == ([] if stage == "train-arm" else [f"step-{line['step']:06d}.png" for line in logged])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorder", ["train-tae"], indirect=True)
 def test_finished_run_is_reused_or_refused(
     recorder: Recorder, walkers: Path, inputs: dict[str, str], tmp_path: Path
@@ -307,6 +310,7 @@ def test_finished_run_is_reused_or_refused(
     assert not train_tae(tae_options(walkers, tmp_path, learning_rate=0.01, force=True), Silent()).reused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recorder", ["train-amem"], indirect=True)
 def test_train_amem_inputs(recorder: Recorder, walkers: Path, inputs: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="amem label-videos --dataset mars"):

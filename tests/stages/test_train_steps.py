@@ -190,6 +190,7 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
     return terms | {"discriminator": -real.log().mean() - (1 - fake).log().mean()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changed",
     [{"modules": "amem"}, {"modules": "baseline", "triplet_features": "raw"}, {"modules": "aem"},

@@ -39,6 +39,7 @@ def answer(tmp_path: Path, tiny_backbone: None, one_thread: None, monkeypatch: p
     return tmp_path / "answer"
 
 
+@pytest.mark.slow
 def test_find_writes_everything(answer: Path) -> None:
     names = {path.name for path in answer.iterdir() if not path.name.startswith(".")}
     assert names == {"index.html", "identities.csv", "hall.txt", "door-b.txt", "tracks", "workspace"}
@@ -95,6 +96,7 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     assert not (tmp_path / "answer/tracks").exists()
 
 
+@pytest.mark.slow
 def test_write_videos_same_seed_same_frames_and_true_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, again, other = (
         write_small_videos(tmp_path / name, seed, monkeypatch) for name, seed in (("a", 0), ("b", 0), ("c", 1))

@@ -61,6 +61,7 @@ def test_cut_tracklets_motion_one_person_one_track(video: Path, tmp_path: Path) 
     assert int(track["frames"]) == len(boxes)
 
 
+@pytest.mark.slow
 def test_cut_tracklets_motion_two_people_two_tracks(tmp_path: Path) -> None:
     result = cut(tmp_path / "out", write_video(tmp_path / "a.mp4", [crossing(), crossing(first=25)], frames=80))
     assert result.tracks == {"a": 2}
@@ -81,6 +82,7 @@ def test_cut_tracklets_is_a_data_set(video: Path, tmp_path: Path) -> None:
     assert Image.open(frame).size == (width, round(40 + 1.05 * FIGURE[0]) - int(40 - 0.05 * FIGURE[0]))
 
 
+@pytest.mark.slow
 def test_cut_tracklets_several_files_of_one_camera_continue(video: Path, tmp_path: Path) -> None:
     second = write_video(tmp_path / "later.mp4", [crossing(first=20)])
     result = cut(tmp_path / "out", video, second, cameras=("hall", "hall"), boxes=("motion",))
@@ -91,6 +93,7 @@ def test_cut_tracklets_several_files_of_one_camera_continue(video: Path, tmp_pat
     assert float(last["first_seconds"]) == pytest.approx(60 / 25 + 20 / 25, abs=0.1)
 
 
+@pytest.mark.slow
 def test_cut_tracklets_two_runs_and_resume_same_bytes(video, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("amem_cli.video.boxes.PART", 20)
     monkeypatch.setattr(tracklets, "PART", 20)
@@ -131,6 +134,7 @@ def test_cut_tracklets_two_runs_and_resume_same_bytes(video, tmp_path, monkeypat
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [".out.lock", "out"]
 
 
+@pytest.mark.slow
 def test_cut_tracklets_reused_and_refused(video: Path, tmp_path: Path) -> None:
     assert not cut(tmp_path / "out", video).reused
     assert cut(tmp_path / "out", video).reused

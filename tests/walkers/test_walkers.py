@@ -181,6 +181,7 @@ def test_write_clips_people_and_frames(tmp_path):
 # -- layouts -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_layouts_read_as_the_original_data_sets(walkers):
     counts = {name: dataset_counts(read_dataset(load_manifest(name), walkers)) for name in SHIPPED}
     names = ("train_people", "test_people", "query_tracklets", "junk_tracklets", "distractor_tracklets")
