@@ -138,3 +138,16 @@ def test_mem_start_random() -> None:
     norm = MEM(4, encoder, TextureDecoder(), "random").embedding[-1]
     assert norm.weight.unique().tolist() == [1]
     assert norm.bias.unique().tolist() == [0]
+
+
+def test_mem_decoder_keeps_the_statistics_of_the_tae():
+    torch.manual_seed(0)
+    module = MEM(4, FrozenTextureEncoder(), TextureDecoder())
+    for mem in (module, module.eval().train()):
+        norms = [layer for layer in mem.decoder.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+        assert not any(layer.training for layer in norms)
+        assert mem.embedding[1].training
+        before = [layer.running_mean.clone() for layer in norms]
+        mem(torch.rand(2, 3, 32, 32), torch.rand(2, 4, 2, 2), 1)[0].frame.mean().backward()
+        assert all(torch.equal(layer.running_mean, old) for layer, old in zip(norms, before, strict=True))
+        assert all(layer.weight.grad is not None for layer in norms)  # its weights are fine-tuned

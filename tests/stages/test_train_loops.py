@@ -118,6 +118,15 @@ def test_loop_schedule_and_accumulation(
     assert not list(artifact.parent.glob("state-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("recorder", STAGES, indirect=True)
+def test_loop_cosine(recorder: Recorder, walkers: Path, inputs: dict[str, str], tmp_path: Path) -> None:
+    run(recorder.stage, walkers, tmp_path, inputs, epochs=2, learning_rate=0.1, lr_schedule="cosine")
+    steps = len(recorder.rates)
+    expected = [0.05 * (1 + np.cos(np.pi * number / steps)) for number in range(steps)]
+    assert [rates[0] for rates in recorder.rates] == pytest.approx(expected)
+
+
 class Numbered:
     """In place of ImageBatches: each image is filled with its row number."""
 
