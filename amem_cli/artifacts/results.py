@@ -7,13 +7,13 @@ from typing import Any
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, kind_error, parse_json_object
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, UsageError, listing
 
 KIND = "amem-results"
 
 
 def write(path: Path, result: dict[str, Any], provenance: Provenance) -> Path:
-    """Write a result with a checksum; `stages/evaluate.py` defines its fields."""
+    """Write a result with a checksum; `stages/evaluate` defines its fields."""
     head = {"kind": KIND, "schema": SCHEMA, "created_by": CREATED_BY}
     tail = {"provenance": provenance.as_json(), "checksum": atomic.CHECKSUM_BLANK.decode()}
     text = json.dumps(head | result | tail, indent=1, allow_nan=False)
@@ -46,3 +46,39 @@ def queries_of(result: Mapping[str, Any]) -> str:
 
     every, valid = number("queries"), number("valid_queries")
     return f"{every} queries" if every == valid else f"{valid} queries with a match, of {every}"
+
+
+def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
+    """Results by file name, for a comparison.
+
+    Raises `UsageError` without files, and if protocols or conventions differ, with each difference.
+    """
+    if not files:
+        remedy = "For example: amem evaluate --compare baseline.json amem.json"
+        raise UsageError("--compare", why="no result files given", remedy=remedy)
+    named = [(path.stem if len({f.stem for f in files}) == len(files) else str(path), read(path)) for path in files]
+    _, first = named[0]
+    for path, (_, other) in zip(files[1:], named[1:], strict=True):
+        differences = [
+            f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
+            for name in sorted({*first["choices"], *other["choices"]} - {"splits"})
+            if first["choices"].get(name) != other["choices"].get(name)
+        ]
+        if other["protocol"] != first["protocol"]:
+            differences.insert(0, f"protocol {first['protocol']} there, {other['protocol']} here")
+        for count in ("queries", "gallery"):
+            if other.get(count) != first.get(count):
+                differences.append(f"{count} {first.get(count)} there, {other.get(count)} here")
+        if differences:
+            why = f"cannot be compared with {files[0]} ({listing(differences)})"
+            raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
+    for path, (_, result) in zip(files, named, strict=True):
+        if not _has_rates(result):
+            raise BadData("result", path, why="ranks or mAP are missing", remedy="Run: amem evaluate")
+    return named
+
+
+def _has_rates(result: dict[str, Any]) -> bool:
+    rank = result.get("rank")
+    rates = [rank.get(k) for k in ("1", "5", "20")] if isinstance(rank, dict) else [None]
+    return all(isinstance(rate, int | float) for rate in [*rates, result.get("mAP")])

@@ -72,12 +72,13 @@ def evaluate(
     paper: Annotated[bool, typer.Option("--paper", help="add the paper's values, where it has some")] = False,
 ) -> None:
     """Compute CMC and mAP of features under a protocol."""
+    from amem_cli.artifacts import results
     from amem_cli.stages import evaluate as stage
 
     if not first_process():
         return
     if compare:
-        console.print_comparison(stage.compare(files or []), as_json, paper)
+        console.print_comparison(results.compare(files or []), as_json, paper)
         return
     result = stage.evaluate(dataclasses.replace(options, features=(*options.features, *(files or ()))), progress)
     if as_json:

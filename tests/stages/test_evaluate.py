@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from amem_cli.artifacts import results
+from amem_cli.artifacts.results import compare
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.progress import Silent
-from amem_cli.stages.evaluate import compare, evaluate
+from amem_cli.stages.evaluate import evaluate
 
 
 def write_features(

@@ -1,10 +1,5 @@
-"""Stage 6: CMC and mAP under a protocol. The result lists every convention that the figures depend on."""
+"""The figures of features, with the conventions that they depend on."""
 
-import json
-import os
-import re
-import shlex
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,15 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts import atomic, features, results
-from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
-from amem_cli.artifacts.output import StageResult, output_slot
-from amem_cli.artifacts.paths import Workspace, metrics_path
-from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.chain import protocol_of, warn_about_stale
-from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
-from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.data.chain import protocol_of
+from amem_cli.data.manifest import Manifest
+from amem_cli.errors import BadData, InputMissing
 from amem_cli.metrics.calibration import calibrate, fit_probability
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.intervals import bootstrap_interval
@@ -28,7 +18,7 @@ from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranki
 from amem_cli.metrics.rerank import rerank
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.distributed import process_group
-from amem_cli.runtime.progress import Progress
+from amem_cli.stages.evaluate.inputs import extract_command
 
 RANKS = (1, 5, 10, 20)
 CMC_LENGTH = 50
@@ -57,74 +47,6 @@ CALIBRATED = (
 )
 
 
-def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
-    """Score features under a protocol; returns the result file, its content as `metrics`.
-
-    MARS has one features file; a protocol with splits has one per split and reports mean and standard deviation (with
-    n - 1). Without `--features` they are the workspace's. An existing result of other features or options is renamed,
-    so that runs can be compared. Raises `AmemError`s.
-    """
-    began = time.monotonic()
-    manifest = manifest_of_protocol(options.protocol)
-    protocol = protocol_of(manifest)
-    if options.dataset and load_manifest(options.dataset).name != manifest.name:
-        why = f"protocol {protocol.name} is for data set {manifest.name}"
-        raise UsageError("--dataset", options.dataset, why=why, remedy="Leave --dataset out")
-    files = _features_files(options, manifest)
-    provenance = Provenance(
-        command="evaluate",
-        options=options.fingerprint() | {"protocol": protocol.name},
-        parents={_role(manifest, number): parent(path) for number, path in enumerate(files)},
-    )
-    output = Workspace(options.workspace).results(protocol.name)
-    with output_slot("result", output, options):
-        if output.is_file() and not options.force:
-            before = results.read(output, remedy="Use --force to make it again")
-            if not provenance.differences(before["provenance"]) and options.resume != "never":
-                return StageResult("evaluate", output, True, before)
-        else:
-            before = None
-        hashes = [entry["sha256"] for entry in provenance.parents.values()]
-        if len(set(hashes)) < len(hashes):
-            progress.warn("several splits have the same features file")
-        if not options.features:
-            for number in range(len(files)):
-                warn_about_stale(manifest, options.workspace, None if len(files) == 1 else number, "evaluate", progress)
-        foreign = "Write it as the documentation's page on files says"
-        tables = [
-            features.read(path, remedy=foreign if options.features else f"Run: {_extract_command(manifest, number)}")
-            for number, path in enumerate(files)
-        ]
-        for path, table in zip(files, tables, strict=True):
-            if table.dataset != manifest.name:
-                progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
-        if protocol.kind != "single-split":
-            _refuse_other_splits(tables, files)
-        result = score(tables, files, options, manifest)
-        if progress.warnings:
-            result["warnings"] = progress.warnings
-        result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
-        if before is not None:
-            progress.log(f"the existing result has other features or options, it is renamed to {_keep(output, before)}")
-        results.write(output, result, provenance)
-        took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
-        atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
-    return StageResult("evaluate", output, False, result)
-
-
-def _role(manifest: Manifest, number: int) -> str:
-    """The role of a features file among the parents of a result."""
-    return "features" if protocol_of(manifest).kind == "single-split" else f"features {number}"
-
-
-def _keep(output: Path, before: dict[str, Any]) -> Path:
-    """Rename an existing result; the new name has a digest of its provenance."""
-    digest = sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
-    kept = output.with_name(f"{output.stem}-{digest}.json")
-    os.replace(output, kept)
-    return kept
-
-
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
     """The fields of the result for the features of each split; `names` identify them in errors."""
     protocol = protocol_of(manifest)
@@ -139,53 +61,6 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
         "standard_deviation": "standard deviations are over splits, with n - 1",
     }
     return result | _over_splits(scores, options)
-
-
-def _features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
-    """The features files in split order. Raises `InputMissing` that lists the missing ones with commands."""
-    single = protocol_of(manifest).kind == "single-split"
-    wanted = 1 if single else protocol_of(manifest).splits
-    files = list(options.features)
-    if not files:
-        workspace = Workspace(options.workspace)
-        files = [workspace.features(manifest.name, None if single else number) for number in range(wanted)]
-    matches = [re.search(r"-split(\d+)\.\w+$", path.name) for path in files]
-    order = {int(match[1]): path for match, path in zip(matches, files, strict=True) if match}
-    if all(matches) and not single:
-        if len(order) < len(files):
-            raise UsageError("--features", why="two files are for the same split", remedy="Give one for each split")
-        beyond = listing(str(order[number]) for number in sorted(order) if number >= wanted)
-        if beyond:
-            why = f"{protocol_of(manifest).name} has the splits 0 to {wanted - 1}, but there is {beyond}"
-            raise UsageError("--features", why=why, remedy="Give one for each split")
-        folder = files[0].parent
-        files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
-    elif len(files) != wanted:
-        why = f"{protocol_of(manifest).name} needs {wanted} features file(s), {len(files)} given"
-        raise UsageError("--features", why=why, remedy="Give one for each split, in the order of the splits")
-    missing = [number for number, path in enumerate(files) if not path.is_file()]
-    if missing:
-        named = listing((str(files[number]) for number in missing), 3)
-        if single:
-            raise InputMissing("features", files[0], why="not found", remedy=f"Run: {_extract_command(manifest, 0)}")
-        remedy = f"Run: {_extract_command(manifest, 0).removesuffix('--split 0')}--split all"
-        raise InputMissing("features", why=f"{len(missing)} of {wanted} files are missing ({named})", remedy=remedy)
-    return files
-
-
-def _refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
-    """Raise `BadData` if the provenance of features names another split than their position."""
-    for number, (table, path) in enumerate(zip(tables, files, strict=True)):
-        recorded = table.provenance.get("options", {}).get("split")
-        if isinstance(recorded, int) and recorded != number:
-            why = f"it has features of split {recorded}, but is given for split {number}"
-            raise BadData("features", path, why=why, remedy="Give one file for each split, in the order of the splits")
-
-
-def _extract_command(manifest: Manifest, number: int) -> str:
-    name = manifest.name if manifest.shipped else shlex.quote(str(manifest.path))
-    flag = "" if protocol_of(manifest).kind == "single-split" else f" --split {number}"
-    return f"amem extract-features --dataset {name}{flag}"
 
 
 def _extraction_choices(tables: list[Features]) -> dict[str, str]:
@@ -242,7 +117,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         scores["gallery_without_queries"] = _figures(ranking.without_queries, options)
     if options.flip:
         if table.features_flip is None:
-            command = _extract_command(manifest, int(table.provenance.get("options", {}).get("split") or 0))
+            command = extract_command(manifest, int(table.provenance.get("options", {}).get("split") or 0))
             raise InputMissing(
                 "features", path, why="mirrored clips are missing", remedy=f"Run: {command} --flip --force"
             )
@@ -337,41 +212,3 @@ def _interval(rank_1: np.ndarray, average_precision: np.ndarray, options: Evalua
     """The 95 % bootstrap intervals of the means of both."""
     figures = {"rank-1": rank_1, "mAP": average_precision}
     return {name: list(bootstrap_interval(v, options.seed, options.bootstrap)) for name, v in figures.items()}
-
-
-def _has_rates(result: dict[str, Any]) -> bool:
-    rank = result.get("rank")
-    rates = [rank.get(k) for k in ("1", "5", "20")] if isinstance(rank, dict) else [None]
-    return all(isinstance(rate, int | float) for rate in [*rates, result.get("mAP")])
-
-
-def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Results by file name, for a comparison.
-
-    Raises `UsageError` without files, and if protocols or conventions differ, with each difference.
-    """
-    if not files:
-        remedy = "For example: amem evaluate --compare baseline.json amem.json"
-        raise UsageError("--compare", why="no result files given", remedy=remedy)
-    named = [
-        (path.stem if len({f.stem for f in files}) == len(files) else str(path), results.read(path)) for path in files
-    ]
-    _, first = named[0]
-    for path, (_, other) in zip(files[1:], named[1:], strict=True):
-        differences = [
-            f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
-            for name in sorted({*first["choices"], *other["choices"]} - {"splits"})
-            if first["choices"].get(name) != other["choices"].get(name)
-        ]
-        if other["protocol"] != first["protocol"]:
-            differences.insert(0, f"protocol {first['protocol']} there, {other['protocol']} here")
-        for count in ("queries", "gallery"):
-            if other.get(count) != first.get(count):
-                differences.append(f"{count} {first.get(count)} there, {other.get(count)} here")
-        if differences:
-            why = f"cannot be compared with {files[0]} ({listing(differences)})"
-            raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
-    for path, (_, result) in zip(files, named, strict=True):
-        if not _has_rates(result):
-            raise BadData("result", path, why="ranks or mAP are missing", remedy="Run: amem evaluate")
-    return named
