@@ -67,13 +67,13 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
     return values
 
 
-def convert(cls: type, name: str, value: Any, where: str, *, strict: bool = True) -> Any:
-    """`value` as the type of option `name`; without `strict` also from text. Raises `UsageError` at `where`."""
+def convert(cls: type, name: str, value: Any, where: str) -> Any:
+    """`value` as the type of option `name`. Raises `UsageError` at `where`."""
     import msgspec  # not at module top: the help does not need it
 
     kind = typing.get_type_hints(cls)[name]
     try:
-        return msgspec.convert(value, kind, strict=strict, dec_hook=lambda to, given: to(given))
+        return msgspec.convert(value, kind, dec_hook=lambda to, given: to(given))
     except (msgspec.ValidationError, TypeError) as error:
         choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
         remedy = f"{did_you_mean(str(value), choices)}Available: {', '.join(choices)}" if choices else ""

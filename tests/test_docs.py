@@ -115,6 +115,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walkers: Path) -> Pa
     (tmp_path / "people").mkdir()
     (tmp_path / "people/people.toml").write_text('name = "people"\nlayout = "tracks"\nroot = "."\n')
     (tmp_path / "my-cameras.toml").write_text(blocks(DOCS / "data.md", "toml")[0][1])
+    for name, (_, text) in zip(("quick.toml", "rows.toml"), blocks(DOCS / "results.md", "toml"), strict=True):
+        (tmp_path / name).write_text(text)
     return tmp_path
 
 

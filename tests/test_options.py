@@ -252,12 +252,6 @@ def test_parse_duration(text, seconds):
     assert module.parse_duration(text) == seconds
 
 
-def test_convert_from_text():
-    assert resolving.convert(TrainAmemOptions, "epochs", "5", "--set", strict=False) == 5
-    assert resolving.convert(TrainAmemOptions, "tensorboard", "true", "--set", strict=False) is True
-    assert resolving.convert(TrainAmemOptions, "workspace", "w", "--set", strict=False) == Path("w")
-
-
 def test_resolve_unknown_preset():
     with pytest.raises(UsageError, match=r"--preset large: unknown preset\. .*Use paper or small"):
         resolve(TrainArmOptions, {}, preset="large")

@@ -282,13 +282,11 @@ def print_reproduction(table: dict[str, Any], path: Path) -> None:
 
 
 def print_sizes(table: dict[str, Any], path: Path) -> None:
-    """The sizes of the models and how each compares with the paper."""
-    from amem_cli.tools.reproduce.table import size_block
+    """The sizes of the models next to the paper's."""
+    from amem_cli.tools.reproduce.sizes import size_block
 
     title, columns, rows = size_block(table)
-    print_table(columns[:-1], [cells[:-1] for cells in rows], title)
-    for cells in rows:
-        print_wrapped(f"{cells[0]}: {cells[-1]}")
+    print_table(columns, rows, title)
     for note in table["notes"]:
         print_wrapped(note)
     print(f"written to {path}")

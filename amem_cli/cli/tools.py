@@ -239,16 +239,12 @@ class Runs:
     ] = None
     row: Annotated[list[str] | None, Option(help="only this row, e.g. amem; repeatable")] = None
     seeds: Annotated[int, Option(help="trainings per row, with the seeds 0, 1, ...")] = SEEDS
-    preset: flags.Preset = PRESETS[0]
     weights: Annotated[list[str] | None, Option(help="i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; repeatable")] = None
-    set: Annotated[list[str] | None, Option(help="train-amem's NAME=VALUE, or COMMAND.NAME=VALUE; repeatable")] = None
-
-    def given(self) -> list[str]:
-        """The flags that are not at their default."""
-        return [f"--{one.name}" for one in dataclasses.fields(self) if getattr(self, one.name) not in (one.default, [])]
+    preset: flags.Preset = PRESETS[0]
+    config: flags.Config = None
 
 
-@command(app, "reproduce", "amem reproduce table3 --dry-run", "amem reproduce table3 --preset small --set epochs=10")
+@command(app, "reproduce", "amem reproduce table3 --dry-run", "amem reproduce table3 --preset small --config my.toml")
 def reproduce(
     what: Annotated[str, choice(*TABLES, "sizes", argument=True, help="sizes needs no data")],
     runs: Runs,
@@ -265,16 +261,16 @@ def reproduce(
 
     results = folders.workspace / "reproduce"
     if what == "sizes":
-        from amem_cli.tools.reproduce.table import sizes
+        from amem_cli.tools.reproduce.sizes import sizes
 
-        if given := runs.given() + ["--dry-run"] * dry_run:
-            why = f"sizes needs neither data nor training, {' and '.join(given)} would change nothing"
-            raise UsageError("reproduce", why=why, remedy="Leave it out")
+        if runs not in (Runs(), Runs([], [], weights=[])) or dry_run:
+            why = "sizes needs neither data nor training, only --workspace, --json and --quiet apply"
+            raise UsageError("reproduce", why=why, remedy="Leave the other options out")
         table = sizes(folders.workspace)
         return console.print_json(table) if output.as_json else console.print_sizes(table, results / "sizes.md")
-    lists = {"datasets": runs.dataset, "rows": runs.row, "weights": runs.weights, "settings": runs.set}
+    lists = {"datasets": runs.dataset, "rows": runs.row, "weights": runs.weights}
     several: dict[str, Any] = {name: tuple(values or ()) for name, values in lists.items()}
-    several |= {"seeds": runs.seeds, "preset": runs.preset}
+    several |= {"seeds": runs.seeds, "preset": runs.preset, "config": runs.config}
     chain = plan(Request(what, data_root=folders.data_root, workspace=folders.workspace, **several))
     if dry_run:
         return console.print_json(chain.as_json()) if output.as_json else print(chain.script())

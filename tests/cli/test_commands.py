@@ -35,7 +35,7 @@ CONTRACT = {
     "config show": "command --preset",
     "report": "--dataset --split --out --workspace --data-root --json --quiet",
     "show": "kind tracklets --out --dataset --split --predict-frames --workspace --data-root --json",
-    "reproduce": "what --dataset --row --seeds --preset --weights --set --data-root --workspace --dry-run --json",
+    "reproduce": "what --dataset --row --seeds --preset --weights --config --data-root --workspace --dry-run --json",
     "weights inspect": "file --json",
     "doctor": "--data-root --workspace --json",
     "bench": "--device --precision --engine --quick --json",

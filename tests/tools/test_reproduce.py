@@ -16,14 +16,22 @@ from amem_cli.options import BACKBONES
 from amem_cli.runtime.progress import Silent
 from amem_cli.tools import paper
 from amem_cli.tools.reproduce.plan import Request, plan
-from amem_cli.tools.reproduce.settings import parse_settings
 from amem_cli.tools.reproduce.table import add_run, as_markdown, new_table, write
 from amem_cli.tools.reproduce.tables import TABLES
 
-TINY = (
-    "image-size=32x32", "precision=fp32", "device=cpu", "epochs=1", "people-per-batch=2", "clips-per-person=2",
-    "gradient-steps=0", "train-arm.epochs=1", "train-arm.batch-size=16", "train-tae.epochs=1", "train-tae.batch-size=6",
-)  # fmt: skip
+TINY = """
+image-size = "32x32"
+precision = "fp32"
+device = "cpu"
+epochs = 1
+batch-size = 16
+[train-tae]
+batch-size = 6
+[train-amem]
+people-per-batch = 2
+clips-per-person = 2
+gradient-steps = 0
+"""
 RATES = {"rank-1": 0.5, "rank-5": 0.9, "rank-20": 1.0, "mAP": 0.25}
 CHANCE = {"rank": {"1": 0.01}, "mAP": 0.02}
 
@@ -49,10 +57,11 @@ def filled(request):
 @pytest.mark.parametrize("what", TABLES)
 def test_plan_printed_commands_resolve_to_the_options_that_run(what, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("AMEM_DATA", "elsewhere")  # printed commands do not depend on the environment
-    settings = (*TINY, "learning-rate=3e-4", "resume=never", "train-tae.seed=7")
+    config = tmp_path / "my options.toml"
+    config.write_text(TINY + 'backbone = "r3d"\nmodules = "aem"\n')  # a row's own options win
     places = {"data_root": tmp_path / "my data", "workspace": tmp_path / "work space"}
     weights = ("i3d=rgb imagenet.pt", "r3d=r3d.pth")
-    planned = plan(Request(what, seeds=1, preset="small", weights=weights, settings=settings, **places))
+    planned = plan(Request(what, seeds=1, preset="small", weights=weights, config=config, **places))
     stop, *printed = [line for line in planned.script().splitlines() if line and not line.startswith("#")]
     document = planned.as_json()
     assert stop == "set -e"
@@ -66,6 +75,16 @@ def test_plan_printed_commands_resolve_to_the_options_that_run(what, tmp_path, c
         assert amem([*words[1:], "--dry-run", "--json"]) == 0
         expected = json.loads(json.dumps(dataclasses.asdict(command.options), default=str))
         assert json.loads(capsys.readouterr().out) == {"command": command.name, "options": expected}
+
+
+def test_plan_config_sets_what_rows_do_not(tmp_path):
+    config = tmp_path / "own.toml"
+    config.write_text('[train-amem]\nepochs = 7\nbackbone = "r3d"\nseed = 5\n[train-tae]\nepochs = 3\n')
+    planned = plan(Request("table3", seeds=1, preset="small", config=config))
+    trained = [run.commands[0].options for run in planned.runs]
+    assert {(o.epochs, o.backbone, o.clip_frames, o.seed) for o in trained} == {(7, "r3d", 8, 0)}
+    assert {o.modules for o in trained} == {"baseline", "aem", "mem", "after-enhancement", "amem"}
+    assert [command.options.epochs for command in planned.shared if command.name == "train-tae"] == [3]
 
 
 def test_plan_table3_rows():
@@ -135,18 +154,10 @@ def test_plan_seeds():
         ({"rows": ("amen",)}, "Did you mean"),
         ({"datasets": ("mars", "prid2011")}, "about one data set"),
         ({"datasets": ("market1501",)}, "no tracklets"),
-        ({"settings": ("epochs",)}, "must be NAME=VALUE"),
-        ({"settings": ("epoch=3",)}, "Did you mean"),
-        ({"settings": ("epochs=many",)}, "--set epochs=many"),
-        ({"settings": ("epochs=0",)}, "--epochs 0: must be positive"),
-        ({"settings": ("epochs=5", "epochs=6")}, "epochs is given twice"),
-        ({"settings": ("seed=1",)}, "reproduce itself sets it"),
-        ({"settings": ("modules=aem",)}, "the rows of table3 differ in it"),
-        ({"settings": ("train-tea.epochs=3",)}, "Did you mean"),
         ({"weights": ("i3dd=rgb.pt",)}, "must be NAME=FILE"),
         ({"weights": ("arm=kinetics",)}, "no kinetics weights of arm"),
         ({"weights": ("i3d=imagenet",)}, "no imagenet weights of i3d"),
-        ({"weights": ("i3d=a.pt", "i3d=b.pt")}, "i3d is given twice"),
+        ({"weights": ("i3d=a.pt", "i3d=b.pt")}, "each once"),
     ],
 )
 def test_plan_refuses(request_, message):
@@ -155,24 +166,15 @@ def test_plan_refuses(request_, message):
     assert message in str(caught.value)
 
 
-def test_parse_settings_common_options():
-    every = {"device": "cpu", "force": True}
-    sized = every | {"image_size": "64x32"}
-    assert parse_settings(("device=cpu", "image-size=64x32", "force=true", "train-arm.epochs=2")) == {
-        "train-arm": sized | {"epochs": 2}, "label-videos": every, "train-tae": sized, "train-amem": sized,
-        "extract-features": every, "evaluate": every,
-    }  # fmt: skip
-
-
 def test_plan_from_scratch():
     planned = plan(Request("table4", seeds=1, weights=("i3d=rgb.pt", "arm=imagenet")))
-    assert planned.from_scratch() == ["tae", "r3d", "p3d"]
+    assert planned.from_scratch == ["tae", "r3d", "p3d"]
     assert "Trained from scratch: tae, r3d, p3d." in planned.advice()
     assert plan(Request("table3", rows=("baseline",), weights=("i3d=rgb.pt",))).advice() == ""
 
 
 def test_dry_run_without_torch(tmp_path):
-    words = ["reproduce", "table3", "--row", "amem", "--seeds", "1", "--set", "epochs=2", "--dry-run"]
+    words = ["reproduce", "table3", "--row", "amem", "--seeds", "1", "--preset", "small", "--dry-run"]
     heavy = "[name for name in ('torch', 'torchvision', 'matplotlib') if name in sys.modules]"
     code = f"import sys; from amem_cli.cli.app import run; assert run({words}) == 0; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -262,10 +264,10 @@ def test_sizes_match_the_paper(tmp_path, capsys):
     assert baseline["values"] == 12_301_824 + 1024 * 512 + 512 + 512 * 625 + 625
     assert baseline["MiB"] == pytest.approx(50.2, abs=0.06)
     assert final["values"] == by_name["i3d"]["values"] + 3072 * 512 + 512 + 2 * by_name["inception 3x3x3"]["values"]
-    assert by_name["one 3-D convolution"]["parameters"] == 27 * 1024 * 1024 + 2 * 1024
-    assert by_name["two 2-D convolutions"]["parameters"] == 9 * 1024 * 512 * 2 + 2 * (512 + 1024)
-    assert by_name["one 3-D convolution on 832 channels"]["MiB"] == pytest.approx(87.75, abs=0.05)
-    assert by_name["two 2-D convolutions on 832 channels"]["MiB"] == pytest.approx(32.6, abs=0.05)
+    assert by_name["conv3d on 1024 channels"]["parameters"] == 27 * 1024 * 1024 + 2 * 1024
+    assert by_name["conv2d on 1024 channels"]["parameters"] == 9 * 1024 * 512 * 2 + 2 * (512 + 1024)
+    assert by_name["conv3d on 832 channels"]["MiB"] == pytest.approx(87.75, abs=0.05)
+    assert by_name["conv2d on 832 channels"]["MiB"] == pytest.approx(32.6, abs=0.05)
     assert json.loads((tmp_path / "reproduce" / "sizes.json").read_text()) == table
     assert "| model: baseline" in (tmp_path / "reproduce" / "sizes.md").read_text()
 
@@ -290,7 +292,9 @@ def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys):
     from amem_cli.tools.reproduce.run import run
 
     places = {"data_root": walkers, "workspace": tmp_path}
-    planned = plan(Request("losses", rows=("amem",), seeds=1, preset="small", settings=TINY, **places))
+    config = tmp_path / "tiny.toml"
+    config.write_text(TINY)
+    planned = plan(Request("losses", rows=("amem",), seeds=1, preset="small", config=config, **places))
     table = run(planned, Silent())
     assert (table["runs_done"], table["runs"], table["complete"]) == (1, 1, True)
     row, own = table["rows"][0], planned.runs[0].workspace

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.manifest import Manifest, load_manifest
+from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import UsageError, require_known
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
-from amem_cli.resolve import resolve
-from amem_cli.tools.reproduce.settings import parse_settings, parse_weights
-from amem_cli.tools.reproduce.tables import SEEDS, TABLES, Row, Table
+from amem_cli.resolve import read_config, resolve
+from amem_cli.tools.reproduce.tables import PAPER_BACKBONES, SEEDS, TABLES, Row, Table
+
+IMAGE_NETWORKS = ("arm", "tae")  # start from weights trained on images, the backbones from weights trained on videos
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Request:
     datasets: tuple[str, ...] = ()
     rows: tuple[str, ...] = ()
     seeds: int = SEEDS
-    preset: str = "paper"
+    preset: str = PRESETS[0]
+    config: Path | None = None
     data_root: Path = Path("data")
     workspace: Path = Path("workspace")
     weights: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Command:
 class Run:
     """One row on one data set with one seed: the commands that other rows need too (`inputs`), and its own.
 
-    `lines` are its own commands as typed by a user; in a table of predicted frames the last one draws `picture`.
+    `drawing` is the command that draws `picture`, for tables of predicted frames.
     """
 
     row: Row
@@ -57,8 +58,13 @@ class Run:
     workspace: Workspace
     inputs: list[Command]
     commands: list[Command]
-    lines: list[str]
     picture: Path
+    drawing: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Its own commands as typed by a user."""
+        return [command.line for command in self.commands] + [self.drawing] * bool(self.drawing)
 
 
 @dataclass(frozen=True)
@@ -81,20 +87,29 @@ class Plan:
     def commands(self) -> list[Command]:
         return [*self.shared, *(command for run in self.runs for command in run.commands)]
 
+    @property
+    def trainings(self) -> dict[tuple[str, str], str]:
+        """The trained networks, as (name for --weights, architecture), and their initial weights."""
+        found = {}
+        for name, given in ((command.name, command.options) for command in self.commands):
+            if name == "train-tae":
+                found["tae", given.tae_encoder] = given.weights
+            elif name.startswith("train-"):
+                found["arm" if name == "train-arm" else given.backbone, given.backbone] = given.weights
+        return found
+
+    @property
     def from_scratch(self) -> list[str]:
         """The networks that are trained without weights: arm, tae, backbones."""
-        names = {"train-arm": "arm", "train-tae": "tae"}
-        trained = [(c.name, c.options) for c in self.commands if c.name.startswith("train-")]
-        weights = {names.get(name) or options.backbone: options.weights for name, options in trained}
-        return [network for network, file in weights.items() if not file]
+        return [name for (name, _), weights in self.trainings.items() if not weights]
 
     def advice(self) -> str:
         """A warning about networks that are trained from scratch, or nothing."""
         warning = (
-            f"Trained from scratch: {', '.join(self.from_scratch())}. The paper starts from ImageNet or Kinetics "
+            f"Trained from scratch: {', '.join(self.from_scratch)}. The paper starts from ImageNet or Kinetics "
             "weights (--weights NAME=FILE) and its schedule assumes them; do not compare rows with and without weights"
         )
-        return warning if self.from_scratch() else ""
+        return warning if self.from_scratch else ""
 
     def script(self) -> str:
         """The chain as a shell script."""
@@ -116,82 +131,82 @@ class Plan:
 
 def plan(request: Request) -> Plan:
     """The plan of a request. All options are checked before anything runs; raises `UsageError`."""
-    what, seeds = request.what, range(request.seeds)
-    require_known("table", [what], TABLES)
-    table, settings = TABLES[what], parse_settings(request.settings)
+    require_known("table", [request.what], TABLES)
+    table, weights = TABLES[request.what], parse_weights(request.weights)
     require_known("--row", request.rows, [row.name for row in table.rows])
-    if not seeds:
+    if request.seeds < 1:
         raise UsageError("--seeds", str(request.seeds), why="must be 1 or more")
     datasets = request.datasets or table.datasets
     if len(datasets) > 1 and len(table.datasets) == 1:
-        raise UsageError("--dataset", ", ".join(datasets), why=f"{what} is about one data set", remedy="Use one")
-    for name in settings.get("train-amem", {}).keys() & {name for row in table.rows for name in row.options}:
-        raise UsageError("--set", name.replace("_", "-"), why=f"the rows of {what} differ in it", remedy="Leave it out")
-    planner = _Planner(request, table, settings, parse_weights(request.weights))
-    manifests = {dataset: load_manifest(dataset) for dataset in datasets}
-    names = [manifest.name for manifest in manifests.values() if datasets != table.datasets]
+        why = f"{request.what} is about one data set"
+        raise UsageError("--dataset", ", ".join(datasets), why=why, remedy="Use one")
+    names = [load_manifest(dataset).name for dataset in datasets if datasets != table.datasets]
     rows = [row for row in table.rows if not request.rows or row.name in request.rows]
-    order = [(seed, on, row) for seed in seeds for on in manifests.items() for row in rows]
-    file = "-".join([what, *names, *request.rows])
-    return Plan(request, table, datasets, file, [planner.run(row, *on, seed) for seed, on, row in order])
+    order = [(row, dataset, seed) for seed in range(request.seeds) for dataset in datasets for row in rows]
+    file = "-".join([request.what, *names, *request.rows])
+    return Plan(request, table, datasets, file, [_run(request, weights, *one) for one in order])
 
 
-@dataclass(frozen=True)
-class _Planner:
-    request: Request
-    table: Table
-    settings: dict[str, dict[str, Any]]
-    weights: dict[str, str]
-
-    def run(self, row: Row, dataset: str, manifest: Manifest, seed: int) -> Run:
-        protocol, scored = manifest.protocol, self.table.scored
-        if protocol is None:
-            raise UsageError("--dataset", dataset, why="has no tracklets", remedy="Use a data set of videos")
-        main, own = self.request.workspace, self.request.workspace / "reproduce" / row.name / f"seed{seed}"
-        root = {"data_root": self.request.data_root}
-        first = {"dataset": dataset} | ({} if protocol.kind == "single-split" else {"split": "0"})
-        on = first | ({"split": "all"} if scored and "split" in first else {}) | root | {"workspace": own}
-        options, inputs = self.paper_values(row) | {"seed": seed} | self.weights_of(row.backbone), []
-        if row.uses_aem:
-            inputs.append(self.command("train-arm", root | {"workspace": main} | self.weights_of("arm")))
-            inputs.append(self.command("label-videos", {"dataset": dataset} | root | {"workspace": main}))
-            options |= {"labels": str(Workspace(main).labels(manifest.name))}
-        if row.uses_mem:
-            inputs.append(self.command("train-tae", root | {"workspace": main} | self.weights_of("tae")))
-            options |= {"tae": str(Workspace(main).tae)}
-        commands = [self.command("train-amem", on | options)]
-        if scored:
-            name = protocol.name if manifest.shipped else dataset
-            commands.append(self.command("extract-features", on))
-            commands.append(self.command("evaluate", {"protocol": name, "workspace": own}))
-        lines, picture = [command.line for command in commands], own / f"predicted-frames-{manifest.name}.png"
-        if self.table.drawn:
-            drawing = first | root | {"workspace": own, "out": picture}
-            lines.append(shlex.join(["amem", "show", "frames", *_flags(drawing)]))
-        return Run(row, dataset, seed, Workspace(own), inputs, commands, lines, picture)
-
-    def paper_values(self, row: Row) -> dict[str, Any]:
-        """The options of a row; with another preset than the paper's also backbone and T, which the rows depend on."""
-        if self.request.preset == PRESETS[0]:
-            return dict(row.options)
-        fixed = {"backbone": row.backbone, "clip_frames": TrainAmemOptions.clip_frames}
-        given = self.settings.get("train-amem", {})
-        return {name: value for name, value in fixed.items() if name not in given} | row.options
-
-    def weights_of(self, network: str) -> dict[str, Any]:
-        return {"weights": self.weights[network]} if network in self.weights else {}
-
-    def command(self, name: str, flags: dict[str, Any]) -> Command:
-        """A command with its options resolved as on the command line."""
-        cls, preset, settings = COMMANDS[name], self.request.preset, self.settings.get(name, {})
-        for setting in settings.keys() & flags:
-            raise UsageError("--set", setting.replace("_", "-"), why=f"reproduce itself sets it for {name}")
-        words = ["amem", name, *_flags(flags | settings)]
-        if resolve(cls, {}, preset=preset) != resolve(cls, {}):
-            words += ["--preset", preset]
-        return Command(name, resolve(cls, flags | settings, preset=preset), shlex.join(words))
+def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
+    """`--weights NAME=FILE` by name: i3d, r3d, p3d, arm or tae; `imagenet` for the last two. Raises `UsageError`."""
+    files: dict[str, str] = {}
+    names = (*PAPER_BACKBONES, *IMAGE_NETWORKS)
+    for text in texts:
+        name, _, file = text.partition("=")
+        if name not in names or not file or name in files:
+            raise UsageError("--weights", text, why=f"must be NAME=FILE with one of {', '.join(names)}, each once")
+        if file == "kinetics" or (file == "imagenet" and name not in IMAGE_NETWORKS):
+            raise UsageError("--weights", text, why=f"torchvision has no {file} weights of {name}", remedy="Use a file")
+        files[name] = file
+    return files
 
 
-def _flags(given: dict[str, Any]) -> list[str]:
-    pairs = [(flag_of(name), value) for name, value in given.items() if value is not False]
-    return [word for flag, value in pairs for word in ([flag] if value is True else [flag, str(value)])]
+def _run(request: Request, weights: dict[str, str], row: Row, dataset: str, seed: int) -> Run:
+    table, manifest = TABLES[request.what], load_manifest(dataset)
+    protocol, main, own = (
+        manifest.protocol,
+        request.workspace,
+        request.workspace / "reproduce" / row.name / f"seed{seed}",
+    )
+    if protocol is None:
+        raise UsageError("--dataset", dataset, why="has no tracklets", remedy="Use a data set of videos")
+
+    def command(name: str, **flags: Any) -> Command:
+        words = ["amem", name, *_words(flags)]
+        words += ["--preset", request.preset] if request.preset != PRESETS[0] else []
+        words += ["--config", str(request.config)] if request.config else []
+        options = resolve(COMMANDS[name], flags, preset=request.preset, config=request.config)
+        return Command(name, options, shlex.join(words))
+
+    def start(network: str) -> dict[str, Any]:
+        return {"weights": weights[network]} if network in weights else {}
+
+    split = {} if protocol.kind == "single-split" else {"split": "all" if table.scored else "0"}
+    on, shared = (
+        {"dataset": dataset, "data_root": request.data_root},
+        {"data_root": request.data_root, "workspace": main},
+    )
+    given = read_config(TrainAmemOptions, request.config) if request.config else {}
+    fixed = {"backbone": row.backbone, "clip_frames": TrainAmemOptions.clip_frames}  # what the rows depend on
+    options = {name: value for name, value in fixed.items() if name not in given} | row.options | {"seed": seed}
+    inputs = []
+    if row.uses_aem:
+        inputs += [command("train-arm", **shared, **start("arm")), command("label-videos", dataset=dataset, **shared)]
+        options |= {"labels": str(Workspace(main).labels(manifest.name))}
+    if row.uses_mem:
+        inputs.append(command("train-tae", **shared, **start("tae")))
+        options |= {"tae": str(Workspace(main).tae)}
+    commands = [command("train-amem", **on, **split, workspace=own, **options, **start(row.backbone))]
+    if table.scored:
+        commands.append(command("extract-features", **on, **split, workspace=own))
+        name = protocol.name if manifest.shipped else dataset
+        commands.append(command("evaluate", protocol=name, workspace=own))
+    picture, drawing = own / f"predicted-frames-{manifest.name}.png", ""
+    if table.drawn:
+        one = on | ({"split": "0"} if split else {}) | {"workspace": own, "out": picture}
+        drawing = shlex.join(["amem", "show", "frames", *_words(one)])
+    return Run(row, dataset, seed, Workspace(own), inputs, commands, picture, drawing)
+
+
+def _words(flags: dict[str, Any]) -> list[str]:
+    return [word for name, value in flags.items() for word in (flag_of(name), str(value))]

@@ -51,9 +51,7 @@ def run_command(command: Command, progress: Progress) -> Any:
 
 def _check_weights(plan: Plan) -> None:
     """Raise for weights that are missing or do not fit, before the first training."""
-    trained = [command.options for command in plan.commands if command.name.startswith("train-")]
-    networks = {(vars(o).get("backbone") or vars(o)["tae_encoder"], o.weights) for o in trained}
-    for network, weights in sorted(networks):
+    for (_, network), weights in plan.trainings.items():
         if weights not in ("", "auto", *NAMES):  # those by name are found or downloaded
             check_weights(network, weights)
 

@@ -1,6 +1,5 @@
 """A reproduced table: the paper's figures next to ours, as JSON, in Markdown and for the terminal."""
 
-import dataclasses
 import json
 import math
 import os
@@ -19,7 +18,7 @@ from amem_cli.tools.reproduce.plan import Plan, Run
 SCORES = ("rank-1", "rank-5", "rank-20", "mAP")
 PREDICTIONS = ("psnr", "ssim", "mse_ratio", "other_motion_ratio")
 COPIES = ("psnr_copied", "ssim_copied")  # of a copy of the last frame, the baseline of PREDICTIONS
-TEXT_COLUMNS = ("model", "compared with", "method", "what", "reading")  # the others are numbers
+TEXT_COLUMNS = ("model", "compared with", "method", "what")  # the others are numbers
 
 Block = tuple[str, list[str], list[list[str]]]  # a printed table: title, columns, rows
 
@@ -31,10 +30,10 @@ def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
     """The table of a plan as JSON, before its runs; rates are fractions in [0, 1], PSNR is in dB."""
     request = plan.request
     rows = {(run.row.name, run.dataset): _empty_row(run, plan.table.scored) for run in plan.runs}
-    table = _header(request.what, plan.file, plan.table.title)
-    table |= {name: sorted(getattr(request, name)) for name in ("settings", "weights")} | {"preset": request.preset}
+    table = header(request.what, plan.file, plan.table.title)
+    table |= {"weights": sorted(request.weights), "preset": request.preset, "config": str(request.config or "")}
     table |= {"datasets": list(plan.datasets), "seeds": request.seeds, "rows": list(rows.values())}
-    table |= {"notes": [*plan.table.notes, *notes], "from_scratch": plan.from_scratch()}
+    table |= {"notes": [*plan.table.notes, *notes], "from_scratch": plan.from_scratch}
     if request.what == "table5":
         table["cited"] = [
             {"method": method} | {name: rates[name].fractions() for name in rates if name in plan.datasets}
@@ -43,7 +42,8 @@ def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
     return _compared(table | {"commands": plan.as_json()["commands"]})
 
 
-def _header(what: str, file: str, title: str) -> dict[str, Any]:
+def header(what: str, file: str, title: str) -> dict[str, Any]:
+    """The first fields of every table."""
     header = {"kind": "amem-reproduction", "schema": SCHEMA, "created_by": CREATED_BY, "versions": versions()}
     return header | {"what": what, "file": file, "title": title, "complete": True}
 
@@ -167,7 +167,7 @@ def remarks(table: dict[str, Any]) -> list[str]:
     return [
         f"Data: {', '.join(table['datasets'])}. Preset: {table['preset']}. Mean ± standard deviation over seeds.",
         f"Initial weights: {'; '.join([*table['weights'], *scratch])}.",
-        *([f"Settings: {', '.join(table['settings'])}."] if table["settings"] else []),
+        *([f"Settings: {table['config']}."] if table["config"] else []),
         finished if table["complete"] else f"Not complete: {finished}",
         *(f"Chance on {d}: rank-1 {_per_cent(c['rank-1'])}, mAP {_per_cent(c['mAP'])}." for d, c in chances.items()),
         *table["notes"],
@@ -176,48 +176,20 @@ def remarks(table: dict[str, Any]) -> list[str]:
 
 def as_markdown(table: dict[str, Any], folder: Path) -> str:
     """The table in Markdown; links to pictures are relative to `folder`."""
-    if table["what"] == "sizes":
-        return "\n\n".join(["# Model size", _markdown(size_block(table)), *table["notes"]]) + "\n"
-    parts = [f"# {table['title']}", *map(_markdown, blocks(table)), *remarks(table)]
+    parts = [f"# {table['title']}", *map(block_as_markdown, blocks(table)), *remarks(table)]
     if cited := table.get("cited"):
         columns = [(dataset, name) for dataset in list(cited[0])[1:] for name in SCORES]
         rows = [[row["method"], *(_per_cent(row[dataset][name]) for dataset, name in columns)] for row in cited]
-        parts.append(_markdown(("Other methods, as cited in the paper", ["method", *map(" ".join, columns)], rows)))
+        title = "Other methods, as cited in the paper"
+        parts.append(block_as_markdown((title, ["method", *map(" ".join, columns)], rows)))
     for row in table["rows"]:
         for picture in row["pictures"][:1]:
             parts.append(f"![{row['title']}: true, predicted, copied frames]({os.path.relpath(picture, folder)})")
     return "\n\n".join([*parts, "## Commands", "\n".join(["```sh", *table["commands"], "```"])]) + "\n"
 
 
-def _markdown(block: Block) -> str:
+def block_as_markdown(block: Block) -> str:
+    """A printed table in Markdown."""
     title, columns, rows = block
     rule = ["---" if name in TEXT_COLUMNS else "---:" for name in columns]
     return "\n".join([f"## {title}", "", *("| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows))])
-
-
-# -- sizes -------------------------------------------------------------------------------------------------------------
-
-
-def sizes(workspace: Path) -> dict[str, Any]:
-    """The section Model Size: measures the models and writes WORKSPACE/reproduce/sizes.json and .md."""
-    from amem_cli.tools.sizes import model_sizes
-
-    note = (
-        "MB is 10^6 bytes, MiB 2^20 bytes, of all float32 values including the running statistics of BN. GFLOP are of "
-        "one clip of 8 x 256 x 128, a multiplication and its addition counted as two. What the paper calls MB matches "
-        "MiB. Figures of a branch are what one branch adds."
-    )
-    rows = [dataclasses.asdict(size) | {"MB": size.MB, "MiB": size.MiB} for size in model_sizes()]
-    table = _header("sizes", "sizes", "Model size") | {"rows": rows, "notes": [note]}
-    write(workspace, table)
-    return table
-
-
-def size_block(table: dict[str, Any]) -> Block:
-    """The printed table of sizes."""
-    rows = []
-    for row in table["rows"]:
-        numbers = f"{row['parameters']:,}", f"{row['MB']:.2f}", f"{row['MiB']:.2f}"
-        given = ("-" if row[name] is None else f"{row[name]:.{d}f}" for name, d in (("paper_MB", 1), ("gflop", 1)))
-        rows.append([f"{row['group']}: {row['name']}", *numbers, *given, row["reading"]])
-    return table["title"], ["what", "parameters", "MB", "MiB", 'paper "MB"', "GFLOP", "reading"], rows
