@@ -301,12 +301,12 @@ def bench(
     device: Annotated[str, Option(help=flags.HELP["device"], autocompletion=completion.OF_OPTION["device"])] = "auto",
     precision: Annotated[str, choice("auto", "fp32", "bf16", help=flags.HELP["precision"])] = "auto",
     engine: Annotated[str, choice("auto", "torch", "eager", "openvino", help="as in extract-features")] = "auto",
-    quick: Annotated[bool, Option("--quick", help="fewer runs, no training at the paper's size")] = False,
+    quick: Annotated[bool, Option("--quick", help="fewer runs, and no training")] = False,
 ) -> None:
     """Measure the speed of each part, its ceiling, and the time MARS would take.
 
     Uses generated people and random weights. The same run measures the
-    ceilings: a large convolution, a copy of memory, libjpeg alone.
+    ceilings: a large convolution, libjpeg alone.
     """
     from amem_cli.tools.bench import bench
 

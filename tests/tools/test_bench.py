@@ -14,7 +14,6 @@ from amem_cli.tools import bench
 
 COUNTS = {
     "train_tracklets": 10, "train_images": 1000, "test_tracklets": 4, "test_images": 800, "test_people": 5,
-    "query_tracklets": 30, "gallery_tracklets": 50,
 }  # fmt: skip
 
 
@@ -30,7 +29,7 @@ class Toy(nn.Module):
 @pytest.fixture
 def small(monkeypatch):
     """Small frames, a small data set, and networks of one convolution."""
-    for name, value in {"SIZE": (32, 16), "CONVOLUTION": (1, 8, 8, 8), "COPIED": 1000, "SECONDS": 0.0}.items():
+    for name, value in {"SIZE": (32, 16), "CONVOLUTION": (1, 8, 8, 8), "SECONDS": 0.0}.items():
         monkeypatch.setattr(bench, name, value)
     monkeypatch.setattr(bench, "QUICK_SECONDS", 0.0)
     monkeypatch.setattr(bench, "ARM", lambda *_: Toy(nn.Conv2d))
@@ -40,18 +39,17 @@ def small(monkeypatch):
 
 
 def test_seconds_of_mars_cpu_adds_decoding_and_computing():
-    rates = {"labelling": 10.0, "decoding": 100.0, "extraction": 2.0, "evaluation": 15.0, "training 256x128": 4.0}
+    rates = {"labelling": 10.0, "decoding": 100.0, "extraction": 2.0, "training": 4.0}
     clips = 800 / 8 + 4 * 7 / 16
     assert bench.seconds_of_mars(rates, COUNTS, "cpu") == {
         "label-videos": pytest.approx(1000 / 10 + 1000 / 100),
         "extract-features": pytest.approx(clips / 2 + 800 / 100),
-        "evaluate": pytest.approx(2),
         "train-amem": pytest.approx(240 * 10 / 4 + 240 * 10 * 8 / 100),
     }
 
 
 def test_seconds_of_mars_cuda_is_the_slower():
-    rates = {"labelling": 1000.0, "decoding": 100.0, "extraction": 2.0, "evaluation": 15.0}
+    rates = {"labelling": 1000.0, "decoding": 100.0, "extraction": 2.0}
     found = bench.seconds_of_mars(rates, COUNTS, "cuda")
     assert found["label-videos"] == pytest.approx(10)  # decoding
     assert found["extract-features"] == pytest.approx((100 + 1.75) / 2)  # the network
@@ -81,9 +79,9 @@ def test_training_step_trains_both_networks(monkeypatch):
     built = []
     build = bench.build_networks
     monkeypatch.setattr(bench, "build_networks", lambda *given: built.append(build(*given)) or built[0])
-    options = TrainAmemOptions(image_size="32x32", people_per_batch=2, clips_per_person=2)
-    clips = torch.randint(256, (3, 8, 40, 24, 3), dtype=torch.uint8)
-    step, count = bench.training_step(bench.Machine(ALONE, "fp32", {}, [], clips, {}, 0.0), options, 2)
+    monkeypatch.setattr(bench, "TrainAmemOptions", lambda: TrainAmemOptions(image_size="32x32", clips_per_person=2))
+    clips = torch.randint(256, (4, 8, 32, 32, 3), dtype=torch.uint8)
+    step, count = bench.training_step(ALONE, "fp32", clips)
     parameters = [p for network in built[0][:2] for p in network.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
     step()
@@ -101,9 +99,8 @@ def test_bench_json_and_table(quick, capsys):
     assert set(found) == {"machine", "ceilings", "rates", "mars"}
     assert found["machine"]["precision"] == "fp32"
     assert found["machine"]["engine"] == {"labelling": "torch", "extraction": "torch"}
-    trainings = ["training 128x64"] if quick else ["training 128x64", "training 256x128"]
     parts = [row["part"] for row in found["rates"]]
-    assert parts == ["decoding", "labelling", "extraction", *trainings, "evaluation"]
+    assert parts == ["decoding", "labelling", "extraction", *([] if quick else ["training"])]
     for row in found["rates"]:
         assert row["fraction"] == pytest.approx(row["value"] / row["ceiling"])
         assert row["seconds"] > 0
