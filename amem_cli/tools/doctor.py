@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,12 +19,10 @@ from amem_cli.errors import AmemError, DiskError, InputMissing
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
 OPTIONAL = {"tensorboard": "for --tensorboard", "openvino": "fast inference on Intel processors"}
-WRITTEN = 32 * 2**20  # bytes of the measured write
-SLOW_WRITE = 20.0  # MB/s: saving a training state then takes most of a minute
 LITTLE_DISK = 5e9  # bytes: a training at the paper's size keeps two states of about 1 GB
 LITTLE_MEMORY = 4e9
 LITTLE_SHARED_MEMORY = 1e9
-CGROUPS, OWN_CGROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+CGROUP = Path("/sys/fs/cgroup")  # of the container, in version 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +121,11 @@ def check_memory() -> Iterator[Finding]:
 
 
 def check_workspace(workspace: Path) -> Iterator[Finding]:
-    """Free space and speed of the disk of the workspace, which may not exist yet."""
+    """Whether the workspace, which may not exist yet, can be written to, and the free space of its disk."""
     folder = next(place for place in (workspace.absolute(), *workspace.absolute().parents) if place.exists())
     try:
-        speed, free = write_speed(folder), shutil.disk_usage(folder).free
+        with tempfile.TemporaryFile(dir=folder, prefix=".amem-doctor-"):
+            free = shutil.disk_usage(folder).free
     except OSError as error:
         why = f"{folder} cannot be written to ({(error.strerror or str(error)).lower()})"
         remedy = "Use another --workspace (or AMEM_WORKSPACE), or free some space"
@@ -137,8 +135,6 @@ def check_workspace(workspace: Path) -> Iterator[Finding]:
     yield Finding("workspace", f"{workspace} ({exists})", value=str(workspace))
     remedy = "Free some space, or use another --workspace"
     yield _check("free disk", _gb(free), free < LITTLE_DISK, remedy, free)
-    remedy = "Use a --workspace on a local disk, or a longer --save-seconds"
-    yield _check("write speed", f"{speed:.0f} MB/s, with fsync", speed < SLOW_WRITE, remedy, speed)
 
 
 def check_data_sets(data_root: Path) -> Iterator[Finding]:
@@ -180,27 +176,13 @@ def _gb(number: float) -> str:
     return f"{number / 1e9:.1f} GB"
 
 
-def write_speed(folder: Path) -> float:
-    """MB/s of a write that reaches the disk; the file is deleted. Raises `OSError`."""
-    block = os.urandom(2**20)  # no file system can compress it
-    with tempfile.TemporaryFile(dir=folder, prefix=".amem-doctor-") as file:
-        began = time.perf_counter()
-        for _ in range(WRITTEN // len(block)):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-        return WRITTEN / 1e6 / max(time.perf_counter() - began, 1e-9)
-
-
-# -- limits of the machine and of its cgroup ---------------------------------------------------------------------------
+# -- limits of the machine and of its container ------------------------------------------------------------------------
 
 
 def available_cores() -> float:
-    """The cores that this process may use: its affinity, or the quota of its cgroup if that is less."""
-    quotas = [text.split() for text in _cgroup("cpu.max")]  # version 2: "QUOTA PERIOD" or "max PERIOD"
-    quotas.append([_read(CGROUPS / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")])  # version 1
-    limits = [int(pair[0]) / int(pair[1]) for pair in quotas if len(pair) == 2 and all(map(str.isdigit, pair))]
-    return min([float(_affinity()), *limits])
+    """The cores that this process may use: its affinity, or the quota of the container if that is less."""
+    quota, _, period = _read(CGROUP / "cpu.max").partition(" ")  # "QUOTA PERIOD" or "max PERIOD"
+    return min(float(_affinity()), int(quota) / int(period)) if quota.isdigit() else float(_affinity())
 
 
 def _affinity() -> int:
@@ -209,29 +191,19 @@ def _affinity() -> int:
 
 def total_memory() -> int | None:
     """Bytes of memory that this process may use, or None if unknown."""
-    texts = [*_cgroup("memory.max"), _read(CGROUPS / "memory" / "memory.limit_in_bytes")]
-    limits = [int(text) for text in texts if text.isdigit()]
+    limits = [int(text) for text in [_read(CGROUP / "memory.max")] if text.isdigit()]
     with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return min(limits, default=None)
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that are free on the machine and in the cgroup, or None if unknown."""
+    """Bytes of memory that are free on the machine and in the container, or None if unknown."""
     lines = [line.split() for line in _read(Path("/proc/meminfo")).splitlines()]
     free = [int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"]
-    pairs = zip(_cgroup("memory.max"), _cgroup("memory.current"), strict=True)
-    return min(
-        free + [int(most) - int(used) for most, used in pairs if most.isdigit() and used.isdigit()], default=None
-    )
-
-
-def _cgroup(name: str) -> list[str]:
-    """The values of a file of cgroup version 2, in this process's group and in all groups above it."""
-    lines = (line.split(":", 2) for line in _read(OWN_CGROUP).splitlines())
-    path = next((parts[2] for parts in lines if len(parts) == 3 and parts[:2] == ["0", ""]), "/")
-    group = CGROUPS if ".." in path else CGROUPS / path.strip("/")  # ".." is outside this container
-    return [_read(folder / name) for folder in (group, *group.parents) if folder.is_relative_to(CGROUPS)]
+    most, used = _read(CGROUP / "memory.max"), _read(CGROUP / "memory.current")
+    free += [int(most) - int(used)] if most.isdigit() and used.isdigit() else []
+    return min(free, default=None)
 
 
 def _read(path: Path) -> str:
