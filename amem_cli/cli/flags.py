@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amem_cli.cli import completion, console
+from amem_cli.cli import console
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app
 from amem_cli.errors import AmemError, BadData, InputMissing, did_you_mean
@@ -41,7 +41,6 @@ def choice(*known: str, help: str, flag: str | None = None, argument: bool = Fal
         return value
 
     settings |= {"help": f"{' | '.join(known)}; {help}", "callback": check}
-    settings["autocompletion"] = completion.words(*known)
     if argument:
         return typer.Argument(**settings)
     return typer.Option(*filter(None, [flag]), metavar="<name>", **settings)
@@ -49,11 +48,8 @@ def choice(*known: str, help: str, flag: str | None = None, argument: bool = Fal
 
 # Options that several commands share.
 HELP = {field.name: field.metadata["help"] for field in dataclasses.fields(TrainAmemOptions)}
-Dataset = Annotated[str, typer.Option(help=HELP["dataset"], autocompletion=completion.datasets)]
-Split = Annotated[
-    int | None,
-    typer.Option(help="split of a data set with several; default 0", autocompletion=completion.split_numbers),
-]
+Dataset = Annotated[str, typer.Option(help=HELP["dataset"])]
+Split = Annotated[int | None, typer.Option(help="split of a data set with several; default 0")]
 DataRoot = Annotated[Path, typer.Option(help=HELP["data_root"], envvar="AMEM_DATA")]
 Workspace = Annotated[Path, typer.Option(help=HELP["workspace"], envvar="AMEM_WORKSPACE")]
 Seed = Annotated[int, typer.Option(help=HELP["seed"])]
@@ -175,8 +171,7 @@ def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> Any
         return Annotated[str | None, choice(*typing.get_args(kind), flag=flag, help=help, rich_help_panel=panel)]
     if typing.get_origin(kind) is tuple:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
-    complete = completion.OF_OPTION.get(field.name)
-    return Annotated[kind | None, typer.Option(flag, help=help, rich_help_panel=panel, autocompletion=complete)]
+    return Annotated[kind | None, typer.Option(flag, help=help, rich_help_panel=panel)]
 
 
 def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from amem_cli.cli import completion, console, flags, video
+from amem_cli.cli import console, flags, video
 from amem_cli.cli.flags import choice, command
 from amem_cli.cli.root import app, config_app, data_app, weights_app
 from amem_cli.errors import UsageError
@@ -206,9 +206,7 @@ def walkers(
 @command(data_app, "check", "amem data check mars --deep", "amem data check /data/new")
 def check(
     output: flags.Output,
-    name: Annotated[
-        str, Argument(help="shipped data set, path of your own .toml, or a folder", autocompletion=completion.datasets)
-    ],
+    name: Annotated[str, Argument(help="shipped data set, path of your own .toml, or a folder")],
     data_root: flags.DataRoot = DATA,
     deep: Annotated[bool, Option("--deep", help="decode every image, write the list of images")] = False,
 ) -> None:
@@ -235,7 +233,7 @@ class Runs:
 
     dataset: Annotated[
         list[str] | None,
-        Option(help="data set or your own .toml; default mars, table5: all three", autocompletion=completion.datasets),
+        Option(help="data set or your own .toml; default mars, table5: all three"),
     ] = None
     row: Annotated[list[str] | None, Option(help="only this row, e.g. amem; repeatable")] = None
     seeds: Annotated[int, Option(help="trainings per row, with the seeds 0, 1, ...")] = SEEDS
@@ -298,7 +296,7 @@ def inspect_weights(
 @command(app, "bench", "amem bench", "amem bench --quick --precision bf16 --json")
 def bench(
     output: flags.Output,
-    device: Annotated[str, Option(help=flags.HELP["device"], autocompletion=completion.OF_OPTION["device"])] = "auto",
+    device: Annotated[str, Option(help=flags.HELP["device"])] = "auto",
     precision: Annotated[str, choice("auto", "fp32", "bf16", help=flags.HELP["precision"])] = "auto",
     engine: Annotated[str, choice("auto", "torch", "eager", "openvino", help="as in extract-features")] = "auto",
     quick: Annotated[bool, Option("--quick", help="fewer runs, and no training")] = False,

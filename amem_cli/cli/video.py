@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from amem_cli.cli import completion, console, flags
+from amem_cli.cli import console, flags
 from amem_cli.cli.flags import command
 from amem_cli.cli.root import app
 from amem_cli.options import TrainAmemOptions, check_device
@@ -23,7 +23,6 @@ BoxesFrom = Annotated[
     Option(
         help="motion | torchvision[:MODEL] | MOT file; once, or once per video; empty: torchvision if its weights are "
         "on this machine, else motion",
-        autocompletion=completion.words("motion", "torchvision"),
     ),
 ]
 DetectorWeights = Annotated[Path | None, Option(help="file of torchvision's weights for --boxes torchvision")]
@@ -32,7 +31,7 @@ CameraNames = Annotated[
 ]
 Fps = Annotated[float, Option(help="pictures looked at per second; 0: all")]
 MinFrames = Annotated[int, Option(help="shorter tracks are left out")]
-Device = Annotated[str, Option(help=flags.HELP["device"], autocompletion=completion.OF_OPTION["device"])]
+Device = Annotated[str, Option(help=flags.HELP["device"])]
 Force = Annotated[bool, Option("--force", help="replace the output of other videos or options")]
 
 
