@@ -15,9 +15,6 @@ from amem_cli.models.arm import ARM, build_arm
 from amem_cli.models.config import ArmConfig, ModelConfig, TaeConfig, read_config
 from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder, mem_parts
 
-# names of tensors in an amem-model of schema 1 before the modules were called AEM and MEM
-EARLIER_NAMES = {"amem.attribute_heads.": "amem.aem.heads.", "amem.motion_enhancement.": "amem.mem."}
-
 
 def save_arm(path: Path, arm: ARM, config: ArmConfig, provenance: Provenance, **more: Any) -> Path:
     """Write an `amem-arm`; `more` are further entries of its description, such as metrics."""
@@ -28,10 +25,7 @@ def load_arm(path: Path) -> tuple[ARM, ArmConfig]:
     """The ARM of an `amem-arm`, on the CPU."""
     saved = checkpoint.load(path, "amem-arm")
     with checkpoint.described_by(saved):
-        description = saved.description["model"]
-        if "depth" in description:  # of earlier versions
-            description["backbone"] = f"resnet{description['depth']}"
-        config = read_config(ArmConfig, description)
+        config = read_config(ArmConfig, saved.description["model"])
         arm = build_arm(config)
     checkpoint.load_into(arm, saved)
     return arm, config
@@ -98,10 +92,6 @@ def load_amem(path: Path, *, remedy: str = "") -> tuple[AMEM, ModelConfig]:
     with checkpoint.described_by(saved):
         config = read_config(ModelConfig, saved.description["model"])
         amem = build_amem(config)
-    for name in list(saved.tensors):
-        for earlier, present in EARLIER_NAMES.items():
-            if name.startswith(earlier):
-                saved.tensors[present + name.removeprefix(earlier)] = saved.tensors.pop(name)
     checkpoint.load_into(amem, saved, "amem.")
     return amem.eval(), config
 
