@@ -187,8 +187,6 @@ def print_check(report: "CheckReport") -> None:
         print_wrapped(f"note: {remark}")
     if report.looks_like:
         print(f"this folder looks like the layout '{report.looks_like}'")
-    if report.image_list:
-        print(f"image list {'written to' if report.list_written else 'compared with'} {report.image_list}")
     print("ok" if report.ok else "not ok")
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,11 +19,10 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
-from amem_cli.errors import AmemError, BadData, DiskError, printable
+from amem_cli.errors import AmemError, BadData, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
 IMAGES_AT_ONCE = 4096  # per task of the thread pool, so that a million images are not a million futures
-LIST_LINE = re.compile(r"\\?([0-9a-f]{64})  (.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +40,7 @@ class CheckRow:
 class CheckReport:
     """The first 20 problems and the number of all; `remarks` are not faults.
 
-    `image_list` is the list that a deep check wrote (`list_written`) or compared with. `looks_like` is the layout that
-    the folder seems to have when it could not be read as the manifest's.
+    `looks_like` is the layout that the folder seems to have when it could not be read as the manifest's.
     """
 
     name: str
@@ -54,8 +51,6 @@ class CheckReport:
     problem_count: int
     remarks: tuple[str, ...]
     looks_like: str | None
-    image_list: Path | None
-    list_written: bool
 
     @property
     def ok(self) -> bool:
@@ -71,19 +66,17 @@ def check_dataset(
 ) -> CheckReport:
     """Compare a data set with its manifest: counts, tables, splits, hashes of metadata; `deep` decodes every image.
 
-    A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`, or compares
-    with that file. Raises `InputMissing` for a missing folder and `DiskError` for one that is not writable.
+    A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`. Raises
+    `InputMissing` for a missing folder and `DiskError` for one that is not writable.
     """
     root = existing_folder(manifest, data_root)
     problems: list[str] = []
     remarks: list[str] = []
     counts: dict[str, int] = {}
-    tracklets: list[Tracklet] = []
     try:
         dataset = read_dataset(manifest, data_root)
         counts, notes, remarks = _describe(dataset)
-        tracklets = _tracklets(dataset)
-        problems += notes + _repeated_tracklets(tracklets)
+        problems += notes + _repeated_tracklets(_tracklets(dataset))
         counts |= READERS[manifest.layout].extra_counts(root)
     except BadRows as error:
         remedy = f". {error.remedy}" if error.remedy else ""
@@ -93,16 +86,13 @@ def check_dataset(
     guess = None if counts else guess_layout(root)
     looks_like = guess if guess not in (manifest.layout, "images") else None
     rows = _count_rows(manifest, counts, problems) + _metadata_rows(manifest, root, problems)
-    image_list, written = None, False
     if deep:
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
-        row, written = _check_images(root, image_list, progress, problems, tracklets)
-        rows.append(row)
+        rows.append(_check_images(root, image_list, progress, problems, remarks))
     shown = tuple(map(printable, problems[:MOST_PROBLEMS]))
     return CheckReport(
-        manifest.name, manifest.title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like, image_list,
-        written,
-    )  # fmt: skip
+        manifest.name, manifest.title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like
+    )
 
 
 def guess_layout(root: Path) -> str | None:
@@ -226,63 +216,29 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
 
 
 def _check_images(
-    root: Path,
-    image_list: Path,
-    progress: Callable[[int, int], None],
-    problems: list[str],
-    tracklets: list[Tracklet],
-) -> tuple[CheckRow, bool]:
-    """Decode every image below `root`, then write the list, or compare with the one that exists.
-
-    A tracklet of several images that all occur twice is a problem too.
-    """
-    known = read_image_list(image_list) if image_list.exists() else None
-    if known is None and not os.access(image_list.parent, os.W_OK):
-        raise DiskError("image list", image_list, why="its folder is not writable")
+    root: Path, image_list: Path, progress: Callable[[int, int], None], problems: list[str], remarks: list[str]
+) -> CheckRow:
+    """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged."""
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
-    digests: dict[str, str] = {}
-    undecodable = set()
+    lines, damaged = [], 0
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             block = paths[start : start + IMAGES_AT_ONCE]
             results = threads.map(_hash_image, [image_list.parent / path for path in block])
             for done, (path, (digest, fault)) in enumerate(zip(block, results, strict=True), start=start + 1):
-                digests[_escaped(path)] = digest
-                if fault:
-                    undecodable.add(_escaped(path))
-                    problems.append(f"{printable(path)}: {fault}")
+                escaped = _escaped(path)
+                lines.append(f"{chr(92) * (escaped != path)}{digest}  {escaped}\n")
+                damaged += bool(fault)
+                problems += [f"{printable(path)}: {fault}"] if fault else []
                 progress(done, len(paths))
-    for tracklet in tracklets:
-        frames = (f"{os.path.relpath(frame, image_list.parent)}" for frame in tracklet.frames)
-        times = Counter(digests.get(_escaped(frame), frame) for frame in frames)
-        if len(times) > 1 and min(times.values()) > 1:
-            problems.append(f"{tracklet.name}: every image is there {min(times.values())} times, under different names")
+    if image_list.exists():
+        place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
+        remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")
+    elif not damaged:
+        write_bytes(image_list, "".join(lines).encode("utf-8", "surrogateescape"))
+        remarks.append(f"list of images written to {image_list}")
     note = "every image file, also those that no stage reads"
-    row = CheckRow("images decoded", len(paths), len(paths) - len(undecodable), note, not undecodable)
-    if known is None:
-        if not undecodable:  # otherwise a repaired image would be reported as changed
-            lines = [f"{chr(92) * (chr(92) in path)}{digest}  {path}\n" for path, digest in digests.items()]
-            write_bytes(image_list, "".join(lines).encode("utf-8", "surrogateescape"))
-        return row, not undecodable
-    for path in dict.fromkeys((*known, *digests)):
-        if path not in digests:
-            problems.append(f"{printable(path)}: in the image list, but missing")
-        elif path not in known:
-            problems.append(f"{printable(path)}: not in the image list")
-        elif known[path] != digests[path] and path not in undecodable:
-            problems.append(f"{printable(path)}: not the image of the image list")
-    return row, False
-
-
-def read_image_list(path: Path) -> dict[str, str]:
-    """Escaped path -> SHA-256 of a list for `sha256sum -c`; `BadData` for other files."""
-    digests = {}
-    for number, line in enumerate(files.read_text(path, "image list").removesuffix("\n").split("\n"), start=1):
-        match = LIST_LINE.fullmatch(line)
-        if match is None:
-            raise BadData("image list", path, why=f"line {number} is not `<sha256>  <path>`", remedy="Delete the file")
-        digests[match[2]] = match[1]
-    return digests
+    return CheckRow("images decoded", len(paths), len(paths) - damaged, note, not damaged)
 
 
 def _escaped(path: str) -> str:
