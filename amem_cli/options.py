@@ -303,9 +303,11 @@ class TrainAmemOptions(Adversarial):
     erase: float = option(
         0.0, "probability of erasing a rectangle, the same in all frames of a clip (D)", small=0.5, strong=0.5
     )
+    jitter: float = option(0.0, "strength of random brightness, contrast, saturation and sharpness of a clip (D)")
     clip_sampling: Literal["consecutive", "segments"] = option(
         "consecutive", "training clips: consecutive frames (P), or one frame of each of T segments (D; not with MEM)"
     )
+    average_weights: float = option(0.0, "decay of a moving average of the weights, for the test; 0: none (D)")
     gradient_steps: int = option(100, "steps between logs of each term's gradient norm; 0: never", affects_result=False)
     checkpoint_activations: bool = option(
         False, "recompute activations in the backward pass: less memory, more time", affects_result=False
@@ -320,9 +322,10 @@ class TrainAmemOptions(Adversarial):
         for name in ("margin", "lambda_a", "lambda_m", "texture_weight", "gradient_steps"):
             self.require(name, getattr(self, name) >= 0, "must not be negative")
         self.require("mem_lr_factor", self.mem_lr_factor > 0, "must be positive")
-        for name in ("flip", "crop", "erase"):
+        for name in ("flip", "crop", "erase", "jitter"):
             self.require(name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
-        self.require("label_smoothing", 0 <= self.label_smoothing < 1, "must be from 0 to below 1")
+        for name in ("label_smoothing", "average_weights"):
+            self.require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
         if self.uses_mem:
             self.require("clip_sampling", self.clip_sampling == "consecutive", "MEM needs consecutive frames")
         if self.uses_mem and not 1 <= self.predict_frames <= self.clip_frames - 2:

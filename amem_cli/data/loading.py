@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from amem_cli.data.clips import training_clip
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.data.transforms import WHOLE, Box, random_box, random_rectangle, read_image
+from amem_cli.data.transforms import WHOLE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
 from amem_cli.randomness import keyed_generator
 
@@ -61,7 +61,7 @@ class ImageBatches(Dataset):
 class Augmentation:
     """The random changes of a training clip, alike for all of its frames, and the key of an epoch's draws.
 
-    `flip`, `crop` and `erase` are probabilities.
+    `flip`, `crop` and `erase` are probabilities, `jitter` is the strength of `jitter_pixels`.
     """
 
     flip: float
@@ -69,6 +69,7 @@ class Augmentation:
     seed: int
     epoch: int
     erase: float = 0.0
+    jitter: float = 0.0
 
 
 class ClipBatches(Dataset):
@@ -109,7 +110,10 @@ class ClipBatches(Dataset):
             frames = self.clip_of(len(tracklet), self.clip_frames, generator)
             box = random_box(augmentation.crop, generator)
             clip = read_frames(tracklet, frames, self.size, box)
-            clips.append(clip[:, :, ::-1] if generator.random() < augmentation.flip else clip)
+            clip = clip[:, :, ::-1] if generator.random() < augmentation.flip else clip
+            if augmentation.jitter:
+                clip = jitter_pixels(clip, augmentation.jitter, generator)
+            clips.append(clip)
             starts.append(generator.integers(1, max(2, self.clip_frames - self.predict_frames)))
             erased.append(random_rectangle(*self.size, augmentation.erase, generator))
         return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts), torch.tensor(erased)

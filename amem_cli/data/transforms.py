@@ -34,6 +34,30 @@ def random_box(probability: float, generator: np.random.Generator) -> Box:
     return (left, upper, left + 8 / 9, upper + 8 / 9)
 
 
+def jitter_pixels(clip: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
+    """Change brightness, contrast, saturation, colour balance and sharpness of a clip, alike for all of its frames (D).
+
+    uint8 (T, H, W, 3) -> the same. Brightness, contrast and saturation are multiplied by 1 +- 0.4 x `strength`, each
+    colour by 1 +- 0.15 x `strength`. With probability `strength` / 2 the clip is reduced to a quarter of its size or
+    more and enlarged again, like a person far from the camera.
+    """
+    brightness, contrast, saturation = 1 + 0.4 * strength * generator.uniform(-1, 1, 3)
+    balance = 1 + 0.15 * strength * generator.uniform(-1, 1, 3)
+    if generator.random() < strength / 2:
+        height, width = clip.shape[1:3]
+        scale = generator.uniform(0.25, 1)
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        images = [Image.fromarray(np.ascontiguousarray(frame)) for frame in clip]
+        images = [image.resize(small, Image.Resampling.BILINEAR) for image in images]
+        clip = np.stack([np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) for image in images])
+    pixels = clip.astype(np.float32) * np.float32(brightness)
+    mean = pixels.mean()
+    pixels = (pixels - mean) * np.float32(contrast) + mean
+    grey = pixels.mean(axis=3, keepdims=True)
+    pixels = ((pixels - grey) * np.float32(saturation) + grey) * balance.astype(np.float32)
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
 def random_rectangle(height: int, width: int, probability: float, generator: np.random.Generator) -> Rectangle:
     """With `probability` a random rectangle to erase, else an empty one.
 

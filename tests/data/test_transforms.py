@@ -15,6 +15,7 @@ from amem_cli.data import images
 from amem_cli.data.images import open_image, open_rgb
 from amem_cli.data.transforms import (
     WHOLE,
+    jitter_pixels,
     random_box,
     random_rectangle,
     read_image,
@@ -187,6 +188,34 @@ def test_as_pixels_between_0_and_1():
 
 
 # -- augmentation ------------------------------------------------------------------------------------------------------
+
+
+def test_jitter_pixels_alike_for_all_frames():
+    frame = smooth(48, 24)
+    clip = np.stack([frame, frame, frame])
+    changed = [jitter_pixels(clip, 1.0, keyed_generator(0, draw)) for draw in range(100)]
+    for one in changed:
+        assert one.dtype == np.uint8
+        assert one.shape == clip.shape
+        assert (one == one[0]).all()
+    brightness = np.array([one.mean() / clip.mean() for one in changed])
+    assert 0.5 < brightness.min() < 0.75
+    assert 1.2 < brightness.max() < 1.5
+    colours = np.stack([one[0].reshape(-1, 3).mean(axis=0) / one.mean() for one in changed])
+    assert colours.std(axis=0).min() > 0.03  # each colour changes on its own
+    assert len({one.tobytes() for one in changed}) == 100
+
+
+def test_jitter_pixels_reduces_and_enlarges():
+    checks = np.zeros((1, 32, 16, 3), dtype=np.uint8)
+    checks[:, ::2, ::2] = checks[:, 1::2, 1::2] = 255
+    contrast = [float(jitter_pixels(checks, 1.0, keyed_generator(0, draw)).std()) for draw in range(200)]
+    assert 0.35 < np.mean(np.array(contrast) < 30) < 0.65  # half of them lose the pattern
+
+
+def test_jitter_pixels_strength_0_changes_nothing():
+    clip = np.stack([NOISE, NOISE])
+    assert np.abs(jitter_pixels(clip, 0.0, keyed_generator(0)).astype(int) - clip).max() <= 1  # rounding
 
 
 def test_random_rectangle():

@@ -225,11 +225,11 @@ def test_clip_loop_augmentation_and_sampling(
             super().__init__(*given, **how)
 
     monkeypatch.setattr(amem_inputs, "ClipBatches", Clips)
-    changed = {"flip": 0.1, "crop": 0.2, "erase": 0.3, "seed": 5, "modules": "baseline"}
+    changed = {"flip": 0.1, "crop": 0.2, "erase": 0.3, "jitter": 0.4, "seed": 5, "modules": "baseline"}
     for sampling, sampler in (("segments", segment_clip), ("consecutive", training_clip)):
         run("train-amem", walkers, tmp_path / sampling, {}, clip_sampling=sampling, **changed)
         assert made[-1]["clip_of"] is sampler
-        assert made[-1]["augmentation"] == Augmentation(flip=0.1, crop=0.2, erase=0.3, seed=5, epoch=0)
+        assert made[-1]["augmentation"] == Augmentation(flip=0.1, crop=0.2, erase=0.3, jitter=0.4, seed=5, epoch=0)
     with pytest.raises(UsageError, match="MEM needs consecutive frames"):
         run("train-amem", walkers, tmp_path, {}, clip_sampling="segments", modules="mem")
 
@@ -259,8 +259,8 @@ def test_stopped_after_each_step_gives_the_same_weights(
 ) -> None:
     changed: dict[str, Any] = {"epochs": 2, "accumulate": 2, "validate": 0.3, "validate_epochs": 1}
     if stage == "train-amem":
-        changed |= {"validate": 0.5, "neck": "bn", "lr_schedule": "cosine", "warmup_steps": 2}
-        changed |= {"erase": 0.5}
+        changed |= {"validate": 0.5, "neck": "bn", "average_weights": 0.5, "lr_schedule": "cosine", "warmup_steps": 2}
+        changed |= {"erase": 0.5, "jitter": 0.5}
     complete = run(stage, walkers, tmp_path / "complete", inputs, **changed)
     with pytest.raises(Interrupted, match="--time-limit 0s after step 1;"):
         run(stage, walkers, tmp_path / "stopped", inputs, **changed, time_limit="0s")

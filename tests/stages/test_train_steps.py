@@ -272,6 +272,27 @@ def test_amem_optimizers() -> None:
     assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 2
 
 
+def test_train_amem_step_averages_the_weights() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", average_weights=0.75, neck="bn")
+    networks = toy_networks(options)
+    assert networks.tested is not networks.amem
+    expected: dict[str, Tensor] = {}
+    for _ in range(3):
+        train_step(networks, toy_batches(1), options, "fp32")
+        now = networks.amem.state_dict()
+        expected = {
+            key: 0.75 * expected[key] + 0.25 * value if expected and value.is_floating_point() else value.clone()
+            for key, value in now.items()
+        }
+    found = networks.tested.state_dict()
+    assert found.keys() == expected.keys()
+    for key, value in expected.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(found[key], value)
+    assert any(not torch.equal(found[key], value) for key, value in networks.amem.state_dict().items())
+    assert networks._replace(average=None).tested is networks.amem
+
+
 def test_neck_normalises_for_classifier_and_test_and_not_for_triplets() -> None:
     options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", neck="bn")
     networks = toy_networks(options)

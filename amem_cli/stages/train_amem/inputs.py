@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
@@ -136,6 +137,7 @@ def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Itera
         flip=options.flip,
         crop=options.crop,
         erase=options.erase,
+        jitter=options.jitter,
         seed=options.seed,
         epoch=epoch,
     )
@@ -165,7 +167,7 @@ def build_networks(
     tae: TaeParts | None = None,
     weights: Path | None = None,
 ) -> Networks:
-    """AMEM with the backbone's `weights`, MEM's discriminator and their optimisers.
+    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights.
 
     `tae` are the parts that MEM starts from (see `load_tae`), untrained by default.
     """
@@ -181,7 +183,11 @@ def build_networks(
     if discriminator is not None:
         rate = options.discriminator_learning_rate
         discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
-    return Networks(amem, discriminator, adam(amem, options), discriminator_adam)
+    average = None
+    if options.average_weights:
+        decay = get_ema_multi_avg_fn(options.average_weights)
+        average = AveragedModel(amem, multi_avg_fn=decay, use_buffers=True)
+    return Networks(amem, discriminator, adam(amem, options), discriminator_adam, average)
 
 
 def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:

@@ -115,7 +115,7 @@ def _train_split(
         networks = build_networks(config, options, processes, tae, weights)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
-        modules = {"amem": networks.amem, "discriminator": networks.discriminator}
+        modules = {"amem": networks.amem, "discriminator": networks.discriminator, "average": networks.average}
         optimizers = {"adam": networks.adam, "discriminator-adam": networks.discriminator_adam}
         run = Run(
             output.parent, options, provenance, processes, progress,
@@ -126,7 +126,7 @@ def _train_split(
         metrics: dict[str, Any] = {"train_tracklets": len(data.tracklets), "people": config.people}
         metrics |= {"steps": state.step} | state.metrics | ({"best": state.best} if state.best else {})
         if processes.is_main:
-            save_amem(output, networks.amem, networks.discriminator, config, provenance, metrics)
+            save_amem(output, networks.tested, networks.discriminator, config, provenance, metrics)
         remove_states(run)
         processes.barrier()
         return StageResult("train-amem", output, False, metrics)
@@ -158,11 +158,11 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
         while True:
             if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
-                    figures = validate(networks.amem.main, data.validation, options, precision, processes, progress)
+                    figures = validate(networks.tested.main, data.validation, options, precision, processes, progress)
                     if processes.is_main and config.motion:
-                        log.sample(sample_predictions(networks.amem, config, data.validation))
+                        log.sample(sample_predictions(networks.tested, config, data.validation))
                     if log.validation("mAP", figures) and processes.is_main:
-                        save_main(best_file, networks.amem.main, config, run.provenance, validation=state.best)
+                        save_main(best_file, networks.tested.main, config, run.provenance, validation=state.best)
             if state.epoch == options.epochs:
                 return state
             steps = schedule.batches_per_step(len(epoch_order(options, data, state.epoch)), options.accumulate)

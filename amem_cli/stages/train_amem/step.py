@@ -1,10 +1,11 @@
 """One training step of AMEM: the losses of a batch (eq. 5-7) and both optimisers."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from amem_cli.losses import (
     Loss,
@@ -36,12 +37,19 @@ class Batch(NamedTuple):
 
 
 class Networks(NamedTuple):
-    """AMEM and MEM's discriminator (None without MEM), each with its optimiser."""
+    """AMEM and MEM's discriminator (None without MEM), each with its optimiser; the moving average of AMEM's weights,
+    None without `--average-weights`."""
 
     amem: AMEM
     discriminator: Discriminator | None
     adam: torch.optim.Optimizer
     discriminator_adam: torch.optim.Optimizer | None
+    average: AveragedModel | None = None
+
+    @property
+    def tested(self) -> AMEM:
+        """The network that is validated and saved: the average, if there is one."""
+        return self.amem if self.average is None else cast(AMEM, self.average.module)
 
 
 class StepResult(NamedTuple):
@@ -65,7 +73,7 @@ def train_step(
     AMEM minimises eq. 6; then MEM's discriminator is trained on the true and the predicted frames. Raises `BadData`
     before the optimisers step if a loss is not finite. `measure_gradients` measures those of the first batch.
     """
-    amem, discriminator, adam, discriminator_adam = networks
+    amem, discriminator, adam, discriminator_adam, average = networks
     device = batches[0].clip.device
     adversarial = discriminator is not None and options.adversarial_weight > 0
     for optimizer in (adam, discriminator_adam):
@@ -103,6 +111,8 @@ def train_step(
     adam.step()
     if adversarial and discriminator_adam is not None:
         discriminator_adam.step()
+    if average is not None:
+        average.update_parameters(unwrapped(amem))
     return StepResult(values, norms)
 
 
