@@ -3,6 +3,7 @@
 Random numbers need no state: each is keyed by (seed, epoch, index).
 """
 
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from amem_cli.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+
+
+PREVIOUS = "previous"  # the folder for files of a finished training while its successor runs
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,8 @@ def load_state(run: Run, best_file: Path) -> TrainState:
     """The state to start from: the newest saved one, that of `--resume PATH`, or a new one.
 
     Networks and optimisers get the saved values. Raises `OutputExists` if the saved state is of other options or
-    inputs. Prepares the folder: checks free space, removes log lines and sample pictures of later
-    steps, and `best_file` (the best validated weights) if the state has no best validation.
+    inputs. Prepares the folder: checks free space, sets the files of a finished training aside, removes log lines and
+    sample pictures of later steps, and `best_file` (the best validated weights) if the state has no best validation.
     """
     if run.processes.is_main:
         # two states and the one being written, less those that are there and will be replaced
@@ -79,6 +83,8 @@ def load_state(run: Run, best_file: Path) -> TrainState:
         run.progress.warn(f"{best_file} is missing: the best weights are selected from the validations after this step")
         state.best = {}
     if run.processes.is_main:
+        if state.step == 0:
+            set_aside(run.folder)
         if not state.best:
             best_file.unlink(missing_ok=True)
         keep_metrics(run.metrics_file, state.step)
@@ -132,9 +138,27 @@ def save_state(run: Run, state: TrainState) -> None:
 
 
 def remove_states(run: Run) -> None:
-    """Delete the saved states of a finished training."""
+    """Delete the saved states of a finished training, and the files of the one that it replaces."""
     if run.processes.is_main:
         checkpoint.remove_states(run.folder)
+        shutil.rmtree(run.folder / PREVIOUS, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Move best weights, samples and metrics of a finished training into `previous`, until its successor is finished.
+
+    What is there already stays: it belongs to the training whose checkpoint is still in place.
+    """
+    finished = {path.name for path in folder.glob("*.safetensors")} & {
+        "arm.safetensors",
+        "tae.safetensors",
+        "amem.safetensors",
+    }
+    if finished and not (folder / PREVIOUS).exists():
+        (folder / PREVIOUS).mkdir()
+        for path in (*folder.glob("*-best.safetensors"), folder / "metrics.jsonl", folder / "samples"):
+            if path.exists():
+                path.rename(folder / PREVIOUS / path.name)
 
 
 def _machine(run: Run) -> dict[str, Any]:

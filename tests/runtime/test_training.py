@@ -356,7 +356,23 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert found.Tags()["images"] == ["validation"]
 
 
-# -- space, time limit, signals ----------------------------------------------------------------------------------------
+# -- a training that replaces another ----------------------------------------------------------------------------------
+
+
+def test_files_of_the_finished_training_stay_until_the_next_is_finished(tmp_path: Path) -> None:
+    for name in ("arm.safetensors", "arm-best.safetensors", "metrics.jsonl", "samples/step-000001.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    for _ in range(2):  # interrupted twice
+        run = toy_run(tmp_path, options(resume="never"))
+        load_state(run, tmp_path / "arm-best.safetensors")
+        (tmp_path / "arm-best.safetensors").write_text("new")
+    kept = {
+        str(path.relative_to(tmp_path / "previous")): path.read_text() for path in (tmp_path / "previous").rglob("*.*")
+    }
+    assert kept == dict.fromkeys(("arm-best.safetensors", "metrics.jsonl", "samples/step-000001.png"), "old")
+    remove_states(run)
+    assert not (tmp_path / "previous").exists()
 
 
 def test_load_state_counts_the_space_of_its_own_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
