@@ -19,7 +19,11 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 FORMATS = ("JPEG", "PNG", "BMP")
 MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
 MOST_BYTES = 256 * 2**20
-PNG = b"\x89PNG\r\n\x1a\n"
+MOST_SEGMENTS = 10_000  # of a JPEG before its pixels, and a hundred thousand of a PNG; Pillow reads each in Python
+MOST_DECODED = 1_000_000_000  # pixels times scans: a progressive JPEG usually has ten scans
+PNG, JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+START_OF_SCAN = 0xDA
+START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # Pillow warns about files that are rejected below, or read as far as possible
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -28,7 +32,7 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     """The bytes of an image file, and its pixels as they are stored, neither rotated nor converted.
 
     The format is that of the content, not of the suffix. Raises `BadData` naming the file when it is missing, empty, no
-    JPEG, PNG or BMP, damaged, or larger than 50 megapixels or 256 MiB.
+    JPEG, PNG or BMP, damaged, larger than 50 megapixels or 256 MiB, or made to take minutes to decode.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -41,6 +45,8 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
             raise ValueError("it is empty")
         if content.startswith(PNG):
             _check_chunks(content)
+        if content.startswith(JPEG):
+            _check_segments(content)
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} megapixels")
@@ -77,14 +83,36 @@ def _check_chunks(content: bytes) -> None:
 
     Pillow stops reading when it has all rows, and fills them from damaged data.
     """
-    at, kind = len(PNG), b""
+    at, kind, chunks = len(PNG), b"", 0
     while kind != b"IEND":
+        chunks += 1
+        if chunks > 10 * MOST_SEGMENTS:
+            raise ValueError("the PNG has more chunks than any picture needs")
         kind, end = content[at + 4 : at + 8], at + 12 + int.from_bytes(content[at : at + 4], "big")
         if end > len(content):
             raise ValueError("the PNG is cut off")
         if zlib.crc32(memoryview(content)[at + 4 : end - 4]) != int.from_bytes(content[end - 4 : end], "big"):
             raise ValueError("the PNG does not match its checksums")
         at = end
+
+
+def _check_segments(content: bytes) -> None:
+    """Raise `ValueError` for a JPEG with more segments, padding or scans than any picture needs."""
+    at, pixels = len(JPEG), 0
+    for _ in range(MOST_SEGMENTS):
+        if content[at : at + 1] != b"\xff":
+            return  # damaged: Pillow says how
+        kind = content[at + 1] if at + 1 < len(content) else START_OF_SCAN
+        if kind in START_OF_FRAME:
+            pixels = int.from_bytes(content[at + 5 : at + 7], "big") * int.from_bytes(content[at + 7 : at + 9], "big")
+        if kind == START_OF_SCAN:
+            scans = content.count(bytes((0xFF, START_OF_SCAN)), at)
+            if scans * pixels > MOST_DECODED:
+                raise ValueError(f"{scans} scans of {pixels / 1e6:.1f} megapixels are more than any picture needs")
+            return
+        single = kind in (0x01, 0xFF) or 0xD0 <= kind <= 0xD9  # without a length; 0xFF is padding
+        at += (1 if kind == 0xFF else 2) if single else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    raise ValueError("the JPEG has more segments than any picture needs")
 
 
 def _undecodable(path: str | Path, error: Exception) -> BadData:
