@@ -252,6 +252,7 @@ class TrainAmemOptions(Adversarial):
         "amem", "row of Table 3; after-enhancement trains both modules, f_s uses f_B alone"
     )
     predict_frames: int = option(3, "c, frames that MEM predicts one after another (P)", small=2)
+    predict_stride: int = option(1, "frames from one predicted frame to the next; 1: the next frame (P)")
     backbone: Literal[tuple(BACKBONES)] = option(  # type: ignore[valid-type]
         "i3d", "i3d, r3d, p3d: the paper's; mobilenet_v2, resnet50: inflated image networks; others: torchvision's",
         small="mobilenet_v2", strong="resnet50",
@@ -328,8 +329,11 @@ class TrainAmemOptions(Adversarial):
             self.require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
         if self.uses_mem:
             self.require("clip_sampling", self.clip_sampling == "consecutive", "MEM needs consecutive frames")
-        if self.uses_mem and not 1 <= self.predict_frames <= self.clip_frames - 2:
-            why = f"a start frame 0 < t < T - c needs 1 <= c <= T - 2 = {self.clip_frames - 2}"
+        self.require("predict_stride", self.predict_stride >= 1, "must be at least 1")
+        if self.uses_mem and not 1 <= self.predict_frames * self.predict_stride <= self.clip_frames - 2:
+            stride, most = self.predict_stride, (self.clip_frames - 2) // self.predict_stride
+            room = "T - c needs 1 <= c <= T - 2" if stride == 1 else f"T - {stride}c needs 1 <= c <= (T - 2) / {stride}"
+            why = f"a start frame 0 < t < {room} = {most}"
             remedy = "Lower --predict-frames or raise --clip-frames"
             raise UsageError("--predict-frames", str(self.predict_frames), why=why, remedy=remedy)
 

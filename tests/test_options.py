@@ -208,6 +208,11 @@ WRONG = [
     ("train-amem", "flip", 1.5, "--flip 1.5: must be from 0 to 1"),
     ("train-amem", "predict_frames", 0, "--predict-frames 0: a start frame 0 < t < T - c needs 1 <= c <= T - 2 = 6"),
     ("train-amem", "predict_frames", 7, "--predict-frames 7"),
+    ("train-amem", "predict_stride", 0, "--predict-stride 0: must be at least 1"),
+    (
+        "train-amem", "predict_stride", 3,
+        "--predict-frames 3: a start frame 0 < t < T - 3c needs 1 <= c <= (T - 2) / 3 = 2",
+    ),
     ("extract-features", "image_size", "1x1", "--image-size 1x1"),
     ("extract-features", "batch_size", 0, "--batch-size 0: must be positive"),
     ("evaluate", "calibrate", 1.0, "--calibrate 1.0"),
@@ -226,6 +231,7 @@ def test_wrong_value(command, name, value, message):
 def test_predict_frames_limit():
     assert TrainAmemOptions(predict_frames=6).predict_frames == 6
     assert TrainAmemOptions(predict_frames=2, clip_frames=4).predict_frames == 2
+    assert TrainAmemOptions(predict_frames=2, predict_stride=3).predict_stride == 3
     assert TrainAmemOptions(modules="baseline", predict_frames=99).uses_mem is False  # nothing is predicted
 
 

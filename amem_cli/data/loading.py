@@ -88,12 +88,12 @@ class ClipBatches(Dataset):
         size: tuple[int, int],
         *,
         clip_frames: int,
-        predict_frames: int,
+        frames_after_start: int,
         augmentation: Augmentation,
         clip_of: ClipSampler = training_clip,
     ):
         self.tracklets, self.batches, self.size = tracklets, batches, size
-        self.clip_frames, self.predict_frames, self.augmentation = clip_frames, predict_frames, augmentation
+        self.clip_frames, self.frames_after_start, self.augmentation = clip_frames, frames_after_start, augmentation
         self.clip_of = clip_of
 
     def __len__(self) -> int:
@@ -114,7 +114,7 @@ class ClipBatches(Dataset):
             if augmentation.jitter:
                 clip = jitter_pixels(clip, augmentation.jitter, generator)
             clips.append(clip)
-            starts.append(generator.integers(1, max(2, self.clip_frames - self.predict_frames)))
+            starts.append(generator.integers(1, max(2, self.clip_frames - self.frames_after_start)))
             erased.append(random_rectangle(*self.size, augmentation.erase, generator))
         return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts), torch.tensor(erased)
 

@@ -57,9 +57,9 @@ class ModelConfig(_Config):
     """AMEM: `modules` is the row of Table 3; `appearance` and `motion` are true if the model has the branch.
 
     With `fused` f_s uses f_B and the branches' features, without it f_B alone ("after enhancement"). `people` is the
-    number of training identities. `neck` is batch normalisation on f_s. `tae` is the TAE that MEM
-    started from (None: the paper's). `normalisation` is the input that the backbone's weights expect; None before the
-    backbone is built.
+    number of training identities. MEM predicts every `predict_stride`-th frame. `neck` is batch normalisation on f_s.
+    `tae` is the TAE that MEM started from (None: the paper's). `normalisation` is the input that the backbone's weights
+    expect; None before the backbone is built.
     """
 
     backbone: str
@@ -71,6 +71,7 @@ class ModelConfig(_Config):
     modules: str
     clip_frames: int
     predict_frames: int
+    predict_stride: int = 1
     people: int
     attributes: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
@@ -99,6 +100,7 @@ def model_config(options: TrainAmemOptions, people: int, tae: TaeConfig | None =
         modules=options.modules,
         clip_frames=options.clip_frames,
         predict_frames=options.predict_frames,
+        predict_stride=options.predict_stride,
         image_size=options.image_size,
         people=people,
         neck=options.neck == "bn",

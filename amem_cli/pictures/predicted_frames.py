@@ -24,6 +24,7 @@ class PredictedClip:
     true: np.ndarray
     predicted: np.ndarray
     by_other_motion: np.ndarray | None = None
+    stride: int = 1  # of the predicted frames: t + stride, t + 2 stride, ...
 
     @property
     def rows(self) -> dict[str, np.ndarray]:
@@ -38,7 +39,7 @@ class PredictedClip:
     @property
     def steps(self) -> list[str]:
         """The names of the predicted frames."""
-        return [f"t+{step + 1}" for step in range(len(self.true))]
+        return [f"t+{self.stride * (step + 1)}" for step in range(len(self.true))]
 
     @cached_property
     def errors(self) -> dict[str, Any]:

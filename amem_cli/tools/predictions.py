@@ -56,7 +56,8 @@ def predict_clips(
     if not tracklets:
         raise UsageError("predicted frames", why="the split has no query", remedy="Name a tracklet")
     rounds = config.predict_frames if rounds is None else rounds
-    most = config.clip_frames - START - 1
+    stride = config.predict_stride
+    most = (config.clip_frames - START - 1) // stride
     if not 1 <= rounds <= most:
         why = f"a clip of {config.clip_frames} frames has room for 1 to {most}"
         raise UsageError("--predict-frames", str(rounds), why=why)
@@ -78,9 +79,9 @@ def predict_clips(
     with progress.loop("predicted frames", len(tracklets), unit="clips") as loop:
         for tracklet in tracklets:
             frames, motion = middle_clip(tracklet, config), motion_feature(tracklet)
-            current, true = frames[START], frames[START + 1 : START + 1 + rounds]
+            current, true = frames[START], frames[START + stride :: stride][:rounds]
             by_other = None if other is None else predict(current, other)
-            clips.append(PredictedClip(tracklet.name, current, true, predict(current, motion), by_other))
+            clips.append(PredictedClip(tracklet.name, current, true, predict(current, motion), by_other, stride))
             other = motion if len(tracklets) > 1 else None
             loop.advance()
     return clips

@@ -52,7 +52,7 @@ def clips(
     tracklets,
     batches: Sequence[list[int]] = ([0, 1, 2], [2, 2, 1], [0, 0, 0]),
     clip_frames: int = 8,
-    predict_frames: int = 3,
+    frames_after_start: int = 3,
     **changed: float,
 ) -> ClipBatches:
     return ClipBatches(
@@ -60,7 +60,7 @@ def clips(
         [np.array(batch) for batch in batches],
         SIZE,
         clip_frames=clip_frames,
-        predict_frames=predict_frames,
+        frames_after_start=frames_after_start,
         augmentation=Augmentation(**({"flip": 0.5, "crop": 0.5, "seed": 0, "epoch": 0} | changed)),
     )
 
@@ -134,7 +134,7 @@ def test_clip_batches_mirror_all_frames_with_the_probability(tracklets):
     plain = torch.from_numpy(read_frames(one[0], np.arange(4), SIZE))
     mirrored = 0
     for epoch in range(50):
-        for clip in clips(one, [[0] * 8], clip_frames=4, predict_frames=1, flip=0.3, crop=0.0, epoch=epoch)[0][0]:
+        for clip in clips(one, [[0] * 8], clip_frames=4, frames_after_start=1, flip=0.3, crop=0.0, epoch=epoch)[0][0]:
             if not torch.equal(clip, plain):
                 assert torch.equal(clip, plain.flip(2))  # the width of every frame, and not the time
                 mirrored += 1
@@ -147,7 +147,7 @@ def test_clip_batches_crop_all_frames_alike_with_the_probability(tracklets):
     cropped = set()
     kinds: Counter[bool] = Counter()
     for epoch in range(50):
-        for clip in clips(still, [[0] * 8], clip_frames=4, predict_frames=1, flip=0.0, crop=0.3, epoch=epoch)[0][0]:
+        for clip in clips(still, [[0] * 8], clip_frames=4, frames_after_start=1, flip=0.0, crop=0.3, epoch=epoch)[0][0]:
             assert all(torch.equal(clip[0], frame) for frame in clip)
             kinds[torch.equal(clip[0], plain)] += 1
             cropped.add(clip[0].numpy().tobytes())
@@ -184,7 +184,7 @@ def test_clip_batches_do_not_depend_on_sharing(tracklets):
 @pytest.mark.parametrize(("frames", "predicted"), [(4, 1), (4, 2), (8, 3), (8, 6)])
 def test_clip_batches_start_frames(tracklets, frames: int, predicted: int):
     one = [Tracklet("one", 1, 1, tracklets[0].folder, tracklets[0].files[:1])]
-    dataset = clips(one, [[0] * 100], clip_frames=frames, predict_frames=predicted, crop=0.0)
+    dataset = clips(one, [[0] * 100], clip_frames=frames, frames_after_start=predicted, crop=0.0)
     allowed = {t for t in range(frames) if 0 < t < frames - predicted}
     assert set(dataset[0][2].tolist()) == allowed
 

@@ -190,7 +190,7 @@ def test_clip_loop_data(
     monkeypatch.setitem(amem_stage.epoch_batches.__globals__, "ClipBatches", recording)
     changed = {"flip": 0.25, "crop": 0.75, "seed": 5, "epochs": 2, "modules": modules}
     run("train-amem", walkers, tmp_path, inputs, **changed)
-    expected = {"clip_frames": 4, "predict_frames": 2 if modules == "amem" else 1, "clip_of": training_clip}
+    expected = {"clip_frames": 4, "frames_after_start": 2 if modules == "amem" else 1, "clip_of": training_clip}
     assert [how for _, how in calls] == [
         expected | {"augmentation": Augmentation(flip=0.25, crop=0.75, seed=5, epoch=epoch)} for epoch in (0, 1)
     ]

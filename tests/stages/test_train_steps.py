@@ -176,9 +176,8 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
         return terms
     encoder, discriminator = networks.amem.mem.encoder, networks.discriminator
     image = texture = adversarial = copied = torch.zeros(())
-    true = [
-        torch.stack([batch.clip[r, :, batch.start[r] + i] for r in rows]) for i in range(options.predict_frames + 1)
-    ]
+    steps = [options.predict_stride * i for i in range(options.predict_frames + 1)]
+    true = [torch.stack([batch.clip[r, :, batch.start[r] + step] for r in rows]) for step in steps]
     for i, prediction in enumerate(output.predictions, 1):
         image = image + ((prediction.frame - true[i]) ** 2).mean()
         texture = texture + ((prediction.texture - encoder(true[i]).detach()) ** 2).mean()
@@ -194,7 +193,7 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
 @pytest.mark.parametrize(
     "changed",
     [{"modules": "amem"}, {"modules": "baseline", "triplet_features": "raw"}, {"modules": "aem"},
-     {"modules": "mem", "texture_loss": "literal"},
+     {"modules": "mem", "texture_loss": "literal"}, {"modules": "mem", "predict_frames": 1, "predict_stride": 2},
      {"modules": "baseline", "neck": "bn", "label_smoothing": 0.3, "triplet": "soft-margin"}],
     ids=str,
 )  # fmt: skip

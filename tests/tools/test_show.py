@@ -163,6 +163,16 @@ def test_predict_clips_of_the_training_model(trained, split) -> None:
     assert np.abs(clip.predicted - expected).max() <= 1
     np.testing.assert_array_equal(clip.true, middle_clip(tracklet, config)[2:4])
     assert clip.by_other_motion is None
+    assert clip.steps == ["t+1", "t+2"]
+
+
+def test_predict_clips_stride(trained, split) -> None:
+    amem, config = trained
+    (clip,) = predict_clips(amem, replace(config, predict_stride=2), split.test[:1], Silent())
+    np.testing.assert_array_equal(clip.true, middle_clip(split.test[0], config)[[3, 5]])
+    assert clip.steps == ["t+2", "t+4"]
+    with pytest.raises(UsageError, match="a clip of 6 frames has room for 1 to 2"):
+        predict_clips(amem, replace(config, predict_stride=2), split.test[:1], Silent(), rounds=3)
 
 
 def test_predict_clips_by_the_motion_of_the_clip_before(trained, split) -> None:

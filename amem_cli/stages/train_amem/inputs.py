@@ -146,7 +146,7 @@ def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Itera
         shards,
         options.height_width,
         clip_frames=options.clip_frames,
-        predict_frames=options.predict_frames if options.uses_mem else 1,
+        frames_after_start=options.predict_frames * options.predict_stride if options.uses_mem else 1,
         augmentation=augmentation,
         clip_of=segment_clip if options.clip_sampling == "segments" else training_clip,
     )

@@ -18,6 +18,7 @@ from amem_cli.losses import (
     triplet_loss,
 )
 from amem_cli.models.amem import AMEM, AmemOutput
+from amem_cli.models.config import ModelConfig
 from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime import schedule
@@ -97,14 +98,14 @@ def train_step(
             discriminator.requires_grad_(True)
             with gradient_sync(discriminator, enabled=last):
                 with autocast(precision, device):
-                    real = discriminator(true_frames(batch, options.predict_frames).flatten(0, 1))
+                    real = discriminator(true_frames(batch, options).flatten(0, 1))
                     fake = discriminator(predicted_frames(output).detach().flatten(0, 1))
                 terms["discriminator"] = discriminator_loss(real.float(), fake.float())
                 (terms["discriminator"] / len(batches)).backward()
         with torch.no_grad():
             terms["accuracy"] = (output.identity_logits.argmax(dim=1) == batch.identity).float().mean()
             if output.predictions:
-                terms["copy_image"] = copy_error(batch, options.predict_frames)
+                terms["copy_image"] = copy_error(batch, options)
         losses.append(terms)
     values = schedule.mean_losses(losses)
     schedule.check_finite(values)
@@ -141,7 +142,7 @@ def motion_loss(
     """L_MEM (eq. 5) of a batch; the target textures are the frozen encoder's of the true frames."""
     assert amem.mem is not None
     encoder = amem.mem.encoder
-    true, predicted = true_frames(batch, options.predict_frames), predicted_frames(output)  # (c, B, 3, H, W)
+    true, predicted = true_frames(batch, options), predicted_frames(output)  # (c, B, 3, H, W)
     with torch.no_grad():
         true_textures = encoder(true.flatten(0, 1)).unflatten(0, true.shape[:2]).float()
     textures = torch.stack([prediction.texture for prediction in output.predictions]).float()
@@ -154,21 +155,22 @@ def motion_loss(
     return mem_loss((predicted, textures), (true, true_textures), fake_logits, weights, variance)
 
 
-def true_frames(batch: Batch, rounds: int) -> Tensor:
-    """Frames t+1 ... t+c of each clip: (c, B, 3, H, W)."""
+def true_frames(batch: Batch, options: TrainAmemOptions | ModelConfig) -> Tensor:
+    """Frames t+s, t+2s ... t+cs of each clip, s = `predict_stride` (P: 1), c = `predict_frames`: (c, B, 3, H, W)."""
     rows = torch.arange(len(batch.clip), device=batch.clip.device)
-    return torch.stack([batch.clip[rows, :, batch.start + step] for step in range(1, rounds + 1)])
+    steps = options.predict_stride * torch.arange(1, options.predict_frames + 1, device=rows.device)
+    return torch.stack([batch.clip[rows, :, batch.start + step] for step in steps])
 
 
 def predicted_frames(output: AmemOutput) -> Tensor:
-    """The predicted frames t+1 ... t+c: (c, B, 3, H, W) float32."""
+    """The predicted frames, as `true_frames`: (c, B, 3, H, W) float32."""
     return torch.stack([prediction.frame for prediction in output.predictions]).float()
 
 
-def copy_error(batch: Batch, rounds: int) -> Tensor:
+def copy_error(batch: Batch, options: TrainAmemOptions) -> Tensor:
     """The image term of eq. 5 for a prediction that copies frame t: the baseline of MEM."""
     current = batch.clip[torch.arange(len(batch.clip), device=batch.clip.device), :, batch.start]
-    return (true_frames(batch, rounds) - current).square().mean(dim=(1, 2, 3, 4)).sum()
+    return (true_frames(batch, options) - current).square().mean(dim=(1, 2, 3, 4)).sum()
 
 
 def gradient_norms(weighted: dict[str, Tensor], backbone_maps: Tensor) -> dict[str, float]:

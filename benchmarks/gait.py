@@ -1,0 +1,166 @@
+"""Does MEM learn gait? People with one body and one set of clothes, who differ in gait alone.
+
+    python benchmarks/gait.py FOLDER [--rows baseline mem-c1 mem-c3 ...] [--seeds 3] [--people 40] [--epochs 40]
+
+Generates the people (`amem data walkers --alike`), trains each row with each seed by `--preset small` on clips of 8
+frames, and scores the test people's tracklets: f_s, and the part of f_s that comes from f_B and from f_M alone. Each is
+scored twice: with the frames in order, and with the frames of each tracklet in random order. What the second keeps is
+not motion. Finished trainings are kept, so the command continues; the figures are in FOLDER/gait.json.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.metrics.ranking import evaluate_ranking
+from amem_cli.models.amem import MainModel
+from amem_cli.models.branches import BRANCH_CHANNELS
+from amem_cli.models.checkpoints import load_main_model
+from amem_cli.options import TrainAmemOptions, TrainTaeOptions
+from amem_cli.resolve import resolve
+from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.progress import Progress
+from amem_cli.stages.extract_features import extract_tracklets
+from amem_cli.stages.train_amem import train_amem
+from amem_cli.stages.train_tae import train_tae
+from amem_cli.walkers import WalkerOptions, write_walkers
+
+CPU, IMAGE_SIZE = torch.device("cpu"), "96x48"
+ROWS: dict[str, dict[str, Any]] = {
+    "baseline": {"modules": "baseline"},
+    **{f"mem-c{c}": {"modules": "mem", "predict_frames": c} for c in (1, 2, 3, 4)},
+    "mem-stride": {"modules": "mem", "predict_frames": 2, "predict_stride": 3},
+    "mem-strong": {"modules": "mem", "predict_frames": 3, "mem_lr_factor": 1.0, "lambda_m": 100.0},
+    "mem-stride-strong": {
+        "modules": "mem", "predict_frames": 2, "predict_stride": 3, "mem_lr_factor": 1.0, "lambda_m": 100.0,
+    },
+}  # fmt: skip
+
+
+class Score(NamedTuple):
+    """Rank-1 and mAP between the cameras, and the queries with a match."""
+
+    rank1: float
+    mean_ap: float
+    queries: int
+
+
+def parts_of(model: MainModel) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Functions from uint8 clips (B, T, H, W, 3) to f_s (B, 512), and to what each pooled feature contributes to it.
+
+    f_s is linear in the pooled f_B, f_A and f_M, so it is the sum of these parts and the bias; the neck scales each
+    channel.
+    """
+    names = ["f_B", *(["f_A"] if model.appearance_branch else []), *(["f_M"] if model.motion_branch else [])]
+    widths = [model.backbone.out_channels, *[BRANCH_CHANNELS] * (len(names) - 1)]
+    matrices = dict(zip(names, model.similarity.weight.split(widths, dim=1), strict=True))
+    scale = torch.ones(len(model.similarity.weight))
+    if isinstance(model.neck, torch.nn.BatchNorm1d):
+        assert model.neck.running_var is not None
+        scale = model.neck.weight / (model.neck.running_var + model.neck.eps).sqrt()
+
+    def part(name: str, clips: Tensor) -> Tensor:
+        with torch.inference_mode():
+            maps = model.feature_maps(as_pixels(clips, CPU))
+            features = dict(zip(("f_B", "f_A", "f_M"), maps[1:], strict=True))
+            return features[name].mean(dim=(2, 3)) @ matrices[name].T * scale
+
+    whole = torch.inference_mode()(lambda clips: model(as_pixels(clips, CPU)))
+    return {"f_s": whole} | {name: partial(part, name) for name in names}
+
+
+def score(features: np.ndarray, tracklets: list[Tracklet], is_query: np.ndarray) -> Score:
+    """The ranking of the queries in all tracklets; parts of f_s are centred first, because they have no bias."""
+    features = features - features.mean(axis=0)
+    features = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
+    ids, cameras = (np.array([getattr(one, name) for one in tracklets]) for name in ("person_id", "camera_id"))
+    ranking = evaluate_ranking(features[is_query], features, ids[is_query], ids, cameras[is_query], cameras)
+    return Score(float(ranking.cmc[0]), float(ranking.mAP), ranking.valid_queries)
+
+
+def in_random_order(tracklet: Tracklet, seed: int) -> Tracklet:
+    order = np.random.default_rng([seed, len(tracklet)]).permutation(len(tracklet))
+    return replace(tracklet, files=tuple(tracklet.files[place] for place in order))
+
+
+def evaluate_model(path: Path, data: Path, progress: Progress) -> dict[str, Score]:
+    """The scores of a model on the test people without a passer-by: "f_s", "f_s shuffled", "f_B", ..."""
+    model, config = load_main_model(path)
+    model.eval()
+    (split,) = read_videos(load_manifest("mars"), data).splits
+    known = [row for row, tracklet in enumerate(split.test) if tracklet.person_id > 0]
+    tracklets = [split.test[row] for row in known]
+    shuffled = [in_random_order(tracklet, seed) for seed, tracklet in enumerate(tracklets)]
+    shape, scores = (config.clip_frames, *config.height_width), {}
+    for name, engine in parts_of(model).items():
+        for suffix, tested in (("", tracklets), (" shuffled", shuffled)):
+            with progress.loop(f"{name}{suffix}", sum(-(-len(one) // shape[0]) for one in tested), unit="clips") as bar:
+                columns = extract_tracklets(tested, shape, engine, CPU, bar, batch_size=16, workers=0)
+            scores[name + suffix] = score(columns["features"], tracklets, np.array(split.is_query)[known])
+    return scores
+
+
+def main(arguments: argparse.Namespace) -> None:
+    folder, progress = arguments.folder, Progress()
+    data, results = folder / "data", folder / "gait.json"
+    if not data.is_dir():
+        people = WalkerOptions(seed=arguments.data_seed, people=arguments.people, frames=(24, 40), alike=True)
+        with progress.loop("walkers", 1, unit="images") as bar:
+            write_walkers(data, people, bar.show)
+    common = {"data_root": data, "image_size": IMAGE_SIZE}
+    figures = json.loads(results.read_text()) if results.is_file() else {}
+    for seed in range(arguments.seeds):
+        for row in arguments.rows:
+            name = f"{row}/seed{seed}"
+            if name in figures:
+                continue
+            changed = ROWS[row] | common | {"workspace": folder / name, "seed": seed, "epochs": arguments.epochs}
+            if ROWS[row]["modules"] == "mem":
+                tae = resolve(
+                    TrainTaeOptions, common | {"workspace": folder, "dataset": "mars", "epochs": 3}, preset="small"
+                )
+                changed["tae"] = str(train_tae(tae, progress).artifact)
+            changed |= {"clip_frames": 8, "weights": "imagenet"}
+            train_amem(resolve(TrainAmemOptions, changed, preset="small"), progress)
+            model = Workspace(folder / name).amem_main("mars", None)
+            figures[name] = {part: found._asdict() for part, found in evaluate_model(model, data, progress).items()}
+            results.write_text(json.dumps(figures, indent=1))
+            print(name, {part: round(100 * found["rank1"], 1) for part, found in figures[name].items()}, flush=True)
+    print_table(figures)
+
+
+def print_table(figures: dict[str, Any]) -> None:
+    """Mean and standard deviation of rank-1 over the seeds, per cent."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name, scores in figures.items():
+        rows.setdefault(name.split("/")[0], []).append(scores)
+    for row, seeds in rows.items():
+        cells = []
+        for part in seeds[0]:
+            values = [100 * scores[part]["rank1"] for scores in seeds]
+            std = np.std(values, ddof=1) if len(values) > 1 else float("nan")
+            cells.append(f"{part} {np.mean(values):.1f} ± {std:.1f}")
+        print(f"{row}: {', '.join(cells)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Rank-1 of people who differ in gait alone.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--people", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--data-seed", type=int, default=11)
+    main(parser.parse_args())
