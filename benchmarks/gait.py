@@ -1,6 +1,6 @@
 """Does MEM learn gait? People with one body and one set of clothes, who differ in gait alone.
 
-    python benchmarks/gait.py FOLDER [--rows baseline mem-c1 mem-c3 ...] [--seeds 3] [--people 40] [--epochs 40]
+    python benchmarks/gait.py FOLDER [--rows baseline mem-c1 mem-c3 ...] [--seeds 3] [--people 40] [--epochs 50]
 
 Generates the people (`amem data walkers --alike`), trains each row with each seed by `--preset small` on clips of 8
 frames, and scores the test people's tracklets: f_s, and the part of f_s that comes from f_B and from f_M alone. Each is
@@ -10,9 +10,7 @@ not motion. Finished trainings are kept, so the command continues; the figures a
 
 import argparse
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,18 +19,18 @@ import torch
 from torch import Tensor
 
 from amem_cli.artifacts.paths import Workspace
+from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos
+from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import MainModel
-from amem_cli.models.branches import BRANCH_CHANNELS
 from amem_cli.models.checkpoints import load_main_model
 from amem_cli.options import TrainAmemOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
 from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.progress import Progress
-from amem_cli.stages.extract_features import extract_tracklets
 from amem_cli.stages.train_amem import train_amem
 from amem_cli.stages.train_tae import train_tae
 from amem_cli.walkers import WalkerOptions, write_walkers
@@ -57,28 +55,23 @@ class Score(NamedTuple):
     queries: int
 
 
-def parts_of(model: MainModel) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Functions from uint8 clips (B, T, H, W, 3) to f_s (B, 512), and to what each pooled feature contributes to it.
+def parts_of(model: MainModel, clips: Tensor) -> dict[str, Tensor]:
+    """f_s (B, 512) of uint8 clips (B, T, H, W, 3), and what each pooled feature contributes to it.
 
     f_s is linear in the pooled f_B, f_A and f_M, so it is the sum of these parts and the bias; the neck scales each
     channel.
     """
-    names = ["f_B", *(["f_A"] if model.appearance_branch else []), *(["f_M"] if model.motion_branch else [])]
-    widths = [model.backbone.out_channels, *[BRANCH_CHANNELS] * (len(names) - 1)]
-    matrices = dict(zip(names, model.similarity.weight.split(widths, dim=1), strict=True))
+    maps = model.feature_maps(as_pixels(clips, CPU))
+    named = zip(("f_B", "f_A", "f_M"), maps[1:], strict=True)
+    pooled = {name: feature.mean(dim=(2, 3)) for name, feature in named if feature is not None}
+    widths = [feature.shape[1] for feature in pooled.values()]
     scale = torch.ones(len(model.similarity.weight))
     if isinstance(model.neck, torch.nn.BatchNorm1d):
         assert model.neck.running_var is not None
         scale = model.neck.weight / (model.neck.running_var + model.neck.eps).sqrt()
-
-    def part(name: str, clips: Tensor) -> Tensor:
-        with torch.inference_mode():
-            maps = model.feature_maps(as_pixels(clips, CPU))
-            features = dict(zip(("f_B", "f_A", "f_M"), maps[1:], strict=True))
-            return features[name].mean(dim=(2, 3)) @ matrices[name].T * scale
-
-    whole = torch.inference_mode()(lambda clips: model(as_pixels(clips, CPU)))
-    return {"f_s": whole} | {name: partial(part, name) for name in names}
+    matrices = model.similarity.weight.split(widths, dim=1)
+    parts = {name: pooled[name] @ matrix.T * scale for name, matrix in zip(pooled, matrices, strict=True)}
+    return {"f_s": model.neck(model.similarity_feature(maps))} | parts
 
 
 def score(features: np.ndarray, tracklets: list[Tracklet], is_query: np.ndarray) -> Score:
@@ -95,6 +88,7 @@ def in_random_order(tracklet: Tracklet, seed: int) -> Tracklet:
     return replace(tracklet, files=tuple(tracklet.files[place] for place in order))
 
 
+@torch.inference_mode()
 def evaluate_model(path: Path, data: Path, progress: Progress) -> dict[str, Score]:
     """The scores of a model on the test people without a passer-by: "f_s", "f_s shuffled", "f_B", ..."""
     model, config = load_main_model(path)
@@ -103,12 +97,18 @@ def evaluate_model(path: Path, data: Path, progress: Progress) -> dict[str, Scor
     known = [row for row, tracklet in enumerate(split.test) if tracklet.person_id > 0]
     tracklets = [split.test[row] for row in known]
     shuffled = [in_random_order(tracklet, seed) for seed, tracklet in enumerate(tracklets)]
-    shape, scores = (config.clip_frames, *config.height_width), {}
-    for name, engine in parts_of(model).items():
+    scores = {}
+    with progress.loop("test", 2 * len(tracklets), unit="tracklets") as bar:
         for suffix, tested in (("", tracklets), (" shuffled", shuffled)):
-            with progress.loop(f"{name}{suffix}", sum(-(-len(one) // shape[0]) for one in tested), unit="clips") as bar:
-                columns = extract_tracklets(tested, shape, engine, CPU, bar, batch_size=16, workers=0)
-            scores[name + suffix] = score(columns["features"], tracklets, np.array(split.is_query)[known])
+            rows: dict[str, list[np.ndarray]] = {}
+            for tracklet in tested:
+                clips = inference_clips(len(tracklet), config.clip_frames)
+                frames = read_frames(tracklet, clips.ravel(), config.height_width)
+                for name, part in parts_of(model, torch.from_numpy(frames).unflatten(0, clips.shape)).items():
+                    rows.setdefault(name, []).append(part.mean(dim=0).numpy())
+                bar.advance()
+            is_query = np.array(split.is_query)[known]
+            scores |= {name + suffix: score(np.stack(part), tracklets, is_query) for name, part in rows.items()}
     return scores
 
 
@@ -117,8 +117,8 @@ def main(arguments: argparse.Namespace) -> None:
     data, results = folder / "data", folder / "gait.json"
     if not data.is_dir():
         people = WalkerOptions(seed=arguments.data_seed, people=arguments.people, frames=(24, 40), alike=True)
-        with progress.loop("walkers", 1, unit="images") as bar:
-            write_walkers(data, people, bar.show)
+        with progress.loop("walkers", 1, unit="images") as loop:
+            write_walkers(data, people, loop.show)
     common = {"data_root": data, "image_size": IMAGE_SIZE}
     figures = json.loads(results.read_text()) if results.is_file() else {}
     for seed in range(arguments.seeds):
@@ -132,7 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
                     TrainTaeOptions, common | {"workspace": folder, "dataset": "mars", "epochs": 3}, preset="small"
                 )
                 changed["tae"] = str(train_tae(tae, progress).artifact)
-            changed |= {"clip_frames": 8, "weights": "imagenet"}
+            changed |= {"clip_frames": 8, "weights": arguments.weights}
             train_amem(resolve(TrainAmemOptions, changed, preset="small"), progress)
             model = Workspace(folder / name).amem_main("mars", None)
             figures[name] = {part: found._asdict() for part, found in evaluate_model(model, data, progress).items()}
@@ -161,6 +161,7 @@ if __name__ == "__main__":
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--people", type=int, default=40)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--weights", default="imagenet", help="of the backbone: imagenet, or a file")
     parser.add_argument("--data-seed", type=int, default=11)
     main(parser.parse_args())

@@ -210,7 +210,9 @@ WRONG = [
     ("train-amem", "predict_frames", 7, "--predict-frames 7"),
     ("train-amem", "predict_stride", 0, "--predict-stride 0: must be at least 1"),
     (
-        "train-amem", "predict_stride", 3,
+        "train-amem",
+        "predict_stride",
+        3,
         "--predict-frames 3: a start frame 0 < t < T - 3c needs 1 <= c <= (T - 2) / 3 = 2",
     ),
     ("extract-features", "image_size", "1x1", "--image-size 1x1"),
