@@ -41,6 +41,7 @@ from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog
 from amem_cli.runtime.train_state import Run, load_state, remove_states
+from amem_cli.weights.loading import log_pretrained
 from amem_cli.weights.names import weight_file
 
 
@@ -77,6 +78,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
             config = ArmConfig(backbone=options.backbone, image_size=options.image_size)
             model = build_arm(config, options.weights).to(processes.device)
+            log_pretrained(model, progress.log)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(model)
             optimizer = adam(model, options)

@@ -41,6 +41,7 @@ from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog
 from amem_cli.runtime.train_state import Run, load_state, remove_states
+from amem_cli.weights.loading import log_pretrained
 from amem_cli.weights.names import weight_file
 
 SAMPLES = 8  # images in a sample picture
@@ -91,6 +92,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
             config = tae_config(options)
             tae = build_tae(config, options.weights).to(device)
+            log_pretrained(tae, progress.log)
             discriminator = Discriminator(*options.height_width).to(device)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(tae)

@@ -12,8 +12,7 @@ from amem_cli.models.image_networks import OUT_CHANNELS as IMAGE_NETWORKS
 from amem_cli.models.image_networks import image_network
 from amem_cli.options import BACKBONES
 from amem_cli.weights.files import WeightFile, read_weight_file
-from amem_cli.weights.key_mappings import MappedWeights, map_keys
-from amem_cli.weights.loading import fitted, head_classes, misfits, require_fit
+from amem_cli.weights.loading import head_classes, matching, misfits, require_fit, weights_for
 from amem_cli.weights.normalisation import Normalisation
 
 
@@ -22,7 +21,8 @@ class WeightsReport:
     """The content of a weight file and the network it fits.
 
     `architecture` is the most similar network: a `--backbone`, or an image network (of ARM, TAE, or to inflate), or
-    None if fewer than half of the tensors match any. `problems` lists every key that does not fit it.
+    None if fewer than half of the tensors match any. `notes` say what is removed around it, `problems` lists every key
+    that does not fit.
     """
 
     path: Path
@@ -35,6 +35,7 @@ class WeightsReport:
     key_mapping: str | None
     normalisation: Normalisation | None
     head_classes: int | None
+    notes: tuple[str, ...]
     fits: bool
     problems: tuple[str, ...]
 
@@ -42,10 +43,12 @@ class WeightsReport:
 def inspect_weights(path: str | Path) -> WeightsReport:
     """Compare a weight file with every network. Raises as `read_weight_file`."""
     file = read_weight_file(Path(path))
-    candidates = {name: (_empty(name), map_keys(file, name)) for name in {**BACKBONES, **IMAGE_NETWORKS}}
-    architecture = max(candidates, key=lambda name: _matching(*candidates[name]))
-    network, weights = candidates[architecture]
-    known = 2 * _matching(network, weights) > len(file.tensors)
+    # image networks first: their files also fit the inflated ones
+    networks = {name: _empty(name) for name in {**IMAGE_NETWORKS, **BACKBONES}}
+    candidates = {name: weights_for(network, file, name) for name, network in networks.items()}
+    architecture = max(candidates, key=lambda name: matching(networks[name], candidates[name].tensors))
+    network, weights = networks[architecture], candidates[architecture]
+    known = 2 * matching(network, weights.tensors) > len(weights.tensors)
     shapes = listing((f"{key} {tuple(tensor.shape)}" for key, tensor in file.tensors.items()), most=6)
     unknown = [f"fewer than half of its tensors match any of {', '.join(candidates)}; it holds {shapes}"]
     problems = misfits(network, weights.tensors) if known else unknown
@@ -60,6 +63,7 @@ def inspect_weights(path: str | Path) -> WeightsReport:
         key_mapping=weights.key_mapping if known else None,
         normalisation=(weights.normalisation or network.normalisation) if known else None,
         head_classes=head_classes(network, weights.tensors) if known else None,
+        notes=weights.notes if known else (),
         fits=not problems,
         problems=tuple(problems),
     )
@@ -69,7 +73,7 @@ def check_weights(architecture: str, path: str | Path) -> None:
     """Raise what loading this file into `architecture` would raise, without allocating the network."""
     file = read_weight_file(Path(path))
     network = _empty(architecture)
-    require_fit(network, fitted(map_keys(file, architecture), network), file.path, architecture)
+    require_fit(network, weights_for(network, file, architecture), file.path, architecture)
 
 
 def _empty(architecture: str) -> Any:
@@ -78,12 +82,6 @@ def _empty(architecture: str) -> Any:
         if architecture in IMAGE_NETWORKS:
             return image_network(architecture)
         return backbone_class(architecture)(strides="stock")
-
-
-def _matching(network: Any, weights: MappedWeights) -> int:
-    """The number of tensors whose key and shape the network has."""
-    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    return sum(expected.get(key) == tensor.shape for key, tensor in weights.tensors.items())
 
 
 def _parameters(file: WeightFile) -> int:

@@ -1,61 +1,94 @@
-"""Read weight files from any source: PyTorch, safetensors, .npz. Nothing in a file is executed."""
+"""Read weight files from any source: PyTorch, safetensors, .npz. Nothing in a file is executed.
 
-import argparse
+torch reads tensors with `weights_only=True`. Other objects of a checkpoint become stand-ins, which run nothing.
+"""
+
 import codecs
 import hashlib
 import io
 import pickletools
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
+from torch._utils import IMPORT_MAPPING, NAME_MAPPING
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import read_bytes
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, listing, printable
 from amem_cli.weights.normalisation import IMAGENET, Normalisation
 
 DOWNLOAD_AGAIN = "Download it again and compare its size with the source's"
+STATE_DICT_ONLY = "If you trust its source, load it there and save only the network's state_dict() with torch.save"
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 MAX_UNPACKED_BYTES, MAX_COMPRESSION = 1 << 30, 10  # an archive above both is refused before it is unpacked
 MAX_HASHED_ITEMS_PER_BYTE = 10  # in ordinary pickles it is below 1
+MAX_STAND_INS = 1000
 
 _NETWORK_PREFIX = {"amem-main": "backbone.", "amem-arm": "backbone.network."}
+_MAKE_OR_FILL = ("REDUCE", "NEWOBJ", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS")  # of the deepest value
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_ALLOWED_GLOBALS = {  # tensors, and the plain values that training checkpoints store next to them
-    "collections OrderedDict",
-    *(f"torch._utils {name}" for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")),
-    *(f"{module} {kind}Storage" for module in ("torch", "torch.cuda") for kind in _STORAGES),
-    "torch Size",
-    "torch device",
-    "argparse Namespace",
-    "numpy dtype",
-    *(f"numpy.{core}.multiarray scalar" for core in ("core", "_core")),
-    "_codecs encode",
+_DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+_OPENED = {  # what torch makes itself: tensors and plain values
+    *("collections.OrderedDict", "collections.Counter", "builtins.set", "builtins.complex", "_codecs.encode"),
+    *(f"torch._utils.{name}" for name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter")),
+    *(f"{module}.{kind}Storage" for module in ("torch", "torch.cuda") for kind in _STORAGES),
+    *(f"torch.{name}" for name in ("Size", "device", *_DTYPES)),
 }
-_numpy_scalar = np.float64(0).__reduce__()[0]
-_SAFE_GLOBALS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
-    *((_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-]
+_REFUSED = {  # modules: torch refuses the first four, and would run functions of the others
+    *("os", "posix", "nt", "sys", "torch", "torch.cuda", "torch.sparse", "torch.cuda.sparse", "torch.storage"),
+    *("torch.serialization", "torch.nn.parameter", "torch._utils", "torch._tensor"),
+}
+
+
+class _StandIn(list):
+    """Takes the place of a class or function of a checkpoint: keeps its arguments and its state, and runs nothing."""
+
+    args: tuple[object, ...] = ()
+    state: object = None
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __new__(cls, *args: object) -> "_StandIn":
+        made = super().__new__(cls)
+        made.args = args
+        return made
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+
+class _DictStandIn:
+    """A stand-in whose objects get items, as those of a `defaultdict`; torch fills only plain dictionaries."""
+
+    def __new__(cls, *args: object) -> OrderedDict:  # type: ignore[misc]
+        return OrderedDict()
+
+
+class _Value(NamedTuple):
+    """A value of a scanned pickle: the number of items that hashing it visits, and the global that makes it."""
+
+    items: int
+    made_by: str = ""
 
 
 @dataclass(frozen=True)
 class WeightFile:
     """The tensors of a file under the file's own keys.
 
-    `module_prefix`: every key began with `module.`, which is removed. `normalisation` is set only by checkpoints of
-    amem.
+    `module_prefix`: every key begins with `module.`. `not_opened`: classes and functions of the objects beside the
+    weights, which were not made. `normalisation` is set only by checkpoints of amem.
     """
 
     path: Path
@@ -65,6 +98,7 @@ class WeightFile:
     bytes: int
     sha256: str
     normalisation: Normalisation | None = None
+    not_opened: tuple[str, ...] = ()
 
 
 def read_weight_file(path: Path) -> WeightFile:
@@ -77,29 +111,31 @@ def read_weight_file(path: Path) -> WeightFile:
         raise _refused(path, "the file is empty")
     _refuse_text(path, content)
     normalisation = None
+    stand_ins: dict[str, type] = {}
     try:
         if content.startswith(b"PK"):
-            loaded, container = _read_zip(path, content)
+            loaded, container = _read_zip(path, content, stand_ins)
         elif content[8:9] == b"{":
             loaded, container, normalisation = _read_safetensors(path, content)
         else:
             stream = io.BytesIO(content)
             for _ in range(5):  # magic number, protocol, system, state dict, storage keys
-                _check_pickle(path, stream)
-            loaded, container = _load_torch(content), "PyTorch (before 1.6)"
+                _scan_pickle(path, stream, stand_ins)
+            loaded, container = _load_torch(content, stand_ins), "PyTorch (before 1.6)"
     except BadData:
         raise
     except Exception as error:  # torch, NumPy, zipfile and zlib raise many kinds for damaged files
         advice = "weights_only" in str(error)  # torch's message recommends an unsafe load
+        if advice and stand_ins:
+            why = f"it holds objects that cannot be opened safely: {listing(sorted(stand_ins), most=5)}"
+            raise _refused(path, why, STATE_DICT_ONLY) from error
         detail = "" if advice else f" ({type(error).__name__}: {error})"
         raise _refused(path, f"the file is damaged or not a weight file{detail:.200}") from error
     tensors = _state_dict(path, loaded)
     module_prefix = all(key.startswith("module.") for key in tensors)
-    for prefix in ("_orig_mod.", "module.") * 2:  # torch.compile and DataParallel, in any order
-        if all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
     digest = hashlib.sha256(content).hexdigest()
-    return WeightFile(path, tensors, container, module_prefix, len(content), digest, normalisation)
+    not_opened = tuple(sorted(map(printable, stand_ins)))
+    return WeightFile(path, tensors, container, module_prefix, len(content), digest, normalisation, not_opened)
 
 
 def _refused(path: Path, why: str, remedy: str = DOWNLOAD_AGAIN) -> BadData:
@@ -116,7 +152,7 @@ def _refuse_text(path: Path, content: bytes) -> None:
         raise _refused(path, f"it is a text file that begins {text.strip()[:50]!r}", remedy)
 
 
-def _read_zip(path: Path, content: bytes) -> tuple[object, str]:
+def _read_zip(path: Path, content: bytes, stand_ins: dict[str, type]) -> tuple[object, str]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
         unpacked = sum(member.file_size for member in members)
@@ -131,29 +167,31 @@ def _read_zip(path: Path, content: bytes) -> tuple[object, str]:
             why = f"no weights in this zip archive, which holds {listing(archive.namelist(), most=3) or 'no files'}"
             raise _refused(path, why, "Unpack it and give the weight file inside")
         for member in pickles:
-            _check_pickle(path, io.BytesIO(archive.read(member)))
-    return _load_torch(content), "PyTorch"
+            _scan_pickle(path, io.BytesIO(archive.read(member)), stand_ins)
+    return _load_torch(content, stand_ins), "PyTorch"
 
 
-def _check_pickle(path: Path, stream: BinaryIO) -> None:
-    """Scan the next pickle of `stream` without executing it, and reject code and hash bombs.
+def _scan_pickle(path: Path, stream: BinaryIO, stand_ins: dict[str, type]) -> None:
+    """Scan the next pickle of `stream` without executing it: add its stand-ins, and reject hash bombs.
 
     A hash bomb is a dictionary key of tuples nested so that hashing it takes exponential time, which cannot be
     interrupted. The stack holds, for each value, the number of items that hashing it visits.
     """
-    stack: list[int] = []
-    below_marks: list[list[int]] = []
-    memo: dict[int, int] = {}
+    stack: list[_Value] = []
+    below_marks: list[list[_Value]] = []
+    memo: dict[int, _Value] = {}
     visited = 0
     opcodes: Iterator[tuple[pickletools.OpcodeInfo, Any, Any]] = pickletools.genops(stream)
     for opcode, argument, position in opcodes:
         if opcode.name == "PROTO" and argument != 2:
             why = f"it was saved with pickle protocol {argument}, which cannot be opened safely"
             raise _refused(path, why, "Save it again with torch.save and its default protocol")
-        if opcode.name == "GLOBAL" and argument not in _ALLOWED_GLOBALS:
-            why = f"it holds more than tensors: opening it would execute {argument.replace(' ', '.')}"
-            raise _refused(path, why, "If you trust its source, load it there and save only its state_dict()")
-        if opcode.name == "MARK":
+        if opcode.name == "GLOBAL":
+            name = _global_name(path, argument)
+            if name not in _OPENED:
+                stand_ins.setdefault(name, type(name, (_StandIn,), {}))
+            stack.append(_Value(1, name))
+        elif opcode.name == "MARK":
             below_marks.append(stack)
             stack = []
         elif opcode.name in ("BINPUT", "LONG_BINPUT"):
@@ -161,20 +199,37 @@ def _check_pickle(path: Path, stream: BinaryIO) -> None:
         elif opcode.name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         else:
-            items: list[int] = []
+            values: list[_Value] = []
             taken = len(opcode.stack_before)
             if pickletools.markobject in opcode.stack_before:
-                items, stack = stack, below_marks.pop()
+                values, stack = stack, below_marks.pop()
                 taken = opcode.stack_before.index(pickletools.markobject)
-            items += [stack.pop() for _ in range(taken)]
-            visited += sum(items)
-            if visited > MAX_HASHED_ITEMS_PER_BYTE * (position + 1):
+            values += [stack.pop() for _ in range(taken)]
+            items = sum(value.items for value in values)
+            visited += items
+            if visited > MAX_HASHED_ITEMS_PER_BYTE * (position + 1) or len(stand_ins) > MAX_STAND_INS:
                 raise _refused(path, "its dictionary keys would need unbounded time to read", "Do not use this file")
-            stack += [1 + sum(items) if "TUPLE" in opcode.name else 1] * len(opcode.stack_after)
+            made_by = values[-1].made_by if opcode.name in _MAKE_OR_FILL else ""
+            if opcode.name in ("SETITEM", "SETITEMS") and made_by in stand_ins:
+                stand_ins[made_by] = _DictStandIn
+            made = _Value(1 + items if "TUPLE" in opcode.name else 1, made_by)
+            stack += [made] * len(opcode.stack_after)
 
 
-def _load_torch(content: bytes) -> object:
-    with warnings.catch_warnings(), torch.serialization.safe_globals(_SAFE_GLOBALS):
+def _global_name(path: Path, argument: str) -> str:
+    """The full name of a global, with that of Python 3 for one of Python 2, as torch reads it."""
+    module, _, name = argument.partition(" ")
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    full = f"{module}.{name}"
+    if full not in _OPENED and (full.rpartition(".")[0] in _REFUSED or full == "builtins.bytearray"):
+        why = f"it holds more than tensors: opening it would execute {full}"
+        raise _refused(path, why, STATE_DICT_ONLY)
+    return full
+
+
+def _load_torch(content: bytes, stand_ins: dict[str, type]) -> object:
+    safe: list[Any] = [(stand_in, name) for name, stand_in in stand_ins.items()]
+    with warnings.catch_warnings(), torch.serialization.safe_globals(safe):
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
@@ -202,14 +257,13 @@ def _read_safetensors(path: Path, content: bytes) -> tuple[object, str, Normalis
 
 
 def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
-    remedy = "Save only the network's state_dict() with torch.save"
     tensors = _find_tensors(loaded, depth=2)
     if tensors is None:
         holds = f"keys {listing(map(str, loaded), most=5)}" if isinstance(loaded, dict) else type(loaded).__name__
-        raise _refused(path, f"no state dict in it, only {holds:.200}", remedy)
+        raise _refused(path, f"no state dict in it, only {holds:.200}", STATE_DICT_ONLY)
     if others := [str(key) for key, value in tensors.items() if not _is_weight(key, value)]:
         raise _refused(
-            path, f"its state dict holds more than dense tensors with plain names: {listing(others)}", remedy
+            path, f"its state dict holds more than dense tensors with plain names: {listing(others)}", STATE_DICT_ONLY
         )
     return dict(tensors)
 
@@ -219,8 +273,27 @@ def _find_tensors(loaded: object, depth: int) -> dict | None:
     if not isinstance(loaded, dict):
         return None
     inner = (_find_tensors(loaded.get(key), depth - 1) for key in WRAPPERS if depth)
-    here = loaded if any(isinstance(value, Tensor) for value in loaded.values()) else None
+    values = {key: _from_array(value) for key, value in loaded.items()}
+    here = values if any(isinstance(value, Tensor) for value in values.values()) else None
     return next((found for found in inner if found is not None), here)
+
+
+def _from_array(value: object) -> object:
+    """The tensor of a NumPy array that was read as a stand-in; any other value is returned as it is."""
+    match value:
+        case _StandIn(state=Tensor()):  # made before, under another key
+            return value.state
+        case _StandIn(
+            state=(_, tuple(shape), _StandIn(args=(str(kind), *_), state=(_, order, *_)), turned, bytes(data))
+        ):
+            try:
+                array = np.frombuffer(data, np.dtype(f"{order}{kind}"))
+                array = array.reshape(shape[::-1]).T if turned else array.reshape(shape)
+                value.state = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
+                return value.state
+            except (TypeError, ValueError):  # text, objects, dates
+                pass
+    return value
 
 
 def _is_weight(key: object, value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Map the keys of published weight files to ours. Only I3D's differ; 3D-ResNets differ in their normalisation."""
+"""Map the keys of published weight files to ours. Prefixes and heads of other projects are left to `loading`."""
 
 import re
 from collections.abc import Mapping
@@ -13,11 +13,15 @@ from amem_cli.weights.normalisation import HARA_2018, HARA_2020, Normalisation
 
 @dataclass(frozen=True)
 class MappedWeights:
-    """Tensors under our keys. `normalisation` is None if the file does not determine it."""
+    """Tensors under our keys. `normalisation` is None if the file does not determine it.
+
+    `notes` say what was removed around the network.
+    """
 
     tensors: dict[str, Tensor]
     key_mapping: str
     normalisation: Normalisation | None = None
+    notes: tuple[str, ...] = ()
 
 
 def map_keys(file: WeightFile, architecture: str) -> MappedWeights:
@@ -32,7 +36,20 @@ def map_keys(file: WeightFile, architecture: str) -> MappedWeights:
         return MappedWeights(file.tensors, f"3D-ResNet of Hara et al., {year} (from {reason})", normalisation)
     if architecture == "mobilenet_v2":
         return _map_mobilenet_v2(file.tensors)
+    if architecture in ("resnet18", "resnet50") and "4.0.conv1.weight" in file.tensors:
+        return _map_numbered_resnet(file.tensors)
     return MappedWeights(file.tensors, "the network's own keys")
+
+
+# -- ResNet ------------------------------------------------------------------------------------------------------------
+
+_NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+
+
+def _map_numbered_resnet(tensors: dict[str, Tensor]) -> MappedWeights:
+    """The layers of torchvision's ResNet in a `Sequential`, as in Video-Person-ReID."""
+    keys = {key: ".".join((_NUMBERED.get(first, first), *rest)) for key in tensors for first, *rest in [key.split(".")]}
+    return MappedWeights(_renamed(keys, tensors), "ResNet with numbers for its layers")
 
 
 # -- MobileNetV2 -------------------------------------------------------------------------------------------------------

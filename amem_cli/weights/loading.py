@@ -1,8 +1,14 @@
-"""Load a weight file into a network. Every key must fit; the weights set the network's input normalisation."""
+"""Load a weight file into a network. Every key must fit; the weights set the network's input normalisation.
+
+Around the network, a file may have a prefix (`module.`, `backbone.`, `base.`) and heads; both are found and reported.
+"""
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amem_cli.errors import BadData, listing
-from amem_cli.weights.files import read_weight_file
+from amem_cli.weights.files import WeightFile, read_weight_file
 from amem_cli.weights.key_mappings import MappedWeights, map_keys
 from amem_cli.weights.normalisation import Normalisation
+
+_OTHER_PART = re.compile(r"(fc|classifier|heads?|logits|last_linear|bottleneck|bnneck|feat|feat_bn|embedding|NL_\d)\.")
 
 
 @dataclass(frozen=True)
@@ -24,24 +32,59 @@ class Pretrained:
     key_mapping: str
     normalisation: Normalisation
     head_classes: int | None
+    notes: tuple[str, ...]
 
 
 def load_pretrained(network: Any, path: str | Path, architecture: str) -> Pretrained:
     """Load a file into `network`, a module with `head_keys`, and set its `normalisation` to what the weights expect.
 
     `architecture` is the name of a backbone, or resnet18 / resnet50. Keys of a head that the network lacks are left
-    out, `num_batches_tracked` may be missing, and every floating-point type is converted to float32.
+    out, `num_batches_tracked` may be missing, and every floating-point type is converted to float32. The result is also
+    the network's attribute `pretrained`.
 
     Raises `InputMissing` without the file, and `BadData` if it cannot be read as weights or does not fit.
     """
     file = read_weight_file(Path(path))
-    weights = fitted(map_keys(file, architecture), network)
+    weights = weights_for(network, file, architecture)
     require_fit(network, weights, file.path, architecture)
     expected = network.state_dict().keys()
     network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
     network.normalisation = weights.normalisation or network.normalisation
     classes = head_classes(network, weights.tensors)
-    return Pretrained(file.path, file.sha256, weights.key_mapping, network.normalisation, classes)
+    network.pretrained = Pretrained(
+        file.path, file.sha256, weights.key_mapping, network.normalisation, classes, weights.notes
+    )
+    return network.pretrained
+
+
+def log_pretrained(model: nn.Module, log: Callable[[str], None]) -> None:
+    """Log the weight files that the networks in `model` have loaded."""
+    for module in model.modules():
+        if pretrained := getattr(module, "pretrained", None):
+            log("; ".join([f"loaded {pretrained.path} as {pretrained.key_mapping}", *pretrained.notes]))
+
+
+def weights_for(network: Any, file: WeightFile, architecture: str) -> MappedWeights:
+    """The tensors of a file under the keys of `network`, without the prefix under which most fit, and without the
+    heads of other projects and fast-reid's non-local blocks.
+
+    Image convolutions are inflated where `network` has 3-D ones. The notes say what was removed.
+    """
+    expected = network.state_dict()
+    starts = Counter(start for key in file.tensors for start in accumulate(re.findall(r"[^.]+\.", key)[:5]))
+    candidates = {}
+    for prefix in ("", *(start for start, keys in starts.items() if 2 * keys >= len(expected))):
+        under = {key.removeprefix(prefix): tensor for key, tensor in file.tensors.items() if key.startswith(prefix)}
+        candidates[prefix] = fitted(map_keys(dataclasses.replace(file, tensors=under), architecture), network)
+    prefix = max(candidates, key=lambda prefix: matching(network, candidates[prefix].tensors))
+    weights = candidates[prefix]
+    others = {key for key in weights.tensors.keys() - expected if _OTHER_PART.match(key)}
+    tensors = {key: tensor for key, tensor in weights.tensors.items() if key not in others or key in network.head_keys}
+    left_out = [key for key in file.tensors if key.removeprefix(prefix) in others or not key.startswith(prefix)]
+    parts = dict.fromkeys(key.rpartition(".")[0] or key for key in left_out)
+    notes = {"prefix removed": [prefix], "left out": parts, "not opened": file.not_opened}
+    rows = tuple(f"{title}: {', '.join(names)}" for title, names in notes.items() if any(names))
+    return dataclasses.replace(weights, tensors=tensors, notes=rows)
 
 
 def fitted(weights: MappedWeights, network: nn.Module) -> MappedWeights:
@@ -52,6 +95,21 @@ def fitted(weights: MappedWeights, network: nn.Module) -> MappedWeights:
         for key, tensor in weights.tensors.items()
     }
     return dataclasses.replace(weights, tensors=tensors)
+
+
+def matching(network: Any, tensors: Mapping[str, Tensor]) -> int:
+    """The number of tensors whose key and shape the network has."""
+    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    return sum(expected.get(key) == tensor.shape for key, tensor in tensors.items())
+
+
+def _inflated(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` with those of image convolutions inflated where 3-D ones are expected (see `inflate_weight`)."""
+    frames = {key: tensor.shape[2] for key, tensor in expected.items() if tensor.dim() == 5}
+    return {
+        key: inflate_weight(tensor, frames[key]) if key in frames and tensor.dim() == 4 else tensor
+        for key, tensor in tensors.items()
+    }
 
 
 def inflate_weight(weight: Tensor, frames: int) -> Tensor:

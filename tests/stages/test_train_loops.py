@@ -22,9 +22,11 @@ from amem_cli.data.datasets import read_attributes, read_images, read_videos
 from amem_cli.data.loading import Augmentation
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists, UsageError
+from amem_cli.models.amem import AMEM
 from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import load_tae, save_arm
 from amem_cli.models.config import ArmConfig
+from amem_cli.models.tae import TAE
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages import train_arm as arm_stage
 from amem_cli.stages import train_tae as tae_stage
@@ -69,6 +71,7 @@ class Recorder:
         self.rates: list[list[float]] = []
         self.batches: list[list[Any]] = []
         self.measured: list[bool] = []
+        self.reported: list[type] = []  # networks whose weight files are logged
 
     def __call__(self, networks: Any, *given: Any, measure_gradients: bool = False) -> Any:
         optimizer = given[0] if self.stage == "train-arm" else networks.adam
@@ -84,6 +87,7 @@ def recorder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     found = Recorder(request.param)
     module = {"train-arm": arm_stage, "train-tae": tae_stage, "train-amem": amem_stage}[request.param]
     monkeypatch.setattr(module, "train_step", found)
+    monkeypatch.setattr(module, "log_pretrained", lambda model, log: found.reported.append(type(model)))
     return found
 
 
@@ -125,6 +129,7 @@ def test_loop_cosine(recorder: Recorder, walkers: Path, inputs: dict[str, str], 
     steps = len(recorder.rates)
     expected = [0.05 * (1 + np.cos(np.pi * number / steps)) for number in range(steps)]
     assert [rates[0] for rates in recorder.rates] == pytest.approx(expected)
+    assert recorder.reported == [{"train-arm": ARM, "train-tae": TAE, "train-amem": AMEM}[recorder.stage]]
 
 
 class Numbered:

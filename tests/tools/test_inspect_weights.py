@@ -37,11 +37,13 @@ def test_inspect_weights_prints_a_file_that_fits(state, tmp_path, capsys):
     out = capsys.readouterr().out
     assert out.startswith(f"{path}: PyTorch, 6 keys, 36,896 parameters\n")
     assert "tiny: the network's own keys, without a head" in out
+    assert "  prefix removed: module.\n" in out
     assert out.endswith("fits tiny\n")
     assert amem(["weights", "inspect", str(path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["path"] == str(path)
     assert (report["architecture"], report["fits"], report["problems"]) == ("tiny", True, [])
+    assert report["notes"] == ["prefix removed: module."]
     assert report["normalisation"]["mean"] == list(IMAGENET.mean)
 
 

@@ -5,7 +5,12 @@ import hashlib
 import io
 import os
 import pickle
+import random
+import subprocess
+import sys
 import zipfile
+from collections import Counter, defaultdict, deque
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,13 +80,10 @@ def test_read_weight_file_formats(name, tmp_path):
     assert (file.bytes, file.sha256) == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_read_weight_file_removes_common_prefixes(prefix, tmp_path):
-    file = read_weight_file(saved(tmp_path / "w.pt", {prefix + key: value for key, value in STATE.items()}))
-    assert_state(file.tensors)
-    assert file.module_prefix is prefix.startswith("module.")
-    some = {"module.a": torch.zeros(1), "b": torch.zeros(1)}
-    assert read_weight_file(saved(tmp_path / "w.pt", some)).tensors.keys() == some.keys()
+def test_read_weight_file_finds_the_prefix_module(tmp_path):
+    for prefix, expected in (("module.", True), ("model.", False)):
+        file = read_weight_file(saved(tmp_path / "w.pt", {prefix + key: value for key, value in STATE.items()}))
+        assert (file.module_prefix, *file.tensors) == (expected, *(prefix + key for key in STATE))
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.legacy"])
@@ -89,8 +91,18 @@ def test_read_weight_file_training_checkpoint(name, tmp_path):
     about = {"best": np.float64(3), "accuracy": np.float32(1), "epoch": np.int64(7), "loss": torch.tensor(1.0)}
     about |= {"args": argparse.Namespace(device=torch.device("cpu"), size=torch.Size([3])), "model": {"name": "i3d"}}
     about |= {"optimizer": {"state": {0: torch.ones(1)}, "groups": [{"betas": (0.9, 0.99)}] * 2}, "names": ("x",) * 999}
+    about |= {"random": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}
+    about |= {"hits": Counter("aab"), "seen": {3, 4}, "path": Path("runs/1"), "dtype": torch.float16, "z": 1 + 2j}
+    about |= {"arrays": [np.arange(3), np.array([Path("x")]), np.array([])], "table": defaultdict(list, a=[1])}
+    about |= {"last": deque([1, 2], 3), "end": b"x"}
+    if name == "w.pt":  # modules in the old format have the text of their source, which torch refuses
+        about["criterion"] = torch.nn.Linear(2, 2)
     content = saved(tmp_path / name, about | {"state_dict": {"net": STATE, "step": 3}}).read_bytes()
-    assert_state(read_weight_file(tmp_path / name).tensors)
+    file = read_weight_file(tmp_path / name)
+    assert_state(file.tensors)
+    path_class = f"{type(Path()).__module__}.{type(Path()).__name__}"
+    assert {"argparse.Namespace", path_class, "collections.deque", "collections.defaultdict"} <= set(file.not_opened)
+    assert not {"collections.OrderedDict", "collections.Counter", "torch.device"} & set(file.not_opened)
     if name == "w.legacy":  # as saved on a GPU
         content = content.replace(b"ctorch\nFloatStorage", b"ctorch.cuda\nFloatStorage")
         (tmp_path / name).write_bytes(content.replace(b"X\x03\0\0\0cpu", b"X\x06\0\0\0cuda:0"))
@@ -107,6 +119,18 @@ def test_read_weight_file_arrays(tmp_path):
     assert "Object arrays cannot be loaded" in refusal(path)
     np.savez(path, a=np.array(["text"]))
     assert "damaged or not a weight file (TypeError" in refusal(path)
+
+
+def test_read_weight_file_numpy_weights_in_a_pickle(tmp_path):
+    arrays = {key: value.numpy() for key, value in STATE.items()}
+    assert_state(read_weight_file(saved(tmp_path / "w.pt", {"model": arrays, "rng": np.arange(3)})).tensors)
+    shared = np.arange(3)
+    tensors = read_weight_file(saved(tmp_path / "w.pt", {"a": shared, "b": shared, "c": torch.ones(1)})).tensors
+    assert tensors["a"] is tensors["b"]
+    turned = {"a": np.asfortranarray(np.arange(6, dtype=">f4").reshape(2, 3)), "b": torch.ones(1)}
+    assert read_weight_file(saved(tmp_path / "w.pt", turned)).tensors["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    for other in (np.array(["text"]), np.array([Path("x")]), np.zeros(2, "M8[s]"), np.zeros(2, "f4,f4")):
+        assert "plain names: a" in refusal(tmp_path / "w.pt", turned | {"a": other})
 
 
 # -- what is no weight file --------------------------------------------------------------------------------------------
@@ -175,8 +199,64 @@ def test_read_weight_file_refuses_code(tmp_path, monkeypatch):
     ):
         assert f"opening it would execute {os.mkdir.__module__}.mkdir. " in message
     assert not (tmp_path / "trap").exists()
-    assert "torch.nn.modules.linear.Linear" in refusal(tmp_path / "w.pt", torch.nn.Linear(2, 2))
+    module = torch.nn.Linear(2, 2)
+    assert "no state dict in it, only torch.nn.modules.linear.Linear. If you trust" in refusal(
+        tmp_path / "w.pt", module
+    )
+    assert "cannot be opened safely: torch.nn.modules.linear.Linear. If" in refusal(tmp_path / "w.legacy", module)
     assert "torch._utils._rebuild_sparse_tensor" in refusal(tmp_path / "w.pt", {"a": torch.eye(2).to_sparse()})
+
+
+class Calls:
+    """Unpickling it would call a function, and set the state of the result."""
+
+    def __init__(self, function, *arguments, state=None):
+        self.reduced = (function, arguments, state)
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.legacy"])
+def test_read_weight_file_runs_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(argparse.Namespace, "__setstate__", lambda *_: Path("trap").mkdir(), raising=False)
+    sys.modules.pop("this", None)
+    make = "__import__('os').mkdir('trap')"
+    hostile = [
+        Calls(eval, make),
+        Calls(exec, make),
+        Calls(__import__, "this"),
+        Calls(subprocess.call, ["mkdir", "trap"]),
+        Calls(argparse.Namespace, state={"x": Calls(eval, make), "__class__": Calls(eval, make)}),
+        [{1: (Calls(Path, Calls(eval, make)),)}],
+    ]
+    file = read_weight_file(saved(tmp_path / name, {"hostile": hostile, "state_dict": STATE}))
+    assert_state(file.tensors)
+    assert {"builtins.eval", "builtins.exec", "builtins.__import__", "commands.call"} <= set(file.not_opened)
+    assert not (tmp_path / "trap").exists()
+    assert "this" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"c__builtin__\ngetattr\ncshutil\nos\nX\x05\0\0\0mkdir\x86RX\x04\0\0\0trap\x85R.",  # of what is returned
+        b"c__builtin__\neval\n}X\x0c\0\0\0__setstate__cshutil\nrmtree\nsb.",  # sets the state of a stand-in
+        b"(S'mkdir trap'\nios\nsystem\n.",  # instances of old classes
+        b"(cos\nsystem\nS'mkdir trap'\no.",
+        b"c__builtin__\nbytearray\nJ\0\0\0\x7f\x85R.",  # 2 GB
+        b"ctorch._utils\n_rebuild_sparse_tensor\n.",
+        b"ctorch\n_utils._rebuild_sparse_tensor\n.",
+        b"ctorch.nn\nparameter.Parameter\n.",
+        b"".join(b"cm\nn%d\n0" % number for number in range(1100)) + b"}.",
+    ],
+)
+def test_read_weight_file_refuses_other_ways_to_call(pickled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for content in (LEGACY + b"\x80\x02" + pickled, zipped(data_pkl=b"\x80\x02" + pickled, version=b"3")):
+        refusal(tmp_path / "w", content)
+    assert not (tmp_path / "trap").exists()
 
 
 @pytest.mark.parametrize("zip_format", [True, False])

@@ -1,13 +1,22 @@
 """Loading weights: every key must fit, and the weights set the input normalisation."""
 
+import argparse
+from pathlib import Path
+
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData
-from amem_cli.weights.loading import load_pretrained
+from amem_cli.models.arm import ARM
+from amem_cli.models.backbones import build_backbone
+from amem_cli.models.image_networks import image_network
+from amem_cli.models.inflated import InflatedResNet50
+from amem_cli.weights.files import WeightFile
+from amem_cli.weights.loading import load_pretrained, log_pretrained, weights_for
 from amem_cli.weights.normalisation import HARA_2018, HARA_2020, IMAGENET
 
 
@@ -115,3 +124,118 @@ def test_load_pretrained_network_of_an_amem_arm(state, tmp_path):
     pretrained = load_pretrained(network, path, "own")
     assert (pretrained.key_mapping, network.normalisation) == ("amem", IMAGENET)
     assert all(torch.equal(network.state_dict()[key], value) for key, value in state.items())
+
+
+# -- files of other projects -------------------------------------------------------------------------------------------
+
+
+def resnet50():
+    """The tensors of torchvision's ResNet-50 without its head, with the shapes alone."""
+    with torch.device("meta"):
+        state = torchvision.models.resnet50().state_dict()
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
+
+
+def under(prefix, tensors):
+    return {prefix + key: value for key, value in tensors.items()}
+
+
+def beside(*names):
+    return dict.fromkeys(names, torch.zeros(1))
+
+
+def notes(prefix="", left_out=(), not_opened=()):
+    titles = {"prefix removed": [prefix], "left out": left_out, "not opened": not_opened}
+    return tuple(f"{title}: {', '.join(names)}" for title, names in titles.items() if any(names))
+
+
+NUMBERS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+BNNECK = [f"bottleneck.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")]
+NL = "backbone.NL_2.0"
+FILES = {  # project: prefix, keys of other parts, names of these parts
+    "torchvision": ("", ["fc.weight", "fc.bias"], "fc"),
+    "torchreid": ("", ["classifier.weight", "classifier.bias"], "classifier"),
+    "torchreid, DataParallel": ("module.", ["module.classifier.weight"], "module.classifier"),
+    "torchreid, fc512": ("", ["fc.0.weight", "fc.1.running_mean", "classifier.bias"], "fc.0 fc.1 classifier"),
+    "fast-reid": (
+        "backbone.",
+        ["heads.weight", "heads.bottleneck.0.weight", "heads.bottleneck.0.bias", "pixel_mean", "pixel_std"],
+        "heads heads.bottleneck.0 pixel_mean pixel_std",
+    ),
+    "fast-reid, SBS": (
+        "backbone.",
+        ["heads.bnneck.weight", "heads.pool_layer.p", f"{NL}.g.weight", f"{NL}.W.1.running_var"],
+        f"heads.bnneck heads.pool_layer {NL}.g {NL}.W.1",
+    ),
+    "bag of tricks": ("base.", ["classifier.weight", *BNNECK], "classifier bottleneck"),
+    "layumi": ("model.", ["model.fc.weight", "classifier.add_block.0.weight"], "model.fc classifier.add_block.0"),
+    "open-reid": ("module.base.", ["module.base.fc.bias", "module.feat_bn.bias"], "module.base.fc module.feat_bn"),
+    "torch.compile": ("_orig_mod.module.", [], ""),
+    "nested": ("module.basenet.0.", ["module.fc.weight"], "module.fc"),
+}
+
+
+def file_of(tensors):
+    return WeightFile(Path("w"), tensors, "PyTorch", False, 0, "")
+
+
+@pytest.fixture(scope="module", params=["image", "inflated"])
+def empty_resnet50(request):
+    with torch.device("meta"):
+        return image_network("resnet50") if request.param == "image" else InflatedResNet50()
+
+
+@pytest.mark.parametrize("project", FILES)
+def test_weights_for_resnet50_of_other_projects(project, empty_resnet50):
+    prefix, others, parts = FILES[project]
+    weights = weights_for(empty_resnet50, file_of(under(prefix, resnet50()) | beside(*others)), "resnet50")
+    found = {key: value.shape for key, value in weights.tensors.items() if key not in empty_resnet50.head_keys}
+    assert found == {key: value.shape for key, value in empty_resnet50.state_dict().items()}
+    assert weights.notes == notes(prefix, parts.split())
+    assert (prefix + "fc.weight" in others) == ("fc.weight" in weights.tensors)
+
+
+def test_weights_for_numbered_resnet50(empty_resnet50):
+    keys = {key: ".".join((NUMBERS[key.split(".")[0]], *key.split(".")[1:])) for key in resnet50()}
+    tensors = {f"base.{keys[key]}": value for key, value in resnet50().items()} | beside("classifier.weight")
+    weights = weights_for(empty_resnet50, file_of(tensors), "resnet50")
+    found = {key: value.shape for key, value in weights.tensors.items()}
+    assert found == {key: value.shape for key, value in empty_resnet50.state_dict().items()}
+    assert weights.notes == notes("base.", ["classifier"])
+
+
+def test_weights_for_reports_unknown_parts_of_the_network(empty_resnet50):
+    """Parts within the network, and parts that are no head, are problems: without them its maps differ."""
+    tensors = under("backbone.", resnet50()) | beside("backbone.layer1.0.se.weight", "backbone.attention.weight", "x.y")
+    weights = weights_for(empty_resnet50, file_of(tensors), "resnet50")
+    assert set(weights.tensors) - set(resnet50()) == {"layer1.0.se.weight", "attention.weight"}
+    assert weights.notes == notes("backbone.", ["x"])
+
+
+def test_load_pretrained_reports_prefix_and_other_parts(state, tmp_path):
+    others = beside("head.a.weight", "head.a.bias", "head.b", "scale") | {"net.fc.bias": torch.ones(7)}
+    path = saved(tmp_path / "w.pt", {"model": under("net.", state) | others, "args": argparse.Namespace()})
+    network = nn.Sequential(nn.ReLU(), Network())
+    lines = []
+    log_pretrained(network, lines.append)
+    assert lines == []
+    load_pretrained(network[1], path, "own")
+    assert all(torch.equal(network[1].state_dict()[key], value) for key, value in state.items())
+    log_pretrained(network, lines.append)
+    assert lines == [
+        f"loaded {path} as the network's own keys; prefix removed: net.; left out: head.a, head, scale, net.fc; "
+        "not opened: argparse.Namespace"
+    ]
+
+
+@pytest.mark.slow
+def test_resnet50_of_fast_reid_in_arm_and_inflated(tmp_path):
+    theirs = {key: torch.full(tensor.shape, 0.5, dtype=tensor.dtype) for key, tensor in resnet50().items()}
+    theirs["conv1.weight"] = torch.arange(9408.0).view(64, 3, 7, 7)
+    path = saved(tmp_path / "w.pth", {"model": under("backbone.", theirs) | beside("heads.weight"), "iteration": 3})
+    arm, inflated = ARM("resnet50", weights=str(path)), build_backbone("resnet50", weights=path)
+    found = arm.backbone.network.state_dict()
+    assert found.keys() == theirs.keys()
+    assert all(torch.equal(found[key], value) for key, value in theirs.items())
+    assert torch.equal(inflated.conv1.weight[:, :, 1], theirs["conv1.weight"])
+    assert not inflated.conv1.weight[:, :, [0, 2]].any()

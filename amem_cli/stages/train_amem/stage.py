@@ -50,6 +50,7 @@ from amem_cli.stages.train_amem.inputs import (
     training_labels,
 )
 from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, train_step, true_frames
+from amem_cli.weights.loading import log_pretrained
 
 VALIDATION_CLIPS = 16  # per batch
 EPOCHS_COUNTED = 10  # to estimate the number of steps: epochs can differ by one
@@ -113,6 +114,7 @@ def _train_split(
         tae = load_tae(tae_file(options), options.image_size) if options.uses_mem else None
         config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
         networks = build_networks(config, options, processes, tae, weights)
+        log_pretrained(networks.amem, progress.log)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
         modules = {"amem": networks.amem, "discriminator": networks.discriminator, "average": networks.average}
