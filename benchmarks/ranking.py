@@ -1,18 +1,18 @@
 """CMC and mAP: amem's evaluator and the baselines, on random features in the size of MARS.
 
 Every method starts from features and ends with rank-1 and mAP, which must agree. Memory is the peak of the process
-above its inputs (Linux). torchreid's evaluators are measured if `torchreid` is installed, the Cython one if it is
-compiled.
+above its inputs (Linux). torchreid's evaluators are measured if there is a checkout (`peers.py`) or an installed
+`torchreid`, the Cython one if it is compiled.
 """
 
 import contextlib
 import io
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
+from peers import torchreid_rank
 from timing import Method, check_agreement, take_turns
 
 from amem_cli.metrics.ranking import evaluate_ranking
@@ -57,50 +57,39 @@ def brute_force(query, gallery, query_ids, gallery_ids, query_cameras, gallery_c
     return float(np.mean(first)), float(np.mean(precisions))
 
 
-def torchreid_rank() -> Any:
-    try:
-        return import_module("torchreid.metrics.rank")
-    except ModuleNotFoundError:
-        return import_module("torchreid.reid.metrics.rank")  # the fork in the package index
-
-
-def torchreid(cython: bool, query, gallery, *labels) -> tuple[float, float]:
+def torchreid(cython: bool, peers: str, query, gallery, *labels) -> tuple[float, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         distances = distance_matrix(query, gallery)
-        cmc, mean = torchreid_rank().evaluate_rank(distances, *labels, use_cython=cython)
+        cmc, mean = torchreid_rank(peers).evaluate_rank(distances, *labels, use_cython=cython)
     return float(cmc[0]), float(mean)
 
 
-METHODS: dict[str, Callable[..., tuple[float, float]]] = {
-    "amem": amem,
-    "brute force": brute_force,
-    "torchreid Python": partial(torchreid, False),
-    "torchreid Cython": partial(torchreid, True),
-}
-
-
-def available() -> tuple[list[str], list[str]]:
-    """The methods that can run here, and a note about the others."""
+def methods(peers: str) -> tuple[dict[str, Callable[..., tuple[float, float]]], list[str]]:
+    """The methods that can run here, and notes about the others."""
+    found: dict[str, Callable[..., tuple[float, float]]] = {"amem": amem, "brute force": brute_force}
     try:
-        compiled = torchreid_rank().IS_CYTHON_AVAI
+        compiled = torchreid_rank(peers).IS_CYTHON_AVAI
     except ImportError as error:
-        return ["amem", "brute force"], [f"torchreid was not measured: {error}"]
-    notes = [] if compiled else ["torchreid Cython was not measured: its extension is not compiled"]
-    return [name for name in METHODS if compiled or name != "torchreid Cython"], notes
+        return found, [f"torchreid was not measured: {error}"]
+    found["torchreid Python"] = partial(torchreid, False, peers)
+    if not compiled:
+        return found, ["torchreid Cython was not measured: its extension is not compiled"]
+    return found | {"torchreid Cython": partial(torchreid, True, peers)}, []
 
 
-def make(name: str, size: tuple[int, int, int]) -> Callable[[], tuple[float, float]]:
+def make(method: Callable[..., tuple[float, float]], size: tuple[int, int, int]) -> Callable[[], tuple[float, float]]:
     inputs = random_inputs(*size)
-    return lambda: METHODS[name](*inputs)
+    return lambda: method(*inputs)
 
 
-def run(runs: int, size: tuple[int, int, int] = (1980, 11310, 512)) -> dict[str, Any]:
+def run(runs: int, peers: str = "", size: tuple[int, int, int] = (1980, 11310, 512)) -> dict[str, Any]:
     """For each method median `seconds`, `memory` in bytes, `rank1` and `mAP`; and `notes`.
 
     `size` is (queries, gallery, dimensions). Raises `ValueError` if two methods disagree.
     """
-    names, notes = available()
-    timed = take_turns({name: Method(make, (name, size), allocator=name == "amem") for name in names}, runs)
+    found, notes = methods(peers)
+    sides = {name: Method(make, (method, size), allocator=name == "amem") for name, method in found.items()}
+    timed = take_turns(sides, runs)
     check_agreement({name: side.result for name, side in timed.items()}, 1e-4)
     rows = {}
     for name, side in timed.items():

@@ -1,10 +1,11 @@
-"""All benchmarks next to their baselines, and the page about them.
+"""All benchmarks next to other projects' code, and the page about them.
 
-    python benchmarks/side_by_side.py [decoding labelling extraction training ranking growth] [--runs 3]
+    python benchmarks/side_by_side.py [decoding labelling extraction ...] [--runs 3] [--peers FOLDER]
 
 Without names all are run. Their figures go to `docs/performance.json`, from which `docs/PERFORMANCE.md` and
 `docs/performance-growth.svg` are written; `--page` only writes these. Figures of another machine or of other versions
-are dropped, because ratios of two machines mean nothing. OpenVINO and torchreid are measured if they are installed.
+are dropped, because ratios of two machines mean nothing. OpenVINO is measured if it is installed. FOLDER has checkouts
+of other projects (`peers.py`); without it the rows that need one are left out, and the page says so.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import decoding
 import extraction
 import growth
+import peers
 import ranking
 import torch
 import training
@@ -32,20 +34,27 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 FIGURES, PAGE, PLOT = DOCS / "performance.json", DOCS / "PERFORMANCE.md", DOCS / "performance-growth.svg"
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "openvino", "torchreid")
 GROWTH = tuple(f"growth {what}" for what in growth.POINTS)
-PARTS = ("decoding", "labelling", "extraction", "training", "ranking", *GROWTH)
-TITLES = {"baseline": "the baseline", "baseline+allocator": "the baseline with amem's allocator settings"}
+NETWORKS = {  # the parts that run networks: network, and what an item is
+    "labelling": ("resnet50", "images/s"),
+    "extraction": ("i3d", "clips/s"),
+    "extraction of preset small": ("small", "clips/s"),
+}
+PARTS = ("decoding", *NETWORKS, "training", "ranking", *GROWTH)
+NEED_PEER = {"extraction", "training"}  # piergiaj's I3D
 
 
 class Comparison(NamedTuple):
-    """One row of the page."""
+    """One row of the page; `of_ceiling` is the rate as a fraction of that of one large convolution."""
 
     work: str
+    of_ceiling: float | None
     baseline: str
     amem: str
     ratio: float
 
     def cells(self) -> tuple[str, ...]:
-        return self.work, self.baseline, self.amem, f"{self.ratio:.2f}"
+        ceiling = "" if self.of_ceiling is None else f"{self.of_ceiling:.0%}"
+        return self.work, ceiling, self.baseline, self.amem, f"{self.ratio:.2f}"
 
 
 def machine() -> dict[str, Any]:
@@ -57,14 +66,14 @@ def machine() -> dict[str, Any]:
     return about
 
 
-def measure(part: str, runs: int) -> Any:
-    """The figures of one of `PARTS`."""
+def measure(part: str, runs: int, folder: str) -> Any:
+    """The figures of one of `PARTS`; `folder` has the peers' checkouts."""
+    if part in NETWORKS:
+        return extraction.run(NETWORKS[part][0], runs, folder)
     measures = {
         "decoding": lambda: decoding.run(max(runs, 5)),
-        "labelling": lambda: extraction.run("resnet50", runs),
-        "extraction": lambda: extraction.run("i3d", runs),
-        "training": lambda: training.run(torch.get_num_threads(), runs),
-        "ranking": lambda: ranking.run(runs),
+        "training": lambda: training.run(torch.get_num_threads(), runs, folder),
+        "ranking": lambda: ranking.run(runs, folder),
     }
     return measures[part]() if part in measures else growth.run(part.removeprefix("growth "))
 
@@ -75,10 +84,12 @@ def measure(part: str, runs: int) -> Any:
 def comparisons(figures: dict[str, Any]) -> Iterator[Comparison]:
     """The rows of the page, from the figures that exist."""
     for size, times in figures.get("decoding", {}).get("microseconds", {}).items():
-        for name, note in (("amem", ""), ("amem + device", ", with normalisation on the CPU")):
-            work, pair = f"decoding, JPEG of {size}{note}", (times["baseline"], times[name])
-            yield Comparison(work, *(f"{value:.0f} us" for value in pair), pair[0] / pair[1])
-    for part, unit in (("labelling", "images/s"), ("extraction", "clips/s")):
+        works = {"amem + device": "normalised", "amem": "to uint8, which a GPU normalises; the baseline normalises"}
+        for name, work in works.items():
+            pair = times["baseline"], times[name]
+            cells = (f"{value:.0f} us" for value in pair)
+            yield Comparison(f"JPEG of {size}, {work}", None, *cells, pair[0] / pair[1])
+    for part, (_, unit) in NETWORKS.items():
         if part in figures:
             yield from _engines(part, unit, figures[part])
     if "training" in figures:
@@ -86,34 +97,31 @@ def comparisons(figures: dict[str, Any]) -> Iterator[Comparison]:
     methods = figures.get("ranking", {}).get("methods", {})
     for name, method in methods.items():
         if name != "amem":
-            work, pair = f"CMC and mAP, {name}", (method["seconds"], methods["amem"]["seconds"])
-            yield Comparison(work, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1])
+            pair = method["seconds"], methods["amem"]["seconds"]
+            yield Comparison(f"CMC and mAP, {name}", None, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1])
 
 
 def _engines(part: str, unit: str, found: dict[str, Any]) -> Iterator[Comparison]:
-    """Each engine and the baseline in fp32; the fastest engine of a precision is marked."""
+    """Each engine next to the baseline in fp32; the baseline in bf16, too."""
     baseline = found["methods"]["baseline fp32"]["wall"]
-    for precision in ("fp32", "bf16"):
-        methods = {n.split()[0]: m for n, m in found["methods"].items() if n.endswith(precision)}
-        fastest = min(methods.keys() - TITLES.keys(), key=lambda name: methods[name]["wall"])
-        for name, method in methods.items():
-            if (name, precision) != ("baseline", "fp32"):
-                work = f"{part}, {precision}, {TITLES.get(name) or f'engine {name}'}"
-                rates = (f"{found['items'] / wall:.3g} {unit}" for wall in (baseline, method["wall"]))
-                title = f"{work}, the fastest" if name == fastest else work
-                yield Comparison(title, *rates, baseline / method["wall"])
+    for method, figures in found["methods"].items():
+        name, precision = method.split()
+        if method != "baseline fp32":
+            work = f"{part}, {precision}, {found['baseline'] if name == 'baseline' else f'engine {name}'}"
+            rates = (f"{found['items'] / wall:.3g} {unit}" for wall in (baseline, figures["wall"]))
+            yield Comparison(work, figures["of_ceiling"], *rates, baseline / figures["wall"])
 
 
 def _steps(found: dict[str, Any]) -> Iterator[Comparison]:
-    """Each training step and the baseline in fp32 with as many threads."""
-    baseline = {row["threads"]: row["seconds"] for row in found["steps"] if row["method"] == "baseline fp32"}
+    """Each training step next to the baseline's in fp32."""
+    seconds = {row["method"]: row["seconds"] for row in found["steps"]}
     for row in found["steps"]:
-        name, _, precision = row["method"].partition(" ")
-        if (name, precision) != ("baseline", "fp32"):
-            work = f"training step of {found['clips']} clips, {precision}, {row['threads']} threads"
-            pair = baseline[row["threads"]], row["seconds"]
-            title = f"{work}, {TITLES[name]}" if name in TITLES else work
-            yield Comparison(title, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1])
+        name, precision = row["method"].split()
+        if row["method"] != "baseline fp32":
+            work = f"training step of {found['clips']} clips, {precision}"
+            pair = seconds["baseline fp32"], row["seconds"]
+            title = f"{work}, piergiaj's I3D" if name == "baseline" else work
+            yield Comparison(title, None, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1])
 
 
 def page(about: dict[str, Any], figures: dict[str, Any]) -> str:
@@ -128,21 +136,21 @@ def page(about: dict[str, Any], figures: dict[str, Any]) -> str:
         *([about["note"], ""] if "note" in about else []),
         f"{about['processor']}, {about['threads']} threads, {versions}. No GPU was used.",
         "",
-        "| work | baseline | amem | times faster |",
-        "|---|---|---|---|",
+        "| work | of one large convolution's rate | baseline, fp32 | measured | times faster |",
+        "|---|---|---|---|---|",
         *("| " + " | ".join(row.cells()) + " |" for row in comparisons(figures)),
         "",
-        "Baselines: for networks, PyTorch eager in fp32 with channels-first maps, padded copies and the system's",
-        "allocator settings (amem's: `amem_cli/runtime/allocator.py`); for decoding, PIL and torchvision's transforms",
-        "to a normalised tensor, which amem computes on the device; for ranking, torchreid's evaluators and an argsort",
-        "per query.",
+        "Baselines, with the system's allocator settings (amem's: `amem_cli/runtime/allocator.py`): for I3D the units",
+        "and poolings of piergiaj's port in eager PyTorch, with the same strides and weights; for the other networks",
+        "eager PyTorch; for decoding PIL and torchvision's transforms, as re-identification code calls them; for",
+        "ranking torchreid's evaluators, and an argsort per query.",
     ]
     if "ranking" in figures:
         memory = {name: m["memory"] for name, m in figures["ranking"]["methods"].items() if m["memory"] is not None}
         used = ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in memory.items())
         lines += ["", f"Memory of ranking above its inputs: {used}.", *figures["ranking"]["notes"]]
     if missing := [part for part in PARTS if part not in figures]:
-        lines += ["", f"Not measured: {', '.join(missing)}."]
+        lines += ["", f"Not measured, or without other projects' code: {', '.join(missing)}."]
     if curves := growth_curves(figures):
         lines += ["", "## Growth", "", "`amem extract-features`, the whole command, on frames of 32 x 32:"]
         lines += ["", f"![Seconds and peak memory of extract-features]({PLOT.name})"]
@@ -160,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, "growth", []], help="default: all")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--peers", default="", help="folder with checkouts of other projects")
     parser.add_argument("--page", action="store_true", help="only write the page, from the figures that exist")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -170,8 +179,11 @@ def main() -> None:
         saved = {"machine": about, "figures": {}}
     chosen = [part for name in options.parts or PARTS for part in (GROWTH if name == "growth" else (name,))]
     for part in [] if options.page else chosen:
+        if part in NEED_PEER and peers.peer_i3d(options.peers) is None:
+            print(f"{part} is left out: no {peers.I3D} in --peers", file=sys.stderr)
+            continue
         print(f"{part} ...", file=sys.stderr, flush=True)
-        saved["figures"][part] = measure(part, options.runs)
+        saved["figures"][part] = measure(part, options.runs, options.peers)
         atomic.write_text(FIGURES, json.dumps(saved, indent=1) + "\n")
     if curves := growth_curves(saved["figures"]):
         growth.draw(curves, PLOT)

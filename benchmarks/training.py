@@ -1,11 +1,10 @@
 """The training step of `train-amem`: its speed next to the baseline, and its memory.
 
-    python benchmarks/training.py [--threads 2] [--runs 5]
+    python benchmarks/training.py --peers FOLDER [--threads 2] [--runs 5]
     python benchmarks/training.py --memory
 
-Speed: "amem" is `train_step` with `--modules baseline`. "baseline" is the same step with plain eager PyTorch
-(`baseline.py`) and unfused Adam; "baseline+allocator" has the allocator as amem sets it. All have the same weights and
-clips; the loss of the first step is printed.
+Speed: "amem" is `train_step` with `--modules baseline`. "baseline" is the same step with piergiaj's I3D (`peers.py`)
+and unfused Adam. Both have the same weights and clips; the loss of the first step is printed.
 
 Memory: whole steps on tensors without values. For one more clip in the batch: the maps that are kept for the backward
 passes, and the most bytes of tensors at once. `RESERVED` is for CUDA, cuDNN and fragmentation.
@@ -19,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from baseline import CPU, ChannelsFirst, as_baseline
+from peers import CPU, ChannelsFirst, peer_i3d, with_peer_modules
 from timing import Method, take_turns
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -60,12 +59,14 @@ def build(modules: str, size: tuple[int, int]) -> tuple[Networks, TrainAmemOptio
 # -- speed -------------------------------------------------------------------------------------------------------------
 
 
-def make(method: str, precision: str, clips: int, size: tuple[int, int]) -> Callable[[], float]:
+def make(method: str, precision: str, clips: int, size: tuple[int, int], peers: str = "") -> Callable[[], float]:
     """A step of one method, which returns the loss."""
     torch.manual_seed(0)
     batch, (networks, options) = random_batch(clips, size), build("baseline", size)
     if method != "amem":
-        as_baseline(networks.amem)
+        i3d = peer_i3d(peers)
+        assert i3d is not None
+        with_peer_modules(networks.amem, i3d)
         adam = torch.optim.Adam(networks.amem.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
         networks, batch = networks._replace(adam=adam), batch._replace(clip=batch.clip.contiguous())
 
@@ -80,12 +81,12 @@ def make(method: str, precision: str, clips: int, size: tuple[int, int]) -> Call
     return step if method == "amem" else baseline_step
 
 
-def run(threads: int, runs: int, clips: int = 8, size: tuple[int, int] = SIZE) -> dict[str, Any]:
+def run(threads: int, runs: int, peers: str, clips: int = 8, size: tuple[int, int] = SIZE) -> dict[str, Any]:
     """Median seconds of a step for each method and precision; `ratio` is to the first one."""
     methods = {
-        f"{name} {precision}": Method(make, (name, precision, clips, size), allocator=name != "baseline")
+        f"{name} {precision}": Method(make, (name, precision, clips, size, peers), allocator=name != "baseline")
         for precision in ("fp32", "bf16")
-        for name in ("baseline", "baseline+allocator", "amem")
+        for name in ("baseline", "amem")
     }
     found, rows = take_turns(methods, runs, threads), []
     for name, timed in found.items():
@@ -185,9 +186,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--peers", default="", help="folder with a checkout of pytorch-i3d")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    print(json.dumps(memory() if options.memory else run(options.threads, options.runs), indent=1))
+    print(json.dumps(memory() if options.memory else run(options.threads, options.runs, options.peers), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The benchmarks: their arithmetic by hand, agreement of what they compare, and the page that they write."""
 
+import copy
 import importlib
 import json
 import sys
@@ -20,42 +21,39 @@ def load(monkeypatch):
 
 
 def figures():
-    seconds = {
-        "baseline fp32": 10.0, "baseline+allocator fp32": 2.0, "torch fp32": 4.0, "openvino fp32": 2.5,
-        "baseline bf16": 6.0, "torch bf16": 2.0,
-    }  # fmt: skip
+    seconds = {"baseline fp32": 10.0, "torch fp32": 4.0, "openvino fp32": 2.5, "baseline bf16": 6.0, "torch bf16": 2.0}
     ranks = {"amem": 0.1, "torchreid Python": 20.0, "torchreid Cython": 0.4}
-    steps = {"baseline fp32": 4.0, "baseline+allocator fp32": 3.2, "amem fp32": 2.0, "amem bf16": 1.6}
+    steps = {"baseline fp32": 4.0, "amem fp32": 2.0, "amem bf16": 1.6}
+    methods = {name: {"wall": wall, "of_ceiling": 0.5} for name, wall in seconds.items()}
     return {
         "training": {"clips": 8, "steps": [{"method": m, "threads": 2, "seconds": s} for m, s in steps.items()]},
         "decoding": {"microseconds": {"256x128": {"baseline": 400.0, "amem": 250.0, "amem + device": 320.0}}},
-        "labelling": {"items": 20, "methods": {name: {"wall": wall} for name, wall in seconds.items()}},
+        "labelling": {"items": 20, "baseline": "torchvision's ResNet-50, eager", "methods": methods},
         "ranking": {"methods": {n: {"seconds": s, "memory": 64e6} for n, s in ranks.items()}, "notes": ["a note"]},
         "growth tracklets": [{"x": x, "seconds": 5 + x / 100, "memory": 1e9} for x in (100, 1000)],
     }
 
 
 def test_comparisons_ratios(load):
-    rows = {row[0]: row[3] for row in (row.cells() for row in load("side_by_side").comparisons(figures()))}
-    assert rows["decoding, JPEG of 256x128"] == "1.60"
-    assert rows["labelling, fp32, the baseline with amem's allocator settings"] == "5.00"
-    assert rows["labelling, fp32, engine torch"] == "2.50"
-    assert rows["labelling, fp32, engine openvino, the fastest"] == "4.00"
-    assert rows["labelling, bf16, engine torch, the fastest"] == "5.00"  # to the baseline in fp32
-    step = "training step of 8 clips"
-    assert rows[f"{step}, fp32, 2 threads, the baseline with amem's allocator settings"] == "1.25"
-    assert rows[f"{step}, fp32, 2 threads"] == "2.00"
-    assert rows[f"{step}, bf16, 2 threads"] == "2.50"
-    assert rows["CMC and mAP, torchreid Python"] == "200.00"
-    assert rows["CMC and mAP, torchreid Cython"] == "4.00"
+    rows = {row[0]: row for row in (row.cells() for row in load("side_by_side").comparisons(figures()))}
+    assert rows["JPEG of 256x128, normalised"][4] == "1.25"
+    assert rows["labelling, fp32, engine torch"] == (
+        "labelling, fp32, engine torch", "50%", "2 images/s", "5 images/s", "2.50"
+    )  # fmt: skip
+    assert rows["labelling, bf16, torchvision's ResNet-50, eager"][4] == "1.67"
+    assert rows["labelling, bf16, engine torch"][4] == "5.00"  # to the baseline in fp32
+    assert rows["training step of 8 clips, fp32"][4] == "2.00"
+    assert rows["training step of 8 clips, bf16"][4] == "2.50"
+    assert rows["CMC and mAP, torchreid Python"][4] == "200.00"
+    assert rows["CMC and mAP, torchreid Cython"][4] == "4.00"
 
 
-def test_side_by_side_adds_figures_and_drops_those_of_another_machine(load, tmp_path, monkeypatch):
+def test_side_by_side_adds_figures_and_drops_those_of_another_machine(load, tmp_path, monkeypatch, capsys):
     module = load("side_by_side")
     for name in ("FIGURES", "PAGE", "PLOT"):
         monkeypatch.setattr(module, name, tmp_path / name)
     monkeypatch.setattr(module, "machine", lambda: MACHINE)
-    monkeypatch.setattr(module, "measure", lambda part, runs: figures()[part])
+    monkeypatch.setattr(module, "measure", lambda part, runs, folder: figures()[part])
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["side_by_side.py", *arguments])
@@ -63,10 +61,11 @@ def test_side_by_side_adds_figures_and_drops_those_of_another_machine(load, tmp_
         return set(json.loads((tmp_path / "FIGURES").read_text())["figures"])
 
     assert run("decoding") == {"decoding"}
-    assert run("ranking", "labelling") == {"decoding", "ranking", "labelling"}
+    assert run("ranking", "labelling", "training") == {"decoding", "ranking", "labelling"}
+    assert "training is left out: no pytorch-i3d in --peers" in capsys.readouterr().err
     text = (tmp_path / "PAGE").read_text()
     assert "a processor, 2 threads, python 3.11.0, torch 2.14, numpy 2.4." in text
-    assert "a note\n\nNot measured: extraction, training, growth tracklets, growth length, growth processes." in text
+    assert "a note\n\nNot measured, or without other projects' code: extraction, " in text
     monkeypatch.setattr(module, "machine", lambda: MACHINE | {"torch": "2.15"})
     assert run("decoding") == {"decoding"}
 
@@ -94,20 +93,40 @@ def test_ranking_methods_agree(load):
     assert ranking.amem(*inputs) == pytest.approx(ranking.brute_force(*inputs))
 
 
-def test_baseline_networks_compute_the_same(load, one_thread):
+def test_extraction_baseline_of_the_image_networks(load, one_thread):
     import torch
 
     extraction, images = load("extraction"), torch.randint(256, (2, 8, 32, 32, 3), dtype=torch.uint8)
-    expected = extraction.build("i3d").eval()(images.movedim(-1, 1) / 255)
-    found = extraction.baseline_engine(extraction.build("i3d"), "fp32")(images)
+    expected = extraction.build("small").eval()(images.movedim(-1, 1) / 255)
+    found = extraction.baseline("small", "fp32", "")(images)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert extraction.flop("small", images[:1]) * 2 == extraction.flop("small", images)
 
 
-@pytest.mark.slow
-def test_training_baseline_and_amem_have_the_same_losses(load, one_thread):
-    training = load("training")
-    amem, baseline = (training.make(method, "fp32", 4, (32, 32)) for method in ("amem", "baseline"))
-    assert amem() == pytest.approx(baseline(), rel=1e-4)
+def test_with_peer_modules_replaces_units_and_poolings(load, one_thread):
+    """With a stand-in for the peer's file: plain modules of the same interface."""
+    import torch
+
+    from amem_cli.models.i3d import I3D, MaxPoolSame, Unit3D
+
+    class Pool(MaxPoolSame):
+        def __init__(self, kernel, stride, padding):
+            super().__init__(tuple(kernel), stride)
+
+    peer = type("peer", (), {"Unit3D": staticmethod(lambda *how: Unit3D(*how[:2], tuple(how[2]), how[3]))})
+    peer.MaxPool3dSamePadding = Pool
+    torch.manual_seed(0)
+    ours, clip = I3D().eval(), torch.rand(1, 3, 8, 32, 32)
+    theirs = load("peers").with_peer_modules(copy.deepcopy(ours), peer)
+    assert sum(isinstance(module, Pool) for module in theirs.modules()) == 13
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(clip), ours(clip))
+
+
+def test_peers_without_checkouts(load, tmp_path):
+    peers = load("peers")
+    assert peers.peer_i3d("") is None
+    assert peers.peer_i3d(str(tmp_path)) is None
 
 
 def test_training_memory_by_hand(load):
