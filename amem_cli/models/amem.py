@@ -32,20 +32,21 @@ class MainModel(nn.Module):
 
     Clips (B, 3, T, H, W), float in [0, 1] -> f_s (B, 512), not L2-normalised. Without `fused`, f_s uses f_B alone
     ("baseline after enhancement"). With `neck` (D) the test uses batch-normalised f_s, as the identity classifier does
-    in training (Luo et al., "Bag of Tricks", CVPRW 2019).
+    in training (Luo et al., "Bag of Tricks", CVPRW 2019). With `mirror` (D) f_s of the test is the mean over the clip
+    and its mirror image.
     """
 
     backbone: Any  # (B, 3, T, H, W) -> (B, C, T', H', W'), with out_channels and normalisation
 
     def __init__(
         self, backbone: nn.Module, appearance_branch: nn.Module | None, motion_branch: nn.Module | None, fused: bool,
-        neck: bool = False,
+        neck: bool = False, mirror: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.backbone = backbone
         self.appearance_branch = appearance_branch
         self.motion_branch = motion_branch
-        self.fused = fused
+        self.fused, self.mirror = fused, mirror
         branches = sum(branch is not None for branch in (appearance_branch, motion_branch)) if fused else 0
         self.similarity = nn.Linear(self.backbone.out_channels + branches * BRANCH_CHANNELS, SIMILARITY_FEATURE)
         self.neck = nn.BatchNorm1d(SIMILARITY_FEATURE) if neck else nn.Identity()
@@ -70,13 +71,15 @@ class MainModel(nn.Module):
         return self.similarity(torch.cat([feature.mean(dim=(2, 3)) for feature in fused], dim=1))
 
     def forward(self, clip: Tensor) -> Tensor:
-        return self.neck(self.similarity_feature(self.feature_maps(clip)))
+        clips = torch.cat((clip, clip.flip(-1))) if self.mirror else clip
+        feature = self.neck(self.similarity_feature(self.feature_maps(clips)))
+        return feature.unflatten(0, (2, -1)).mean(dim=0) if self.mirror else feature
 
     def for_inference(self) -> "MainModel":
         """This model without the parts that f_s does not use, with the same weight tensors."""
         if self.fused:
             return self
-        bare = MainModel(self.backbone, None, None, fused=False)
+        bare = MainModel(self.backbone, None, None, fused=False, mirror=self.mirror)
         bare.similarity, bare.neck = self.similarity, self.neck
         return bare
 
@@ -152,7 +155,7 @@ def build_main_model(config: ModelConfig, weights: str = "") -> MainModel:
     design = (config.branch, backbone.out_channels, config.branch_kernel)
     appearance = build_branch(*design) if config.appearance else None
     motion = build_branch(*design) if config.motion else None
-    return MainModel(backbone, appearance, motion, config.fused, config.neck)
+    return MainModel(backbone, appearance, motion, config.fused, config.neck, config.mirror)
 
 
 def build_amem(

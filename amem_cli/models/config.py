@@ -58,6 +58,7 @@ class ModelConfig(_Config):
 
     With `fused` f_s uses f_B and the branches' features, without it f_B alone ("after enhancement"). `people` is the
     number of training identities. MEM predicts every `predict_stride`-th frame. `neck` is batch normalisation on f_s.
+    `mirror`: the test averages f_s over each clip and its mirror image.
     `tae` is the TAE that MEM started from (None: the paper's). `normalisation` is the input that the backbone's weights
     expect; None before the backbone is built.
     """
@@ -76,6 +77,7 @@ class ModelConfig(_Config):
     attributes: tuple[str, ...] = ()
     normalisation: Normalisation | None = None
     neck: bool = False
+    mirror: bool = False
     tae: TaeConfig | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +106,7 @@ def model_config(options: TrainAmemOptions, people: int, tae: TaeConfig | None =
         image_size=options.image_size,
         people=people,
         neck=options.neck == "bn",
+        mirror=options.mirror,
         tae=tae,
         attributes=ATTRIBUTES if options.uses_aem else (),
     )

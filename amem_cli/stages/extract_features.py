@@ -73,6 +73,8 @@ def _extract_split(
         warn_about_stale(manifest, options.workspace, number, "extract-features", progress)
     check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
+    if options.flip and config.mirror:
+        progress.warn("--flip: the model averages over mirrored clips by itself, so both rows will be equal")
     precision = resolve_precision(options.precision, device)
     engine_name = resolve_engine(options.engine, device, precision, clips=True)
     with output_slot("features", output, options, is_main=is_main) as slot:

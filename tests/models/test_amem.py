@@ -143,6 +143,18 @@ def test_for_inference_same_feature_without_unused_parts(modules: str) -> None:
     assert not any(isinstance(module, AttributeHeads | TextureEncoder | TextureDecoder) for module in bare.modules())
 
 
+@pytest.mark.parametrize("modules", ["amem", "after-enhancement"])
+def test_mirror_averages_the_clip_and_its_mirror_image(modules: str) -> None:
+    main = toy(modules).eval().main
+    clip = toy_clip()
+    expected = (main(clip) + main(clip.flip(-1))) / 2
+    assert not torch.allclose(main(clip), expected, rtol=1e-3)
+    main.mirror = True
+    torch.testing.assert_close(main(clip), expected)
+    torch.testing.assert_close(main.for_inference()(clip), expected)
+    assert build_main_model(config(backbone="mobilenet_v2", mirror=True)).mirror
+
+
 def test_blocks_are_backbone_branches_and_mem() -> None:
     with torch.device("meta"):
         model = build_amem(config())

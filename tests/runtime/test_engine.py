@@ -154,13 +154,14 @@ def test_engine_agrees(kind: str, engine: str) -> None:
 
 
 def network_of(name: str) -> tuple[nn.Module, Tensor]:
-    """The ARM with an image network, or the main model with a backbone; "neck": with batch norm on f_s."""
+    """The ARM with an image network, or the main model with a backbone; "neck": batch norm on f_s, mirrored clips."""
     torch.manual_seed(0)
     images = smooth_images(3, 64, 32, 3)
     if name.startswith("arm-"):
         return as_trained(ARM(name.removeprefix("arm-"), GROUP_SIZES), images), images
     images = smooth_images(3, 4, 64, 32, 3)
-    how = TrainAmemOptions(neck="bn", backbone="mobilenet_v2") if name == "neck" else TrainAmemOptions(backbone=name)
+    neck = TrainAmemOptions(neck="bn", mirror=True, backbone="mobilenet_v2")
+    how = neck if name == "neck" else TrainAmemOptions(backbone=name)
     return as_trained(build_main_model(model_config(how, 2)), images), images
 
 
