@@ -4,8 +4,11 @@ Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; any other exception i
 """
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
+
+SAME_COMMAND = "Run the same command again to continue"  # the command line puts the command in its place
 
 
 class AmemError(Exception):
@@ -19,8 +22,11 @@ class AmemError(Exception):
 
     def __init__(self, what: str, path: str | Path | None = None, *, why: str, remedy: str = ""):
         self.what, self.path, self.why, self.remedy = what, path, why, remedy
-        where = what if path is None else f"{what} {path}"
-        super().__init__(printable(f"{where}: {why}." + (f" {remedy}." if remedy else "")))
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        where = self.what if self.path is None else f"{self.what} {self.path}"
+        return printable(f"{where}: {self.why}." + (f" {self.remedy}." if self.remedy else ""))
 
 
 class UsageError(AmemError):
@@ -30,9 +36,18 @@ class UsageError(AmemError):
 
 
 class BadData(AmemError):
-    """A data set, image, checkpoint or other input that is damaged or of the wrong kind."""
+    """A data set, image, checkpoint or other input that is damaged or of the wrong kind.
+
+    The stages replace damaged artifacts with `--force` only, which is added to the remedy; `train-amem` first tries to
+    write its `amem-main` again without training.
+    """
 
     exit_code = 65
+
+    def __init__(self, what: str, path: str | Path | None = None, *, why: str, remedy: str = ""):
+        if re.match(r"Run: amem (train-arm|train-tae|label-|extract-|evaluate)", remedy) and "--force" not in remedy:
+            remedy += " --force"
+        super().__init__(what, path, why=why, remedy=remedy)
 
 
 class InputMissing(AmemError):

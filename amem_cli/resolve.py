@@ -2,12 +2,13 @@
 
 import dataclasses
 import os
+import shlex
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
-from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, preset_value
+from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, DataOptions, flag_of, preset_value
 
 
 def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", config: Path | None = None) -> Any:
@@ -79,3 +80,13 @@ def convert(cls: type, name: str, value: Any, where: str) -> Any:
         remedy = f"{did_you_mean(str(value), choices)}Available: {', '.join(choices)}" if choices else ""
         why = f"{value!r} is not available" if choices else f"{str(error).lower()}: {value!r}"
         raise UsageError(where, why=why, remedy=remedy) from error
+
+
+def folder_flags(**folders: Path) -> str:
+    """The flags for those folders (`workspace`, `data_root`) that a command would not take by itself."""
+    words = ""
+    for field in dataclasses.fields(DataOptions):
+        usual = os.environ.get(field.metadata["env"]) or str(field.default)
+        if field.name in folders and str(folders[field.name]) != usual:
+            words += f" {flag_of(field.name)} {shlex.quote(str(folders[field.name]))}"
+    return words

@@ -27,7 +27,7 @@ def test_exit_code(kind: type[errors.AmemError], code: int) -> None:
 
 def test_error_line() -> None:
     error = errors.BadData("labels", Path("w/mars.h5"), why="the file is damaged", remedy="Run: amem label-videos")
-    assert str(error) == "labels w/mars.h5: the file is damaged. Run: amem label-videos."
+    assert str(error) == "labels w/mars.h5: the file is damaged. Run: amem label-videos --force."
     assert (error.what, error.path, error.why) == ("labels", Path("w/mars.h5"), "the file is damaged")
     assert str(errors.UsageError("--seed", why="must be a number")) == "--seed: must be a number."
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +62,8 @@ def test_signal_during_labelling(
     arguments += ["--engine", "eager", "--workspace", str(tmp_path / "w")]
     ended = processes.amem(arguments, 1, tmp_path, signals(number, owner, name, call))
     assert ended.codes == [128 + number], ended.text
-    assert ended.errors == ["error: interrupted: finished work is kept. Run the same command again to continue."]
+    command = shlex.join(["amem", *arguments])
+    assert ended.errors == [f"error: interrupted: finished work is kept. Run: {command}."]
     assert "Traceback" not in ended.text
     assert processes.amem(arguments, 1, tmp_path).codes == [0]
     assert (tmp_path / "w/labels/mars.h5").is_file()

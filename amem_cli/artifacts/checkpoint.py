@@ -27,13 +27,13 @@ from amem_cli.errors import BadData, listing
 if TYPE_CHECKING:
     import torch
 
-KINDS = {  # the command that writes each kind
-    "amem-arm": "amem train-arm",
-    "amem-tae": "amem train-tae",
-    "amem-model": "amem train-amem",
-    "amem-main": "amem train-amem",
-    "amem-state": "the training command again with --resume never",
-    "amem-shard": "the same command again",
+KINDS = {  # the remedy for a file that somebody gave
+    "amem-arm": "amem train-arm writes such a file",
+    "amem-tae": "amem train-tae writes such a file",
+    "amem-model": "amem train-amem writes such a file",
+    "amem-main": "amem train-amem writes such a file",
+    "amem-state": "Use --resume auto or never",
+    "amem-shard": "Run the same command again",
 }
 _HEADER_KEY = "amem"
 _LARGEST_HEADER = 64 << 20
@@ -63,10 +63,10 @@ def save(path: Path, kind: str, tensors: "dict[str, torch.Tensor]", provenance: 
 
 def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
     """Read a checkpoint of `kind` onto the CPU. Raises `InputMissing`, or `BadData` for a damaged file, another kind
-    or schema, and values that are not finite; `remedy` replaces the command that writes `kind`."""
+    or schema, and values that are not finite; `remedy` replaces the one of `kind`."""
     import safetensors.torch
 
-    remedy = remedy or f"Run: {KINDS[kind]}"
+    remedy = remedy or KINDS[kind]
     content = atomic.read_checked(path, f"{kind} checkpoint", remedy=remedy)
     description = _description(content, path)
     if why := kind_error(description, kind):
@@ -90,7 +90,7 @@ def described_by(saved: Checkpoint) -> Iterator[None]:
         raise
     except Exception as error:
         why = f"its description does not describe a model of amem ({type(error).__name__}: {error})"
-        remedy = f"Run: {KINDS[saved.description['kind']]}"
+        remedy = KINDS[saved.description["kind"]]
         raise BadData("checkpoint", saved.path, why=why, remedy=remedy) from error
 
 
@@ -160,7 +160,7 @@ def save_state(
             tensors |= {f"{name}/{index}/{key}": value for key, value in values.items()}
     path = folder / f"state-{step:08d}.safetensors"
     save(path, "amem-state", tensors, provenance, position=position | {"step": step}, param_groups=groups)
-    paths = _states(folder)
+    paths = states(folder)
     keep = [path, *paths[: paths.index(path)][-1:]]
     for other in paths:
         if other not in keep:
@@ -186,25 +186,27 @@ def load_state(
 
 def newest_state(folder: Path, warn: Callable[[str], object]) -> Checkpoint | None:
     """The newest readable state in `folder`, None without one; warns about each damaged state."""
-    paths = _states(folder)[::-1]
+    paths = states(folder)[::-1]
     for path, older in itertools.zip_longest(paths, paths[1:]):
         try:
             return load(path, "amem-state")
         except BadData as error:
+            error.remedy = ""
             warn(f"{error} " + (f"Falling back to {older.name}." if older else "No state is left: starting again."))
     return None
 
 
 def states_size(folder: Path) -> int:
     """The bytes of the states in `folder`."""
-    return sum(path.stat().st_size for path in _states(folder))
+    return sum(path.stat().st_size for path in states(folder))
 
 
 def remove_states(folder: Path) -> None:
     """Delete the states of a finished or abandoned run."""
-    for path in _states(folder):
+    for path in states(folder):
         path.unlink()
 
 
-def _states(folder: Path) -> list[Path]:
+def states(folder: Path) -> list[Path]:
+    """The saved states in `folder`, in the order of their steps."""
     return sorted(folder.glob("state-*.safetensors"))

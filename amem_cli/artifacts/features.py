@@ -80,7 +80,7 @@ def read_mapped(path: Path) -> Features:
     return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)
 
 
-def read(path: Path, *, remedy: str = "Run: amem extract-features", people: bool = True) -> Features:
+def read(path: Path, *, remedy: str = "amem extract-features writes such a file", people: bool = True) -> Features:
     """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`.
 
     Also for a file without `person_id`, unless `people` is false.

@@ -41,13 +41,13 @@ class PseudoLabels:
     threshold: float
     provenance: dict[str, Any]
 
-    def rows_for(self, names: Sequence[str], path: Path, command: str) -> np.ndarray:
+    def rows_for(self, names: Sequence[str], path: Path, remedy: str) -> np.ndarray:
         """The labels (len(names), A) of the named tracklets; `BadData` lists those without labels."""
         row = {name: index for index, name in enumerate(self.tracklet)}
         missing = [name for name in names if name not in row]
         if missing:
             why = f"does not cover {len(missing)} of {len(names)} training tracklets ({listing(missing, 5)})"
-            raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
+            raise BadData("pseudo-labels", path, why=why, remedy=remedy)
         return self.labels[[row[name] for name in names]]
 
 
@@ -58,7 +58,7 @@ def write(path: Path, labels: PseudoLabels, provenance: Provenance) -> Path:
     return hdf5.write(path, KIND, labels, columns, provenance, **extra)
 
 
-def read(path: Path, *, remedy: str = "Run: amem label-videos") -> PseudoLabels:
+def read(path: Path, *, remedy: str = "amem label-videos writes such a file") -> PseudoLabels:
     """Read a labels file; raises `BadData` for columns and attributes that contradict each other, and like
     `hdf5.read`."""
     attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE)

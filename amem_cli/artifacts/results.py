@@ -20,7 +20,7 @@ def write(path: Path, result: dict[str, Any], provenance: Provenance) -> Path:
     return atomic.write_bytes(path, atomic.fill_checksum(text.encode()))
 
 
-def read(path: Path, *, remedy: str = "Run: amem evaluate") -> dict[str, Any]:
+def read(path: Path, *, remedy: str = "amem evaluate writes such a file") -> dict[str, Any]:
     """Read a result; raises `InputMissing`, or `BadData` for a damaged file and for another kind of file."""
     content = atomic.read_checked(path, "result", remedy=remedy)
     document = parse_json_object(content.decode("utf-8", "replace"), "result", path)
@@ -74,7 +74,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
             raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
     for path, (_, result) in zip(files, named, strict=True):
         if not _has_rates(result):
-            raise BadData("result", path, why="ranks or mAP are missing", remedy="Run: amem evaluate")
+            raise BadData("result", path, why="ranks or mAP are missing", remedy="amem evaluate writes such a file")
     return named
 
 

@@ -1,24 +1,26 @@
-"""The chain of artifacts in a workspace: ready, missing, stale or damaged, and the command for each."""
+"""The chain of artifacts in a workspace: ready, unfinished, missing, stale or damaged, and the command for each."""
 
 import contextlib
 import dataclasses
 import re
 import shlex
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from amem_cli.artifacts import atomic
+from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.output import read_provenance, verify
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import AmemError, listing
-from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of, preset_value
+from amem_cli.options import COMMANDS, PRESETS, Schedule, TrainAmemOptions, flag_of, preset_value
+from amem_cli.resolve import folder_flags
 
 
 @dataclass(frozen=True)
 class ChainOf:
     """The subject of a chain: `argument` is the data set in commands, `dataset` its manifest's name, `splits` the
-    number of splits of the protocol (None: one official split)."""
+    number of splits of the protocol (None: one official split). Without `split`, all of several are meant."""
 
     workspace: Path
     argument: str
@@ -26,6 +28,7 @@ class ChainOf:
     split: int | None
     protocol: str
     splits: int | None
+    data_root: Path = Path("data")
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,11 @@ class ArtifactState:
 
     stage: str
     path: Path
-    state: Literal["ready", "missing", "stale", "damaged", "unused"]
+    state: Literal["ready", "unfinished", "missing", "stale", "damaged", "unused"]
     why: str = ""
     command: str = ""
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    split: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,73 +52,96 @@ class _Link:
     path: Path
     flags: str
     parents: dict[str, Path]
-    workspace: str  # the flag; empty for the default
+    folders: str  # the flags; empty for the defaults
+    split: int | None = None
 
     def command(self, provenance: dict[str, Any], end: str = " --force") -> str:
         """The command that makes the artifact again with the options in its `provenance`."""
-        return f"amem {self.stage}{self.flags}{repeated_flags(self.stage, self.flags, provenance)}{self.workspace}{end}"
+        return f"amem {self.stage}{self.flags}{repeated_flags(self.stage, self.flags, provenance)}{self.folders}{end}"
 
 
 def chain(of: ChainOf, *, deep: bool = False) -> list[ArtifactState]:
-    """The six stages in order. An artifact whose parent is stale is stale too; `deep` also verifies checksums."""
-    links = _links(of)
-    main = Workspace(of.workspace).amem_main(of.dataset, of.split)
-    made_by = {link.path: link.stage for link in links} | {main: "train-amem"}
-    states: dict[str, ArtifactState] = {}
+    """The six stages in order, with several splits each stage for all of them.
+
+    An artifact whose parent is stale is stale too; `deep` also verifies checksums.
+    """
+    links, states = _links(of), dict[Path, ArtifactState]()
     for link in links:
-        state = _state(link, deep)
+        state = _state(link, of, deep)
         used = [path for role, path in link.parents.items() if role in state.provenance.get("parents", {})]
-        stale = [stage for path in used if (stage := made_by.get(path)) and states[stage].state == "stale"]
+        stale = [states[path].stage for path in used if path in states and states[path].state == "stale"]
         if state.state == "ready" and stale:
             why = f"a parent is stale ({listing(stale)})"
             state = replace(state, state="stale", why=why, command=link.command(state.provenance))
-        states[link.stage] = _with_main(state, link, main) if link.stage == "train-amem" else state
-    if states["train-amem"].state == "ready":  # a baseline needs neither labels nor TAE
-        parents = states["train-amem"].provenance.get("parents", {})
-        for stage, role in {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.items():
-            if role not in parents and states[stage].state == "missing":
-                states[stage] = replace(states[stage], state="unused", why="the model was trained without it")
-    return [*list(states.values())[:-1], _without_features(states["evaluate"], of, links[-1].workspace)]
+        if link.stage == "train-amem":
+            main = link.path.with_name("amem-main.safetensors")
+            state = states[main] = _with_main(state, link, main)
+        states[link.path] = state
+    found = [states[link.path] for link in links]
+    models = [state for state in found if state.stage == "train-amem" and state.state in ("ready", "unfinished")]
+    needed = {role for state in models for role in state.provenance.get("parents", {})}
+    for place, state in enumerate(found) if models else ():  # a baseline needs neither labels nor TAE
+        role = {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.get(state.stage, "")
+        if role and role not in needed and state.state == "missing":
+            found[place] = replace(state, state="unused", why="the model was trained without it")
+    counts = Counter(state.stage for state in found if state.state == "missing")
+    found = [
+        replace(state, command=re.sub(r"--split \d+", "--split all", state.command))
+        if state.state == "missing" and counts[state.stage] > 1
+        else state
+        for state in found
+    ]
+    return [*found[:-1], _without_features(found[-1], of)]
 
 
 def stage_command(stage: str, of: ChainOf) -> str:
-    """The command that makes the artifact of a stage, with default options."""
-    return next(link for link in _links(of) if link.stage == stage).command({}, end="")
+    """The command that makes the artifact of a stage, with the options of what was made before it."""
+    link = next(link for link in _links(of) if link.stage == stage)
+    return link.command(_options_to_repeat(link, of), end="")
 
 
 def _links(of: ChainOf) -> list[_Link]:
-    place = Workspace(of.workspace)
-    at = "" if of.workspace == Path("workspace") else f" --workspace {shlex.quote(str(of.workspace))}"
+    place, data = Workspace(of.workspace), folder_flags(workspace=of.workspace, data_root=of.data_root)
     on = f" --dataset {shlex.quote(of.argument)}"
-    split = on if of.split is None else f"{on} --split {of.split}"
-    labels, main = place.labels(of.dataset), place.amem_main(of.dataset, of.split)
-    features = place.features(of.dataset, of.split)
-    numbered = {f"features {number}": place.features(of.dataset, number) for number in range(of.splits or 0)}
+    numbers = [of.split] if of.split is not None else range(of.splits) if of.splits else [None]
+    labels = place.labels(of.dataset)
+    features = {f"features {number}": place.features(of.dataset, number) for number in range(of.splits or 0)}
     protocol = f" --protocol {shlex.quote(of.protocol if of.argument == of.dataset else of.argument)}"
-    return [
-        _Link("train-arm", place.arm, "", {}, at),
-        _Link("label-videos", labels, on, {"arm": place.arm}, at),
-        _Link("train-tae", place.tae, "", {}, at),
-        _Link("train-amem", place.amem(of.dataset, of.split), split, {"labels": labels, "tae": place.tae}, at),
-        _Link("extract-features", features, split, {"amem-main": main}, at),
-        _Link("evaluate", place.results(of.protocol), protocol, numbered or {"features": features}, at),
+    links = [
+        _Link("train-arm", place.arm, "", {}, data),
+        _Link("label-videos", labels, on, {"arm": place.arm}, data),
+        _Link("train-tae", place.tae, "", {}, data),
     ]
+    for stage in ("train-amem", "extract-features"):
+        for number in numbers:
+            split = on if number is None else f"{on} --split {number}"
+            path, parents = place.amem(of.dataset, number), {"labels": labels, "tae": place.tae}
+            if stage == "extract-features":
+                parents = {"amem-main": place.amem_main(of.dataset, number)}
+                path = place.features(of.dataset, number)
+            links.append(_Link(stage, path, split, parents, data, number))
+    parents = features or {"features": place.features(of.dataset, None)}
+    folder = folder_flags(workspace=of.workspace)
+    return [*links, _Link("evaluate", place.results(of.protocol), protocol, parents, folder)]
 
 
-def _state(link: _Link, deep: bool) -> ArtifactState:
+def _state(link: _Link, of: ChainOf, deep: bool) -> ArtifactState:
     """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
-    path, state = link.path, ArtifactState(link.stage, link.path, "ready")
+    path, state = link.path, ArtifactState(link.stage, link.path, "ready", split=link.split)
     if path.is_dir():
         return replace(state, state="damaged", why=f"{path} is a folder", command=link.command({}))
     if not path.is_file():
-        return replace(state, state="missing", command=link.command({}, end=""))
+        state = replace(state, state="missing", command=link.command(_options_to_repeat(link, of), end=""))
+        done, provenance = _unfinished(path), _intact_provenance(_parts(path), whole=False)
+        return replace(state, state="unfinished", why=done, provenance=provenance) if done else state
     files = [path, *sorted(path.parent.glob("*.safetensors"))] if path.suffix == ".safetensors" else [path]
     try:
         for file in files if deep else ():
             verify(file)
         state = replace(state, provenance=read_provenance(path))
     except (AmemError, OSError, ValueError) as error:
-        return replace(state, state="damaged", why=str(error), command=link.command(_intact_provenance(files)))
+        provenance = _intact_provenance(files) or _options_to_repeat(link, of)
+        return replace(state, state="damaged", why=str(error), command=link.command(provenance))
     for role, parent in link.parents.items():
         recorded = state.provenance.get("parents", {}).get(role)
         if recorded and parent.is_file() and recorded.get("sha256") != atomic.sha256_file(parent):
@@ -123,11 +150,48 @@ def _state(link: _Link, deep: bool) -> ArtifactState:
     return state
 
 
-def _intact_provenance(files: list[Path]) -> dict[str, Any]:
-    """The provenance in the first undamaged file; all files of a training have the same."""
+def _parts(path: Path) -> list[Path]:
+    """What an unfinished run left for the artifact `path`: saved states, the newest first, or shards."""
+    if path.suffix == ".safetensors":
+        return checkpoint.states(path.parent)[::-1]
+    return sorted(path.parent.glob(f".{path.name}.parts/*/*.safetensors"))
+
+
+def _unfinished(path: Path) -> str:
+    """How far the unfinished run of an artifact is; empty without one."""
+    parts = _parts(path)
+    if parts and path.suffix == ".safetensors":
+        with contextlib.suppress(AmemError, OSError, KeyError, TypeError):
+            position = checkpoint.read_description(parts[0])["position"]
+            return f"{position['step']} of {position.get('total') or '?'} steps"
+    return f"{len(parts)} parts are finished" if parts else ""
+
+
+def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:
+    """A provenance with the options for an artifact that is missing.
+
+    They are those of its unfinished run or of another split, else preset, image size and seed of a training here.
+    """
+    links = _links(replace(of, split=None))
+    for one in (link, *(other for other in links if other.stage == link.stage)):
+        if provenance := _intact_provenance([one.path, *_parts(one.path)], whole=False):
+            return provenance
+    for one in links:
+        files = [one.path, *_parts(one.path)] if one.stage.startswith("train-") else []
+        provenance = _intact_provenance(files, whole=False)
+        if recorded := provenance.get("options"):
+            names = ("image_size", "seed") if issubclass(COMMANDS[link.stage], Schedule) else ("seed",)
+            common = {name: recorded[name] for name in names if name in recorded}
+            return {"options": common, "preset": _preset(one.stage, one.flags, provenance)}
+    return {}
+
+
+def _intact_provenance(files: list[Path], *, whole: bool = True) -> dict[str, Any]:
+    """The provenance in the first undamaged file; all files of a training have the same. `whole` compares checksums."""
     for file in files:
         with contextlib.suppress(AmemError, OSError, ValueError):
-            verify(file)
+            if whole:
+                verify(file)
             return read_provenance(file)
     return {}
 
@@ -141,14 +205,14 @@ def _with_main(state: ArtifactState, link: _Link, main: Path) -> ArtifactState:
     return state
 
 
-def _without_features(evaluated: ArtifactState, of: ChainOf, at: str) -> ArtifactState:
+def _without_features(evaluated: ArtifactState, of: ChainOf) -> ArtifactState:
     """If splits have no features, the command for the first of them comes before `evaluate`."""
     place = Workspace(of.workspace)
     without = [number for number in range(of.splits or 0) if not place.features(of.dataset, number).is_file()]
     if not without or evaluated.state != "missing":
         return evaluated
     stage = "extract-features" if place.amem_main(of.dataset, without[0]).is_file() else "train-amem"
-    command = f"amem {stage} --dataset {shlex.quote(of.argument)} --split {without[0]}{at}"
+    command = stage_command(stage, replace(of, split=without[0]))
     return replace(evaluated, why=f"{len(without)} of {of.splits} splits have no features", command=command)
 
 
@@ -157,18 +221,30 @@ def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
 
     Options named in `given` are left out. For a file of `--weights` only the name is recorded.
     """
-    recorded = dict(provenance.get("options", {}))
-    if weights := provenance.get("parents", {}).get("weights"):
-        recorded["weights"] = re.sub(r"^(imagenet|kinetics|auto) \(.*\)$", r"\1", str(weights.get("name", "")))
-    choices = []
-    for preset in PRESETS if recorded else ():
-        words = [] if preset == PRESETS[0] else ["--preset", preset]
-        for field in dataclasses.fields(COMMANDS[stage]):
-            default = preset_value(field, preset)
-            if field.name == "image_size":
-                default = default or TrainAmemOptions.image_size  # extract-features follows the model
-            value = recorded.get(field.name, default)
-            if value not in (default, None, "") and flag_of(field.name) not in given.split():
-                words += [flag_of(field.name)] if value is True else [flag_of(field.name), str(value)]
-        choices.append(words)
-    return "".join(f" {shlex.quote(word)}" for word in min(choices, key=len, default=[]))
+    preset = _preset(stage, given, provenance)
+    return "".join(f" {shlex.quote(word)}" for word in _flags_under(preset, stage, given, provenance))
+
+
+def _preset(stage: str, given: str, provenance: dict[str, Any]) -> str:
+    """The preset in `provenance`, else the one under which fewest flags repeat its options."""
+    recorded: str = provenance.get("preset", "")
+    return recorded or min(PRESETS, key=lambda preset: len(_flags_under(preset, stage, given, provenance)))
+
+
+def _flags_under(preset: str, stage: str, given: str, provenance: dict[str, Any]) -> list[str]:
+    """The flags that repeat the options in `provenance` under a preset."""
+    recorded, fields = dict(provenance.get("options", {})), dataclasses.fields(COMMANDS[stage])
+    if recorded and "parents" in provenance:
+        name = str(provenance["parents"].get("weights", {}).get("name", ""))
+        recorded["weights"] = re.sub(r"^(imagenet|kinetics|auto) \(.*\)$", r"\1", name)
+    matters = preset != PRESETS[0] and any(field.metadata["presets"] for field in fields)
+    words = ["--preset", preset] if matters else []
+    for field in fields:
+        default = preset_value(field, preset)
+        if field.name == "image_size":
+            default = default or TrainAmemOptions.image_size  # extract-features follows the model
+        value = recorded.get(field.name, default)
+        empty = value is None or (value == "" and field.name != "weights")
+        if value != default and not empty and flag_of(field.name) not in given.split():
+            words += [flag_of(field.name)] if value is True else [flag_of(field.name), str(value)]
+    return words

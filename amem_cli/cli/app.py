@@ -13,8 +13,9 @@ import typer
 
 from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
 from amem_cli.cli.help import usage_error
+from amem_cli.cli.remedies import CONTINUING, command_line
 from amem_cli.cli.root import app
-from amem_cli.errors import AmemError, DiskError, Terminated, out_of_memory
+from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, out_of_memory
 
 
 def run(arguments: list[str]) -> int:
@@ -27,8 +28,8 @@ def run(arguments: list[str]) -> int:
         return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        why = "interrupted: finished work is kept. Run the same command again to continue."
-        return _fail(why, 128 + number)
+        kept = "finished work is kept" if arguments[:1] and arguments[0] in CONTINUING else "nothing is kept"
+        return _fail(f"interrupted: {kept}. Run: {command_line(arguments)}.", 128 + number)
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -43,6 +44,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except AmemError as error:
         if debug:
             raise
+        error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(arguments)}")
         return _fail(str(error), error.exit_code)
     except typer.Abort:
         raise

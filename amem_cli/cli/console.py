@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from amem_cli.tools.inspect_weights import WeightsReport
 
 RANKS = ("1", "5", "10", "20")
+STYLES = {"ready": "green", "unfinished": "yellow", "stale": "yellow", "damaged": "red", "NO": "red"}  # of cells
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
@@ -36,6 +37,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     rows = list(rows)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -43,7 +45,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         numeric = number > 0 and all(re.match(r"$|-$|[+-]?\d", row[number]) for row in rows)
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
     # no markup: names and paths may contain brackets and colons
     Console(width=_width(), highlight=False, markup=False, emoji=False).print(table)
 
@@ -166,7 +168,8 @@ def print_chain(states: "list[ArtifactState]", workspace: Path, following: str |
     rows = []
     for state in states:
         path = state.path.relative_to(workspace) if state.path.is_relative_to(workspace) else state.path
-        rows.append([state.stage, state.state, f"{path}\n{state.why}".strip()])
+        stage = state.stage if state.split is None else f"{state.stage} {state.split}"
+        rows.append([stage, state.state, f"{path}\n{state.why}".strip()])
     print_table(("stage", "state", "artifact"), rows)
     print(f"next: {following}" if following else "complete")
 

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import os
-import shlex
 import time
 import typing
 from collections.abc import Callable
@@ -13,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from amem_cli.cli import console
+from amem_cli.cli import console, remedies
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app
-from amem_cli.errors import AmemError, BadData, InputMissing, did_you_mean
+from amem_cli.errors import AmemError, did_you_mean
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of
 from amem_cli.resolve import resolve
 from amem_cli.runtime import distributed
@@ -86,13 +85,20 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[.
         def call(**given: Any) -> None:
             for parameter, group in groups.items():
                 given[parameter] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
-            function(**given)
+            try:
+                function(**given)
+            except AmemError as error:
+                error.remedy = remedies.for_command(error.remedy, places, force)
+                raise
 
-        flags = []
+        flags: list[inspect.Parameter] = []
         for one in declared:
             fields = dataclasses.fields(groups[one.name]) if one.name in groups else ()
             flags += [_parameter(field.name, field.type, field.default) for field in fields]
             flags += [] if fields else [_parameter(one.name, one.annotation, one.default)]
+        takes = {one.name: isinstance(one.annotation.__metadata__[0], typer.models.ArgumentInfo) for one in flags}
+        places = [one.upper() if takes[one] else flag_of(one) for one in ("out", "folder", "workspace") if one in takes]
+        force = "force" in takes
         call.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
         app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples))(call)
         return function
@@ -142,8 +148,10 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
             distributed.command_began = began
             try:
                 function(options, progress, as_json, **others)
-            except (InputMissing, BadData) as error:
-                raise _with_folders(error, options) from error
+            except AmemError as error:
+                remedy = remedies.for_command(error.remedy, ["--workspace"], force=True)
+                error.remedy = remedies.for_stage(remedy, options, preset, config)
+                raise
             finally:
                 distributed.command_began = None
 
@@ -186,15 +194,3 @@ def _check_names(options: Any) -> None:
         manifest_of_protocol(options.protocol)
     else:
         load_manifest(options.dataset)
-
-
-def _with_folders(error: AmemError, options: Any) -> AmemError:
-    """The error with this run's --workspace and --data-root added to a command in its remedy."""
-    if not error.remedy.startswith("Run: amem "):
-        return error
-    remedy = error.remedy
-    for field in dataclasses.fields(options):
-        value, env = getattr(options, field.name), field.metadata["env"]
-        if env and str(value) != (os.environ.get(env) or str(field.default)):
-            remedy += f" {flag_of(field.name)} {shlex.quote(str(value))}"
-    return type(error)(error.what, error.path, why=error.why, remedy=remedy)

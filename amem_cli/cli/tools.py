@@ -138,24 +138,27 @@ def config_show(
 
 @command(app, "status", "amem status", "amem status --dataset ilids-vid --split 3 --verify")
 def status(
+    folders: flags.Folders,
     dataset: flags.Dataset = DATASET,
-    split: flags.Split = None,
-    workspace: flags.Workspace = WORKSPACE,
+    split: Annotated[int | None, Option(help="only this split")] = None,
     verify: Annotated[bool, Option("--verify", help="compare every artifact with its checksum")] = False,
     as_json: flags.AsJson = False,
 ) -> None:
-    """List the artifacts of the six stages (ready, missing, stale, damaged) and the next command."""
+    """List the artifacts of the six stages (ready, unfinished, missing, stale, damaged) and the next command.
+
+    Of a data set with several splits it lists all.
+    """
     from amem_cli.data.chain import chain_of
 
-    source = Where(workspace, DATA, dataset, split).source()
-    states = chain_of(source.manifest, workspace, source.number, deep=verify)
+    source = Where(folders.workspace, folders.data_root, dataset, split).source()
+    states = chain_of(source.manifest, folders.workspace, split, data_root=folders.data_root, deep=verify)
     following = next((state.command for state in states if state.state not in ("ready", "unused")), None)
     if as_json:
-        fields = ("stage", "path", "state", "why", "command")
+        fields = ("stage", "split", "path", "state", "why", "command")
         rows = [{field: getattr(state, field) for field in fields} for state in states]
         console.print_json({"chain": rows, "next": following})
     else:
-        console.print_chain(states, workspace, following)
+        console.print_chain(states, folders.workspace, following)
     if any(state.state == "damaged" for state in states):
         raise typer.Exit(65)
 

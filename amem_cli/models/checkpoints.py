@@ -21,9 +21,9 @@ def save_arm(path: Path, arm: ARM, config: ArmConfig, provenance: Provenance, **
     return checkpoint.save(path, "amem-arm", arm.state_dict(), provenance, model=config.as_json(), **more)
 
 
-def load_arm(path: Path) -> tuple[ARM, ArmConfig]:
+def load_arm(path: Path, *, remedy: str = "") -> tuple[ARM, ArmConfig]:
     """The ARM of an `amem-arm`, on the CPU."""
-    saved = checkpoint.load(path, "amem-arm")
+    saved = checkpoint.load(path, "amem-arm", remedy=remedy)
     with checkpoint.described_by(saved):
         config = read_config(ArmConfig, saved.description["model"])
         arm = build_arm(config)
@@ -48,9 +48,9 @@ class TaeParts(NamedTuple):
     config: TaeConfig
 
 
-def load_tae(path: Path, image_size: str) -> TaeParts:
+def load_tae(path: Path, image_size: str, *, remedy: str = "") -> TaeParts:
     """The parts of an `amem-tae` that MEM starts from. Raises `UsageError` if it was trained at another image size."""
-    saved = checkpoint.load(path, "amem-tae")
+    saved = checkpoint.load(path, "amem-tae", remedy=remedy)
     with checkpoint.described_by(saved):
         config = read_config(TaeConfig, saved.description["model"])
     if config.image_size != image_size:

@@ -38,7 +38,7 @@ def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> n
         except BadData as error:
             unreadable.append(f"{frame} ({error.why})")
     if unreadable:
-        raise BadData("frames", why=listing(unreadable), remedy="Check the data set with `amem data check`")
+        raise BadData("frames", why=listing(unreadable), remedy="amem data check NAME --deep lists all such files")
     return np.stack(pictures)
 
 

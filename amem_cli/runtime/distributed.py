@@ -6,7 +6,6 @@ The same command works in both cases. When a process fails, torchrun stops the o
 import contextlib
 import ctypes
 import os
-import shlex
 import signal
 import sys
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from amem_cli.errors import Interrupted, UsageError
+from amem_cli.errors import SAME_COMMAND, Interrupted, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -180,7 +179,7 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
         if not _is_communication_error(error):
             raise
         why = f"another process ended ({str(error).splitlines()[0].rstrip('.')}); saved work is kept"
-        raise Interrupted(signal.SIGTERM, why=why, remedy=f"Run the same command again: {_command()}") from error
+        raise Interrupted(signal.SIGTERM, why=why, remedy=SAME_COMMAND) from error
     # not after an error: nccl could wait here for a process that has ended
     torch.distributed.destroy_process_group()
 
@@ -210,8 +209,3 @@ def _is_communication_error(error: RuntimeError) -> bool:
 
     kinds = (torch.distributed.DistError, torch.distributed.DistBackendError)
     return isinstance(error, kinds) or "gloo" in str(error).lower() or "Connection" in str(error)
-
-
-def _command() -> str:
-    local = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return f"torchrun --nproc-per-node {local} -m amem_cli {shlex.join(sys.argv[1:])}"

@@ -49,7 +49,7 @@ def resolve_engine(engine: str, device: torch.device, precision: str, *, clips: 
             why = f"OpenVINO runs on the CPU here, not on {device}"
             raise UsageError("--engine", engine, why=why, remedy="Use --engine auto, or --device cpu")
         if not installed:
-            remedy = 'Run: python -m pip install "amem[cpu]"'
+            remedy = "Run: python -m pip install openvino"
             raise InputMissing("--engine", engine, why="the package openvino is not installed", remedy=remedy)
     return engine
 

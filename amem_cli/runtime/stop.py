@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from amem_cli.errors import Interrupted, Terminated
+from amem_cli.errors import SAME_COMMAND, Interrupted, Terminated
 from amem_cli.options import Schedule, parse_duration
 from amem_cli.runtime.distributed import Processes
 
@@ -20,8 +20,7 @@ class StopRequest:
     A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once.
     """
 
-    def __init__(self, options: Schedule, processes: Processes, command: str):
-        self.command = command
+    def __init__(self, options: Schedule, processes: Processes):
         self._limit_text, self._limit = options.time_limit, parse_duration(options.time_limit)
         self._processes = processes
         self._mark = time.monotonic()
@@ -64,8 +63,7 @@ class StopRequest:
         """The error that ends the run after `step`, whose state is saved."""
         cause = "a signal" if self._signal else f"--time-limit {self._limit_text}"
         why = f"stopped by {cause} after step {step}; the state is saved"
-        remedy = f"Run the same {self.command} command again to continue"
-        return Interrupted(self._signal or signal.SIGTERM, why=why, remedy=remedy)
+        return Interrupted(self._signal or signal.SIGTERM, why=why, remedy=SAME_COMMAND)
 
     @contextlib.contextmanager
     def interruptible(self, step: int) -> Iterator[None]:

@@ -45,11 +45,13 @@ class Run:
 
 @dataclass
 class TrainState:
-    """Position and figures of a training; `step` counts optimiser steps over all epochs, all counts start at 0."""
+    """Position and figures of a training; `step` counts optimiser steps over all epochs, about `total` of them; all
+    counts start at 0."""
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
+    total: int = 0
     metrics: dict[str, float] = field(default_factory=dict)  # the last logged means
     best: dict[str, Any] = field(default_factory=dict)  # the best validation: metric, value, step, epoch, figures
     sums: dict[str, float] = field(default_factory=dict)  # of losses since the last log, in this process
@@ -130,7 +132,7 @@ def save_state(run: Run, state: TrainState) -> None:
     """Save state, networks and optimisers, in the main process only; the last two states are kept."""
     means = run.processes.gather({"sums": state.sums, "count": state.count})
     if run.processes.is_main:
-        position = {name: getattr(state, name) for name in ("epoch", "step_in_epoch", "metrics", "best")}
+        position = {name: getattr(state, name) for name in ("epoch", "step_in_epoch", "total", "metrics", "best")}
         position |= {"means_of_processes": means, "machine": _machine(run)}
         checkpoint.save_state(run.folder, state.step, run.networks, run.optimizers, run.provenance, position)
     run.processes.barrier()

@@ -3,7 +3,6 @@
 Features: work in shards that a second run does not repeat, several processes (torchrun) with byte-identical results.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.shards import Shards, plan_shards
-from amem_cli.data.chain import warn_about_stale
+from amem_cli.data.chain import command_of, warn_about_stale
 from amem_cli.data.clips import inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
@@ -65,12 +64,12 @@ def _extract_split(
     workspace = Workspace(options.workspace)
     output = workspace.features(manifest.name, number)
     model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
-    flag = "" if number is None else f" --split {number}"
-    model, config = load_main_model(
-        model_file, remedy=f"Run: amem train-amem --dataset {shlex.quote(options.dataset)}{flag}"
-    )
+    remedy = "Give --model, the amem-main of a data set with labelled people"
+    if not options.model and manifest.layout != "tracks":
+        remedy = f"Run: {command_of('train-amem', manifest, options.workspace, number, options.data_root)}"
+    model, config = load_main_model(model_file, remedy="Check --model" if options.model else remedy)
     if not options.model and is_main:
-        warn_about_stale(manifest, options.workspace, number, "extract-features", progress)
+        warn_about_stale(manifest, options.workspace, number, "extract-features", progress, options.data_root)
     check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
     if options.flip and config.mirror:

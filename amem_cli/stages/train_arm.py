@@ -142,11 +142,11 @@ def _train(
         len(shuffled_batches(len(train), options.batch_size, options.seed, 0)), options.accumulate
     )
 
-    title, total = "train-arm", options.epochs * len(steps)
+    title, state.total = "train-arm", options.epochs * len(steps)
     with (
-        StopRequest(options, processes, "amem train-arm") as stop,
+        StopRequest(options, processes) as stop,
         TrainLog(run, state) as log,
-        progress.loop(title, total, done=state.step) as bar,
+        progress.loop(title, state.total, done=state.step) as bar,
     ):
         while True:
             if schedule.validation_due(options, state):

@@ -182,10 +182,11 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
     steps = schedule.batches_per_step(
         len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate
     )
+    state.total = options.epochs * len(steps)
     with (
-        StopRequest(options, processes, "amem train-tae") as stop,
+        StopRequest(options, processes) as stop,
         TrainLog(run, state) as log,
-        progress.loop("train-tae", options.epochs * len(steps), done=state.step) as bar,
+        progress.loop("train-tae", state.total, done=state.step) as bar,
     ):
         while True:
             if schedule.validation_due(options, state):

@@ -57,7 +57,7 @@ class Collector:
 
     def __init__(self, source: Source, progress: Progress):
         self.source, self.progress = source, progress
-        self.states = chain_of(source.manifest, source.workspace.root, source.number)
+        self.states = chain_of(source.manifest, source.workspace.root, source.number, data_root=source.data_root)
 
     def report(self, queries: int, seed: int) -> Report:
         source = self.source
@@ -150,7 +150,7 @@ class Collector:
         amem, config = model
         if amem.aem is None:
             why = f"No attributes: these tracklets have no pseudo-labels, and the model no AEM ({config.modules})"
-            return Missing(why, f"{self.source.command('label-videos')} --subset all")
+            return Missing(why, self.source.label_all() + " --force" * labels_file.is_file())
         probabilities = {tracklet.name: attribute_probabilities(amem, config, tracklet) for tracklet in tracklets}
         origin = f"the attribute heads (AEM) of the model, means over up to {CLIPS_FOR_ATTRIBUTES} clips of a tracklet"
         return config.attributes, probabilities, origin

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from amem_cli import __version__
 from amem_cli.errors import AmemError, DiskError, InputMissing
+from amem_cli.resolve import folder_flags
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
 OPTIONAL = {"tensorboard": "for --tensorboard", "openvino": "fast inference on Intel processors"}
@@ -146,7 +147,7 @@ def check_data_sets(data_root: Path) -> Iterator[Finding]:
         return
     none = True
     for name in SHIPPED:
-        manifest, remedy = load_manifest(name), f"Run: amem data check {name}"
+        manifest, remedy = load_manifest(name), f"Run: amem data check {name}{folder_flags(data_root=data_root)}"
         try:
             folder = existing_folder(manifest, data_root)
             fits = READERS[manifest.layout].find(folder) is not None

@@ -1,12 +1,15 @@
 """The pictures of `amem show`, from the artifacts of a workspace."""
 
+import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from amem_cli.artifacts import pseudo_labels, results
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import BadData, listing, require_known
 from amem_cli.metrics.prediction import mean_errors
 from amem_cli.models.checkpoints import load_amem, load_main_model
@@ -50,16 +53,18 @@ def draw_cmc(picture: Picture, source: Source, progress: Progress) -> tuple[Path
 
 def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """The pseudo-labels of one tracklet (the first one, unless named), or of two side by side."""
-    path, command = source.workspace.labels(source.manifest.name), source.command("label-videos")
-    labels = pseudo_labels.read(path, remedy=f"Run: {command}")
+    path, command = source.workspace.labels(source.manifest.name), source.label_all()
+    labels = pseudo_labels.read(path, remedy=source.run("label-videos"))
     known = {tracklet.name: tracklet for tracklet in (*source.content.train, *source.content.test)}
     row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
     if not row_of:
         why = "it has no tracklet of this data set"
-        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command} --subset all")
+        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
     names = picture.names or [next(iter(row_of))]
     source.tracklets(names)
-    why = f"it has no pseudo-labels; {command} --subset all --workspace ANOTHER makes them"
+    root = source.workspace.root
+    command = replace(source, workspace=Workspace(root.with_name(f"{root.name}-all"))).label_all()
+    why = f"it has no pseudo-labels; {command} --arm {shlex.quote(str(source.workspace.arm))} makes them"
     require_known("tracklet", names, row_of, why)
     shown = [AttributedTracklet(name, known[name].frames, labels.probabilities[row_of[name]]) for name in names]
     draw: Callable[..., Any] = attributes_figure if len(shown) == 1 else comparison_figure

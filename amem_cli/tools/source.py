@@ -1,5 +1,6 @@
 """The data set, split, workspace and data root that a picture or a report is about."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -85,11 +86,15 @@ class Source:
 
     def command(self, stage: str) -> str:
         """The command that makes the artifact of a stage."""
-        return command_of(stage, self.manifest, self.workspace.root, self.number)
+        return command_of(stage, self.manifest, self.workspace.root, self.number, self.data_root)
 
     def run(self, stage: str) -> str:
         """The remedy for a missing artifact of a stage."""
         return f"Run: {self.command(stage)}"
+
+    def label_all(self) -> str:
+        """The command that labels all tracklets, not those of one subset."""
+        return re.sub(r" --subset \w+", "", self.command("label-videos")) + " --subset all"
 
     @property
     def key(self) -> tuple[str, int | None]:

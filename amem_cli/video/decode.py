@@ -13,7 +13,7 @@ from amem_cli.errors import BadData, InputMissing, listing, printable
 
 MOST_PIXELS = 50_000_000  # of one picture
 LEAST_STEP = 1e-3  # seconds between pictures whose stored times do not increase
-INSTALL = 'Run: python -m pip install "amem[video]"'
+INSTALL = "Run: python -m pip install av"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """`amem find`: from videos to one page that says who is where and when."""
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
+from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Gallery, model_of, read_calibration
 from amem_cli.video.link import Linked, link_tracks, write_links
@@ -53,7 +55,9 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     home = Workspace(options.workspace)
     model = options.model or home.amem_main(options.dataset, None)
     calibration = options.calibration or (None if options.threshold is not None else calibration_of(model, home))
-    atomic.check_regular(model, "model", remedy="Run: amem train-amem, or give --model")  # before the long part
+    at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
+    remedy = "Check --model" if options.model else f"Give --model, or run: amem train-amem --dataset {at}"
+    atomic.check_regular(model, "model", remedy=remedy)  # before the long part
     cut = cut_tracklets(replace(options.tracklets, out=out / "tracks"), progress)
     common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace", "force": force}
     common["device"] = options.tracklets.device

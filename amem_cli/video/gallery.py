@@ -30,7 +30,9 @@ def read_calibration(path: Path) -> Calibration:
     found = results.read(path).get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
-        raise BadData("calibration", path, why="this result has none", remedy="Run: amem evaluate --calibrate 0.001")
+        raise BadData(
+            "calibration", path, why="this result has none", remedy="amem evaluate --calibrate 0.001 writes one"
+        )
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name)
 

@@ -1,5 +1,6 @@
 """`amem search`: the tracklets of a gallery that are nearest to a query, or that fit a description."""
 
+import shlex
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ import numpy as np
 from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.paths import Workspace
+from amem_cli.data.manifest import SHIPPED
 from amem_cli.data.readers.files import frames_in_order, list_folder
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing
+from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing, require_known
 from amem_cli.person_ids import UNKNOWN
+from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
 
@@ -170,21 +173,23 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
     Raises `UsageError` for unknown attributes, `InputMissing` without a labels file.
     """
     files = options.labels or tuple(Workspace(options.workspace).labels(table.dataset) for table in gallery.tables)
+    name = gallery.tables[0].dataset if gallery.tables[0].dataset in SHIPPED else f"{gallery.tables[0].dataset}.toml"
+    at = f"{shlex.quote(name)}{folder_flags(workspace=options.workspace)}"
+    remedy = f"Give --labels, or run: amem label-videos --dataset {at} --subset all"
     of_tracklet: dict[tuple[str, str], np.ndarray] = {}
     for path in dict.fromkeys(files):
-        table = pseudo_labels.read(path, remedy="Run: amem label-videos --subset all, or give --labels")
+        table = pseudo_labels.read(path, remedy=remedy)
         wanted = [*options.with_, *options.without]
-        if unknown := [name for name in wanted if name not in table.attributes]:
-            remedy = f"{did_you_mean(unknown[0], table.attributes)}All: amem show attributes"
-            raise UsageError("attribute", listing(unknown), why=f"not in {path}", remedy=remedy)
+        require_known("attribute", wanted, table.attributes, f"not in {path}")
         columns = table.probabilities[:, [table.attributes.index(name) for name in wanted]].astype(np.float64)
         columns[:, len(options.with_) :] = 1 - columns[:, len(options.with_) :]
         fits = np.exp(np.log(columns.clip(1e-9)).mean(axis=1))
         of_tracklet |= {(table.dataset, name): value for name, value in zip(table.tracklet, fits, strict=True)}
     values = [of_tracklet.get((t.dataset, name), 0.0) for t in gallery.tables for name in t.tracklet]
     if not any(values):
-        raise BadData("labels", listing(map(str, files)), why="they have none of the gallery's tracklets",
-                      remedy="Run: amem label-videos --subset all")  # fmt: skip
+        raise BadData(
+            "labels", listing(map(str, files)), why="they have none of the gallery's tracklets", remedy=remedy
+        )
     return np.array(values)
 
 

@@ -5,6 +5,7 @@ Around the network, a file may have a prefix (`module.`, `backbone.`, `base.`) a
 
 import dataclasses
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,7 +122,12 @@ def require_fit(network: Any, weights: MappedWeights, path: Path, architecture: 
     """Raise `BadData` with the keys that do not fit (see `listing`)."""
     if problems := misfits(network, weights.tensors):
         why = f"read as {weights.key_mapping}, it does not fit {architecture}: {listing(problems)}"
-        raise BadData("weights", path, why=why, remedy=f"Find the network that it fits: amem weights inspect {path}")
+        raise BadData(
+            "weights",
+            path,
+            why=why,
+            remedy=f"Find the network that it fits: amem weights inspect {shlex.quote(str(path))}",
+        )
 
 
 def misfits(network: Any, tensors: Mapping[str, Tensor]) -> list[str]:

@@ -61,13 +61,13 @@ def test_load_not_finite(tmp_path):
 
 
 def test_load_missing(tmp_path):
-    with pytest.raises(InputMissing, match="Run: amem train-amem"):
+    with pytest.raises(InputMissing, match="amem train-amem writes such a file"):
         checkpoint.load(tmp_path / "none", "amem-main")
 
 
 def test_load_other_kind_or_schema(tmp_path):
     path = save(tmp_path / "x")
-    with pytest.raises(BadData, match=r"is of kind amem-arm, not amem-tae. Run: amem train-tae"):
+    with pytest.raises(BadData, match=r"is of kind amem-arm, not amem-tae. amem train-tae writes such a file"):
         checkpoint.load(path, "amem-tae")
     path.write_bytes(file_of(json.dumps({"__metadata__": {"amem": HEAD.replace('"schema": 1', '"schema": 2')}})))
     with pytest.raises(BadData, match=r"another version of amem \(schema 2\)"):
@@ -114,7 +114,7 @@ def test_read_description_header_too_long(tmp_path):
 
 def test_described_by(tmp_path):
     saved = checkpoint.load(save(tmp_path / "arm.safetensors"), "amem-arm")
-    with pytest.raises(BadData, match=r"\(KeyError: 'model'\). Run: amem train-arm"):
+    with pytest.raises(BadData, match=r"\(KeyError: 'model'\). amem train-arm writes such a file"):
         with checkpoint.described_by(saved):
             saved.description["model"]
 

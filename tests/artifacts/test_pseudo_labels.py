@@ -35,10 +35,12 @@ def test_rows_for_order():
 
 def test_rows_for_missing_tracklets():
     with pytest.raises(BadData) as raised:
-        some_labels().rows_for(["a", *(f"new {n}" for n in range(7))], Path("mars.h5"), "amem label-videos")
+        some_labels().rows_for(
+            ["a", *(f"new {n}" for n in range(7))], Path("mars.h5"), "Run: amem label-videos --force"
+        )
     assert str(raised.value) == (
         "pseudo-labels mars.h5: does not cover 7 of 8 training tracklets "
-        "(new 0; new 1; new 2; new 3; new 4; ... (7 in all)). Run: amem label-videos."
+        "(new 0; new 1; new 2; new 3; new 4; ... (7 in all)). Run: amem label-videos --force."
     )
 
 
@@ -61,5 +63,5 @@ def test_read_contradictions(tmp_path, changed, message):
 
 
 def test_read_missing(tmp_path):
-    with pytest.raises(InputMissing, match="Run: amem label-videos"):
+    with pytest.raises(InputMissing, match="amem label-videos writes such a file"):
         pseudo_labels.read(tmp_path / "none.h5")

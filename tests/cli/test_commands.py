@@ -267,6 +267,7 @@ def test_status_names_the_next_command(
     assert found["next"] == "amem train-amem"
     assert found["chain"][3] == {
         "stage": "evaluate",
+        "split": None,
         "path": "w/evaluate",
         "state": last,
         "why": "",

@@ -59,7 +59,7 @@ def train(run: Run, before_finish: Any = lambda step: None) -> TrainState:
     """A training loop like those of the stages, on random batches."""
     network, adam = run.networks["network"].train(), run.optimizers["adam"]
     state = load_state(run, run.folder / "best.safetensors")
-    with StopRequest(run.options, ALONE, "amem train-arm") as stop, TrainLog(run, state) as log:
+    with StopRequest(run.options, ALONE) as stop, TrainLog(run, state) as log:
         while state.epoch < EPOCHS:
             for number in range(state.step_in_epoch, STEPS):
                 set_learning_rate(adam, learning_rate(run.options, state.epoch, state.step))
@@ -209,14 +209,14 @@ def test_damaged_state_falls_back(expected: dict[str, torch.Tensor], tmp_path: P
 
 def test_second_signal_or_interruptible_work_raises_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with StopRequest(options(), ALONE, "amem train-arm") as stop:
+    with StopRequest(options(), ALONE) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested()
         with pytest.raises(Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted, match="after step 3"), stop.interruptible(3):
             pytest.fail("a requested stop comes first")
-    with StopRequest(options(), ALONE, "amem train-arm") as stop:
+    with StopRequest(options(), ALONE) as stop:
         with stop.interruptible(1):
             pass
         with pytest.raises(Interrupted) as raised, stop.interruptible(2):
@@ -228,7 +228,7 @@ def test_second_signal_or_interruptible_work_raises_at_once() -> None:
 def test_time_limit_counts_the_work_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    stop = StopRequest(options(time_limit="100s"), ALONE, "amem train-arm")
+    stop = StopRequest(options(time_limit="100s"), ALONE)
     for work, seconds in (("step", 10), ("save", 5), ("step", 20), ("validation", 30)):
         now[0] += seconds
         stop.measure(work)
@@ -237,7 +237,7 @@ def test_time_limit_counts_the_work_ahead(monkeypatch: pytest.MonkeyPatch) -> No
     assert stop.requested(validation_next=True)  # + 30
     now[0] = 76
     assert stop.requested()
-    assert not StopRequest(options(), ALONE, "amem train-arm").requested()
+    assert not StopRequest(options(), ALONE).requested()
     with stop:
         error = stop.interrupted(7)
     assert (error.exit_code, "--time-limit 100s after step 7" in str(error)) == (143, True)
@@ -389,12 +389,12 @@ def test_load_state_counts_the_space_of_its_own_states(tmp_path: Path, monkeypat
 
 def test_time_limit_counts_from_the_start_of_the_command() -> None:
     late = replace(ALONE, began=time.monotonic() - 100)
-    assert StopRequest(options(time_limit="90s"), late, "amem train-arm").requested()
-    assert not StopRequest(options(time_limit="90s"), ALONE, "amem train-arm").requested()
+    assert StopRequest(options(time_limit="90s"), late).requested()
+    assert not StopRequest(options(time_limit="90s"), ALONE).requested()
 
 
 def test_closed_terminal_stops_like_sigterm() -> None:
-    with StopRequest(options(), ALONE, "amem train-arm") as stop:
+    with StopRequest(options(), ALONE) as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.requested()
         assert stop.interrupted(1).exit_code == 143

@@ -75,7 +75,7 @@ def test_check_data_sets_states(tmp_path):
     found = by_topic(doctor.check_data_sets(tmp_path))
     states = {name: found[f"data set {name}"].state for name in ("mars", "peta", "prid2011")}
     assert states == {"mars": "problem", "peta": "problem", "prid2011": "note"}
-    assert found["data set mars"].remedy == "Run: amem data check mars"
+    assert found["data set mars"].remedy == f"Run: amem data check mars --data-root {tmp_path}"
     assert "data sets" in found
 
 

@@ -92,7 +92,7 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", [crossing()], frames=3)
     assert run(["find", "a.mp4", "--out", "answer"]) == 66
-    assert "Run: amem train-amem, or give --model" in capsys.readouterr().err
+    assert "Give --model, or run: amem train-amem" in capsys.readouterr().err
     assert not (tmp_path / "answer/tracks").exists()
 
 

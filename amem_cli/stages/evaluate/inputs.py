@@ -1,12 +1,11 @@
 """The features files of an evaluation."""
 
 import re
-import shlex
 from pathlib import Path
 
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.chain import protocol_of
+from amem_cli.data.chain import command_of, protocol_of
 from amem_cli.data.manifest import Manifest
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.options import EvaluateOptions
@@ -37,9 +36,12 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
         named = listing((str(files[number]) for number in missing), 3)
+        if options.features:
+            raise InputMissing("--features", named, why="not found", remedy=f"Give {wanted}")
+        remedy = features_remedy(options, manifest, missing[0])
         if single:
-            raise InputMissing("features", files[0], why="not found", remedy=f"Run: {extract_command(manifest, 0)}")
-        remedy = f"Run: {extract_command(manifest, 0).removesuffix('--split 0')}--split all"
+            raise InputMissing("features", files[0], why="not found", remedy=remedy)
+        remedy = re.sub(r"--split \d+", "--split all", remedy)
         raise InputMissing("features", why=f"{len(missing)} of {wanted} files are missing ({named})", remedy=remedy)
     return files
 
@@ -53,7 +55,9 @@ def refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
             raise BadData("features", path, why=why, remedy="Give one file for each split, in the order of the splits")
 
 
-def extract_command(manifest: Manifest, number: int) -> str:
-    name = manifest.name if manifest.shipped else shlex.quote(str(manifest.path))
-    flag = "" if protocol_of(manifest).kind == "single-split" else f" --split {number}"
-    return f"amem extract-features --dataset {name}{flag}"
+def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -> str:
+    """The remedy for features of a split that are missing or damaged."""
+    if options.features:  # perhaps of another program
+        return "Write it as the documentation's page on files says"
+    split = None if protocol_of(manifest).kind == "single-split" else number
+    return f"Run: {command_of('extract-features', manifest, options.workspace, split)}"

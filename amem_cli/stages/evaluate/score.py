@@ -18,7 +18,7 @@ from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranki
 from amem_cli.metrics.rerank import rerank
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.distributed import process_group
-from amem_cli.stages.evaluate.inputs import extract_command
+from amem_cli.stages.evaluate.inputs import features_remedy
 
 RANKS = (1, 5, 10, 20)
 CMC_LENGTH = 50
@@ -117,10 +117,9 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         scores["gallery_without_queries"] = _figures(ranking.without_queries, options)
     if options.flip:
         if table.features_flip is None:
-            command = extract_command(manifest, int(table.provenance.get("options", {}).get("split") or 0))
-            raise InputMissing(
-                "features", path, why="mirrored clips are missing", remedy=f"Run: {command} --flip --force"
-            )
+            remedy = features_remedy(options, manifest, int(table.provenance.get("options", {}).get("split") or 0))
+            remedy = "amem extract-features --flip writes them" if options.features else f"{remedy} --flip --force"
+            raise InputMissing("features", path, why="mirrored clips are missing", remedy=remedy)
         scores["flipped"] = _figures(rank(table.features_flip), options)
     if options.rerank:
         distances = rerank(table.features[query], table.features[gallery])

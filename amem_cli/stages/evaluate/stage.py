@@ -16,7 +16,7 @@ from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.errors import UsageError
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.progress import Progress
-from amem_cli.stages.evaluate.inputs import extract_command, features_files, refuse_other_splits
+from amem_cli.stages.evaluate.inputs import features_files, features_remedy, refuse_other_splits
 from amem_cli.stages.evaluate.score import score
 
 
@@ -53,10 +53,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if not options.features:
             for number in range(len(files)):
                 warn_about_stale(manifest, options.workspace, None if len(files) == 1 else number, "evaluate", progress)
-        foreign = "Write it as the documentation's page on files says"
         tables = [
-            features.read(path, remedy=foreign if options.features else f"Run: {extract_command(manifest, number)}")
-            for number, path in enumerate(files)
+            features.read(path, remedy=features_remedy(options, manifest, number)) for number, path in enumerate(files)
         ]
         for path, table in zip(files, tables, strict=True):
             if table.dataset != manifest.name:

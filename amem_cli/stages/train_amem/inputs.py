@@ -1,6 +1,6 @@
 """The inputs of a training of AMEM: tracklets with labels, batches, the TAE, the networks."""
 
-import shlex
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import parent
 from amem_cli.attributes import ATTRIBUTES
+from amem_cli.data.chain import command_of
 from amem_cli.data.clips import segment_clip, training_clip
 from amem_cli.data.loading import Augmentation, ClipBatches, loader
+from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
 from amem_cli.errors import BadData, UsageError, listing
@@ -70,17 +72,17 @@ def training_labels(
     if not options.uses_aem:
         return None, {}
     path = Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
-    command = f"amem label-videos --dataset {shlex.quote(options.dataset)}"
-    labels = pseudo_labels.read(path, remedy=f"Run: {command}")
+    remedy = "Check --labels" if options.labels else run_before("label-videos", options)
+    labels = pseudo_labels.read(path, remedy=remedy)
     if labels.dataset != dataset:
         why = f"they are of data set '{labels.dataset}', not '{dataset}'"
-        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
+        raise BadData("pseudo-labels", path, why=why, remedy=remedy)
     missing = [name for name in ATTRIBUTES if name not in labels.attributes]
     if missing:
         why = f"{len(missing)} attributes are missing ({listing(missing, 5)})"
-        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {command}")
+        raise BadData("pseudo-labels", path, why=why, remedy=remedy)
     columns = [labels.attributes.index(name) for name in ATTRIBUTES]
-    rows = labels.rows_for([tracklet.name for tracklet in tracklets], path, command)
+    rows = labels.rows_for([tracklet.name for tracklet in tracklets], path, re.sub(" --subset \\w+", "", remedy))
     return torch.from_numpy(rows[:, columns]).float(), {"labels": parent(path)}
 
 
@@ -88,8 +90,14 @@ def tae_parent(options: TrainAmemOptions) -> dict[str, dict[str, str]]:
     """The TAE checkpoint as a parent, after checking it; empty without MEM."""
     if not options.uses_mem:
         return {}
-    load_tae(tae_file(options), options.image_size)
+    remedy = "Check --tae" if options.tae else run_before("train-tae", options)
+    load_tae(tae_file(options), options.image_size, remedy=remedy)
     return {"tae": parent(tae_file(options))}
+
+
+def run_before(stage: str, options: TrainAmemOptions) -> str:
+    """The remedy for a missing input that `stage` makes."""
+    return f"Run: {command_of(stage, load_manifest(options.dataset), options.workspace, None, options.data_root)}"
 
 
 def tae_file(options: TrainAmemOptions) -> Path:

@@ -95,7 +95,7 @@ def _train_split(
             tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
         data, label_parent = training_data(options, manifest.name, tracklets)
         if options.uses_aem and not options.labels and processes.is_main:
-            warn_about_stale(manifest, options.workspace, number, "train-tae", progress)
+            warn_about_stale(manifest, options.workspace, number, "train-tae", progress, options.data_root)
         precision = resolve_precision(options.precision, processes.device)
         weights = initial_weights(options, progress)
         resolved = {"dataset": manifest.name, "precision": precision, "split": number}
@@ -151,11 +151,11 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
     title = "train-amem" if split is None else f"train-amem split {split}"
     first = [len(epoch_order(options, data, epoch)) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
     steps_in_epoch = [len(schedule.batches_per_step(batches, options.accumulate)) for batches in first]
-    total = round(options.epochs * sum(steps_in_epoch) / len(first))
+    state.total = round(options.epochs * sum(steps_in_epoch) / len(first))
     with (
-        StopRequest(options, processes, "amem train-amem") as stop,
+        StopRequest(options, processes) as stop,
         TrainLog(run, state) as log,
-        progress.loop(title, total, done=state.step) as bar,
+        progress.loop(title, state.total, done=state.step) as bar,
     ):
         while True:
             if schedule.validation_due(options, state):

@@ -1,0 +1,61 @@
+"""Remedies in errors as the user's own command line, changed where it must be."""
+
+import dataclasses
+import os
+import re
+import shlex
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from amem_cli.options import COMMANDS, COMMON, PRESETS, flag_of
+from amem_cli.resolve import folder_flags, resolve
+
+CONTINUING = ("demo", "find", "reproduce", "tracklets", *(name for name in COMMANDS if name != "evaluate"))
+
+
+def command_line(arguments: list[str]) -> str:
+    """The command that runs with these arguments; under torchrun with torchrun."""
+    start = ["amem"]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "amem_cli"]
+    return shlex.join([*start, *arguments])
+
+
+def for_command(remedy: str, places: Collection[str], force: bool) -> str:
+    """The remedy for a command with the flags or arguments `places` for its output, with or without `--force`.
+
+    >>> for_command("Use another --workspace, the same options, or --force to overwrite it", ["FOLDER"], False)
+    'Use another FOLDER, the same options, or delete it'
+    """
+    place = next(iter(places), "folder")
+    remedy = remedy.replace("(--workspace, --out)", f"({place})").replace("another --workspace", f"another {place}")
+    if not force:
+        remedy = remedy.replace("Use --force to make it again", "Delete it").replace("--force to overwrite", "delete")
+    return remedy
+
+
+def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> str:
+    """The remedy of a stage that ran with these options: another stage's command gets those that both have.
+
+    They are preset, config file, folders, device, seed, image size and the like; what the command names already stays.
+    """
+    match = re.match(r"Run: amem (\S+)", remedy)
+    if not match or match[1] not in COMMANDS:
+        return remedy
+    cls, given = COMMANDS[match[1]], remedy.split()
+    known = {field.name for field in dataclasses.fields(cls)}
+    trains = match[1].startswith("train-")  # the other stages have the same values under every preset
+    words = ["--preset", preset] if trains and preset != PRESETS[0] and "--preset" not in given else []
+    words += ["--config", str(config)] if config else []
+    without = resolve(cls, {}, preset=preset, config=config)
+    folders = {}
+    for name in known & set(COMMON) & set(dataclasses.asdict(options)) - {"resume"}:
+        value = getattr(options, name)
+        if flag_of(name) in given or value in (getattr(without, name), ""):
+            continue
+        if name in ("workspace", "data_root"):
+            folders[name] = value
+        else:
+            words += [flag_of(name), str(value)]
+    return " ".join([remedy, *map(shlex.quote, words)]) + folder_flags(**folders)

@@ -1,0 +1,282 @@
+"""Remedies are the user's own command line, changed where it must be, and can be pasted into a shell."""
+
+import json
+import re
+import shlex
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import typer
+from faults import flip_bit
+from writers import some_features
+
+from amem_cli.artifacts import checkpoint, features, status
+from amem_cli.artifacts.paths import Workspace
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.cli.app import app, run
+from amem_cli.cli.remedies import CONTINUING, for_command
+from amem_cli.errors import AmemError, BadData, Interrupted, OutputExists, Terminated
+from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
+from amem_cli.resolve import resolve
+
+TENSORS = {"w": torch.ones(2)}
+SMALL = ["--preset", "small", "--image-size", "64x32", "--seed", "3"]
+
+
+@pytest.fixture
+def where(tmp_path: Path, walkers: Path) -> list[str]:
+    return ["--workspace", str(tmp_path / "my work"), "--data-root", str(walkers)]
+
+
+def trained(command: str, kind: str, path: Path, cls: type, parents: dict | None = None, **flags: object) -> None:
+    """Write an artifact with the provenance of a `--preset small` run with these flags."""
+    options = resolve(cls, {"image_size": "64x32", "seed": 3, **flags}, preset="small").fingerprint()
+    checkpoint.save(path, kind, TENSORS, Provenance(command, options, parents or {}))
+
+
+def options_of(command: str, capsys: pytest.CaptureFixture) -> dict:
+    """The options that the pasted command would run with."""
+    capsys.readouterr()
+    program, *arguments = shlex.split(command)
+    assert (program, run([*arguments, "--dry-run", "--json"])) == ("amem", 0)
+    return json.loads(capsys.readouterr().out)["options"]
+
+
+def remedy_of(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
+    assert run(arguments) != 0
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    return line.rpartition(" Run: ")[2].removesuffix(".")
+
+
+@pytest.mark.parametrize(
+    ("typed", "stage", "carried"),
+    [
+        ("train-amem --modules aem", "label-videos --dataset mars", {"seed": 3}),
+        ("train-amem --modules mem", "train-tae", {"seed": 3, "image_size": "64x32", "epochs": 12}),
+        ("train-amem --modules mem --device cpu --epochs 7", "train-tae", {"device": "cpu", "epochs": 12}),
+        ("label-videos --dataset prid2011", "train-arm", {"seed": 3, "epochs": 60}),
+        ("extract-features --dataset ilids-vid --split 1 --workers 0", "train-amem --dataset ilids-vid --split 1",
+         {"workers": 0, "epochs": 240}),
+    ],
+)  # fmt: skip
+def test_missing_input_takes_the_common_options_along(
+    typed: str, stage: str, carried: dict, where: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    common = SMALL if typed.startswith("train") else ["--seed", "3"]
+    extra = ["--people-per-batch", "2"] if typed.startswith("train") else []
+    remedy = remedy_of([*typed.split(), *common, *where, *extra], capsys)
+    assert remedy.startswith(f"amem {stage}")
+    found = options_of(remedy, capsys)
+    assert {name: found[name] for name in carried} == carried
+    assert [found["workspace"], found["data_root"]] == where[1::2]
+
+
+def test_missing_input_takes_the_config_file_along(where: list[str], tmp_path: Path, capsys) -> None:
+    config = tmp_path / "my own.toml"
+    config.write_text("seed = 5\n[train-tae]\nepochs = 4\n")
+    remedy = remedy_of(
+        ["train-amem", "--modules", "mem", "--people-per-batch", "2", "--config", str(config), *where], capsys
+    )
+    found = options_of(remedy, capsys)
+    assert (found["seed"], found["epochs"]) == (5, 4)
+    assert "--seed" not in remedy
+
+
+def test_chain_missing_stage_keeps_preset_size_and_seed(where: list[str], capsys: pytest.CaptureFixture) -> None:
+    trained("train-arm", "amem-arm", Workspace(Path(where[1])).arm, TrainArmOptions, weights="")
+    assert run(["status", "--json", *where]) == 0
+    chain = {row["stage"]: row for row in json.loads(capsys.readouterr().out)["chain"]}
+    found = options_of(chain["train-tae"]["command"], capsys)
+    small = resolve(TrainTaeOptions, {"image_size": "64x32", "seed": 3}, preset="small")
+    assert found | {"workspace": 0, "data_root": 0} == vars(small) | {"workspace": 0, "data_root": 0}
+    found = options_of(chain["label-videos"]["command"], capsys)
+    assert (found["seed"], found["workspace"]) == (3, where[1])
+    assert "--preset" not in chain["label-videos"]["command"]  # it has the same values under all
+
+
+def test_chain_other_splits_repeat_the_options_of_the_first(where: list[str], capsys: pytest.CaptureFixture) -> None:
+    place = Workspace(Path(where[1]))
+    trained("train-amem", "amem-model", place.amem("ilids-vid", 4), TrainAmemOptions, modules="baseline", epochs=5)
+    place.amem("ilids-vid", 4).with_name("amem-main.safetensors").write_bytes(b"x")
+    assert run(["status", "--dataset", "ilids-vid", "--json", *where]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["split"] for row in document["chain"] if row["stage"] == "train-amem"] == list(range(10))
+    found = options_of(document["next"], capsys)
+    assert (found["modules"], found["epochs"], found["split"]) == ("baseline", 5, "all")
+    remedy = remedy_of(["extract-features", "--dataset", "ilids-vid", "--split", "1", *where], capsys)
+    found = options_of(remedy, capsys)
+    assert (found["modules"], found["split"], found["seed"]) == ("baseline", "1", 3)
+
+
+def test_chain_unfinished_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    place = Workspace(tmp_path)
+    options = resolve(TrainAmemOptions, {"split": "1", "modules": "baseline"}, preset="small").fingerprint()
+    folder = place.amem("prid2011", 1).parent
+    for step in (98, 107):
+        position = {"step": step, "total": 140}
+        state = folder / f"state-{step:08d}.safetensors"
+        checkpoint.save(state, "amem-state", TENSORS, Provenance("train-amem", options), position=position)
+    where = ["--dataset", "prid2011", "--workspace", str(tmp_path), "--json"]
+    assert run(["status", *where]) == 0
+    document = json.loads(capsys.readouterr().out)
+    rows = {(row["stage"], row["split"]): row for row in document["chain"]}
+    row = rows["train-amem", 1]
+    assert (row["state"], row["why"]) == ("unfinished", "107 of 140 steps")
+    assert "--split 1" in row["command"]
+    assert "--force" not in row["command"]
+    assert options_of(row["command"], capsys)["modules"] == "baseline"
+    assert rows["label-videos", None]["state"] == "unused"  # a baseline needs no labels
+
+
+def test_chain_unfinished_features(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    parts = place.features("mars", None).parent / ".mars.h5.parts" / "0123-1"
+    for number in range(2):
+        provenance = Provenance("extract-features", {"flip": True})
+        checkpoint.save(parts / f"{number}.safetensors", "amem-shard", TENSORS, provenance)
+    of = status.ChainOf(tmp_path, "mars", "mars", None, "mars", None)
+    found = status.chain(of)[4]
+    assert (found.state, found.why) == ("unfinished", "2 parts are finished")
+    assert "--flip" in found.command
+
+
+def test_status_colours_on_a_terminal_only(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    assert run(["status", "--workspace", str(tmp_path)]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+    trained("train-arm", "amem-arm", Workspace(tmp_path).arm, TrainArmOptions)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert run(["status", "--workspace", str(tmp_path)]) == 0
+    assert "\x1b[32mready" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--arm", "--labels", "--tae", "--model"])
+def test_file_that_was_given_is_to_be_checked(option: str, where: list[str], capsys: pytest.CaptureFixture) -> None:
+    """No stage would write the file of a mistyped flag."""
+    command = {
+        "--arm": "label-videos", "--labels": "train-amem --modules aem --people-per-batch 2",
+        "--tae": "train-amem --modules mem --people-per-batch 2", "--model": "extract-features",
+    }[option]  # fmt: skip
+    assert run([*command.split(), option, "none.safetensors", *where]) == 66
+    assert capsys.readouterr().err.endswith(f"not found. Check {option}.\n")
+
+
+def test_evaluate_foreign_features(tmp_path: Path, where: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert run(["evaluate", "--features", str(tmp_path / "none.npz"), *where]) == 66
+    assert "extract-features" not in capsys.readouterr().err
+    table = some_features(person_id=np.array([1, 1]), camera_id=np.array([1, 2]))
+    features.write(tmp_path / "f.h5", table, Provenance("other", {}))
+    assert run(["evaluate", "--features", str(tmp_path / "f.h5"), "--flip", *where]) == 66
+    assert "Run: " not in capsys.readouterr().err
+
+
+def test_damaged_artifact_is_replaced_with_force() -> None:
+    remedy = "Run: amem label-videos --dataset mars"
+    assert BadData("labels", why="no", remedy=remedy).remedy == f"{remedy} --force"
+    assert BadData("labels", why="no", remedy=f"{remedy} --force").remedy == f"{remedy} --force"
+    # without it, an amem-main is written again from the amem-model next to it: no training
+    assert BadData("main", why="no", remedy="Run: amem train-amem").remedy == "Run: amem train-amem"
+
+
+def test_damaged_tae(where: list[str], capsys: pytest.CaptureFixture) -> None:
+    tae = Workspace(Path(where[1])).tae
+    trained("train-tae", "amem-tae", tae, TrainTaeOptions, epochs=2)
+    flip_bit(tae)
+    typed = ["train-amem", "--modules", "mem", "--people-per-batch", "2", *SMALL, *where]
+    remedy = remedy_of(typed, capsys)
+    assert options_of(remedy, capsys)["force"] is True
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("typed", [["doctor"], ["demo", "my demo", "--seed", "2"], ["train-arm", "--epochs", "3"]])
+def test_interrupted_names_the_command_and_what_is_kept(
+    typed: list[str], error: type, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def stop(arguments: list[str]) -> int:
+        raise error
+
+    monkeypatch.setattr("amem_cli.cli.app._execute", stop)
+    assert run(typed) in (130, 143)
+    kept = "nothing is kept" if typed == ["doctor"] else "finished work is kept"
+    assert capsys.readouterr().err == f"error: interrupted: {kept}. Run: {shlex.join(['amem', *typed])}.\n"
+
+
+def test_interrupted_training_names_the_command(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from amem_cli.options import TrainArmOptions
+    from amem_cli.runtime.distributed import Processes
+    from amem_cli.runtime.stop import StopRequest
+
+    def demo(*arguments: object) -> None:
+        raise StopRequest(TrainArmOptions(), Processes(0, 1, torch.device("cpu"))).interrupted(7)
+
+    monkeypatch.setattr("amem_cli.tools.demo.demo", demo)
+    assert run(["demo", "a b"]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err.endswith("after step 7; the state is saved. Run: amem demo 'a b'.\n")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert run(["demo"]) == 128 + signal.SIGTERM
+    assert "Run: torchrun --nproc-per-node 2 -m amem_cli demo.\n" in capsys.readouterr().err
+
+
+def test_interrupted_from_python() -> None:
+    from amem_cli.errors import SAME_COMMAND
+
+    assert str(Interrupted(15, why="no", remedy=SAME_COMMAND)) == f"interrupted: no. {SAME_COMMAND}."
+
+
+def test_continuing_commands_exist() -> None:
+    assert set(CONTINUING) <= set(typer.main.get_command(app).commands)
+
+
+SAME = "Use another --workspace, the same options, or --force to overwrite it"
+PLACE = "Check the folder's permissions or choose another place (--workspace, --out)"
+
+
+@pytest.mark.parametrize(
+    ("remedy", "places", "force", "said"),
+    [
+        (SAME, ["FOLDER"], False, "Use another FOLDER, the same options, or delete it"),
+        (SAME, ["--out", "--workspace"], True, "Use another --out, the same options, or --force to overwrite it"),
+        (SAME, ["--workspace"], True, SAME),
+        (PLACE, ["OUT"], False, "Check the folder's permissions or choose another place (OUT)"),
+        ("Free some space or choose another --workspace", [], False, "Free some space or choose another folder"),
+        ("Use --force to make it again", ["FOLDER"], False, "Delete it"),
+    ],
+)
+def test_for_command(remedy: str, places: list[str], force: bool, said: str) -> None:
+    assert for_command(remedy, places, force) == said
+
+
+@pytest.mark.parametrize(
+    ("typed", "function", "place"),
+    [
+        ("demo", "amem_cli.tools.demo.demo", "FOLDER"),
+        ("report", "amem_cli.tools.report.report", "--out"),
+        ("doctor", "amem_cli.tools.doctor.examine", "--workspace"),
+        ("data walkers w", "amem_cli.walkers.write_walkers", "OUT"),
+        ("link a.h5 --out x", "amem_cli.video.link.link", "--out"),
+    ],
+)
+def test_remedy_names_no_flag_that_the_command_lacks(
+    typed: str, function: str, place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise OutputExists("file", "x", why="no", remedy=SAME)
+
+    monkeypatch.setattr(function, fail)
+    assert run(typed.split()) == 73
+    flags = set(re.findall(r"--[\w-]+", line := capsys.readouterr().err))
+    assert f"Use another {place}, " in line
+    command = typer.main.get_command(app)
+    for word in typed.split()[: 2 if typed.startswith("data") else 1]:
+        command = command.commands[word]
+    assert flags <= {flag for parameter in command.params for flag in parameter.opts}
+
+
+def test_error_line_follows_its_remedy() -> None:
+    error = AmemError("file", "x", why="no", remedy="Wait")
+    error.remedy = "Run: a"
+    assert str(error) == "file x: no. Run: a."
