@@ -46,5 +46,5 @@ def test_read_other_documents(tmp_path, document, message):
 
 
 def test_read_missing(tmp_path):
-    with pytest.raises(InputMissing, match="Run: amem evaluate"):
+    with pytest.raises(InputMissing, match="amem evaluate writes such a file"):
         results.read(tmp_path / "none.json")
