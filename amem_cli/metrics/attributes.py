@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from amem_cli.errors import BadData, listing
-
 
 @dataclass(frozen=True, slots=True)
 class AttributeScore:
@@ -58,12 +56,9 @@ def attribute_metrics(
 
     >>> attribute_metrics(np.array([[0.9, 0.2], [0.1, 0.7]]), np.array([[1, 0], [0, 0]]), ["hat", "bag"]).left_out
     ('bag',)
-
-    Raises `BadData` that lists wrong shapes, labels other than 0 and 1, values that are not probabilities.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     columns = np.arange(len(names)) if subset is None else np.asarray(subset, dtype=np.int64)
-    _check(probabilities, labels, names, columns)
     truth, predicted = labels[:, columns] == 1, probabilities[:, columns] > threshold
     hits = truth & predicted
 
@@ -89,22 +84,6 @@ def attribute_metrics(
             for i, column in enumerate(columns)
         ),
     )
-
-
-def _check(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], columns: np.ndarray) -> None:
-    problems = []
-    if probabilities.ndim != 2 or probabilities.shape != labels.shape or probabilities.shape[1] != len(names):
-        problems.append(f"probabilities {probabilities.shape}, labels {labels.shape} and {len(names)} names differ")
-    if probabilities.size == 0:
-        problems.append("there is nothing to compare")
-    if not ((labels == 0) | (labels == 1)).all():
-        problems.append("labels other than 0 and 1")
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        problems.append("probabilities outside [0, 1]")
-    if len(columns) == 0 or columns.min() < 0 or columns.max() >= len(names):
-        problems.append(f"the subset is empty or has columns outside 0 to {len(names) - 1}")
-    if problems:
-        raise BadData("attributes", why=listing(problems))
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

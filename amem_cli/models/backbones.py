@@ -20,7 +20,7 @@ from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.names import weight_file
 from amem_cli.weights.normalisation import Normalisation
 
-__all__ = ["Normalisation", "backbone_class", "backbone_names", "build_backbone", "normalise"]
+__all__ = ["Normalisation", "backbone_class", "build_backbone", "normalise"]
 
 
 def build_backbone(
@@ -65,8 +65,3 @@ def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
     mean = torch.tensor(normalisation.mean, dtype=pixels.dtype, device=pixels.device).view(shape)
     std = torch.tensor(normalisation.std, dtype=pixels.dtype, device=pixels.device).view(shape)
     return (pixels - mean) / std
-
-
-def backbone_names() -> tuple[str, ...]:
-    """All names of backbones."""
-    return tuple(BACKBONES)

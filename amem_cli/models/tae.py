@@ -53,18 +53,16 @@ class FrozenTextureEncoder(TextureEncoder):
 class TextureDecoder(nn.Module):
     """Four blocks of 3x3 stride-2 transposed convolution, BN and ReLU, then a sigmoid: texture -> images.
 
-    The last block has no ReLU, and BN only with `last_norm`, as in the paper.
+    The last block has no ReLU.
     """
 
-    def __init__(self, channels: int = TEXTURE_CHANNELS["resnet18"], last_norm: bool = False) -> None:
+    def __init__(self, channels: int = TEXTURE_CHANNELS["resnet18"]) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in ((channels, 256), (256, 128), (128, 64), (64, 3)):
             last = outputs == 3
-            norm = last_norm or not last
-            layers.append(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=not norm))
-            layers += [nn.BatchNorm2d(outputs)] if norm else []
-            layers += [] if last else [nn.ReLU(inplace=True)]
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=False))
+            layers += [nn.BatchNorm2d(outputs)] + ([] if last else [nn.ReLU(inplace=True)])
         self.layers = nn.Sequential(*layers, nn.Sigmoid())
 
     def forward(self, texture: Tensor) -> Tensor:
@@ -74,10 +72,10 @@ class TextureDecoder(nn.Module):
 class TAE(nn.Module):
     """Encoder and decoder: images (B, 3, H, W) -> reconstructed images of the same shape."""
 
-    def __init__(self, encoder: str = "resnet18", weights: str = "", last_norm: bool = False):
+    def __init__(self, encoder: str = "resnet18", weights: str = ""):
         super().__init__()
         self.encoder = TextureEncoder(encoder, weights)
-        self.decoder = TextureDecoder(self.encoder.channels, last_norm)
+        self.decoder = TextureDecoder(self.encoder.channels)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))
@@ -85,13 +83,13 @@ class TAE(nn.Module):
 
 def build_tae(config: TaeConfig, weights: str = "") -> TAE:
     """The TAE of a configuration; `weights` are ImageNet weights of its encoder (a file or "imagenet")."""
-    return TAE(config.encoder, weights, config.last_norm)
+    return TAE(config.encoder, weights)
 
 
 def mem_parts(config: TaeConfig) -> tuple[FrozenTextureEncoder, TextureDecoder]:
     """The TAE's frozen encoder and its decoder, as MEM uses them; untrained."""
     encoder = FrozenTextureEncoder(config.encoder)
-    return encoder, TextureDecoder(encoder.channels, config.last_norm)
+    return encoder, TextureDecoder(encoder.channels)
 
 
 class Discriminator(nn.Module):

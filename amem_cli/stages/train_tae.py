@@ -270,7 +270,7 @@ def _save_best(path: Path, networks: Networks, paths: list[Path], run: Run, best
 
 def tae_config(options: TrainTaeOptions) -> TaeConfig:
     """The configuration of the TAE that `options` describe."""
-    return TaeConfig(image_size=options.image_size, encoder=options.tae_encoder, last_norm=True)
+    return TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
 
 
 def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> tuple[list[Path], list[int]]:

@@ -27,24 +27,10 @@ NO_CURVES = ("step", "epoch", "seconds", "queries", "people", "images")
 def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
     """The curves, duration and sample pictures of the training in `folder`; `command` runs it."""
     path = folder / "metrics.jsonl"
-    records = read_metrics(path)
+    records = [record for _, record in read_lines(path) if isinstance(record.get("step"), int | float)]
     if not records:
         return Missing(f"{stage} has no curves yet", command)
     return Curves(stage, path, curve_panels(records), recorded_seconds(path) or None, sample_pictures(folder))
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, in the order of their steps.
-
-    Where a run was resumed or restarted, its lines replace the earlier ones.
-    """
-    records: list[dict[str, Any]] = []
-    for _, record in read_lines(path):
-        if isinstance(record.get("step"), int | float):
-            if records and records[-1]["step"] > record["step"]:
-                records = [kept for kept in records if kept["step"] < record["step"]]
-            records.append(record)
-    return records
 
 
 def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:

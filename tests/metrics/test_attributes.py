@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from amem_cli.errors import BadData
 from amem_cli.metrics.attributes import attribute_metrics
 
 # Columns: hat, bag, hairBlue (never), person (always).
@@ -55,24 +54,3 @@ def test_attribute_metrics_no_positives():
         unpredicted = attribute_metrics(np.zeros((2, 1)), np.array([[1], [0]]), ["a"])
     assert np.isnan([nothing.mA, nothing.accuracy, nothing.precision, nothing.recall, nothing.f1]).all()
     assert (unpredicted.mA, unpredicted.precision, unpredicted.recall, unpredicted.f1) == (0.5, 0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "labels", "subset", "why"),
-    [
-        (PROBABILITIES, LABELS[:, :3], None, "differ"),
-        (PROBABILITIES[:, :3], LABELS[:, :3], None, "differ"),
-        (PROBABILITIES[0], LABELS[0], None, "differ"),
-        (PROBABILITIES, LABELS * 2, None, "labels other than 0 and 1"),
-        (PROBABILITIES + 0.2, LABELS, None, r"outside \[0, 1\]"),
-        (PROBABILITIES - 0.1, LABELS, None, r"outside \[0, 1\]"),
-        (PROBABILITIES * np.nan, LABELS, None, r"outside \[0, 1\]"),
-        (PROBABILITIES[:0], LABELS[:0], None, "nothing to compare"),
-        (PROBABILITIES, LABELS, [4], "outside 0 to 3"),
-        (PROBABILITIES, LABELS, [-1], "outside 0 to 3"),
-        (PROBABILITIES, LABELS, [], "subset is empty"),
-    ],
-)
-def test_attribute_metrics_bad_input(probabilities, labels, subset, why):
-    with pytest.raises(BadData, match=why):
-        attribute_metrics(probabilities, labels, NAMES, subset=subset)

@@ -34,7 +34,7 @@ from amem_cli.tools.predictions import middle_clip, predict_clips
 from amem_cli.tools.report import report
 from amem_cli.tools.show import KINDS, Picture, show
 from amem_cli.tools.source import Source
-from amem_cli.tools.training_curves import curve_panels, read_metrics
+from amem_cli.tools.training_curves import curve_panels
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
@@ -257,14 +257,6 @@ def test_camera_pairs_are_rankings_of_one_camera(source: Source) -> None:
         table.camera_id[asked], table.camera_id[answers],
     )  # fmt: skip
     assert (pairs[0].rank_1, pairs[0].mAP, pairs[0].queries) == (by_hand.cmc[0], by_hand.mAP, by_hand.valid_queries)
-
-
-def test_read_metrics_resumed_and_torn(tmp_path: Path) -> None:
-    lines = [json.dumps({"step": step, "id": value}) for step, value in ((0, 5), (4, 4), (9, 3), (4, 2), (9, 1))]
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("\n".join([*lines, "[1]", '{"no": "step"}', '{"step": 14, "id']) + "\n")
-    assert [(record["step"], record["id"]) for record in read_metrics(path)] == [(0, 5), (4, 2), (9, 1)]
-    assert read_metrics(tmp_path / "none.jsonl") == []
 
 
 def test_curve_panels_group_figures() -> None:
