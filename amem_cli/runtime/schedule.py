@@ -1,11 +1,10 @@
 """The schedule of a training: learning rate, batches per step, validation; and the losses of a step."""
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.errors import BadData
-from amem_cli.options import PRESETS, Schedule, flag_of, preset_value
+from amem_cli.options import Schedule
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress
 
@@ -70,10 +69,7 @@ def check_finite(losses: dict[str, float]) -> None:
 def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:
     """Log the batch size over all processes, the product of the options `factors`, the effect of `--accumulate`, and
     the default precision on CUDA.
-
-    Under torchrun, warn if the batch size equals that of no preset: it does not grow with the number of processes.
     """
-    fields: dict[str, Any] = {field.name: field for field in dataclasses.fields(options)}
     total = math.prod(getattr(options, name) for name in factors)
     line = f"batch: {total} {unit}, {total // processes.world_size} on each of {processes.world_size} process(es)"
     if options.accumulate > 1:
@@ -81,8 +77,3 @@ def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes:
     progress.log(line)
     if options.precision == "auto" and processes.device.type == "cuda":
         progress.log("precision: bf16, distances and losses in float32; --precision fp32 turns it off")
-    presets = {name: math.prod(preset_value(fields[factor], name) for factor in factors) for name in PRESETS}
-    if processes.world_size > 1 and total not in presets.values():
-        flags = " x ".join(map(flag_of, factors))
-        known = ", ".join(f"{size} in --preset {name}" for name, size in presets.items())
-        progress.warn(f"{flags} is {total}; it is {known}")
