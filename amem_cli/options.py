@@ -7,7 +7,6 @@ options are composed from the groups below; a stage has a group only when it use
 
 import dataclasses
 import importlib.util
-import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -389,13 +388,11 @@ class EvaluateOptions(Options):
         self.require("bootstrap", self.bootstrap >= 0, "must not be negative")
 
 
-COMMANDS: types.MappingProxyType[str, type[Options]] = types.MappingProxyType(
-    {
-        "train-arm": TrainArmOptions,
-        "label-videos": LabelVideosOptions,
-        "train-tae": TrainTaeOptions,
-        "train-amem": TrainAmemOptions,
-        "extract-features": ExtractFeaturesOptions,
-        "evaluate": EvaluateOptions,
-    }
-)
+COMMANDS: dict[str, type[Options]] = {
+    "train-arm": TrainArmOptions,
+    "label-videos": LabelVideosOptions,
+    "train-tae": TrainTaeOptions,
+    "train-amem": TrainAmemOptions,
+    "extract-features": ExtractFeaturesOptions,
+    "evaluate": EvaluateOptions,
+}
