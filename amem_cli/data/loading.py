@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from amem_cli.data.clips import training_clip
+from amem_cli.data.clips import segment_clip, training_clip
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import WHOLE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
+from amem_cli.options import TrainAmemOptions
 from amem_cli.randomness import keyed_generator
-
-ClipSampler = Callable[[int, int, np.random.Generator], np.ndarray]
 
 
 class ImageBatches(Dataset):
@@ -57,65 +56,43 @@ class ImageBatches(Dataset):
         return image[:, ::-1] if generator.random() < 0.5 else image
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """The random changes of a training clip, alike for all of its frames, and the key of an epoch's draws.
-
-    `flip`, `crop` and `erase` are probabilities, `jitter` is the strength of `jitter_pixels`.
-    """
-
-    flip: float
-    crop: float
-    seed: int
-    epoch: int
-    erase: float = 0.0
-    jitter: float = 0.0
-
-
 class ClipBatches(Dataset):
-    """Training batches of clips: item `step` is (uint8 (B, T, H, W, 3), tracklet indices (B,), MEM's start t (B,),
-    rectangles (B, 4) for `AMEM` to erase).
+    """Training batches of clips in an epoch of train-amem: item `step` is (uint8 (B, T, H, W, 3), tracklet indices
+    (B,), MEM's start t (B,), rectangles (B, 4) for `AMEM` to erase).
 
-    All frames of a clip are changed alike. `clip_of` draws them from (frames of the tracklet, T, generator). The start
-    frame satisfies 0 < t < T - c. The draws are keyed by (seed, epoch, step, tracklet, number of its earlier clips in
-    the batch), so they do not depend on how a batch is divided among processes.
+    All frames of a clip are changed alike. The start frame satisfies 0 < t < T - c. The draws are keyed by (seed,
+    epoch, step, tracklet, number of its earlier clips in the batch), so they do not depend on how a batch is divided
+    among processes.
     """
 
     def __init__(
-        self,
-        tracklets: Sequence[Tracklet],
-        batches: Sequence[np.ndarray],
-        size: tuple[int, int],
-        *,
-        clip_frames: int,
-        frames_after_start: int,
-        augmentation: Augmentation,
-        clip_of: ClipSampler = training_clip,
+        self, tracklets: Sequence[Tracklet], batches: Sequence[np.ndarray], options: TrainAmemOptions, epoch: int
     ):
-        self.tracklets, self.batches, self.size = tracklets, batches, size
-        self.clip_frames, self.frames_after_start, self.augmentation = clip_frames, frames_after_start, augmentation
-        self.clip_of = clip_of
+        self.tracklets, self.batches, self.options, self.epoch = tracklets, batches, options, epoch
+        self.size = options.height_width
+        self.clip_of = segment_clip if options.clip_sampling == "segments" else training_clip
+        self.frames_after_start = options.predict_frames * options.predict_stride if options.uses_mem else 1
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        batch, augmentation = self.batches[step], self.augmentation
+        batch, options = self.batches[step], self.options
         clips, starts, erased = [], [], []
         before: Counter[int] = Counter()
         for index in batch.tolist():
             tracklet = self.tracklets[index]
-            generator = keyed_generator(augmentation.seed, augmentation.epoch, "clip", step, index, before[index])
+            generator = keyed_generator(options.seed, self.epoch, "clip", step, index, before[index])
             before[index] += 1
-            frames = self.clip_of(len(tracklet), self.clip_frames, generator)
-            box = random_box(augmentation.crop, generator)
+            frames = self.clip_of(len(tracklet), options.clip_frames, generator)
+            box = random_box(options.crop, generator)
             clip = read_frames(tracklet, frames, self.size, box)
-            clip = clip[:, :, ::-1] if generator.random() < augmentation.flip else clip
-            if augmentation.jitter:
-                clip = jitter_pixels(clip, augmentation.jitter, generator)
+            clip = clip[:, :, ::-1] if generator.random() < options.flip else clip
+            if options.jitter:
+                clip = jitter_pixels(clip, options.jitter, generator)
             clips.append(clip)
-            starts.append(generator.integers(1, max(2, self.clip_frames - self.frames_after_start)))
-            erased.append(random_rectangle(*self.size, augmentation.erase, generator))
+            starts.append(generator.integers(1, max(2, options.clip_frames - self.frames_after_start)))
+            erased.append(random_rectangle(*self.size, options.erase, generator))
         return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts), torch.tensor(erased)
 
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from amem_cli.data import loading
-from amem_cli.data.clips import inference_clips
+from amem_cli.data.clips import inference_clips, segment_clip, training_clip
 from amem_cli.data.loading import (
-    Augmentation,
     ClipBatches,
     FrameBatches,
     ImageBatches,
@@ -27,10 +27,11 @@ from amem_cli.data.loading import (
 )
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import read_image
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, UsageError
+from amem_cli.options import TrainAmemOptions
 
 CPU = torch.device("cpu")
-SIZE = (16, 8)
+SIZE = (32, 32)
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +52,11 @@ def tracklets(tmp_path_factory):
 def clips(
     tracklets,
     batches: Sequence[list[int]] = ([0, 1, 2], [2, 2, 1], [0, 0, 0]),
-    clip_frames: int = 8,
-    frames_after_start: int = 3,
-    **changed: float,
+    epoch: int = 0,
+    **changed: Any,
 ) -> ClipBatches:
-    return ClipBatches(
-        tracklets,
-        [np.array(batch) for batch in batches],
-        SIZE,
-        clip_frames=clip_frames,
-        frames_after_start=frames_after_start,
-        augmentation=Augmentation(**({"flip": 0.5, "crop": 0.5, "seed": 0, "epoch": 0} | changed)),
-    )
+    options = TrainAmemOptions(image_size="32x32", **changed)
+    return ClipBatches(tracklets, [np.array(batch) for batch in batches], options, epoch)
 
 
 def bytes_of(batches: object) -> list[bytes]:
@@ -134,7 +128,7 @@ def test_clip_batches_mirror_all_frames_with_the_probability(tracklets):
     plain = torch.from_numpy(read_frames(one[0], np.arange(4), SIZE))
     mirrored = 0
     for epoch in range(50):
-        for clip in clips(one, [[0] * 8], clip_frames=4, frames_after_start=1, flip=0.3, crop=0.0, epoch=epoch)[0][0]:
+        for clip in clips(one, [[0] * 8], clip_frames=4, predict_frames=1, flip=0.3, crop=0.0, epoch=epoch)[0][0]:
             if not torch.equal(clip, plain):
                 assert torch.equal(clip, plain.flip(2))  # the width of every frame, and not the time
                 mirrored += 1
@@ -147,7 +141,7 @@ def test_clip_batches_crop_all_frames_alike_with_the_probability(tracklets):
     cropped = set()
     kinds: Counter[bool] = Counter()
     for epoch in range(50):
-        for clip in clips(still, [[0] * 8], clip_frames=4, frames_after_start=1, flip=0.0, crop=0.3, epoch=epoch)[0][0]:
+        for clip in clips(still, [[0] * 8], clip_frames=4, predict_frames=1, flip=0.0, crop=0.3, epoch=epoch)[0][0]:
             assert all(torch.equal(clip[0], frame) for frame in clip)
             kinds[torch.equal(clip[0], plain)] += 1
             cropped.add(clip[0].numpy().tobytes())
@@ -168,7 +162,7 @@ def test_clip_batches_are_keyed(tracklets):
 def test_clip_batches_shapes_and_known_start_frames(tracklets):
     """Published results depend on these draws."""
     pixels, indices, starts, _ = clips(tracklets)[1]
-    assert (pixels.shape, pixels.dtype) == ((3, 8, 16, 8, 3), torch.uint8)
+    assert (pixels.shape, pixels.dtype) == ((3, 8, *SIZE, 3), torch.uint8)
     assert indices.dtype == starts.dtype == torch.int64
     assert (indices.tolist(), starts.tolist()) == ([2, 2, 1], [1, 2, 2])
 
@@ -184,9 +178,24 @@ def test_clip_batches_do_not_depend_on_sharing(tracklets):
 @pytest.mark.parametrize(("frames", "predicted"), [(4, 1), (4, 2), (8, 3), (8, 6)])
 def test_clip_batches_start_frames(tracklets, frames: int, predicted: int):
     one = [Tracklet("one", 1, 1, tracklets[0].folder, tracklets[0].files[:1])]
-    dataset = clips(one, [[0] * 100], clip_frames=frames, frames_after_start=predicted, crop=0.0)
+    dataset = clips(one, [[0] * 100], clip_frames=frames, predict_frames=predicted, crop=0.0)
     allowed = {t for t in range(frames) if 0 < t < frames - predicted}
     assert set(dataset[0][2].tolist()) == allowed
+
+
+def test_clip_batches_options_of_train_amem(tracklets):
+    """A stride of MEM, clips from segments, and colours."""
+    strided = clips(tracklets, [[0] * 100], predict_frames=2, predict_stride=3)
+    assert set(strided[0][2].tolist()) == {1}  # 0 < t < T - 6 = 2
+    free = clips(tracklets, [[0] * 100], modules="baseline")
+    assert set(free[0][2].tolist()) == set(range(1, 7))
+    assert free.clip_of is training_clip
+    assert clips(tracklets, modules="baseline", clip_sampling="segments").clip_of is segment_clip
+    with pytest.raises(UsageError, match="MEM needs consecutive frames"):
+        clips(tracklets, clip_sampling="segments")
+    assert bytes_of([clips(tracklets, jitter=0.5)[0]]) != bytes_of([clips(tracklets)[0]])
+    assert (clips(tracklets, erase=1.0)[0][3][:, 2:] > 0).all()
+    assert (clips(tracklets)[0][3] == 0).all()
 
 
 def test_read_frames_decodes_each_file_once(tracklets, monkeypatch):
@@ -206,10 +215,10 @@ def test_read_frames_decodes_each_file_once(tracklets, monkeypatch):
 def test_frame_batches(tracklets):
     pairs = [(tracklets[1], np.array([4])), (tracklets[2], np.array([0]))]
     single = FrameBatches([pairs], SIZE, single=True)[0]
-    assert single.shape == (2, 16, 8, 3)
+    assert single.shape == (2, *SIZE, 3)
     np.testing.assert_array_equal(single[0].numpy(), read_image(tracklets[1].frames[4], *SIZE))
     pairs = [(tracklets[1], np.arange(8)), (tracklets[2], np.arange(4, 12))]
-    assert FrameBatches([pairs], SIZE, single=False)[0].shape == (2, 8, 16, 8, 3)
+    assert FrameBatches([pairs], SIZE, single=False)[0].shape == (2, 8, *SIZE, 3)
 
 
 @pytest.mark.parametrize(("count", "most"), [(1, 3), (7, 3), (8, 3), (9, 3), (39, 8), (2, 1)])

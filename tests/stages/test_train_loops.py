@@ -17,9 +17,7 @@ from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.clips import segment_clip, training_clip
 from amem_cli.data.datasets import read_attributes, read_images, read_videos
-from amem_cli.data.loading import Augmentation
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists, UsageError
 from amem_cli.models.amem import AMEM
@@ -185,24 +183,23 @@ def test_clip_loop_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    calls: list[tuple[Any, dict[str, Any]]] = []
+    calls: list[tuple[Any, ...]] = []
     original = amem_stage.epoch_batches.__globals__["ClipBatches"]
 
-    def recording(*given: Any, **how: Any) -> Any:
-        calls.append((given, how))
-        return original(*given, **how)
+    def recording(*given: Any) -> Any:
+        calls.append(given)
+        return original(*given)
 
     monkeypatch.setitem(amem_stage.epoch_batches.__globals__, "ClipBatches", recording)
     changed = {"flip": 0.25, "crop": 0.75, "seed": 5, "epochs": 2, "modules": modules}
     run("train-amem", walkers, tmp_path, inputs, **changed)
-    expected = {"clip_frames": 4, "frames_after_start": 2 if modules == "amem" else 1, "clip_of": training_clip}
-    assert [how for _, how in calls] == [
-        expected | {"augmentation": Augmentation(flip=0.25, crop=0.75, seed=5, epoch=epoch)} for epoch in (0, 1)
+    assert [(given[2].flip, given[2].crop, given[2].seed, given[3]) for given in calls] == [
+        (0.25, 0.75, 5, epoch) for epoch in (0, 1)
     ]
     tracklets = read_videos(load_manifest("mars"), walkers).splits[0].train
     people = sorted({tracklet.person_id for tracklet in tracklets})
     labels = {t.name: [len(t.name + a) % 2 for a in ATTRIBUTES] for t in tracklets}
-    order = [rows for given, _ in calls for rows in given[1]]
+    order = [rows for given in calls for rows in given[1]]
     batches = [batch for step in recorder.batches for batch in step]
     assert len(order) == len(batches) >= 4
     for rows, batch in zip(order, batches, strict=True):
@@ -216,27 +213,6 @@ def test_clip_loop_data(
             assert set(batch.start.tolist()) == {1}  # 0 < t < T - c = 2
         else:
             assert batch.attributes is None
-
-
-@pytest.mark.parametrize("recorder", ["train-amem"], indirect=True)
-def test_clip_loop_augmentation_and_sampling(
-    recorder: Recorder, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made: list[dict[str, Any]] = []
-
-    class Clips(amem_inputs.ClipBatches):
-        def __init__(self, *given: Any, **how: Any):
-            made.append(how)
-            super().__init__(*given, **how)
-
-    monkeypatch.setattr(amem_inputs, "ClipBatches", Clips)
-    changed = {"flip": 0.1, "crop": 0.2, "erase": 0.3, "jitter": 0.4, "seed": 5, "modules": "baseline"}
-    for sampling, sampler in (("segments", segment_clip), ("consecutive", training_clip)):
-        run("train-amem", walkers, tmp_path / sampling, {}, clip_sampling=sampling, **changed)
-        assert made[-1]["clip_of"] is sampler
-        assert made[-1]["augmentation"] == Augmentation(flip=0.1, crop=0.2, erase=0.3, jitter=0.4, seed=5, epoch=0)
-    with pytest.raises(UsageError, match="MEM needs consecutive frames"):
-        run("train-amem", walkers, tmp_path, {}, clip_sampling="segments", modules="mem")
 
 
 def test_initial_weights_auto_takes_the_arm_of_the_same_network(

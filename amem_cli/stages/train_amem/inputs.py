@@ -15,8 +15,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import parent
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.chain import command_of
-from amem_cli.data.clips import segment_clip, training_clip
-from amem_cli.data.loading import Augmentation, ClipBatches, loader
+from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
@@ -141,23 +140,7 @@ def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Itera
     assert isinstance(options, TrainAmemOptions)
     order = [batch.reshape(options.people_per_batch, -1) for batch in epoch_order(options, data, epoch)]
     shards = [np.concatenate(run.processes.shard(list(batch))) for batch in order]
-    augmentation = Augmentation(
-        flip=options.flip,
-        crop=options.crop,
-        erase=options.erase,
-        jitter=options.jitter,
-        seed=options.seed,
-        epoch=epoch,
-    )
-    clips = ClipBatches(
-        data.tracklets,
-        shards,
-        options.height_width,
-        clip_frames=options.clip_frames,
-        frames_after_start=options.predict_frames * options.predict_stride if options.uses_mem else 1,
-        augmentation=augmentation,
-        clip_of=segment_clip if options.clip_sampling == "segments" else training_clip,
-    )
+    clips = ClipBatches(data.tracklets, shards, options, epoch)
     for pixels, rows, first, rectangles in loader(clips, options.workers, device, start=start):
         yield Batch(
             clip=as_pixels(pixels, device),
