@@ -2,4 +2,4 @@
 
 JUNK = -1  # boxes that show no person; ignored in every evaluation
 DISTRACTOR = 0  # wrong detections; they stay in the gallery
-UNKNOWN = -2  # a track whose person nobody has named (layout "tracks"); files have no person ids then
+UNKNOWN = -2  # a track of an unknown person (layout "tracks"); its files have no person ids

@@ -27,7 +27,7 @@ from amem_cli.errors import BadData, listing
 if TYPE_CHECKING:
     import torch
 
-KINDS = {  # the remedy for a file that somebody gave
+KINDS = {  # the remedy for a file that an option named
     "amem-arm": "amem train-arm writes such a file",
     "amem-tae": "amem train-tae writes such a file",
     "amem-model": "amem train-amem writes such a file",

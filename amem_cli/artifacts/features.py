@@ -87,7 +87,7 @@ def read(path: Path, *, remedy: str = "amem extract-features writes such a file"
     """
     attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE | FLIPPED | SEEN)
     if people and "person_id" not in columns:
-        why = "it has no person_id: nobody has said who these people are"
+        why = "it has no person_id, so its tracks have no identities"
         raise BadData(KIND, path, why=why, remedy="Use amem search or amem link, or label the people")
     columns.setdefault("person_id", np.zeros(0, np.int64))
     for name in ("features", "features_flip"):

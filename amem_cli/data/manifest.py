@@ -109,7 +109,7 @@ def require_kind(manifest: Manifest, kind: Kind) -> None:
 def require_people(manifest: Manifest) -> None:
     """Raise `BadData` for tracks without identities."""
     if manifest.layout == "tracks":
-        why = "nobody has said which of its tracks are one person, and this needs labelled people"
+        why = "its tracks have no identities, and this command needs labelled people"
         remedy = 'Sort the tracks into <person>/<camera>/<frame>.jpg and use layout = "folder"'
         raise BadData("data set", manifest.name, why=why, remedy=remedy)
 

@@ -136,7 +136,7 @@ class AMEM(nn.Module):
         )
 
     def blocks(self) -> list[nn.Module]:
-        """The modules worth activation checkpointing: blocks of the backbone, branches, networks of MEM."""
+        """The modules that activation checkpointing recomputes: blocks of the backbone, branches, networks of MEM."""
         parts = [*blocks_of(self.main.backbone), self.main.appearance_branch, self.main.motion_branch]
         if self.mem is not None:
             parts += self.mem.children()

@@ -98,13 +98,13 @@ def test_extract_features_tracks_have_no_person(folder: Path, capsys: pytest.Cap
     with pytest.raises(BadData, match="it has no person_id"):
         features.read(path)
     assert run(["evaluate", "--protocol", "people/people.toml"]) == 65
-    assert "it has no person_id: nobody has said who these people are" in capsys.readouterr().err
+    assert "it has no person_id, so its tracks have no identities" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("tiny_backbone", "one_thread")
 def test_stages_that_need_people_say_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["train-amem", "--dataset", "people/people.toml", "--modules", "baseline", "--device", "cpu"]) == 65
-    assert "error: data set people: nobody has said which of its tracks are one person" in capsys.readouterr().err
+    assert "error: data set people: its tracks have no identities" in capsys.readouterr().err
 
 
 def test_labels_of_tracks_have_no_person(folder: Path) -> None:

@@ -37,7 +37,7 @@ class Seen:
 
 
 def read(root: Path, name: str) -> VideoDataset:
-    """All tracks below `root`. Nobody is known, so one split has all of them for training (of the TAE) and test.
+    """All tracks below `root`. The people are unknown: one split has all tracks, for training the TAE and for the test.
 
     Raises `BadData` without tracks, `BadRows` with every folder that cannot be read.
     """
