@@ -14,6 +14,8 @@ from amem_cli.video.decode import Camera
 MARGIN = 0.05  # of the box's sides, on each side
 QUALITY = 92
 LEAST_SIDE = 4  # pixels of a box inside the picture
+TOUCHING = 0.01  # of the picture's width, from its edge
+TURNED = 0.2  # of a box's height, towards an edge and away again within a second each
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,27 @@ def inside(rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     right = np.minimum(rows[:, 2] + rows[:, 4], sizes[:, 1]) - np.maximum(rows[:, 2], 0)
     bottom = np.minimum(rows[:, 3] + rows[:, 5], sizes[:, 0]) - np.maximum(rows[:, 3], 0)
     return (right >= LEAST_SIDE) & (bottom >= LEAST_SIDE)
+
+
+def split_at_edges(rows: np.ndarray, widths: np.ndarray) -> list[np.ndarray]:
+    """A track (n, 7) in pieces, cut where one person leaves the picture and another enters at the same edge.
+
+    There the inner side of the box comes closer to an edge that the box touches, and moves away again. `widths` (n,)
+    are those of the pictures. A person who turns round at the edge becomes two tracks, which `amem link` joins.
+    """
+    left, right, seconds = rows[:, 2], widths - rows[:, 2] - rows[:, 4], rows[:, 1]
+    cuts = set()
+    for outer, inner in ((left, widths - right), (right, widths - left)):
+        touching = np.flatnonzero(outer <= TOUCHING * widths)
+        for run in np.split(touching, np.flatnonzero(np.diff(touching) > 1) + 1):
+            if len(run):
+                turn = run[inner[run].argmin()]
+                least = inner[turn] + TURNED * rows[turn, 5]
+                before = inner[(seconds >= seconds[turn] - 1) & (seconds < seconds[turn])]
+                after = inner[(seconds <= seconds[turn] + 1) & (seconds > seconds[turn])]
+                if before.max(initial=0) > least and after.max(initial=0) > least:
+                    cuts.add(int(turn))
+    return np.split(rows, sorted(cuts))
 
 
 def cut_crops(

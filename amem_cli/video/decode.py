@@ -1,5 +1,6 @@
 """Decodes the videos of one camera as a stream of pictures with their presentation times."""
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from amem_cli.errors import BadData, InputMissing, listing, printable
 
 MOST_PIXELS = 50_000_000  # of one picture
 LEAST_STEP = 1e-3  # seconds between pictures whose stored times do not increase
+MISSING, SHORT = 5, 0.12  # mean steps between pictures, seconds; more time without a picture is reported
 INSTALL = "Run: python -m pip install av"
 
 
@@ -83,13 +85,19 @@ class Camera:
     def _decoded(self, file: Path, offset: float) -> Iterator[tuple[float, Any]]:
         """(seconds, frame) of one file, times increasing and continuing at `offset`."""
         av = import_av()
-        last, step = offset - LEAST_STEP, 0.04
+        last = offset - LEAST_STEP
         gap_from: float | None = None
+        gaps: list[tuple[float, float]] = []
+        waits: list[tuple[float, float]] = []  # between two pictures
+        count = 0
         with _open(file) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            step = float(1 / stream.average_rate) if stream.average_rate else step
+            step = float(1 / stream.average_rate) if stream.average_rate else 0.04
             begin = float((stream.start_time or 0) * stream.time_base)
+            said = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+            if container.format.name == "avi":  # its duration is that of what is there
+                said = stream.frames * step
             packets = container.demux(stream)
             while True:
                 frames: list[Any] = []
@@ -104,23 +112,34 @@ class Camera:
                         break
                 for frame in frames:
                     if frame.width * frame.height > MOST_PIXELS:
-                        why = f"pictures of {frame.width} x {frame.height}, more than {MOST_PIXELS // 10**6} megapixels"
-                        raise BadData("video", file, why=why, remedy="Make it smaller")
+                        raise _too_large(file, frame)
                     seconds = offset + (frame.time - begin if frame.time is not None else last - offset + step)
                     seconds = max(seconds, last + LEAST_STEP)
                     if frame.is_corrupt:
                         gap_from = last if gap_from is None else gap_from
                     elif gap_from is not None:
-                        self._add_gap(file, gap_from, seconds)
+                        gaps.append((gap_from, seconds))
                         gap_from = None
-                    last = seconds
+                    elif seconds - last > SHORT:
+                        waits.append((last, seconds))
+                    last, count = seconds, count + 1
                     yield seconds, frame
-        if gap_from is not None:
-            self._add_gap(file, gap_from, None)
+        waits.append((last, offset + float(said)))
+        usual = max(SHORT, (last - offset) / max(count - 1, 1) * MISSING)
+        gaps += [wait for wait in waits if wait[1] - wait[0] > usual]
+        gaps += [(gap_from, math.inf)] if gap_from is not None else []
+        self._add_gaps(file, gaps, last)
 
-    def _add_gap(self, file: Path, begin: float, end: float | None) -> None:
-        until = "to its end" if end is None else f"to {end:.2f} s"
-        self.faults.append(f"video {file}: damaged from {max(begin, 0):.2f} s {until}; that part is left out")
+    def _add_gaps(self, file: Path, gaps: list[tuple[float, float]], last: float) -> None:
+        """One line about all gaps of a file; gaps that follow each other are one."""
+        joined: list[tuple[float, float]] = []
+        for begin, end in sorted(gaps):
+            if joined and joined[-1][1] >= begin:
+                begin = joined.pop()[0]
+            joined.append((begin, end))
+        parts = [f"{max(a, 0):.2f} s to {'its end' if b > last else f'{b:.2f} s'}" for a, b in joined]
+        if parts:
+            self.faults.append(f"video {file}: damaged or without pictures from {listing(parts, 5)}; the rest is kept")
 
 
 def import_av() -> Any:
@@ -146,6 +165,9 @@ def _open(file: Path) -> Any:
         raise BadData("video", file, why=str(error), remedy="Copy it to a file first") from error
     except av.FFmpegError as error:
         why = "it is empty" if not file.stat().st_size else f"cannot be decoded ({_reason(error)})"
+        if _lacks_index(file):
+            why = "the recording stopped before its index (moov) was written, and without it no picture can be decoded"
+            raise BadData("video", file, why=why, remedy="Copy it again from the camera, or repair it") from error
         raise BadData("video", file, why=why, remedy="Check that a player shows it") from error
     except (OSError, UnicodeError) as error:
         raise BadData("video", file, why=_reason(error)) from error
@@ -159,14 +181,31 @@ def _expected_pictures(file: Path) -> int:
             why = f"it has no pictures ({printable(', '.join(kinds))} only)"
             raise BadData("video", file, why=why, remedy="Give a video")
         stream = container.streams.video[0]
-        width, height = stream.codec_context.width, stream.codec_context.height
-        if width * height > MOST_PIXELS:
-            why = f"pictures of {width} x {height}, more than {MOST_PIXELS // 10**6} megapixels"
-            raise BadData("video", file, why=why, remedy="Make it smaller")
+        if stream.codec_context.width * stream.codec_context.height > MOST_PIXELS:
+            raise _too_large(file, stream.codec_context)
         if stream.frames:
             return stream.frames
         duration = float(container.duration or 0) / 1e6
         return round(duration * float(stream.average_rate or 0))
+
+
+def _lacks_index(file: Path) -> bool:
+    """Whether a file is an MP4 (or MOV) without its box "moov"."""
+    names: set[bytes] = set()
+    with open(file, "rb") as stream:
+        while len(names) < 100 and len(head := stream.read(8)) == 8:
+            names.add(head[4:])
+            size = int.from_bytes(head[:4])
+            size = int.from_bytes(stream.read(8)) - 8 if size == 1 else size
+            if size < 8:
+                break
+            stream.seek(size - 8, os.SEEK_CUR)
+    return b"ftyp" in names and b"moov" not in names
+
+
+def _too_large(file: Path, picture: Any) -> BadData:
+    why = f"pictures of {picture.width} x {picture.height}, more than {MOST_PIXELS // 10**6} megapixels"
+    return BadData("video", file, why=why, remedy="Make it smaller")
 
 
 def _reason(error: Exception) -> str:

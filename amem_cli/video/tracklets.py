@@ -23,10 +23,10 @@ from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.provenance import Provenance, parse_json_object
 from amem_cli.data.readers.splits import is_plain_name
 from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
-from amem_cli.errors import BadData, OutputExists, UsageError, listing
+from amem_cli.errors import BadData, OutputExists, UsageError, listing, printable
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
-from amem_cli.video.crops import CameraTrack, cut_crops, inside
+from amem_cli.video.crops import CameraTrack, cut_crops, inside, split_at_edges
 from amem_cli.video.decode import Camera, Picture, import_av, looked_at
 from amem_cli.video.tracks import Tracker
 
@@ -65,7 +65,7 @@ class TrackletOptions:
 @dataclass(frozen=True)
 class Tracklets:
     """What was cut: the data set's folder and manifest, `tracks` per camera, tracks that were `dropped` as too short,
-    the `source` of the boxes, and whether the folder existed already."""
+    the `source` of the boxes, what could not be decoded (`faults`), and whether the folder existed already."""
 
     folder: Path
     manifest: Path
@@ -74,6 +74,7 @@ class Tracklets:
     pictures: int
     source: str
     reused: bool = False
+    faults: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -88,6 +89,8 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
     out = options.out.absolute()
     with locked(out):
         if done := _existing(out, provenance, options.force):
+            for fault in done.faults:
+                progress.warn(fault)
             return done
         work = out.parent / f".{out.name}.parts" / provenance.fingerprint()
         try:
@@ -210,8 +213,9 @@ def _cut(
         raise BadData("videos", listing(str(v) for v in options.videos), why=why, remedy=remedy)
     _write_tables(data, cameras, tables, tracks, manifest_name(options.out))
     counts = {name: len(found) for name, found in tracks.items()}
+    faults = [fault for table in tables.values() for fault in table.faults]
     named = "; ".join(sorted({source.name for source in sources.values()}))
-    return {"tracks": counts, "dropped": dropped, "pictures": pictures, "source": named}
+    return {"tracks": counts, "dropped": dropped, "pictures": pictures, "source": named, "faults": faults}
 
 
 @dataclass(frozen=True)
@@ -308,9 +312,11 @@ def _tracks(
             table.numbers, table.seconds, bounds, [*bounds[1:], len(rows)], strict=True
         ):
             tracker.step(int(number), float(seconds), rows[begin:end, 2:7])
-        long = [track for track in tracker.finish() if len(track.rows) >= options.min_frames]
-        given = {f"{place:04d}": np.stack(track.rows) for place, track in enumerate(long, start=1)}
-        return [CameraTrack(*item) for item in given.items()], tracker.begun - len(long)
+        widths = dict(zip(table.numbers.tolist(), table.sizes[:, 1].tolist(), strict=True))
+        tracks = [np.stack(track.rows) for track in tracker.finish()]
+        pieces = [piece for rows in tracks for piece in split_at_edges(rows, np.array([widths[n] for n in rows[:, 0]]))]
+        long = sorted((rows for rows in pieces if len(rows) >= options.min_frames), key=lambda rows: rows[0, 0])
+        return [CameraTrack(f"{n:04d}", rows) for n, rows in enumerate(long, start=1)], len(pieces) - len(long)
     kept = [CameraTrack(name, track) for name, track in given.items() if len(track) >= options.min_frames]
     return kept, len(given) - len(kept)
 
@@ -362,7 +368,7 @@ def _write_tables(
             tracklet, rows = f"{camera.name}/{track.name}", track.rows
             first, last = rows[0], rows[-1]
             at = np.searchsorted(tables[camera.name].numbers, first[0])
-            video = camera.files[tables[camera.name].files[at]].name
+            video = printable(camera.files[tables[camera.name].files[at]].name)
             times = [int(first[0]), int(last[0]), f"{first[1]:.3f}", f"{last[1]:.3f}"]
             lines.writerow([tracklet, camera.name, video, *times, len(rows), f"{rows[:, 6].mean():.3f}"])
             for row in rows:

@@ -16,6 +16,7 @@ from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, Usag
 from amem_cli.runtime.progress import Silent
 from amem_cli.video import decode, tracklets
 from amem_cli.video.boxes import read_mot
+from amem_cli.video.crops import split_at_edges
 from amem_cli.video.decode import Camera, looked_at
 from amem_cli.video.tracklets import TrackletOptions, cut_tracklets
 from tests.videos import FIGURE, HEIGHT, WIDTH, crossing, mot_lines, write_sound, write_video
@@ -80,6 +81,32 @@ def test_cut_tracklets_is_a_data_set(video: Path, tmp_path: Path) -> None:
     left = ONE[0](3)[0]
     width = min(WIDTH, round(left + 1.05 * FIGURE[1])) - int(left - 0.05 * FIGURE[1])
     assert Image.open(frame).size == (width, round(40 + 1.05 * FIGURE[0]) - int(40 - 0.05 * FIGURE[0]))
+
+
+@pytest.mark.slow
+def test_cut_tracklets_one_leaves_and_another_enters_at_the_same_edge(tmp_path: Path) -> None:
+    places = [lambda frame: (60 - 3 * frame, 40), lambda frame: (3 * frame - 82, 45)]  # overlap in picture 24
+    result = cut(tmp_path / "out", write_video(tmp_path / "a.mp4", places), boxes=("motion",))
+    assert result.tracks == {"a": 2}
+
+
+def test_split_at_edges_by_hand() -> None:
+    def track(lefts, width=30.0):
+        edges = [(max(left, 0), min(left + width, 200)) for left in lefts]
+        return np.array([[n, n / 10, a, 50, b - a, 80, 1] for n, (a, b) in enumerate(edges)])
+
+    widths = np.full(30, 200.0)
+    back = [20 - 4 * n for n in range(10)] + [4 * n - 16 for n in range(10)]
+    for lefts, sizes in (
+        (back, [9, 11]), ([170 - left for left in back], [9, 11]),  # at the left edge, at the right one
+        ([left + 20 for left in back], [20]),  # turns round before the edge
+        ([4 * n - 25 for n in range(20)], [20]), ([60 - 4 * n for n in range(20)], [20]),  # enters, leaves
+        ([0] * 20, [20]),  # stands at the edge
+    ):  # fmt: skip
+        rows = track(lefts)
+        pieces = split_at_edges(rows, widths[: len(rows)])
+        assert [len(piece) for piece in pieces] == sizes
+        assert np.array_equal(np.concatenate(pieces), rows)
 
 
 @pytest.mark.slow
@@ -241,24 +268,65 @@ def test_pictures_damaged_in_the_middle_rest_is_kept(tmp_path: Path, video: Path
     numbers = [picture.number for picture in camera.pictures()]
     assert 20 <= len(numbers) < 60
     assert max(numbers) >= 55
-    assert camera.faults
-    assert all("damaged from" in fault and str(path) in fault for fault in camera.faults)
+    (fault,) = camera.faults
+    assert f"video {path}: damaged or without pictures from" in fault
+    result = cut(tmp_path / "out", path, boxes=("motion",))
+    assert result.faults == [fault]
+    again = Silent()
+    assert cut_tracklets(TrackletOptions(videos=(path,), out=tmp_path / "out", boxes=("motion",)), again).reused
+    assert again.warnings == [fault]
 
 
-def test_pictures_cut_off_is_told(tmp_path: Path, video: Path) -> None:
+@pytest.mark.parametrize("ending", ["mkv", "avi", "mp4"])
+def test_pictures_cut_off_is_told(ending: str, tmp_path: Path, video: Path) -> None:
+    whole = copy_packets(video, tmp_path / f"whole.{ending}")
+    camera = Camera("a", [whole])
+    assert len(list(camera.pictures())) == 60
+    assert camera.faults == []
+    cut_off = tmp_path / f"cut.{ending}"
+    cut_off.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    camera = Camera("a", [cut_off])
+    last = list(camera.pictures())[-1]
+    assert 1 < last.number < 60
+    (fault,) = camera.faults
+    assert fault.endswith(f"damaged or without pictures from {last.seconds:.2f} s to its end; the rest is kept")
+
+
+def test_pictures_missing_in_the_middle_are_told(tmp_path: Path, video: Path) -> None:
+    path = copy_packets(video, tmp_path / "a.mkv", without=range(20, 30))  # pictures from 0.8 to 1.2 s, a whole group
+    camera = Camera("a", [path, path])
+    assert len(list(camera.pictures())) == 100
+    assert [fault.partition("from ")[2] for fault in camera.faults] == [
+        "0.76 s to 1.20 s; the rest is kept", "3.16 s to 3.60 s; the rest is kept",
+    ]  # fmt: skip
+
+
+def test_camera_recording_without_index(tmp_path: Path, video: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    with pytest.raises(BadData, match=r"stopped before its index \(moov\) was written"):
+        Camera("a", [tmp_path / "a.mp4"])
+
+
+def copy_packets(video: Path, target: Path, without: range = range(0)) -> Path:
+    """The pictures of a video in another container, without those numbers; an MP4 has its index first."""
     import av
 
-    whole = tmp_path / "whole.mkv"  # Matroska can be read without its end
-    with av.open(str(video)) as source, av.open(str(whole), "w") as target:
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.dts is not None:
+    if target.suffix == ".avi":  # as MPEG-4: it cannot hold these packets
+        with av.open(str(target), "w") as copy:
+            stream = copy.add_stream("mpeg4", rate=25)
+            stream.width, stream.height = WIDTH, HEIGHT
+            for picture in Camera("a", [video]).pictures():
+                copy.mux(stream.encode(av.VideoFrame.from_ndarray(picture.rgb(), "rgb24")))
+            copy.mux(stream.encode())
+        return target
+    options = {"movflags": "+faststart"} if target.suffix == ".mp4" else {}
+    with av.open(str(video)) as source, av.open(str(target), "w", options=options) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for place, packet in enumerate(source.demux(source.streams.video[0])):
+            if packet.dts is not None and place not in without:
                 packet.stream = stream
-                target.mux(packet)
-    cut_off = tmp_path / "cut.mkv"
-    cut_off.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
-    count = len(list(Camera("a", [cut_off]).pictures()))
-    assert 10 < count < 60
+                copy.mux(packet)
+    return target
 
 
 def test_camera_huge_pictures(tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,12 +335,13 @@ def test_camera_huge_pictures(tmp_path: Path, video: Path, monkeypatch: pytest.M
         Camera("a", [video])
 
 
-@pytest.mark.parametrize("name", ["a b;c'd.mp4", "-i.mp4", "concat:x.mp4", "ünïcödé 人.mp4", "%d.mp4"])
+@pytest.mark.parametrize("name", ["a b;c'd.mp4", "-i.mp4", "concat:x.mp4", "ünïcödé 人.mp4", "%d.mp4", "\udce9\n.mp4"])
 def test_cut_tracklets_odd_names(name: str, video: Path, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(video.read_bytes())
     result = cut(tmp_path / "out", path)
     assert list(result.tracks.values()) == [1]
+    assert len((tmp_path / "out/tracks.csv").read_text().splitlines()) == 2
     assert read_videos(load_manifest(str(result.manifest)), "data")
 
 
