@@ -10,8 +10,9 @@ from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.models.checkpoints import save_tae
-from amem_cli.models.config import TaeConfig
+from amem_cli.models.arm import build_arm
+from amem_cli.models.checkpoints import save_arm, save_tae
+from amem_cli.models.config import ArmConfig, TaeConfig
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.runtime.distributed import Processes
@@ -46,6 +47,19 @@ def write_labels(path: Path, names: list[str], attributes: tuple[str, ...] = ATT
     ids = np.arange(len(names), dtype=np.int64)
     table = PseudoLabels(dataset, names, ids, ids, ids + 1, labels.astype(np.float32), labels, attributes, 0.5, {})
     return pseudo_labels.write(path, table, Provenance("label-videos", {}))
+
+
+def write_arm(path: Path, positive: list[str]) -> Path:
+    """An untrained ARM that is sure that everybody has these attributes and no others."""
+    config = ArmConfig(backbone="resnet18", image_size="32x32")
+    arm = build_arm(config)
+    start = 0
+    for head in arm.heads.classifiers:
+        names = config.attributes[start : start + head.out_features]
+        torch.nn.init.zeros_(head.weight)
+        head.bias.data = torch.tensor([9.0 if name in positive else -9.0 for name in names])
+        start += head.out_features
+    return save_arm(path, arm, config, Provenance("train-arm", {}))
 
 
 def write_tae(path: Path, size: int = 32) -> Path:

@@ -110,7 +110,7 @@ def require_people(manifest: Manifest) -> None:
     """Raise `BadData` for tracks without identities."""
     if manifest.layout == "tracks":
         why = "its tracks have no identities, and this command needs labelled people"
-        remedy = 'Sort the tracks into <person>/<camera>/<frame>.jpg and use layout = "folder"'
+        remedy = "Compare them with amem search, link or find, or sort them into <person>/<camera>/<frame>.jpg"
         raise BadData("data set", manifest.name, why=why, remedy=remedy)
 
 

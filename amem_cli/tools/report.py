@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from amem_cli.artifacts import atomic
+from amem_cli.data.manifest import require_people
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.source import Source
@@ -17,6 +18,7 @@ def report(out: Path, source: Source, progress: Progress, *, queries: int, seed:
     A section that cannot be made shows the reason and the command that makes its missing input. Raises `UsageError` if
     there are so many queries that the page would exceed 15 MB.
     """
+    require_people(source.manifest)
     atomic.require_writable(out)
     if queries < 1:
         raise UsageError("--queries", str(queries), why="at least 1 is needed")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
+from amem_cli.data.manifest import require_people
 from amem_cli.errors import UsageError
 from amem_cli.runtime.progress import Progress
 
@@ -40,6 +41,8 @@ def show(kind: str, picture: Picture, source: "Source", progress: Progress) -> t
     if kind == "attributes" and len(picture.names) > 2:
         why = f"{len(picture.names)} were named"
         raise UsageError("tracklets", why=why, remedy="Name one, or two to compare them")
+    if kind != "attributes":
+        require_people(source.manifest)
     atomic.require_writable(picture.out)
     from amem_cli.tools import draw  # after the checks: it imports torch and matplotlib
 

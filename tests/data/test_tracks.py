@@ -1,5 +1,6 @@
 """The layout "tracks": tracks without identities in reader, check, stages and files."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -105,6 +106,39 @@ def test_extract_features_tracks_have_no_person(folder: Path, capsys: pytest.Cap
 def test_stages_that_need_people_say_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["train-amem", "--dataset", "people/people.toml", "--modules", "baseline", "--device", "cpu"]) == 65
     assert "error: data set people: its tracks have no identities" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tiny_backbone", "one_thread")
+def test_tracks_through_the_stages_and_tools(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Labels, TAE, features, a search by description, a picture of attributes; what needs people says so."""
+    toys.write_arm(Path("arm.safetensors"), ["upperBodyRed"])
+    on = ["--dataset", "people/people.toml"]
+    small = ["--image-size", "32x32", "--batch-size", "4", "--epochs", "1"]
+    run_stage = [
+        ["label-videos", *on, "--arm", "arm.safetensors"],
+        ["train-tae", *on, *small],
+        ["extract-features", *on, "--model", str(model())],
+    ]
+    for command in run_stage:
+        assert run([*command, "--device", "cpu", "--quiet"]) == 0
+    labels = pseudo_labels.read(Path("workspace/labels/people.h5"))
+    assert labels.tracklet == ["door/0001", "door/0002", "hall/0001"]
+    assert not len(labels.person_id)
+    capsys.readouterr()
+    gallery = ["--gallery", "workspace/features/people.h5"]
+    assert run(["search", "--with", "upperBodyRed", *gallery, "--json"]) == 0
+    (query,) = json.loads(capsys.readouterr().out)["queries"]
+    assert [round(hit["fits"], 3) for hit in query["results"]] == [1.0] * 3
+    assert run(["show", "attributes", *on]) == 0
+    assert Image.open("attributes.png").width > 100
+    for command in (["show", "ranking"], ["show", "cmc"], ["show", "frames"], ["show", "attention"], ["report"]):
+        capsys.readouterr()
+        assert run([*command, *on]) == 65
+        error = capsys.readouterr().err
+        assert error.startswith("error: data set people: its tracks have no identities")
+        assert "Compare them with amem search, link or find" in error
+        assert len(error.splitlines()) == 1
 
 
 def test_labels_of_tracks_have_no_person(folder: Path) -> None:
