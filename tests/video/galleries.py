@@ -20,11 +20,12 @@ def write_gallery(path: Path, rows: np.ndarray, *, dataset: str = "people", came
     """Tracks `<camera>/0001`, ... of one camera, each in view for a second, one after the other."""
     count = len(rows)
     first = more.pop("first_seconds", np.arange(count) * 2.0)
+    last = more.pop("last_seconds", first + 1.0)
     model = {"amem-main": {"name": "m", "sha256": more.pop("model", "")}}
     table = Features(
         dataset, [f"{camera}/{row + 1:04d}" for row in range(count)], np.zeros(0, np.int64),
         np.ones(count, np.int64), np.zeros(count, bool), np.ascontiguousarray(rows, np.float32), {},
-        camera=[camera] * count, first_seconds=first, last_seconds=first + 1.0, **more,
+        camera=[camera] * count, first_seconds=first, last_seconds=last, **more,
     )  # fmt: skip
     return features.write(path, table, Provenance("extract-features", {}, model))
 
