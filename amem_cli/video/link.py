@@ -4,6 +4,7 @@ import csv
 import io
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,25 @@ class Linked:
         if self.calibration is None:
             return np.full(len(self.person), np.nan)
         return np.where(np.isnan(self.distance), np.nan, self.calibration.probability(np.nan_to_num(self.distance)))
+
+    @cached_property
+    def _means(self) -> np.ndarray:
+        """(P, D) the mean features of each person."""
+        rows = np.concatenate([np.asarray(table.features) for table in self.gallery.tables]).astype(np.float64)
+        return np.stack([rows[self.person == person].mean(0) for person in range(1, self.people + 1)])
+
+    def most_similar(self, person: int) -> tuple[int, float]:
+        """The most similar other person and the mean squared distance between their tracks; 0 without others."""
+        distances = np.maximum(2 - 2 * self._means @ self._means[person - 1], 0)
+        distances[person - 1] = np.inf
+        other = int(distances.argmin())
+        return (other + 1 if self.people > 1 else 0), float(distances[other])
+
+    def together(self, one: int, other: int) -> bool:
+        """Whether two people are in view of one camera at the same time."""
+        rows = np.flatnonzero((self.person == one) | (self.person == other))
+        apart = overlapping([self.gallery.cameras[row] for row in rows], self.gallery.seconds[rows])
+        return bool(apart.any())
 
     def in_several_cameras(self) -> int:
         cameras = defaultdict(set)

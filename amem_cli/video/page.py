@@ -6,7 +6,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from amem_cli.pictures.frames import evenly_spaced
 
 if TYPE_CHECKING:
     from amem_cli.video.find import Answer
+    from amem_cli.video.link import Linked
     from amem_cli.video.search import SearchResult
 
 FRAME = (80, 160)  # width, height of a frame on the page
@@ -30,12 +31,12 @@ MOST_FRAMES = 40  # of a clip
 MOST_BYTES = 10_000_000  # of all pictures, before they become text
 BYTES_PER_FRAME = 2800
 ATTRIBUTE, MOST_TAGS = 0.5, 8
+LEAST_ONE = 0.4  # less: rather another person
 WORDS = (
     (0.95, "almost certainly"),
     (0.8, "very likely"),
-    (0.6, "likely"),
-    (0.4, "perhaps"),
-    (0.0, "doubtful that it is"),
+    (0.6, "probably"),
+    (0.0, "perhaps"),
 )
 
 
@@ -75,11 +76,12 @@ def find_page(answer: "Answer") -> str:
                 "number": person,
                 "cameras": cameras,
                 "sure": sureness(linked, rows),
+                "apart": next_person(linked, person),
                 "clips": [clips[row] for row in rows],
                 "tags": tags.get(person, []),
             }
         )
-    people.sort(key=lambda one: (-len(one["cameras"]), -len(one["clips"]), one["number"]))
+    people.sort(key=lambda one: (-len(one["cameras"]), one["number"]))
     every = sorted({tag for one in people for tag in one["tags"]})
     facts = [
         counted(len(set(gallery.cameras)), "camera"), counted(len(gallery), "track"),
@@ -87,7 +89,7 @@ def find_page(answer: "Answer") -> str:
     ]  # fmt: skip
     return render(
         title="Who is where", facts=facts, people=people, tags=every, used=answer.used, clips=clips,
-        timelines=timelines(linked),
+        timelines=timelines(linked), faults=answer.tracklets.faults,
     )  # fmt: skip
 
 
@@ -100,17 +102,13 @@ def search_page(result: "SearchResult", frames_of: dict[str, Sequence[Path]], us
         names = [hit.tracklet for hit in found.hits]
         shown = _clips(names, frames_of, [h.camera for h in found.hits], rows.reshape(-1, 2), chances, f"q{number}-")
         notes = [_note(hit.probability, hit.distance, hit.fits) for hit in found.hits]
-        shown = [Clip(**(vars_of(clip) | {"note": f"{place}. {note}"}))
-                 for place, (clip, note) in enumerate(zip(shown, notes, strict=True), start=1)]  # fmt: skip
+        numbered = enumerate(zip(shown, notes, strict=True), start=1)
+        shown = [replace(clip, note=f"{place}. {note}") for place, (clip, note) in numbered]
         clips += shown
         people.append({"number": number, "heading": f"Nearest to {found.query}", "cameras": [], "sure": "",
-                       "clips": shown, "tags": []})  # fmt: skip
+                       "apart": "", "clips": shown, "tags": []})  # fmt: skip
     facts = [counted(len(people), "query", "queries"), f"{result.searched} tracklets searched"]
-    return render(title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[])
-
-
-def vars_of(clip: Clip) -> dict[str, Any]:
-    return {name: getattr(clip, name) for name in Clip.__dataclass_fields__}
+    return render(title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[])
 
 
 def render(**content: Any) -> str:
@@ -118,9 +116,10 @@ def render(**content: Any) -> str:
     template, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html.j2", "css", "js"))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.from_string(template).render(
+    page = environment.from_string(template).render(
         **content, version=__version__, style=Markup(style), script=Markup(script), script_hash=digest, frame=FRAME,
     )  # fmt: skip
+    return page.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -131,26 +130,38 @@ def counted(number: int, one: str, several: str = "") -> str:
 
 
 def in_words(probability: float) -> str:
-    """How sure, in words and per cent.
+    """How sure, in words and per cent, of one person or of another.
 
-    >>> in_words(0.97), in_words(0.999)
-    ('almost certainly one person (97 %)', 'almost certainly one person (more than 99 %)')
+    >>> in_words(0.97), in_words(0.004)
+    ('almost certainly one person (97 %)', 'almost certainly another person (more than 99 %)')
     """
-    word = next(word for least, word in WORDS if probability >= least)
-    per_cent = (
-        "more than 99" if probability > 0.99 else "less than 1" if probability < 0.01 else f"{100 * probability:.0f}"
-    )
-    return f"{word} one person ({per_cent} %)"
+    who, sure = ("one", probability) if probability >= LEAST_ONE else ("another", 1 - probability)
+    word = next(word for least, word in WORDS if sure >= least)
+    return f"{word} {who} person ({'more than 99' if sure > 0.99 else f'{100 * sure:.0f}'} %)"
 
 
-def sureness(linked: Any, rows: Sequence[int]) -> str:
+def sureness(linked: "Linked", rows: Sequence[int]) -> str:
     """About the tracks of one person: by the least sure of them."""
     if len(rows) == 1:
         return "seen once"
     chances = linked.probability[list(rows)]
     if np.isnan(chances).all():
-        return f"similar (squared distance {np.nanmax(linked.distance[list(rows)]):.2f}); no calibration says how sure"
+        far = float(np.nanmax(linked.distance[list(rows)]))
+        alike = "look very much alike" if far < linked.threshold / 3 else "look alike"
+        return f"{alike}; how sure is unknown (squared distance {far:.2f}, up to {linked.threshold:g} is one person)"
     return in_words(float(np.nanmin(chances)))
+
+
+def next_person(linked: "Linked", person: int) -> str:
+    """About the most similar other person; empty if there is none."""
+    other, far = linked.most_similar(person)
+    if not other:
+        return ""
+    if linked.together(person, other):
+        return f"Most similar is person {other}, in view at the same time: another person."
+    if linked.calibration is not None:
+        return f"Most similar is person {other}: {in_words(float(linked.calibration.probability(np.array(far))))}."
+    return f"Most similar is person {other}, too different to count as the same (squared distance {far:.2f})."
 
 
 def clock(seconds: float) -> str:
@@ -167,11 +178,12 @@ def clock(seconds: float) -> str:
 def readable(attribute: str) -> str:
     """An attribute of PETA in words.
 
-    >>> readable("upperBodyRed"), readable("personalLess30")
-    ('upper body red', 'less 30')
+    >>> readable("upperBodyRed"), readable("personalLess30"), readable("carryingNothing")
+    ('upper body red', 'under 30', 'carrying nothing')
     """
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", attribute).lower()
-    return words.removeprefix("personal ").removeprefix("carrying ").removeprefix("accessory ")
+    words = re.sub(r"^(personal|carrying|accessory) (?!nothing|other)", "", words)
+    return words.replace("less ", "under ").replace("larger ", "over ")
 
 
 def _note(probability: float | None, distance: float | None, fits: float | None) -> str:
@@ -198,7 +210,7 @@ def _tags(answer: "Answer", members: dict[int, list[int]]) -> dict[int, list[str
     return found
 
 
-def timelines(linked: Any) -> list[dict[str, Any]]:
+def timelines(linked: "Linked") -> list[dict[str, Any]]:
     """One per camera with times: bars (person, track's row, left and width in per cent, lane)."""
     gallery = linked.gallery
     rows = [row for row in range(len(gallery)) if not np.isnan(gallery.seconds[row]).any()]

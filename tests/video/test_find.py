@@ -14,6 +14,7 @@ from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
 from amem_cli.video.page import clock, in_words, readable
 from tests.browser import Browser, needs_chromium
+from tests.toys import write_arm
 from tests.videos import crossing, mot_lines, write_video
 from tests.walkers_videos import write_small_videos
 
@@ -29,11 +30,12 @@ def answer(tmp_path: Path, tiny_backbone: None, one_thread: None, monkeypatch: p
     for name in ("hall", "door<b>"):
         write_video(tmp_path / f"{name}.mp4", places)
         (tmp_path / f"{name}.txt").write_text(mot_lines(places))
+    write_arm(Path("arm.safetensors"), ["upperBodyRed", "carryingNothing"])
     options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
     config = model_config(options, 4)
     save_main(Path("model.safetensors"), build_main_model(config), config, Provenance("train-amem", {}))
     command = ["find", "hall.mp4", "door<b>.mp4", "--boxes", "hall.txt", "--boxes", "door<b>.txt", "--device", "cpu"]
-    command += ["--model", "model.safetensors", "--out", "answer", "--quiet"]
+    command += ["--model", "model.safetensors", "--arm", "arm.safetensors", "--out", "answer", "--quiet"]
     assert run(command) == 0
     assert run(command) == 0  # everything is reused
     return tmp_path / "answer"
@@ -58,6 +60,8 @@ def test_find_writes_everything(answer: Path) -> None:
     assert not opened
     assert "http" not in page.replace("http-equiv", "")
     assert "never decide about a person by it alone" in page
+    assert "attributes: arm.safetensors" in page
+    assert page.count('<p class="tags"><span>') == page.count('<article class="person"') > 0
 
 
 @needs_chromium
@@ -69,6 +73,15 @@ def test_find_page_in_a_browser(answer: Path, tmp_path: Path) -> None:
             browser.open(answer / "index.html")
             assert browser.run("document.documentElement.scrollWidth <= innerWidth")
             assert browser.run("document.querySelectorAll('.timeline').length") == 2
+            tags = "[...document.querySelectorAll('.tag')].map((tag) => tag.textContent).sort().join()"
+            assert browser.run(tags) == "carrying nothing,upper body red"
+            browser.run("document.querySelector('.person').dataset.tags = 'carrying nothing'")
+            browser.run("document.querySelector('.tag[data-tag=\"upper body red\"]').click()")
+            assert browser.run("document.querySelector('.person').hidden")
+            shown = browser.run("document.querySelectorAll('.person:not([hidden])').length")
+            assert browser.run("document.getElementById('shown').textContent") == f"{shown} shown"
+            browser.run("document.querySelector('.tag[data-tag=\"upper body red\"]').click()")
+            assert not browser.run("document.querySelector('.person').hidden")
             browser.run("document.querySelector('.bar').click()")
             assert browser.run("document.querySelectorAll('.person.chosen').length") == 1
             browser.run("document.querySelector('.clip').focus()")
@@ -81,8 +94,12 @@ def test_find_page_in_a_browser(answer: Path, tmp_path: Path) -> None:
 
 
 def test_words() -> None:
-    assert [in_words(p) for p in (0.97, 0.5, 0.02)] == [
-        "almost certainly one person (97 %)", "perhaps one person (50 %)", "doubtful that it is one person (2 %)",
+    assert [in_words(p) for p in (0.999, 0.97, 0.5, 0.3, 0.02)] == [
+        "almost certainly one person (more than 99 %)", "almost certainly one person (97 %)",
+        "perhaps one person (50 %)", "probably another person (70 %)", "almost certainly another person (98 %)",
+    ]  # fmt: skip
+    assert [readable(name) for name in ("personalLarger60", "accessoryNothing", "accessoryHat")] == [
+        "over 60", "accessory nothing", "hat",
     ]  # fmt: skip
     assert (clock(75.4), clock(3725)) == ("1:15", "1:02:05")
     assert readable("upperBodyLongSleeve") == "upper body long sleeve"

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from amem_cli.errors import AmemError
+from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
-from amem_cli.video.gallery import Gallery
-from amem_cli.video.link import link, link_tracks, overlapping
+from amem_cli.video.gallery import Calibration, Gallery
+from amem_cli.video.link import Linked, link, link_tracks, overlapping
+from amem_cli.video.page import next_person
 from tests.video.galleries import unit_rows, write_gallery
 
 
@@ -43,6 +45,33 @@ def test_link_tracks_overlap_is_never_joined(tmp_path: Path) -> None:
     assert linked.forbidden == 1
     assert linked.people == 2
     assert linked.person[0] != linked.person[1]
+
+
+def test_most_similar_brute_force(tmp_path: Path) -> None:
+    rows = unit_rows(6, 32)
+    rows[5] = rows[0] + 0.3 * rows[1]  # two people alike
+    rows[5] /= np.linalg.norm(rows[5])
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 1, 4, 6, 8, 0.5]))])
+    linked = Linked(gallery, np.array([1, 1, 2, 2, 3, 4]), np.zeros(6), 0.5, 0, None)
+    for person in range(1, 5):
+        far = {
+            other: np.mean([((a - b) ** 2).sum() for a in rows[linked.person == person]
+                            for b in rows[linked.person == other]])
+            for other in range(1, 5) if other != person
+        }  # fmt: skip
+        other = min(far, key=far.__getitem__)
+        assert linked.most_similar(person) == (other, pytest.approx(far[other], abs=1e-5))
+    assert linked.most_similar(4)[0] == 1
+    assert linked.together(1, 4)
+    assert not linked.together(2, 3)
+    assert next_person(linked, 4) == "Most similar is person 1, in view at the same time: another person."
+    assert "too different to count as the same" in next_person(linked, 2)
+    alone = link_tracks(gallery, 4.0, None)
+    assert alone.people == 2  # only the two that overlap are apart
+    sure = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
+    apart = Linked(gallery, np.array([1, 2, 3, 4, 5, 6]), np.zeros(6), 0.5, 0, sure)
+    assert next_person(apart, 3).endswith("almost certainly another person (more than 99 %).")
+    assert next_person(Linked(gallery, np.ones(6, int), np.zeros(6), 0.5, 0, None), 1) == ""
 
 
 def test_overlapping_by_hand() -> None:
