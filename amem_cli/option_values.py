@@ -15,7 +15,8 @@ def flag_of(name: str) -> str:
 def check_device(device: str) -> None:
     """Raise `UsageError` unless `device` is auto, cpu, cuda or cuda:N."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UsageError("--device", device, why="not supported", remedy="Use auto, cpu, cuda or cuda:N")
+        why = "GPUs of Apple are not supported" if device == "mps" else "not supported"
+        raise UsageError("--device", device, why=why, remedy="Use auto, cpu, cuda or cuda:N")
 
 
 def check_resume(resume: str) -> None:

@@ -62,7 +62,7 @@ class Provenance:
             if self.parents.get(role, {}).get("sha256") != parents.get(role, {}).get("sha256"):
                 differences.append(f"another {role}")
         if self.data != other.get("data", ""):
-            differences.append("other data (files were added, removed or renamed)")
+            differences.append("other data (files were added, removed, renamed or replaced)")
         if self.command != other.get("command"):
             differences.append(f"made by {other.get('command')}")
         return differences

@@ -59,7 +59,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's usage errors, of a class that depends on its version
             if error.format_message():  # empty if Typer has printed the help, for a command without arguments
-                _fail(usage_error(error), 2)
+                _fail(usage_error(error, arguments), 2)
             return 2
         if out_of_memory(error) and not debug:
             remedy = "Use smaller batches, clips or images, fewer --workers, or another machine"

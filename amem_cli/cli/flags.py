@@ -15,8 +15,8 @@ import typer
 from amem_cli.cli import console, remedies
 from amem_cli.cli.help import epilog
 from amem_cli.cli.root import app
-from amem_cli.errors import AmemError, did_you_mean
-from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of
+from amem_cli.errors import AmemError, did_you_mean, listing
+from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
 from amem_cli.resolve import resolve
 from amem_cli.runtime import distributed
 from amem_cli.runtime.progress import Progress
@@ -127,7 +127,7 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
 
         def call(
             config: Config = None,
-            preset: Preset = PRESETS[0],
+            preset: Preset = None,  # type: ignore[assignment]
             as_json: AsJson = False,
             quiet: Quiet = False,
             dry_run: DryRun = False,
@@ -136,12 +136,15 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
             began = time.monotonic()
             others = {one.name: given.pop(one.name) for one in further}
             unused = [flag for option, flag in ignored.items() if given.pop(option) is not None]
+            chosen, preset = preset, preset or PRESETS[0]
             options = resolve(cls, given, preset=preset, config=config)
             _check_names(options)
             progress = Progress(quiet)
             if unused and first_process():
                 verb = "has" if len(unused) == 1 else "have"
                 progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} {verb} no effect")
+            if chosen and config and first_process() and (fixed := fixed_by_file(options, chosen, given)):
+                progress.warn(f"--preset {chosen} has no effect on what {config} sets: {listing(fixed, 5)}")
             if dry_run:
                 console.print_options(name, options, as_json)
                 return
@@ -161,6 +164,12 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
         return function
 
     return decorate
+
+
+def fixed_by_file(options: Any, preset: str, given: dict[str, Any]) -> list[str]:
+    """The options of a preset that have another value without a flag: a `--config` file sets them."""
+    fields = [field for field in dataclasses.fields(options) if field.metadata["presets"] and given[field.name] is None]
+    return [flag_of(one.name)[2:] for one in fields if getattr(options, one.name) != preset_value(one, preset)]
 
 
 def first_process() -> bool:

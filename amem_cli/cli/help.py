@@ -1,5 +1,7 @@
 """Settings of all Typer apps, examples below a help text, and usage errors on one line."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import typer
@@ -34,7 +36,7 @@ def epilog(*examples: str, note: str = "") -> str:
     return "\n\n".join(["Examples:", *examples, *([note] if note else [])])
 
 
-def usage_error(error: Any) -> str:
+def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
     """One line for a usage error of Typer: the fault, a suggestion, and the command for help.
 
     Reads attributes of the error, because its class is Typer's or Click's, depending on Typer's version. Typer
@@ -50,5 +52,11 @@ def usage_error(error: Any) -> str:
         else:
             suggestion = did_you_mean(typed, flags)
     message = " ".join(message.split())
+    if "Input should be" in message:  # Typer's, which does not name the value
+        names = getattr(error.param, "opts", ())
+        after = [value for flag, value in pairwise(arguments) if flag in names]
+        after += [word.partition("=")[2] for word in arguments if word.partition("=")[0] in names and "=" in word]
+        message = f"{message.partition(': ')[0]}: {message.partition('should be a ')[2].partition(',')[0]} is needed"
+        message += "".join(f", not {value!r}" for value in after[:1])
     message += "" if message.endswith(("?", ".")) else "."
     return f"{message} {suggestion}See {error.ctx.command_path if error.ctx else 'amem'} --help."

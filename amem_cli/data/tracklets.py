@@ -1,6 +1,7 @@
 """Data sets in memory: tracklets, images, splits. No pixels, no torch."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,8 +100,20 @@ def known_people(tracklets: Sequence[Tracklet]) -> np.ndarray:
 
 
 def tracklets_digest(tracklets: Sequence[Tracklet]) -> str:
-    """SHA-256 over names, people, cameras and file names, in order: another digest means other data."""
-    return sha256_lines(
-        f"{tracklet.name}\t{tracklet.person_id}\t{tracklet.camera_id}\t{' '.join(tracklet.files)}"
-        for tracklet in tracklets
-    )
+    """SHA-256 over names, people, cameras, file names and sizes, in order: another digest means other data."""
+
+    def lines() -> Iterator[str]:
+        for tracklet in tracklets:
+            sizes = (str(file_size(f"{tracklet.folder}/{file}")) for file in tracklet.files)
+            names = " ".join(tracklet.files)
+            yield f"{tracklet.name}\t{tracklet.person_id}\t{tracklet.camera_id}\t{names}\t{' '.join(sizes)}"
+
+    return sha256_lines(lines())
+
+
+def file_size(path: Path | str) -> int:
+    """The size in bytes, -1 without the file: with it a digest notices images that were replaced in place."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

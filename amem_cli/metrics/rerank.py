@@ -11,6 +11,7 @@ from scipy import sparse
 from amem_cli.metrics.distances import Features, read_features, squared_distances, squared_norms
 
 BLOCK_ROWS = 512
+NEIGHBOUR_BYTES = 2000  # of the sparse neighbourhoods, for each row
 
 
 def rerank(
@@ -51,6 +52,11 @@ def rerank(
         for row, scaled in zip(range(block.start, block.stop), original, strict=True):
             distances[row] = (1 - lambda_value) * _jaccard(weights, by_column, row) + lambda_value * scaled
     return distances
+
+
+def rerank_bytes(queries: int, rows: int, width: int) -> int:
+    """The memory of `rerank` for so many queries among rows of features: distances, features, blocks, neighbours."""
+    return 4 * (2 * queries * rows + 2 * rows * width + 3 * BLOCK_ROWS * rows) + NEIGHBOUR_BYTES * rows
 
 
 def _nearest(features: np.ndarray, squares: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,12 +3,13 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from amem_cli.errors import printable
 
+Work = TypeVar("Work")
 PLAIN_SECONDS = 10.0  # between plain lines
 BAR_WIDTH = 8
 
@@ -93,6 +94,15 @@ class Progress:
                 yield Loop(self, title, total, done, unit, bar)
         finally:
             self._console = None
+
+    def repeated(self, works: Sequence[Work], what: str) -> Iterator[Work]:
+        """The works, one after the other; after each, log the time left if the others take as long."""
+        began = time.monotonic()
+        for done, work in enumerate(works):
+            if done:
+                left = _duration((time.monotonic() - began) / done * (len(works) - done))
+                self.log(f"{done} of {len(works)} {what}, about {left} left")
+            yield work
 
     def log(self, text: str) -> None:
         """Print a line, unless quiet."""

@@ -22,7 +22,7 @@ from amem_cli.data.datasets import read_attributes, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
-from amem_cli.data.tracklets import AttributeDataset
+from amem_cli.data.tracklets import AttributeDataset, file_size
 from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData, UsageError
 from amem_cli.losses import arm_loss
@@ -70,7 +70,10 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
                 command="train-arm",
                 options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
                 parents=weights_parent(options.weights, weights),
-                data=sha256_lines(f"{data.paths[row].name}\t{data.labels[row].tobytes().hex()}" for row in readable),
+                data=sha256_lines(
+                    f"{data.paths[row].name} {file_size(data.paths[row])}\t{data.labels[row].tobytes().hex()}"
+                    for row in readable
+                ),
             )
             if slot.is_current(provenance):
                 return StageResult("train-arm", output, True, checkpoint.read_description(output)["metrics"])

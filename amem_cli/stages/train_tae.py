@@ -23,7 +23,7 @@ from amem_cli.data.datasets import read_attributes, read_images, read_videos, wa
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
-from amem_cli.data.tracklets import AttributeDataset, ImageDataset
+from amem_cli.data.tracklets import AttributeDataset, ImageDataset, file_size
 from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
@@ -84,7 +84,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
                 command="train-tae",
                 options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
                 parents=weights_parent(options.weights, weights),
-                data=sha256_lines(path.name for path in every_path),
+                data=sha256_lines(f"{path.name} {file_size(path)}" for path in every_path),
             )
             if slot.is_current(provenance):
                 return StageResult("train-tae", output, True, checkpoint.read_description(output)["metrics"])

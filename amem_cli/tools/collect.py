@@ -45,6 +45,7 @@ from amem_cli.tools.predictions import (
 )
 from amem_cli.tools.source import Source
 from amem_cli.tools.training_curves import training_curves
+from amem_cli.walkers.options import MARK
 
 RANKS_SHOWN, SHOWN_ANSWERS = 10, 15  # answers with a rank; all answers, ignored ones included
 CLIPS_DRAWN = 4  # of the measured clips
@@ -67,6 +68,7 @@ class Collector:
             split=source.number,
             model="this model" if isinstance(result, Missing) else source.model_name(result),
             workspace=source.workspace.root,
+            generated=(source.manifest.folder(source.data_root).parent / MARK).is_file(),
             notes=self._notes(),
             result=result,
             camera_pairs=self._section(lambda: camera_pairs(source)),

@@ -17,13 +17,13 @@ from typing import Any, Literal
 from amem_cli import __version__
 from amem_cli.errors import AmemError, DiskError, InputMissing
 from amem_cli.resolve import folder_flags
+from amem_cli.runtime.memory import CGROUP, free_memory, read_text, total_memory
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
 OPTIONAL = {"tensorboard": "for --tensorboard", "openvino": "fast inference on Intel processors"}
 LITTLE_DISK = 5e9  # bytes: a training at the paper's size keeps two states of about 1 GB
 LITTLE_MEMORY = 4e9
 LITTLE_SHARED_MEMORY = 1e9
-CGROUP = Path("/sys/fs/cgroup")  # of the container, in version 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,33 +182,9 @@ def _gb(number: float) -> str:
 
 def available_cores() -> float:
     """The cores that this process may use: its affinity, or the quota of the container if that is less."""
-    quota, _, period = _read(CGROUP / "cpu.max").partition(" ")  # "QUOTA PERIOD" or "max PERIOD"
+    quota, _, period = read_text(CGROUP / "cpu.max").partition(" ")  # "QUOTA PERIOD" or "max PERIOD"
     return min(float(_affinity()), int(quota) / int(period)) if quota.isdigit() else float(_affinity())
 
 
 def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def total_memory() -> int | None:
-    """Bytes of memory that this process may use, or None if unknown."""
-    limits = [int(text) for text in [_read(CGROUP / "memory.max")] if text.isdigit()]
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return min(limits, default=None)
-
-
-def free_memory() -> int | None:
-    """Bytes of memory that are free on the machine and in the container, or None if unknown."""
-    lines = [line.split() for line in _read(Path("/proc/meminfo")).splitlines()]
-    free = [int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"]
-    most, used = _read(CGROUP / "memory.max"), _read(CGROUP / "memory.current")
-    free += [int(most) - int(used)] if most.isdigit() and used.isdigit() else []
-    return min(free, default=None)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""

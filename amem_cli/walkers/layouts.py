@@ -4,18 +4,20 @@ The data sets have different people but common cameras: MARS and Market-1501 use
 PRID-2011 with PETA's subsets i-LID and PRID.
 """
 
-import tempfile
-from collections.abc import Callable
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 from PIL import Image
 
 from amem_cli.artifacts import atomic
-from amem_cli.errors import DiskError, UsageError
+from amem_cli.errors import DiskError, Locked, UsageError
 from amem_cli.walkers.cameras import build_camera, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.image_sets import plan_market, plan_peta
-from amem_cli.walkers.options import WalkerOptions
+from amem_cli.walkers.options import MARK, WalkerOptions
 from amem_cli.walkers.people import draw_people
 from amem_cli.walkers.video_sets import plan_ilids, plan_mars, plan_prid
 from amem_cli.walkers.world import Shot, World
@@ -33,31 +35,59 @@ def write_walkers(
 ) -> Path:
     """Write OUT/{peta,market1501,mars,ilids-vid,prid2011} with generated people; returns OUT.
 
-    OUT is created when it is complete; an interrupted run leaves nothing. `progress(done, total)` is called after every
-    image. Raises `UsageError` when OUT is not empty, and `DiskError`.
+    OUT is created when it is complete, with a `MARK` in it. What a killed run left is completed or removed, and a
+    complete OUT with the same options is kept. `progress(done, total)` is called after every image. Raises `UsageError`
+    when OUT has other content, `Locked` when another run writes it, and `DiskError`.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("walkers", out, why="the folder is not empty", remedy="Choose a new or an empty folder")
-    world = World(options or WalkerOptions())
-    for plan in (plan_peta, plan_market, plan_mars, plan_ilids, plan_prid):
-        plan(world)
+    out, options = Path(out), options or WalkerOptions()
+    mark = f"These people are generated: amem data walkers, {options}\n"
+    if _read(out / MARK) == mark:
+        return out
+    parent = out if out.is_dir() else out.parent  # it may be a mount point or the current directory: keep it
+    work = parent / f".walkers-{out.absolute().name}"
     try:
-        parent = out if out.is_dir() else out.parent
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".walkers-") as temporary:
-            data = Path(temporary) / "data"
-            _write(world, data, progress)
-            if parent is out:  # it may be a mount point or the current directory: keep it and move the content into it
-                for folder in sorted(data.iterdir()):
-                    folder.rename(out / folder.name)
+        with _working_folder(work, out):
+            if _read(work / "data" / MARK) != mark:
+                if out.exists() and (not out.is_dir() or set(out.iterdir()) - {work}):
+                    why = "the folder is not empty"
+                    raise UsageError("walkers", out, why=why, remedy="Choose a new or an empty folder")
+                shutil.rmtree(work / "data", ignore_errors=True)
+                world = World(options)
+                for plan in (plan_peta, plan_market, plan_mars, plan_ilids, plan_prid):
+                    plan(world)
+                _write(world, work / "data", progress)
+                atomic.write_text(work / "data" / MARK, mark)
+            if parent is out:
+                for path in sorted((work / "data").iterdir(), key=lambda path: (path.name == MARK, path.name)):
+                    path.rename(out / path.name)
             else:
-                data.rename(out)
-        atomic.sync_folder(parent)
+                (work / "data").rename(out)
+            atomic.sync_folder(parent)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise DiskError("walkers", out, why=why, remedy="Free some space or choose another folder") from error
     return out
+
+
+@contextlib.contextmanager
+def _working_folder(work: Path, out: Path) -> Iterator[None]:
+    """Hold the lock on the folder `work`; afterwards it is removed, unless the process was killed."""
+    work.mkdir(exist_ok=True)
+    try:
+        with filelock.FileLock(work / "lock", timeout=0):
+            yield
+            shutil.rmtree(work)
+    except filelock.Timeout as error:
+        remedy = "Wait for it, or choose another folder"
+        raise Locked("walkers", out, why="another run is writing it", remedy=remedy) from error
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _read(path: Path) -> str:
+    return path.read_text("utf-8", "replace") if path.is_file() else ""
 
 
 def write_clips(folder: Path, *, people: int = 8, frames: int = 8, height: int = 256, width: int = 128) -> list[Path]:

@@ -43,7 +43,7 @@ def test_differences_every_kind(tmp_path):
         f'warmup: "{"x" * 36}... there, null now',
         "another labels",
         "another tae",
-        "other data (files were added, removed or renamed)",
+        "other data (files were added, removed, renamed or replaced)",
         "made by train-tae",
     ]
     HERE.check_same("checkpoint", tmp_path, there())

@@ -37,6 +37,24 @@ def test_config_show_prints_one_table_with_help(capsys: pytest.CaptureFixture) -
     assert "\nepochs = 30\n" in text
 
 
+def test_preset_beside_a_file_that_sets_its_values(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text(config_text(["train-arm"], "small"), "utf-8")
+    typed = ["train-arm", "--dry-run", "--config", str(file)]
+    assert run(typed) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert run([*typed, "--preset", "small"]) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert run([*typed, "--preset", "paper", "--epochs", "60"]) == 0
+    line = capsys.readouterr().err
+    assert line.startswith(f"warning: --preset paper has no effect on what {file} sets: ")
+    assert "learning-rate" in line
+    assert "epochs" not in line.replace("validate-epochs", "")  # a flag wins
+    file.write_text("seed = 3\n")
+    assert run([*typed, "--preset", "paper"]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 @given(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cs"])),

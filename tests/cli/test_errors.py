@@ -57,9 +57,11 @@ def test_train_suggests_all_three_trainings(capsys: pytest.CaptureFixture) -> No
         ("xyzzy", "No such command 'xyzzy'. See amem --help."),
         ("train-amem --xyzzy", "No such option: --xyzzy. See amem train-amem --help."),
         ("train-amem mars", "Got unexpected extra argument(s) (mars). See amem train-amem --help."),
-        ("train-amem --device mps", "--device mps: "),
+        ("train-amem --device mps", "--device mps: GPUs of Apple are not supported. Use auto, cpu, cuda or cuda:N."),
         ("train-amem --predict-frames 7", "--predict-frames 7: "),
         ("train-arm --epochs 0", "--epochs 0: "),
+        ("train-arm --epochs x", "Invalid value for '--epochs': valid integer is needed, not 'x'. See amem "),
+        ("train-arm --hold-out=y", "Invalid value for '--hold-out': valid number is needed, not 'y'. See amem "),
         ("train-arm --epochs", "Option '--epochs' requires an argument. See amem "),
     ],
 )

@@ -1,5 +1,6 @@
 """From manifest to data set: missing folders, other kinds, warnings about counts, `--split`, digests."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -108,14 +109,25 @@ def test_split_numbers():
 
 def test_tracklets_digest_known_value_and_every_field():
     tracklet = Tracklet("a", 1, 2, "/x", ("1.jpg", "2.jpg"))
-    # printf 'a\t1\t2\t1.jpg 2.jpg\n' | sha256sum
-    assert tracklets_digest([tracklet]) == "34815d34d8512745507a5a8ca68805a5ec79dc574010b263dd9146d7e725bf15"
+    # printf 'a\t1\t2\t1.jpg 2.jpg\t-1 -1\n' | sha256sum
+    assert tracklets_digest([tracklet]) == "b41b7359148561c8bf01b17478368ad4a550022d5132e4226aaf673eb3f3c206"
     others = [
         Tracklet("b", 1, 2, "/x", tracklet.files), Tracklet("a", 2, 2, "/x", tracklet.files),
         Tracklet("a", 1, 1, "/x", tracklet.files), Tracklet("a", 1, 2, "/x", tracklet.files[::-1]),
     ]  # fmt: skip
     assert len({tracklets_digest([other]) for other in (*others, tracklet)}) == 5
     assert tracklets_digest([Tracklet("a", 1, 2, "/elsewhere", tracklet.files)]) == tracklets_digest([tracklet])
+
+
+def test_tracklets_digest_image_replaced_in_place(tmp_path):
+    tracklet = Tracklet("a", 1, 2, str(tmp_path), ("1.jpg",))
+    digests = {tracklets_digest([tracklet])}
+    for content in (b"", b"1", b"22"):
+        (tmp_path / "1.jpg").write_bytes(content)
+        digests.add(tracklets_digest([tracklet]))
+    assert len(digests) == 4
+    os.utime(tmp_path / "1.jpg", (1, 1))  # a copy has other times
+    assert tracklets_digest([tracklet]) in digests
 
 
 def test_people_sorted_once():

@@ -98,7 +98,7 @@ def make_report(folder: Path, name: str = NAME) -> Report:
     panels = {"Losses": {name: ([0, 1, 2], [3.0, 2.0, 1.0]), "other": ([0, 1], [1.0, 0.001])}}
     details = {"Options": {name: name}, "Parents": {}}
     return Report(
-        dataset=name, split=None, model="AMEM", workspace=Path(name), notes=[name], result=result,
+        dataset=name, split=None, model="AMEM", workspace=Path(name), generated=False, notes=[name], result=result,
         camera_pairs=[CameraPair(1, 2, 5, 0.4, 0.5), CameraPair(2, 1, 3, 0.2, 0.3)],
         ranked_lists=RankedLists(
             [
@@ -129,6 +129,8 @@ def text(content: Report) -> str:
 
 def test_report_page_structure(text: str) -> None:
     page = Page(text)
+    assert "These people are generated" not in text
+    assert "It shows people: keep it where" in text
     assert page.faults == []
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert [name for name, times in Counter(ids).items() if times > 1] == []
@@ -218,6 +220,12 @@ def test_lines_chart_themed_text() -> None:
     assert {"rate", "0.0", "1.0"} <= set(rates)
 
 
+def test_report_page_generated_people(tmp_path: Path) -> None:
+    page = report_page(replace(make_report(tmp_path), generated=True))
+    assert "These people are generated" in page
+    assert "It shows people: keep it where" not in page
+
+
 # -- in a browser ------------------------------------------------------------------------------------------------------
 
 
@@ -246,6 +254,9 @@ def test_report_in_browser_fits_and_runs_no_injected_code(
     assert browser.messages == []
     assert browser.run("window.hacked") is None
     assert browser.run("document.documentElement.scrollWidth") <= width
+    shown = """[...document.querySelectorAll('.rates th, .rates td')].filter(
+        e => e.offsetWidth && e.getBoundingClientRect().right <= innerWidth).map(e => e.textContent)"""
+    assert {"rank-1", "mAP"} <= set(browser.run(shown))
     assert browser.run("[...document.images].filter(i => i.src && !i.naturalWidth).length") == 0
     shot = Image.open(browser.picture(tmp_path / "shot.png")).convert("L")
     assert (np.asarray(shot).mean() < 100) == dark

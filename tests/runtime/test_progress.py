@@ -110,3 +110,10 @@ def test_quiet(monkeypatch: pytest.MonkeyPatch, report: Progress, printed: str) 
         report.warn("no image\x1b")
     assert screen.getvalue() == printed
     assert report.warnings == ["no image\\x1b"]
+
+
+def test_repeated_says_the_time_left(capsys: pytest.CaptureFixture, clock: SimpleNamespace) -> None:
+    for _ in Progress().repeated(["a", "b", "c"], "splits"):
+        clock.now += 3600.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["1 of 3 splits, about 2h00m left", "2 of 3 splits, about 1h00m left"]

@@ -3,7 +3,9 @@
 import hashlib
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
+import filelock
 import numpy as np
 import PIL
 import pytest
@@ -13,7 +15,7 @@ from amem_cli.attributes import ATTRIBUTES, COLOURS
 from amem_cli.data.counts import dataset_counts
 from amem_cli.data.datasets import read_dataset
 from amem_cli.data.manifest import SHIPPED, load_manifest
-from amem_cli.errors import UsageError
+from amem_cli.errors import Locked, UsageError
 from amem_cli.walkers import WalkerOptions, layouts, write_clips, write_walkers
 from amem_cli.walkers.cameras import build_camera, draw_passage, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.gait import pose_at
@@ -153,8 +155,50 @@ def test_write_walkers_interrupted_then_complete(tmp_path, monkeypatch):
     assert write_walkers(out, TINY, lambda *call: calls.append(call)) == out
     written = sum(path.suffix in SUFFIXES for path in out.rglob("*"))
     assert calls == [(k, written) for k in range(1, written + 1)]
-    assert sorted(path.name for path in out.iterdir()) == ["ilids-vid", "market1501", "mars", "peta"]
+    assert sorted(path.name for path in out.iterdir()) == ["GENERATED.txt", "ilids-vid", "market1501", "mars", "peta"]
     assert list(out.parent.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("at", ["drawing", "moving"])
+def test_write_walkers_after_a_kill(existing, at, tmp_path, monkeypatch):
+    """SIGKILL runs no cleanup; the same command then completes the data sets, and after that changes nothing."""
+    for plan in ("plan_prid", "plan_mars", "plan_market"):
+        monkeypatch.setattr(layouts, plan, lambda world: None)
+    out, moved = tmp_path / "out", []
+    if existing:
+        out.mkdir()
+    rename = Path.rename
+
+    def killed(*call):
+        raise KeyboardInterrupt
+
+    def second_move(path, target):
+        moved.append(path)
+        return rename(path, target) if len(moved) < 2 and existing else killed()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layouts.shutil, "rmtree", lambda *path, **how: None)
+        if at == "moving":
+            patch.setattr(Path, "rename", second_move)
+        with pytest.raises(KeyboardInterrupt):
+            write_walkers(out, TINY, killed if at == "drawing" else None)
+    drawn = []
+    assert write_walkers(out, TINY, lambda *call: drawn.append(call)) == out
+    assert bool(drawn) is (at == "drawing")  # what was complete is only moved
+    assert sorted(path.name for path in out.iterdir()) == ["GENERATED.txt", "ilids-vid", "peta"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert write_walkers(out, TINY, killed) == out  # complete
+    with pytest.raises(UsageError, match="not empty"):
+        write_walkers(out, replace(TINY, seed=TINY.seed + 1))
+
+
+def test_write_walkers_while_another_run_writes(tmp_path):
+    work = tmp_path / ".walkers-out"
+    work.mkdir()
+    with filelock.FileLock(work / "lock"), pytest.raises(Locked, match="another run is writing it"):
+        write_walkers(tmp_path / "out", TINY)
+    assert work.is_dir()
 
 
 def test_write_walkers_folder_not_empty(tmp_path):

@@ -103,12 +103,16 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The content of the page; `result` is the content of a result file, `notes` are remarks about the data set."""
+    """The content of the page; `result` is the content of a result file, `notes` are remarks about the data set.
+
+    `generated`: its people are generated.
+    """
 
     dataset: str
     split: int | None
     model: str
     workspace: Path
+    generated: bool
     notes: Sequence[str]
     result: Mapping[str, Any] | Missing
     camera_pairs: Sequence[CameraPair] | Missing

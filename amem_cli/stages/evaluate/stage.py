@@ -14,7 +14,9 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import protocol_of, warn_about_stale
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.errors import UsageError
+from amem_cli.metrics.rerank import rerank_bytes
 from amem_cli.options import EvaluateOptions
+from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.evaluate.inputs import features_files, features_remedy, refuse_other_splits
 from amem_cli.stages.evaluate.score import score
@@ -61,6 +63,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
                 progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
         if protocol.kind != "single-split":
             refuse_other_splits(tables, files)
+        if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
+            needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
+            require_memory("--rerank", None, needed, free_memory(), "Leave it out")
         result = score(tables, files, options, manifest)
         if progress.warnings:
             result["warnings"] = progress.warnings

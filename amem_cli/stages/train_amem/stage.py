@@ -44,6 +44,7 @@ from amem_cli.stages.train_amem.inputs import (
     epoch_order,
     initial_weights,
     refuse_other_split,
+    require_batch_memory,
     tae_file,
     tae_parent,
     training_data,
@@ -66,6 +67,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         processes.require_divisible("--people-per-batch", options.people_per_batch, least=2)
+        require_batch_memory(options, processes)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress)
@@ -77,7 +79,10 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
             check_people(tracklets, options.people_per_batch, options.clip_frames)
             refuse_other_split(options.weights, manifest.name, number)
         splits = [(number, dataset.splits[number or 0]) for number in numbers]
-        return [_train_split(options, manifest, number, split, processes, progress) for number, split in splits]
+        results = []
+        for number, split in progress.repeated(splits, "splits"):
+            results.append(_train_split(options, manifest, number, split, processes, progress))
+        return results
 
 
 def _train_split(

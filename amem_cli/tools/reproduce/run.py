@@ -32,7 +32,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     table = new_table(plan, [note for dataset in plan.datasets for note in _data_notes(dataset, plan)])
     for command in plan.shared:
         run_command(command, progress)
-    for number, one in enumerate(plan.runs, 1):
+    for number, one in enumerate(progress.repeated(plan.runs, "runs"), 1):
         _link_shared(one.workspace, Workspace(workspace))
         progress.log(f"-- {number} of {len(plan.runs)}: {one.row.title}, {one.dataset}, seed {one.seed}")
         results = [run_command(command, progress) for command in one.commands]
