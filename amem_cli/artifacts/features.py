@@ -65,7 +65,7 @@ def read_mapped(path: Path) -> Features:
     Raises as `read`.
     """
     names = {name: spec for name, spec in COLUMNS.items() if name != "features"}
-    attributes, columns = hdf5.read_mapped(path, KIND, names, "features", optional=PEOPLE | SEEN)
+    attributes, columns = hdf5.read(path, KIND, names, mapped="features", optional=PEOPLE | SEEN)
     rows = columns["features"]
     for start in range(0, len(rows), BLOCK_ROWS):
         block = np.asarray(rows[start : start + BLOCK_ROWS])

@@ -11,6 +11,7 @@ import mmap
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,75 +60,62 @@ def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Proven
 
 
 def read(
-    path: Path, kind: str, columns: Columns, *, remedy: str, optional: Columns | None = None
+    path: Path, kind: str, columns: Columns, *, remedy: str = "", optional: Columns | None = None, mapped: str = ""
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing.
+
+    The float32 column `mapped` (rows, D) stays on the disk as a memory map, for files of any size, unless it is
+    compressed or of another type; its values are not checked.
 
     Raises `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another
     type, of unequal length, not finite, or stored in another file.
     """
-    attributes, values = _read(path, f"{kind} file", (kind, columns, optional or {}), remedy)
-    attributes["provenance"] = check_provenance(attributes.get("provenance", "{}"), kind, path)
-    return attributes, values
-
-
-def read_mapped(
-    path: Path, kind: str, columns: Columns, mapped: str, *, optional: Columns
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As `read`, but the float32 column `mapped` (rows, D) stays on the disk as a memory map, for files of any size.
-
-    The file is read once for its checksum, or by a child process. A column that is compressed or of another type is
-    read into memory. Values are not checked.
-    """
-    atomic.check_regular(path, kind)
-    with open(path, "rb") as file:
-        own = file.read(len(atomic.CHECKSUM_MARK)) == atomic.CHECKSUM_MARK
-        if own:
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                atomic.verify_checksum(content, kind, path)  # type: ignore[arg-type]
-    if not own and (why := _trial(path, path.stat().st_size, (kind, columns, optional))):
-        raise BadData(kind, path, why=why)
-    try:
-        with h5py.File(path, "r") as table:
-            attributes, values = _parse_file(table, kind, columns, optional)
-            column = _plain(table, mapped)
+    wanted = (kind, columns, optional or {})
+    with opened(path, f"{kind} file", wanted, remedy=remedy, largest=None if mapped else LARGEST_FILE) as file:
+        attributes, values = _parse(file, *wanted)
+        if mapped:
+            column = _plain(file, mapped)
             offset = None if column.chunks or column.dtype != np.float32 or column.ndim != 2 else column.id.get_offset()
             if offset is None or not column.size:
-                values[mapped] = _column(table, mapped, "float32", 2)
+                values[mapped] = _column(file, mapped, "float32", 2)
             else:
                 values[mapped] = np.memmap(path, np.float32, "r", offset, column.shape)
-    except Exception as error:
-        raise BadData(kind, path, why=_reason(error)) from error
-    if len({len(column) for column in values.values()}) > 1:
-        raise BadData(kind, path, why="columns of unequal length")
+            _check_lengths(values)
     attributes["provenance"] = check_provenance(attributes.get("provenance", "{}"), kind, path)
     return attributes, values
 
 
 def read_attributes(path: Path, kind: str) -> dict[str, Any]:
     """The attributes of any HDF5 file; `kind` names it in errors."""
-    return _read(path, kind, ("", {}, {}), "")[0]
+    with opened(path, kind) as file:
+        return _parse(file, "", {}, {})[0]
 
 
-def read_checked(path: Path, kind: str, wanted: Wanted = ("", {}, {}), *, remedy: str = "") -> bytes:
-    """The content of a file, verified by its checksum or, without one, by reading `wanted` in a child process."""
-    if path.is_file() and path.stat().st_size > LARGEST_FILE:
-        raise BadData(kind, path, why=f"larger than {LARGEST_FILE >> 30} GiB", remedy=remedy)
-    content = atomic.read_bytes(path, kind, remedy=remedy)
-    # our files have both the mark and a signature after the user block; damage may leave one of them
-    if content.startswith(atomic.CHECKSUM_MARK) or content[USER_BLOCK : USER_BLOCK + 8] == b"\x89HDF\r\n\x1a\n":
-        atomic.verify_checksum(content, kind, path, remedy=remedy)
-    elif why := _trial(path, len(content), wanted):
-        raise BadData(kind, path, why=why, remedy=remedy)
-    return content
+@contextlib.contextmanager
+def opened(
+    path: Path, kind: str, wanted: Wanted = ("", {}, {}), *, remedy: str = "", largest: int | None = LARGEST_FILE
+) -> Iterator[h5py.File]:
+    """A file, verified by its checksum or, without one, by reading `wanted` in a child process.
 
-
-def _read(path: Path, kind: str, wanted: Wanted, remedy: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    content = read_checked(path, kind, wanted, remedy=remedy)
-    try:
-        return _parse(content, *wanted)
-    except Exception as error:
-        raise BadData(kind, path, why=_reason(error), remedy=remedy) from error
+    Any error inside is `BadData`.
+    """
+    atomic.check_regular(path, kind, remedy=remedy)
+    with open(path, "rb") as source:
+        size = os.fstat(source.fileno()).st_size
+        if largest is not None and size > largest:
+            raise BadData(kind, path, why=f"larger than {largest >> 30} GiB", remedy=remedy)
+        start = source.read(USER_BLOCK + 8)
+        # our files have both the mark and a signature after the user block; damage may leave one of them
+        if start.startswith(atomic.CHECKSUM_MARK) or start[USER_BLOCK:] == b"\x89HDF\r\n\x1a\n":
+            with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                atomic.verify_checksum(content, kind, path, remedy=remedy)  # type: ignore[arg-type]
+        elif why := _trial(path, size, wanted):
+            raise BadData(kind, path, why=why, remedy=remedy)
+        try:
+            with h5py.File(source, "r") as file:
+                yield file
+        except Exception as error:
+            raise BadData(kind, path, why=_reason(error), remedy=remedy) from error
 
 
 # -- a file of another program -----------------------------------------------------------------------------------------
@@ -157,7 +145,8 @@ def parse_with_limits() -> None:
         limit = TRIAL_MEMORY + 4 * path.stat().st_size
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
-        _parse(path.read_bytes(), *wanted)
+        with h5py.File(path, "r", locking=False) as file:
+            _parse(file, *wanted)
     except Exception as error:
         sys.exit(_reason(error))
 
@@ -169,16 +158,8 @@ def _reason(error: Exception) -> str:
 # -- parsing -----------------------------------------------------------------------------------------------------------
 
 
-def _parse(content: bytes, kind: str, columns: Columns, optional: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parse(file: h5py.File, kind: str, columns: Columns, optional: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attributes and columns. Raises `Malformed`, or for damage nearly any exception of h5py."""
-    with h5py.File(io.BytesIO(content), "r") as file:
-        return _parse_file(file, kind, columns, optional)
-
-
-def _parse_file(
-    file: h5py.File, kind: str, columns: Columns, optional: Columns
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As `_parse`, for an open file."""
     attributes = {name: _text(value) for name, value in file.attrs.items()}
     if kind:
         missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in attributes]
@@ -187,10 +168,14 @@ def _parse_file(
             raise Malformed(why)
     present = columns | {name: spec for name, spec in optional.items() if name in file}
     values = {name: _column(file, name, *spec) for name, spec in present.items()}
-    lengths = {name: len(column) for name, column in values.items()}
+    _check_lengths(values)
+    return attributes, values
+
+
+def _check_lengths(columns: dict[str, Any]) -> None:
+    lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         raise Malformed(f"columns of unequal length ({lengths})")
-    return attributes, values
 
 
 def _plain(file: h5py.File, name: str) -> h5py.Dataset:

@@ -101,7 +101,8 @@ def verify(path: Path) -> None:
     if path.suffix == ".h5":
         from amem_cli.artifacts import hdf5
 
-        hdf5.read_checked(path, "file")
+        with hdf5.opened(path, "file"):
+            pass
     else:
         atomic.read_checked(path, "artifact")
 
