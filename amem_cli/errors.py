@@ -4,6 +4,7 @@ Every error prints as one line, `WHAT PATH: WHY. REMEDY.`; any other exception i
 """
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -97,6 +98,14 @@ def out_of_memory(error: Exception) -> bool:
     worker_died = "DataLoader worker" in text and "Killed" in text
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return known or worker_died or "can't allocate memory" in text or "not enough memory" in text
+
+
+def require_package(name: str, option: str) -> None:
+    """Raise `InputMissing` if a package that an option needs is not installed."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own, has a spec without origin
+        why, remedy = f"the package {name} is not installed", f"Run: python -m pip install {name}"
+        raise InputMissing(option, name, why=why, remedy=remedy)
 
 
 def printable(text: str) -> str:

@@ -6,12 +6,11 @@ options are composed from the groups below; a stage has a group only when it use
 """
 
 import dataclasses
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from amem_cli.errors import InputMissing, UsageError, did_you_mean
+from amem_cli.errors import InputMissing, UsageError, did_you_mean, require_package
 from amem_cli.option_values import check_device, check_resume, check_split, flag_of, parse_duration, parse_image_size
 
 PRESETS = ("paper", "small", "strong")
@@ -31,6 +30,7 @@ BACKBONES = {  # --backbone: module and class, imported when the backbone is bui
 Engine = Literal["auto", "torch", "eager", "openvino"]
 BadImage = Literal["stop", "skip"]
 LrSchedule = Literal["step", "cosine"]
+Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
 LR_SCHEDULE_HELP = "step: --lr-step (P); cosine: down to 0 at the end (D)"
 # Scripts and config files may give these to all six stages; where a stage has no such option, they have no effect.
 COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
@@ -124,7 +124,8 @@ class Schedule(DataOptions):
     save_seconds: float = option(60.0, "seconds between saved training states", affects_result=False)
     log_steps: int = option(10, "steps between lines of metrics.jsonl", affects_result=False)
     time_limit: str = option("", "save and stop after 3h50m, 45m or 90s; empty: no limit", affects_result=False)
-    tensorboard: bool = option(False, "also write TensorBoard event files", affects_result=False)
+    log_to: Tracker = option("none", "tracker that gets the figures too; wandb: offline (D)", affects_result=False)
+    tensorboard: bool = option(False, "the same as --log-to tensorboard", affects_result=False)
     resume: str = option("auto", "auto: continue and reuse; never: start again; PATH: that state", affects_result=False)
 
     def __post_init__(self) -> None:
@@ -139,9 +140,8 @@ class Schedule(DataOptions):
         if self.resume not in ("auto", "never") and not Path(self.resume).is_file():
             raise InputMissing("--resume", self.resume, why="not found", remedy="Use auto, never or a state file")
         parse_duration(self.time_limit)
-        if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
-            remedy = "Run: python -m pip install tensorboard"
-            raise InputMissing("--tensorboard", why="the package tensorboard is not installed", remedy=remedy)
+        for name in {self.log_to, "tensorboard" if self.tensorboard else "none"} - {"none"}:
+            require_package(name, "--log-to")
 
     @property
     def height_width(self) -> tuple[int, int]:

@@ -1,13 +1,14 @@
-"""The log of a training: means of its losses in metrics.jsonl, TensorBoard, validations, sample pictures."""
+"""The log of a training: means of its losses in metrics.jsonl, trackers, validations, sample pictures."""
 
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
 from amem_cli.artifacts.paths import sample_path
+from amem_cli.runtime.trackers import Tracker, open_trackers
 from amem_cli.runtime.train_state import Run, TrainState
 
 if TYPE_CHECKING:
@@ -23,19 +24,13 @@ class TrainLog:
     def __init__(self, run: Run, state: TrainState):
         self.run, self.state = run, state
         self._began = time.monotonic() - recorded_seconds(run.metrics_file)
-        self._board: Any = None
-        if run.options.tensorboard and run.processes.is_main:
-            from torch.utils.tensorboard import SummaryWriter
-
-            # a resumed run replaces the steps that the interrupted one wrote after its last saved state
-            self._board = SummaryWriter(run.folder / "tensorboard", purge_step=state.step, flush_secs=10)
+        self._trackers = open_trackers(run, state.step) if run.processes.is_main else {}
 
     def __enter__(self) -> "TrainLog":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._board is not None:
-            self._board.close()
+        self._to_trackers(lambda tracker: tracker.close())
 
     def add(self, losses: dict[str, float]) -> None:
         """Add the losses of one step to the means of the next line."""
@@ -58,11 +53,17 @@ class TrainLog:
         seconds = round(time.monotonic() - self._began, 3)
         position = {"step": self.state.step, "epoch": self.state.epoch, "seconds": seconds}
         append_metrics(self.run.metrics_file, position | figures)
-        if self._board is not None:
-            for name, value in figures.items():
-                group = value if isinstance(value, dict) else {"": value}
-                for key, scalar in group.items():
-                    self._board.add_scalar(f"{name}/{key}".rstrip("/"), scalar, self.state.step)
+        groups = {name: value if isinstance(value, dict) else {"": value} for name, value in figures.items()}
+        flat = {f"{name}/{key}".rstrip("/"): value for name, group in groups.items() for key, value in group.items()}
+        self._to_trackers(lambda tracker: tracker.write(flat, self.state.step))
+
+    def _to_trackers(self, call: Callable[[Tracker], object]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                call(tracker)
+            except Exception as error:  # a server that is gone does not stop a training
+                del self._trackers[name]
+                self.run.progress.warn(f"{name} gets no more figures: {error}")
 
     def validation(self, metric: str, figures: dict[str, float], *, lower_is_better: bool = False) -> bool:
         """Log the figures of a validation. True if `figures[metric]` is the best so far."""
@@ -87,5 +88,4 @@ class TrainLog:
         content = io.BytesIO()
         save_image(grid, content, format="PNG")
         atomic.write_bytes(sample_path(self.run.folder, self.state.step), content.getvalue())
-        if self._board is not None:
-            self._board.add_image("validation", grid, self.state.step)
+        self._to_trackers(lambda tracker: tracker.picture("validation", grid, self.state.step))

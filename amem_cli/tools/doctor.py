@@ -20,7 +20,8 @@ from amem_cli.resolve import folder_flags
 from amem_cli.runtime.memory import CGROUP, free_memory, read_text, total_memory
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
-OPTIONAL = {"tensorboard": "for --tensorboard", "openvino": "fast inference on Intel processors"}
+OPTIONAL = dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to")
+OPTIONAL["openvino"] = "fast inference on Intel processors"
 LITTLE_DISK = 5e9  # bytes: a training at the paper's size keeps two states of about 1 GB
 LITTLE_MEMORY = 4e9
 LITTLE_SHARED_MEMORY = 1e9

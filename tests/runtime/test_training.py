@@ -335,22 +335,6 @@ def test_log_sample_picture(tmp_path: Path) -> None:
     assert picture[8:12, 2:7].min() == picture[8:12, 9:14].max() == 128
 
 
-@pytest.mark.slow
-def test_tensorboard(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    run = toy_run(tmp_path, options(tensorboard=True))
-    with TrainLog(run, TrainState(step=2)) as log:
-        log.write({"loss": 1.5, "validation": {"mA": 0.5}})
-        log.sample([torch.zeros(1, 3, 4, 4)])
-    found = EventAccumulator(str(tmp_path / "tensorboard"))
-    found.Reload()
-    assert set(found.Tags()["scalars"]) == {"loss", "validation/mA"}
-    assert [(event.step, event.value) for event in found.Scalars("loss")] == [(2, 1.5)]
-    assert found.Tags()["images"] == ["validation"]
-
-
 # -- a training that replaces another ----------------------------------------------------------------------------------
 
 
