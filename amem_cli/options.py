@@ -298,6 +298,7 @@ class TrainAmemOptions(Adversarial):
     embedding_start: Literal["copy", "statistics", "random"] = option(
         "copy", "MEM's embedding starts by copying the frame, at the textures' statistics, or at random (D)"
     )
+    backbone_lr_factor: float = option(1.0, "learning rate of the backbone relative to --learning-rate; 0: frozen (D)")
     mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")
@@ -320,7 +321,7 @@ class TrainAmemOptions(Adversarial):
         self.require("clip_frames", self.clip_frames >= 4, "must be at least 4")
         for name in ("people_per_batch", "clips_per_person"):
             self.require(name, getattr(self, name) >= 2, "must be at least 2")
-        for name in ("margin", "lambda_a", "lambda_m", "texture_weight", "gradient_steps"):
+        for name in ("backbone_lr_factor", "margin", "lambda_a", "lambda_m", "texture_weight", "gradient_steps"):
             self.require(name, getattr(self, name) >= 0, "must not be negative")
         self.require("mem_lr_factor", self.mem_lr_factor > 0, "must be positive")
         for name in ("flip", "crop", "erase", "jitter"):

@@ -53,6 +53,12 @@ class MainModel(nn.Module):
         if neck:
             self.neck.bias.requires_grad_(False)  # so that f_s keeps 0 as its centre
 
+    def train(self, mode: bool = True) -> "MainModel":
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.backbone.parameters()):
+            self.backbone.eval()  # frozen: the BN statistics, too
+        return self
+
     def feature_maps(self, clip: Tensor) -> FeatureMaps:
         maps = self.backbone(normalise(clip, self.backbone.normalisation))
         return FeatureMaps(

@@ -255,20 +255,33 @@ def test_train_amem_step_accuracy_and_not_finite() -> None:
 
 def test_amem_optimizers() -> None:
     options = amem_options(
-        NOWHERE, NOWHERE, weight_decay=0.3, mem_lr_factor=0.2, learning_rate=0.01, discriminator_learning_rate=0.02
-    )
+        NOWHERE, NOWHERE, weight_decay=0.3, backbone_lr_factor=0.5, mem_lr_factor=0.2, learning_rate=0.01,
+        discriminator_learning_rate=0.02,
+    )  # fmt: skip
     networks = build_networks(model_config(options, 2), options, ALONE)
     groups = networks.adam.param_groups
     assert [(group["factor"], group["weight_decay"], group["betas"]) for group in groups] == [
-        (1.0, 0.3, (0.9, 0.999)), (0.2, 0.3, (0.9, 0.999)),
+        (1.0, 0.3, (0.9, 0.999)), (0.5, 0.3, (0.9, 0.999)), (0.2, 0.3, (0.9, 0.999)),
     ]  # fmt: skip
     mem = {id(p) for p in (*networks.amem.mem.embedding.parameters(), *networks.amem.mem.decoder.parameters())}
-    assert {id(p) for p in groups[1]["params"]} == mem
+    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in networks.amem.main.backbone.parameters()}
+    assert {id(p) for p in groups[2]["params"]} == mem
     every = {id(p) for p in networks.amem.parameters()} - {id(p) for p in networks.amem.mem.encoder.parameters()}
     assert {id(p) for group in groups for p in group["params"]} == every
     d_group = networks.discriminator_adam.param_groups[0]
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
-    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 2
+    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 3
+
+
+def test_train_amem_step_leaves_a_frozen_backbone() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="aem", backbone_lr_factor=0.0)
+    networks = toy_networks(options)
+    before = copy.deepcopy(networks.amem.state_dict())
+    result = train_step(networks, toy_batches(1), options, "fp32", measure_gradients=True)
+    assert result.gradient_norms == {}
+    changed = {name for name, t in networks.amem.state_dict().items() if not torch.equal(t, before[name])}
+    assert not [name for name in changed if name.startswith("main.backbone.")]  # its BN statistics, too
+    assert "main.similarity.weight" in changed
 
 
 def test_train_amem_step_averages_the_weights() -> None:

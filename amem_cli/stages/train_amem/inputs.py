@@ -182,6 +182,8 @@ def build_networks(
         discriminator = (tae.discriminator if tae else Discriminator(*config.height_width)).to(processes.device)
     mem_start = (tae.encoder, tae.decoder) if tae else None
     amem = build_amem(config, str(weights or ""), mem_start, options.embedding_start).to(processes.device)
+    if not options.backbone_lr_factor:
+        amem.main.backbone.requires_grad_(False)
     discriminator_adam = None
     if options.sync_batchnorm:
         for module in filter(None, (amem, discriminator)):
@@ -199,12 +201,14 @@ def build_networks(
 def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:
     """Adam for AMEM without the frozen encoder; a group's rate is `--learning-rate` x its `factor`.
 
-    MEM's embedding and decoder, which start from the TAE, have the factor `--mem-lr-factor` (D).
+    MEM's embedding and decoder, which start from the TAE, have the factor `--mem-lr-factor`, the backbone has
+    `--backbone-lr-factor` (D).
     """
-    mem = set(amem.mem.parameters()) if amem.mem else set()
+    mem, backbone = set(amem.mem.parameters()) if amem.mem else set(), set(amem.main.backbone.parameters())
     trained = [parameter for parameter in amem.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in trained if parameter not in mem], "factor": 1.0},
+        {"params": [parameter for parameter in trained if parameter not in mem | backbone], "factor": 1.0},
+        {"params": [parameter for parameter in trained if parameter in backbone], "factor": options.backbone_lr_factor},
         {"params": [parameter for parameter in trained if parameter in mem], "factor": options.mem_lr_factor},
     ]
     groups = [group for group in groups if group["params"]]

@@ -72,7 +72,8 @@ def train_step(
     """One step of both optimisers with the mean gradients of `batches`.
 
     AMEM minimises eq. 6; then MEM's discriminator is trained on the true and the predicted frames. Raises `BadData`
-    before the optimisers step if a loss is not finite. `measure_gradients` measures those of the first batch.
+    before the optimisers step if a loss is not finite. `measure_gradients` measures those of the first
+    batch, unless the backbone is frozen.
     """
     amem, discriminator, adam, discriminator_adam, average = networks
     device = batches[0].clip.device
@@ -89,7 +90,7 @@ def train_step(
             with autocast(precision, device):
                 output = amem(batch.clip, batch.start, options.predict_frames, batch.erased)
                 loss = amem_loss(unwrapped(amem), output, batch, unwrapped(discriminator), options)
-            if measure_gradients and number == 1:
+            if measure_gradients and number == 1 and output.maps.backbone_maps.requires_grad:
                 norms = gradient_norms(loss.weighted, output.maps.backbone_maps)
             (loss.value / len(batches)).backward()
         terms = loss.terms | {f"weighted_{name}": value for name, value in loss.weighted.items()}
