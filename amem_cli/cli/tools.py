@@ -177,6 +177,9 @@ def walkers(
     cameras: Annotated[int, Option(help="cameras of the MARS-like set")] = WalkerOptions.cameras,
     height: Annotated[int, Option(help="height of person boxes in pixels")] = WalkerOptions.height,
     width: Annotated[int, Option(help="width of person boxes in pixels")] = WalkerOptions.width,
+    twins: Annotated[
+        float, Option(help="fraction of people who look like another one and differ in gait")
+    ] = WalkerOptions.twins,
     alike: Annotated[
         bool, Option("--alike", help="the people of the video data sets look the same and differ in gait alone")
     ] = False,
@@ -199,7 +202,8 @@ def walkers(
         if not quiet:
             print(f"walkers in {out}: amem find {' '.join(map(str, made))} --out answer", file=sys.stderr)
         return
-    options = WalkerOptions(seed=seed, people=people, cameras=cameras, height=height, width=width, alike=alike)
+    sizes = {"people": people, "cameras": cameras, "height": height, "width": width}
+    options = WalkerOptions(seed=seed, twins=twins, alike=alike, **sizes)
     with Progress(quiet).loop("walkers", 1, unit="images") as loop:
         write_walkers(out, options, loop.show)
     if not quiet:

@@ -17,7 +17,8 @@ class WalkerOptions:
     where every person passes two or more cameras; `frames` are the minimum and maximum length of its tracklets
     (iLIDS-VID: three quarters of that; PRID-2011: 27 to 32, and fewer for some people). `images_per_person` is
     Market-1501's, over all cameras, and that of PETA's TownCentre. `height` and `width` are the box in pixels; PETA's
-    subsets resize it. `alike`: the people of the video data sets have the same body and clothes, and differ in gait.
+    subsets resize it. `twins` is the fraction of people who share body and clothes with another one and differ in gait.
+    `alike`: all people of the video data sets have the same body and clothes, and differ in gait.
     Raises `UsageError` that lists every value out of range.
     """
 
@@ -29,6 +30,7 @@ class WalkerOptions:
     images_per_person: int = 12
     height: int = 128
     width: int = 64
+    twins: float = 0.25
     alike: bool = False
 
     def __post_init__(self) -> None:
@@ -41,6 +43,7 @@ class WalkerOptions:
             ("images per person", self.images_per_person, 1, 900),
             ("height", self.height, 32, 1024),
             ("width", self.width, 16, 512),
+            ("fraction of twins", self.twins, 0, 1),
         ]
         outside = [(name, value, low, high) for name, value, low, high in ranges if not low <= value <= high]
         wrong = [f"{name} is {value}, not {low} to {high}" for name, value, low, high in outside]
