@@ -10,6 +10,7 @@ from amem_cli.attributes import ATTRIBUTES
 from amem_cli.options import TrainAmemOptions, parse_image_size
 from amem_cli.weights.normalisation import Normalisation
 
+LONGEST_CLIP = 1000
 Config = TypeVar("Config", bound="_Config")
 
 
@@ -35,6 +36,11 @@ class ArmConfig(_Config):
 
     backbone: Literal["resnet18", "resnet50", "mobilenet_v2"]
     attributes: tuple[str, ...] = ATTRIBUTES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.attributes) != len(ATTRIBUTES):
+            raise ValueError(f"{len(self.attributes)} attributes, not {len(ATTRIBUTES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,11 @@ class ModelConfig(_Config):
     neck: bool = False
     mirror: bool = False
     tae: TaeConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.clip_frames <= LONGEST_CLIP:
+            raise ValueError(f"clips of {self.clip_frames} frames")
 
     def main(self) -> "ModelConfig":
         """The configuration of the main model alone: without branches that f_s does not use."""

@@ -216,6 +216,12 @@ def test_read_other_depth_names_the_levels(form):
         folder.read(form("person/camera/tracklet"), "own", Protocol())
 
 
+def test_read_second_copies(people):
+    root = people({"1": TWO, "2": TWO}, frames=("1.jpg", "2.jpg", "2 (1).jpg", "3 (1).jpg"))
+    (note,) = folder.read(root, "own", Protocol()).notes
+    assert note.startswith("4 images are second copies by their names: 1/1/2 (1).jpg")
+
+
 def test_read_split_file_that_is_not_named(people):
     root = people({"1": TWO, "2": TWO})
     (root / "my_Splits.json").write_text("[]")
@@ -241,3 +247,9 @@ def test_images_of_any_tree(tree):
     assert (names.person_ids, names.notes) == ((2, 2), ("1 junk images (person -1) left out",))
     with pytest.raises(BadData, match=r"1 .webp files"):
         images.read(tree("1.webp", below="none") / "none", "own")
+
+
+def test_market1501_second_copies(tree):
+    root = tree(TRAIN[0], TRAIN[0].replace(".jpg", " (1).jpg"), below="bounding_box_train")
+    (note,) = market1501.read(root, "market1501").notes
+    assert note.startswith("1 images are second copies by their names: bounding_box_train/0007_c2s1_000100_01 (1).jpg")

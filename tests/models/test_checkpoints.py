@@ -82,13 +82,15 @@ def test_amem_saved_and_loaded(tmp_path: Path, modules: str) -> None:
 
 
 def test_load_missing_or_other_kind(tmp_path: Path) -> None:
-    with pytest.raises(InputMissing, match="Run: amem train-arm"):
+    with pytest.raises(InputMissing, match="amem train-arm writes such a file"):
         load_arm(tmp_path / "none.safetensors")
     with pytest.raises(BadData, match="amem-tae"):
         load_arm(write_tae(tmp_path / "tae.safetensors"))
 
 
-@pytest.mark.parametrize("change", [{"image_size": "31x32"}, {"people": "4"}, {"backbone": 3}])
+@pytest.mark.parametrize(
+    "change", [{"image_size": "31x32"}, {"clip_frames": 0}, {"clip_frames": 2000}, {"people": "4"}, {"backbone": 3}]
+)
 def test_read_config_wrong_values(tmp_path: Path, change: dict) -> None:
     options = TrainAmemOptions(modules="baseline", image_size="32x32")
     config = model_config(options, 4)

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ SYSTEM_FOLDERS = {"__macosx", "lost+found", "system volume information", "networ
 IGNORED = "folders ignored"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 FRACTION_STEM = re.compile(r"(.*?)([0-9]+)(?:\.([0-9]+))?")
+COPY_STEM = re.compile(r"(.+?)(?: ?\(\d+\)| - copy(?: \(\d+\))?| copy(?: \d+)?)", re.IGNORECASE)
 DIGITS_TO_ZERO = str.maketrans("123456789", "0" * 9)
 
 
@@ -205,6 +206,21 @@ def _times(stems: list[str]) -> list[Decimal] | None:
             f"{min(stems)} and {max(stems)} may be decimals or have two numbers; write them with one length"
         )
     return times
+
+
+def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """One note about images whose names file managers and browsers give to a second copy, none without any.
+
+    >>> copies_note({"7/2": ["1.png", "1 (1).png", "2 (1).png", "3.png", "3 - Copy.png"]})
+    ('2 images are second copies by their names: 7/2/1 (1).png; 7/2/3 - Copy.png',)
+    """
+    copies = []
+    for folder, images in folders.items():
+        for name in sorted(name for name in images if " " in name or "(" in name):
+            stem, suffix = os.path.splitext(name)
+            if (match := COPY_STEM.fullmatch(stem)) and match[1] + suffix in images:
+                copies.append(f"{folder}/{name}")
+    return (f"{len(copies)} images are second copies by their names: {listing(copies, 5)}",) if copies else ()
 
 
 def read_tracklet(

@@ -142,7 +142,7 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     sides = _sides(parts, bad) if "split" in levels else {}
     if bad:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
-    notes = files.ignored_note(ignored)
+    notes = files.ignored_note(ignored) + files.copies_note(folders)
     if loose := [folder for folder in list_folder(place)[1] if len(levels) > 1 and list_folder(place / folder)[0]]:
         notes += (f"images of {listing(loose, 5)} that are in no {levels[-1]}'s folder are left out",)
     if not given and len(names[0]) < len(names[1]):

@@ -28,8 +28,12 @@ def read(root: Path, name: str) -> ImageDataset:
         for number, (path, match) in enumerate(zip(paths, matches, strict=True), start=1)
     ]
     kept = [row for row, person in enumerate(people) if person != JUNK]
-    junk = len(people) - len(kept)
-    notes = (f"{junk} junk images (person -1) left out",) if junk else ()
+    names_in: dict[str, list[str]] = {}
+    for path in paths:
+        names_in.setdefault(path.parent.name, []).append(path.name)
+    notes = files.copies_note(names_in)
+    if len(kept) < len(people):
+        notes += (f"{len(people) - len(kept)} junk images (person -1) left out",)
     return ImageDataset(name, tuple(paths[row] for row in kept), tuple(people[row] for row in kept), notes)
 
 

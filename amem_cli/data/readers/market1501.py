@@ -6,7 +6,7 @@
 import re
 from pathlib import Path
 
-from amem_cli.data.readers.files import BadRows, find_folder, image_folders, list_folder, why_empty
+from amem_cli.data.readers.files import BadRows, copies_note, find_folder, image_folders, list_folder, why_empty
 from amem_cli.data.tracklets import ImageDataset
 from amem_cli.errors import BadData
 from amem_cli.person_ids import DISTRACTOR, JUNK
@@ -31,7 +31,9 @@ def read(root: Path, name: str) -> ImageDataset:
     if not kept:
         raise BadData(WHAT, train, why=why_empty(train), remedy=f"Expected {LAYOUT}")
     dropped = len(people) - len(kept)
-    notes = (f"{dropped} junk images (person -1) left out",) if dropped else ()
+    notes = copies_note({train.name: [image for image, _ in kept]})
+    if dropped:
+        notes += (f"{dropped} junk images (person -1) left out",)
     return ImageDataset(name, tuple(train / image for image, _ in kept), tuple(person for _, person in kept), notes)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.readers.files import (
     BadRows,
+    copies_note,
     find_folder,
     image_folders,
     list_folder,
@@ -87,6 +88,7 @@ def read(root: Path, name: str) -> AttributeDataset:
     number_of: dict[tuple[str, str], int] = {}
     notes: tuple[str, ...] = ()
     for subset in read_subsets(base):
+        notes += copies_note({subset.name: subset.images})
         for image in subset.images:
             key = subset.key(image)
             if key not in subset.labels:

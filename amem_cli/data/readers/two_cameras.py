@@ -6,6 +6,7 @@ import numpy as np
 
 from amem_cli.data.readers.files import (
     BadRows,
+    copies_note,
     find_folder,
     ignored_note,
     image_folders,
@@ -111,9 +112,11 @@ def two_camera_tracklets(
     person_of: dict[int, str] = {}
     bad: list[str] = []
     ignored: list[str] = []
+    copies: tuple[str, ...] = ()
     for camera_id, camera in enumerate(cameras, start=1):
         folders, others = image_folders(sequences / camera)
         ignored += [f"{camera}/{name}" for name in others]
+        copies += copies_note({f"{camera}/{name}": images for name, images in folders.items()})
         for person, images in folders.items():
             name = f"{camera}/{person}"
             digits = "".join(character for character in person if character in "0123456789")
@@ -130,4 +133,4 @@ def two_camera_tracklets(
     if not both:
         why = f"no person has images in both {cameras[0]} and {cameras[1]}" if tracklets_of else why_empty(sequences)
         raise BadData(what, sequences, why=why)
-    return both, sorted(tracklets_of), ignored_note(ignored)
+    return both, sorted(tracklets_of), ignored_note(ignored) + copies
