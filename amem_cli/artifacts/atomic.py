@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +34,12 @@ _REMEDIES = {
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Write `content` to a temporary file next to `path`, flush it, and rename it to `path`.
+    """`write_stream` for bytes."""
+    return write_stream(path, lambda file: file.write(content))
+
+
+def write_stream(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Let `write` fill a temporary file next to `path`, flush it, and rename it to `path`.
 
     The mode follows the umask. Raises `DiskError` when the disk is full, read-only or broken.
     """
@@ -43,7 +48,7 @@ def write_bytes(path: Path, content: bytes) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

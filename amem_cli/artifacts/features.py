@@ -59,11 +59,18 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
     return hdf5.write(path, KIND, features, columns, provenance, **more)
 
 
+def _refuse_foreign(path: Path) -> None:
+    if path.suffix.lower() in (".npz", ".npy", ".mat", ".pt", ".pth", ".parquet"):
+        remedy = f"Run: amem features convert {path} {path.with_suffix('.h5')}"
+        raise BadData(KIND, path, why="it is not an HDF5 file", remedy=remedy)
+
+
 def read_mapped(path: Path) -> Features:
     """A features file, with or without people, whose `features` may be a memory map of the file.
 
     Raises as `read`.
     """
+    _refuse_foreign(path)
     names = {name: spec for name, spec in COLUMNS.items() if name != "features"}
     attributes, columns = hdf5.read(path, KIND, names, mapped="features", optional=PEOPLE | SEEN)
     rows = columns["features"]
@@ -85,6 +92,7 @@ def read(path: Path, *, remedy: str = "amem extract-features writes such a file"
 
     Also for a file without `person_id`, unless `people` is false.
     """
+    _refuse_foreign(path)
     attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE | FLIPPED | SEEN)
     if people and "person_id" not in columns:
         why = "it has no person_id, so its tracks have no identities"

@@ -25,7 +25,9 @@ config_app = new_app(
     "amem config show train-amem --preset small",
 )
 weights_app = new_app("Inspect weight files.", "amem weights inspect rgb_imagenet.pt")
+features_app = new_app("Convert features.", "amem features convert pytorch_result.mat features.h5 --dataset mars")
 app.add_typer(data_app, name="data")
+app.add_typer(features_app, name="features")
 app.add_typer(config_app, name="config")
 app.add_typer(weights_app, name="weights")
 

@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from amem_cli.cli import console, flags, video
 from amem_cli.cli.flags import choice, command
-from amem_cli.cli.root import app, config_app, data_app, weights_app
+from amem_cli.cli.root import app, config_app, data_app, features_app, weights_app
 from amem_cli.errors import UsageError
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
@@ -285,6 +285,37 @@ def reproduce(
     if output.as_json:
         return console.print_json(table)
     console.print_reproduction(table, results / f"{chain.file}.md")
+
+
+@command(
+    features_app,
+    "convert",
+    "amem features convert pytorch_result.mat features.h5",
+    "amem features convert query.npz features.h5 --gallery gallery.npz",
+    "amem features convert workspace/features/mars.h5 mars.parquet",
+)
+def convert_features(
+    output: flags.Output,
+    source: Annotated[Path, Argument(help=".h5, .npz, .mat, .pt, .parquet, .npy (with .csv), or a folder of .npy")],
+    out: Annotated[Path, Argument(help="output: .h5, .parquet, .npy (with .csv), .npz, .mat")],
+    dataset: Annotated[str, Option(help="the data set's name, written into .h5")] = DATASET,
+    gallery: Annotated[Path | None, Option(help="file of the gallery, if SOURCE has the queries alone")] = None,
+    queries: Annotated[str, Option(help="if SOURCE does not say it: the first N rows, or a file of names")] = "",
+    force: Annotated[bool, Option("--force", help="replace an existing output")] = False,
+) -> None:
+    """Convert features from or for other programs: torchreid, fast-reid, layumi's baseline, data bases.
+
+    Each note says what was changed or assumed.
+    """
+    from amem_cli.data.readers.features import Told
+    from amem_cli.tools.convert_features import convert
+
+    found = convert(source, out, dataset, Told(gallery, queries), force=force)
+    if output.as_json:
+        return console.print_json(found)
+    for note in found["notes"]:
+        Progress(output.quiet).log(note)
+    print(f"{' and '.join(found['out'])}: {found['rows']} rows, {found['queries']} queries")
 
 
 @command(weights_app, "inspect", "amem weights inspect rgb_imagenet.pt", "amem weights inspect r3d.pth --json")

@@ -1,10 +1,11 @@
-"""MATLAB files from outside, read by SciPy in a child process with a time limit and a memory limit.
+"""MATLAB and HDF5 files from outside, read in a child process with a time limit and a memory limit.
 
 `scipy.io.loadmat` trusts the type codes in a file, and one wrong byte can end the process with a segmentation fault
 (SciPy 1.17: 4 of 300 files with one or two random bytes).
 """
 
 import functools
+import io
 import json
 import os
 import subprocess
@@ -12,12 +13,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from amem_cli.data.readers.files import read_bytes
 from amem_cli.errors import BadData
 
 CHILD = Path(__file__).with_name("matlab_child.py")
 MOST_SECONDS = 120
 MOST_MEMORY = 2 * 2**30
+MOST_ARRAY_BYTES = 4 * 2**30
+BYTES_PER_SECOND = 8_000_000
 
 
 def read_matlab(path: Path, variable: str, what: str) -> Any:
@@ -38,13 +43,32 @@ def read_matlab(path: Path, variable: str, what: str) -> Any:
 @functools.lru_cache(maxsize=4)
 def _read(content: bytes, variable: str) -> Any:
     """The child's answer; `ValueError` if it fails. Cached, because a child process needs half a second."""
-    command = [sys.executable, "-P", "-W", "ignore", str(CHILD), variable, str(MOST_MEMORY)]
+    return json.loads(_child(content, variable, MOST_MEMORY, MOST_SECONDS))
+
+
+def read_arrays(path: Path, what: str = "features") -> dict[str, np.ndarray]:
+    """The numbers and texts of a MATLAB (4, 5 or 7.3) or plain HDF5 file by their names, others left out.
+
+    The data sets of an HDF5 file that are vectors of one length become the rows of `features`, their names `names`.
+    Raises as `read_matlab`.
+    """
+    content = read_bytes(path, what, MOST_ARRAY_BYTES)
+    memory, seconds = MOST_MEMORY + 6 * len(content), MOST_SECONDS + len(content) // BYTES_PER_SECOND
+    try:
+        with np.load(io.BytesIO(_child(content, "", memory, seconds)), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except ValueError as error:
+        raise BadData(what, path, why=f"not a readable MATLAB or HDF5 file ({error})") from error
+
+
+def _child(content: bytes, variable: str, memory: int, seconds: int) -> bytes:
+    command = [sys.executable, "-P", "-W", "ignore", str(CHILD), variable, str(memory)]
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each thread would reserve memory
     try:
-        child = subprocess.run(command, input=content, capture_output=True, timeout=MOST_SECONDS, env=environment)
+        child = subprocess.run(command, input=content, capture_output=True, timeout=seconds, env=environment)
     except subprocess.TimeoutExpired as error:
-        raise ValueError(f"not read within {MOST_SECONDS} seconds") from error
+        raise ValueError(f"not read within {seconds} seconds") from error
     if child.returncode:
         lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
         raise ValueError(lines[-1] if lines else f"SciPy ended with exit code {child.returncode}")
-    return json.loads(child.stdout)
+    return child.stdout

@@ -1,0 +1,344 @@
+"""Features that other programs wrote: .npz, .mat, .pt, .parquet, .npy with .csv, .h5, a folder of .npy files.
+
+Variables are found by the names that torchreid, fast-reid, Video-Person-ReID, open-reid, layumi's baseline and the MARS
+evaluation use. Nothing in a file is executed: no pickle is loaded, HDF5 and MATLAB files are read in a child process.
+"""
+
+import csv
+import itertools
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from amem_cli.artifacts import atomic
+from amem_cli.artifacts.features import Features
+from amem_cli.data.readers.files import read_text, whole_numbers
+from amem_cli.data.readers.matlab import read_arrays
+from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.person_ids import DISTRACTOR, JUNK
+
+WHAT = "features"
+MOST_BYTES = 64 << 30
+STEMS = {
+    "features": "f feat feats feature features embedding embeddings vector vectors",
+    "person_id": "pid pids id ids label labels person personid personids target targets",
+    "camera_id": "cam cams camid camids camera cameras cameraid cameraids",
+    "tracklet": "tracklet tracklets name names path paths imgpath imgpaths fname fnames",
+    "is_query": "isquery",
+    "queries": "numquery numqueries",
+    "first_seconds": "firstseconds",
+    "last_seconds": "lastseconds",
+}
+ROLES = {"query": ("q", "query"), "gallery": ("g", "gallery")}
+KNOWN = {stem: ("", column) for column, stems in STEMS.items() for stem in stems.split()}
+KNOWN |= {
+    name: (role, column)
+    for role, words in ROLES.items()
+    for (stem, (_, column)), word in itertools.product(list(KNOWN.items()), words)
+    for name in ((word + stem, stem + word) if word == role else (word + stem,))
+}
+NAME = re.compile(r"(-?\d+|00-1)(?:_c|C|_)(\d+)")  # of images of Market-1501, Duke, MARS and open-reid
+Rows = dict[str, Any]  # column -> values, of the queries, of the gallery, or of both
+
+
+class Told(NamedTuple):
+    """What a user says about files that do not say it: the `gallery`'s file; the `queries`, a number of rows at the
+    beginning or a text file of names, one a line."""
+
+    gallery: Path | None = None
+    queries: str = ""
+
+
+FILES_ALONE = Told()
+
+
+def read_foreign(path: Path, dataset: str, told: Told = FILES_ALONE) -> tuple[Features, list[str]]:
+    """Features of another program, and notes about what was changed or assumed.
+
+    Rows become float32 of unit length. Text ids are numbered; `provenance` has the numbers. A query that is also in the
+    gallery is kept once.
+    Raises `InputMissing`, `BadData` for damage and missing columns, and `UsageError` when nothing says which rows are
+    queries.
+    """
+    notes: list[str] = []
+    groups = _groups(path, notes)
+    if told.gallery is not None:
+        if "gallery" in groups:
+            raise UsageError("--gallery", told.gallery, why=f"{path} has a gallery", remedy="Leave --gallery out")
+        more = _groups(told.gallery, notes)
+        groups = {"query": groups.get("query") or groups[""], "gallery": more.get("gallery") or more.get("", {})}
+    rows = groups.get("", {})
+    known = "query" in groups or "gallery" in groups or "is_query" in rows
+    if known and told.queries:
+        raise UsageError("--queries", told.queries, why=f"{path} says which rows are queries", remedy="Leave it out")
+    for role in ROLES if "query" in groups or "gallery" in groups else ():
+        if "features" not in groups.get(role, {}):
+            remedy = "Give the other file: amem features convert QUERIES OUT.h5 --gallery GALLERY"
+            raise UsageError(WHAT, path, why=f"there are no features of the {role}", remedy=remedy)
+    if "query" in groups:
+        rows, is_query = _joined(path, groups["query"], groups["gallery"], notes)
+    else:
+        number = rows.pop("queries", ())
+        _same_length(path, rows, notes)
+        is_query = _queries(path, rows, told, number)
+    return _table(path, dataset, rows, is_query, notes), notes
+
+
+# -- from a file to columns --------------------------------------------------------------------------------------------
+
+
+def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
+    """The columns of the queries, of the gallery, or ("") of rows of either kind."""
+    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        ".npz": _read_npz, ".npy": _read_npy, ".mat": read_arrays, ".h5": read_arrays, ".hdf5": read_arrays,
+        ".pt": _read_torch, ".pth": _read_torch, ".parquet": _read_parquet,
+    }  # fmt: skip
+    reader = _read_folder if path.is_dir() else readers.get(path.suffix.lower())
+    if reader is None:
+        known = ", ".join(readers)
+        raise UsageError(WHAT, path, why=f"unknown kind of file '{path.suffix}'", remedy=f"Known: {known}, and folders")
+    if reader is not _read_folder:
+        atomic.check_regular(path, WHAT)
+    try:
+        variables = reader(path)
+    except (BadData, InputMissing):
+        raise
+    except Exception as error:  # NumPy, zipfile, zlib, torch and Arrow raise many kinds for damaged files
+        why = f"damaged, or not a {path.suffix} file of plain arrays ({type(error).__name__}: {error})"
+        raise BadData(WHAT, path, why=f"{why:.300}") from error
+    groups: dict[str, Rows] = {}
+    source: dict[tuple[str, str], str] = {}
+    for name, values in variables.items():
+        key = KNOWN.get(re.sub(r"[^a-z]", "", name.lower()))
+        if key == ("", "camera_id") and name == "camera" and "camera_id" in variables:
+            key = ("", "camera")
+        if key is None:
+            continue
+        if key in source:
+            raise BadData(WHAT, path, why=f"'{source[key]}' and '{name}' are both {key[1]}", remedy="Leave one out")
+        source[key] = name
+        groups.setdefault(key[0], {})[key[1]] = values
+    if not any("features" in group for group in groups.values()):
+        distances = " Distances cannot be converted." if any("dist" in name for name in variables) else ""
+        remedy = f"Name them qf and gf, query_f and gallery_f, or features.{distances}"
+        found = listing(map(str, variables), 8) or "nothing"
+        raise BadData(WHAT, path, why=f"no features in it, but {found}", remedy=remedy.rstrip("."))
+    if unused := [name for name in variables if name not in source.values()]:
+        notes.append(f"not used: {listing(map(str, unused), 8)}")
+    return groups
+
+
+def _read_npz(path: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+            raise BadData(WHAT, path, why=f"it unpacks to more than {MOST_BYTES >> 30} GiB")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _read_npy(path: Path) -> dict[str, Any]:
+    """The features in `path` and the columns of the .csv file next to it."""
+    values = {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
+    table = path.with_suffix(".csv")
+    text = read_text(table, "table of the rows")
+    rows = csv.reader(text.splitlines(), strict=True)
+    header = next(rows, [])
+    columns = list(zip(*rows, strict=True)) or [()] * len(header)
+    return values | dict(zip(header, map(np.array, columns), strict=True))
+
+
+def _read_folder(path: Path) -> dict[str, Any]:
+    """One .npy file per image or tracklet, as fast-reid's demo writes them."""
+    files = sorted(path.glob("*.npy"))
+    if not files:
+        raise BadData(WHAT, path, why="no .npy files in it")
+    rows = [np.load(file, allow_pickle=False).ravel() for file in files]
+    return {"features": np.stack(rows), "names": [file.stem for file in files]}
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    import torch
+
+    reconstruct = np.array(0).__reduce__()[0]
+    kinds = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?", "U1")]
+    allowed: list[Any] = [np.ndarray, np.dtype, *kinds]
+    allowed += [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    with torch.serialization.safe_globals(allowed):
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return (value.detach().float() if value.is_floating_point() else value.detach()).numpy()
+        if isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
+            return np.stack([plain(one) for one in value])
+        return value
+
+    if not isinstance(loaded, dict):
+        raise ValueError(f"a {type(loaded).__name__}, not a dict of arrays")
+    if all(NAME.match(Path(str(name)).stem) for name in loaded):
+        loaded = {"features": loaded}
+    values: dict[str, Any] = {}
+    for name, value in loaded.items():
+        if isinstance(value, dict):  # open-reid's extract_features: file name -> vector
+            values.setdefault("names", [str(key) for key in value])
+            value = list(value.values())
+        values[str(name)] = plain(value)
+    return values
+
+
+def _read_parquet(path: Path) -> dict[str, Any]:
+    import_pyarrow()
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    values: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        if not hasattr(column, "flatten") or not str(column.type).startswith(("fixed_size_list", "list", "large_list")):
+            values[name] = column.to_numpy(zero_copy_only=False)
+        elif column.null_count or len(set(column.value_lengths().to_pylist())) > 1:
+            raise ValueError(f"the lists of '{name}' have several lengths")
+        else:
+            values[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+    return values
+
+
+def import_pyarrow() -> Any:
+    """pyarrow; raises `InputMissing` with the command that installs it."""
+    try:
+        import pyarrow
+    except ImportError as error:
+        remedy = "Run: python -m pip install 'amem[parquet]' (or pyarrow)"
+        raise InputMissing("Parquet", why="the package pyarrow is not installed", remedy=remedy) from error
+    return pyarrow
+
+
+# -- from columns to a table -------------------------------------------------------------------------------------------
+
+
+def _joined(path: Path, query: Rows, gallery: Rows, notes: list[str]) -> tuple[Rows, np.ndarray]:
+    """Queries and gallery below each other, without the gallery's copies of queries; and which rows are queries."""
+    if query.keys() != gallery.keys():
+        why = f"queries have {listing(sorted(query))}, the gallery has {listing(sorted(gallery))}"
+        raise BadData(WHAT, path, why=why)
+    for part in (query, gallery):
+        _same_length(path, part, notes)
+    number, *shapes = len(query["features"]), query["features"].shape, gallery["features"].shape
+    if shapes[0][1] != shapes[1][1]:
+        raise BadData(WHAT, path, why=f"queries have features {shapes[0]}, the gallery {shapes[1]}")
+    rows = {name: np.concatenate([query[name], gallery[name]]) for name in query}
+    compared = [rows[name] for name in ("person_id", "camera_id", "features") if name in rows]
+
+    def key(row: int) -> tuple[bytes, ...]:
+        return tuple(np.asarray(column[row]).tobytes() for column in compared)
+
+    left = Counter(map(key, range(number)))
+    kept = np.ones(len(rows["features"]), bool)
+    for row in range(number, len(kept)):
+        kept[row] = left[key(row)] == 0
+        left[key(row)] -= not kept[row]
+    if not kept.all():
+        notes.append(f"{(~kept).sum()} rows of the gallery are queries, they are kept once")
+    return {name: values[kept] for name, values in rows.items()}, np.arange(len(kept))[kept] < number
+
+
+def _queries(path: Path, rows: Rows, told: Told, stated: Any) -> np.ndarray:
+    """Which rows of one table are queries, from the file or from the user."""
+    if "is_query" in rows:
+        texts = [str(value).lower() for value in rows["is_query"]]
+        if odd := sorted(set(texts) - {"0", "1", "true", "false", "0.0", "1.0"}):
+            raise BadData(WHAT, path, why=f"is_query holds {listing(odd, 3)}, not true and false")
+        return np.array([text in ("1", "true", "1.0") for text in texts])
+    count = len(rows["features"])
+    if told.queries and not told.queries.isdigit():
+        wanted = set(read_text(Path(told.queries), "--queries").split("\n")) - {""}
+        names = [str(name) for name in rows.get("tracklet", [])]
+        found = np.array([name in wanted or Path(name).stem in wanted for name in names], bool)
+        if missing := wanted - set(names) - {Path(name).stem for name in names}:
+            raise BadData("--queries", told.queries, why=f"not among the rows of {path}: {listing(sorted(missing), 3)}")
+        return found
+    number = told.queries or "".join(str(int(one)) for one in np.ravel(stated)[:1])
+    if not number.isdigit() or int(number) > count:
+        why = f"nothing says which of the {count} rows are queries" if not number else f"there are {count} rows"
+        remedy = f"Run: amem features convert {path} OUT.h5 with --queries N (the first N), --queries NAMES.txt or "
+        raise UsageError(WHAT, path, why=why, remedy=f"{remedy}--gallery FILE")
+    return np.arange(count) < int(number)
+
+
+def _table(path: Path, dataset: str, rows: Rows, is_query: np.ndarray, notes: list[str]) -> Features:
+    names = [str(name) for name in rows.get("tracklet", [])]
+    _ids_of_names(rows, names, notes)
+    if "camera_id" not in rows:
+        raise BadData(WHAT, path, why="it has no cameras", remedy="Add camera_id, or q_camids and g_camids")
+    numbered: dict[str, dict[str, int]] = {}
+    cameras, people = (
+        _integers(path, rows.get(column, np.zeros(0)), column, numbered) for column in ("camera_id", "person_id")
+    )
+    for column, numbers in numbered.items():
+        notes.append(f"{column} are texts, numbered: {listing((f'{text} = {n}' for text, n in numbers.items()), 6)}")
+    if len(people) and (people[is_query] == DISTRACTOR).any():
+        notes.append("a query is of person 0: people are numbered from 0, 1 is added to each")
+        people = np.where(people == JUNK, JUNK, people + 1)
+    if len(set(names)) < len(is_query):
+        notes += ["names repeat: rows are named by their number"] if names else []
+        names = [f"{'query' if query else 'gallery'}-{row:07d}" for row, query in enumerate(is_query)]
+    seen = {name: rows[name].astype(np.float64) for name in ("first_seconds", "last_seconds") if name in rows}
+    more: dict[str, Any] = seen | ({"camera": [str(name) for name in rows["camera"]]} if "camera" in rows else {})
+    values, provenance = _unit_length(path, rows["features"], notes), {"options": numbered} if numbered else {}
+    return Features(dataset, names, people, cameras, is_query, values, provenance, **more)
+
+
+def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
+    """Columns as vectors, features as a matrix (N, D), all of one length; raises `BadData`."""
+    for name in rows:
+        rows[name] = np.asarray(rows[name]) if name == "features" else np.ravel(rows[name])
+    lengths = {name: len(values) for name, values in rows.items() if name != "features"}
+    features = rows["features"]
+    if features.ndim != 2 or features.dtype.kind not in "biuf":
+        raise BadData(WHAT, path, why=f"features are {features.dtype} {features.shape}, not a matrix (rows, features)")
+    if set(lengths.values()) == {features.shape[1]} != {len(features)}:
+        rows["features"] = features = features.T
+        notes.append("features are one column per row of the table, as in MATLAB: turned")
+    if len(set(lengths.values()) | {len(features)}) > 1 or not len(features):
+        why = f"the columns have {', '.join(f'{n} {name}' for name, n in lengths.items())} and {len(features)} features"
+        raise BadData(WHAT, path, why=why)
+
+
+def _ids_of_names(rows: Rows, names: list[str], notes: list[str]) -> None:
+    """Absent ids from names like 0002_c1s1_000451_03, 0001C1T0001 and 00000001_00_0001."""
+    matches = [NAME.match(Path(name).name) for name in names]
+    absent = [(group, name) for group, name in ((1, "person_id"), (2, "camera_id")) if name not in rows]
+    if absent and matches and all(matches):
+        rows |= {name: np.array([match[group] for match in matches if match]) for group, name in absent}
+        notes.append(f"{' and '.join(name for _, name in absent)} are taken from names such as {names[0]}")
+
+
+def _integers(path: Path, values: np.ndarray, what: str, numbered: dict[str, dict[str, int]]) -> np.ndarray:
+    """Ids as int64. Texts that are not all numbers are numbered from 1 in their order, but "0" and "-1" stay."""
+    if values.dtype.kind in "biuf":
+        return whole_numbers(values, path, what, WHAT)
+    texts = [str(text).strip() for text in values]
+    numbers = {text: text.lstrip("0") or "0" for text in set(texts)}
+    if all(re.fullmatch(r"-?\d{1,18}", number) for number in numbers.values()):
+        return np.array([int(numbers[text]) for text in texts], np.int64)
+    kept = {text: int(number) for text, number in numbers.items() if number in (str(JUNK), str(DISTRACTOR))}
+    numbered[what] = kept | {text: n for n, text in enumerate(sorted(numbers.keys() - kept.keys()), 1)}
+    return np.array([numbered[what][text] for text in texts], np.int64)
+
+
+def _unit_length(path: Path, values: np.ndarray, notes: list[str]) -> np.ndarray:
+    """(N, D) float32 rows of unit length."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rows = np.array(values, np.float32)
+        lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+    if len(odd := np.flatnonzero(~((lengths > 0) & np.isfinite(lengths)))):
+        raise BadData(WHAT, path, why=f"rows are zero, not finite or too large: {listing(map(str, odd))}")
+    if (np.abs(lengths - 1) > 1e-3).any():
+        rows /= lengths[:, None]
+        notes.append("the features were not L2-normalised, they are now: distances between them have changed")
+    return rows

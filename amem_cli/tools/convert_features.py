@@ -1,0 +1,123 @@
+"""`amem features convert`: features of other programs as our HDF5, and features as a file for other programs."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from amem_cli.artifacts import atomic, features, hdf5
+from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.data.readers.features import FILES_ALONE, Told, import_pyarrow, read_foreign
+from amem_cli.errors import BadData, OutputExists, UsageError
+
+BLOCK_ROWS = 65536
+HDF5 = (".h5", ".hdf5")
+FORMATS = (".h5", ".parquet", ".npy", ".npz", ".mat")
+NAMES = {  # of queries and gallery: features, people, cameras
+    ".npz": (("qf", "q_pids", "q_camids"), ("gf", "g_pids", "g_camids")),  # torchreid's
+    ".mat": (("query_f", "query_label", "query_cam"), ("gallery_f", "gallery_label", "gallery_cam")),  # layumi's
+}
+
+
+def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = False) -> dict[str, Any]:
+    """Write the features in `source` to `out`, in the format of its name; returns counts and notes.
+
+    `.npy` gets a `.csv` with the other columns. Raises `OutputExists` for an existing `out` without `force`,
+    `UsageError` for another format, and as `read_foreign` and `features.read_mapped`.
+    """
+    kind = out.suffix.lower()
+    if kind not in FORMATS:
+        raise UsageError("OUT", out, why=f"unknown format '{kind}'", remedy=f"Known: {', '.join(FORMATS)}")
+    outputs = [out.with_suffix(".csv"), out] if kind == ".npy" else [out]
+    for path in outputs:
+        if path.exists() and not force:
+            raise OutputExists("OUT", path, why="it exists", remedy="Choose another name, or --force to replace it")
+        atomic.require_writable(path)
+    table, notes = _read(source, dataset, told, kind)
+    if kind == ".h5":
+        files = [path for path in (source, told.gallery) if path is not None and path.is_file()]
+        parents = {f"features {number}": parent(path) for number, path in enumerate(files)}
+        options = {"dataset": table.dataset, "notes": notes} | table.provenance.get("options", {})
+        features.write(out, table, Provenance("features convert", options, parents))
+    elif kind == ".parquet":
+        _write_parquet(out, table)
+    elif kind == ".npy":
+        atomic.write_text(outputs[0], _csv(table))
+        atomic.write_stream(out, lambda file: np.save(file, np.asarray(table.features)))
+    else:
+        _write_two_sets(out, table)
+    counts = {"rows": len(table.tracklet), "queries": int(table.is_query.sum()), "dimensions": table.features.shape[1]}
+    numbered = table.provenance.get("options", {}) if source.suffix.lower() not in HDF5 else {}
+    return {"out": [str(path) for path in outputs], **counts, "notes": notes, "numbered": numbered}
+
+
+def _read(source: Path, dataset: str, told: Told, kind: str) -> tuple[Features, list[str]]:
+    if source.suffix.lower() in HDF5 and "kind" in hdf5.read_attributes(source, "features"):
+        if told != FILES_ALONE or kind == ".h5":
+            raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
+        return features.read_mapped(source), []
+    return read_foreign(source, dataset, told)
+
+
+def _columns(table: Features) -> dict[str, Any]:
+    """All columns but the features."""
+    columns = {"tracklet": table.tracklet} | ({"person_id": table.person_id} if table.has_people else {})
+    columns |= {"camera_id": table.camera_id, "is_query": table.is_query}
+    seen = {name: getattr(table, name) for name in features.SEEN}
+    return columns | {name: values for name, values in seen.items() if values is not None}
+
+
+def _write_parquet(out: Path, table: Features) -> None:
+    """Id columns and `features` as fixed-size lists of float32, in row groups of 65,536."""
+    arrow = import_pyarrow()
+    from pyarrow import parquet
+
+    columns = {name: arrow.array(values) for name, values in _columns(table).items()}
+    dimensions = table.features.shape[1]
+    fields = [(name, column.type) for name, column in columns.items()]
+    metadata = {"dataset": table.dataset, "provenance": json.dumps(table.provenance, sort_keys=True)}
+    schema = arrow.schema([*fields, ("features", arrow.list_(arrow.float32(), dimensions))], metadata=metadata)
+
+    def groups() -> Iterator[Any]:
+        for start in range(0, len(table.tracklet), BLOCK_ROWS):
+            rows = np.ascontiguousarray(table.features[start : start + BLOCK_ROWS])
+            lists = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.ravel()), dimensions)
+            ids = [column.slice(start, BLOCK_ROWS) for column in columns.values()]
+            yield arrow.record_batch([*ids, lists], schema=schema)
+
+    def write(file: BinaryIO) -> None:
+        with parquet.ParquetWriter(file, schema, use_dictionary=False) as writer:
+            for group in groups():
+                writer.write_batch(group)
+
+    atomic.write_stream(out, write)
+
+
+def _csv(table: Features) -> str:
+    columns = _columns(table)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True))
+    return text.getvalue()
+
+
+def _write_two_sets(out: Path, table: Features) -> None:
+    """Queries and the other rows as arrays of their own, under the names of torchreid (.npz) or layumi (.mat)."""
+    if not table.has_people:
+        raise BadData("features", why="they have no person_id", remedy="Write .parquet or .npy instead")
+    arrays: dict[str, Any] = {}
+    for names, rows in zip(NAMES[out.suffix.lower()], (table.is_query, ~table.is_query), strict=True):
+        columns = (table.features[rows], table.person_id[rows], table.camera_id[rows])
+        arrays |= dict(zip(names, columns, strict=True))
+    if out.suffix.lower() == ".npz":
+        atomic.write_stream(out, lambda file: np.savez(file, **arrays))
+        return
+    from scipy.io import savemat
+
+    atomic.write_stream(out, lambda file: savemat(file, arrays, oned_as="row"))

@@ -1,0 +1,142 @@
+"""`amem features convert`: every format there and back, refusals, the command."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from writers import some_features
+
+from amem_cli.artifacts import features
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.cli.app import run
+from amem_cli.data.readers.features import FILES_ALONE, Told
+from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
+from amem_cli.tools.convert_features import convert
+
+
+@pytest.fixture
+def table():
+    return some_features(
+        tracklet=["a", "b,c", "é", "d"], person_id=np.array([3, 3, 0, -1]), camera_id=np.array([1, 2, 1, 2]),
+        is_query=np.array([True, False, False, False]), features=np.eye(4, 5, dtype=np.float32),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def source(tmp_path, table):
+    return features.write(tmp_path / "mars.h5", table, Provenance("extract-features", {"seed": 1}))
+
+
+def there_and_back(tmp_path, source, suffix):
+    convert(source, tmp_path / f"out{suffix}", "mars", FILES_ALONE)
+    return convert(tmp_path / f"out{suffix}", tmp_path / "back.h5", "mars", FILES_ALONE), features.read_mapped(
+        tmp_path / "back.h5"
+    )
+
+
+def assert_same_rows(found, table, names=True):
+    np.testing.assert_array_equal(found.features, table.features)
+    for name in ("person_id", "camera_id", "is_query"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(table, name))
+    assert not names or found.tracklet == table.tracklet
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy", ".npz"])
+def test_convert_there_and_back(tmp_path, source, table, suffix):
+    told, found = there_and_back(tmp_path, source, suffix)
+    assert_same_rows(found, table, names=suffix != ".npz")
+    assert told["notes"] == []
+    assert (told["rows"], told["queries"], told["dimensions"]) == (4, 1, 5)
+    assert found.provenance["command"] == "features convert"
+    assert found.provenance["parents"]["features 0"]["name"] == f"out{suffix}"
+
+
+@pytest.mark.slow
+def test_convert_mat_there_and_back(tmp_path, source, table):
+    assert_same_rows(there_and_back(tmp_path, source, ".mat")[1], table, names=False)
+
+
+def test_convert_names_of_other_programs(tmp_path, source, table):
+    convert(source, tmp_path / "x.npz", "mars", FILES_ALONE)
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert set(arrays) == {"qf", "q_pids", "q_camids", "gf", "g_pids", "g_camids"}
+        np.testing.assert_array_equal(arrays["g_pids"], [3, 0, -1])
+        np.testing.assert_array_equal(arrays["qf"], table.features[:1])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_convert_tracks_without_people(tmp_path, table, suffix):
+    seen = {"camera": ["hall", "door"] * 2, "first_seconds": np.arange(4.0), "last_seconds": np.arange(4.0) + 0.1}
+    values = {name: getattr(table, name) for name in ("tracklet", "camera_id", "is_query", "features")}
+    tracks = some_features(**values, person_id=np.zeros(0, np.int64), **seen)
+    path = features.write(tmp_path / "tracks.h5", tracks, Provenance("extract-features", {}))
+    found = there_and_back(tmp_path, path, suffix)[1]
+    assert not found.has_people
+    assert found.camera == seen["camera"]
+    np.testing.assert_array_equal(found.last_seconds, seen["last_seconds"])
+    with pytest.raises(BadData, match=r"no person_id\. Write \.parquet or \.npy instead"):
+        convert(path, tmp_path / "x.npz", "mars", FILES_ALONE)
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_convert_parquet_of_blocks(tmp_path, source, table, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("amem_cli.tools.convert_features.BLOCK_ROWS", 3)
+    convert(source, tmp_path / "x.parquet", "mars", FILES_ALONE)
+    file = parquet.ParquetFile(tmp_path / "x.parquet")
+    assert str(file.schema_arrow.field("features").type) == "fixed_size_list<element: float>[5]"
+    assert file.num_row_groups == 2
+    np.testing.assert_array_equal(file.read()["features"].to_pylist(), table.features)
+    assert file.read()["tracklet"].to_pylist() == table.tracklet
+
+
+def test_convert_without_pyarrow(tmp_path, source, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputMissing, match=r"pyarrow is not installed\. Run: python -m pip install 'amem\[parquet\]'"):
+        convert(source, tmp_path / "x.parquet", "mars", FILES_ALONE)
+    assert not list(tmp_path.glob("*x.parquet*"))
+    (tmp_path / "y.parquet").write_bytes(b"PAR1")
+    with pytest.raises(InputMissing, match="pyarrow is not installed"):
+        convert(tmp_path / "y.parquet", tmp_path / "y.h5", "mars", FILES_ALONE)
+
+
+def test_convert_refuses(tmp_path, source):
+    (tmp_path / "out.csv").write_text("mine")
+    with pytest.raises(OutputExists, match=r"out\.csv: it exists\. Choose another name, or --force"):
+        convert(source, tmp_path / "out.npy", "mars", FILES_ALONE)
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    assert not (tmp_path / "out.npy").exists()
+    convert(source, tmp_path / "out.npy", "mars", FILES_ALONE, force=True)
+    assert (tmp_path / "out.csv").read_text().startswith("tracklet,person_id,camera_id,is_query\na,3,1,True\n")
+    with pytest.raises(UsageError, match=r"unknown format '\.txt'"):
+        convert(source, tmp_path / "x.txt", "mars", FILES_ALONE)
+    with pytest.raises(UsageError, match="this is a features file of amem"):
+        convert(source, tmp_path / "x.h5", "mars", FILES_ALONE)
+    with pytest.raises(UsageError, match="this is a features file of amem"):
+        convert(source, tmp_path / "x.npz", "mars", Told(queries="3"))
+
+
+def test_command_features_convert(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", feats=np.eye(3) * 2, pids=["b", "a", "b"], camids=[1, 2, 2])
+    arguments = ["features", "convert", str(tmp_path / "x.npz"), str(tmp_path / "x.h5"), "--dataset", "prid2011"]
+    assert run(arguments) == 2
+    assert "--queries N" in capsys.readouterr().err
+    assert run([*arguments, "--queries", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["numbered"] == {"person_id": {"a": 1, "b": 2}}
+    assert len(document["notes"]) == 2
+    table = features.read(tmp_path / "x.h5")
+    assert table.dataset == "prid2011"
+    assert table.provenance["options"]["person_id"] == {"a": 1, "b": 2}
+    assert run([*arguments, "--queries", "1"]) == 73
+    assert run([*arguments, "--queries", "1", "--force"]) == 0
+    captured = capsys.readouterr()
+    assert "3 rows, 1 queries" in captured.out
+    assert "a = 1; b = 2" in captured.err
+
+
+def test_read_foreign_file_as_ours(tmp_path):
+    for read in (features.read, features.read_mapped):
+        with pytest.raises(BadData, match=r"not an HDF5 file\. Run: amem features convert .*x\.npz .*x\.h5"):
+            read(tmp_path / "x.npz")
