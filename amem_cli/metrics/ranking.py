@@ -38,6 +38,8 @@ class Ranking:
 
     `cmc` (K,) float64: cmc[k-1] is rank-k, the fraction of the queries with a match whose first match is among the k
     nearest counted items; `cmc_official` divides by all queries. K is the gallery's length, and at least 20.
+    `cmc_every_match` (20,) is over the queries with a match: the mean fraction of their matches with fewer than k wrong
+    items before them.
     `average_precision` and `average_precision_official` (Q,) float64 are NaN for a query without a match.
     `mAP` is the mean of the first over the queries with a match. `mAP_official` is the mean of the second over all
     queries, where one without a match adds 0 (the MATLAB code gives NaN; in MARS every query has a match).
@@ -54,6 +56,7 @@ class Ranking:
 
     cmc: np.ndarray
     cmc_official: np.ndarray
+    cmc_every_match: np.ndarray
     mAP: float
     mAP_official: float
     average_precision: np.ndarray
@@ -186,6 +189,7 @@ class _Scores:
         self.average_precision = np.full(queries, np.nan)
         self.average_precision_official = np.full(queries, np.nan)
         self.first_match_rank = np.zeros(queries, np.int64)
+        self.matches_by_wrong = np.zeros(SHORTEST_CMC + 1)  # index: wrong items before a match, 20 or more in the last
 
     def add(self, block: slice, rows: np.ndarray, ignored: np.ndarray, closer: np.ndarray) -> None:
         """Score a block of queries from its P pairs of a query and a gallery item of the same person.
@@ -208,6 +212,8 @@ class _Scores:
         for scores, values in ((self.average_precision, precision), (self.average_precision_official, trapezoid)):
             scores[block.start + queries] = np.bincount(rows, weights=values)[queries] / matches
         self.first_match_rank[block.start + queries] = rank[hit == 1]
+        weights = 1 / np.repeat(matches, matches)
+        self.matches_by_wrong += np.bincount(np.minimum(rank - hit, SHORTEST_CMC), weights, SHORTEST_CMC + 1)
 
     def ranking(self, length: int, gallery: int, without_queries: Ranking | None = None) -> Ranking:
         valid = self.first_match_rank > 0
@@ -215,6 +221,9 @@ class _Scores:
         return Ranking(
             cmc=matches / valid.sum() if valid.any() else np.full(length, np.nan),
             cmc_official=matches / len(valid),
+            cmc_every_match=self.matches_by_wrong.cumsum()[:-1] / valid.sum()
+            if valid.any()
+            else np.full(SHORTEST_CMC, np.nan),
             mAP=float(self.average_precision[valid].mean()) if valid.any() else float("nan"),
             mAP_official=float(self.average_precision_official[valid].sum() / len(valid)),
             average_precision=self.average_precision,
