@@ -382,6 +382,8 @@ class EvaluateOptions(Options):
     rerank: bool = option(False, "add a row with k-reciprocal re-ranking (Zhong et al. 2017)")
     flip: bool = option(False, "add a row over clips and mirrored clips (extract with --flip)")
     calibrate: float = option(0.0, "report the distance threshold for this false-match rate, e.g. 0.001; 0: none")
+    conventions: bool = option(False, "add rank-1 ... 20 and mAP as eight other code bases count them")
+    strict: bool = option(False, "fail with exit code 65 for features of a part of the data set", affects_result=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -48,6 +48,21 @@ def queries_of(result: Mapping[str, Any]) -> str:
     return f"{every} queries" if every == valid else f"{valid} queries with a match, of {every}"
 
 
+def incomplete_of(result: Mapping[str, Any]) -> str:
+    """What a result says about a part of a data set, empty for the whole.
+
+    >>> row = {"count": "query_tracklets", "expected": 1980, "found": 80}
+    >>> incomplete_of({"dataset": "mars", "incomplete": [row]})
+    'not the whole of mars (query_tracklets: 80 instead of 1980): not comparable with figures on mars'
+    """
+    if not (rows := result.get("incomplete")):
+        return ""
+    split = [f" in split {row['split']}" if "split" in row else "" for row in rows]
+    texts = (f"{r['count']}: {r['found']} instead of {r['expected']}{s}" for r, s in zip(rows, split, strict=True))
+    name = result["dataset"]
+    return f"not the whole of {name} ({listing(texts, 6)}): not comparable with figures on {name}"
+
+
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Results by file name, for a comparison.
 

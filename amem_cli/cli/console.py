@@ -96,9 +96,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def print_result(result: dict[str, Any], path: Path) -> None:
     """The table of an evaluation in per cent, with chance level, intervals and conventions."""
-    from amem_cli.artifacts.results import queries_of
+    from amem_cli.artifacts.results import incomplete_of, queries_of
 
     print_wrapped(f"{result['protocol']}, per cent: {queries_of(result)}, gallery {result['gallery']}")
+    if incomplete := incomplete_of(result):
+        print_wrapped(incomplete)
     std = result.get("standard_deviation")
     without_queries = result.get("gallery_without_queries")
     rows = [
@@ -132,7 +134,21 @@ def print_result(result: dict[str, Any], path: Path) -> None:
                 f"the probability for amem search is off by {100 * error:.1f} % on people it was not fitted on"
             )
     print_wrapped("protocol: " + "; ".join(map(str, result["choices"].values())))
+    if "conventions" in result:
+        _print_conventions(result["conventions"])
     print(f"written to {path}")
+
+
+def _print_conventions(rows: list[dict[str, Any]]) -> None:
+    """The figures as other code bases count them, then the reasons."""
+    cells = []
+    for row in rows:
+        rates = [*(row["rank"][k] for k in RANKS), row["mAP"]] if row["rank"] else [None] * 5
+        cells.append([row["code_base"], *map(_per_cent, rates), str(row["queries"]), str(row["gallery"])])
+    columns = ("counted as by", *(f"rank-{k}" for k in RANKS), "mAP", "queries", "gallery")
+    print_table(columns, cells, title="the same distances, per cent")
+    for row in rows:
+        print_wrapped(f"{row['code_base']}: {row['why']}")
 
 
 def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, paper: bool) -> None:

@@ -1,9 +1,12 @@
 """The numbers of a data set, under the names that manifests use in `[counts]`."""
 
 from collections import defaultdict
+from typing import Any
+
+import numpy as np
 
 from amem_cli.data.manifest import Manifest
-from amem_cli.data.tracklets import AttributeDataset, ImageDataset, Tracklet, VideoDataset
+from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.person_ids import DISTRACTOR, JUNK
 
 Dataset = VideoDataset | ImageDataset | AttributeDataset
@@ -44,25 +47,41 @@ def _video_counts(dataset: VideoDataset) -> dict[str, int]:
             f"{prefix}under_32_frames": sum(length < 32 for length in lengths),
             f"{prefix}under_16_frames": sum(length < 16 for length in lengths),
         }
-    junk, distractors = (sum(t.person_id == number for t in split.test) for number in (JUNK, DISTRACTOR))
-    gallery = len(split.test) - junk
-    return counts | {
+    people, cameras = ([getattr(t, name) for t in split.test] for name in ("person_id", "camera_id"))
+    return counts | protocol_counts(np.array(people), np.array(cameras), np.array(split.is_query, bool))
+
+
+def protocol_counts(person_ids: np.ndarray, camera_ids: np.ndarray, is_query: np.ndarray) -> dict[str, int]:
+    """The counts of test tracklets, (N,) each, that the figures of a protocol depend on; and of junk."""
+    junk, distractors = (int((person_ids == number).sum()) for number in (JUNK, DISTRACTOR))
+    cameras: dict[int, set[int]] = defaultdict(set)
+    for person, camera in zip(person_ids[~is_query].tolist(), camera_ids[~is_query].tolist(), strict=True):
+        cameras[person].add(camera)
+    queries = list(zip(person_ids[is_query].tolist(), camera_ids[is_query].tolist(), strict=True))
+    gallery = len(person_ids) - junk
+    return {
+        "test_people": len(set(person_ids[person_ids > 0].tolist())),
+        "query_people": len({person for person, _ in queries if person > 0}),
+        "query_tracklets": len(queries),
         "junk_tracklets": junk,
         "distractor_tracklets": distractors,
-        "real_test_tracklets": len(split.test) - junk - distractors,
+        "real_test_tracklets": gallery - distractors,
         "gallery_tracklets": gallery,
         "gallery_tracklets_without_queries": gallery - len(queries),
-        "queries_unmatched_without_queries": _unmatched(queries, split.test, split.is_query),
+        "queries_unmatched_without_queries": sum(cameras[person] <= {camera} for person, camera in queries),
     }
 
 
-def _unmatched(queries: list[Tracklet], test: tuple[Tracklet, ...], is_query: tuple[bool, ...]) -> int:
-    """How many queries have no match in another camera among the tracklets that are not queries."""
-    cameras: dict[int, set[int]] = defaultdict(set)
-    for tracklet, query in zip(test, is_query, strict=True):
-        if not query:
-            cameras[tracklet.person_id].add(tracklet.camera_id)
-    return sum(cameras[query.person_id] <= {query.camera_id} for query in queries)
+def missing_tracklets(manifest: Manifest, counts: dict[str, int]) -> list[dict[str, Any]]:
+    """The `protocol_counts` of features that differ from the manifest's, as {"count", "expected", "found"}.
+
+    Junk is left out: no figure depends on it, and many programs drop it.
+    """
+    return [
+        {"count": key, "expected": expected, "found": counts[key]}
+        for key, expected in manifest.counts.items()
+        if key in counts and key != "junk_tracklets" and counts[key] != expected
+    ]
 
 
 def count_differences(manifest: Manifest, dataset: Dataset) -> list[str]:

@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from amem_cli.data.counts import count_differences, dataset_counts
+from amem_cli.data.counts import count_differences, dataset_counts, missing_tracklets, protocol_counts
 from amem_cli.data.datasets import (
     read_attributes,
     read_dataset,
@@ -132,3 +133,22 @@ def test_tracklets_digest_image_replaced_in_place(tmp_path):
 
 def test_people_sorted_once():
     assert people([tracklet(7, 1), tracklet(-1, 1), tracklet(7, 2), tracklet(0, 1)]) == [-1, 0, 7]
+
+
+def test_missing_tracklets_of_a_protocol():
+    """PRID-2011: 89 people in two cameras; a person less, and one of the gallery that is a distractor instead."""
+    manifest = load_manifest("prid2011")
+    ids, cameras, is_query = np.tile(np.arange(1, 90), 2), np.repeat([1, 2], 89), np.arange(178) < 89
+    whole = protocol_counts(ids, cameras, is_query)
+    assert missing_tracklets(manifest, whole) == []
+    junk = protocol_counts(np.append(ids, -1), np.append(cameras, 2), np.append(is_query, False))
+    assert missing_tracklets(manifest, junk) == []
+    kept = (ids != 5) | ~is_query
+    assert missing_tracklets(manifest, protocol_counts(ids[kept], cameras[kept], is_query[kept])) == [
+        {"count": "query_tracklets", "expected": 89, "found": 88}
+    ]
+    assert protocol_counts(np.where(np.arange(178) == 100, 0, ids), cameras, is_query) == {
+        "test_people": 89, "query_people": 89, "query_tracklets": 89, "junk_tracklets": 0, "distractor_tracklets": 1,
+        "real_test_tracklets": 177, "gallery_tracklets": 178, "gallery_tracklets_without_queries": 89,
+        "queries_unmatched_without_queries": 1,
+    }  # fmt: skip

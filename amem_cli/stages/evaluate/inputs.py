@@ -3,12 +3,15 @@
 import re
 from pathlib import Path
 
+from amem_cli.artifacts import features
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.chain import command_of, protocol_of
 from amem_cli.data.manifest import Manifest
+from amem_cli.data.readers.features import read_foreign
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.options import EvaluateOptions
+from amem_cli.runtime.progress import Progress
 
 
 def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
@@ -46,6 +49,21 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     return files
 
 
+def read_features(
+    path: Path, number: int, options: EvaluateOptions, manifest: Manifest, progress: Progress
+) -> Features:
+    """The features of split `number`, written by amem or another program, with warnings about their conversion."""
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        table, notes = read_foreign(path, manifest.name)
+        for note in notes:
+            progress.warn(f"{path}: {note}")
+        return table
+    table = features.read(path, remedy=features_remedy(options, manifest, number))
+    if table.dataset != manifest.name:
+        progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
+    return table
+
+
 def refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
     """Raise `BadData` if the provenance of features names another split than their position."""
     for number, (table, path) in enumerate(zip(tables, files, strict=True)):
@@ -58,6 +76,6 @@ def refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
 def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -> str:
     """The remedy for features of a split that are missing or damaged."""
     if options.features:  # perhaps of another program
-        return "Write it as the documentation's page on files says"
+        return "Convert it with amem features convert, or write it as the documentation's page on files says"
     split = None if protocol_of(manifest).kind == "single-split" else number
     return f"Run: {command_of('extract-features', manifest, options.workspace, split)}"

@@ -9,10 +9,12 @@ import numpy as np
 
 from amem_cli.artifacts.features import Features
 from amem_cli.data.chain import protocol_of
+from amem_cli.data.counts import missing_tracklets, protocol_counts
 from amem_cli.data.manifest import Manifest
 from amem_cli.errors import BadData, InputMissing
 from amem_cli.metrics.calibration import calibrate, fit_probability
 from amem_cli.metrics.chance import chance
+from amem_cli.metrics.conventions import count_by_conventions
 from amem_cli.metrics.intervals import bootstrap_interval
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank
@@ -53,7 +55,13 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
     result["choices"] = CHOICES | {"gallery": GALLERY[protocol.kind]} | _extraction_choices(tables)
-    if protocol.kind == "single-split":
+    single = protocol.kind == "single-split"
+    result["incomplete"] = [
+        row | ({} if single else {"split": number})
+        for number, table in enumerate(tables)
+        for row in missing_tracklets(manifest, protocol_counts(table.person_id, table.camera_id, table.is_query))
+    ]
+    if single:
         return result | scores[0]
     sources = [str(table.provenance.get("options", {}).get("split_source", "not stated")) for table in tables]
     result["choices"] |= {
@@ -124,6 +132,9 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     if options.rerank:
         distances = rerank(table.features[query], table.features[gallery])
         scores["reranked"] = _figures(evaluate_distances(distances, *labels, gallery_is_query=also_queries), options)
+    if options.conventions:
+        columns = (table.features, table.person_id, table.camera_id, table.is_query)
+        scores["conventions"] = count_by_conventions(*columns, mars=single, device=device)
     if options.calibrate:
         rows = table.features[query], table.features[gallery]
         found = calibrate(*rows, *labels, false_match_rate=options.calibrate)
@@ -188,6 +199,11 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
     for name, figures in {"flipped": RATES, "reranked": RATES, "calibration": CALIBRATED}.items():
         if name in first:
             result[name] = _over([{figure: score[name][figure] for figure in figures} for score in scores], np.mean)
+    if "conventions" in first:
+        rows = zip(*(score["conventions"] for score in scores), strict=True)
+        result["conventions"] = [
+            row[0] | _over([{"rank": one["rank"], "mAP": one["mAP"]} for one in row], np.mean) for row in rows
+        ]
     if "calibration" in first:
         result["calibration"]["wanted_false_match_rate"] = options.calibrate
         errors = [score["calibration"]["calibration_error"] for score in scores]

@@ -6,19 +6,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from amem_cli.artifacts import atomic, features, results
+from amem_cli.artifacts import atomic, results
 from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace, metrics_path
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import protocol_of, warn_about_stale
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
-from amem_cli.errors import UsageError
+from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.metrics.rerank import rerank_bytes
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
-from amem_cli.stages.evaluate.inputs import features_files, features_remedy, refuse_other_splits
+from amem_cli.stages.evaluate.inputs import features_files, read_features, refuse_other_splits
 from amem_cli.stages.evaluate.score import score
 
 
@@ -45,7 +45,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     with output_slot("result", output, options):
         if output.is_file() and not options.force:
             before = results.read(output, remedy="Use --force to make it again")
-            if not provenance.differences(before["provenance"]) and options.resume != "never":
+            unchanged = not provenance.differences(before["provenance"]) and "incomplete" in before
+            if unchanged and options.resume != "never":
+                _refuse_incomplete(before, files, options)
                 return StageResult("evaluate", output, True, before)
         else:
             before = None
@@ -55,18 +57,16 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if not options.features:
             for number in range(len(files)):
                 warn_about_stale(manifest, options.workspace, None if len(files) == 1 else number, "evaluate", progress)
-        tables = [
-            features.read(path, remedy=features_remedy(options, manifest, number)) for number, path in enumerate(files)
-        ]
-        for path, table in zip(files, tables, strict=True):
-            if table.dataset != manifest.name:
-                progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
+        tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
         if protocol.kind != "single-split":
             refuse_other_splits(tables, files)
         if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
             needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
             require_memory("--rerank", None, needed, free_memory(), "Leave it out")
         result = score(tables, files, options, manifest)
+        _refuse_incomplete(result, files, options)
+        if result["incomplete"]:
+            progress.warn(results.incomplete_of(result))
         if progress.warnings:
             result["warnings"] = progress.warnings
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
@@ -76,6 +76,13 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
         atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
     return StageResult("evaluate", output, False, result)
+
+
+def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: EvaluateOptions) -> None:
+    """With `--strict`, raise `BadData` for features of a part of the data set."""
+    if options.strict and result["incomplete"]:
+        remedy = "Extract features of every test tracklet, or leave --strict out"
+        raise BadData("features", listing(map(str, files), 1), why=results.incomplete_of(result), remedy=remedy)
 
 
 def _role(manifest: Manifest, number: int) -> str:

@@ -1,0 +1,113 @@
+"""`evaluate` on files of other programs, with other conventions, and on a part of a data set."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from evaluations import mars_like, options, split_file
+
+from amem_cli.artifacts import results
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.cli.console import print_result
+from amem_cli.errors import BadData
+from amem_cli.runtime.progress import Silent
+from amem_cli.stages.evaluate import evaluate
+
+
+def as_npz(path: Path) -> Path:
+    """The same rows as an .npz, which needs no child process to be read."""
+    with h5py.File(path) as file:
+        columns = {name: file[name][()] for name in ("features", "person_id", "camera_id", "is_query")}
+    np.savez(path.with_suffix(".npz"), **columns)
+    return path.with_suffix(".npz")
+
+
+def torchreid_file(path: Path) -> Path:
+    """The rows of `mars_like` as torchreid has them: no junk, queries and gallery apart, rows of any length."""
+    columns = dict(np.load(as_npz(mars_like(path.with_suffix(".h5")))))
+    query, gallery = columns["is_query"], ~columns["is_query"] & (columns["person_id"] != -1)
+    arrays = {}
+    for name, column in (("f", "features"), ("_pids", "person_id"), ("_camids", "camera_id")):
+        arrays |= {f"q{name}": columns[column][query], f"g{name}": columns[column][gallery]}
+    np.savez(path, **arrays | {"qf": arrays["qf"] * 3.0, "gf": arrays["gf"].astype(np.float64)})
+    return path
+
+
+def test_evaluate_file_of_torchreid(tmp_path: Path) -> None:
+    path, progress = torchreid_file(tmp_path / "theirs.npz"), Silent()
+    figures = evaluate(options(tmp_path, path), progress).metrics
+    assert figures["mAP"] == pytest.approx((1 / 2 + 1 / 5) / 2)
+    assert (figures["queries"], figures["gallery"]) == (2, 7)
+    assert "not L2-normalised" in progress.warnings[0]
+    assert progress.warnings == figures["warnings"]
+
+
+def test_evaluate_conventions(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = as_npz(mars_like(tmp_path / "theirs.h5"))
+    result = evaluate(options(tmp_path, path), Silent())
+    assert "conventions" not in result.metrics
+    result = evaluate(options(tmp_path, path, conventions=True), Silent())  # not reused
+    rows = {row["code_base"]: row for row in result.metrics["conventions"]}
+    assert len(rows) == 10
+    assert rows["AP3D"]["mAP"] == pytest.approx(result.metrics["mAP"])
+    assert rows["official MATLAB"]["mAP"] == pytest.approx(result.metrics["mAP_official"])
+    assert rows["torchreid"]["gallery"] == result.metrics["gallery_without_queries"]["gallery"]
+    assert json.loads(result.artifact.read_text())["conventions"] == result.metrics["conventions"]
+    print_result(result.metrics, result.artifact)
+    table = capsys.readouterr().out
+    assert "counted as by" in table
+    assert "open-reid cuhk03: single-gallery-shot" in table
+
+
+def test_evaluate_conventions_over_splits(tmp_path: Path) -> None:
+    """Two splits of an own manifest: means; torchreid's gallery of one tracklet each, TF-CLIP's with the queries."""
+    manifest = tmp_path / "own.toml"
+    manifest.write_text('name = "own"\nlayout = "folder"\n[protocol]\nsplits = 2\n[counts]\nquery_tracklets = 5\n')
+    files = [as_npz(split_file(tmp_path / f"own-split{n}.h5", right, "own")) for n, right in enumerate((4, 2))]
+    result = evaluate(options(tmp_path, *files, protocol=str(manifest), conventions=True), Silent()).metrics
+    rows = {row["code_base"]: row for row in result["conventions"]}
+    assert rows["torchreid"]["rank"]["1"] == rows["AP3D"]["rank"]["1"] == pytest.approx((1 + 2 / 4) / 2)
+    assert (rows["torchreid"]["gallery"], rows["TF-CLIP"]["gallery"]) == (4, 8)
+    assert rows["TF-CLIP"]["mAP"] == pytest.approx(
+        np.mean([{r["code_base"]: r for r in split["conventions"]}["TF-CLIP"]["mAP"] for split in result["splits"]])
+    )
+    assert result["incomplete"] == [
+        {"count": "query_tracklets", "expected": 5, "found": 4, "split": split} for split in (0, 1)
+    ]
+
+
+def test_evaluate_part_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path, progress = as_npz(mars_like(tmp_path / "theirs.h5")), Silent()
+    result = evaluate(options(tmp_path, path), progress)
+    assert {"count": "distractor_tracklets", "expected": 3248, "found": 1} in result.metrics["incomplete"]
+    assert not any(row["count"] == "junk_tracklets" for row in result.metrics["incomplete"])
+    assert "not the whole of mars" in progress.warnings[0]
+    print_result(result.metrics, result.artifact)
+    assert "distractor_tracklets: 1 instead of 3248" in " ".join(capsys.readouterr().out.split())
+
+
+def test_evaluate_strict(tmp_path: Path) -> None:
+    path = as_npz(mars_like(tmp_path / "theirs.h5"))
+    for made_before in (False, True):
+        with pytest.raises(BadData, match=r"not the whole of mars .*leave --strict out"):
+            evaluate(options(tmp_path, path, strict=True), Silent())
+        assert (tmp_path / "results/mars.json").exists() == made_before
+        evaluate(options(tmp_path, path), Silent())
+
+
+def test_evaluate_result_of_an_earlier_version(tmp_path: Path) -> None:
+    """A result without `incomplete` is not reused: it would hide that the features are a part."""
+    path = as_npz(mars_like(tmp_path / "theirs.h5"))
+    result = evaluate(options(tmp_path, path), Silent())
+    document = json.loads(result.artifact.read_text())
+    before = {name: value for name, value in document.items() if name not in ("incomplete", "checksum", "provenance")}
+    provenance = Provenance(
+        **{k: v for k, v in document["provenance"].items() if k in ("command", "options", "parents")}
+    )
+    results.write(result.artifact, before, provenance)
+    again = evaluate(options(tmp_path, path), Silent())
+    assert not again.reused
+    assert again.metrics["incomplete"]
+    assert evaluate(options(tmp_path, path), Silent()).reused
