@@ -5,6 +5,7 @@ function below that creates the state of the working folder; "…" in a block ma
 """
 
 import contextlib
+import json
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ import typer
 
 from amem_cli import __version__
 from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.features import read as read_features
 from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
@@ -304,6 +306,7 @@ STATES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "no-cuda": lambda folder, patch: patch.setattr("torch.cuda.is_available", lambda: False),
 }
 
+NOTEBOOK = json.loads((DOCS / "notebook.ipynb").read_text("utf-8"))
 TROUBLES = (DOCS / "troubleshooting.md").read_text("utf-8")
 ERROR = r"(?:<!-- state: ([\w-]+) -->\n+)?```console\n\$ amem ([^\n]*)\n(error: [^\n]*)\n```\n+Exit code (\d+)\."
 TRAINS = re.compile("--backbone|--preset")  # these errors come after a model is built
@@ -343,6 +346,45 @@ def test_python_blocks_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     names: dict[str, Any] = {}
     for line, code in blocks(DOCS / "python.md", "python"):
         exec(compile(code, f"python.md line {line}", "exec"), names)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_notebook_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    _extract(folder, monkeypatch)
+    tracklets = read_features(folder / "workspace/features/mars.h5").tracklet
+    toys.write_labels(folder / "workspace/labels/mars.h5", list(tracklets))
+    (folder / "demo").mkdir()
+    for name in ("data", "workspace"):
+        (folder / "demo" / name).symlink_to(folder / name)
+    shown: list[int] = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(len(plt.gcf().axes)))
+    names: dict[str, Any] = {}
+    for number, cell in enumerate(NOTEBOOK["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"notebook.ipynb cell {number}", "exec"), names)
+    plt.close("all")
+    assert shown == [8, 7, 7, 1]  # frames, answers by picture and by words, the curve
+    assert names["features"].features[names["row"]] @ names["seen"] > 0.95  # the query and its own features
+    assert {hit.fits for hit in names["hits"]} == {1.0}
+    printed = capsys.readouterr().out
+    stored = [line for cell in NOTEBOOK["cells"] for out in cell.get("outputs", []) for line in out.get("text", [])]
+    assert re.sub(r"\d+", "0", printed) == re.sub(r"\d+", "0", "".join(stored))
+
+
+def test_notebook_is_small_and_its_links_lead_somewhere() -> None:
+    assert (DOCS / "notebook.ipynb").stat().st_size < 200_000
+    pictures = [out for cell in NOTEBOOK["cells"] for out in cell.get("outputs", []) if "data" in out]
+    assert len(pictures) == 4
+    text = "".join(line for cell in NOTEBOOK["cells"] if cell["cell_type"] == "markdown" for line in cell["source"])
+    links = re.findall(r"\]\((.*?)\)", text)
+    assert len(links) == 5
+    assert all((DOCS / link).is_file() for link in links)
+    commands = [amem_arguments(block) for block in re.findall(r"```\n(.*?)```", text, flags=re.DOTALL)]
+    assert [words[0] for block in commands for words in block] == ["demo", "search", "search"]
 
 
 def test_backbone_of_contributing() -> None:
