@@ -202,7 +202,7 @@ def walkers(
         if not quiet:
             print(f"walkers in {out}: amem find {' '.join(map(str, made))} --out answer", file=sys.stderr)
         return
-    sizes = {"people": people, "cameras": cameras, "height": height, "width": width}
+    sizes: dict[str, Any] = {"people": people, "cameras": cameras, "height": height, "width": width}
     options = WalkerOptions(seed=seed, twins=twins, alike=alike, **sizes)
     with Progress(quiet).loop("walkers", 1, unit="images") as loop:
         write_walkers(out, options, loop.show)

@@ -37,7 +37,7 @@ REPORT = CheckReport(
         CheckRow("train images", 509914, 7, "", False),
     ),
     problems=("bbox_train/0001/0001C1T0001F001.jpg: cannot be decoded (image file is truncated)",) * 2,
-    looks_like="folder", image_list=None, list_written=False,
+    looks_like="folder",
 )  # fmt: skip
 ERRORS = {key: 0.12345 for key in ("mse", "mse_copied", "psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio")}
 FINDINGS = [
