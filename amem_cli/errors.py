@@ -128,16 +128,18 @@ def listing(rows: Iterable[str], most: int = 20) -> str:
     return shown if len(rows) <= most else f"{shown}; ... ({len(rows)} in all)"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """`Did you mean X? ` with the most similar of `known`, one that starts with `word` if possible; else empty.
+
+    The `prefix` is put before X.
 
     >>> did_you_mean("ilids", ["mars", "ilids-vid"])
     'Did you mean ilids-vid? '
     """
     word, known = word.lower(), list(known)
     longer = [one for one in known if word and one.startswith(word)]
-    nearest = difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else 0.5)
-    return f"Did you mean {nearest[0]}? " if nearest else ""
+    nearest = difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else 0.6)
+    return f"Did you mean {prefix}{nearest[0]}? " if nearest else ""
 
 
 def require_known(what: str, names: Iterable[str], known: Collection[str], why: str = "not found") -> None:

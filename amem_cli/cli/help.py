@@ -8,14 +8,17 @@ import typer
 
 from amem_cli.errors import did_you_mean
 
-# Flags of other tools -> the flag here, suggested where the command has it.
+# Words of other tools -> ours; of several flags the first that the command has is suggested.
 OTHER_NAMES = {
-    "--lr": "--learning-rate",
-    "--batch-size": "--people-per-batch",
-    "--batch": "--batch-size",
-    "--gpu": "--device",
-    "--output": "--out",
-}
+    "lr": "--learning-rate", "wd": "--weight-decay", "batch-size": "--people-per-batch",
+    "bs": "--batch-size --people-per-batch", "batch": "--batch-size", "gpu": "--device", "gpus": "--device",
+    "out": "--workspace", "output": "--out --workspace", "output-dir": "--workspace", "save-dir": "--workspace",
+    "data": "--data-root", "size": "--image-size", "arch": "--backbone", "model": "--backbone",
+    "pretrained": "--weights", "checkpoint": "--weights --model", "fp16": "--precision", "amp": "--precision",
+    "seq-len": "--clip-frames", "num-instances": "--clips-per-person", "test": "evaluate", "label": "label-videos",
+    "predict": "extract-features", "infer": "extract-features", "check": "data check", "walkers": "data walkers",
+    "visualize": "show", "version": "--version", "help": "--help",
+}  # fmt: skip
 
 
 def new_app(help: str, *examples: str, name: str | None = None) -> typer.Typer:
@@ -47,10 +50,11 @@ def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
         message, typed = error.message, error.option_name
         shown = [one for one in error.ctx.command.get_params(error.ctx) if not getattr(one, "hidden", False)]
         flags = [flag for parameter in shown for flag in parameter.opts]
-        if OTHER_NAMES.get(typed) in flags:
-            suggestion = f"Did you mean {OTHER_NAMES[typed]}? "
-        else:
-            suggestion = did_you_mean(typed, flags)
+        ours = [flag for flag in OTHER_NAMES.get(typed.lstrip("-"), "").split() if flag in flags]
+        near = {flag.lstrip("-"): flag for flag in flags}
+        suggestion = f"Did you mean {ours[0]}? " if ours else did_you_mean(typed.lstrip("-"), near, "--")
+    elif (typed := message.removeprefix("No such command '").partition("'")[0]) in OTHER_NAMES:
+        suggestion = f"Did you mean 'amem {OTHER_NAMES[typed]}'? "
     message = " ".join(message.split())
     if "Input should be" in message:  # Typer's, which does not name the value
         names = getattr(error.param, "opts", ())

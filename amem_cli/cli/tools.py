@@ -141,7 +141,7 @@ def status(
     folders: flags.Folders,
     dataset: flags.Dataset = DATASET,
     split: Annotated[int | None, Option(help="only this split")] = None,
-    verify: Annotated[bool, Option("--verify", help="compare every artifact with its checksum")] = False,
+    verify: Annotated[bool, Option("--verify", help="compare artifacts with checksums and images")] = False,
     as_json: flags.AsJson = False,
 ) -> None:
     """List the artifacts of the six stages (ready, unfinished, missing, stale, damaged) and the next command.
@@ -200,14 +200,14 @@ def walkers(
         with Progress(quiet).loop("walkers", 1, unit="pictures") as loop:
             made = write_videos(out, seed=seed, people=people // 4, progress=loop.show)
         if not quiet:
-            print(f"walkers in {out}: amem find {' '.join(map(str, made))} --out answer", file=sys.stderr)
+            print(f"walkers in {out}: amem find {shlex.join(map(str, made))} --out answer", file=sys.stderr)
         return
     sizes: dict[str, Any] = {"people": people, "cameras": cameras, "height": height, "width": width}
     options = WalkerOptions(seed=seed, twins=twins, alike=alike, **sizes)
     with Progress(quiet).loop("walkers", 1, unit="images") as loop:
         write_walkers(out, options, loop.show)
     if not quiet:
-        print(f"walkers in {out}: use them with --data-root {out}", file=sys.stderr)
+        print(f"walkers in {out}: use them with --data-root {shlex.quote(str(out))}", file=sys.stderr)
 
 
 @command(data_app, "check", "amem data check mars --deep", "amem data check /data/new")

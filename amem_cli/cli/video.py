@@ -1,6 +1,7 @@
 """The commands from videos to an answer: options, one call, one print."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from amem_cli.video.search import SearchResult
     from amem_cli.video.tracklets import TrackletOptions
 
+MODEL = "workspace/amem/mars/amem-main.safetensors"  # of a bare `amem train-amem`
 Videos = Annotated[list[Path], Argument(help="video files; with --camera several of one camera, in order")]
 BoxesFrom = Annotated[
     list[str] | None,
@@ -79,7 +81,7 @@ def tracklets(
     cameras = ", ".join(f"{name} {count}" for name, count in result.tracks.items())
     print(f"tracklets: {result.folder} ({'reused' if result.reused else f'{result.pictures} pictures'})")
     print(f"  tracks: {cameras}; {result.dropped} with fewer than {cutting.min_frames} frames are left out")
-    print(f"  next: amem extract-features --dataset {result.manifest}")
+    print(f"  next: amem extract-features --dataset {shlex.quote(str(result.manifest))} --model {MODEL}")
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,17 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.errors import BadData
-from amem_cli.options import Schedule
+from amem_cli.options import Schedule, flag_of
 from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 
 if TYPE_CHECKING:
     import torch
 
     from amem_cli.runtime.train_state import TrainState
+
+LEAST_COPIES = 4  # of a batch's values that a training keeps at least
 
 
 def learning_rate(options: Schedule, epochs: float, step: int) -> float:
@@ -64,6 +67,23 @@ def check_finite(losses: dict[str, float]) -> None:
     if bad:
         remedy = "Lower --learning-rate or use --precision fp32, with --resume never. The last saved state is kept"
         raise BadData("loss", why=f"{', '.join(bad)} is not finite", remedy=remedy)
+
+
+def require_batch_memory(options: Any, factors: tuple[str, ...], processes: Processes, frames: int = 1) -> None:
+    """Raise `UsageError` for batches that cannot fit: their pixels and, in any network, the first maps, in float32.
+
+    A batch has the product of the options `factors` items of `frames` frames each.
+    """
+    import torch
+
+    copies = 1 if getattr(options, "checkpoint_activations", False) else LEAST_COPIES
+    items = math.prod(getattr(options, name) for name in factors) // processes.world_size
+    needed = 12 * copies * items * frames * math.prod(options.height_width)
+    cuda = processes.device.type == "cuda"
+    free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
+    flag = "clip_frames" if frames > 1 else factors[0]
+    remedy = "Lower it" + f", {flag_of(factors[0])}" * (frames > 1) + " or --image-size; --accumulate adds batches up"
+    require_memory(flag_of(flag), str(getattr(options, flag)), needed, free, remedy)
 
 
 def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:

@@ -53,6 +53,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         processes.require_divisible("--batch-size", options.batch_size)
+        schedule.require_batch_memory(options, ("batch_size",), processes)
         manifest = load_manifest(options.dataset)
         data = read_attributes(manifest, options.data_root)
         warn_about_counts(manifest, data, progress)

