@@ -1,8 +1,7 @@
 """The options of the six stages: each name, default, preset value and help is declared once.
 
-Command line flags, `--config` files and the provenance of artifacts are derived from these dataclasses. A stage's
-options are composed from the groups below; a stage has a group only when it uses every option in it. In the help,
-(P) marks a choice of the paper and (D) one of ours. Imports nothing heavy.
+Command line flags, `--config` files and the provenance of artifacts are derived from these dataclasses. A stage has a
+group of options only when it uses every one in it. In the help, (P) marks a choice of the paper and (D) one of ours.
 """
 
 import dataclasses

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
-from amem_cli.data.manifest import require_people
 from amem_cli.errors import UsageError
 from amem_cli.runtime.progress import Progress
 
@@ -42,6 +41,8 @@ def show(kind: str, picture: Picture, source: "Source", progress: Progress) -> t
         why = f"{len(picture.names)} were named"
         raise UsageError("tracklets", why=why, remedy="Name one, or two to compare them")
     if kind != "attributes":
+        from amem_cli.data.manifest import require_people
+
         require_people(source.manifest)
     atomic.require_writable(picture.out)
     from amem_cli.tools import draw  # after the checks: it imports torch and matplotlib
