@@ -25,8 +25,8 @@ def prediction_errors(
     """
     rounds = []
     for wanted, guess in zip(true, predicted, strict=True):
-        copies = {f"{name}_copied": value for name, value in _measures(wanted, current).items()}
-        rounds.append(_measures(wanted, guess) | copies)
+        copies = {f"{name}_copied": value for name, value in frame_errors(wanted, current).items()}
+        rounds.append(frame_errors(wanted, guess) | copies)
     errors: dict[str, Any] = {"rounds": rounds}
     for copied in ("", "_copied"):
         mse, ssim = (float(np.mean([each[name + copied] for each in rounds])) for name in ("mse", "ssim"))
@@ -90,7 +90,8 @@ def structural_similarity(first: np.ndarray, second: np.ndarray) -> float:
     return float((luminance * (2 * covariance + c2) / (variance_x + variance_y + c2)).mean())
 
 
-def _measures(true: np.ndarray, guess: np.ndarray) -> dict[str, float | None]:
+def frame_errors(true: np.ndarray, guess: np.ndarray) -> dict[str, float | None]:
+    """`mse`, `psnr` (None where the MSE is 0) and `ssim` of one frame (H, W, 3)."""
     mse = mean_squared_error(true, guess)
     return {"mse": mse, "psnr": peak_signal_to_noise_ratio(mse), "ssim": structural_similarity(true, guess)}
 

@@ -30,6 +30,7 @@ from amem_cli.walkers import WalkerOptions, write_walkers
 from amem_cli.weights.names import GIVE_FILE, weight_file
 
 PEOPLE = 24  # for training, and as many others for the test
+TWINS = 0.1  # the fraction of them who look like another one
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
@@ -51,7 +52,7 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
-            write_walkers(data, WalkerOptions(seed=seed, people=PEOPLE, frames=(20, 28)), loop.show)
+            write_walkers(data, WalkerOptions(seed=seed, people=PEOPLE, frames=(20, 28), twins=TWINS), loop.show)
 
     start = weights_or_warning(progress)
 
@@ -62,7 +63,8 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
     train_arm(options(TrainArmOptions, epochs=6, weights=start), progress)
     label_videos(options(LabelVideosOptions, subset="all"), progress)
     train_tae(options(TrainTaeOptions, epochs=22, weights=start), progress)
-    train_amem(options(TrainAmemOptions, epochs=12, clip_frames=8, predict_frames=3), progress)
+    motion = {"predict_frames": 2, "predict_stride": 2, "mem_lr_factor": 1.0}  # every other frame: the legs move more
+    train_amem(options(TrainAmemOptions, epochs=14, clip_frames=8, **motion), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))

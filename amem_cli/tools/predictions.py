@@ -68,11 +68,13 @@ def predict_clips(
         assert feature is not None
         return feature
 
+    def reconstruct(frames: np.ndarray) -> np.ndarray:
+        return as_images(mem.decoder(mem.encoder(as_pixels(torch.from_numpy(frames), CPU))))
+
     def predict(current: np.ndarray, motion: torch.Tensor) -> np.ndarray:
         frame = as_pixels(torch.from_numpy(current)[None], CPU)
         predictions = mem(frame, motion, rounds)
-        frames = torch.cat([prediction.frame for prediction in predictions])  # (c, 3, H, W) in [0, 1]
-        return frames.movedim(1, -1).mul(255).round().byte().numpy()
+        return as_images(torch.cat([prediction.frame for prediction in predictions]))
 
     clips: list[PredictedClip] = []
     other = motion_feature(tracklets[-1]) if len(tracklets) > 1 else None
@@ -81,10 +83,16 @@ def predict_clips(
             frames, motion = middle_clip(tracklet, config), motion_feature(tracklet)
             current, true = frames[START], frames[START + stride :: stride][:rounds]
             by_other = None if other is None else predict(current, other)
-            clips.append(PredictedClip(tracklet.name, current, true, predict(current, motion), by_other, stride))
+            rows = (current, true, predict(current, motion), by_other, reconstruct(true))
+            clips.append(PredictedClip(tracklet.name, *rows, stride))
             other = motion if len(tracklets) > 1 else None
             loop.advance()
     return clips
+
+
+def as_images(pixels: torch.Tensor) -> np.ndarray:
+    """Pixels (N, 3, H, W) in [0, 1] -> uint8 (N, H, W, 3)."""
+    return pixels.movedim(1, -1).mul(255).round().byte().numpy()
 
 
 @torch.inference_mode()

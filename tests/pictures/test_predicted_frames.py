@@ -1,5 +1,7 @@
 """Predicted frames: the rows of a figure, the animation, and how any picture is saved."""
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -29,6 +31,8 @@ def test_predicted_frames_figure_rows():
     errors = prediction_errors(CLIP.true, CLIP.predicted, CLIP.current)["rounds"][1]
     assert part.axes[6].get_xlabel() == f"{errors['psnr']:.1f} dB, {errors['ssim']:.2f}"
     assert part.axes[10].get_xlabel() == f"{errors['psnr_copied']:.1f} dB, {errors['ssim_copied']:.2f}"
+    (part,) = predicted_frames_figure([replace(CLIP, reconstructed=FRAMES[:3])]).subfigs
+    assert (np.asarray(part.axes[5].get_images()[0].get_array()) == FRAMES[0]).all()  # below the true frame t+1
     exact = PredictedClip("", FRAMES[0], FRAMES[1:4], FRAMES[1:4])
     assert exact.caption("predicted", 0) == "exact, 1.00"
 

@@ -163,6 +163,9 @@ def test_predict_clips_of_the_training_model(trained, split) -> None:
     assert np.abs(clip.predicted - expected).max() <= 1
     np.testing.assert_array_equal(clip.true, middle_clip(tracklet, config)[2:4])
     assert clip.by_other_motion is None
+    with torch.inference_mode():
+        frames = amem.mem.decoder(amem.mem.encoder(pixels[0, :, 2:4].movedim(0, 1))).permute(0, 2, 3, 1)
+    assert np.abs(clip.reconstructed - (frames * 255).round().numpy()).max() <= 1
     assert clip.steps == ["t+1", "t+2"]
 
 
