@@ -1,15 +1,45 @@
 """Checks of single values of options, with errors that name the flag. Imports nothing heavy."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from amem_cli.errors import UsageError
 
 LARGEST_SIDE = 2048  # pixels
+RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be: its test, the names of the options
+    "must be positive": (
+        lambda value: value > 0,
+        "epochs accumulate learning_rate lr_step lr_factor log_steps validate_epochs discriminator_learning_rate "
+        "mem_lr_factor batch_size",
+    ),
+    "must not be negative": (
+        lambda value: value >= 0,
+        "weight_decay warmup_steps save_seconds adversarial_weight frames clips backbone_lr_factor margin lambda_a "
+        "lambda_m texture_weight gradient_steps bootstrap",
+    ),
+    "must be -1 or more": (lambda value: value >= -1, "workers"),
+    "must be at least 1": (lambda value: value >= 1, "predict_stride"),
+    "must be at least 2": (lambda value: value >= 2, "people_per_batch clips_per_person"),
+    "must be at least 4": (lambda value: value >= 4, "clip_frames"),
+    "must be below 1": (lambda value: value < 1, "learning_rate"),
+    "must be between 0 and 1": (lambda value: 0 < value < 1, "hold_out threshold"),
+    "must be from 0 to 1": (lambda value: 0 <= value <= 1, "flip crop erase jitter"),
+    "must be from 0 to below 1": (lambda value: 0 <= value < 1, "validate label_smoothing average_weights calibrate"),
+}
 
 
 def flag_of(name: str) -> str:
     """The command line flag of an option: image_size -> --image-size."""
     return f"--{name.replace('_', '-')}"
+
+
+def check_ranges(options: Any) -> None:
+    """Raise `UsageError` for a value outside the range of its option."""
+    for why, (holds, names) in RANGES.items():
+        for name in names.split():
+            if hasattr(options, name) and not holds(getattr(options, name)):
+                raise UsageError(flag_of(name), str(getattr(options, name)), why=why)
 
 
 def check_device(device: str) -> None:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean, require_package
-from amem_cli.option_values import check_device, check_resume, check_split, flag_of, parse_duration, parse_image_size
+from amem_cli.option_values import (
+    check_device,
+    check_ranges,
+    check_resume,
+    check_split,
+    flag_of,
+    parse_duration,
+    parse_image_size,
+)
 
 PRESETS = ("paper", "small", "strong")
 IMAGENET_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2")  # those with `--weights imagenet`
@@ -73,6 +81,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        check_ranges(self)
 
     def fingerprint(self) -> dict[str, Any]:
         """The options that affect the result, as JSON values: provenance records and compares them."""
@@ -96,10 +105,6 @@ class DataOptions(Options):
     workers: int = option(-1, "loader processes; -1: 0 on a CPU, up to 8 on CUDA", affects_result=False)
     on_bad_image: BadImage = option("stop", "skip: check every image first, leave out and list unreadable ones")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 on CUDA, fp32 on a CPU (D)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("workers", self.workers >= -1, "must be -1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,12 +135,7 @@ class Schedule(DataOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_image_size(self.image_size)
-        for name in ("epochs", "accumulate", "learning_rate", "lr_step", "lr_factor", "log_steps", "validate_epochs"):
-            self.require(name, getattr(self, name) > 0, "must be positive")
-        for name in ("weight_decay", "warmup_steps", "save_seconds"):
-            self.require(name, getattr(self, name) >= 0, "must not be negative")
-        self.require("learning_rate", self.learning_rate < 1, "must be below 1")
-        self.require("validate", 0 <= self.validate < 1, "must be a fraction from 0 to below 1")
+        self.require("batch_size", getattr(self, "batch_size", 2) > 1, "must be at least 2")  # batch norm in training
         if self.resume not in ("auto", "never") and not Path(self.resume).is_file():
             raise InputMissing("--resume", self.resume, why="not found", remedy="Use auto, never or a state file")
         parse_duration(self.time_limit)
@@ -159,11 +159,6 @@ class Adversarial(Schedule):
         "non-saturating", "minimax: the literal form of eq. 4 and 5 (D)"
     )
     discriminator_learning_rate: float = option(2e-4, "the discriminator's rate (Adam, beta1 0.5 as in DCGAN) (D)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("adversarial_weight", self.adversarial_weight >= 0, "must not be negative")
-        self.require("discriminator_learning_rate", self.discriminator_learning_rate > 0, "must be positive")
 
 
 # -- the six stages ----------------------------------------------------------------------------------------------------
@@ -191,8 +186,6 @@ class TrainArmOptions(Schedule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require("batch_size", self.batch_size > 1, "must be at least 2")
-        self.require("hold_out", 0 < self.hold_out < 1, "must be between 0 and 1")
         known = ("person", *(f"random-{number}" for number in range(1, 6)), "none")
         if self.partition not in known:
             remedy = f"{did_you_mean(self.partition, known)}Available: {', '.join(known)}"
@@ -213,9 +206,6 @@ class LabelVideosOptions(DataOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_resume(self.resume)
-        self.require("batch_size", self.batch_size > 0, "must be positive")
-        self.require("threshold", 0 < self.threshold < 1, "must be between 0 and 1")
-        self.require("frames", self.frames >= 0, "must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,10 +225,6 @@ class TrainTaeOptions(Adversarial):
     learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)", small=2e-3)
     weight_decay: float = option(5e-4, "Adam's weight decay (P)", small=0.0)
     lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("batch_size", self.batch_size > 1, "must be at least 2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,19 +303,8 @@ class TrainAmemOptions(Adversarial):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_split(self.split)
-        self.require("clip_frames", self.clip_frames >= 4, "must be at least 4")
-        for name in ("people_per_batch", "clips_per_person"):
-            self.require(name, getattr(self, name) >= 2, "must be at least 2")
-        for name in ("backbone_lr_factor", "margin", "lambda_a", "lambda_m", "texture_weight", "gradient_steps"):
-            self.require(name, getattr(self, name) >= 0, "must not be negative")
-        self.require("mem_lr_factor", self.mem_lr_factor > 0, "must be positive")
-        for name in ("flip", "crop", "erase", "jitter"):
-            self.require(name, 0 <= getattr(self, name) <= 1, "must be from 0 to 1")
-        for name in ("label_smoothing", "average_weights"):
-            self.require(name, 0 <= getattr(self, name) < 1, "must be from 0 to below 1")
         if self.uses_mem:
             self.require("clip_sampling", self.clip_sampling == "consecutive", "MEM needs consecutive frames")
-        self.require("predict_stride", self.predict_stride >= 1, "must be at least 1")
         if self.uses_mem and not 1 <= self.predict_frames * self.predict_stride <= self.clip_frames - 2:
             stride, most = self.predict_stride, (self.clip_frames - 2) // self.predict_stride
             room = "T - c needs 1 <= c <= T - 2" if stride == 1 else f"T - {stride}c needs 1 <= c <= (T - 2) / {stride}"
@@ -364,8 +339,6 @@ class ExtractFeaturesOptions(DataOptions):
         check_split(self.split)
         if self.image_size:
             parse_image_size(self.image_size)
-        self.require("clips", self.clips >= 0, "must not be negative")
-        self.require("batch_size", self.batch_size > 0, "must be positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,11 +356,6 @@ class EvaluateOptions(Options):
     calibrate: float = option(0.0, "report the distance threshold for this false-match rate, e.g. 0.001; 0: none")
     conventions: bool = option(False, "add rank-1 ... 20 and mAP as eight other code bases count them")
     strict: bool = option(False, "fail with exit code 65 for features of a part of the data set", affects_result=False)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require("calibrate", 0 <= self.calibrate < 1, "must be a false-match rate from 0 to below 1")
-        self.require("bootstrap", self.bootstrap >= 0, "must not be negative")
 
 
 COMMANDS: dict[str, type[Options]] = {

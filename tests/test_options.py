@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from amem_cli import options as module
 from amem_cli import resolve as resolving
 from amem_cli.errors import InputMissing, UsageError
+from amem_cli.option_values import RANGES
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
 
@@ -228,6 +230,14 @@ def test_wrong_value(command, name, value, message):
         resolve(COMMANDS[command], {name: value})
     assert str(raised.value).startswith(message)
     assert raised.value.exit_code == 2
+
+
+def test_ranges_name_options():
+    known = {field.name for cls in COMMANDS.values() for field in dataclasses.fields(cls)}
+    named = [name for _, names in RANGES.values() for name in names.split()]
+    assert set(named) <= known
+    numbers = {name for cls in COMMANDS.values() for name, kind in get_type_hints(cls).items() if kind in (int, float)}
+    assert numbers - set(named) == {"seed", "predict_frames"}  # any seed; the limit of c depends on T
 
 
 def test_predict_frames_limit():
