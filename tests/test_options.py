@@ -188,7 +188,7 @@ WRONG = [
     ("train-arm", "weight_decay", -1e-4, "--weight-decay -0.0001: must not be negative"),
     ("train-arm", "validate", 1.0, "--validate 1.0"),
     ("train-arm", "workers", -2, "--workers -2: must be -1 or more"),
-    ("train-arm", "device", "mps", "--device mps: not supported. Use auto, cpu, cuda or cuda:N"),
+    ("train-arm", "device", "mps", "--device mps: GPUs of Apple are not supported. Use auto, cpu, cuda or cuda:N"),
     ("train-arm", "batch_size", 1, "--batch-size 1: must be at least 2"),
     ("train-arm", "hold_out", 1.0, "--hold-out 1.0"),
     ("train-arm", "partition", "random-6", "--partition random-6: unknown partition"),
