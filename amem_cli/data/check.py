@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,10 +74,12 @@ def check_dataset(
     problems: list[str] = []
     remarks: list[str] = []
     counts: dict[str, int] = {}
+    tracklets: list[Tracklet] = []
     try:
         dataset = read_dataset(manifest, data_root)
         counts, notes, remarks = _describe(dataset)
-        problems += notes + _repeated_tracklets(_tracklets(dataset))
+        tracklets = _tracklets(dataset)
+        problems += notes + _repeated_tracklets(tracklets)
         counts |= READERS[manifest.layout].extra_counts(root)
     except BadRows as error:
         remedy = f". {error.remedy}" if error.remedy else ""
@@ -88,7 +91,7 @@ def check_dataset(
     rows = _count_rows(manifest, counts, problems) + _metadata_rows(manifest, root, problems)
     if deep:
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
-        rows.append(_check_images(root, image_list, progress, problems, remarks))
+        rows.append(_check_images(root, image_list, progress, problems, remarks, tracklets))
     shown = tuple(map(printable, problems[:MOST_PROBLEMS]))
     return CheckReport(
         manifest.name, manifest.title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like
@@ -216,11 +219,19 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
 
 
 def _check_images(
-    root: Path, image_list: Path, progress: Callable[[int, int], None], problems: list[str], remarks: list[str]
+    root: Path,
+    image_list: Path,
+    progress: Callable[[int, int], None],
+    problems: list[str],
+    remarks: list[str],
+    tracklets: list[Tracklet],
 ) -> CheckRow:
-    """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged."""
+    """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged.
+
+    A tracklet of several images that all occur twice is a problem too.
+    """
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
-    lines, damaged = [], 0
+    lines, damaged, digests = [], 0, dict[str, str]()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             block = paths[start : start + IMAGES_AT_ONCE]
@@ -228,9 +239,14 @@ def _check_images(
             for done, (path, (digest, fault)) in enumerate(zip(block, results, strict=True), start=start + 1):
                 escaped = _escaped(path)
                 lines.append(f"{chr(92) * (escaped != path)}{digest}  {escaped}\n")
-                damaged += bool(fault)
+                damaged, digests[path] = damaged + bool(fault), digest
                 problems += [f"{printable(path)}: {fault}"] if fault else []
                 progress(done, len(paths))
+    for tracklet in tracklets:
+        frames = [os.path.relpath(frame, image_list.parent) for frame in tracklet.frames]
+        times = Counter(digests.get(frame) or frame for frame in frames)
+        if len(times) > 1 and min(times.values()) > 1:
+            problems.append(f"{tracklet.name}: every image is there {min(times.values())} times, under different names")
     if image_list.exists():
         place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
         remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")

@@ -181,6 +181,12 @@ def test_data_check_command_with_a_folder(tmp_path, capsys):
 def test_check_dataset_repeated_images(shop, tmp_path):
     shutil.copytree(tmp_path / "shop" / "3" / "1", tmp_path / "shop" / "4" / "2", dirs_exist_ok=True)
     assert check_dataset(shop, tmp_path).problems[0] == "4/2 has the same images as 3/1"
+    for name in ("1", "2", "3"):
+        content = image(tmp_path / "shop" / "1" / "1" / f"{name}.png", colour=100 + int(name)).read_bytes()
+        (tmp_path / "shop" / "1" / "1" / f"{name}7.png").write_bytes(content)
+    assert (
+        "1/1: every image is there 2 times, under different names" in check_dataset(shop, tmp_path, deep=True).problems
+    )
 
 
 def test_check_dataset_bad_rows_have_their_reason(tmp_path):
