@@ -176,7 +176,7 @@ def test_options_in_text_exist() -> None:
         f"{page.name}: {option}"
         for page in PAGES
         for span in re.findall(r"`([^`\n]+)`", prose(page))
-        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", span)
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", span)
         if option not in OPTIONS | OTHER_OPTIONS
     ]
     assert unknown == []

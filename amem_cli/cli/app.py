@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
+from amem_cli.cli import export, stages, tools  # noqa: F401 - they add their commands to `app`
 from amem_cli.cli.help import usage_error
 from amem_cli.cli.remedies import CONTINUING, command_line
 from amem_cli.cli.root import app

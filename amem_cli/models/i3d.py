@@ -21,14 +21,15 @@ def same_padding(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """TensorFlow's SAME padding of (T, H, W), for ceil(size / stride) outputs: elements before, and extra ones after.
 
+    No kernel is smaller than its stride. T may be a symbol of torch.export.
+
     >>> same_padding((8, 113, 4), (7, 7, 3), (2, 2, 1))
     ((2, 3, 1), (1, 0, 0))
     """
     totals = [
-        max((-(-size // step) - 1) * step + width - size, 0)
-        for size, width, step in zip(sizes, kernel, stride, strict=True)
+        ((size - 1) // step) * step + width - size for size, width, step in zip(sizes, kernel, stride, strict=True)
     ]
-    return tuple(total // 2 for total in totals), tuple(total % 2 for total in totals)
+    return tuple(total // 2 for total in totals), tuple(total - 2 * (total // 2) for total in totals)
 
 
 def _pad_after(x: Tensor, extra: Sequence[int], value: float) -> Tensor:
@@ -78,10 +79,13 @@ class Unit3D(nn.Module):
             x = pointwise_convolution(x, conv.weight, conv.bias)
         else:
             before, extra = same_padding(x.shape[2:], conv.kernel_size, conv.stride)
-            x = _pad_after(x, extra, 0.0)
-            if x.shape[2] < conv.kernel_size[0]:
-                # oneDNN's weight gradient writes out of bounds if T is shorter than the kernel and padded by F.conv3d
-                x, before = F.pad(x, (0, 0, 0, 0, before[0], before[0])), (0, *before[1:])
+            # oneDNN's weight gradient writes out of bounds if T is shorter than the kernel and padded by F.conv3d
+            short = torch.is_grad_enabled() and x.shape[2] < conv.kernel_size[0]
+            if short or conv.stride[0] > 1:  # the padding depends on T here, which is a symbol in torch.export
+                x = F.pad(x, (0, extra[2], 0, extra[1], before[0], before[0] + extra[0]))
+                before = (0, *before[1:])
+            else:
+                x = _pad_after(x, extra, 0.0)
             x = F.conv3d(x, conv.weight, conv.bias, conv.stride, before)
         return F.relu(self.bn(x), inplace=True)
 

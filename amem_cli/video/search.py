@@ -14,10 +14,9 @@ from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import SHIPPED
-from amem_cli.data.readers.files import frames_in_order, list_folder
+from amem_cli.data.readers.files import folder_tracklet, frames_in_order, list_folder
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing, require_known
-from amem_cli.person_ids import UNKNOWN
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
@@ -202,13 +201,7 @@ def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Qu
     """Names, features (Q, D), the query's own row in the gallery, images: of a tracklet, a folder, or a video."""
     path = Path(options.query)
     if path.is_dir():
-        images = list_folder(path)[0]
-        if not images:
-            raise BadData("query", path, why="the folder has no images", remedy="Give a folder of one person's frames")
-        try:
-            tracklet = Tracklet(path.name, UNKNOWN, 0, str(path.absolute()), frames_in_order(images))
-        except ValueError as error:
-            raise BadData("query", path, why=str(error)) from error
+        tracklet = folder_tracklet("query", path)
         return [path.name], embed([tracklet], gallery, options, progress), None, [tuple(tracklet.frames)]
     if path.is_file():
         return _video_queries(path, gallery, options, progress)

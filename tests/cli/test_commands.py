@@ -29,6 +29,7 @@ CONTRACT = {
     "extract-features": "--dataset --split " + EVERY_STAGE,
     "evaluate": "--protocol --features " + EVERY_STAGE,
     "demo": "--seed --json --quiet",
+    "export": "model --format --out --dataset --split --data-root --frames --int8 --json --quiet --dry-run",
     "status": "--dataset --split --workspace --verify --json",
     "data check": "name --data-root --deep --json --quiet",
     "data walkers": "out --seed --people --cameras --quiet",

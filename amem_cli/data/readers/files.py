@@ -17,6 +17,7 @@ from amem_cli.artifacts.regular_file import open_regular
 from amem_cli.data.images import IMAGE_SUFFIXES
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, BadData, InputMissing, listing
+from amem_cli.person_ids import UNKNOWN
 
 MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five data sets has 16 MB
 MOST_FOLDERS_SEARCHED = 2000
@@ -165,6 +166,17 @@ def natural_key(name: str) -> tuple[tuple[int, str], ...]:
     """
     parts = re.split(r"([0-9]+)", name)
     return tuple((int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts))
+
+
+def folder_tracklet(what: str, path: Path) -> Tracklet:
+    """A folder of one person's frames as a tracklet; `what` names it in errors. Raises `BadData`."""
+    images = list_folder(path)[0]
+    if not images:
+        raise BadData(what, path, why="the folder has no images", remedy="Give a folder of one person's frames")
+    try:
+        return Tracklet(path.name, UNKNOWN, 0, str(path.absolute()), frames_in_order(images))
+    except ValueError as error:
+        raise BadData(what, path, why=str(error)) from error
 
 
 def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:

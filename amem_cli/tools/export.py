@@ -1,0 +1,231 @@
+"""`amem export`: the main model or the ARM as a file for other programs, compared with the original before writing."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from amem_cli.artifacts import atomic, checkpoint
+from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parent
+from amem_cli.data.clips import reflect
+from amem_cli.data.datasets import read_dataset, split_numbers, warn_about_counts
+from amem_cli.data.images import open_rgb
+from amem_cli.data.loading import read_frames
+from amem_cli.data.manifest import load_manifest
+from amem_cli.data.readers.files import folder_tracklet
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, known_people
+from amem_cli.errors import AmemError, BadData, UsageError
+from amem_cli.metrics.ranking import evaluate_ranking
+from amem_cli.models.checkpoints import load_arm, load_main_model
+from amem_cli.models.from_frames import INPUT, OUTPUTS, FromFrames, trace
+from amem_cli.person_ids import UNKNOWN
+from amem_cli.pictures.frames import evenly_spaced
+from amem_cli.runtime.engine import CPU, Engine, prepare
+from amem_cli.runtime.progress import Progress
+from amem_cli.stages.extract_features import extract_tracklets
+from amem_cli.tools.export_formats import FORMATS, OPSET, Run, require_packages
+
+LIMIT = 1e-5  # cosine distance of an export from the original
+REAL_CLIPS, CALIBRATION_CLIPS = 8, 300  # of a data set, evenly spaced
+Pair = tuple[np.ndarray, np.ndarray]  # a batch of frames as stored, and at the network's size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """`dataset` (`split` "" is its first) and `frames`, a folder, give real clips to compare. Raises `UsageError`."""
+
+    model: Path
+    out: Path
+    format: str
+    dataset: str = ""
+    split: str = ""
+    data_root: Path = Path("data")
+    frames: Path | None = None
+    int8: bool = False
+
+    def __post_init__(self) -> None:
+        suffix = FORMATS[self.format].suffixes[-1]
+        if self.out.suffix != suffix:
+            raise UsageError("--out", self.out, why=f"--format {self.format} writes {suffix} files")
+        if self.int8 and (self.format != "openvino" or not self.dataset):
+            remedy = "Use --format openvino and --dataset NAME"
+            raise UsageError("--int8", why="it is for OpenVINO and needs clips for calibration", remedy=remedy)
+
+
+class Subject(NamedTuple):
+    """A loaded checkpoint; `frames` is T of its training, 0 for the ARM."""
+
+    kind: str
+    network: Any
+    config: Any
+    frames: int
+
+
+class Clips(NamedTuple):
+    """Tracklets to compare and to calibrate on, and the split with queries, if any."""
+
+    compared: Sequence[Tracklet]
+    calibration: Sequence[Tracklet] = ()
+    split: Split | None = None
+    official: bool = True  # the gallery includes the queries
+
+
+def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False) -> dict[str, Any]:
+    """Write the export; returns the description that is also in its metadata. `dry_run` only checks the inputs.
+
+    Raises `AmemError`, exit code 70, for an export that differs from the original: nothing is written then.
+    """
+    versions = require_packages(options.format, options.int8)
+    subject, clips = load_subject(options.model), read_clips(options, progress)
+    description = describe(subject, options, versions)
+    if dry_run:
+        return description
+    atomic.require_writable(options.out)
+    progress.log("export: tracing the network")
+    program, fewest = trace(FromFrames(subject.network, subject.kind, subject.config.height_width), subject.frames)
+    if subject.frames:
+        description["input"] |= {"fewest_frames": fewest or subject.frames, "any_length": fewest is not None}
+    progress.log(f"export: converting to {options.format}")
+    built = FORMATS[options.format](program, OUTPUTS[subject.kind])
+    progress.log("export: comparing with the original")
+    run, engine = built.load(built.files("")), prepare(subject.network, CPU, "fp32", "eager", progress.warn)
+    description["cosine_distance"] = {"limit": LIMIT, "random": distance(run, engine, random_pairs(subject, fewest))}
+    if clips.compared:
+        description["cosine_distance"]["real"] = distance(run, engine, real_pairs(clips.compared, subject))
+    for name, found in description["cosine_distance"].items():
+        if not found <= LIMIT:
+            why = f"on {name} clips its cosine distance to the original is {found:.3g}, above {LIMIT:g}"
+            raise AmemError("export", options.out, why=why, remedy="Nothing was written. Use another --format")
+    if options.int8:
+        built.quantise([resized for _, resized in real_pairs(clips.calibration, subject)])
+        small = built.load(built.files(""))
+        description["int8"] = {"cosine_distance": distance(small, engine, real_pairs(clips.compared, subject))}
+        if clips.split is not None and subject.frames:
+            rates = [mean_ap(one, clips.split, clips.official, subject, progress) for one in (run, small)]
+            description["int8"] |= {"mAP_before": rates[0], "mAP_after": rates[1]}
+    files = built.files(json.dumps(description))
+    if len(files) > 1:
+        options.out.unlink(missing_ok=True)  # written last: while it exists, all files are of one export
+    for suffix, content in files.items():
+        atomic.write_bytes(options.out.with_suffix(suffix), content)
+    return description
+
+
+def load_subject(path: Path) -> Subject:
+    """The network of an amem-main or amem-arm. Raises as `checkpoint.load`, and `BadData` for other kinds."""
+    atomic.check_regular(path, "model", remedy="Run: amem train-amem, or amem train-arm")
+    kind = checkpoint.read_description(path).get("kind")
+    if kind == "amem-main":
+        network, config = load_main_model(path)
+        return Subject(kind, network.eval(), config, config.clip_frames)
+    if kind == "amem-arm":
+        arm, arm_config = load_arm(path)
+        return Subject(kind, arm.eval(), arm_config, 0)
+    remedy = "Give an amem-main.safetensors or an arm.safetensors"
+    raise BadData("model", path, why=f"is of kind {kind}", remedy=remedy)
+
+
+def describe(subject: Subject, options: ExportOptions, versions: dict[str, str]) -> dict[str, Any]:
+    """What a program needs to know to use the export, as JSON."""
+    main, config = subject.kind == "amem-main", subject.config.as_json()
+    normalisation = (subject.network.backbone if main else subject.network.backbone.network).normalisation
+    recorded = {name: getattr(options, name) for name in ("format", "dataset", "split", "int8")}
+    provenance = Provenance("export", recorded, {subject.kind: parent(options.model)}).as_json()
+    provenance["versions"] |= versions
+    shape = ["batch", *(["frames"] if main else []), "height", "width", 3]
+    widths = (512, 1) if main else (len(subject.config.attributes),)
+    return {
+        "kind": "amem-export", "schema": SCHEMA, "created_by": CREATED_BY, "network": subject.kind,
+        "format": options.format, "opset": OPSET if options.format == "onnx" else None,
+        "input": {"name": INPUT, "dtype": "uint8", "colours": "RGB", "shape": shape},
+        "outputs": {name: ["batch", width] for name, width in zip(OUTPUTS[subject.kind], widths, strict=True)},
+        "image_size": list(subject.config.height_width), "clip_frames": subject.frames or None,
+        "normalisation": {"mean": list(normalisation.mean), "std": list(normalisation.std)},
+        "attributes": config.pop("attributes", []), "model": config, "provenance": provenance,
+    }  # fmt: skip
+
+
+# -- comparison --------------------------------------------------------------------------------------------------------
+
+
+def distance(run: Run, engine: Engine, pairs: Iterable[Pair]) -> float:
+    """The largest cosine distance of an export's output (f_s or probabilities) from the original's."""
+    worst = 0.0
+    for stored, resized in pairs:
+        expected, found = engine(torch.from_numpy(resized)).double().numpy(), run(stored)
+        if len(found) == 1:
+            expected = 1 / (1 + np.exp(-expected))
+        rows = found[0].astype(np.float64)
+        cosine = (rows * expected).sum(axis=1) / (np.linalg.norm(rows, axis=1) * np.linalg.norm(expected, axis=1))
+        worst = float(np.maximum(worst, (1 - cosine).max()))  # keeps NaN
+    return worst
+
+
+def random_pairs(subject: Subject, fewest: int | None) -> Iterator[Pair]:
+    """Random colours, smooth in space, in batches of several sizes and lengths."""
+    (height, width), generator, length = subject.config.height_width, np.random.default_rng(0), subject.frames
+    lengths = (length, length + 3, fewest) if fewest else (length,) * 3
+    sizes = ((height, width), (height * 3 // 2 + 1, width * 2 // 3 + 1), (height // 2 + 1, width * 2 + 3))
+    for batch, frames, (rows, columns) in zip((2, 1, 3), lengths, sizes, strict=True):
+        lead = (batch, frames) if frames else (batch,)
+        spots = generator.integers(0, 256, (batch * (frames or 1), 4, 2, 3), dtype=np.uint8)
+        images = [Image.fromarray(one).resize((columns, rows), Image.Resampling.BICUBIC) for one in spots]
+        resized = [image.resize((width, height), Image.Resampling.BILINEAR) for image in images]
+        stored, small = (np.stack([np.asarray(one) for one in each]) for each in (images, resized))
+        yield stored.reshape(*lead, rows, columns, 3), small.reshape(*lead, height, width, 3)
+
+
+def real_pairs(tracklets: Sequence[Tracklet], subject: Subject) -> Iterator[Pair]:
+    """The middle clip (or frame) of each tracklet. Frames of different sizes are resized outside of the network."""
+    for tracklet in tracklets:
+        length = subject.frames or 1
+        first = max(0, (len(tracklet) - length) // 2)
+        indices = reflect(np.arange(first, first + length), len(tracklet))
+        small = read_frames(tracklet, indices, subject.config.height_width)
+        images = [np.asarray(open_rgb(tracklet.frames[index])) for index in indices]
+        stored = np.stack(images) if len({image.shape for image in images}) == 1 else small
+        yield (stored[None], small[None]) if subject.frames else (stored, small)
+
+
+# -- data --------------------------------------------------------------------------------------------------------------
+
+
+def read_clips(options: ExportOptions, progress: Progress) -> Clips:
+    """The real clips that the options name. Raises as `read_dataset` and `folder_tracklet`."""
+    own = [folder_tracklet("--frames", options.frames)] if options.frames else []
+    if not options.dataset:
+        return Clips(own)
+    manifest = load_manifest(options.dataset)
+    dataset = read_dataset(manifest, options.data_root)
+    warn_about_counts(manifest, dataset, progress)
+    if not isinstance(dataset, VideoDataset):
+        images = [Tracklet(path.name, UNKNOWN, 0, str(path.parent), (path.name,)) for path in dataset.paths]
+        return Clips([*own, *evenly_spaced(images, REAL_CLIPS)], evenly_spaced(images, CALIBRATION_CLIPS))
+    split = dataset.splits[split_numbers(dataset, options.split)[0] or 0]
+    compared = [*own, *evenly_spaced(split.test, REAL_CLIPS)]
+    scored = split if len(known_people(split.test)) and any(split.is_query) else None
+    calibration = evenly_spaced(split.train or split.test, CALIBRATION_CLIPS)
+    return Clips(compared, calibration, scored, not dataset.numbered)
+
+
+def mean_ap(run: Run, split: Split, official: bool, subject: Subject, progress: Progress) -> float:
+    """mAP of an export on the test tracklets of a split, as `extract-features` and `evaluate` compute it."""
+
+    def similarity(images: torch.Tensor) -> torch.Tensor:
+        feature, norm = run(images.numpy())
+        return torch.from_numpy(feature * norm)
+
+    engine, shape = Engine("export", similarity, progress.warn), (subject.frames, *subject.config.height_width)
+    clips = sum(-(-len(tracklet) // subject.frames) for tracklet in split.test)
+    with progress.loop("mAP", clips, unit="clips") as bar:
+        rows = extract_tracklets(split.test, shape, engine, CPU, bar, batch_size=16, workers=-1)["features"]
+    query = np.array(split.is_query)
+    gallery = np.ones_like(query) if official else ~query
+    cameras = np.array([tracklet.camera_id for tracklet in split.test])
+    both = [each[kept] for each in (rows, known_people(split.test), cameras) for kept in (query, gallery)]
+    return float(evaluate_ranking(*both).mAP)

@@ -1,0 +1,378 @@
+"""`amem export`: parity with the original in every format, any batch, clip and frame size, the description, errors."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import amem_cli as amem
+from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.artifacts.provenance import Provenance
+from amem_cli.attributes import ATTRIBUTES
+from amem_cli.cli.app import run
+from amem_cli.data.clips import inference_clips
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.loading import read_frames
+from amem_cli.data.manifest import load_manifest
+from amem_cli.models.amem import build_main_model
+from amem_cli.models.arm import ARM
+from amem_cli.models.checkpoints import save_arm, save_main, save_tae
+from amem_cli.models.config import ArmConfig, TaeConfig, model_config
+from amem_cli.models.from_frames import FromFrames, resize_weights, trace
+from amem_cli.models.tae import TAE, Discriminator
+from amem_cli.options import BACKBONES, TrainAmemOptions
+from amem_cli.runtime.device import as_pixels
+from amem_cli.tools import export_formats
+from amem_cli.tools.export_formats import FORMATS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+needs = {
+    name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}: pip install 'amem[export]'")
+    for name in ("openvino", "nncf")
+}
+IN_FORMATS = ["onnx", "torch-export", pytest.param("openvino", marks=needs["openvino"])]
+CPU = torch.device("cpu")
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
+SUFFIX = {name: one.suffixes[-1] for name, one in FORMATS.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_backbones() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
+        yield
+
+
+def as_trained(network: nn.Module, *shape: int) -> nn.Module:
+    """`network` with the BN statistics of random pixels, so that its outputs differ between items."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(shape[0], 3, *[1] * (len(shape) - 1)) * torch.rand(shape[0], 3, *shape[1:]))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    options = TrainAmemOptions(modules="aem", branch="conv2d", image_size="32x32", clip_frames=4, predict_frames=2)
+    config = model_config(options, people=4)
+    model = as_trained(build_main_model(config), 8, 4, 32, 32)
+    path = tmp_path_factory.mktemp("main") / "amem-main.safetensors"
+    return save_main(path, model, config, Provenance("train-amem", {}))
+
+
+@pytest.fixture(scope="module")
+def exported(main_file: Path, walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Exports of `main_file` with a comparison on walkers, each made once."""
+    made: dict[str, Path] = {}
+
+    def export(format: str) -> Path:
+        if format not in made:
+            made[format] = tmp_path_factory.mktemp(format) / f"amem{SUFFIX[format]}"
+            where = ["--out", str(made[format]), "--dataset", "mars", "--data-root", str(walkers), "--quiet"]
+            assert run(["export", str(main_file), *where]) == 0
+        return made[format]
+
+    return export
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    return {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", path.suffix) if
+            path.with_suffix(suffix).exists()}  # fmt: skip
+
+
+def description_of(path: Path) -> dict[str, Any]:
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        return json.loads(onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map["amem"])
+    if path.suffix == ".xml":
+        import openvino
+
+        return json.loads(openvino.Core().read_model(path).get_rt_info(["amem"]).value)
+    extra = {"amem": ""}
+    torch.export.load(path, extra_files=extra)
+    return json.loads(extra["amem"])
+
+
+# -- resizing ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("old", "new"), [((50, 34), (25, 17)), ((9, 40), (32, 16)), ((32, 32), (32, 32))])
+def test_resize_weights_as_pillow(old: tuple[int, int], new: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize(new[::-1], Image.Resampling.BILINEAR)).astype(int)
+    pixels = torch.from_numpy(image).movedim(-1, 0).float() @ resize_weights(old[1], new[1]).T
+    found = (resize_weights(old[0], new[0]) @ (pixels + 0.5).floor() + 0.5).floor().movedim(0, -1).int().numpy()
+    assert np.abs(found - expected).max() <= (old != new)  # Pillow's order of the two passes depends on its version
+    assert np.abs(found - expected).mean() < 0.4
+
+
+# -- every network -----------------------------------------------------------------------------------------------------
+
+REPEATED = ("Bottleneck", "PseudoBlock", "PlaneBlock", "BasicBlock", "InvertedResidual")
+REPLACED = {  # inception blocks that change the number of channels, by one convolution or none
+    "i3d": {"Mixed_3b": (192, 256), "Mixed_4b": (480, 832), "Mixed_5b": ()} | {f"Mixed_4{x}": () for x in "cdef"},
+    "s3d": {"features.5": (192, 256), "features.8": (480, 832)} | {f"features.{x}": () for x in (9, 10, 11, 12, 14)},
+}  # fmt: skip
+
+
+def shortened(network: Any, *shape: int, device: str = "cpu") -> Any:
+    """`network` without the blocks that keep the shape of their input, but for the first of each kind."""
+    same = {}
+
+    def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        same[module] = inputs[0].shape == output.shape
+
+    for module in network.modules():
+        if type(module).__name__ in REPEATED:
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *shape, device=device))
+    kinds = set()
+    for name, module in list(network.named_modules()):
+        module._forward_hooks.clear()
+        kind = (type(module), getattr(module, "kind", ""))
+        if same.get(module) and kind in kinds:
+            network.set_submodule(name, nn.Identity())
+        kinds |= {kind} if same.get(module) else set()
+    return network
+
+
+def small_network(name: str) -> tuple[nn.Module, str]:
+    """The main model with a backbone, or an ARM, with few blocks and the BN statistics of random pixels."""
+    torch.manual_seed(0)
+    if name.startswith("arm-"):
+        return as_trained(shortened(ARM(name.removeprefix("arm-")), 64, 32), 4, 64, 32), "amem-arm"
+    with torch.device("meta"):  # most of the weights are never needed
+        model: Any = build_main_model(model_config(TrainAmemOptions(backbone=name, modules="baseline", neck="bn"), 2))
+        for block, channels in REPLACED.get(name, {}).items():
+            model.backbone.set_submodule(block, nn.Conv3d(*channels, 1) if channels else nn.Identity())
+    model = shortened(model, 8, 64, 32, device="meta").to_empty(device="cpu")
+    for module in model.modules():
+        getattr(module, "reset_parameters", lambda: None)()
+    return as_trained(model, 4, 8, 64, 32), "amem-main"
+
+
+def check_runs(program: Any, network: nn.Module, kind: str, fewest: int) -> None:
+    """`program` is the network after resizing, for other batches, lengths and frame sizes than it was traced with."""
+    generator = torch.Generator().manual_seed(0)
+    for batch, frames, height, width in ((1, fewest, 64, 32), (3, 9, 64, 32), (2, 12, 128, 32)):
+        shape = (batch, frames, height, width, 3) if kind == "amem-main" else (batch, height, width, 3)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+        small = images if height == 64 else resized_by_pillow(images)
+        with torch.no_grad():
+            expected = network(as_pixels(small, CPU)).double().numpy()
+        found = [np.asarray(output, dtype=np.float64) for output in program(images.numpy())]
+        if kind == "amem-arm":
+            np.testing.assert_allclose(found[0], 1 / (1 + np.exp(-expected)), atol=1e-5)
+        else:
+            np.testing.assert_allclose(found[0] * found[1], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+            np.testing.assert_allclose(np.linalg.norm(found[0], axis=1), 1, atol=1e-5)
+
+
+def resized_by_pillow(images: torch.Tensor) -> torch.Tensor:
+    """(..., 128, 32, 3) -> (..., 64, 32, 3); one pass, so equal in all versions of Pillow."""
+    rows = [Image.fromarray(one).resize((32, 64), Image.Resampling.BILINEAR) for one in images.flatten(0, -4).numpy()]
+    return torch.from_numpy(np.stack([np.asarray(row) for row in rows])).reshape(*images.shape[:-3], 64, 32, 3)
+
+
+FEWEST = {"i3d": 5, "r3d": 5, "p3d": 8, "mobilenet_v2": 3, "resnet50": 3, "s3d": 5, "r3d_18": 5, "mc3_18": 2,
+          "r2plus1d_18": 5, "arm-resnet50": 0, "arm-mobilenet_v2": 0}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEWEST)
+def test_trace_every_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BACKBONES, "i3d", "amem_cli.models.i3d:I3D")
+    network, kind = small_network(name)
+    program, fewest = trace(FromFrames(network, kind, (64, 32)), 8 if FEWEST[name] else 0)
+    assert (fewest or 0) == FEWEST[name]
+    module = program.module()
+    check_runs(lambda frames: [o.detach() for o in module(torch.from_numpy(frames))], network, kind, FEWEST[name])
+    if name in ("i3d", "arm-resnet50"):
+        built = FORMATS["onnx"](program, ["feature", "norm"] if kind == "amem-main" else ["probabilities"])
+        check_runs(built.load(built.files("")), network, kind, FEWEST[name])
+
+
+@pytest.mark.slow
+def test_trace_clip_of_one_map(main_file: Path) -> None:
+    network = amem.load_main_model(main_file)
+    program, fewest = trace(FromFrames(network, "amem-main", (32, 32)), 2)
+    assert fewest is None
+    frames = torch.randint(0, 256, (3, 2, 40, 20, 3), dtype=torch.uint8)
+    assert program.module()(frames)[0].shape == (3, 512)
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", IN_FORMATS)
+def test_export_main(format: str, exported: Any, main_file: Path) -> None:
+    path = exported(format)
+    about = description_of(path)
+    assert about["cosine_distance"]["random"] <= 1e-5
+    assert about["cosine_distance"]["real"] <= 1e-5
+    assert about["input"]["fewest_frames"] == 3
+    assert about["input"]["shape"] == ["batch", "frames", "height", "width", 3]
+    assert (about["image_size"], about["clip_frames"], about["format"]) == ([32, 32], 4, format)
+    assert about["opset"] == (18 if format == "onnx" else None)
+    assert about["normalisation"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    assert len(about["attributes"]) == 105
+    assert about["model"]["backbone"] == "i3d"
+    assert about["provenance"]["parents"]["amem-main"]["sha256"] == sha256_file(main_file)
+    assert set(FORMATS[format].packages) < set(about["provenance"]["versions"])
+    assert list(path.parent.glob(".*")) == []
+
+    model = amem.load_main_model(main_file)
+    load = FORMATS[format].load(files_of(path))
+    for batch, frames in ((1, 3), (3, 4), (2, 7)):
+        clips = np.random.default_rng(batch).integers(0, 256, (batch, frames, 32, 32, 3), dtype=np.uint8)
+        feature, norm = load(clips)
+        with torch.no_grad():
+            expected = model(as_pixels(torch.from_numpy(clips), CPU)).numpy()
+        np.testing.assert_allclose(feature * norm, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(feature, amem.embed(model, clips, device="cpu"), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_export_arm(walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    torch.manual_seed(0)
+    arm = as_trained(ARM("resnet18"), 4, 32, 32)
+    file = save_arm(tmp_path / "arm.safetensors", arm, ArmConfig(image_size="32x32", backbone="resnet18"),
+                    Provenance("train-arm", {}))  # fmt: skip
+    out = tmp_path / "arm.pt2"
+    where = ["--out", str(out), "--dataset", "peta", "--data-root", str(walkers)]
+    assert run(["export", str(file), *where, "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["outputs"] == {"probabilities": ["batch", 105]}
+    assert about["input"]["shape"] == ["batch", "height", "width", 3]
+    assert about["cosine_distance"]["real"] <= 1e-5
+    assert about["clip_frames"] is None
+    assert description_of(out)["attributes"] == list(ATTRIBUTES)
+
+
+@pytest.mark.slow
+def test_program_of_the_page_without_torch(exported: Any, main_file: Path, walkers: Path, tmp_path: Path) -> None:
+    (program,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert len(program.splitlines()) <= 30
+    model = amem.load_main_model(main_file)
+    tracklets = read_videos(load_manifest("mars"), walkers).splits[0].test[:2]
+    expected = []
+    for tracklet in tracklets:
+        (tmp_path / tracklet.name).mkdir()
+        for path in tracklet.frames:
+            shutil.copy(path, tmp_path / tracklet.name)
+        frames = inference_clips(len(tracklet), 4)
+        clips = read_frames(tracklet, frames.flatten(), (32, 32)).reshape(*frames.shape, 32, 32, 3)
+        expected.append(amem.embed(model, clips, one_tracklet=True, device="cpu")[0])
+    blocked = "import sys\nsys.modules |= dict.fromkeys(('torch', 'torchvision', 'amem_cli'))\n"
+    more = "\nprint(feature(session, about, sys.argv[2]).tolist())"
+    arguments = [str(exported("onnx")), *(str(tmp_path / tracklet.name) for tracklet in tracklets)]
+    ended = subprocess.run(
+        [sys.executable, "-I", "-c", blocked + program + more, *arguments], capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    similarity, row = ended.stdout.splitlines()
+    np.testing.assert_allclose(json.loads(row), expected[0], atol=1e-4)
+    assert abs(float(similarity.split()[-1]) - expected[0] @ expected[1]) < 1e-3
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(json.loads(row), expected[1], atol=1e-4)
+
+
+@needs["openvino"]
+@needs["nncf"]
+@pytest.mark.slow
+def test_export_int8(main_file: Path, walkers: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    where = ["--dataset", "mars", "--data-root", str(walkers), "--int8"]
+    assert run(["export", str(main_file), "--out", str(tmp_path / "small.xml"), *where]) == 0
+    shown = capsys.readouterr().out
+    figures = description_of(tmp_path / "small.xml")["int8"]
+    assert f"mAP {100 * figures['mAP_before']:.1f} before 8 bits, {100 * figures['mAP_after']:.1f} with" in shown
+    assert run(["extract-features", "--model", str(main_file), *where[:4], "--workspace", str(tmp_path)]) == 0
+    expected = amem.evaluate(tmp_path / "features/mars.h5", "mars", bootstrap=0)["mAP"]
+    assert figures["mAP_before"] == pytest.approx(expected, abs=1e-9)
+    assert 1e-7 < figures["cosine_distance"] < 0.05
+
+
+# -- refusals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [lambda feature: feature[:, ::-1], lambda feature: feature * np.nan])
+def test_export_differs_writes_nothing(
+    damage: Any, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "amem.pt2"
+    out.write_bytes(b"earlier")
+    load = FORMATS["torch-export"].load
+
+    def damaged(files: dict[str, bytes]) -> Any:
+        program = load(files)
+        return lambda frames: [damage(program(frames)[0]), program(frames)[1]]
+
+    monkeypatch.setattr(FORMATS["torch-export"], "load", staticmethod(damaged))
+    assert run(["export", str(main_file), "--out", str(out), "--quiet"]) == 70
+    assert "random clips its cosine distance" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["amem.pt2"]
+    assert out.read_bytes() == b"earlier"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--out", "a.bin"], 2, "--format onnx writes .onnx files"),
+        (["--out", "a.onnx", "--format", "openvino"], 2, "--format openvino writes .xml files"),
+        (["--out", "a.onnx", "--int8", "--dataset", "mars"], 2, "Use --format openvino and --dataset NAME"),
+        (["--out", "a.xml", "--int8"], 2, "Use --format openvino and --dataset NAME"),
+        (["--out", "a.pt2", "--frames", "empty"], 65, "--frames empty: the folder has no images"),
+        (["--out", "a.pt2", "--dataset", "mras"], 2, "Did you mean mars?"),
+    ],
+)
+def test_export_refuses(
+    arguments: list[str], code: int, message: str, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    assert run(["export", str(main_file), *arguments]) == code
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_export_other_models(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(["export", str(tmp_path / "none"), "--out", str(tmp_path / "a.pt2")]) == 66
+    assert "Run: amem train-amem, or amem train-arm" in capsys.readouterr().err
+    config = TaeConfig(image_size="32x32")
+    tae = save_tae(tmp_path / "tae.safetensors", TAE(), Discriminator(32, 32), config, Provenance("train-tae", {}))
+    assert run(["export", str(tae), "--out", str(tmp_path / "a.pt2")]) == 65
+    assert "is of kind amem-tae. Give an amem-main.safetensors" in capsys.readouterr().err
+
+
+def test_export_package_missing(
+    main_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(export_formats.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+    assert run(["export", str(main_file), "--out", "a.onnx"]) == 66
+    expected = '--format onnx: not installed: onnxscript. Run: python -m pip install "amem[export]".'
+    assert expected in capsys.readouterr().err
+
+
+def test_export_dry_run(main_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "new" / "amem.pt2"
+    assert run(["export", str(main_file), "--out", str(out), "--dry-run"]) == 0
+    assert "frames: uint8 RGB (batch, frames, height, width, 3), resized to 32 x 32 inside" in capsys.readouterr().out
+    assert not out.parent.exists()
