@@ -57,11 +57,19 @@ def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = 
 
 
 def _read(source: Path, dataset: str, told: Told, kind: str) -> tuple[Features, list[str]]:
-    if source.suffix.lower() in HDF5 and "kind" in hdf5.read_attributes(source, "features"):
+    if source.suffix.lower() in HDF5 and _is_ours(source):
         if told != FILES_ALONE or kind == ".h5":
             raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
         return features.read_mapped(source), []
     return read_foreign(source, dataset, told)
+
+
+def _is_ours(source: Path) -> bool:
+    """Whether a file has amem's checksum, or its attributes (another program may write this form)."""
+    atomic.check_regular(source, "features")
+    with open(source, "rb") as file:
+        own = file.read(len(atomic.CHECKSUM_MARK)) == atomic.CHECKSUM_MARK
+    return own or "kind" in hdf5.read_attributes(source, "features")
 
 
 def _columns(table: Features) -> dict[str, Any]:

@@ -202,6 +202,46 @@ def test_read_foreign_torch(tmp_path):
         assert_is_the_table(read(tmp_path / "x.pth", queries="2")[0])
 
 
+def test_read_foreign_csv(tmp_path):
+    np.save(tmp_path / "x.npy", QUERIES)
+    table = tmp_path / "x.csv"
+    table.write_text('tracklet,pid,camid,is_query\n"a,\nb",1,1,True\nc\u2028d,2,2,False\n')
+    assert read(tmp_path / "x.npy")[0].tracklet == ["a,\nb", "c\u2028d"]
+    for content, why in (
+        ("pid,camid\n1,1\n2\n", "damaged, or not a .npy file"),
+        ("pid,camid\n1,1\n", "1 person_id, 1 camera_id and 2 features"),
+        ("camid,is_query\n1,yes\n1,no\n", "is_query holds no; yes"),
+        ("camid,is_query,first_seconds\n1,1,0.5\n1,0,soon\n", "first_seconds is not a number"),
+    ):
+        table.write_text(content)
+        with pytest.raises(BadData, match=why):
+            read(tmp_path / "x.npy", queries="" if "is_query" in content else "1")
+    table.unlink()
+    with pytest.raises(InputMissing, match=r"x\.csv: not found"):
+        read(tmp_path / "x.npy")
+
+
+def test_read_foreign_parquet_of_another_program(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"embedding": QUERIES.tolist(), "person": ["x", None], "camera": [1, 2], "is_query": [True, False]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(BadData, match="person_id has missing values"):
+        read(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table(columns | {"person": ["x", "y"]}), tmp_path / "x.parquet")
+    np.testing.assert_array_equal(read(tmp_path / "x.parquet")[0].person_id, [1, 2])
+    parquet.write_table(pyarrow.table(columns | {"embedding": [[1.0, 0.0], [1.0]]}), tmp_path / "x.parquet")
+    with pytest.raises(BadData, match="the lists of 'embedding' have several lengths"):
+        read(tmp_path / "x.parquet")
+
+
+def test_read_foreign_ragged(tmp_path):
+    torch.save({"feats": torch.tensor(QUERIES), "camids": [[1, 2], [3]], "pids": [1, 2]}, tmp_path / "x.pt")
+    with pytest.raises(BadData, match="camera_id is not a table"):
+        read(tmp_path / "x.pt", queries="1")
+
+
 def test_read_foreign_folder(tmp_path):
     for name, row in zip(["0001_c1s1", "0002_c1s1", "1001_c2s1"], GALLERY, strict=True):
         np.save(tmp_path / f"{name}.npy", row[None])  # fast-reid's demo

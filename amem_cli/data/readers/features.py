@@ -5,6 +5,7 @@ evaluation use. Nothing in a file is executed: no pickle is loaded, HDF5 and MAT
 """
 
 import csv
+import io
 import itertools
 import re
 import zipfile
@@ -146,7 +147,7 @@ def _read_npy(path: Path) -> dict[str, Any]:
     values = {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
     table = path.with_suffix(".csv")
     text = read_text(table, "table of the rows")
-    rows = csv.reader(text.splitlines(), strict=True)
+    rows = csv.reader(io.StringIO(text), strict=True)
     header = next(rows, [])
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     return values | dict(zip(header, map(np.array, columns), strict=True))
@@ -287,8 +288,12 @@ def _table(path: Path, dataset: str, rows: Rows, is_query: np.ndarray, notes: li
     if len(set(names)) < len(is_query):
         notes += ["names repeat: rows are named by their number"] if names else []
         names = [f"{'query' if query else 'gallery'}-{row:07d}" for row, query in enumerate(is_query)]
-    seen = {name: rows[name].astype(np.float64) for name in ("first_seconds", "last_seconds") if name in rows}
-    more: dict[str, Any] = seen | ({"camera": [str(name) for name in rows["camera"]]} if "camera" in rows else {})
+    more: dict[str, Any] = {"camera": [str(name) for name in rows["camera"]]} if "camera" in rows else {}
+    for name in {"first_seconds", "last_seconds"} & rows.keys():
+        try:
+            more[name] = rows[name].astype(np.float64)
+        except ValueError as error:
+            raise BadData(WHAT, path, why=f"{name} is not a number ({error})") from error
     values, provenance = _unit_length(path, rows["features"], notes), {"options": numbered} if numbered else {}
     return Features(dataset, names, people, cameras, is_query, values, provenance, **more)
 
@@ -296,7 +301,12 @@ def _table(path: Path, dataset: str, rows: Rows, is_query: np.ndarray, notes: li
 def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
     """Columns as vectors, features as a matrix (N, D), all of one length; raises `BadData`."""
     for name in rows:
-        rows[name] = np.asarray(rows[name]) if name == "features" else np.ravel(rows[name])
+        try:
+            rows[name] = np.asarray(rows[name]) if name == "features" else np.ravel(rows[name])
+        except ValueError as error:  # lists of several lengths
+            raise BadData(WHAT, path, why=f"{name} is not a table ({error})") from error
+        if rows[name].dtype == object and any(value is None for value in rows[name].flat):
+            raise BadData(WHAT, path, why=f"{name} has missing values")
     lengths = {name: len(values) for name, values in rows.items() if name != "features"}
     features = rows["features"]
     if features.ndim != 2 or features.dtype.kind not in "biuf":

@@ -52,7 +52,7 @@ def read_arrays(path: Path, what: str = "features") -> dict[str, np.ndarray]:
     The data sets of an HDF5 file that are vectors of one length become the rows of `features`, their names `names`.
     Raises as `read_matlab`.
     """
-    content = read_bytes(path, what, MOST_ARRAY_BYTES)
+    content = read_bytes(path, what, min(MOST_ARRAY_BYTES, path.stat().st_size))
     memory, seconds = MOST_MEMORY + 6 * len(content), MOST_SECONDS + len(content) // BYTES_PER_SECOND
     try:
         with np.load(io.BytesIO(_child(content, "", memory, seconds)), allow_pickle=False) as arrays:
