@@ -152,3 +152,4 @@ def test_missing_tracklets_of_a_protocol():
         "real_test_tracklets": 177, "gallery_tracklets": 178, "gallery_tracklets_without_queries": 89,
         "queries_unmatched_without_queries": 1,
     }  # fmt: skip
+    assert protocol_counts(np.array([-1, 0, 3]), np.ones(3, int), np.ones(3, bool))["query_people"] == 1

@@ -111,6 +111,10 @@ def test_read_foreign_queries_within_the_gallery(tmp_path):
     table, notes = read(npz(tmp_path / "x.npz", **arrays))
     assert_is_the_table(table)
     assert notes == ["2 rows of the gallery are queries, they are kept once"]
+    twice = {
+        name: np.concatenate([values[:1], values]) if name[0] == "g" else values for name, values in arrays.items()
+    }
+    assert len(read(npz(tmp_path / "x.npz", **twice))[0].tracklet) == 6  # a second copy is a row of the gallery
     arrays["g_camids"] = np.array([1, 7, *CAMERAS[1]])
     table, notes = read(npz(tmp_path / "x.npz", **arrays))
     assert (len(table.tracklet), notes[0][:5]) == (6, "1 row")
