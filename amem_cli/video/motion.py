@@ -22,13 +22,17 @@ LUMA, COLOUR = 17.0, 11.0  # least differences from the background, in grey leve
 SHADOW = 0.55  # a shadow keeps at least this fraction of the light and the colour
 LEAST_HEIGHT, LEAST_FILL = 1 / 14, 0.25  # of a region: relative to the picture, filled part of its box
 ASPECT = (1.15, 6.0)  # height / width of a person
+LEAST_CONTRAST = 6.0  # standard deviation of a person's grey levels
+HOLE = 0.6  # the outline of a person is at least so strong, relative to the background at its place
+DOUBTFUL = 0.3  # score of a region that can continue a track, but begins none
+WINDOW = 13, 7  # rows and columns over which holes are closed
 MOST_CHANGED = 0.6  # of the picture: the camera moved or the light was switched
 
 
 class MotionBoxes:
     """Calling it with the pictures of `camera`, in order, gives their boxes (n, 5): left, top, width, height, score.
 
-    `score` is 1 where half of the box is foreground, less for thinner regions.
+    `score` is 1 where half of the box is foreground, less for thinner regions and for what is hardly a person.
     """
 
     def __init__(self, camera: Camera):
@@ -45,7 +49,13 @@ class MotionBoxes:
         pixels = torch.from_numpy(np.ascontiguousarray(picture.small_yuv(HEIGHT))).float()
         if pixels.shape != self._background.shape:  # a file of another shape within the camera
             return np.zeros((0, 5), np.float32)
-        boxes = regions(foreground(pixels, self._background, self._luma_limit).numpy())
+        mask = foreground(pixels, self._background, self._luma_limit)
+        boxes = regions(mask)
+        for box in boxes:
+            left, top, wide, high = box[:4].astype(int)
+            place = slice(top, top + high), slice(left, left + wide)
+            if not stands_out(pixels[0].numpy()[place], self._background[0].numpy()[place], mask[place]):
+                box[4] = min(box[4], DOUBTFUL)
         height, width = picture.size
         scale = np.array([width / pixels.shape[2], height / pixels.shape[1]] * 2 + [1.0])
         return (boxes * scale).astype(np.float32)
@@ -77,7 +87,7 @@ class MotionBoxes:
                 yield picture.seconds, picture.small_yuv(HEIGHT)
 
 
-def foreground(pixels: torch.Tensor, background: torch.Tensor, luma_limit: torch.Tensor) -> torch.Tensor:
+def foreground(pixels: torch.Tensor, background: torch.Tensor, luma_limit: torch.Tensor) -> np.ndarray:
     """(h, w) bool from YUV pictures (3, h, w): other than the background and no shadow; holes are closed."""
     luma = pixels[0] - background[0]
     luma = luma - luma.median().clamp(-40, 40)  # automatic exposure changes the whole picture
@@ -85,16 +95,30 @@ def foreground(pixels: torch.Tensor, background: torch.Tensor, luma_limit: torch
     shadow = (luma < 0) & (luma > (SHADOW - 1) * background[0]) & (colour < COLOUR)
     changed = ((luma.abs() > luma_limit) & ~shadow) | (colour > COLOUR)
     if changed.float().mean() > MOST_CHANGED:
-        return torch.zeros_like(changed)
-    mask = functional.avg_pool2d(changed.float()[None], 3, stride=1, padding=1)
-    mask = (mask > 0.5).float()
-    return -_largest(-_largest(mask))[0] > 0.5
+        return np.zeros(changed.shape, bool)
+    mask = (functional.avg_pool2d(changed.float()[None], 3, stride=1, padding=1)[0] > 0.5).numpy()
+    return ~_widened(~_widened(mask))
 
 
-def _largest(values: torch.Tensor) -> torch.Tensor:
-    """The largest value in a window of 13 rows x 7 columns around each pixel, direction by direction."""
-    rows = functional.max_pool2d(values, (13, 1), stride=1, padding=(6, 0))
-    return functional.max_pool2d(rows, (1, 7), stride=1, padding=(0, 3))
+def _widened(mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: something within 6 rows and 3 columns of a pixel. Windows grow to twice their size at a time."""
+    for size in WINDOW:
+        mask = np.pad(mask, ((size // 2, size // 2), (0, 0)))
+        reach = 1
+        while reach < size:
+            step = min(reach, size - reach)
+            mask = mask[:-step] | mask[step:]
+            reach += step
+        mask = mask.T
+    return mask
+
+
+def stands_out(luma: np.ndarray, background: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether a region (h, w) can be a person: not for flat ones, such as light on a wall, and not for the hole that
+    is left by somebody who stood still and became background: its outline is in the background alone."""
+    outline = mask & ~ndimage.binary_erosion(mask, iterations=2)
+    here, there = (np.hypot(*np.gradient(part))[outline].mean() for part in (luma, background))
+    return bool(luma[mask].std() >= LEAST_CONTRAST and here >= HOLE * there)
 
 
 def regions(mask: np.ndarray) -> np.ndarray:
@@ -123,23 +147,14 @@ def regions(mask: np.ndarray) -> np.ndarray:
 def _stacked(spans: list[list[int]]) -> list[list[int]]:
     """Boxes of which one is above the other, with a small gap, become one."""
     spans = sorted(spans, key=lambda span: (span[1], span[0]))
-    merged = True
-    while merged:
-        merged = False
-        for i, one in enumerate(spans):
-            for other in spans[i + 1 :]:
-                overlap = min(one[2], other[2]) - max(one[0], other[0])
-                least = min(one[2] - one[0], other[2] - other[0])
-                gap = max(one[1], other[1]) - min(one[3], other[3])
-                together = [min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])]
-                high, wide = together[3] - together[1], together[2] - together[0]
-                if overlap > 0.5 * least and gap < 0.3 * high and high > 1.3 * wide:
-                    spans.remove(other)
-                    spans[i] = together
-                    merged = True
-                    break
-            if merged:
-                break
+    for one, other in itertools.combinations(spans, 2):
+        overlap = min(one[2], other[2]) - max(one[0], other[0])
+        least = min(one[2] - one[0], other[2] - other[0])
+        gap = max(one[1], other[1]) - min(one[3], other[3])
+        together = [min(one[0], other[0]), min(one[1], other[1]), max(one[2], other[2]), max(one[3], other[3])]
+        high, wide = together[3] - together[1], together[2] - together[0]
+        if overlap > 0.5 * least and gap < 0.3 * high and high > 1.3 * wide:
+            return _stacked([span for span in spans if span not in (one, other)] + [together])
     return spans
 
 

@@ -67,6 +67,17 @@ def test_cut_tracklets_motion_two_people_two_tracks(tmp_path: Path) -> None:
     assert result.tracks == {"a": 2}
 
 
+@pytest.mark.slow
+def test_cut_tracklets_motion_no_track_of_a_hole(tmp_path: Path) -> None:
+    """Somebody stands still, is background, and leaves: there is a track of the person and none of the place."""
+    video = write_video(tmp_path / "a.mp4", [lambda frame: (80 + 3 * max(frame - 60, 0), 40)], frames=90)
+    assert cut(tmp_path / "out", video, boxes=("motion",)).tracks == {"a": 1}
+    (track,) = rows_of(tmp_path / "out/tracks.csv")
+    boxes = rows_of(tmp_path / "out/boxes.csv")
+    assert float(boxes[-1]["left"]) > 140
+    assert int(track["last_frame"]) == 90
+
+
 def test_cut_tracklets_is_a_data_set(video: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(mot_lines(TWO))
     result = cut(tmp_path / "out", video, boxes=(str(tmp_path / "a.txt"),), cameras=("door",))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from amem_cli.video.motion import regions, stands_out
 from amem_cli.video.tracks import Tracker, iou, shared_area
 
 
@@ -64,6 +65,25 @@ def test_tracker_split_crossings_ends_both_and_begins_after() -> None:
         steps = np.diff([row[2] for row in track.rows])
         assert len(set(np.sign(steps))) == 1
         assert np.allclose(np.abs(steps), 5)
+
+
+def test_stands_out_person_flat_region_and_hole() -> None:
+    wall = np.random.default_rng(0).normal(130, 4, (60, 40))
+    person, mask = wall.copy(), np.zeros((60, 40), bool)
+    mask[5:55, 10:30] = True
+    person[5:25, 10:30], person[25:55, 10:30] = 30, 90
+    assert stands_out(person, wall, mask)
+    assert not stands_out(wall, person, mask)  # the person was background, and has left
+    lit = wall.copy()
+    lit[mask] += 25
+    assert not stands_out(lit, wall, mask)
+
+
+def test_regions_parts_above_each_other_are_one() -> None:
+    mask = np.zeros((240, 400), bool)
+    mask[50:80, 100:130] = mask[84:150, 95:135] = mask[155:170, 100:130] = True
+    mask[60:160, 300:330] = True
+    assert regions(mask)[:, :4].tolist() == [[95, 50, 40, 120], [300, 60, 30, 100]]
 
 
 def test_shared_area_hand_computed() -> None:
