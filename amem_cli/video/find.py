@@ -9,6 +9,8 @@ from amem_cli.artifacts import atomic, features, pseudo_labels, results
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.paths import Workspace
+from amem_cli.data.chain import protocol_of
+from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
@@ -53,7 +55,9 @@ def find(options: FindOptions, progress: Progress) -> Answer:
         raise UsageError("threshold", why="--threshold and --calibration exclude each other", remedy="Leave one out")
     out, force = options.tracklets.out, options.tracklets.force
     home = Workspace(options.workspace)
-    model = options.model or home.amem_main(options.dataset, None)
+    manifest = load_manifest(options.dataset)
+    several = protocol_of(manifest).kind != "single-split"
+    model = options.model or home.amem_main(manifest.name, 0 if several else None)
     calibration = options.calibration or (None if options.threshold is not None else calibration_of(model, home))
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
     remedy = "Check --model" if options.model else f"Give --model, or run: amem train-amem --dataset {at}"
