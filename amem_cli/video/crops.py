@@ -25,9 +25,6 @@ class CameraTrack:
     name: str
     rows: np.ndarray
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
 
 def frame_name(number: int) -> str:
     return f"{number:06d}.jpg"

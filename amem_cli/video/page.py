@@ -161,7 +161,8 @@ def next_person(linked: "Linked", person: int) -> str:
         return f"Most similar is person {other}, in view at the same time: another person."
     if linked.calibration is not None:
         return f"Most similar is person {other}: {in_words(float(linked.calibration.probability(np.array(far))))}."
-    return f"Most similar is person {other}, too different to count as the same (squared distance {far:.2f})."
+    how = "nearly" if far < 1.5 * linked.threshold else "not"
+    return f"Most similar is person {other}, {how} alike enough to count as the same (squared distance {far:.2f})."
 
 
 def clock(seconds: float) -> str:
@@ -183,7 +184,7 @@ def readable(attribute: str) -> str:
     """
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", attribute).lower()
     words = re.sub(r"^(personal|carrying|accessory) (?!nothing|other)", "", words)
-    return words.replace("less ", "under ").replace("larger ", "over ")
+    return words.replace("accessory nothing", "no accessory").replace("less ", "under ").replace("larger ", "over ")
 
 
 def _note(probability: float | None, distance: float | None, fits: float | None) -> str:

@@ -76,11 +76,10 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """The hits of one query, nearest first; `frames` are the query's images, where they are known."""
+    """The hits of one query, nearest first."""
 
     query: str
     hits: list[Hit]
-    frames: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,17 +113,17 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
         words = " ".join([*(f"+{name}" for name in options.with_), *(f"-{name}" for name in options.without)])
         seconds = time.perf_counter() - began
         return SearchResult([Found(words, hits)], gallery, None, int((ranked >= 0).sum()), seconds)
-    names, rows, own, frames = _queries(gallery, options, progress)
+    names, rows, own = _queries(gallery, options, progress)
     began = time.perf_counter()
     found = []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
         nearest, distances = gallery.nearest(rows[part], options.top + (own is not None), keep)
-        for name, near, far, images in zip(names[part], nearest, distances, frames[part], strict=True):
+        for name, near, far in zip(names[part], nearest, distances, strict=True):
             pairs = [(row, d) for row, d in zip(near.tolist(), far.tolist(), strict=True) if row != own]
             hits = [_hit(gallery, rank, row, d, calibration, fits)
                     for rank, (row, d) in enumerate(pairs[: options.top], start=1)]  # fmt: skip
-            found.append(Found(name, hits, images))
+            found.append(Found(name, hits))
     seconds = time.perf_counter() - began
     return SearchResult(found, gallery, calibration, len(gallery) if keep is None else int(keep.sum()), seconds)
 
@@ -194,19 +193,19 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
 
 # -- queries -----------------------------------------------------------------------------------------------------------
 
-Queries = tuple[list[str], np.ndarray, int | None, list[tuple[Path, ...]]]
+Queries = tuple[list[str], np.ndarray, int | None]
 
 
 def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
-    """Names, features (Q, D), the query's own row in the gallery, images: of a tracklet, a folder, or a video."""
+    """Names, features (Q, D), the query's own row in the gallery: of a tracklet, a folder, or a video."""
     path = Path(options.query)
     if path.is_dir():
         tracklet = folder_tracklet("query", path)
-        return [path.name], embed([tracklet], gallery, options, progress), None, [tuple(tracklet.frames)]
+        return [path.name], embed([tracklet], gallery, options, progress), None
     if path.is_file():
         return _video_queries(path, gallery, options, progress)
     row = gallery.row_of(options.query)
-    return [options.query], gallery.row(row)[None], row, [()]
+    return [options.query], gallery.row(row)[None], row
 
 
 def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
@@ -225,7 +224,7 @@ def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progres
         )  # fmt: skip
         tracklets = list(read_videos(load_manifest(str(cut.manifest)), folder).splits[0].test)
         rows = embed(tracklets, gallery, options, progress)
-    return [tracklet.name for tracklet in tracklets], rows, None, [()] * len(tracklets)
+    return [tracklet.name for tracklet in tracklets], rows, None
 
 
 def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOptions, progress: Progress) -> np.ndarray:

@@ -99,7 +99,7 @@ def test_words() -> None:
         "perhaps one person (50 %)", "probably another person (70 %)", "almost certainly another person (98 %)",
     ]  # fmt: skip
     assert [readable(name) for name in ("personalLarger60", "accessoryNothing", "accessoryHat")] == [
-        "over 60", "accessory nothing", "hat",
+        "over 60", "no accessory", "hat",
     ]  # fmt: skip
     assert (clock(75.4), clock(3725)) == ("1:15", "1:02:05")
     assert readable("upperBodyLongSleeve") == "upper body long sleeve"
@@ -111,6 +111,10 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     assert run(["find", "a.mp4", "--out", "answer"]) == 66
     assert "Give --model, or run: amem train-amem" in capsys.readouterr().err
     assert not (tmp_path / "answer/tracks").exists()
+    own = 'name = "mine"\nlayout = "folder"\nroot = "."\n[protocol]\nkind = "cross-camera-splits"\n'
+    (tmp_path / "mine.toml").write_text(f"{own}splits = 1\ntrain_fraction = 0.5\nseed = 0\n")
+    assert run(["find", "a.mp4", "--out", "answer", "--dataset", "mine.toml"]) == 66
+    assert "workspace/amem/mine-split0/amem-main.safetensors" in capsys.readouterr().err
 
 
 @pytest.mark.slow

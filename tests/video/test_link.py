@@ -1,6 +1,7 @@
 """Linking: constraint, threshold, files."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,8 @@ def test_most_similar_brute_force(tmp_path: Path) -> None:
     assert linked.together(1, 4)
     assert not linked.together(2, 3)
     assert next_person(linked, 4) == "Most similar is person 1, in view at the same time: another person."
-    assert "too different to count as the same" in next_person(linked, 2)
+    assert "not alike enough to count as the same" in next_person(linked, 2)
+    assert "nearly alike enough" in next_person(replace(linked, threshold=linked.most_similar(2)[1] / 1.4), 2)
     alone = link_tracks(gallery, 4.0, None)
     assert alone.people == 2  # only the two that overlap are apart
     sure = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
