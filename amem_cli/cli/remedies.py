@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from amem_cli.errors import AmemError
 from amem_cli.options import COMMANDS, COMMON, PRESETS, flag_of
 from amem_cli.resolve import folder_flags, resolve
 
@@ -48,7 +49,10 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
     trains = match[1].startswith("train-")  # the other stages have the same values under every preset
     words = ["--preset", preset] if trains and preset != PRESETS[0] and "--preset" not in given else []
     words += ["--config", str(config)] if config else []
-    without = resolve(cls, {}, preset=preset, config=config)
+    try:
+        without = resolve(cls, {}, preset=preset, config=config)
+    except AmemError:  # the file's table for that stage: its own run reports it
+        return remedy
     folders = {}
     for name in known & set(COMMON) & set(dataclasses.asdict(options)) - {"resume"}:
         value = getattr(options, name)

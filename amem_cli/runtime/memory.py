@@ -30,7 +30,9 @@ def free_memory() -> int | None:
     lines = [line.split() for line in read_text(Path("/proc/meminfo")).splitlines()]
     free = [int(line[1]) * 1024 for line in lines if line[0] == "MemAvailable:"]
     most, used = read_text(CGROUP / "memory.max"), read_text(CGROUP / "memory.current")
-    free += [int(most) - int(used)] if most.isdigit() and used.isdigit() else []
+    pages = [line.split() for line in read_text(CGROUP / "memory.stat").splitlines()]
+    cached = sum(int(line[1]) for line in pages if line[0] in ("active_file", "inactive_file"))  # given back on demand
+    free += [int(most) - int(used) + cached] if most.isdigit() and used.isdigit() else []
     return min(free, default=None)
 
 

@@ -89,6 +89,13 @@ def test_missing_input_takes_the_config_file_along(where: list[str], tmp_path: P
     assert "--seed" not in remedy
 
 
+def test_missing_input_beside_a_bad_table_of_the_config_file(where: list[str], tmp_path: Path, capsys) -> None:
+    config = tmp_path / "my.toml"
+    config.write_text("[train-tae]\nepochs = 0\n")
+    typed = ["train-amem", "--modules", "mem", "--people-per-batch", "2", "--config", str(config), *where]
+    assert remedy_of(typed, capsys).startswith("amem train-tae")
+
+
 def test_chain_missing_stage_keeps_preset_size_and_seed(where: list[str], capsys: pytest.CaptureFixture) -> None:
     trained("train-arm", "amem-arm", Workspace(Path(where[1])).arm, TrainArmOptions, weights="")
     assert run(["status", "--json", *where]) == 0

@@ -105,6 +105,8 @@ def test_limits_of_a_container(tmp_path, monkeypatch):
     assert doctor.available_cores() == 0.5
     assert doctor.total_memory() == 1_000_000
     assert doctor.free_memory() == 600_000
+    (tmp_path / "memory.stat").write_text("anon 9\ninactive_file 100000\nactive_file 50000\n")
+    assert doctor.free_memory() == 750_000  # cached files are given back
 
 
 def test_import_nothing_heavy():
