@@ -21,54 +21,43 @@ class Convention(NamedTuple):
     """
 
     code_base: str
-    queries_stay: Literal["always", "MARS", "never"]
-    all_queries: bool
-    average_precision: Literal["hits", "trapezoids"]
-    cmc: Literal["first match", "every match", "one per person"]
     why: str
+    queries_stay: Literal["always", "MARS", "never"] = "never"
+    all_queries: bool = False
+    average_precision: Literal["hits", "trapezoids"] = "hits"
+    cmc: Literal["first match", "every match", "one per person"] = "first match"
 
 
 CONVENTIONS = (
     Convention(
-        "official MATLAB", "MARS", True, "trapezoids", "first match",
+        "official MATLAB",
         "the queries are rows of the test table, which is the gallery; trapezoids of the precision, from 1 on; sums "
         "over all queries (one without a match makes the mAP NaN there and adds 0 here)",
+        "MARS", True, "trapezoids",
     ),
+    Convention("torchreid", "its MARS takes the queries out of the gallery and drops the 140 then without a match"),
+    Convention("fast-reid", "torchreid's rules; its data sets are of images with the queries in their own folder"),
+    Convention("Video-Person-ReID", "torchreid's lists and rules; there features are compared without normalisation"),
+    Convention("AP3D", "on MARS the queries are put back before the gallery, so that all have a match", "MARS"),
     Convention(
-        "torchreid", "never", False, "hits", "first match",
-        "its MARS takes the queries out of the gallery and drops the 140 queries that then have no match",
-    ),
-    Convention(
-        "fast-reid", "never", False, "hits", "first match",
-        "torchreid's rules; its data sets are of images and have the queries in a folder of their own",
-    ),
-    Convention(
-        "Video-Person-ReID", "never", False, "hits", "first match",
-        "torchreid's lists and rules; features are compared without normalisation there",
-    ),
-    Convention(
-        "AP3D", "MARS", False, "hits", "first match",
-        "on MARS the queries are put back before the gallery, so that all have a match",
-    ),
-    Convention(
-        "TF-CLIP", "always", False, "hits", "first match",
+        "TF-CLIP",
         "queries and gallery together are the gallery, on every data set; the epoch is the best on the test people",
+        "always",
     ),
     Convention(
-        "KeyRe-ID", "never", False, "hits", "first match",
+        "KeyRe-ID",
         "torchreid's lists and rules, features without normalisation; the epoch is the best on the test people",
     ),
+    Convention("open-reid market1501", "its data sets are of images; the rules of Market-1501"),
     Convention(
-        "open-reid market1501", "never", False, "hits", "first match",
-        "its data sets are of images; the rules of Market-1501",
-    ),
-    Convention(
-        "open-reid allshots", "never", False, "hits", "every match",
+        "open-reid allshots",
         "every match counts: the fraction of a query's matches with fewer than k wrong items before them",
+        cmc="every match",
     ),
     Convention(
-        "open-reid cuhk03", "never", False, "hits", "one per person",
+        "open-reid cuhk03",
         "single-gallery-shot: one item of each person is drawn, other cameras alone; here the mean over all draws",
+        cmc="one per person",
     ),
 )  # fmt: skip
 
@@ -106,7 +95,9 @@ def count_by_conventions(
             row["rank"] = {str(k): float(cmc[k - 1]) for k in RANKS}
             row["mAP"] = float(np.nansum(average) / number)
         row |= {"queries": number, "gallery": ranking.gallery, "queries_in_gallery": stay}
-        rows.append(row | {name: getattr(convention, name) for name in convention._fields[2:]})
+        rows.append(
+            row | {name: getattr(convention, name) for name in ("all_queries", "average_precision", "cmc", "why")}
+        )
     return rows
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -91,17 +90,13 @@ def _write_parquet(out: Path, table: Features) -> None:
     metadata = {"dataset": table.dataset, "provenance": json.dumps(table.provenance, sort_keys=True)}
     schema = arrow.schema([*fields, ("features", arrow.list_(arrow.float32(), dimensions))], metadata=metadata)
 
-    def groups() -> Iterator[Any]:
-        for start in range(0, len(table.tracklet), BLOCK_ROWS):
-            rows = np.ascontiguousarray(table.features[start : start + BLOCK_ROWS])
-            lists = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.ravel()), dimensions)
-            ids = [column.slice(start, BLOCK_ROWS) for column in columns.values()]
-            yield arrow.record_batch([*ids, lists], schema=schema)
-
     def write(file: BinaryIO) -> None:
         with parquet.ParquetWriter(file, schema, use_dictionary=False) as writer:
-            for group in groups():
-                writer.write_batch(group)
+            for start in range(0, len(table.tracklet), BLOCK_ROWS):
+                rows = np.ascontiguousarray(table.features[start : start + BLOCK_ROWS])
+                lists = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.ravel()), dimensions)
+                ids = [column.slice(start, BLOCK_ROWS) for column in columns.values()]
+                writer.write_batch(arrow.record_batch([*ids, lists], schema=schema))
 
     atomic.write_stream(out, write)
 
