@@ -41,6 +41,7 @@ OTHER_OPTIONS = {
     "--shm-size",
     "--memory",
     "--help",
+    "--index-url",
     "--debug",
     "--install-completion",
     "--show-completion",

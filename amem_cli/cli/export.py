@@ -21,7 +21,7 @@ def export(
     out: Annotated[Path, Option(help="file to write: .onnx, .xml (and .bin) or .pt2")],
     format: Format = None,
     dataset: Annotated[str | None, Option(help="also compare on clips of this data set")] = None,
-    split: Annotated[str, Option(help="split of a data set with several; empty: 0")] = "",
+    split: flags.Split = None,
     data_root: flags.DataRoot = TrainAmemOptions.data_root,
     frames: Annotated[Path | None, Option(help="also compare on this folder of one person's frames")] = None,
     int8: Annotated[bool, Option("--int8", help="OpenVINO in 8 bits, calibrated on --dataset; prints the mAP")] = False,
@@ -35,16 +35,8 @@ def export(
     from amem_cli.tools.export import ExportOptions, export
 
     format = format or {".xml": "openvino", ".pt2": "torch-export"}.get(out.suffix, "onnx")
-    options = ExportOptions(
-        model=model,
-        out=out,
-        format=format,
-        dataset=dataset or "",
-        split=split,
-        data_root=data_root,
-        frames=frames,
-        int8=int8,
-    )
+    where: dict[str, Any] = {"dataset": dataset or "", "split": split, "data_root": data_root, "frames": frames}
+    options = ExportOptions(model=model, out=out, format=format, int8=int8, **where)
     description = export(options, progress := Progress(output.quiet), dry_run=dry_run)
     if output.as_json:
         return console.print_json(description | {"out": out, "dry_run": dry_run, "warnings": progress.warnings})

@@ -37,13 +37,13 @@ Pair = tuple[np.ndarray, np.ndarray]  # a batch of frames as stored, and at the 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """`dataset` (`split` "" is its first) and `frames`, a folder, give real clips to compare. Raises `UsageError`."""
+    """`dataset` (`split` None: its first) and `frames`, a folder, give real clips to compare. Raises `UsageError`."""
 
     model: Path
     out: Path
     format: str
     dataset: str = ""
-    split: str = ""
+    split: int | None = None
     data_root: Path = Path("data")
     frames: Path | None = None
     int8: bool = False
@@ -55,6 +55,8 @@ class ExportOptions:
         if self.int8 and (self.format != "openvino" or not self.dataset):
             remedy = "Use --format openvino and --dataset NAME"
             raise UsageError("--int8", why="it is for OpenVINO and needs clips for calibration", remedy=remedy)
+        if self.split is not None and (self.split < 0 or not self.dataset):
+            raise UsageError("--split", str(self.split), why="it is a number from 0 on, with --dataset")
 
 
 class Subject(NamedTuple):
@@ -206,7 +208,7 @@ def read_clips(options: ExportOptions, progress: Progress) -> Clips:
     if not isinstance(dataset, VideoDataset):
         images = [Tracklet(path.name, UNKNOWN, 0, str(path.parent), (path.name,)) for path in dataset.paths]
         return Clips([*own, *evenly_spaced(images, REAL_CLIPS)], evenly_spaced(images, CALIBRATION_CLIPS))
-    split = dataset.splits[split_numbers(dataset, options.split)[0] or 0]
+    split = dataset.splits[split_numbers(dataset, "" if options.split is None else str(options.split))[0] or 0]
     compared = [*own, *evenly_spaced(split.test, REAL_CLIPS)]
     scored = split if len(known_people(split.test)) and any(split.is_query) else None
     calibration = evenly_spaced(split.train or split.test, CALIBRATION_CLIPS)
