@@ -68,17 +68,18 @@ class Camera:
 
         Damaged ones are left out but counted in the numbers; their times are added to `faults`.
         """
-        self.faults, number, offset, step = [], 0, 0.0, LEAST_STEP
+        self.faults, number, offset, step, decoded = [], 0, 0.0, LEAST_STEP, False
         for place, file in enumerate(self.files):
             last = offset
             for seconds, frame in self._decoded(file, offset):
                 number += 1
                 step, last = seconds - last, seconds
                 if not frame.is_corrupt:
+                    decoded = True
                     yield Picture(number, round(seconds, 6), place, frame)
             if number:
                 offset = last + max(step, LEAST_STEP)
-        if not number:
+        if not decoded:
             why = "no picture could be decoded"
             raise BadData("video", listing(map(str, self.files), 3), why=why, remedy="Check that a player shows it")
 
@@ -176,9 +177,9 @@ def _open(file: Path) -> Any:
 def _expected_pictures(file: Path) -> int:
     """The number of pictures by the file's header, roughly; 0 if it does not say. Raises `BadData` without video."""
     with _open(file) as container:
-        if not container.streams.video:
+        if not container.streams.video or not container.streams.video[0].codec_context:
             kinds = sorted({stream.type for stream in container.streams}) or ["no stream"]
-            why = f"it has no pictures ({printable(', '.join(kinds))} only)"
+            why = f"it has no pictures that can be decoded ({printable(', '.join(kinds))} only)"
             raise BadData("video", file, why=why, remedy="Give a video")
         stream = container.streams.video[0]
         if stream.codec_context.width * stream.codec_context.height > MOST_PIXELS:

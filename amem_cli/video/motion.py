@@ -171,7 +171,5 @@ def _cut(region: np.ndarray) -> list[tuple[int, int]]:
         if smooth[at] > 0.55 * high and smooth[at] == smooth[max(0, at - apart) : at + apart + 1].max()
     ]  # fmt: skip
     peaks = [at for i, at in enumerate(peaks) if not i or at - peaks[i - 1] > apart]
-    if len(peaks) < 2:
-        return [(0, wide)]
     cuts = [a + int(smooth[a:b].argmin()) for a, b in itertools.pairwise(peaks)]
     return [(a, b) for a, b in zip([0, *cuts], [*cuts, wide], strict=True) if b > a]
