@@ -1,5 +1,6 @@
 """The features file: one f_s per tracklet. Files of other programs in this format can be evaluated too."""
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
 
 def _refuse_foreign(path: Path) -> None:
     if path.suffix.lower() in (".npz", ".npy", ".mat", ".pt", ".pth", ".parquet"):
-        remedy = f"Run: amem features convert {path} {path.with_suffix('.h5')}"
+        remedy = f"Run: {shlex.join(['amem', 'features', 'convert', str(path), str(path.with_suffix('.h5'))])}"
         raise BadData(KIND, path, why="it is not an HDF5 file", remedy=remedy)
 
 

@@ -120,7 +120,7 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
 
 def load_subject(path: Path) -> Subject:
     """The network of an amem-main or amem-arm. Raises as `checkpoint.load`, and `BadData` for other kinds."""
-    atomic.check_regular(path, "model", remedy="Run: amem train-amem, or amem train-arm")
+    atomic.check_regular(path, "model", remedy="amem train-amem and amem train-arm write such files")
     kind = checkpoint.read_description(path).get("kind")
     if kind == "amem-main":
         network, config = load_main_model(path)

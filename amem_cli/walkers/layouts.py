@@ -47,7 +47,7 @@ def write_walkers(
     work = parent / f".walkers-{out.absolute().name}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with _working_folder(work, out):
+        with working_folder(work, out):
             if _read(work / "data" / MARK) != mark:
                 if out.exists() and (not out.is_dir() or set(out.iterdir()) - {work}):
                     why = "the folder is not empty"
@@ -71,7 +71,7 @@ def write_walkers(
 
 
 @contextlib.contextmanager
-def _working_folder(work: Path, out: Path) -> Iterator[None]:
+def working_folder(work: Path, out: Path) -> Iterator[None]:
     """Hold the lock on the folder `work`; afterwards it is removed, unless the process was killed."""
     work.mkdir(exist_ok=True)
     try:

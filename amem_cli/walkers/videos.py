@@ -4,7 +4,7 @@ The same people pass both cameras, and their numbers are the same in both MOTCha
 """
 
 import math
-import tempfile
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from amem_cli.walkers.cameras import build_camera
 from amem_cli.walkers.canvas import View
 from amem_cli.walkers.figure import paint_figure
 from amem_cli.walkers.gait import stride_length
+from amem_cli.walkers.layouts import working_folder
 from amem_cli.walkers.people import Walker, draw_person
 from amem_cli.walkers.scenery import draw_scenery
 
@@ -68,8 +69,10 @@ def write_videos(
 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".walkers-") as temporary:
-            folder = Path(temporary) / "videos"
+        work = out.parent / f".walkers-{out.absolute().name}"
+        with working_folder(work, out):
+            folder = work / "videos"
+            shutil.rmtree(folder, ignore_errors=True)  # of a killed run
             folder.mkdir()
             for camera, scene in enumerate(scenes):
                 _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)

@@ -16,7 +16,7 @@ from amem_cli.data.counts import dataset_counts
 from amem_cli.data.datasets import read_dataset
 from amem_cli.data.manifest import SHIPPED, load_manifest
 from amem_cli.errors import Locked, UsageError
-from amem_cli.walkers import WalkerOptions, layouts, write_clips, write_walkers
+from amem_cli.walkers import WalkerOptions, layouts, videos, write_clips, write_walkers
 from amem_cli.walkers.cameras import build_camera, draw_passage, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.gait import pose_at
 from amem_cli.walkers.image_sets import plan_market, plan_peta
@@ -164,7 +164,7 @@ def test_write_walkers_interrupted_then_complete(tmp_path, monkeypatch):
 @pytest.mark.parametrize("at", ["drawing", "moving"])
 def test_write_walkers_after_a_kill(existing, at, tmp_path, monkeypatch):
     """SIGKILL runs no cleanup; the same command then completes the data sets, and after that changes nothing."""
-    for plan in ("plan_prid", "plan_mars", "plan_market"):
+    for plan in ("plan_peta", "plan_prid", "plan_mars", "plan_market"):
         monkeypatch.setattr(layouts, plan, lambda world: None)
     out, moved = tmp_path / "out", []
     if existing:
@@ -187,7 +187,7 @@ def test_write_walkers_after_a_kill(existing, at, tmp_path, monkeypatch):
     drawn = []
     assert write_walkers(out, TINY, lambda *call: drawn.append(call)) == out
     assert bool(drawn) is (at == "drawing")  # what was complete is only moved
-    assert sorted(path.name for path in out.iterdir()) == ["GENERATED.txt", "ilids-vid", "peta"]
+    assert sorted(path.name for path in out.iterdir()) == ["GENERATED.txt", "ilids-vid"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert write_walkers(out, TINY, killed) == out  # complete
     with pytest.raises(UsageError, match="not empty"):
@@ -200,6 +200,16 @@ def test_write_walkers_while_another_run_writes(tmp_path):
     with filelock.FileLock(work / "lock"), pytest.raises(Locked, match="another run is writing it"):
         write_walkers(tmp_path / "out", TINY)
     assert work.is_dir()
+
+
+def test_write_videos_after_a_kill(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "_write_video", lambda path, *scene: path.write_text("x"))
+    left = tmp_path / ".walkers-out" / "videos"
+    left.mkdir(parents=True)
+    (left / "camera9.mp4").write_text("half")
+    made = videos.write_videos(tmp_path / "out", seed=0, people=1)
+    assert made == [tmp_path / "out" / "camera1.mp4", tmp_path / "out" / "camera2.mp4"]
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "out", *made]
 
 
 def test_write_walkers_folder_not_empty(tmp_path):

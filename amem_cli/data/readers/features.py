@@ -8,6 +8,7 @@ import csv
 import io
 import itertools
 import re
+import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -266,8 +267,9 @@ def _queries(path: Path, rows: Rows, told: Told, stated: Any) -> np.ndarray:
     number = told.queries or "".join(str(int(one)) for one in np.ravel(stated)[:1])
     if not number.isdigit() or int(number) > count:
         why = f"nothing says which of the {count} rows are queries" if not number else f"there are {count} rows"
-        remedy = f"Run: amem features convert {path} OUT.h5 with --queries N (the first N), --queries NAMES.txt or "
-        raise UsageError(WHAT, path, why=why, remedy=f"{remedy}--gallery FILE")
+        command = f"amem features convert {shlex.quote(str(path))} OUT.h5 --queries N"
+        remedy = f"Say it: {command} (the first N), or with --queries NAMES.txt or --gallery FILE"
+        raise UsageError(WHAT, path, why=why, remedy=remedy)
     return np.arange(count) < int(number)
 
 
