@@ -104,6 +104,10 @@ def search_page(result: "SearchResult", frames_of: dict[str, Sequence[Path]], us
         notes = [_note(hit.probability, hit.distance, hit.fits) for hit in found.hits]
         numbered = enumerate(zip(shown, notes, strict=True), start=1)
         shown = [replace(clip, note=f"{place}. {note}") for place, (clip, note) in numbered]
+        if found.row is not None and (name := result.gallery.tracklets[found.row]) in frames_of:
+            camera, unknown = result.gallery.cameras[found.row], np.full((1, 2), np.nan)
+            asked = _clips([name], frames_of, [camera], unknown, unknown[0], f"q{number}-asked-")
+            shown = [replace(asked[0], note="looked for"), *shown]
         clips += shown
         people.append({"number": number, "heading": f"Nearest to {found.query}", "cameras": [], "sure": "",
                        "apart": "", "clips": shown, "tags": []})  # fmt: skip

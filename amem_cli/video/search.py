@@ -76,10 +76,11 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """The hits of one query, nearest first."""
+    """The hits of one query, nearest first; `row` is the query's own in the gallery, if it is there."""
 
     query: str
     hits: list[Hit]
+    row: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
             pairs = [(row, d) for row, d in zip(near.tolist(), far.tolist(), strict=True) if row != own]
             hits = [_hit(gallery, rank, row, d, calibration, fits)
                     for rank, (row, d) in enumerate(pairs[: options.top], start=1)]  # fmt: skip
-            found.append(Found(name, hits))
+            found.append(Found(name, hits, own))
     seconds = time.perf_counter() - began
     return SearchResult(found, gallery, calibration, len(gallery) if keep is None else int(keep.sum()), seconds)
 
@@ -259,13 +260,14 @@ def write_page(result: SearchResult, out: Path, progress: Progress) -> None:
 
     frames: dict[str, Sequence[Path]] = {}
     missing = set()
-    for hit in (hit for found in result.found for hit in found.hits):
-        table = result.gallery.tables[result.gallery.file_of(hit.row)]
-        folder = Path(table.folder, hit.tracklet)
+    rows = [hit.row for found in result.found for hit in found.hits]
+    for row in rows + [found.row for found in result.found if found.row is not None]:
+        table, tracklet = result.gallery.tables[result.gallery.file_of(row)], result.gallery.tracklets[row]
+        folder = Path(table.folder, tracklet)
         if not table.folder or not folder.is_dir():
             missing.add(table.folder or table.dataset)
         elif images := list_folder(folder)[0]:
-            frames[hit.tracklet] = [folder / name for name in frames_in_order(images)]
+            frames[tracklet] = [folder / name for name in frames_in_order(images)]
     if missing:
         progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
     used = [f"features: {path.name}" for path in result.gallery.paths]

@@ -1,11 +1,13 @@
 """Exact search over features files, by features and by description, against brute force."""
 
 import json
+import re
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import amem_cli.video.gallery as gallery_module
 from amem_cli.artifacts import features
@@ -159,3 +161,20 @@ def test_read_calibration_without_one(tmp_path: Path) -> None:
     path = results.write(tmp_path / "r.json", {"protocol": "x", "choices": {}}, Provenance("evaluate", {}))
     with pytest.raises(BadData, match="this result has none"):
         gallery_module.read_calibration(path)
+
+
+def test_search_page_shows_the_query_and_its_hits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name in ("0001", "0002"):  # the images of the third track are not there
+        (tmp_path / "people/hall" / name).mkdir(parents=True)
+        Image.new("RGB", (10, 20)).save(tmp_path / "people/hall" / name / "000001.jpg")
+    gallery = write_gallery(tmp_path / "a.h5", unit_rows(3), folder=str(tmp_path / "people"))
+    command = ["search", "hall/0001", "--gallery", str(gallery), "--out", str(tmp_path / "page.html")]
+    assert run(command) == 0
+    page = (tmp_path / "page.html").read_text()
+    clips = re.findall(r'data-name="([^"]*)" data-about="([^"]*)"[^>]*?( disabled)?>', page)
+    assert clips[0][0] == "hall/0001"
+    assert sorted(name for name, _, _ in clips[1:]) == ["hall/0002", "hall/0003"]
+    assert clips[0][1] == "hall, looked for"
+    assert ["1. squared distance" in clips[1][1], "2. squared distance" in clips[2][1]] == [True, True]
+    assert {name for name, _, disabled in clips if disabled} == {"hall/0003"}
+    assert "no pictures of the tracks of" in capsys.readouterr().err
