@@ -14,7 +14,6 @@ from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parent
 from amem_cli.data.clips import reflect
 from amem_cli.data.datasets import read_dataset, split_numbers, warn_about_counts
-from amem_cli.data.images import open_rgb
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.readers.files import folder_tracklet
@@ -32,7 +31,7 @@ from amem_cli.tools.export_formats import FORMATS, OPSET, Run, require_packages
 
 LIMIT = 1e-5  # cosine distance of an export from the original
 REAL_CLIPS, CALIBRATION_CLIPS = 8, 300  # of a data set, evenly spaced
-Pair = tuple[np.ndarray, np.ndarray]  # a batch of frames as stored, and at the network's size
+Pair = tuple[np.ndarray, np.ndarray]  # a batch of frames, and the same at the network's size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +168,13 @@ def distance(run: Run, engine: Engine, pairs: Iterable[Pair]) -> float:
 
 
 def random_pairs(subject: Subject, fewest: int | None) -> Iterator[Pair]:
-    """Random colours, smooth in space, in batches of several sizes and lengths."""
+    """Random colours, smooth in space, in batches of several lengths, heights and widths.
+
+    Height and width differ from the network's in turn: the order of the two passes depends on Pillow's version.
+    """
     (height, width), generator, length = subject.config.height_width, np.random.default_rng(0), subject.frames
     lengths = (length, length + 3, fewest) if fewest else (length,) * 3
-    sizes = ((height, width), (height * 3 // 2 + 1, width * 2 // 3 + 1), (height // 2 + 1, width * 2 + 3))
+    sizes = ((height, width), (height * 3 // 2 + 1, width), (height, width * 2 + 3))
     for batch, frames, (rows, columns) in zip((2, 1, 3), lengths, sizes, strict=True):
         lead = (batch, frames) if frames else (batch,)
         spots = generator.integers(0, 256, (batch * (frames or 1), 4, 2, 3), dtype=np.uint8)
@@ -183,15 +185,13 @@ def random_pairs(subject: Subject, fewest: int | None) -> Iterator[Pair]:
 
 
 def real_pairs(tracklets: Sequence[Tracklet], subject: Subject) -> Iterator[Pair]:
-    """The middle clip (or frame) of each tracklet. Frames of different sizes are resized outside of the network."""
+    """The middle clip (or frame) of each tracklet, at the network's size."""
     for tracklet in tracklets:
         length = subject.frames or 1
         first = max(0, (len(tracklet) - length) // 2)
         indices = reflect(np.arange(first, first + length), len(tracklet))
-        small = read_frames(tracklet, indices, subject.config.height_width)
-        images = [np.asarray(open_rgb(tracklet.frames[index])) for index in indices]
-        stored = np.stack(images) if len({image.shape for image in images}) == 1 else small
-        yield (stored[None], small[None]) if subject.frames else (stored, small)
+        frames = read_frames(tracklet, indices, subject.config.height_width)
+        yield (frames[None], frames[None]) if subject.frames else (frames, frames)
 
 
 # -- data --------------------------------------------------------------------------------------------------------------
