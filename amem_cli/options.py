@@ -264,7 +264,9 @@ class TrainAmemOptions(Adversarial):
     neck: Literal["none", "bn"] = option(
         "none", "bn: batch norm on f_s before the classifier and in the test (D)", small="bn", strong="bn"
     )
-    mirror: bool = option(False, "the test averages f_s over each clip and its mirror image (D)", small=True)
+    mirror: Literal["off", "on"] = option(
+        "off", "on: the test averages f_s over each clip and its mirror image (D)", small="on"
+    )
     label_smoothing: float = option(0.0, "label smoothing of the identity loss (D)", small=0.1, strong=0.1)
     triplet: Literal["margin", "soft-margin"] = option(
         "margin", "triplet loss: hinge with --margin, eq. 7 (P), or softplus without a margin (D)",

@@ -104,7 +104,7 @@ def model_config(options: TrainAmemOptions, people: int, tae: TaeConfig | None =
         image_size=options.image_size,
         people=people,
         neck=options.neck == "bn",
-        mirror=options.mirror,
+        mirror=options.mirror == "on",
         tae=tae,
         attributes=ATTRIBUTES if options.uses_aem else (),
     )

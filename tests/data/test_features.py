@@ -69,7 +69,7 @@ def test_read_foreign_gallery_in_a_second_file(tmp_path):
 
 def test_read_foreign_queries_asked_for(tmp_path):
     path = npz(tmp_path / "x.npz", **FAST_REID)
-    with pytest.raises(UsageError, match=r"nothing says which of the 5 rows are queries\. Run.*--queries N"):
+    with pytest.raises(UsageError, match=r"nothing says which of the 5 rows are queries\. Say it: .*--queries N"):
         read(path)
     assert_is_the_table(read(path, queries="2")[0])
     with pytest.raises(UsageError, match="there are 5 rows"):

@@ -98,7 +98,9 @@ def test_loop_schedule_and_accumulation(
     recorder: Recorder, walkers: Path, inputs: dict[str, str], tmp_path: Path
 ) -> None:
     changed: dict[str, Any] = SCHEDULE | {"accumulate": 2, "log_steps": 2}
-    changed |= {"mem_lr_factor": 0.3, "gradient_steps": 2} if recorder.stage == "train-amem" else {}
+    changed |= (
+        {"backbone_lr_factor": 0.6, "mem_lr_factor": 0.3, "gradient_steps": 2} if recorder.stage == "train-amem" else {}
+    )
     changed |= {"batch_size": 4} if recorder.stage == "train-tae" else {}
     artifact = run(recorder.stage, walkers, tmp_path, inputs, **changed)
     steps = len(recorder.rates)
@@ -109,7 +111,8 @@ def test_loop_schedule_and_accumulation(
     expected = [0.1 * 0.5 ** (number // per_epoch) * warmup[number] for number in range(steps)]
     assert [rates[0] for rates in recorder.rates] == pytest.approx(expected)
     if recorder.stage == "train-amem":
-        assert [rates[1] for rates in recorder.rates] == pytest.approx([0.3 * rate for rate in expected])
+        for group, factor in ((1, 0.6), (2, 0.3)):
+            assert [rates[group] for rates in recorder.rates] == pytest.approx([factor * rate for rate in expected])
         assert recorder.measured == [number % 2 == 0 for number in range(steps)]
     sizes = [len(batches) for batches in recorder.batches]
     assert set(sizes[: per_epoch - 1]) == {2}

@@ -230,7 +230,7 @@ def test_report_without_the_data_set(workspace: Workspace, tmp_path: Path) -> No
     missing = Source("mars", tmp_path / "gone", workspace)
     text = report(tmp_path / "r.html", missing, progress, queries=3, seed=0).read_text("utf-8")
     assert "Cumulative matching characteristic" in text
-    assert text.count(str(tmp_path / "gone")) == 2  # ranked lists and predicted frames
+    assert text.count(f"{tmp_path / 'gone' / 'mars'}: not found") == 2  # ranked lists and predicted frames
     assert len(progress.warnings) == 1
 
 
