@@ -3,6 +3,7 @@
 Pillow is imported when the first image is opened, so that folder readers can use the suffixes without it.
 """
 
+import errno
 import io
 import warnings
 import zlib
@@ -37,8 +38,7 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with open_regular(path) as file:
-            content = file.read(MOST_BYTES + 1)
+        content = _read(path)
         if len(content) > MOST_BYTES:
             raise ValueError(f"larger than {MOST_BYTES // 2**20} MiB")
         if not content:
@@ -58,6 +58,22 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     except Exception as error:  # Pillow raises many kinds for damaged files
         raise _undecodable(path, error) from error
     return content, image
+
+
+def _read(path: str | Path) -> bytes:
+    """Up to `MOST_BYTES` + 1 bytes of a file.
+
+    When another process of torchrun ends, gloo closes its connections, and once closed a file that was being read: such
+    a file is read a second time.
+    """
+    for attempt in (1, 2):
+        try:
+            with open_regular(path) as file:
+                return file.read(MOST_BYTES + 1)
+        except OSError as error:
+            if error.errno != errno.EBADF or attempt == 2:
+                raise
+    raise AssertionError
 
 
 def open_rgb(path: str | Path) -> "Image.Image":

@@ -1,5 +1,6 @@
 """Image files that would take minutes to decode are refused in moments; odd but ordinary ones are read."""
 
+import errno
 import io
 import time
 import zlib
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from amem_cli.data import images
 from amem_cli.data.images import PNG, open_image
 from amem_cli.errors import BadData
 
@@ -60,3 +62,19 @@ def test_open_image_refuses_at_once(tmp_path, name):
 def test_open_image_reads(tmp_path, content):
     (tmp_path / "a.jpg").write_bytes(content)
     assert open_image(tmp_path / "a.jpg")[1].size[0] in (128, 512)
+
+
+def test_open_image_reads_again_when_the_file_was_closed(tmp_path, monkeypatch):
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    opened, failures = images.open_regular, iter([OSError(errno.EBADF, "Bad file descriptor")])
+
+    def closed_once(path):
+        for failure in failures:
+            raise failure
+        return opened(path)
+
+    monkeypatch.setattr(images, "open_regular", closed_once)
+    assert images.open_image(tmp_path / "x.png")[1].size == (4, 4)
+    failures = iter([OSError(errno.EBADF, "Bad file descriptor")] * 2)
+    with pytest.raises(BadData, match="Bad file descriptor"):
+        images.open_image(tmp_path / "x.png")
