@@ -167,3 +167,38 @@ def test_take_turns_in_separate_processes(load):
     assert all(len(side.wall) == len(side.cpu) == 3 and min(side.wall) > 0 for side in timed.values())
     with pytest.raises(ValueError, match="no such method"):
         timing.take_turns({"bad": timing.Method(fails, ())}, 1)
+
+
+# -- gait --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_thread", "tiny_backbone")
+def test_parts_of_sum_to_the_feature(load):
+    """f_s of two clips differs by the sum of the differences of its parts; the bias is common."""
+    import torch
+
+    from amem_cli.models.amem import build_main_model
+    from amem_cli.models.config import model_config
+    from amem_cli.options import TrainAmemOptions
+
+    torch.manual_seed(0)
+    options = TrainAmemOptions(modules="amem", neck="bn", branch="conv2d", image_size="32x32")
+    model = build_main_model(model_config(options, 2)).eval()
+    model.neck.running_var.uniform_(0.5, 2)
+    model.neck.weight.data.uniform_(0.5, 2)
+    with torch.inference_mode():
+        parts = load("gait").parts_of(model, torch.randint(256, (2, 8, 32, 32, 3), dtype=torch.uint8))
+    assert set(parts) == {"f_s", "f_B", "f_A", "f_M"}
+    differences = {name: rows[0] - rows[1] for name, rows in parts.items()}
+    assert all(difference.abs().max() > 0 for difference in differences.values())
+    whole = differences.pop("f_s")
+    torch.testing.assert_close(sum(differences.values()), whole, rtol=1e-4, atol=1e-6)
+
+
+def test_in_random_order_keeps_the_frames(load):
+    from amem_cli.data.tracklets import Tracklet
+
+    tracklet = Tracklet("a", 1, 1, "", tuple("abcdefghij"))
+    shuffled = load("gait").in_random_order(tracklet, 0)
+    assert sorted(shuffled.files) == list(tracklet.files) != list(shuffled.files)
+    assert load("gait").in_random_order(tracklet, 0) == shuffled

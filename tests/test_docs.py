@@ -41,7 +41,6 @@ OTHER_OPTIONS = {
     "--shm-size",
     "--memory",
     "--help",
-    "--index-url",
     "--debug",
     "--install-completion",
     "--show-completion",

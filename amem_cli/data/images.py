@@ -38,7 +38,13 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        content = _read(path)
+        try:
+            content = _read(path)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            # when a process of torchrun ends, gloo closes its connections, and once closed a file that was being read
+            content = _read(path)
         if len(content) > MOST_BYTES:
             raise ValueError(f"larger than {MOST_BYTES // 2**20} MiB")
         if not content:
@@ -61,19 +67,9 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
 
 
 def _read(path: str | Path) -> bytes:
-    """Up to `MOST_BYTES` + 1 bytes of a file.
-
-    When another process of torchrun ends, gloo closes its connections, and once closed a file that was being read: such
-    a file is read a second time.
-    """
-    for attempt in (1, 2):
-        try:
-            with open_regular(path) as file:
-                return file.read(MOST_BYTES + 1)
-        except OSError as error:
-            if error.errno != errno.EBADF or attempt == 2:
-                raise
-    raise AssertionError
+    """Up to `MOST_BYTES` + 1 bytes of a file."""
+    with open_regular(path) as file:
+        return file.read(MOST_BYTES + 1)
 
 
 def open_rgb(path: str | Path) -> "Image.Image":
