@@ -1,6 +1,7 @@
 """Features of other programs: names, files, ids, what must be asked for, and damage."""
 
 import pickle
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import pytest
 import torch
 from scipy.io import savemat
 
+from amem_cli.data.readers import features
 from amem_cli.data.readers.features import Told, read_foreign
 from amem_cli.errors import AmemError, BadData, InputMissing, UsageError
 
@@ -72,6 +74,7 @@ def test_read_foreign_queries_asked_for(tmp_path):
     with pytest.raises(UsageError, match=r"nothing says which of the 5 rows are queries\. Say it: .*--queries N"):
         read(path)
     assert_is_the_table(read(path, queries="2")[0])
+    assert read(path, queries="5")[0].is_query.all()
     with pytest.raises(UsageError, match="there are 5 rows"):
         read(path, queries="6")
     assert_is_the_table(read(npz(tmp_path / "y.npz", **FAST_REID, num_query=2))[0])
@@ -149,6 +152,12 @@ def test_read_foreign_normalises(tmp_path):
     assert "not L2-normalised" in notes[0]
 
 
+def test_read_foreign_unit_length_up_to_rounding(tmp_path):
+    for length, changed in ((1.0009, False), (1.0011, True)):
+        table, notes = read(npz(tmp_path / "x.npz", **TORCHREID | {"gf": GALLERY * np.float32(length)}))
+        assert (len(notes), np.linalg.norm(table.features[2])) == (changed, pytest.approx(1 if changed else length))
+
+
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, 1e300])
 def test_read_foreign_row_without_direction(tmp_path, value):
     gallery = GALLERY.astype(np.float64)
@@ -182,6 +191,30 @@ def test_read_foreign_no_features(tmp_path):
         read(npz(tmp_path / "x.npz", qf=QUERIES, gf=GALLERY))
     with pytest.raises(UsageError, match=r"unknown kind of file '\.json'"):
         read(tmp_path / "x.json")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(BadData, match=r"no \.npy files in it"):
+        read(tmp_path / "folder")
+
+
+def test_read_foreign_npz_that_unpacks_to_too_much(tmp_path, monkeypatch):
+    path = npz(tmp_path / "x.npz", **TORCHREID)
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    monkeypatch.setattr(features, "MOST_BYTES", size)
+    assert_is_the_table(read(path)[0])
+    monkeypatch.setattr(features, "MOST_BYTES", size - 1)
+    with pytest.raises(BadData, match="it unpacks to more than 0 GiB"):
+        read(path)
+
+
+def test_read_foreign_times_cameras_and_repeated_names(tmp_path):
+    columns = {"camera_id": ALL_CAMERAS, "camera": [*"aabbc"], "first_seconds": ["0", "1.5", "2", "3", "4"],
+               "names": ["x", "x", "y", "z", "w"]}  # fmt: skip
+    table, notes = read(npz(tmp_path / "x.npz", feats=FAST_REID["feats"], pids=ALL_PEOPLE, num_query=2, **columns))
+    assert_is_the_table(table)
+    assert (table.camera, table.first_seconds.tolist()) == ([*"aabbc"], [0.0, 1.5, 2.0, 3.0, 4.0])
+    assert table.tracklet[1:3] == ["query-0000001", "gallery-0000002"]
+    assert notes == ["names repeat: rows are named by their number"]
 
 
 def test_read_foreign_unused_and_turned(tmp_path):

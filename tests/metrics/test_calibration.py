@@ -101,6 +101,36 @@ def test_fit_probability_is_calibrated_on_other_people():
         assert abs(true / (true + false) - (low + high) / 2) < 0.2
 
 
+def test_fit_probability_by_hand():
+    # All distances are 0.4005 or 1.2005, so the curve passes through the weighted mean of the targets at both: an
+    # impostor pair has 1 / (5 + 2), a genuine one (4 + 1) / (4 + 2), and both kinds weigh 1/2 in all.
+    near, far = (np.array([1 - d / 2, (1 - (1 - d / 2) ** 2) ** 0.5]) for d in (0.4005, 1.2005))
+    gallery = np.array([near, near, near, far, near, far, far, far, far, near, near, far], np.float32)
+    ids = [7, 7, 7, 7, 8, 8, 8, 8, 0, -1, 7, 7]  # the last three: junk, and the query's camera
+    cameras = [2, 3, 2, 2, 1, 2, 2, 1, 2, 2, 1, 1]
+    query = np.array([[1, 0], [0, 1]], np.float32)  # the second is junk
+    curve = fit_probability(query, gallery, [7, -1], ids, [1, 2], cameras)
+    for distance, genuine, impostor in ((0.4005, 3 / 4, 1 / 5), (1.2005, 1 / 4, 4 / 5)):
+        expected = (genuine * 5 / 6 + impostor / 7) / (genuine + impostor)
+        assert curve(np.array(distance)) == pytest.approx(expected, abs=2e-4)
+    assert curve.calibration_error is None
+
+
+@pytest.mark.parametrize("people", [4, 60])
+def test_fit_probability_error_of_the_other_half(people):
+    rows, labels = _pairs(0, people)
+    errors = []
+    for fitted in (0, 1):
+        one, other = (np.arange(people) % 2 == fitted), (np.arange(people) % 2 != fitted)
+        curve = fit_probability(rows[0][one], rows[1][one], *(column[one] for column in labels))
+        distances = ((rows[0][other][:, None].astype(float) - rows[1][other]) ** 2).sum(2)
+        chance = curve((np.floor(distances * 1000) + 0.5) / 1000)  # in the middle of the bin
+        genuine = np.eye(len(chance), dtype=bool)
+        excess = np.where(genuine, 0.5 / genuine.sum(), 0.5 / (~genuine).sum()) * (chance - genuine)
+        errors.append(sum(abs(excess[(chance * 10).astype(int) == place].sum()) for place in range(10)))
+    assert fit_probability(*rows, *labels).calibration_error == pytest.approx(np.mean(errors), abs=1e-4)
+
+
 def test_fit_probability_separable_and_few_people():
     rows, labels = _pairs(0, people=3, noise=0.01)
     curve = fit_probability(*rows, *labels)

@@ -1,7 +1,9 @@
 """One step of each training against an independent computation of its loss; SGD shows the gradient itself."""
 
 import copy
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,9 @@ RATE = 0.1
 
 
 def sgd(module: nn.Module) -> torch.optim.SGD:
+    """SGD; the gradients of an earlier step are there."""
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
     return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=RATE)
 
 
@@ -271,6 +276,51 @@ def test_amem_optimizers() -> None:
     d_group = networks.discriminator_adam.param_groups[0]
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
     assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 3
+
+
+def test_train_amem_step_gradient_norms_of_the_first_batch() -> None:
+    first, second = toy_batches(2)
+    norms = []
+    for batches, lambda_a in (([first, second], 0.3), ([first], 0.3), ([first], 0.6), ([second], 0.3)):
+        options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="aem", lambda_a=lambda_a)
+        networks = toy_networks(options)
+        norms.append(train_step(networks, batches, options, "fp32", measure_gradients=True).gradient_norms)
+        assert train_step(networks, batches, options, "fp32").gradient_norms == {}
+    assert norms[0] == pytest.approx(norms[1])
+    assert norms[2] == pytest.approx(norms[1] | {"aem": 2 * norms[1]["aem"]})  # the norms of the weighted terms
+    assert norms[3]["id"] != pytest.approx(norms[1]["id"], rel=1e-3)
+
+
+LOSSES = {
+    train_arm: ["arm_loss"], train_tae: ["tae_loss", "discriminator_loss"],
+    step: ["identity_loss", "triplet_loss", "aem_loss", "mem_loss", "discriminator_loss"],
+}  # fmt: skip
+
+
+def test_losses_are_float32_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, torch.dtype]] = []
+
+    def tensors(values: object) -> list[Tensor]:
+        if isinstance(values, tuple | list):
+            return [tensor for value in values for tensor in tensors(value)]
+        return [values] if isinstance(values, Tensor) and values.is_floating_point() else []
+
+    def recorded(name: str, original: Any, *given: object) -> Any:
+        seen.extend((name, tensor.dtype) for tensor in tensors(given))
+        return original(*given)
+
+    for module, names in LOSSES.items():
+        for name in names:
+            monkeypatch.setattr(module, name, partial(recorded, name, getattr(module, name)))
+    torch.manual_seed(0)
+    arm, tae, discriminator = ARM("resnet18"), TAE(), Discriminator(32, 32)
+    train_arm.train_step(arm, sgd(arm), [(pixels(2, 32, 32, 3), torch.zeros(2, 105))], "bf16")
+    networks = train_tae.Networks(tae, discriminator, sgd(tae), sgd(discriminator))
+    train_tae.train_step(networks, [pixels(2, 32, 32, 3)], tae_options(NOWHERE, NOWHERE), "bf16")
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5)
+    train_step(toy_networks(options), toy_batches(1), options, "bf16")
+    assert {name for name, _ in seen} == {name for names in LOSSES.values() for name in names}
+    assert {entry for entry in seen if entry[1] != torch.float32} == set()
 
 
 def test_train_amem_step_leaves_a_frozen_backbone() -> None:

@@ -20,7 +20,7 @@ def write_gallery(path: Path, rows: np.ndarray, *, dataset: str = "people", came
     """Tracks `<camera>/0001`, ... of one camera, each in view for a second, one after the other."""
     count = len(rows)
     first = more.pop("first_seconds", np.arange(count) * 2.0)
-    last = more.pop("last_seconds", first + 1.0)
+    last = more.pop("last_seconds", None if first is None else first + 1.0)
     model = {"amem-main": {"name": "m", "sha256": more.pop("model", "")}}
     table = Features(
         dataset, [f"{camera}/{row + 1:04d}" for row in range(count)], np.zeros(0, np.int64),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amem_cli.errors import AmemError
+from amem_cli.errors import AmemError, BadData
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
@@ -37,6 +37,53 @@ def test_link_tracks_threshold_zero_and_four(tmp_path: Path) -> None:
     gallery = Gallery(three_people(tmp_path))
     assert link_tracks(gallery, 0.0, None).people == 6
     assert link_tracks(gallery, 4.0, None).people == 1
+
+
+def average_linkage(far: np.ndarray, threshold: float) -> list[list[int]]:
+    """In plain loops: join the two groups with the smallest mean distance while it is not above `threshold`."""
+    groups = [[row] for row in range(len(far))]
+    while len(groups) > 1:
+        pairs = [(far[np.ix_(groups[i], groups[j])].mean(), i, j) for i in range(len(groups)) for j in range(i)]
+        nearest, i, j = min(pairs)
+        if nearest > threshold:
+            break
+        groups[j] += groups.pop(i)
+    return [sorted(group) for group in groups]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.4, 0.7, 1.5])
+def test_link_tracks_average_linkage(threshold: float, tmp_path: Path) -> None:
+    rows = unit_rows(3)[np.arange(12) % 3] + 0.5 * unit_rows(12, seed=9)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    start = np.array([0.0, 9, 0.5, 3, 8.5, 6])  # in each camera 0 overlaps 2, and 1 overlaps 4
+    paths = [
+        write_gallery(tmp_path / f"{camera}.h5", half, camera=camera, first_seconds=start)
+        for camera, half in (("hall", rows[:6]), ("door", rows[6:]))
+    ]
+    sure = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
+    linked = link_tracks(Gallery(paths), threshold, sure)
+    far = ((rows[:, None] - rows) ** 2).sum(2).astype(float)
+    distance = np.full(12, np.nan)
+    far[[0, 2, 1, 4, 6, 8, 7, 10], [2, 0, 4, 1, 8, 6, 10, 7]] = np.inf
+    groups = average_linkage(far, threshold)
+    found = [np.flatnonzero(linked.person == person).tolist() for person in range(1, linked.people + 1)]
+    assert found == sorted(groups)
+    for group in groups:
+        for row in group if len(group) > 1 else ():
+            distance[row] = far[row, [other for other in group if other != row]].mean()
+    np.testing.assert_allclose(linked.distance, distance, atol=1e-5)
+    np.testing.assert_allclose(linked.probability, 1 / (1 + np.exp(10 * distance - 6)), atol=1e-4)
+    assert linked.forbidden == 4
+    assert linked.in_several_cameras() == sum(min(group) < 6 <= max(group) for group in groups)
+
+
+def test_link_tracks_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = Gallery(three_people(tmp_path))
+    monkeypatch.setattr("amem_cli.video.link.MOST_TRACKS", 6)
+    assert link_tracks(gallery, 0.5, None).people == 3
+    monkeypatch.setattr("amem_cli.video.link.MOST_TRACKS", 5)
+    with pytest.raises(BadData, match="6 tracks, more than 5"):
+        link_tracks(gallery, 0.5, None)
 
 
 def test_link_tracks_overlap_is_never_joined(tmp_path: Path) -> None:
@@ -77,24 +124,29 @@ def test_most_similar_brute_force(tmp_path: Path) -> None:
 
 
 def test_overlapping_by_hand() -> None:
-    seconds = np.array([[0, 2], [1.95, 3], [1, 4], [0, 9], [np.nan, np.nan]])
-    apart = overlapping(["a", "a", "a", "b", "a"], seconds)
-    assert np.argwhere(np.triu(apart)).tolist() == [[0, 2], [1, 2]]
+    seconds = np.array([[0, 2], [1.95, 3], [1.875, 4], [0, 9], [np.nan, np.nan], [0, 0.1], [0, 5]])
+    apart = overlapping([*"aaabacc"], seconds)
+    assert np.argwhere(np.triu(apart)).tolist() == [[0, 2], [1, 2], [5, 6]]
+    assert np.array_equal(apart, apart.T)
 
 
-def test_link_writes_numbers_and_mot_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path) -> None:
     (tmp_path / "people").mkdir()
     names = [f"{camera}/{n:04d}" for camera in ("hall", "door") for n in (1, 2, 3)]
-    lines = [f"{name},{frame},0.0,{frame},2.0,3.0,4.0" for name in names for frame in (1, 2)]
+    lines = [f"{name},{frame},0.0,{frame},{name[-1]},3.0,4.0" for name in names for frame in (2, 1)]
     (tmp_path / "people/boxes.csv").write_text(
         "\n".join(["tracklet,frame,seconds,left,top,width,height", *lines]) + "\n"
     )
-    link(tuple(three_people(tmp_path, folder=str(tmp_path / "people"))), tmp_path / "out", Silent(), threshold=0.5)
+    people = tmp_path / "people"
+    paths = tuple(three_people(tmp_path, folder="" if told else str(people)))
+    link(paths, tmp_path / "out", Silent(), threshold=0.5, tracks=(people, people) if told else ())
     with open(tmp_path / "out/identities.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["tracklet"], row["person"]) for row in rows] == list(zip(names, "123321", strict=True))
-    assert (tmp_path / "out/door.txt").read_text().splitlines()[:3] == [
-        "1,1,1.0,2.0,3.0,4.0,1,-1,-1,-1", "1,2,1.0,2.0,3.0,4.0,1,-1,-1,-1", "1,3,1.0,2.0,3.0,4.0,1,-1,-1,-1",
+    assert (tmp_path / "out/door.txt").read_text().splitlines() == [
+        "1,1,1.0,3.0,3.0,4.0,1,-1,-1,-1", "1,2,1.0,2.0,3.0,4.0,1,-1,-1,-1", "1,3,1.0,1.0,3.0,4.0,1,-1,-1,-1",
+        "2,1,2.0,3.0,3.0,4.0,1,-1,-1,-1", "2,2,2.0,2.0,3.0,4.0,1,-1,-1,-1", "2,3,2.0,1.0,3.0,4.0,1,-1,-1,-1",
     ]  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["door.txt", "hall.txt", "identities.csv"]
 
@@ -103,12 +155,33 @@ def test_link_without_boxes_says_so(tmp_path: Path) -> None:
     progress = Silent()
     link(tuple(three_people(tmp_path)), tmp_path / "out", progress, threshold=0.5)
     assert any("the features file does not name its folder" in line for line in progress.warnings)
+    for limit in (0.0, 4.0):
+        assert link(tuple(three_people(tmp_path)), tmp_path / "out", progress, threshold=limit).threshold == limit
+
+
+def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
+    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda path: known)
+    rows = np.array([[1, 0], [0.8, 0.6], [-1, 0]], np.float32)  # the first two are at 2 - 2 * 0.8
+    paths = (
+        write_gallery(tmp_path / "a.h5", rows[:2]),
+        write_gallery(tmp_path / "b.h5", rows[2:], camera="yard", first_seconds=None),
+    )
+    progress = Silent()
+    assert link(paths, tmp_path / "out", progress, calibration=Path("x")).threshold == 0.5
+    assert (tmp_path / "out/identities.csv").read_text().splitlines()[1:] == [
+        "hall/0001,people,hall,1,0.000,1.000,0.4,0.8808",  # 1 / (1 + exp(-(6 - 10 * 0.4)))
+        "hall/0002,people,hall,1,2.000,3.000,0.4,0.8808",
+        "yard/0001,people,yard,2,,,,",
+    ]
+    assert any("some tracks have no times" in line for line in progress.warnings)
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
         ({}, "give either --threshold or --calibration"), ({"threshold": 5.0}, "from 0 to 4"),
+        ({"threshold": -0.1}, "from 0 to 4"),
         ({"threshold": 0.5, "calibration": Path("x")}, "both are given"),
         ({"threshold": 0.5, "tracks": (Path(),)}, "1 folders"),
     ],

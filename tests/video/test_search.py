@@ -85,9 +85,16 @@ def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
     assert found[0].tracklet == "door/0003"
     assert "hall/0003" not in [hit.tracklet for hit in found]
     assert [hit.rank for hit in found] == [1, 2, 3]
-    only = search(SearchOptions(query="hall/0003", gallery=paths, cameras=("hall",), after=10, before=20.5), Silent())
+    only = search(SearchOptions(query="hall/0003", gallery=paths, cameras=("hall",), after=11, before=20), Silent())
     assert {hit.camera for hit in only.found[0].hits} == {"hall"}
     assert {hit.first_seconds for hit in only.found[0].hits} == {10.0, 12.0, 14.0, 16.0, 18.0, 20.0}
+    assert only.searched == 6
+    timeless = write_gallery(tmp_path / "c.h5", unit_rows(2), camera="yard", first_seconds=None)
+    more = search(SearchOptions(query="hall/0003", gallery=(*paths, timeless), top=99, before=0.0), Silent())
+    assert [hit.tracklet for hit in more.found[0].hits] in (["door/0001", "hall/0001"], ["hall/0001", "door/0001"])
+    for name in ("after", "before"):
+        with pytest.raises(UsageError, match=f"--{name}: the gallery has no times"):
+            search(SearchOptions(query="yard/0001", gallery=(timeless,), **{name: 1.0}), Silent())
     for options, why in [
         ({"query": "hall/3"}, "Did you mean hall/00"), ({"cameras": ("attic",)}, "no such camera"),
         ({"after": 900}, "no tracklet passes"), ({"gallery": ()}, "no features file"), ({"top": 0}, "at least 1"),
@@ -125,7 +132,12 @@ def test_search_by_description(tmp_path: Path) -> None:
     assert [hit.tracklet for hit in hits] == ["hall/0002", "hall/0003", "hall/0001"]
     assert [hit.fits for hit in hits] == pytest.approx([(0.8 * 0.9) ** 0.5, 0.2**0.5, 0.09**0.5])
     both = search(SearchOptions(query="hall/0001", **options), Silent()).found[0].hits
-    assert [hit.tracklet for hit in both] == ["hall/0002"]
+    assert [(hit.tracklet, hit.fits) for hit in both] == [("hall/0002", pytest.approx(0.72**0.5))]
+    assert [hit.tracklet for hit in search(SearchOptions(top=1, **options), Silent()).found[0].hits] == ["hall/0002"]
+    late = search(SearchOptions(after=2.5, **options), Silent())  # the second and the third
+    assert ([hit.tracklet for hit in late.found[0].hits], late.searched) == (["hall/0002", "hall/0003"], 2)
+    late = search(SearchOptions(query="hall/0001", after=4.0, **(options | {"with_": ()})), Silent())
+    assert ([hit.tracklet for hit in late.found[0].hits], late.searched) == (["hall/0003"], 1)
     with pytest.raises(UsageError, match="Did you mean upperBodyRed"):
         search(SearchOptions(**(options | {"with_": ("upperBodyRedd",)})), Silent())
 
