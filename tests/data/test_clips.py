@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from amem_cli.data.clips import inference_clips, reflect, segment_clip, training_clip
+from amem_cli.data.clips import inference_clips, reflect, segment_clip, shortened, training_clip
+from amem_cli.data.tracklets import Tracklet
 from amem_cli.randomness import keyed_generator
 
 
@@ -50,3 +51,21 @@ def test_segment_clip_one_frame_of_each_segment(length, frames):
     if length == 10:
         assert set(clips[:, 0].tolist()) == {0, 1, 2}
         assert set(clips[:, 3].tolist()) == {7, 8, 9}
+
+
+def test_segment_clip_rounding_at_the_end():
+    class Largest:
+        def random(self, count):
+            return np.full(count, np.nextafter(1, 0))  # 7 + this is 8 in float64
+
+    assert segment_clip(10, 8, Largest())[-1] == 9
+
+
+@pytest.mark.parametrize(
+    ("frames", "most", "files"),
+    # the pieces in the middle of `most` equal sections: of three pieces, those at 0.75 and 2.25
+    [(4, 2, "abcdij"), (2, 2, "cdgh"), (1, 3, "bfi"), (4, 1, "efgh"), (4, 3, "abcdefghij"), (2, 0, "abcdefghij")],
+)
+def test_shortened_pieces(frames, most, files):
+    tracklet = Tracklet("t", 3, 2, "/nowhere", tuple("abcdefghij"))
+    assert shortened(tracklet, frames, most) == Tracklet("t", 3, 2, "/nowhere", tuple(files))
