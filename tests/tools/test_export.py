@@ -120,6 +120,25 @@ def test_resize_weights_as_pillow(old: tuple[int, int], new: tuple[int, int]) ->
     assert np.abs(found - expected).mean() < 0.4
 
 
+def test_from_frames_by_hand() -> None:
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 256, (2, 3, 20, 10, 3), dtype=np.uint8)
+
+    def resized(image: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(image).resize((5, 10), Image.Resampling.BILINEAR))
+
+    small = np.stack([[resized(image) for image in clip] for clip in frames]) / 255
+    expected = small[..., 7, 2, :].sum(1)  # one pixel, over the frames
+    with torch.no_grad():
+        network = FromFrames(lambda clips: clips[..., 7, 2].sum(2), "amem-main", (10, 5))
+        feature, norm = network(torch.from_numpy(frames))
+        np.testing.assert_allclose(norm[:, 0], np.linalg.norm(expected, axis=1), atol=0.02)  # 3 frames, 1 / 255 each
+        np.testing.assert_allclose(feature * norm, expected, atol=0.02)
+        assert norm.shape == (2, 1)
+        (found,) = FromFrames(lambda images: images[..., 7, 2], "amem-arm", (10, 5))(torch.from_numpy(frames[0]))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-small[0, :, 7, 2])), atol=0.002)
+
+
 # -- every network -----------------------------------------------------------------------------------------------------
 
 REPEATED = ("Bottleneck", "PseudoBlock", "PlaneBlock", "BasicBlock", "InvertedResidual")

@@ -18,7 +18,7 @@ from amem_cli.data.manifest import SHIPPED, load_manifest
 from amem_cli.errors import Locked, UsageError
 from amem_cli.walkers import WalkerOptions, layouts, videos, write_clips, write_walkers
 from amem_cli.walkers.cameras import build_camera, draw_passage, draw_scene, draw_walker, straight_passage
-from amem_cli.walkers.gait import pose_at
+from amem_cli.walkers.gait import pose_at, stride_length
 from amem_cli.walkers.image_sets import plan_market, plan_peta
 from amem_cli.walkers.people import draw_people, draw_person
 from amem_cli.walkers.video_sets import plan_ilids, plan_mars, plan_prid
@@ -210,6 +210,53 @@ def test_write_videos_after_a_kill(tmp_path, monkeypatch):
     made = videos.write_videos(tmp_path / "out", seed=0, people=1)
     assert made == [tmp_path / "out" / "camera1.mp4", tmp_path / "out" / "camera2.mp4"]
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "out", *made]
+
+
+@pytest.mark.parametrize("camera", [0, 1])
+def test_crossings_lead_through_the_picture(camera):
+    scene = videos._crossings(3, camera, 9)
+    assert sorted(one.person for one in scene) == list(range(1, 10))
+    assert [one.person for one in scene] != [one.person for one in videos._crossings(3, 1 - camera, 9)]
+    assert {one.step > 0 for one in scene} == {True, False}
+    for place, one in enumerate(scene):
+        assert one.walker == draw_person(3, "videos", one.person - 1)
+        assert one.begin / videos.FPS == pytest.approx(1 + videos.APART * place, abs=0.5 + 0.5 / videos.FPS)
+        outside = -0.35 * one.size, videos.WIDTH + 0.35 * one.size
+        begin, end = outside if one.step > 0 else outside[::-1]
+        assert one.foot[0] == pytest.approx(begin)
+        assert 0 <= (one.foot[0] + one.step * (one.end - one.begin) - end) / one.step < 1
+        # a cycle of the gait moves the feet by one stride, seen from the side
+        stride = one.step * one.walker.gait.period / one.size
+        assert stride == pytest.approx(stride_length(one.walker) * np.cos(one.heading))
+        assert abs(stride) > 0.97 * stride_length(one.walker)
+        depth = one.foot[1] / videos.HEIGHT
+        assert videos.HORIZON + 0.3 * (0.97 - videos.HORIZON) <= depth <= 0.97
+        # the nearer, the larger, and as large as the person is tall
+        tall = one.size / videos.HEIGHT * 1.72 / one.walker.body.stature
+        assert tall == pytest.approx(np.interp(depth, (videos.HORIZON, 0.97), (0.2, 0.44)))
+    assert max(one.foot[1] for one in scene) > 1.2 * min(one.foot[1] for one in scene)
+
+
+def test_paint_box_and_what_is_visible(monkeypatch):
+    monkeypatch.setattr(videos, "WIDTH", 200)
+    walker = draw_person(0, "videos", 0)
+
+    def painted(at):  # the third frame of a walk
+        image = Image.new("RGB", (200 * videos.OVERSAMPLING, 112 * videos.OVERSAMPLING), (255, 0, 255))
+        one = videos.Crossing(1, walker, 5, 99, (at - 8, 90), 4, 40, 0.0, 0.3)
+        box = videos._paint(image, one, 7, 0.0, 1.0)
+        return box, np.nonzero((np.array(image) != (255, 0, 255)).any(2))
+
+    (left, top, width, height), (rows, columns) = painted(100)
+    sides = np.array([left, top, left + width, top + height]) * videos.OVERSAMPLING
+    assert sides.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    assert (left + width / 2, top + height, height) == (
+        pytest.approx(100, abs=6), pytest.approx(90, abs=4), pytest.approx(40, abs=4),
+    )  # fmt: skip
+    for at in range(-20, 221, 3):
+        x = left + at - 100
+        visible = min(x + width, 200) - max(x, 0) > 0.3 * width
+        assert painted(at)[0] == ((x, top, width, height) if visible else None)
 
 
 def test_write_walkers_folder_not_empty(tmp_path):
