@@ -213,6 +213,30 @@ def test_jitter_pixels_reduces_and_enlarges():
     assert 0.35 < np.mean(np.array(contrast) < 30) < 0.65  # half of them lose the pattern
 
 
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_jitter_pixels_factors(strength):
+    class Drawn:
+        def __init__(self, *values):
+            self.values = list(values)
+
+        def uniform(self, low, high, count):
+            return np.array(self.values.pop(0))
+
+        def random(self):
+            return strength / 2  # not reduced
+
+    clip = np.stack([smooth(), smooth()[::-1]]) // 2 + 40
+    mean, grey = clip.mean(), clip.mean(axis=3, keepdims=True)
+    for draw, balance, expected in (
+        ((1, 0, 0), (0, 0, 0), clip * (1 + 0.4 * strength)),
+        ((0, -1, 0), (0, 0, 0), mean + (1 - 0.4 * strength) * (clip - mean)),
+        ((0, 0, 1), (0, 0, 0), grey + (1 + 0.4 * strength) * (clip - grey)),
+        ((0, 0, 0), (1, 0, -1), clip * (1 + 0.15 * strength * np.array([1, 0, -1]))),
+    ):
+        found = jitter_pixels(clip.astype(np.uint8), strength, Drawn(draw, balance))
+        assert np.abs(found - expected.clip(0, 255)).max() < 1.01  # rounded down
+
+
 def test_jitter_pixels_strength_0_changes_nothing():
     clip = np.stack([NOISE, NOISE])
     assert np.abs(jitter_pixels(clip, 0.0, keyed_generator(0)).astype(int) - clip).max() <= 1  # rounding

@@ -9,9 +9,10 @@ import torch
 
 from amem_cli.artifacts import features, shards
 from amem_cli.artifacts.provenance import Provenance
+from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
-from amem_cli.data.tracklets import VideoDataset, people, tracklets_digest
+from amem_cli.data.tracklets import Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
 from amem_cli.models.amem import build_main_model
@@ -199,6 +200,34 @@ def test_check_test_people(walkers: Path, main_file: Path, tmp_path: Path) -> No
         warnings(0, 1, of=twin, data="0" * 64)
     assert "of other data than these" in warnings(0, 0, data="0" * 64)[0]
     assert "not on 'mars'" in warnings(0, 0, of=replace(dataset, name="mars"))[0]
+
+
+def test_extract_tracklets_by_hand(walkers: Path) -> None:
+    """An engine whose feature is the mean image, so that the mean over clips is that over the padded frames."""
+    tracklets = read_videos(load_manifest("mars"), walkers).splits[0].test[:3]
+    with Silent().loop("clips", 1) as bar:
+        found = stage.extract_tracklets(
+            tracklets, (4, 32, 16), lambda pixels: pixels.float().mean(dim=(1, 4)).flatten(1), torch.device("cpu"), bar,
+            batch_size=2, workers=0, flip=True,
+        )  # fmt: skip
+    for row, tracklet in enumerate(tracklets):
+        frames = np.stack([read_image(path, 32, 16).mean(axis=2) for path in tracklet.frames])
+        image = np.pad(frames, ((0, -len(frames) % 4), (0, 0), (0, 0)), mode="reflect").sum(axis=0)
+        for column, expected in (("features", image), ("features_flip", image + image[:, ::-1])):
+            np.testing.assert_allclose(found[column][row], expected.ravel() / np.linalg.norm(expected), atol=1e-6)
+
+
+def test_extract_features_clips(
+    walkers: Path, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(shards: object, tracklets: tuple[Tracklet, ...], *more: object) -> None:
+        assert tracklets == tuple(shortened(tracklet, 4, 1) for tracklet in split.test)
+        raise LookupError
+
+    split = read_videos(load_manifest("mars"), walkers).splits[0]
+    monkeypatch.setattr(stage, "_extract_shards", stop)
+    with pytest.raises(LookupError):
+        extract_features(options(walkers, main_file, tmp_path, clips=1), Silent())
 
 
 def test_extract_features_flip(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:

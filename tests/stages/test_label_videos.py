@@ -9,8 +9,10 @@ import torch
 from amem_cli.artifacts import checkpoint, pseudo_labels, shards
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
+from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
+from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import InputMissing, OutputExists
 from amem_cli.models.arm import ARM
@@ -141,6 +143,17 @@ def test_select_tracklets_subsets(walkers: Path) -> None:
     assert train == list(split.train)
     assert test == list(split.test)
     assert every == sorted({*train, *test}, key=lambda tracklet: tracklet.name)
+
+
+def test_label_videos_frames(walkers: Path, arm_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(shards: object, tracklets: list[Tracklet], *more: object) -> None:
+        assert tracklets == [shortened(tracklet, 1, 2) for tracklet in train]
+        raise LookupError
+
+    train = read_videos(load_manifest("mars"), walkers).splits[0].train
+    monkeypatch.setattr(stage, "_label_shards", stop)
+    with pytest.raises(LookupError):
+        label_videos(options(walkers, arm_file, tmp_path, frames=2), Silent())
 
 
 def test_binary_labels_threshold_is_exclusive() -> None:
