@@ -135,7 +135,7 @@ def link(
     gallery = Gallery(paths)
     limit = threshold if threshold is not None else known.threshold if known else 0.0
     linked = link_tracks(gallery, limit, known)
-    folders = tracks or tuple(Path(table.folder) for table in gallery.tables)
+    folders = tuple(path.absolute() for path in tracks) or tuple(Path(table.folder) for table in gallery.tables)
     with locked(out / "identities.csv"):
         write_links(linked, out, folders, progress)
     return linked

@@ -114,6 +114,9 @@ def test_fit_probability_by_hand():
         expected = (genuine * 5 / 6 + impostor / 7) / (genuine + impostor)
         assert curve(np.array(distance)) == pytest.approx(expected, abs=2e-4)
     assert curve.calibration_error is None
+    one = np.zeros((1, 1))
+    away = fit_probability(one, np.array([[3.0], [1.0]]), [1], [1, 2], [1], [2, 2])  # more than 4 counts as 4
+    assert away.slope > 0
 
 
 @pytest.mark.parametrize("people", [4, 60])

@@ -175,6 +175,12 @@ def test_image_loop_data(
     assert epochs[0] != epochs[1]
 
 
+def test_training_images_are_the_frames_of_a_video_data_set(walkers: Path) -> None:
+    paths, person_ids = tae_stage.training_images(load_manifest("mars"), walkers, Silent())
+    train = read_videos(load_manifest("mars"), walkers).splits[0].train
+    assert list(zip(paths, person_ids, strict=True)) == [(path, t.person_id) for t in train for path in t.frames]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recorder", ["train-amem"], indirect=True)
 @pytest.mark.parametrize("modules", ["amem", "baseline"])

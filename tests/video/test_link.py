@@ -37,6 +37,8 @@ def test_link_tracks_threshold_zero_and_four(tmp_path: Path) -> None:
     gallery = Gallery(three_people(tmp_path))
     assert link_tracks(gallery, 0.0, None).people == 6
     assert link_tracks(gallery, 4.0, None).people == 1
+    one = link_tracks(Gallery([write_gallery(tmp_path / "one.h5", unit_rows(1))]), 0.5, None)
+    assert (one.person.tolist(), np.isnan(one.distance).all()) == ([1], True)
 
 
 def average_linkage(far: np.ndarray, threshold: float) -> list[list[int]]:
@@ -131,7 +133,7 @@ def test_overlapping_by_hand() -> None:
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path) -> None:
+def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "people").mkdir()
     names = [f"{camera}/{n:04d}" for camera in ("hall", "door") for n in (1, 2, 3)]
     lines = [f"{name},{frame},0.0,{frame},{name[-1]},3.0,4.0" for name in names for frame in (2, 1)]
@@ -140,7 +142,8 @@ def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path) -> None:
     )
     people = tmp_path / "people"
     paths = tuple(three_people(tmp_path, folder="" if told else str(people)))
-    link(paths, tmp_path / "out", Silent(), threshold=0.5, tracks=(people, people) if told else ())
+    monkeypatch.chdir(people)
+    link(paths, tmp_path / "out", Silent(), threshold=0.5, tracks=(people, Path()) if told else ())
     with open(tmp_path / "out/identities.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["tracklet"], row["person"]) for row in rows] == list(zip(names, "123321", strict=True))
@@ -151,7 +154,9 @@ def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["door.txt", "hall.txt", "identities.csv"]
 
 
-def test_link_without_boxes_says_so(tmp_path: Path) -> None:
+def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\n")  # of other tracks
+    monkeypatch.chdir(tmp_path)
     progress = Silent()
     link(tuple(three_people(tmp_path)), tmp_path / "out", progress, threshold=0.5)
     assert any("the features file does not name its folder" in line for line in progress.warnings)
