@@ -17,6 +17,7 @@ from amem_cli.errors import BadData, UsageError
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_arm, train_tae
 from amem_cli.stages.train_amem import stage as amem_stage
+from amem_cli.stages.train_amem.inputs import training_data
 
 NOWHERE = Path("nowhere")
 
@@ -169,3 +170,14 @@ def test_validate_amem_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert some == {"mAP": pytest.approx((1 / 4 + 1 / 2) / 2), "rank-1": 0, "queries": 2, "people": 4}
     with pytest.raises(BadData, match="none has two tracklets"):
         validated([1, 2, 3, 4, 5], [1, 1, 1, 2, 2])
+
+
+def test_training_data_without_the_validation_people() -> None:
+    tracklets = [Tracklet(f"t{row}", 5 + 10 * (row % 8), 1, "", ("x",) * 9) for row in range(16)]
+    options = amem_options(NOWHERE, NOWHERE, modules="baseline", validate=0.25)
+    data, parents = training_data(options, "mars", tracklets)
+    people = sorted({tracklet.person_id for tracklet in data.tracklets})
+    assert (len(people), len({tracklet.person_id for tracklet in data.validation})) == (6, 2)
+    assert sorted([*data.tracklets, *data.validation], key=lambda t: int(t.name[1:])) == tracklets
+    assert data.identities.tolist() == [people.index(tracklet.person_id) for tracklet in data.tracklets]
+    assert (data.labels, parents) == (None, {})
