@@ -11,7 +11,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be
     "must be positive": (
         lambda value: value > 0,
         "epochs accumulate learning_rate lr_step lr_factor log_steps validate_epochs discriminator_learning_rate "
-        "mem_lr_factor batch_size",
+        "fc_lr_factor mem_lr_factor batch_size",
     ),
     "must not be negative": (
         lambda value: value >= 0,
@@ -24,7 +24,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be
     "must be at least 4": (lambda value: value >= 4, "clip_frames"),
     "must be below 1": (lambda value: value < 1, "learning_rate"),
     "must be between 0 and 1": (lambda value: 0 < value < 1, "hold_out threshold"),
-    "must be from 0 to 1": (lambda value: 0 <= value <= 1, "flip crop erase jitter"),
+    "must be from 0 to 1": (lambda value: 0 <= value <= 1, "flip crop erase jitter freeze_bn"),
     "must be from 0 to below 1": (lambda value: 0 <= value < 1, "validate label_smoothing average_weights calibrate"),
 }
 

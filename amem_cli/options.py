@@ -224,6 +224,9 @@ class TrainTaeOptions(Adversarial):
     batch_size: int = option(64, "images per batch (D)", small=16)
     learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)", small=2e-3)
     weight_decay: float = option(5e-4, "Adam's weight decay (P)", small=0.0)
+    freeze_bn: float = option(
+        1.0, "fraction of the steps after which batch norm uses its running statistics; 1: never (D)", small=0.6
+    )
     lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
 
 
@@ -286,6 +289,9 @@ class TrainAmemOptions(Adversarial):
         "copy", "MEM's embedding starts by copying the frame, at the textures' statistics, or at random (D)"
     )
     backbone_lr_factor: float = option(1.0, "learning rate of the backbone relative to --learning-rate; 0: frozen (D)")
+    fc_lr_factor: float = option(
+        1.0, "learning rate of the fully-connected layer that gives f_s, relative to --learning-rate (D)", small=0.1
+    )
     mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.errors import UsageError
-from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder
+from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder, set_batch_norm_mode
 
 
 class Prediction(NamedTuple):
@@ -56,9 +56,7 @@ class MEM(nn.Module):
 
     def train(self, mode: bool = True) -> "MEM":
         super().train(mode)
-        for layer in self.decoder.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
+        set_batch_norm_mode(self.decoder, training=False)
         return self
 
     @torch.no_grad()

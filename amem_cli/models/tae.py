@@ -15,6 +15,13 @@ from amem_cli.models.image_networks import ImageMaps, MiddleMaps
 TEXTURE_CHANNELS = {"resnet18": 512, "mobilenet_v2": 576}
 
 
+def set_batch_norm_mode(module: nn.Module, *, training: bool) -> None:
+    """Training or eval mode of every batch norm in `module`; eval mode uses and keeps the running statistics."""
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm):
+            layer.train(training)
+
+
 class TextureEncoder(nn.Module):
     """Images -> texture: ResNet-18 with last stride 1 (D), or MobileNetV2 up to its last maps of H/16 x W/16 (D).
 

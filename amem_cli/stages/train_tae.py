@@ -29,7 +29,7 @@ from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae
 from amem_cli.models.config import TaeConfig
-from amem_cli.models.tae import TAE, Discriminator, TextureEncoder, build_tae
+from amem_cli.models.tae import TAE, Discriminator, TextureEncoder, build_tae, set_batch_norm_mode
 from amem_cli.options import TrainTaeOptions
 from amem_cli.randomness import keyed_seed
 from amem_cli.runtime import schedule
@@ -209,6 +209,7 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
                 schedule.set_learning_rate(networks.adam, rate)
                 step = [pixels for pixels, _ in itertools.islice(batches, count)]
                 bar.data_arrived()
+                set_batch_norm_mode(networks.tae, training=state.step < options.freeze_bn * state.total)
                 losses = train_step(parallel, step, options, precision)
                 log.add(losses)
                 bar.advance(1, **losses)

@@ -70,12 +70,16 @@ class Recorder:
         self.batches: list[list[Any]] = []
         self.measured: list[bool] = []
         self.reported: list[type] = []  # networks whose weight files are logged
+        self.batch_norm_modes: list[set[bool]] = []  # of the TAE: True is training mode
 
     def __call__(self, networks: Any, *given: Any, measure_gradients: bool = False) -> Any:
         optimizer = given[0] if self.stage == "train-arm" else networks.adam
         self.rates.append([group["lr"] for group in optimizer.param_groups])
         self.batches.append(list(given[1] if self.stage == "train-arm" else given[0]))
         self.measured.append(measure_gradients)
+        if self.stage == "train-tae":
+            layers = [layer for layer in networks.tae.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+            self.batch_norm_modes.append({layer.training for layer in layers})
         losses = {"weighted_id": float(len(self.rates))}
         return StepResult(losses, {"id": 1.0} if measure_gradients else {}) if self.stage == "train-amem" else losses
 
@@ -99,7 +103,9 @@ def test_loop_schedule_and_accumulation(
 ) -> None:
     changed: dict[str, Any] = SCHEDULE | {"accumulate": 2, "log_steps": 2}
     changed |= (
-        {"backbone_lr_factor": 0.6, "mem_lr_factor": 0.3, "gradient_steps": 2} if recorder.stage == "train-amem" else {}
+        {"backbone_lr_factor": 0.6, "fc_lr_factor": 0.2, "mem_lr_factor": 0.3, "gradient_steps": 2}
+        if recorder.stage == "train-amem"
+        else {}
     )
     changed |= {"batch_size": 4} if recorder.stage == "train-tae" else {}
     artifact = run(recorder.stage, walkers, tmp_path, inputs, **changed)
@@ -111,7 +117,7 @@ def test_loop_schedule_and_accumulation(
     expected = [0.1 * 0.5 ** (number // per_epoch) * warmup[number] for number in range(steps)]
     assert [rates[0] for rates in recorder.rates] == pytest.approx(expected)
     if recorder.stage == "train-amem":
-        for group, factor in ((1, 0.6), (2, 0.3)):
+        for group, factor in ((1, 0.6), (2, 0.2), (3, 0.3)):
             assert [rates[group] for rates in recorder.rates] == pytest.approx([factor * rate for rate in expected])
         assert recorder.measured == [number % 2 == 0 for number in range(steps)]
     sizes = [len(batches) for batches in recorder.batches]
@@ -121,6 +127,14 @@ def test_loop_schedule_and_accumulation(
     assert [line["step"] for line in logged] == sorted({*range(1, steps, 2), steps - 1})
     assert logged[0]["weighted_id"] == 1.5  # the mean of the first two steps
     assert not list(artifact.parent.glob("state-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recorder", ["train-tae"], indirect=True)
+def test_loop_freeze_bn(recorder: Recorder, walkers: Path, inputs: dict[str, str], tmp_path: Path) -> None:
+    run("train-tae", walkers, tmp_path, inputs, epochs=2, freeze_bn=0.5)
+    half = len(recorder.batch_norm_modes) // 2
+    assert recorder.batch_norm_modes == [{True}] * half + [{False}] * half
 
 
 @pytest.mark.slow

@@ -260,22 +260,23 @@ def test_train_amem_step_accuracy_and_not_finite() -> None:
 
 def test_amem_optimizers() -> None:
     options = amem_options(
-        NOWHERE, NOWHERE, weight_decay=0.3, backbone_lr_factor=0.5, mem_lr_factor=0.2, learning_rate=0.01,
-        discriminator_learning_rate=0.02,
+        NOWHERE, NOWHERE, weight_decay=0.3, backbone_lr_factor=0.5, fc_lr_factor=0.4, mem_lr_factor=0.2,
+        learning_rate=0.01, discriminator_learning_rate=0.02,
     )  # fmt: skip
     networks = build_networks(model_config(options, 2), options, ALONE)
     groups = networks.adam.param_groups
     assert [(group["factor"], group["weight_decay"], group["betas"]) for group in groups] == [
-        (1.0, 0.3, (0.9, 0.999)), (0.5, 0.3, (0.9, 0.999)), (0.2, 0.3, (0.9, 0.999)),
-    ]  # fmt: skip
+        (factor, 0.3, (0.9, 0.999)) for factor in (1.0, 0.5, 0.4, 0.2)
+    ]
     mem = {id(p) for p in (*networks.amem.mem.embedding.parameters(), *networks.amem.mem.decoder.parameters())}
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in networks.amem.main.backbone.parameters()}
-    assert {id(p) for p in groups[2]["params"]} == mem
+    assert {id(p) for p in groups[2]["params"]} == {id(p) for p in networks.amem.main.similarity.parameters()}
+    assert {id(p) for p in groups[3]["params"]} == mem
     every = {id(p) for p in networks.amem.parameters()} - {id(p) for p in networks.amem.mem.encoder.parameters()}
     assert {id(p) for group in groups for p in group["params"]} == every
     d_group = networks.discriminator_adam.param_groups[0]
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
-    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 3
+    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 4
 
 
 def test_train_amem_step_gradient_norms_of_the_first_batch() -> None:

@@ -186,15 +186,18 @@ def build_networks(
 def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:
     """Adam for AMEM without the frozen encoder; a group's rate is `--learning-rate` x its `factor`.
 
-    MEM's embedding and decoder, which start from the TAE, have the factor `--mem-lr-factor`, the backbone has
-    `--backbone-lr-factor` (D).
+    The backbone has the factor `--backbone-lr-factor`, the layer of f_s `--fc-lr-factor`, MEM's embedding and decoder,
+    which start from the TAE, `--mem-lr-factor` (D).
     """
-    mem, backbone = set(amem.mem.parameters()) if amem.mem else set(), set(amem.main.backbone.parameters())
-    trained = [parameter for parameter in amem.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in trained if parameter not in mem | backbone], "factor": 1.0},
-        {"params": [parameter for parameter in trained if parameter in backbone], "factor": options.backbone_lr_factor},
-        {"params": [parameter for parameter in trained if parameter in mem], "factor": options.mem_lr_factor},
-    ]
+    main = amem.main
+    special = [
+        (main.backbone, options.backbone_lr_factor), (main.similarity, options.fc_lr_factor),
+        (amem.mem, options.mem_lr_factor),
+    ]  # fmt: skip
+    groups = [{"params": list(module.parameters()), "factor": factor} for module, factor in special if module]
+    named = {parameter for group in groups for parameter in group["params"]}
+    groups.insert(0, {"params": [each for each in amem.parameters() if each not in named], "factor": 1.0})
+    for group in groups:
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
     groups = [group for group in groups if group["params"]]
     return torch.optim.Adam(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
