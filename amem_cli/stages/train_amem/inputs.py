@@ -189,15 +189,16 @@ def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:
     The backbone has the factor `--backbone-lr-factor`, the layer of f_s `--fc-lr-factor`, MEM's embedding and decoder,
     which start from the TAE, `--mem-lr-factor` (D).
     """
-    main = amem.main
     special = [
-        (main.backbone, options.backbone_lr_factor), (main.similarity, options.fc_lr_factor),
+        (amem.main.backbone, options.backbone_lr_factor), (amem.main.similarity, options.fc_lr_factor),
         (amem.mem, options.mem_lr_factor),
     ]  # fmt: skip
-    groups = [{"params": list(module.parameters()), "factor": factor} for module, factor in special if module]
-    named = {parameter for group in groups for parameter in group["params"]}
-    groups.insert(0, {"params": [each for each in amem.parameters() if each not in named], "factor": 1.0})
-    for group in groups:
-        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+    members = [(list(module.parameters()), factor) for module, factor in special if module]
+    named = {parameter for parameters, _ in members for parameter in parameters}
+    members.insert(0, ([parameter for parameter in amem.parameters() if parameter not in named], 1.0))
+    groups = [
+        {"params": [parameter for parameter in parameters if parameter.requires_grad], "factor": factor}
+        for parameters, factor in members
+    ]
     groups = [group for group in groups if group["params"]]
     return torch.optim.Adam(groups, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
