@@ -1,8 +1,9 @@
 """The output of a stage: one writer at a time, reuse, refusal to overwrite; and the provenance inside any artifact."""
 
 import contextlib
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,10 @@ class OutputSlot:
     path: Path
     options: Options
 
-    def is_current(self, provenance: Provenance) -> bool:
+    def is_current(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
         """True if the artifact exists with this provenance, so that the stage has nothing to do.
+
+        `warn` is told if some of the `images` it was made from were replaced since.
 
         False without an artifact, with `--force`, and with `--resume never`. Raises `OutputExists` with every
         difference if the artifact has another provenance, and `BadData` if it is damaged.
@@ -56,6 +59,8 @@ class OutputSlot:
         provenance.check_same(self.kind, self.path, read_provenance(self.path))
         if self.options.resume == "never":
             return False
+        if newer := newer_images(images, self.path):
+            warn(f"{newer}; --force makes it again")
         with contextlib.suppress(OSError):  # of a disk that is read-only
             self._sweep(provenance)
         return True
@@ -94,6 +99,15 @@ def read_provenance(path: Path) -> dict[str, Any]:
         return check_provenance(hdf5.read_attributes(path, "file").get("provenance", "{}"), "file", path)
     document = parse_json_object(atomic.read_bytes(path, "result"), "result", path)
     return check_provenance(document.get("provenance", {}), "result", path)
+
+
+def newer_images(images: Iterable[Path], artifact: Path) -> str:
+    """What to say about images that were written after the artifact that was made from them; empty without any."""
+    made, newer = artifact.stat().st_mtime, 0
+    for image in images:
+        with contextlib.suppress(OSError):
+            newer += os.stat(image).st_mtime > made
+    return f"{artifact} is older than {newer} of its images (copied or replaced since)" if newer else ""
 
 
 def verify(path: Path) -> None:

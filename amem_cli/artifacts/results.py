@@ -60,7 +60,7 @@ def incomplete_of(result: Mapping[str, Any]) -> str:
     split = [f" in split {row['split']}" if "split" in row else "" for row in rows]
     texts = (f"{r['count']}: {r['found']} instead of {r['expected']}{s}" for r, s in zip(rows, split, strict=True))
     name = result["dataset"]
-    return f"not the whole of {name} ({listing(texts, 6)}): not comparable with figures on {name}"
+    return f"not the whole of {name} ({listing(texts, 2)}): not comparable with figures on {name}"
 
 
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:

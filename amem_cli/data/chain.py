@@ -2,12 +2,24 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from amem_cli.artifacts.output import newer_images
 from amem_cli.artifacts.status import ArtifactState, ChainOf, chain, stage_command
-from amem_cli.data.datasets import read_videos
-from amem_cli.data.manifest import Manifest, Protocol
-from amem_cli.data.tracklets import VideoDataset, tracklets_digest
+from amem_cli.data.counts import Dataset
+from amem_cli.data.datasets import read_dataset
+from amem_cli.data.manifest import Manifest, Protocol, load_manifest
+from amem_cli.data.tracklets import (
+    AttributeDataset,
+    Tracklet,
+    VideoDataset,
+    attributes_digest,
+    frames_of,
+    images_digest,
+    select_tracklets,
+    tracklets_digest,
+)
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import DataOptions
 from amem_cli.runtime.progress import Progress
@@ -25,27 +37,47 @@ def chain_of(
     """
     of = _subject(manifest, workspace, split, data_root)
     states = chain(of, deep=deep)
-    with contextlib.suppress(AmemError):  # without the data set nothing can be compared
-        dataset = read_videos(manifest, data_root) if deep else None
-        return [_compared_with_images(state, dataset, of) for state in states]
+    if not deep:
+        return states
+    found: dict[str, Dataset] = {}  # by name, each read once
+    for place, state in enumerate(states):
+        with contextlib.suppress(AmemError, KeyError, IndexError):  # without the data set nothing can be compared
+            name = state.provenance["options"]["dataset"]
+            if name not in found:
+                found[name] = read_dataset(manifest if name == manifest.name else load_manifest(name), data_root)
+            states[place] = _compared_with_images(state, found[name], of)
     return states
 
 
-def _compared_with_images(state: ArtifactState, dataset: VideoDataset | None, of: ChainOf) -> ArtifactState:
-    """The state, stale if model or features were made from other images than those of the data set now.
+def _compared_with_images(state: ArtifactState, dataset: Dataset, of: ChainOf) -> ArtifactState:
+    """The state, stale if it was made from other images than those of the data set now; why says if some are newer.
 
-    Artifacts that were made from a part of the tracklets are not compared.
+    Artifacts that were made from a part of the images are not compared.
     """
-    options = state.provenance.get("options", {})
-    part = options.get("clips") or options.get("on_bad_image") == "skip"
-    recorded = state.provenance.get("data") if state.state == "ready" and not part else ""
-    if dataset is None or not recorded or state.stage not in ("train-amem", "extract-features"):
+    options, recorded = state.provenance["options"], state.provenance.get("data")
+    part = options.get("clips") or options.get("frames") or options.get("on_bad_image") == "skip"
+    if state.state != "ready" or part or not recorded:
         return state
-    one = dataset.splits[state.split or 0]
-    if tracklets_digest(one.train if state.stage == "train-amem" else one.test) == recorded:
-        return state
+    digest, images = _images_of(state, dataset)
+    if digest == recorded:
+        return dataclasses.replace(state, why=newer_images(images, state.path))
     command = f"{stage_command(state.stage, dataclasses.replace(of, split=state.split))} --force"
     return dataclasses.replace(state, state="stale", why="made from other images than those now there", command=command)
+
+
+def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Path]]:
+    """The digest and the images of what a stage would read now."""
+    if not isinstance(dataset, VideoDataset):
+        if state.stage == "train-arm" and isinstance(dataset, AttributeDataset):
+            return attributes_digest(dataset, range(len(dataset.paths))), dataset.paths
+        return images_digest(dataset.paths), dataset.paths
+    split = dataset.splits[state.split or 0]
+    tracklets: Sequence[Tracklet] = split.test if state.stage == "extract-features" else split.train
+    if state.stage == "label-videos":
+        tracklets = select_tracklets(dataset, state.provenance["options"]["subset"])
+    if state.stage == "train-tae":
+        return images_digest(frames_of(tracklets)), frames_of(tracklets)
+    return tracklets_digest(tracklets), frames_of(tracklets)
 
 
 def command_of(stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: Path = DATA) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from amem_cli.artifacts.paths import is_generated
 from amem_cli.data.counts import Dataset, count_differences
 from amem_cli.data.manifest import Manifest, require_kind
 from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011, tracks
@@ -82,10 +83,12 @@ def existing_folder(manifest: Manifest, data_root: str | Path) -> Path:
     raise InputMissing(f"{manifest.title} folder", root, why="not found", remedy=remedy)
 
 
-def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress) -> None:
+def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress, data_root: Path) -> None:
     """One warning when the folder has other counts than the manifest, and one for each note of the reader."""
     differences = count_differences(manifest, dataset)
-    if differences:
+    if differences and is_generated(manifest.folder(data_root).parent):
+        progress.warn(f"{manifest.name}: generated people, not the data set ({differences[0]})")
+    elif differences:
         shown = "; ".join(differences[:MOST_DIFFERENCES]) + ("; ..." if len(differences) > MOST_DIFFERENCES else "")
         progress.warn(f"{manifest.name} is incomplete or has other counts than its manifest: {shown}")
     for note in dataset.notes:

@@ -1,7 +1,7 @@
 """Data sets in memory: tracklets, images, splits. No pixels, no torch."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +93,23 @@ def people(tracklets: Sequence[Tracklet]) -> list[int]:
     return sorted({tracklet.person_id for tracklet in tracklets})
 
 
+def frames_of(tracklets: Sequence[Tracklet]) -> Iterator[Path]:
+    """The images of tracklets."""
+    return (frame for tracklet in tracklets for frame in tracklet.frames)
+
+
+def select_tracklets(dataset: VideoDataset, subset: str) -> list[Tracklet]:
+    """The tracklets of a subset ("train", "test" or "all"), each once, in a fixed order.
+
+    For a data set with several splits these are all tracklets: together its splits train on all people.
+    """
+    if dataset.numbered or subset == "all":
+        every = {t.name: t for split in dataset.splits for t in (*split.train, *split.test)}
+        return [every[name] for name in sorted(every)]
+    split = dataset.splits[0]
+    return list(split.train if subset == "train" else split.test)
+
+
 def known_people(tracklets: Sequence[Tracklet]) -> np.ndarray:
     """The person ids (N,) int64 for a file, empty for tracks without identities."""
     ids = np.array([tracklet.person_id for tracklet in tracklets], dtype=np.int64)
@@ -109,6 +126,17 @@ def tracklets_digest(tracklets: Sequence[Tracklet]) -> str:
             yield f"{tracklet.name}\t{tracklet.person_id}\t{tracklet.camera_id}\t{names}\t{' '.join(sizes)}"
 
     return sha256_lines(lines())
+
+
+def images_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 over names and sizes of images, in order."""
+    return sha256_lines(f"{path.name} {file_size(path)}" for path in paths)
+
+
+def attributes_digest(data: AttributeDataset, rows: Iterable[int]) -> str:
+    """SHA-256 over names, sizes and labels of the `rows`."""
+    paths, labels = data.paths, data.labels
+    return sha256_lines(f"{paths[n].name} {file_size(paths[n])}\t{labels[n].tobytes().hex()}" for n in rows)
 
 
 def file_size(path: Path | str) -> int:

@@ -23,7 +23,7 @@ from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
-from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, known_people, people, tracklets_digest
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.models.amem import SIMILARITY_FEATURE
@@ -47,7 +47,7 @@ def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> lis
         progress = progress if processes.is_main else Silent()
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
-        warn_about_counts(manifest, dataset, progress)
+        warn_about_counts(manifest, dataset, progress, options.data_root)
         numbers = split_numbers(dataset, options.split)
         return [_extract_split(options, manifest, dataset, number, processes, progress) for number in numbers]
 
@@ -90,7 +90,7 @@ def _extract_split(
             data=tracklets_digest(split.test),
             engine=engine_version(engine_name),
         )
-        if slot.is_current(provenance):
+        if slot.is_current(provenance, frames_of(split.test), progress.warn):
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
         if is_main:
             atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))

@@ -19,7 +19,7 @@ from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest
-from amem_cli.data.tracklets import Tracklet, VideoDataset, known_people, tracklets_digest
+from amem_cli.data.tracklets import Tracklet, frames_of, known_people, select_tracklets, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.models.checkpoints import load_arm
 from amem_cli.models.config import ArmConfig
@@ -42,7 +42,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         command = command_of("train-arm", manifest, options.workspace, None, options.data_root)
         arm, config = load_arm(arm_file, remedy="Check --arm" if options.arm else f"Run: {command}")
         dataset = read_videos(manifest, options.data_root)
-        warn_about_counts(manifest, dataset, progress)
+        warn_about_counts(manifest, dataset, progress, options.data_root)
         tracklets = select_tracklets(dataset, options.subset)
         output = workspace.labels(manifest.name)
         precision = resolve_precision(options.precision, device)
@@ -59,7 +59,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                 data=tracklets_digest(tracklets),
                 engine=engine_version(engine_name),
             )
-            if slot.is_current(provenance):
+            if slot.is_current(provenance, frames_of(tracklets), progress.warn):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
             if is_main:
                 atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(tracklets))
@@ -137,18 +137,6 @@ def label_tracklets(
 def binary_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
     """1 where the mean probability exceeds the threshold, else 0: uint8, same shape."""
     return (probabilities > threshold).astype(np.uint8)
-
-
-def select_tracklets(dataset: VideoDataset, subset: str) -> list[Tracklet]:
-    """The tracklets of a subset ("train", "test" or "all"), each once, in a fixed order.
-
-    For a data set with several splits these are all tracklets: together its splits train on all people.
-    """
-    if dataset.numbered or subset == "all":
-        every = {t.name: t for split in dataset.splits for t in (*split.train, *split.test)}
-        return [every[name] for name in sorted(every)]
-    split = dataset.splits[0]
-    return list(split.train if subset == "train" else split.test)
 
 
 def summary(labels: PseudoLabels) -> dict[str, object]:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
@@ -22,7 +21,7 @@ from amem_cli.data.datasets import read_attributes, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
-from amem_cli.data.tracklets import AttributeDataset, file_size
+from amem_cli.data.tracklets import AttributeDataset, attributes_digest
 from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData, UsageError
 from amem_cli.losses import arm_loss
@@ -56,7 +55,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         schedule.require_batch_memory(options, ("batch_size",), processes)
         manifest = load_manifest(options.dataset)
         data = read_attributes(manifest, options.data_root)
-        warn_about_counts(manifest, data, progress)
+        warn_about_counts(manifest, data, progress, options.data_root)
         if data.attributes != ATTRIBUTES:
             raise BadData("attributes", manifest.name, why="they are not PETA's 105, which the groups need")
         weights = weight_file(options.weights, options.backbone)
@@ -71,12 +70,9 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
                 command="train-arm",
                 options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
                 parents=weights_parent(options.weights, weights),
-                data=sha256_lines(
-                    f"{data.paths[row].name} {file_size(data.paths[row])}\t{data.labels[row].tobytes().hex()}"
-                    for row in readable
-                ),
+                data=attributes_digest(data, readable),
             )
-            if slot.is_current(provenance):
+            if slot.is_current(provenance, (data.paths[row] for row in readable), progress.warn):
                 return StageResult("train-arm", output, True, checkpoint.read_description(output)["metrics"])
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
@@ -23,7 +22,7 @@ from amem_cli.data.datasets import read_attributes, read_images, read_videos, wa
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
-from amem_cli.data.tracklets import AttributeDataset, ImageDataset, file_size
+from amem_cli.data.tracklets import AttributeDataset, ImageDataset, frames_of, images_digest
 from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
@@ -85,9 +84,9 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
                 command="train-tae",
                 options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
                 parents=weights_parent(options.weights, weights),
-                data=sha256_lines(f"{path.name} {file_size(path)}" for path in every_path),
+                data=images_digest(every_path),
             )
-            if slot.is_current(provenance):
+            if slot.is_current(provenance, every_path, progress.warn):
                 return StageResult("train-tae", output, True, checkpoint.read_description(output)["metrics"])
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
@@ -279,11 +278,10 @@ def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> 
     """Paths and person ids of the images: all of an image or attribute data set, the training frames of a video one."""
     if manifest.kind == "video":
         videos = read_videos(manifest, data_root)
-        warn_about_counts(manifest, videos, progress)
+        warn_about_counts(manifest, videos, progress, data_root)
         train = videos.splits[0].train
-        paths = [frame for tracklet in train for frame in tracklet.frames]
-        return paths, [tracklet.person_id for tracklet in train for _ in tracklet.files]
+        return list(frames_of(train)), [tracklet.person_id for tracklet in train for _ in tracklet.files]
     images: ImageDataset | AttributeDataset
     images = read_images(manifest, data_root) if manifest.kind == "images" else read_attributes(manifest, data_root)
-    warn_about_counts(manifest, images, progress)
+    warn_about_counts(manifest, images, progress, data_root)
     return list(images.paths), [int(person) for person in images.person_ids]

@@ -50,6 +50,7 @@ def bench(device: str, precision: str, engine: str, quick: bool, progress: Progr
     """
     spend = QUICK_SECONDS if quick else SECONDS
     rates = []
+    progress.log(f"bench: {'about a minute' if quick else 'a few minutes'} on two CPU cores, less on a GPU")
     with process_group(device) as processes, tempfile.TemporaryDirectory(prefix="amem-bench-") as folder:
         where = processes.device
         precision = resolve_precision(precision, where)

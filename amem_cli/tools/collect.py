@@ -12,7 +12,7 @@ import numpy as np
 
 from amem_cli.artifacts import atomic, pseudo_labels, results
 from amem_cli.artifacts.metrics_log import recorded_seconds
-from amem_cli.artifacts.paths import metrics_path
+from amem_cli.artifacts.paths import is_generated, metrics_path
 from amem_cli.artifacts.status import ArtifactState
 from amem_cli.data.chain import chain_of
 from amem_cli.data.counts import count_differences
@@ -45,7 +45,6 @@ from amem_cli.tools.predictions import (
 )
 from amem_cli.tools.source import Source
 from amem_cli.tools.training_curves import training_curves
-from amem_cli.walkers.options import MARK
 
 RANKS_SHOWN, SHOWN_ANSWERS = 10, 15  # answers with a rank; all answers, ignored ones included
 CLIPS_DRAWN = 4  # of the measured clips
@@ -68,7 +67,7 @@ class Collector:
             split=source.number,
             model="this model" if isinstance(result, Missing) else source.model_name(result),
             workspace=source.workspace.root,
-            generated=(source.manifest.folder(source.data_root).parent / MARK).is_file(),
+            generated=is_generated(source.manifest.folder(source.data_root).parent),
             notes=self._notes(),
             result=result,
             camera_pairs=self._section(lambda: camera_pairs(source)),

@@ -204,7 +204,7 @@ def read_clips(options: ExportOptions, progress: Progress) -> Clips:
         return Clips(own)
     manifest = load_manifest(options.dataset)
     dataset = read_dataset(manifest, options.data_root)
-    warn_about_counts(manifest, dataset, progress)
+    warn_about_counts(manifest, dataset, progress, options.data_root)
     if not isinstance(dataset, VideoDataset):
         images = [Tracklet(path.name, UNKNOWN, 0, str(path.parent), (path.name,)) for path in dataset.paths]
         return Clips([*own, *evenly_spaced(images, REAL_CLIPS)], evenly_spaced(images, CALIBRATION_CLIPS))

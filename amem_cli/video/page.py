@@ -17,6 +17,7 @@ from markupsafe import Markup
 from PIL import Image, ImageOps
 
 from amem_cli import __version__
+from amem_cli.artifacts.paths import is_generated
 from amem_cli.data.images import open_rgb
 from amem_cli.pictures.frames import evenly_spaced
 
@@ -89,7 +90,7 @@ def find_page(answer: "Answer") -> str:
     ]  # fmt: skip
     return render(
         title="Who is where", facts=facts, people=people, tags=every, used=answer.used, clips=clips,
-        timelines=timelines(linked), faults=answer.tracklets.faults,
+        timelines=timelines(linked), faults=answer.tracklets.faults, generated=is_generated(answer.tracklets.folder),
     )  # fmt: skip
 
 
@@ -112,7 +113,8 @@ def search_page(result: "SearchResult", frames_of: dict[str, Sequence[Path]], us
         people.append({"number": number, "heading": f"Nearest to {found.query}", "cameras": [], "sure": "",
                        "apart": "", "clips": shown, "tags": []})  # fmt: skip
     facts = [counted(len(people), "query", "queries"), f"{result.searched} tracklets searched"]
-    return render(title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[])
+    return render(title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
+                  generated=all(is_generated(Path(table.folder)) for table in result.gallery.tables))  # fmt: skip
 
 
 def render(**content: Any) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.paths import GENERATED, is_generated
 from amem_cli.artifacts.provenance import Provenance, parse_json_object
 from amem_cli.data.readers.splits import is_plain_name
 from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
@@ -98,6 +99,8 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
             result = _cut(options, cameras, sources, work, progress)
             document = provenance.as_json() | {"result": result}
             atomic.write_text(work / "data" / "provenance.json", json.dumps(document, indent=1))
+            if all(is_generated(video.parent) for video in options.videos):
+                atomic.write_text(work / "data" / GENERATED, "These people are generated\n")
             os.sync()  # the crops were written without
             if out.exists():
                 shutil.rmtree(out) if out.is_dir() else out.unlink()

@@ -14,10 +14,11 @@ import filelock
 from PIL import Image
 
 from amem_cli.artifacts import atomic
+from amem_cli.artifacts.paths import GENERATED
 from amem_cli.errors import DiskError, Locked, UsageError
 from amem_cli.walkers.cameras import build_camera, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.image_sets import plan_market, plan_peta
-from amem_cli.walkers.options import MARK, WalkerOptions
+from amem_cli.walkers.options import WalkerOptions
 from amem_cli.walkers.people import draw_people
 from amem_cli.walkers.video_sets import plan_ilids, plan_mars, plan_prid
 from amem_cli.walkers.world import Shot, World
@@ -35,20 +36,20 @@ def write_walkers(
 ) -> Path:
     """Write OUT/{peta,market1501,mars,ilids-vid,prid2011} with generated people; returns OUT.
 
-    OUT is created when it is complete, with a `MARK` in it. What a killed run left is completed or removed, and a
+    OUT is created when it is complete, with `GENERATED` in it. What a killed run left is completed or removed, and a
     complete OUT with the same options is kept. `progress(done, total)` is called after every image. Raises `UsageError`
     when OUT has other content, `Locked` when another run writes it, and `DiskError`.
     """
     out, options = Path(out), options or WalkerOptions()
     mark = f"These people are generated: amem data walkers, {options}\n"
-    if _read(out / MARK) == mark:
+    if _read(out / GENERATED) == mark:
         return out
     parent = out if out.is_dir() else out.parent  # it may be a mount point or the current directory: keep it
     work = parent / f".walkers-{out.absolute().name}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with working_folder(work, out):
-            if _read(work / "data" / MARK) != mark:
+            if _read(work / "data" / GENERATED) != mark:
                 if out.exists() and (not out.is_dir() or set(out.iterdir()) - {work}):
                     why = "the folder is not empty"
                     raise UsageError("walkers", out, why=why, remedy="Choose a new or an empty folder")
@@ -57,9 +58,9 @@ def write_walkers(
                 for plan in (plan_peta, plan_market, plan_mars, plan_ilids, plan_prid):
                     plan(world)
                 _write(world, work / "data", progress)
-                atomic.write_text(work / "data" / MARK, mark)
+                atomic.write_text(work / "data" / GENERATED, mark)
             if parent is out:
-                for path in sorted((work / "data").iterdir(), key=lambda path: (path.name == MARK, path.name)):
+                for path in sorted((work / "data").iterdir(), key=lambda path: (path.name == GENERATED, path.name)):
                     path.rename(out / path.name)
             else:
                 (work / "data").rename(out)

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from amem_cli.errors import UsageError
 
-MARK = "GENERATED.txt"  # in the data root: what made the people, written last
-
 
 @dataclass(frozen=True, kw_only=True)
 class WalkerOptions:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from amem_cli.artifacts import atomic
+from amem_cli.artifacts.paths import GENERATED
 from amem_cli.errors import DiskError, UsageError
 from amem_cli.randomness import keyed_generator
 from amem_cli.walkers.cameras import build_camera
@@ -76,6 +77,7 @@ def write_videos(
             folder.mkdir()
             for camera, scene in enumerate(scenes):
                 _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)
+            atomic.write_text(folder / GENERATED, "These people are generated: amem data walkers --videos\n")
             folder.rename(out)  # replaces an empty folder
         atomic.sync_folder(out.parent)
     except OSError as error:

@@ -1,5 +1,7 @@
 """Reuse of an existing output, refusal to overwrite it, and the provenance inside an artifact of any format."""
 
+import os
+
 import pytest
 from faults import flip_bit
 from writers import write
@@ -17,15 +19,24 @@ FORMATS = ["result.json", "labels.h5", "arm.safetensors"]
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_is_current(tmp_path, name):
-    path = tmp_path / name
+    path, image, warnings = tmp_path / name, tmp_path / "1.jpg", []
+    image.touch()
+    os.utime(image, (1, 1))
 
     def made(provenance=MADE, resume="auto", force=False):
         with output.output_slot("thing", path, Options(resume=resume, force=force)) as slot:
-            return slot.is_current(provenance)
+            return slot.is_current(provenance, [image], warnings.append)
 
     assert made() is False
     write(path, provenance=MADE)
     assert made() is True
+    assert warnings == []
+    os.utime(image, (path.stat().st_mtime + 1,) * 2)
+    assert made() is True
+    assert warnings == [f"{path} is older than 1 of its images (copied or replaced since); --force makes it again"]
+    image.unlink()
+    assert made() is True
+    assert len(warnings) == 1
     assert made(resume="never") is False
     assert made(force=True) is False
     for resume in ("auto", "never"):
@@ -44,7 +55,7 @@ def test_is_current_damaged_mark(tmp_path, name):
     write(path, provenance=MADE)
     flip_bit(path, path.read_bytes().find(atomic.CHECKSUM_MARK), 7)
     with pytest.raises(BadData, match="has no amem checksum"):
-        output.OutputSlot("thing", path, Options()).is_current(MADE)
+        output.OutputSlot("thing", path, Options()).is_current(MADE, [], print)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -86,7 +97,7 @@ def test_is_current_sweeps_what_a_killed_run_left(tmp_path, name):
     for state, provenance in zip(left, (MADE, OTHER), strict=True):
         checkpoint.save(state, "amem-state", {}, provenance)
     shards = [Shards(path, provenance, fresh=False, is_main=True).folder for provenance in (MADE, OTHER)]
-    assert output.OutputSlot("thing", path, Options()).is_current(MADE)
+    assert output.OutputSlot("thing", path, Options()).is_current(MADE, [], print)
     assert [shard.exists() for shard in shards] == [False, True]  # those of other options can be continued
     assert [state.exists() for state in left] == [name.endswith(".h5"), True]
 

@@ -1,6 +1,7 @@
 """Remedies are the user's own command line, changed where it must be, and can be pasted into a shell."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -12,16 +13,16 @@ import pytest
 import torch
 import typer
 from faults import flip_bit
-from writers import some_features
+from writers import some_features, some_labels
 
-from amem_cli.artifacts import checkpoint, features, status
+from amem_cli.artifacts import checkpoint, features, pseudo_labels, status
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import app, run
 from amem_cli.cli.remedies import CONTINUING, for_command
-from amem_cli.data.datasets import read_videos
+from amem_cli.data.datasets import read_dataset, read_videos
 from amem_cli.data.manifest import load_manifest
-from amem_cli.data.tracklets import tracklets_digest
+from amem_cli.data.tracklets import attributes_digest, images_digest, tracklets_digest
 from amem_cli.errors import AmemError, BadData, Interrupted, OutputExists, Terminated
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
@@ -170,7 +171,7 @@ def test_status_verify_images_replaced_in_place(number: int | None, tmp_path: Pa
     data, workspace = tmp_path / "data", Workspace(tmp_path / "w")
     shutil.copytree(walkers / name, data / name)
     split = read_videos(load_manifest(name), data).splits[number or 0]
-    options = {"modules": "baseline", "split": number}
+    options = {"modules": "baseline", "split": number, "dataset": name}
     for path, kind in ((workspace.amem(name, number), "amem-model"), (workspace.amem_main(name, number), "amem-main")):
         checkpoint.save(path, kind, TENSORS, Provenance("train-amem", options, {}, tracklets_digest(split.train)))
     typed = ["status", "--dataset", name, "--json", "--workspace", str(workspace.root), "--data-root", str(data)]
@@ -182,6 +183,9 @@ def test_status_verify_images_replaced_in_place(number: int | None, tmp_path: Pa
 
     assert model("--verify")["state"] == "ready"
     image = split.train[0].frames[0]
+    os.utime(image, (workspace.amem(name, number).stat().st_mtime + 1,) * 2)
+    assert "is older than 1 of its images" in model("--verify")["why"]
+    assert model("--verify")["state"] == "ready"
     image.write_bytes(image.read_bytes() + b"more")
     assert model()["state"] == "ready"  # images are compared with --verify only
     row = model("--verify")
@@ -189,6 +193,36 @@ def test_status_verify_images_replaced_in_place(number: int | None, tmp_path: Pa
     assert options_of(row["command"], capsys)["force"] is True
     shutil.rmtree(data)
     assert model("--verify")["state"] == "ready"  # nothing to compare with
+
+
+@pytest.mark.parametrize("stage", ["train-arm", "train-tae", "label-videos"])
+def test_status_verify_other_stages(stage: str, tmp_path: Path, walkers: Path, capsys) -> None:
+    data, workspace = tmp_path / "data", Workspace(tmp_path / "w")
+    name = {"train-arm": "peta", "train-tae": "market1501", "label-videos": "mars"}[stage]
+    shutil.copytree(walkers / name, data / name)
+    shutil.copytree(walkers / "mars", data / "mars", dirs_exist_ok=True)
+    found, options = read_dataset(load_manifest(name), data), {"dataset": name}
+    if stage == "label-videos":
+        images, digest = found.splits[0].test[0].frames, tracklets_digest(found.splits[0].test)
+        made = Provenance(stage, options | {"subset": "test"}, {}, digest)
+        pseudo_labels.write(workspace.labels(name), some_labels(), made)
+    elif stage == "train-arm":
+        images, digest = found.paths, attributes_digest(found, range(len(found.paths)))
+        checkpoint.save(workspace.arm, "amem-arm", TENSORS, Provenance(stage, options, {}, digest))
+    else:
+        images, digest = found.paths, images_digest(found.paths)
+        checkpoint.save(workspace.tae, "amem-tae", TENSORS, Provenance(stage, options, {}, digest))
+
+    def row() -> tuple[str, str]:
+        run(["status", "--json", "--verify", "--workspace", str(workspace.root), "--data-root", str(data)])
+        return next((one["state"], one["why"]) for one in json.loads(capsys.readouterr().out)["chain"]
+                    if one["stage"] == stage)  # fmt: skip
+
+    assert row() == ("ready", "")
+    os.utime(images[0], (2**32, 2**32))
+    assert "is older than 1 of its images" in row()[1]
+    images[0].write_bytes(images[0].read_bytes() + b"more")
+    assert row() == ("stale", "made from other images than those now there")
 
 
 @pytest.mark.parametrize("option", ["--arm", "--labels", "--tae", "--model"])

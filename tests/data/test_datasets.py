@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amem_cli.artifacts.paths import GENERATED
 from amem_cli.data.counts import count_differences, dataset_counts, missing_tracklets, protocol_counts
 from amem_cli.data.datasets import (
     read_attributes,
@@ -77,20 +78,23 @@ def test_dataset_counts_video():
     assert {key: counts[key] for key in expected} == expected
 
 
-def test_count_differences_and_warning():
+def test_count_differences_and_warning(tmp_path):
     manifest = load_manifest("market1501")
     dataset = ImageDataset("market1501", (Path("a"), Path("b")), (1, 1), ("3 junk images left out",))
     assert count_differences(manifest, dataset) == ["images: 2 instead of 12936", "people: 1 instead of 751"]
     progress = Silent()
-    warn_about_counts(manifest, dataset, progress)
+    warn_about_counts(manifest, dataset, progress, tmp_path)
     assert len(progress.warnings) == 2
     assert "images: 2 instead of 12936; people: 1 instead of 751" in progress.warnings[0]
     assert progress.warnings[1] == "market1501: 3 junk images left out"
+    (tmp_path / GENERATED).write_text("by a test")
+    warn_about_counts(manifest, dataset, progress := Silent(), tmp_path)
+    assert progress.warnings[0] == "market1501: generated people, not the data set (images: 2 instead of 12936)"
 
 
 def test_warn_about_counts_shows_four():
     progress = Silent()
-    warn_about_counts(load_manifest("mars"), video(False, 1), progress)
+    warn_about_counts(load_manifest("mars"), video(False, 1), progress, Path("data"))
     assert progress.warnings[0].count("instead of") == 4
     assert progress.warnings[0].endswith("; ...")
     empty = dataset_counts(video(False, 1))

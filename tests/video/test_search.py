@@ -11,6 +11,7 @@ from PIL import Image
 
 import amem_cli.video.gallery as gallery_module
 from amem_cli.artifacts import features
+from amem_cli.artifacts.paths import GENERATED
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.errors import AmemError, BadData, UsageError
@@ -190,3 +191,7 @@ def test_search_page_shows_the_query_and_its_hits(tmp_path: Path, capsys: pytest
     assert ["1. squared distance" in clips[1][1], "2. squared distance" in clips[2][1]] == [True, True]
     assert {name for name, _, disabled in clips if disabled} == {"hall/0003"}
     assert "no pictures of the tracks of" in capsys.readouterr().err
+    assert "This page shows people" in page
+    (tmp_path / "people" / GENERATED).touch()
+    assert run(command) == 0
+    assert "These people are generated" in (tmp_path / "page.html").read_text()

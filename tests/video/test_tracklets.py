@@ -1,6 +1,7 @@
 """Videos to tracks: decoding, times, motion, MOT files, resume, and every kind of bad input."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torchvision
 from PIL import Image
 
+from amem_cli.artifacts.paths import GENERATED, is_generated
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, UsageError
@@ -181,6 +183,9 @@ def test_cut_tracklets_reused_and_refused(video: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputExists, match="not from amem tracklets"):
         cut(tmp_path / "mine", video, force=True)
     assert (tmp_path / "mine/letter.txt").exists()
+    assert not is_generated(tmp_path / "out")
+    (tmp_path / GENERATED).touch()
+    assert is_generated(cut(tmp_path / "out", Path(shutil.copy(video, tmp_path)), force=True).folder)
 
 
 def test_cut_tracklets_min_frames(video: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import PIL
 import pytest
 from PIL import Image
 
+from amem_cli.artifacts.paths import GENERATED
 from amem_cli.attributes import ATTRIBUTES, COLOURS
 from amem_cli.data.counts import dataset_counts
 from amem_cli.data.datasets import read_dataset
@@ -209,7 +210,7 @@ def test_write_videos_after_a_kill(tmp_path, monkeypatch):
     (left / "camera9.mp4").write_text("half")
     made = videos.write_videos(tmp_path / "out", seed=0, people=1)
     assert made == [tmp_path / "out" / "camera1.mp4", tmp_path / "out" / "camera2.mp4"]
-    assert sorted(tmp_path.rglob("*")) == [tmp_path / "out", *made]
+    assert sorted(tmp_path.rglob("*")) == [tmp_path / "out", tmp_path / "out" / GENERATED, *made]
 
 
 @pytest.mark.parametrize("camera", [0, 1])

@@ -17,7 +17,7 @@ from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import check_people
-from amem_cli.data.tracklets import Split, Tracklet, people, tracklets_digest
+from amem_cli.data.tracklets import Split, Tracklet, frames_of, people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.metrics.ranking import evaluate_ranking
@@ -70,7 +70,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         schedule.require_batch_memory(options, BATCH, processes, options.clip_frames)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
-        warn_about_counts(manifest, dataset, progress)
+        warn_about_counts(manifest, dataset, progress, options.data_root)
         numbers = split_numbers(dataset, options.split)
         for number in numbers:
             tracklets = list(dataset.splits[number or 0].train)
@@ -110,7 +110,7 @@ def _train_split(
             parents=weights_parent(options.weights, weights) | label_parent | tae_parent(options),
             data=tracklets_digest(tracklets),
         )
-        if slot.is_current(provenance):
+        if slot.is_current(provenance, frames_of(tracklets), progress.warn):
             if processes.is_main and not is_complete(main_file(output)):
                 restore_main(output, provenance)
             return StageResult("train-amem", output, True, checkpoint.read_description(output)["metrics"])

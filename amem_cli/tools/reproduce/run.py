@@ -28,6 +28,8 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     _check_weights(plan)
     if advice := plan.advice():
         progress.warn(advice)
+    many = f"{len(plan.runs)} trainings" if len(plan.runs) > 1 else "one training"
+    progress.log(f"{many}: hours on a GPU with the paper's options; amem bench says how long one takes on this machine")
     workspace = plan.request.workspace
     table = new_table(plan, [note for dataset in plan.datasets for note in _data_notes(dataset, plan)])
     for command in plan.shared:
