@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
 from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, DataOptions, flag_of, preset_value
+from amem_cli.text import decode_text
 
 
 def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", config: Path | None = None) -> Any:
@@ -41,11 +42,12 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
     import tomllib  # not at module top: the help does not need it
 
     try:
-        document = tomllib.loads(Path(path).read_text("utf-8"))
+        document = tomllib.loads(decode_text(Path(path).read_bytes()))
     except FileNotFoundError as error:
         raise InputMissing("--config", path, why="not found") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError("--config", path, why=f"not a readable TOML file ({error})") from error
+        remedy = "Save it in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UsageError("--config", path, why=f"not a readable TOML file ({error})", remedy=remedy) from error
     command = next(command for command, options in COMMANDS.items() if options is cls)
     tables = {name: value for name, value in document.items() if isinstance(value, dict)}
     for name in tables:

@@ -14,7 +14,7 @@ from pathlib import Path
 from amem_cli.artifacts.atomic import sha256_file, write_bytes
 from amem_cli.data.counts import Dataset, dataset_counts
 from amem_cli.data.datasets import READERS, existing_folder, read_dataset
-from amem_cli.data.images import open_image
+from amem_cli.data.images import IMAGE_SUFFIXES, open_image
 from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
@@ -23,6 +23,7 @@ from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
+OTHER_IMAGES = {".webp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jp2", ".ppm", ".pgm"}
 IMAGES_AT_ONCE = 4096  # per task of the thread pool, so that a million images are not a million futures
 
 
@@ -81,6 +82,7 @@ def check_dataset(
         tracklets = _tracklets(dataset)
         problems += notes + _repeated_tracklets(tracklets)
         counts |= READERS[manifest.layout].extra_counts(root)
+        problems += _other_images(root)
     except BadRows as error:
         remedy = f". {error.remedy}" if error.remedy else ""
         problems += [f"{error.what}: {error.reason}: {row}{remedy}" for row in error.rows]
@@ -173,6 +175,14 @@ def _repeated_tracklets(tracklets: list[Tracklet]) -> list[str]:
         if one <= two or two <= one:
             repeated.append(f"{tracklet.name} has the same images as {other.name}")
     return repeated
+
+
+def _other_images(root: Path) -> list[str]:
+    """A line about images of formats that no reader takes, which would be left out."""
+    names = (name for _, _, names in os.walk(root) for name in names)
+    found = Counter(suffix for name in names if (suffix := os.path.splitext(name)[1].lower()) in OTHER_IMAGES)
+    many = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
+    return [f"{many} files are not read: convert them to one of {', '.join(IMAGE_SUFFIXES)}"] if found else []
 
 
 def _describe(dataset: Dataset) -> tuple[dict[str, int], list[str], list[str]]:

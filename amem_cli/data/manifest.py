@@ -11,10 +11,11 @@ from typing import Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from amem_cli.data.readers.files import decode_text, read_bytes
+from amem_cli.data.readers.files import read_bytes
 from amem_cli.data.readers.folder import LEVELS
 from amem_cli.data.readers.splits import Name, Protocol, ProtocolKind, read_split_file
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, printable
+from amem_cli.text import decode_text
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
 Kind = Literal["video", "images", "attributes"]
@@ -139,7 +140,8 @@ def _load(path: Path, shipped: bool) -> Manifest:
     except msgspec.ValidationError as error:
         raise UsageError("manifest", path, why=_explain(str(error))) from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        raise BadData("manifest", path, why=f"not TOML ({error})") from error
+        remedy = "Save it in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise BadData("manifest", path, why=f"not TOML ({error})", remedy=remedy) from error
     levels = file.folders.split("/")
     known = set(levels) <= set(LEVELS) and len(set(levels)) == len(levels) > 1 and "person" in levels
     if file.folders and (file.layout != "folder" or not known or set(levels) == {"person", "split"}):

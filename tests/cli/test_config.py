@@ -25,6 +25,16 @@ def test_config_text_reads_back_as_the_preset(preset: str, tmp_path: Path, monke
         assert all(resolve(cls, {}, preset=other, config=file) == wanted for other in PRESETS)
 
 
+@pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "latin-1"])
+def test_config_of_windows(coding: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """PowerShell writes `amem config show > amem.toml` in UTF-16."""
+    (tmp_path / "amem.toml").write_bytes("seed = 3  # é\r\n".encode(coding))
+    code = run(["evaluate", "--config", str(tmp_path / "amem.toml"), "--dry-run"])
+    said = capsys.readouterr()
+    assert "Save it in UTF-8" in said.err if coding == "latin-1" else "seed = 3" in said.out
+    assert code == 2 * (coding == "latin-1")
+
+
 def test_config_show_prints_one_table_with_help(capsys: pytest.CaptureFixture) -> None:
     assert run(["config", "show", "train-amem", "--preset", "small"]) == 0
     text = capsys.readouterr().out

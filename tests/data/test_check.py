@@ -178,6 +178,13 @@ def test_data_check_command_with_a_folder(tmp_path, capsys):
     assert (found["layout"], found["command"]) == ("folder", "amem data check shop.toml")
 
 
+def test_check_dataset_images_that_are_not_read(shop, tmp_path):
+    for name in ("3.webp", "4.TIF", "5.tif"):
+        (tmp_path / "shop" / "1" / "1" / name).touch()
+    (problem,) = check_dataset(shop, tmp_path).problems
+    assert problem.startswith("2 .tif, 1 .webp files are not read: convert them to one of .jpg,")
+
+
 def test_check_dataset_repeated_images(shop, tmp_path):
     shutil.copytree(tmp_path / "shop" / "3" / "1", tmp_path / "shop" / "4" / "2", dirs_exist_ok=True)
     assert check_dataset(shop, tmp_path).problems[0] == "4/2 has the same images as 3/1"

@@ -1,5 +1,7 @@
 """Common functions of the readers: the order of frames, ignored folders, metadata files, whole numbers."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
@@ -10,9 +12,11 @@ from amem_cli.data.readers.files import (
     find_folder,
     frames_in_order,
     ignored_note,
+    image_files,
     image_folders,
     is_image_name,
     list_folder,
+    order_note,
     read_bytes,
     read_text,
     whole_numbers,
@@ -35,6 +39,10 @@ SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "Syste
         ["007.jpg", "8.jpg", "0010.jpg"],
         ["t0.96.jpg", "t1.jpg", "t1.04.jpg", "t1.2.jpg"],  # seconds after a prefix
         ["1.2.jpg", "1.9.jpg", "1.10.jpg", "1.11.jpg"],  # two counters
+        ["12,04.jpg", "12,56.jpg", "12,8.jpg"],  # a decimal comma
+        ["t12.04s.jpg", "t12.56s.jpg", "t12.8s.jpg", "t13.1s.jpg"],
+        ["IMG_1.JPG", "img_2.jpg", "IMG_3.JPG"],
+        ["٢.jpg", "١٠.jpg"],  # 2 and 10 in Arabic digits
     ],
 )
 def test_frames_in_order_by_number(names):
@@ -112,9 +120,37 @@ def test_whole_numbers():
             whole_numbers(values, Path("x"), "v", "t")
 
 
-def test_frames_in_order_unknown():
-    with pytest.raises(ValueError, match="may be decimals"):
-        frames_in_order(["c1.9.jpg", "c1.11.jpg"])
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["c1.9.jpg", "c1.11.jpg"], "may be decimals"),
+        (["5-59.9.jpg", "5-59.11.jpg", "6-00.5.jpg"], "may be decimals"),  # minutes and seconds
+        (["-1.jpg", "-2.jpg"], "-1.jpg may be a negative number"),
+    ],
+)
+def test_frames_in_order_unknown(names, why):
+    with pytest.raises(ValueError, match=why):
+        frames_in_order(names)
+
+
+def test_order_note():
+    folders = {"7/1": ["f1.png", "F12.png"], "7/2": ["a1.png", "b1.png", "a2.png"], "7/3": ["1.png", "1 (1).png"]}
+    (note,) = order_note(folders)
+    assert note.startswith("frames in 1 folders have names of several kinds")
+    assert note.endswith(": 7/2 (a1.png, b1.png)")
+
+
+def test_image_files_unreadable_folder(tree, monkeypatch):
+    root, scandir = tree("a/1.jpg", "b/1.jpg"), os.scandir
+
+    def refuse(path):
+        if str(path).endswith("b"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BadData, match="b: permission denied"):
+        list(image_files(root))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from amem_cli.data.readers import folder, images, market1501
+from amem_cli.data.readers.files import BadRows
 from amem_cli.data.readers.splits import Protocol
 from amem_cli.errors import BadData
 
@@ -222,11 +223,27 @@ def test_read_second_copies(people):
     assert note.startswith("4 images are second copies by their names: 1/1/2 (1).jpg")
 
 
-def test_read_split_file_that_is_not_named(people):
-    root = people({"1": TWO, "2": TWO})
-    (root / "my_Splits.json").write_text("[]")
-    with pytest.raises(BadData, match=r"my_Splits.json may hold its splits"):
+@pytest.mark.parametrize("name", ["my_Splits.json", "train_ids.txt", "5-folds.csv", "Partition.mat"])
+@pytest.mark.parametrize("place", ["", "inner/"])  # of an archive
+def test_read_split_file_that_is_not_named(people, name, place):
+    root = people({f"{place}1": TWO, f"{place}2": TWO})
+    (root / place / "latest.txt").write_text("no splits")
+    folder.read(root, "own", Protocol())
+    (root / place / name).write_text("[]")
+    with pytest.raises(BadData, match=f"{name} may hold its splits"):
         folder.read(root, "own", Protocol())
+
+
+def test_read_two_names_of_one_spelling(people):
+    root = people({unicodedata.normalize(form, "é"): TWO for form in ("NFC", "NFD")} | {"bea": TWO})
+    with pytest.raises(BadRows, match="two folders are called"):
+        folder.read(root, "own", Protocol())
+
+
+def test_read_frames_of_unknown_order(people):
+    root = people({"1": TWO, "2": TWO}, frames=("a1.jpg", "b1.jpg"))
+    (note,) = folder.read(root, "own", Protocol()).notes
+    assert note.startswith("frames in 4 folders have names of several kinds")
 
 
 def test_read_split_file_in_other_unicode(people, tmp_path):

@@ -251,3 +251,9 @@ def test_read_real_part(tmp_path):
     # every person has exactly one of the two; a wrong key or column would break this
     sexes = dataset.labels[:, [ATTRIBUTES.index("personalMale"), ATTRIBUTES.index("personalFemale")]].sum(axis=1)
     assert 0.98 < sexes.mean() < 1.02
+
+
+def test_find_table_in_other_letters(root):
+    assert peta.find_table(root, root) is None
+    (root / "peta.MAT").touch()
+    assert peta.find_table(root, root) == root / "peta.MAT"

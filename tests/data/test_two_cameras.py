@@ -75,7 +75,10 @@ def test_ilids_split_file_with_absent_people(ilids):
     file = ilids / "splits.json"
     file.write_text(json.dumps([{"train": ["person001", "person300"], "test": ["person002", "person299"]}]))
     dataset = ilids_vid.read(ilids, "ilids-vid", Protocol())
-    assert dataset.notes == ("1 people of splits.json have no images in both cameras: person299",)
+    assert dataset.notes == (
+        "2 people are not in splits.json: person004; person005",
+        "1 people of splits.json have no images in both cameras: person299",
+    )
     assert [t.name for t in dataset.splits[0].test] == ["cam1/person002", "cam2/person002"]
     assert {t.person_id for t in dataset.splits[0].train} == {1, 300}
     file.write_text(json.dumps([{"train": ["person299"], "test": ["person002"]}]))
@@ -165,7 +168,7 @@ def test_prid_official_splits(prid):
 
 
 @pytest.mark.parametrize(
-    ("names", "why"), [(["splits.txt"], "neither a .json nor"), (["a/split.json", "split.json"], "several files")]
+    ("names", "why"), [(["folds.txt"], "neither a .json nor"), (["a/split.json", "train.json"], "several files")]
 )
 def test_split_files_that_cannot_be_used(ilids, tree, names, why):
     with pytest.raises(BadData, match=why):

@@ -1,6 +1,5 @@
 """Functions that all readers use: folders, the order of frames, metadata files. No stat per image."""
 
-import codecs
 import contextlib
 import itertools
 import os
@@ -18,6 +17,7 @@ from amem_cli.data.images import IMAGE_SUFFIXES
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, BadData, InputMissing, listing
 from amem_cli.person_ids import UNKNOWN
+from amem_cli.text import decode_text
 
 MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five data sets has 16 MB
 MOST_FOLDERS_SEARCHED = 2000
@@ -25,8 +25,8 @@ MOST_FOLDERS_SEARCHED = 2000
 SYSTEM_FOLDERS = {"__macosx", "lost+found", "system volume information", "network trash folder", "temporary items"}
 IGNORED = "folders ignored"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
-FRACTION_STEM = re.compile(r"(.*?)([0-9]+)(?:\.([0-9]+))?")
-COPY_STEM = re.compile(r"(.+?)(?: ?\(\d+\)| - copy(?: \(\d+\))?| copy(?: \d+)?)", re.IGNORECASE)
+FRACTION_STEM = re.compile(r"(.*?)(\d+)(?:[.,](\d+))?(\D*)")
+COPY_STEM = re.compile(r"(.+?)(?: ?\(\d+\)| - (?:copy|kopie|copie|copia)(?: \(\d+\))?| copy(?: \d+)?)", re.IGNORECASE)
 DIGITS_TO_ZERO = str.maketrans("123456789", "0" * 9)
 
 
@@ -132,12 +132,16 @@ def why_empty(folder: Path) -> str:
 def image_files(root: Path) -> Iterator[str]:
     """Paths of all image files below `root`, relative to it with `/`, in order of number; links to folders and the
     folders that operating systems leave are skipped."""
-    for place, folders, names in os.walk(root):
+    for place, folders, names in os.walk(root, onerror=_refuse):
         folders[:] = sorted(
             (name for name in folders if not name.startswith(".") and not is_system_folder(name)), key=natural_key
         )
         for name in sorted(filter(is_image_name, names), key=lambda name: (natural_key(name), name)):
             yield Path(place, name).relative_to(root).as_posix()
+
+
+def _refuse(error: OSError) -> None:
+    raise BadData("folder", error.filename, why=(error.strerror or str(error)).lower()) from error
 
 
 def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
@@ -164,7 +168,7 @@ def natural_key(name: str) -> tuple[tuple[int, str], ...]:
     >>> sorted(["f10", "f2", "f1"], key=natural_key)
     ['f1', 'f2', 'f10']
     """
-    parts = re.split(r"([0-9]+)", name)
+    parts = re.split(r"(\d+)", name)
     return tuple((int(part), "") if place % 2 else (-1, part) for place, part in enumerate(parts))
 
 
@@ -183,18 +187,20 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Frame names in order of time, by the numbers in them.
 
     Names that all are `<prefix><digits>.<digits>` with one prefix are decimal time stamps: 12.56 comes before 12.8.
-    They are not if one of several decimals ends in 0, as in 1.9, 1.10. Raises `ValueError` naming two frames with the
-    same number ("1.jpg" and "01.png"), because their order is unknown.
+    They are not if one of several decimals ends in 0, as in 1.9, 1.10. Raises `ValueError` naming frames whose order is
+    unknown: two with the same number ("1.jpg" and "01.png"), or a negative number.
 
     >>> frames_in_order(["10.jpg", "9.png"]), frames_in_order(["12.8.jpg", "12.56.jpg"])
     (('9.png', '10.jpg'), ('12.56.jpg', '12.8.jpg'))
     """
     ordered = sorted(names)
+    if re.match(r"-\d", "".join(ordered[:1])):  # "-" sorts before digits and letters
+        raise ValueError(f"{ordered[0]} may be a negative number; number the frames from 0")
     shapes = {name.translate(DIGITS_TO_ZERO) for name in ordered}
     if len(shapes) == 1 and len(set(ordered)) == len(ordered):
         return tuple(ordered)  # zero-padded, as in MARS, where natural keys would need ten seconds for a million names
-    stems = [os.path.splitext(name)[0] for name in ordered]
-    keys: list[Any] = _times(stems) or list(map(natural_key, stems))
+    stems = [os.path.splitext(name)[0].casefold() for name in ordered]
+    keys: list[Any] = _times(stems) or [natural_key(stem) for stem in stems]
     keyed = sorted(zip(keys, ordered, strict=True))
     for (key, name), (next_key, next_name) in itertools.pairwise(keyed):
         if key == next_key:
@@ -202,22 +208,38 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for _, name in keyed)
 
 
-def _times(stems: list[str]) -> list[Decimal] | None:
-    """The decimal numbers in file names without their suffixes, None if they are no decimals; `ValueError` in doubt."""
+def _times(stems: list[str]) -> list[tuple[Any, Decimal]] | None:
+    """Prefix and decimal number of file names without suffixes, None if they are no decimals; `ValueError` in doubt."""
     matches = [match for stem in stems if (match := FRACTION_STEM.fullmatch(stem))]
     fractions = {match[3] for match in matches if match[3]}
-    prefixes = {match[1] for match in matches}
-    if len(matches) < len(stems) or len(prefixes) > 1 or not fractions or "." in (prefix := prefixes.pop()):
+    prefixes, ends = ({match[group] for match in matches} for group in (1, 4))
+    if len(matches) < len(stems) or len(ends) > 1 or not fractions or "." in "".join(prefixes):
         return None
-    times = [Decimal(f"{match[2]}.{match[3] or 0}") for match in matches]
+    times = [(natural_key(match[1]), Decimal(f"{match[2]}.{match[3] or 0}")) for match in matches]
     several_lengths = len(set(map(len, fractions))) > 1
     if several_lengths and any(len(f) > 1 and f.endswith("0") for f in fractions) and len(set(times)) == len(times):
         return None
-    if several_lengths and prefix and len({match[2] for match in matches}) == 1:
+    if several_lengths and (len(prefixes) > 1 or ("" not in prefixes and len({match[2] for match in matches}) == 1)):
         raise ValueError(
             f"{min(stems)} and {max(stems)} may be decimals or have two numbers; write them with one length"
         )
     return times
+
+
+def order_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """One note about folders of frames whose names differ in more than their numbers, none without any.
+
+    >>> order_note({"7/1": ["f1.png", "f2.png"], "7/2": ["a1.png", "b1.png", "a2.png"]})
+    ('frames in 1 folders have names of several kinds, so their order may be wrong: 7/2 (a1.png, b1.png)',)
+    """
+    mixed = []
+    for folder, images in folders.items():
+        stems = {name: os.path.splitext(name)[0].casefold() for name in sorted(images, reverse=True)}
+        kinds = {re.sub(r"\d+", "0", stem): name for name, stem in stems.items() if not COPY_STEM.fullmatch(stem)}
+        if len(kinds) > 1:
+            mixed.append(f"{folder} ({', '.join(sorted(kinds.values())[:2])})")
+    what = f"frames in {len(mixed)} folders have names of several kinds, so their order may be wrong"
+    return (f"{what}: {listing(mixed, 5)}",) if mixed else ()
 
 
 def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
@@ -252,13 +274,6 @@ def read_tracklet(
 def read_text(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> str:
     """A text file as UTF-8; other bytes become surrogates, as in Python's file names, so that both compare equal."""
     return decode_text(read_bytes(path, what, most), "surrogateescape")
-
-
-def decode_text(content: bytes, errors: str = "strict") -> str:
-    """Text in UTF-8, or in UTF-16 with its mark (as Windows PowerShell writes it); line ends become `\\n`."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", "replace").replace("\r\n", "\n")
-    return content.decode("utf-8-sig", errors).replace("\r\n", "\n")
 
 
 def read_bytes(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> bytes:

@@ -5,6 +5,7 @@ it (`0001_C6_F0001.jpg`); `split` has folders named train, query, gallery or tes
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -19,6 +20,7 @@ from amem_cli.data.readers.splits import (
     cross_camera_split,
     is_plain_name,
     listed_people,
+    looks_like_splits,
     numbered_splits,
     read_split_file,
 )
@@ -42,11 +44,11 @@ def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoD
     test gallery, with their ids. Raises `BadData` if there is no person, `BadRows` with every folder that cannot be
     read or every listed person without a folder.
     """
-    tracklets_of, sides, notes = _tracklets(root, folders)
+    tracklets_of, sides, notes, place = _tracklets(root, folders)
     if sides:
         return VideoDataset(name, (_split_of_folders(root, tracklets_of, sides),), numbered=True, notes=notes)
     if protocol.file is None:
-        names = sorted(path.name for path in root.iterdir() if "split" in path.name.lower() and path.is_file())
+        names = sorted({path.name for folder in (root, place) for path in folder.iterdir() if looks_like_splits(path)})
         if names:
             why = f"{names[0]} may hold its splits, but the manifest does not name it"
             remedy = "Name it by file in [protocol] of the manifest, or move it elsewhere"
@@ -109,8 +111,9 @@ def _image_folders(root: Path, depth: int = DEEPEST) -> list[tuple[str, ...]]:
     return found
 
 
-def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[str, str], tuple[str, ...]]:
-    """Person's name -> tracklets in order of camera, people in order of name; tracklet's name -> side; and notes."""
+def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[str, str], tuple[str, ...], Path]:
+    """Person's name -> tracklets in order of camera, people in order of name; tracklet's name -> side; notes; and the
+    folder of the first level."""
     levels = (given or DEFAULT).split("/")
     place = root
     folders, ignored = files.image_folders(place, len(levels))
@@ -142,13 +145,13 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     sides = _sides(parts, bad) if "split" in levels else {}
     if bad:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
-    notes = files.ignored_note(ignored) + files.copies_note(folders)
+    notes = files.ignored_note(ignored) + files.copies_note(folders) + files.order_note(folders)
     if loose := [folder for folder in list_folder(place)[1] if len(levels) > 1 and list_folder(place / folder)[0]]:
         notes += (f"images of {listing(loose, 5)} that are in no {levels[-1]}'s folder are left out",)
     if not given and len(names[0]) < len(names[1]):
         notes += (f"{len(names[0])} people in {len(names[1])} cameras: if the first level is the camera, set "
                   'folders = "camera/person" in the manifest, else "person/camera"',)  # fmt: skip
-    return tracklets_of, sides, notes
+    return tracklets_of, sides, notes, place
 
 
 def _camera_of(images: Iterable[str]) -> str:
@@ -197,4 +200,8 @@ def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:
             if by_number.setdefault(int(name), name) != name:
                 bad.append(f"{what}: {by_number[int(name)]!r} and {name!r} are the same number")
         return {name: int(name) for name in ordered}
+    by_letters: dict[str, str] = {}
+    for name in ordered:  # macOS decomposes letters like "é"
+        if by_letters.setdefault(unicodedata.normalize("NFC", name), name) != name:
+            bad.append(f"{what}: two folders are called {name!r}, with the letters composed and decomposed")
     return {name: number for number, name in enumerate(sorted(names), start=1)}

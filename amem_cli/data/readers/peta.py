@@ -162,8 +162,13 @@ def _has_subset(folder: Path) -> bool:
 def find_table(root: Path, base: Path) -> Path | None:
     """PETA.mat next to the subsets, up to two levels above them, or anywhere in the data set's folder."""
     places = (base, base.parent, base.parent.parent, root)
-    elsewhere = find_folder(root, lambda folder: (folder / "PETA.mat").is_file()) or root
-    return next((place / "PETA.mat" for place in (*places, elsewhere) if (place / "PETA.mat").is_file()), None)
+    elsewhere = find_folder(root, lambda folder: _table_in(folder) is not None) or root
+    return next(filter(None, map(_table_in, (*places, elsewhere))), None)
+
+
+def _table_in(folder: Path) -> Path | None:
+    """PETA.mat in a folder, in letters of any case."""
+    return next((path for path in sorted(folder.iterdir()) if path.name.lower() == "peta.mat" and path.is_file()), None)
 
 
 def read_subsets(base: Path) -> list[Subset]:

@@ -4,6 +4,7 @@ iLIDS-VID, PRID-2011 and own data use one rule ("cross-camera-splits"): some peo
 testing; the tracklets of a test person in the first camera are queries, those in other cameras are the gallery.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +14,17 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from amem_cli.data.readers.files import BadRows, decode_text, read_bytes
+from amem_cli.data.readers.files import BadRows, read_bytes
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
+from amem_cli.text import decode_text
 
 MOST_SPLITS = 1000
+SPLITS_NAME = re.compile(
+    r".*split.*|.*(?<![a-z])(?:train(?:ing)?|test(?:ing)?|partitions?|folds?|ls_set)(?![a-z]).*"
+    r"\.(?:json|mat|txt|csv|npy|pkl|ya?ml)"
+)
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]  # files are named after it
 ProtocolKind = Literal["", "single-split", "cross-camera-splits"]  # empty: the one of the layout
 Names = Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -82,6 +88,17 @@ def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
     if faults:
         raise BadRows("split file", path, why="names that cannot be used", rows=faults)
     return tuple(PeopleSplit(tuple(sorted(split.train)), tuple(sorted(split.test))) for split in splits)
+
+
+def looks_like_splits(path: Path) -> bool:
+    """Whether a file may say who is for training and who for the test: by its name.
+
+    >>> names = "splits.zip", "train_ids.txt", "5folds.json", "latest.txt", "test.png"
+    >>> [bool(SPLITS_NAME.fullmatch(name)) for name in names]
+    [True, True, True, False, False]
+    """
+    name = path.name.lower()
+    return not name.startswith(".") and SPLITS_NAME.fullmatch(name) is not None and path.is_file()
 
 
 def is_plain_name(name: str) -> bool:

@@ -11,12 +11,13 @@ from amem_cli.data.readers.files import (
     ignored_note,
     image_folders,
     list_folder,
+    order_note,
     read_tracklet,
     whole_numbers,
     why_empty,
 )
 from amem_cli.data.readers.matlab import read_matlab
-from amem_cli.data.readers.splits import MOST_SPLITS, PeopleSplit, read_split_file
+from amem_cli.data.readers.splits import MOST_SPLITS, PeopleSplit, looks_like_splits, read_split_file
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, listing
 
@@ -43,7 +44,7 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
 
 
 def find_split_file(root: Path, sequences: Path) -> Path | None:
-    """The file with "split" in its name next to the sequences, above them up to `root`, or one folder below these.
+    """The file that looks like splits next to the sequences, above them up to `root`, or one folder below these.
 
     A .json file comes before a .mat file, which needs the complete data set. Raises `BadData` for several files and
     for one of another type.
@@ -51,23 +52,16 @@ def find_split_file(root: Path, sequences: Path) -> Path | None:
     inside = [place for place in sequences.parents if place.is_relative_to(root)]
     above = dict.fromkeys((*sequences.parents[:2], *inside))
     near = [place / name for place in inside for name in list_folder(place)[1] if place / name != sequences]
-    found = {
-        path
-        for place in (sequences, *above, *near)
-        for path in place.iterdir()
-        if "split" in path.name.lower() and not path.name.startswith(".") and path.is_file()
-    }
+    found = {path for place in (sequences, *above, *near) for path in place.iterdir() if looks_like_splits(path)}
     for suffix in (".json", ".mat"):
         files = sorted(path for path in found if path.suffix.lower() == suffix)
         if len(files) > 1:
             why = f"several files look like splits: {listing(str(file.relative_to(root)) for file in files)}"
-            raise BadData("splits", root, why=why, remedy="Keep the one to use, and rename the others without 'split'")
+            raise BadData("splits", root, why=why, remedy="Keep the one to use, and move the others elsewhere")
         if files:
             return files[0]
     if found:
-        remedy = (
-            'Write it as splits.json: [{"train": [person, ...], "test": [...]}, ...]; or rename it without \'split\''
-        )
+        remedy = 'Write it as splits.json: [{"train": [person, ...], "test": [...]}, ...]; or move it elsewhere'
         raise BadData("splits", min(found), why="it is neither a .json nor a .mat file", remedy=remedy)
     return None
 
@@ -116,7 +110,8 @@ def two_camera_tracklets(
     for camera_id, camera in enumerate(cameras, start=1):
         folders, others = image_folders(sequences / camera)
         ignored += [f"{camera}/{name}" for name in others]
-        copies += copies_note({f"{camera}/{name}": images for name, images in folders.items()})
+        named = {f"{camera}/{name}": images for name, images in folders.items()}
+        copies += copies_note(named) + order_note(named)
         for person, images in folders.items():
             name = f"{camera}/{person}"
             digits = "".join(character for character in person if character in "0123456789")

@@ -1,0 +1,10 @@
+"""Text of files from any system."""
+
+import codecs
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """Text in UTF-8, or in UTF-16 with its mark (as Windows PowerShell writes it); line ends become `\\n`."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content, errors = content.decode("utf-16", "replace").encode(), "strict"
+    return content.decode("utf-8-sig", errors).replace("\r\n", "\n").replace("\r", "\n")
