@@ -13,6 +13,7 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, listing
 
 KIND = "amem-features"
+WRITERS = "amem extract-features and amem features convert write such a file"
 BLOCK_ROWS = 16384
 COLUMNS: hdf5.Columns = {
     "tracklet": ("str", 1),
@@ -73,7 +74,7 @@ def read_mapped(path: Path) -> Features:
     """
     _refuse_foreign(path)
     names = {name: spec for name, spec in COLUMNS.items() if name != "features"}
-    attributes, columns = hdf5.read(path, KIND, names, mapped="features", optional=PEOPLE | SEEN)
+    attributes, columns = hdf5.read(path, KIND, names, mapped="features", optional=PEOPLE | SEEN, remedy=WRITERS)
     rows = columns["features"]
     for start in range(0, len(rows), BLOCK_ROWS):
         block = np.asarray(rows[start : start + BLOCK_ROWS])
@@ -88,7 +89,7 @@ def read_mapped(path: Path) -> Features:
     return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)
 
 
-def read(path: Path, *, remedy: str = "amem extract-features writes such a file", people: bool = True) -> Features:
+def read(path: Path, *, remedy: str = WRITERS, people: bool = True) -> Features:
     """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`.
 
     Also for a file without `person_id`, unless `people` is false.

@@ -132,10 +132,14 @@ def test_read_foreign_text_ids(tmp_path):
     np.testing.assert_array_equal(table.camera_id, [2, 1, 1, 1, 2])
     assert notes[0] == "camera_id are texts, numbered: door = 1; hall = 2"
     assert table.provenance["options"]["person_id"] == {"-1": -1, "0000": 0, "anna": 1, "bert": 2}
-    padded = {"q_pids": ["0001", "0002"], "g_pids": ["0001", "0002", "0000"]}
-    table, notes = read(npz(tmp_path / "x.npz", **TORCHREID | padded))
-    assert_is_the_table(table)
-    assert notes == []
+    for one, two, zero in (("0001", "0002", "0000"), ("1.0", "2.0", "0.0"), (b"1", b"2", b"0")):
+        written = {"q_pids": [one, two], "g_pids": [one, two, zero]}
+        table, notes = read(npz(tmp_path / "x.npz", **TORCHREID | written))
+        assert_is_the_table(table)
+        assert notes == []
+    for missing in ("", "NaN"):
+        with pytest.raises(BadData, match="person_id has missing values: row 3"):
+            read(npz(tmp_path / "x.npz", **TORCHREID | {"q_pids": ["1", "2"], "g_pids": ["1", missing, "0"]}))
 
 
 def test_read_foreign_people_from_zero(tmp_path):
@@ -244,6 +248,10 @@ def test_read_foreign_csv(tmp_path):
     table = tmp_path / "x.csv"
     table.write_text('tracklet,pid,camid,is_query\n"a,\nb",1,1,True\nc\u2028d,2,2,False\n')
     assert read(tmp_path / "x.npy")[0].tracklet == ["a,\nb", "c\u2028d"]
+    for separator, end, coding in ((";", "\r\n", "utf-16"), ("\t", "\r", "utf-8-sig")):
+        rows = ("tracklet", "pid", "camid", "is_query"), ("a", "01", "1", "1"), (), ("b", "2", "2", "0"), ()
+        table.write_bytes(end.join(map(separator.join, rows)).encode(coding))
+        assert read(tmp_path / "x.npy")[0].person_id.tolist() == [1, 2]
     for content, why in (
         ("pid,camid\n1,1\n2\n", "damaged, or not a .npy file"),
         ("pid,camid\n1,1\n", "1 person_id, 1 camera_id and 2 features"),

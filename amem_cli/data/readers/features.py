@@ -22,10 +22,11 @@ from amem_cli.artifacts.features import Features
 from amem_cli.data.readers.files import read_text, whole_numbers
 from amem_cli.data.readers.matlab import read_arrays
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.options import DataOptions
 from amem_cli.person_ids import DISTRACTOR, JUNK
+from amem_cli.runtime.memory import free_memory, require_memory
 
 WHAT = "features"
-MOST_BYTES = 64 << 30
 STEMS = {
     "features": "f feat feats feature features embedding embeddings vector vectors",
     "person_id": "pid pids id ids label labels person personid personids target targets",
@@ -87,7 +88,7 @@ def read_foreign(path: Path, dataset: str, told: Told = FILES_ALONE) -> tuple[Fe
     else:
         number = rows.pop("queries", ())
         _same_length(path, rows, notes)
-        is_query = _queries(path, rows, told, number)
+        is_query = _queries(path, rows, told, number, notes, dataset)
     return _table(path, dataset, rows, is_query, notes), notes
 
 
@@ -128,7 +129,7 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
     if not any("features" in group for group in groups.values()):
         distances = " Distances cannot be converted." if any("dist" in name for name in variables) else ""
         remedy = f"Name them qf and gf, query_f and gallery_f, or features.{distances}"
-        found = listing(map(str, variables), 8) or "nothing"
+        found = listing(map(str, variables), 8) or "no arrays at the top level"
         raise BadData(WHAT, path, why=f"no features in it, but {found}", remedy=remedy.rstrip("."))
     if unused := [name for name in variables if name not in source.values()]:
         notes.append(f"not used: {listing(map(str, unused), 8)}")
@@ -137,8 +138,8 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
-            raise BadData(WHAT, path, why=f"it unpacks to more than {MOST_BYTES >> 30} GiB")
+        size = sum(member.file_size for member in archive.infolist())
+        require_memory(WHAT, str(path), size, free_memory(), "Use a machine with more memory, or .npy with .csv")
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
@@ -148,7 +149,8 @@ def _read_npy(path: Path) -> dict[str, Any]:
     values = {"features": np.load(path, mmap_mode="r", allow_pickle=False)}
     table = path.with_suffix(".csv")
     text = read_text(table, "table of the rows")
-    rows = csv.reader(io.StringIO(text), strict=True)
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    rows = filter(None, csv.reader(io.StringIO(text), delimiter=separator, strict=True))  # blank lines are empty
     header = next(rows, [])
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     return values | dict(zip(header, map(np.array, columns), strict=True))
@@ -249,7 +251,7 @@ def _joined(path: Path, query: Rows, gallery: Rows, notes: list[str]) -> tuple[R
     return {name: values[kept] for name, values in rows.items()}, np.arange(len(kept))[kept] < number
 
 
-def _queries(path: Path, rows: Rows, told: Told, stated: Any) -> np.ndarray:
+def _queries(path: Path, rows: Rows, told: Told, stated: Any, notes: list[str], dataset: str) -> np.ndarray:
     """Which rows of one table are queries, from the file or from the user."""
     if "is_query" in rows:
         texts = [str(value).lower() for value in rows["is_query"]]
@@ -266,8 +268,10 @@ def _queries(path: Path, rows: Rows, told: Told, stated: Any) -> np.ndarray:
         return found
     number = told.queries or "".join(str(int(one)) for one in np.ravel(stated)[:1])
     if not number.isdigit() or int(number) > count:
-        why = f"nothing says which of the {count} rows are queries" if not number else f"there are {count} rows"
-        command = f"amem features convert {shlex.quote(str(path))} OUT.h5 --queries N"
+        seen = "".join(f"; {note}" for note in notes)
+        why = f"nothing says which of the {count} rows are queries{seen}" if not number else f"there are {count} rows"
+        of = f" --dataset {shlex.quote(dataset)}" if dataset != DataOptions.dataset else ""
+        command = f"amem features convert {shlex.quote(str(path))} OUT.h5{of} --queries N"
         remedy = f"Say it: {command} (the first N), or with --queries NAMES.txt or --gallery FILE"
         raise UsageError(WHAT, path, why=why, remedy=remedy)
     return np.arange(count) < int(number)
@@ -307,6 +311,8 @@ def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
             rows[name] = np.asarray(rows[name]) if name == "features" else np.ravel(rows[name])
         except ValueError as error:  # lists of several lengths
             raise BadData(WHAT, path, why=f"{name} is not a table ({error})") from error
+        if rows[name].dtype.kind == "S":
+            rows[name] = np.char.decode(rows[name], "utf-8", "replace")
         if rows[name].dtype == object and any(value is None for value in rows[name].flat):
             raise BadData(WHAT, path, why=f"{name} has missing values")
     lengths = {name: len(values) for name, values in rows.items() if name != "features"}
@@ -335,7 +341,10 @@ def _integers(path: Path, values: np.ndarray, what: str, numbered: dict[str, dic
     if values.dtype.kind in "biuf":
         return whole_numbers(values, path, what, WHAT)
     texts = [str(text).strip() for text in values]
-    numbers = {text: text.lstrip("0") or "0" for text in set(texts)}
+    none = ("", "nan", "none", "null", "<na>")
+    if missing := [f"row {row}" for row, text in enumerate(texts) if text.lower() in none]:
+        raise BadData(WHAT, path, why=f"{what} has missing values: {listing(missing, 5)}")
+    numbers = {text: re.sub(r"\.0*$", "", text).lstrip("0") or "0" for text in set(texts)}  # "7.0" of a data frame
     if all(re.fullmatch(r"-?\d{1,18}", number) for number in numbers.values()):
         return np.array([int(numbers[text]) for text in texts], np.int64)
     kept = {text: int(number) for text, number in numbers.items() if number in (str(JUNK), str(DISTRACTOR))}
