@@ -16,7 +16,10 @@ def main() -> None:
         sys.exit(128 + signal.SIGINT)
     keep_freed_memory()
     let_idle_threads_sleep()
-    signal.signal(signal.SIGTERM, _terminate)  # training replaces it by a handler that saves its state
+    for name in ("SIGTERM", "SIGHUP"):  # training replaces these by handlers that save its state
+        number = getattr(signal, name, signal.SIGTERM)  # Windows has no SIGHUP, and nohup ignores it
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -40,7 +40,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     from rich.text import Text
 
     rows = list(rows)
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    if title:
+        print(title)  # a table would break it to its own width
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, heading in enumerate(columns):
         numeric = number > 0 and all(re.match(r"$|-$|[+-]?\d", row[number]) for row in rows)
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
