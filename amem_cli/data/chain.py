@@ -7,19 +7,10 @@ from pathlib import Path
 
 from amem_cli.artifacts.output import newer_images
 from amem_cli.artifacts.status import ArtifactState, ChainOf, chain, stage_command
+from amem_cli.data import tracklets
 from amem_cli.data.counts import Dataset
 from amem_cli.data.datasets import read_dataset
 from amem_cli.data.manifest import Manifest, Protocol, load_manifest
-from amem_cli.data.tracklets import (
-    AttributeDataset,
-    Tracklet,
-    VideoDataset,
-    attributes_digest,
-    frames_of,
-    images_digest,
-    select_tracklets,
-    tracklets_digest,
-)
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import DataOptions
 from amem_cli.runtime.progress import Progress
@@ -67,17 +58,16 @@ def _compared_with_images(state: ArtifactState, dataset: Dataset, of: ChainOf) -
 
 def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Path]]:
     """The digest and the images of what a stage would read now."""
-    if not isinstance(dataset, VideoDataset):
-        if state.stage == "train-arm" and isinstance(dataset, AttributeDataset):
-            return attributes_digest(dataset, range(len(dataset.paths))), dataset.paths
-        return images_digest(dataset.paths), dataset.paths
+    if not isinstance(dataset, tracklets.VideoDataset):
+        if state.stage == "train-arm" and isinstance(dataset, tracklets.AttributeDataset):
+            return tracklets.attributes_digest(dataset, range(len(dataset.paths))), dataset.paths
+        return tracklets.images_digest(dataset.paths), dataset.paths
     split = dataset.splits[state.split or 0]
-    tracklets: Sequence[Tracklet] = split.test if state.stage == "extract-features" else split.train
+    chosen: Sequence[tracklets.Tracklet] = split.test if state.stage == "extract-features" else split.train
     if state.stage == "label-videos":
-        tracklets = select_tracklets(dataset, state.provenance["options"]["subset"])
-    if state.stage == "train-tae":
-        return images_digest(frames_of(tracklets)), frames_of(tracklets)
-    return tracklets_digest(tracklets), frames_of(tracklets)
+        chosen = tracklets.select_tracklets(dataset, state.provenance["options"]["subset"])
+    images = list(tracklets.frames_of(chosen))
+    return tracklets.images_digest(images) if state.stage == "train-tae" else tracklets.tracklets_digest(chosen), images
 
 
 def command_of(stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: Path = DATA) -> str:
