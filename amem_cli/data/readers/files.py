@@ -208,7 +208,7 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for _, name in keyed)
 
 
-def _times(stems: list[str]) -> list[tuple[Any, Decimal]] | None:
+def _times(stems: list[str]) -> list[Any] | None:
     """Prefix and decimal number of file names without suffixes, None if they are no decimals; `ValueError` in doubt."""
     matches = [match for stem in stems if (match := FRACTION_STEM.fullmatch(stem))]
     fractions = {match[3] for match in matches if match[3]}
