@@ -41,7 +41,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
     rows = list(rows)
     if title:
-        print(title)  # a table would break it to its own width
+        print_wrapped(title)  # a table would break it to its own width
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for number, heading in enumerate(columns):
         numeric = number > 0 and all(re.match(r"$|-$|[+-]?\d", row[number]) for row in rows)
