@@ -292,6 +292,11 @@ class TrainAmemOptions(Adversarial):
     fc_lr_factor: float = option(
         1.0, "learning rate of the fully-connected layer that gives f_s, relative to --learning-rate (D)", small=0.1
     )
+    fusion_start: Literal["random", "zero"] = option(
+        "random",
+        "zero: f_s starts as that of the baseline, without f_A and f_M, and training adds them (D)",
+        small="zero",
+    )
     mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")

@@ -279,6 +279,19 @@ def test_amem_optimizers() -> None:
     assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 4
 
 
+def test_build_networks_fusion_start() -> None:
+    weights = {}
+    for start in ("random", "zero"):
+        torch.manual_seed(0)
+        options = amem_options(NOWHERE, NOWHERE, modules="amem", fusion_start=start)
+        main = build_networks(model_config(options, 2), options, ALONE).amem.main
+        weights[start] = main.similarity.weight.split(main.backbone.out_channels, dim=1)
+    assert torch.equal(weights["zero"][0], weights["random"][0])
+    for random, zero in zip(weights["random"][1:], weights["zero"][1:], strict=True):
+        assert random.abs().min(dim=1).values.max() > 0
+        assert not zero.any()
+
+
 def test_train_amem_step_gradient_norms_of_the_first_batch() -> None:
     first, second = toy_batches(2)
     norms = []

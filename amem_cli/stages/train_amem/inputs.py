@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
@@ -167,6 +167,8 @@ def build_networks(
         discriminator = (tae.discriminator if tae else Discriminator(*config.height_width)).to(processes.device)
     mem_start = (tae.encoder, tae.decoder) if tae else None
     amem = build_amem(config, str(weights or ""), mem_start, options.embedding_start).to(processes.device)
+    if options.fusion_start == "zero":
+        nn.init.zeros_(amem.main.similarity.weight.detach()[:, amem.main.backbone.out_channels :])
     if not options.backbone_lr_factor:
         amem.main.backbone.requires_grad_(False)
     discriminator_adam = None
