@@ -1,5 +1,6 @@
 """Where boxes around people come from: a MOTChallenge file, a detector of torchvision, or motion."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ LEAST_SCORE = 0.2
 DETECTOR_BATCH = 4
 MOST_BOXES = 1000  # in one picture
 MOST_MOT_BYTES = 1 << 30
+MOT_COLUMNS = 10  # at most
+MOT_REMEDY = "Give a MOTChallenge file, motion or torchvision"
+VISIBLE = 0.25  # of a person, at least
 PART = 500  # pictures whose boxes are stored together
 Source = Callable[[Iterator[Picture]], Iterator[tuple[Picture, np.ndarray]]]
 
@@ -62,9 +66,11 @@ def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes
     if not Path(choice).exists() and not choice.endswith(".txt"):
         remedy = f"{did_you_mean(choice, ('motion', 'torchvision'))}Use motion, torchvision[:MODEL] or a file"
         raise UsageError("--boxes", choice, why="not a source of boxes", remedy=remedy)
-    table = read_mot(Path(choice))
+    table, left_out = read_mot(Path(choice))
     given = tuple(frame for frame, boxes in table.items() for _ in boxes)
-    return Boxes(f"the boxes of {Path(choice).name}", f"mot {_digest(table)}", lambda camera: _from_table(table), given)
+    without = f", without {left_out} rows that are no visible, tracked pedestrian" if left_out else ""
+    name = f"the boxes of {Path(choice).name}{without}"
+    return Boxes(name, f"mot {_digest(table)}", lambda camera: _from_table(table), given)
 
 
 def _motion(camera: Camera) -> Source:
@@ -82,39 +88,55 @@ def _motion(camera: Camera) -> Source:
 # -- MOTChallenge files ------------------------------------------------------------------------------------------------
 
 
-def read_mot(path: Path) -> dict[int, np.ndarray]:
-    """Boxes (n, 6) of each frame of a MOTChallenge file: `frame,id,left,top,width,height[,score,...]`.
+def read_mot(path: Path) -> tuple[dict[int, np.ndarray], int]:
+    """Boxes (n, 6) of each frame of a MOTChallenge file `frame,id,left,top,width,height[,score,...]`, and the number of
+    rows that are left out.
 
-    In ground truth with nine columns, rows with flag 0 and other classes than pedestrians are left out. Raises
-    `BadRows` with every row that cannot be read, `BadData` for more than 1000 boxes in a frame.
+    Left out are rows with flag 0 of ground truth; with nine columns other classes than pedestrians, and people of whom
+    less than a quarter is visible, because their boxes show others; next to tracks, boxes without one. Scores are used
+    if all are from 0 to 1. Raises `BadRows` with every row that cannot be read, or for more than 1000 boxes in a frame.
     """
-    rows: dict[int, list[list[float]]] = {}
-    bad, seen = [], set()
+    rows = _mot_rows(path)
+    scores = {row[6] for row in rows}
+    flags, scored = scores == {0, 1}, min(scores) >= 0 and 0 < max(scores) <= 1
+    tracked = any(row[1] >= 0 for row in rows)
+    table: dict[int, list[list[float]]] = {}
+    for frame, person, *box, score, kind, visible in rows:
+        if (score or not flags) and kind in (1, -1) and not 0 <= visible < VISIBLE and (person >= 0 or not tracked):
+            table.setdefault(int(frame), []).append([*box, score if scored else 1.0, max(person, -1)])
+    if not table:
+        raise BadData("boxes", path, why="it has no boxes of people", remedy=MOT_REMEDY)
+    if full := [f"frame {frame} has {len(boxes)}" for frame, boxes in table.items() if len(boxes) > MOST_BOXES]:
+        raise BadRows("boxes", path, why=f"more than {MOST_BOXES} boxes in a frame", rows=full)
+    kept = sum(map(len, table.values()))
+    return {frame: np.array(boxes) for frame, boxes in sorted(table.items())}, len(rows) - kept
+
+
+def _mot_rows(path: Path) -> list[list[float]]:
+    """Nine numbers of each row: frame, id, left, top, width, height, score, class, visible part; -1: unknown."""
+    rows, bad, seen = [], [], set()
     for number, line in enumerate(read_text(path, "boxes", MOST_MOT_BYTES).splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            values = [float(value) for value in line.replace(",", " ").split()]
-            frame, person, left, top, width, height = values[:6]
-            if not np.isfinite(values[:6]).all() or frame != int(frame) or frame < 1 or min(width, height) <= 0:
+            values = [float(value) for value in line.strip().rstrip(", ").split("," if "," in line else None)]
+            frame, person, _, _, width, height = values[:6]
+            whole = all(map(math.isfinite, values)) and frame == int(frame) >= 1 and person == int(person)
+            if not whole or min(width, height) <= 0 or len(values) > MOT_COLUMNS:
                 raise ValueError
         except ValueError:
             bad.append(f"line {number}: {line[:60]!r}")
             continue
-        if len(values) == 9 and (values[6] == 0 or values[7] not in (1, -1)):
-            continue
         if person >= 0 and (frame, person) in seen:
             bad.append(f"line {number}: a second box of id {person:g} in frame {frame:g}")
         seen.add((frame, person))
-        score = values[6] if len(values) > 6 and 0 <= values[6] <= 1 else 1.0
-        rows.setdefault(int(frame), []).append([left, top, width, height, score, max(person, -1)])
+        rows.append([*values, 1.0][:7] + (values[7:] if len(values) == 9 else [-1.0, -1.0]))
     if bad:
-        raise BadRows("boxes", path, why="rows that are not `frame,id,left,top,width,height,...`", rows=bad)
+        why = "rows that are not `frame,id,left,top,width,height,...` with frames from 1"
+        raise BadRows("boxes", path, why=why, rows=bad, remedy=MOT_REMEDY)
     if not rows:
-        raise BadData("boxes", path, why="it has no boxes", remedy="Give a MOTChallenge file, motion or torchvision")
-    if full := [f"frame {frame} has {len(boxes)}" for frame, boxes in rows.items() if len(boxes) > MOST_BOXES]:
-        raise BadRows("boxes", path, why=f"more than {MOST_BOXES} boxes in a frame", rows=full)
-    return {frame: np.array(boxes) for frame, boxes in sorted(rows.items())}
+        raise BadData("boxes", path, why="it has no boxes", remedy=MOT_REMEDY)
+    return rows
 
 
 def _from_table(table: dict[int, np.ndarray]) -> Source:

@@ -1,6 +1,7 @@
 """Cuts tracks out of the pictures of a camera, as JPEG files."""
 
 import io
+import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,13 +10,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from amem_cli.video.decode import Camera
+from amem_cli.video.decode import Camera, Picture
 
 MARGIN = 0.05  # of the box's sides, on each side
 QUALITY = 92
 LEAST_SIDE = 4  # pixels of a box inside the picture
 TOUCHING = 0.01  # of the picture's width, from its edge
 TURNED = 0.2  # of a box's height, towards an edge and away again within a second each
+GAP, WAY = 0.2, 0.6  # seconds without a box; seconds before and after
+APART, FASTER = 0.3, 0.6  # of a box's height; of it per second
+REDUCED = 120  # height of the picture for colours
+COLOUR_WEIGHTS, OTHER_COLOUR = (0.5, 1.5, 1.5), 7.0  # of luma and the colour differences; grey levels
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,45 @@ def split_at_edges(rows: np.ndarray, widths: np.ndarray) -> list[np.ndarray]:
                 if before.max(initial=0) > least and after.max(initial=0) > least:
                     cuts.add(int(turn))
     return np.split(rows, sorted(cuts))
+
+
+def split_at_gaps(rows: np.ndarray) -> list[np.ndarray]:
+    """A track (n, 16), with colours after the columns of `CameraTrack`, in pieces.
+
+    It is cut at gaps after which it goes on in another place, direction or colour: somebody left and another came.
+
+    The straight ways before and after a gap are compared in its middle.
+    """
+    seconds, centres = rows[:, 1], rows[:, 2:4] + rows[:, 4:6] / 2
+    steps = np.diff(seconds)
+    cuts = []
+    for at in np.flatnonzero(steps > max(GAP, 3 * np.median(steps) if len(steps) else 0)) + 1:
+        middle, high = (seconds[at - 1] + seconds[at]) / 2, np.median(rows[max(at - 5, 0) : at + 5, 5])
+        before = (seconds < middle) & (seconds >= seconds[at - 1] - WAY)
+        after = (seconds > middle) & (seconds <= seconds[at] + WAY)
+        other = np.subtract(*(np.median(rows[part, 7:], axis=0) for part in (before, after)))
+        cut = np.sqrt((other**2).mean()) > OTHER_COLOUR
+        if min(before.sum(), after.sum()) >= 3:
+            ways = [np.polyfit(seconds[part] - middle, centres[part], 1) for part in (before, after)]
+            faster, apart = np.linalg.norm(ways[1] - ways[0], axis=1) / high
+            cut |= apart > APART or faster > FASTER
+        cuts += [at] if cut else []
+    return np.split(rows, cuts)
+
+
+def coloured(picture: Picture, boxes: np.ndarray) -> np.ndarray:
+    """(n, 15): boxes (n, 6) and, of those without an id, the mean luma (halved) and colour differences of the upper,
+    middle and lower part. A difference of the mean square `OTHER_COLOUR` is another person."""
+    found = np.zeros((len(boxes), 3, 3))
+    alone = np.flatnonzero(boxes[:, 5] < 0)
+    pixels = picture.small_yuv(REDUCED) if len(alone) else np.zeros((3, 1, 1))
+    for place in alone:
+        left, top, width, height = boxes[place, :4] * REDUCED / picture.size[0]
+        a, b = np.clip((left + width * np.array([0.25, 0.75])).astype(int), 0, pixels.shape[2] - 1)
+        edges = np.clip((top + height * np.linspace(0.08, 0.92, 4)).astype(int), 0, pixels.shape[1] - 1)
+        for part, (c, d) in enumerate(itertools.pairwise(edges)):
+            found[place, part] = pixels[:, c : d + 1, a : b + 1].mean((1, 2))
+    return np.concatenate([boxes, (found * COLOUR_WEIGHTS).reshape(-1, 9)], axis=1)
 
 
 def cut_crops(

@@ -20,7 +20,6 @@ from amem_cli.video.link import Linked, link_tracks, write_links
 from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 
 CLIPS, FRAMES = 6, 16  # of a track, for its features and its attributes
-THRESHOLD = 0.6  # squared distance, without a calibration
 PAGE = "index.html"
 
 
@@ -72,15 +71,15 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
     gallery = Gallery([extracted.artifact])
     known = read_calibration(calibration) if calibration else None
-    limit = options.threshold if options.threshold is not None else known.threshold if known else THRESHOLD
-    linked = link_tracks(gallery, limit, known)
+    linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     used = [f"boxes: {cut.source}", f"model: {model.name} ({sha256_file(model)[:8]})"]
     if known:
         rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
         used.append(f"calibration: {known.name}, at most {rate}")
     else:
-        used.append(f"no calibration: one person up to a squared distance of {limit:g}, a guess")
-        progress.warn(f"no calibration for {model}: tracks up to a squared distance of {limit:g} count as one person")
+        limit = f"up to a squared distance of {'' if options.threshold is not None else 'about '}{linked.threshold:.2g}"
+        used.append(f"no calibration: one person {limit}, a guess")
+        progress.warn(f"no calibration for {model}: tracks {limit} count as one person")
     if labels:
         used.append(f"attributes: {arm.name}")
     answer = Answer(out / PAGE, linked, cut, labels, used)

@@ -19,13 +19,15 @@ from amem_cli.video.gallery import Calibration, Gallery, read_calibration
 MOST_TRACKS = 20_000  # their distances take 3.2 GB
 APART = 1e9  # distance of two tracks that cannot be one person
 OVERLAP = 0.1  # seconds that two tracks of one camera overlap at least to be two people
+PART, LIMITS, UNKNOWN = 0.5, (0.25, 0.7), 0.6  # of `limits_of`
 COLUMNS = ("tracklet", "dataset", "camera", "person", "first_seconds", "last_seconds", "distance", "probability")
 
 
 @dataclass(frozen=True)
 class Linked:
     """`person` (N,) from 1, in order of the gallery. `distance` (N,) is the mean squared distance to the person's
-    other tracks, NaN for a single track; `forbidden` pairs of tracks cannot be one person."""
+    other tracks, NaN for a single track; `forbidden` pairs of tracks cannot be one person. `threshold` is the squared
+    distance up to which tracks are one person, the median of `limits_of` if none was given."""
 
     gallery: Gallery
     person: np.ndarray
@@ -71,9 +73,10 @@ class Linked:
         return sum(len(seen) > 1 for seen in cameras.values())
 
 
-def link_tracks(gallery: Gallery, threshold: float, calibration: Calibration | None) -> Linked:
-    """Average linkage (SciPy) of squared distances up to `threshold`; tracks that overlap in time in one camera are
-    never joined, also not through others. Raises `BadData` for more than 20,000 tracks."""
+def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibration | None) -> Linked:
+    """Average linkage (SciPy) of squared distances up to `threshold`, without one up to `limits_of`; tracks that
+    overlap in time in one camera are never joined, also not through others. Raises `BadData` for more than 20,000
+    tracks."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
@@ -84,9 +87,13 @@ def link_tracks(gallery: Gallery, threshold: float, calibration: Calibration | N
     rows = np.concatenate([np.asarray(table.features) for table in gallery.tables]).astype(np.float64)
     distances = np.maximum(2 - 2 * rows @ rows.T, 0)
     apart = overlapping(gallery.cameras, gallery.seconds)
-    labels = np.ones(count, int)
+    labels, scale = np.ones(count, int), np.ones(1)
+    if threshold is None:
+        limits = limits_of(distances, apart)
+        threshold = float(np.median(limits))
+        scale = threshold / limits
     if count > 1:
-        constrained = np.where(apart, APART, (distances + distances.T) / 2)
+        constrained = np.where(apart, APART, (distances + distances.T) / 2 * scale)
         np.fill_diagonal(constrained, 0)
         labels = fcluster(linkage(squareform(constrained, checks=False), "average"), threshold, "distance")
     number: dict[int, int] = {}
@@ -95,6 +102,19 @@ def link_tracks(gallery: Gallery, threshold: float, calibration: Calibration | N
     others = same.sum(1)
     mean = np.where(others > 0, (distances * same).sum(1) / np.maximum(others, 1), np.nan)
     return Linked(gallery, person, mean, threshold, int(np.triu(apart).sum()), calibration)
+
+
+def limits_of(distances: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """(N, N) the squared distance up to which two tracks are one person, for a model without a calibration.
+
+    Tracks that are in view together are surely two people, so their distance says how far apart this model sees people
+    in this camera. The limit of two tracks is half of the smaller distance to such another, from 0.25 to 0.7. A track
+    that is in view alone has the median of the others; if there are no others, the limit is 0.6.
+    """
+    nearest = distances.min(axis=1, where=apart, initial=np.inf)
+    known = np.isfinite(nearest)
+    nearest[~known] = np.median(nearest[known]) if known.any() else UNKNOWN / PART
+    return np.clip(PART * np.minimum(nearest[:, None], nearest), *LIMITS)
 
 
 def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:

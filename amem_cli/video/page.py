@@ -154,7 +154,7 @@ def sureness(linked: "Linked", rows: Sequence[int]) -> str:
     if np.isnan(chances).all():
         far = float(np.nanmax(linked.distance[list(rows)]))
         alike = "look very much alike" if far < linked.threshold / 3 else "look alike"
-        return f"{alike}; how sure is unknown (squared distance {far:.2f}, up to {linked.threshold:g} is one person)"
+        return f"{alike}; how sure is unknown (squared distance {far:.2f}, up to {linked.threshold:.2g} is one person)"
     return in_words(float(np.nanmin(chances)))
 
 

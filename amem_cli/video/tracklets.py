@@ -27,7 +27,7 @@ from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
 from amem_cli.errors import BadData, OutputExists, UsageError, listing, printable
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
-from amem_cli.video.crops import CameraTrack, cut_crops, inside, split_at_edges
+from amem_cli.video.crops import CameraTrack, coloured, cut_crops, inside, split_at_edges, split_at_gaps
 from amem_cli.video.decode import Camera, Picture, import_av, looked_at
 from amem_cli.video.tracks import Tracker
 
@@ -199,7 +199,7 @@ def _cut(
     tracks: dict[str, list[CameraTrack]] = {}
     tables: dict[str, BoxTable] = {}
     for number, camera in enumerate(cameras):
-        table = _boxes(camera, sources[camera.name], options.fps, work / f"{number}-boxes", progress)
+        table = _boxes(camera, sources[camera.name], options.fps, work / f"boxes-{number}", progress)
         for fault in table.faults:
             progress.warn(fault)
         pictures += len(table.numbers)
@@ -223,8 +223,8 @@ def _cut(
 
 @dataclass(frozen=True)
 class BoxTable:
-    """All boxes of a camera: `numbers`, `seconds` (P,) and `sizes` (P, 2) of the pictures looked at; `rows` (n, 8) of
-    picture number, seconds, left, top, width, height, score, id."""
+    """All boxes of a camera: `numbers`, `seconds` (P,) and `sizes` (P, 2) of the pictures looked at; `rows` (n, 17) of
+    picture number, seconds, left, top, width, height, score, id, and nine for the colours of boxes without an id."""
 
     numbers: np.ndarray
     seconds: np.ndarray
@@ -260,7 +260,7 @@ def _boxes(camera: Camera, source: Boxes, fps: float, folder: Path, progress: Pr
                 while part_of(picture) > number:
                     _write_part(folder, number, part)
                     number, part = number + 1, []
-                part.append(((picture.number, picture.seconds, *picture.size, picture.file), boxes))
+                part.append(((picture.number, picture.seconds, *picture.size, picture.file), coloured(picture, boxes)))
             _write_part(folder, number, part)
         document = {"parts": number + 1, "last": last, "faults": camera.faults}
         atomic.write_text(done, json.dumps(document))
@@ -277,7 +277,7 @@ def _write_part(folder: Path, number: int, part: list[tuple[Any, np.ndarray]]) -
     heads = np.array([head for head, _ in part], float).reshape(-1, 5)
     rows = [np.concatenate([np.tile(head[:2], (len(boxes), 1)), boxes], axis=1) for head, boxes in part]
     content = io.BytesIO()
-    np.savez(content, heads=heads, rows=np.concatenate([np.zeros((0, 8)), *rows]))
+    np.savez(content, heads=heads, rows=np.concatenate([np.zeros((0, 17)), *rows]))
     atomic.write_bytes(folder / f"part-{number:06d}.npz", content.getvalue())
 
 
@@ -314,9 +314,10 @@ def _tracks(
         for number, seconds, begin, end in zip(
             table.numbers, table.seconds, bounds, [*bounds[1:], len(rows)], strict=True
         ):
-            tracker.step(int(number), float(seconds), rows[begin:end, 2:7])
+            tracker.step(int(number), float(seconds), np.delete(rows[begin:end, 2:], 5, axis=1))
         widths = dict(zip(table.numbers.tolist(), table.sizes[:, 1].tolist(), strict=True))
         tracks = [np.stack(track.rows) for track in tracker.finish()]
+        tracks = [piece[:, :7] for rows in tracks for piece in split_at_gaps(rows)]
         pieces = [piece for rows in tracks for piece in split_at_edges(rows, np.array([widths[n] for n in rows[:, 0]]))]
         long = sorted((rows for rows in pieces if len(rows) >= options.min_frames), key=lambda rows: rows[0, 0])
         return [CameraTrack(f"{n:04d}", rows) for n, rows in enumerate(long, start=1)], len(pieces) - len(long)

@@ -18,7 +18,7 @@ POSITION_NOISE, VELOCITY_NOISE, MEASURED_NOISE = 0.02, 0.5, 0.05  # relative to 
 
 @dataclass(slots=True)
 class Track:
-    """One person in one camera: rows (n, 7) of picture number, seconds, left, top, width, height, score."""
+    """One person in one camera: rows of picture number, seconds, left, top, width, height, score, and more columns."""
 
     number: int
     rows: list[np.ndarray]
@@ -67,7 +67,7 @@ class Tracker:
         self._seconds: float | None = None
 
     def step(self, number: int, seconds: float, boxes: np.ndarray) -> None:
-        """Add the boxes (n, 5) of one picture: left, top, width, height, score."""
+        """Add the boxes of one picture: left, top, width, height, score, and any columns that its rows should keep."""
         passed = seconds - self._seconds if self._seconds is not None else 0.0
         self._seconds = seconds
         for track in self._active + self._met:
@@ -78,7 +78,7 @@ class Tracker:
         self._ended += [track for track in self._active if seconds - track.last_seconds > LOST_SECONDS]
         self._active = [track for track in self._active if seconds - track.last_seconds <= LOST_SECONDS]
         head = np.full((len(boxes), 2), (number, seconds))
-        rows = np.concatenate([head, np.asarray(boxes, float).reshape(-1, 5)], axis=1)
+        rows = np.concatenate([head, np.asarray(boxes, float)], axis=1)
         if self._met and len(rows):
             inside = shared_area(np.stack([track.box for track in self._met]), rows[:, 2:6])
             rows = rows[(inside > CROSSING).sum(0) < 2]

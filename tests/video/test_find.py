@@ -128,11 +128,11 @@ def test_write_videos_same_seed_same_frames_and_true_boxes(tmp_path: Path, monke
     from amem_cli.video.boxes import read_mot
     from amem_cli.video.decode import Camera
 
-    table = read_mot(first / "camera1.txt")
+    table, _ = read_mot(first / "camera1.txt")
     pictures = {p.number: p.rgb() for p in Camera("a", [first / "camera1.mp4"]).pictures()}
     empty = np.median(np.stack(list(pictures.values())[::9]), axis=0)
     ids = {int(box[5]) for boxes in table.values() for box in boxes}
-    assert ids == {1, 2} == {int(box[5]) for boxes in read_mot(first / "camera2.txt").values() for box in boxes}
+    assert ids == {1, 2} == {int(box[5]) for boxes in read_mot(first / "camera2.txt")[0].values() for box in boxes}
     frame, boxes = next((f, b) for f, b in table.items() if len(b) and b[0][0] > 40 and b[0][0] + b[0][2] < 160)
     left, top, width, height = (round(side) for side in boxes[0][:4])
     changed = np.abs(pictures[frame].astype(float) - empty).max(2) > 60

@@ -11,7 +11,7 @@ from amem_cli.errors import AmemError, BadData
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
-from amem_cli.video.link import Linked, link, link_tracks, overlapping
+from amem_cli.video.link import Linked, limits_of, link, link_tracks, overlapping
 from amem_cli.video.page import next_person
 from tests.video.galleries import unit_rows, write_gallery
 
@@ -95,6 +95,32 @@ def test_link_tracks_overlap_is_never_joined(tmp_path: Path) -> None:
     assert linked.forbidden == 1
     assert linked.people == 2
     assert linked.person[0] != linked.person[1]
+
+
+def test_limits_of_by_hand() -> None:
+    distances = np.array([[0, 1, 1.2, 0.5], [1, 0, 0.2, 0.5], [1.2, 0.2, 0, 0.5], [0.5, 0.5, 0.5, 0.0]])
+    apart = np.zeros((4, 4), bool)
+    assert (limits_of(distances, apart) == 0.6).all()  # nobody is in view with another
+    apart[0, 1] = apart[1, 0] = True
+    assert np.allclose(limits_of(distances, apart), 0.5)
+    apart[1, 2] = apart[2, 1] = True  # nearest others: 1, 0.2, 0.2, and for the last the median of these
+    limits = limits_of(distances, apart)
+    assert limits[0, 0] == 0.5
+    assert (limits[1:, 1:] == 0.25).all()  # not 0.1
+    assert (limits_of(9 * distances, apart)[0, 0], limits_of(9 * distances, apart)[0, 1]) == (0.7, 0.7)
+
+
+def test_link_tracks_without_a_threshold_relative_to_people_in_view_together(tmp_path: Path) -> None:
+    """One person in two cameras at 0.6, where others are at 1.3 and at 1.1."""
+    for far, people in ((1.3, [1, 2, 1]), (1.1, [1, 2, 3])):
+        angles = 2 * np.arcsin(np.sqrt(np.array([0, far, 0.6])) / 2) * [1, 1, -1]
+        rows = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        paths = [write_gallery(tmp_path / "a.h5", rows[:2], first_seconds=np.array([0.0, 0.5])),
+                 write_gallery(tmp_path / "b.h5", rows[2:], camera="door")]  # fmt: skip
+        linked = link_tracks(Gallery(paths), None, None)
+        assert linked.person.tolist() == people
+        assert linked.threshold == pytest.approx(0.5 * far)
+        assert linked.distance[0] == pytest.approx(0.6, abs=1e-5) or people[2] == 3
 
 
 def test_most_similar_brute_force(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, UsageError
 from amem_cli.runtime.progress import Silent
 from amem_cli.video import tracklets
-from amem_cli.video.crops import split_at_edges
+from amem_cli.video.crops import coloured, split_at_edges, split_at_gaps
 from amem_cli.video.tracklets import TrackletOptions, cut_tracklets
 from tests.videos import FIGURE, WIDTH, crossing, mot_lines, write_video
 
@@ -117,6 +118,49 @@ def test_split_at_edges_by_hand() -> None:
         pieces = split_at_edges(rows, widths[: len(rows)])
         assert [len(piece) for piece in pieces] == sizes
         assert np.array_equal(np.concatenate(pieces), rows)
+
+
+def test_split_at_gaps_by_hand() -> None:
+    def track(before, after, gap=0.8, red=0.0):
+        """Two ways (left, pixels per second) of a second each; boxes are 90 high. The second person is redder."""
+        times = np.concatenate([np.arange(25) / 25, 24 / 25 + gap + np.arange(25) / 25])
+        ways = zip([before] * 25 + [after] * 25, times.tolist(), strict=True)
+        lefts = [[n, t, left + speed * t] for n, ((left, speed), t) in enumerate(ways)]
+        rows = np.array([[*place, 50, 30, 90, 1, *[0] * 9] for place in lefts])
+        rows[25:, [9, 12, 15]] = red
+        return rows
+
+    on, back, later = (0, 60), (120, -60), (-60, 60)
+    for rows, sizes in (
+        (track(on, on), [50]), (track(on, back), [25, 25]), (track(on, later), [25, 25]),
+        (track(on, on, red=12), [50]), (track(on, on, red=13), [25, 25]),  # the root of 3 / 9 of 12: 6.9
+        (track(on, (25, 60)), [50]), (track(on, (29, 60)), [25, 25]),  # 27 pixels are 0.3 of the height
+        (track(on, back, gap=0.12), [50]), (track(on, on)[::25], [2]), (track(on, on)[:1], [1]),
+    ):  # fmt: skip
+        pieces = split_at_gaps(rows)
+        assert [len(piece) for piece in pieces] == sizes
+        assert np.array_equal(np.concatenate(pieces), rows)
+
+
+def test_coloured_parts_of_a_box() -> None:
+    pixels = np.zeros((3, 120, 200), np.uint8)
+    pixels[:, 20:100, 50:90] = [[[100]], [[30]], [[60]]]
+    pixels[:, 80:100, 50:90] = [[[200]], [[90]], [[150]]]
+    picture = SimpleNamespace(size=(240, 400), small_yuv={120: pixels}.__getitem__)
+    boxes = np.array([[100.0, 40, 80, 160, 0.9, -1], [100, 40, 80, 160, 1, 7], [-300, 500, 80, 160, 1, -1]])
+    rows = coloured(picture, boxes)
+    assert np.array_equal(rows[:, :6], boxes)
+    assert rows[0, 6:12].tolist() == [50, 45, 90] * 2
+    assert rows[0, 12:] == pytest.approx([80, 99, 172], abs=1)  # 14 of its 23 rows are lighter
+    assert not rows[1:, 6:].any()
+
+
+@pytest.mark.slow
+def test_cut_tracklets_one_leaves_by_a_door_and_another_comes_out(tmp_path: Path) -> None:
+    """In the middle of the picture, half a second later, in another colour."""
+    places = [lambda n: (3 * n, 40) if n < 30 else None, lambda n: (89 + n, 40) if n > 42 else None]
+    result = cut(tmp_path / "out", write_video(tmp_path / "a.mp4", places, frames=80), boxes=("motion",))
+    assert result.tracks == {"a": 2}
 
 
 @pytest.mark.slow
