@@ -77,12 +77,12 @@ def split_at_gaps(rows: np.ndarray) -> list[np.ndarray]:
         middle, high = (seconds[at - 1] + seconds[at]) / 2, np.median(rows[max(at - 5, 0) : at + 5, 5])
         before = (seconds < middle) & (seconds >= seconds[at - 1] - WAY)
         after = (seconds > middle) & (seconds <= seconds[at] + WAY)
-        other = np.subtract(*(np.median(rows[part, 7:], axis=0) for part in (before, after)))
-        cut = np.sqrt((other**2).mean()) > OTHER_COLOUR
+        one, other = (np.median(rows[part, 7:], axis=0) for part in (before, after))
+        cut = bool(np.sqrt(((one - other) ** 2).mean()) > OTHER_COLOUR)
         if min(before.sum(), after.sum()) >= 3:
             ways = [np.polyfit(seconds[part] - middle, centres[part], 1) for part in (before, after)]
             faster, apart = np.linalg.norm(ways[1] - ways[0], axis=1) / high
-            cut |= apart > APART or faster > FASTER
+            cut = cut or apart > APART or faster > FASTER
         cuts += [at] if cut else []
     return np.split(rows, cuts)
 

@@ -59,8 +59,15 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     model = options.model or home.amem_main(manifest.name, 0 if several else None)
     calibration = options.calibration or (None if options.threshold is not None else calibration_of(model, home))
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
-    remedy = "Check --model" if options.model else f"Give --model, or run: amem train-amem --dataset {at}"
-    atomic.check_regular(model, "model", remedy=remedy)  # before the long part
+    train = f"amem train-amem --preset small --modules baseline --dataset {at}"
+    remedy = "Check --model" if options.model else f"Give --model, or run: {train} (two minutes for 50 labelled people)"
+    atomic.check_regular(model, "model", remedy=remedy)  # everything before the long part
+    known = read_calibration(calibration) if calibration else None
+    from amem_cli.models.checkpoints import load_arm, load_main_model
+
+    load_main_model(model, remedy=remedy)
+    if options.arm:
+        load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options.tracklets, out=out / "tracks"), progress)
     common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace", "force": force}
     common["device"] = options.tracklets.device
@@ -70,7 +77,6 @@ def find(options: FindOptions, progress: Progress) -> Answer:
 
     (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
     gallery = Gallery([extracted.artifact])
-    known = read_calibration(calibration) if calibration else None
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     used = [f"boxes: {cut.source}", f"model: {model.name} ({sha256_file(model)[:8]})"]
     if known:

@@ -109,7 +109,11 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", [crossing()], frames=3)
     assert run(["find", "a.mp4", "--out", "answer"]) == 66
-    assert "Give --model, or run: amem train-amem" in capsys.readouterr().err
+    wanted = "Give --model, or run: amem train-amem --preset small --modules baseline --dataset mars (two minutes for"
+    assert wanted in capsys.readouterr().err
+    write_arm(Path("arm.safetensors"), ["upperBodyRed"])
+    assert run(["find", "a.mp4", "--out", "answer", "--model", "arm.safetensors"]) == 65
+    assert "arm.safetensors: is of kind amem-arm, not amem-main" in capsys.readouterr().err
     assert not (tmp_path / "answer/tracks").exists()
     own = 'name = "mine"\nlayout = "folder"\nroot = "."\n[protocol]\nkind = "cross-camera-splits"\n'
     (tmp_path / "mine.toml").write_text(f"{own}splits = 1\ntrain_fraction = 0.5\nseed = 0\n")
