@@ -207,7 +207,7 @@ def test_read_foreign_npz_that_unpacks_to_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(features, "free_memory", lambda: size)
     assert_is_the_table(read(path)[0])
     monkeypatch.setattr(features, "free_memory", lambda: size - 1)
-    with pytest.raises(UsageError, match="needs at least .* of memory"):
+    with pytest.raises(UsageError, match="needs at least"):
         read(path)
 
 
