@@ -9,8 +9,8 @@ The rules are those of the official MARS and Market-1501 evaluation by Zheng et 
 There are two average precisions. `mAP` is the mean precision at the matches, over the queries that have a match (most
 Python code). `mAP_official` integrates precision over recall by trapezoids from precision 1, over all queries.
 
-The rank of a match is 1 + the number of closer gallery items - the number of ignored items among them. Closer items are
-counted by comparing a row of distances with its few matches, so no row is sorted and no (Q, G) matrix is needed.
+The rank of a match is 1 + the number of closer gallery items that are not ignored. They are counted by comparing a row of
+distances with its few matches, so no row is sorted and no (Q, G) matrix is needed.
 """
 
 import os
@@ -29,6 +29,7 @@ BLOCK_ROWS = 1024  # enough for the matrix product to run at full speed
 BLOCK_BYTES = 512 * 2**20
 BLOCK_PAIRS = 2**21  # pairs of one person per block; reached only when few people fill a large gallery
 FEW_MATCHES = 64  # up to this number of matches per query, comparing is faster than sorting
+LANES = 8 * 255  # bytes of 0 or 1 whose sum by eight lanes fits into eight bytes
 SHORTEST_CMC = 20  # so that rank-20 exists for any gallery
 
 
@@ -124,7 +125,7 @@ def evaluate_distances(distances: np.ndarray, *labels: Features, gallery_is_quer
     bad = [f"query {number}" for number, row in enumerate(distances) if np.isnan(row).any()]
     if bad:
         raise BadData("distances", why=f"NaN for {listing(bad)}")
-    return _evaluate(distances.__getitem__, checked, distances.itemsize)
+    return _evaluate(lambda block: distances[block].copy(), checked, distances.itemsize)
 
 
 def read_labels(sizes: Sequence[int], given: Sequence[Features | None]) -> Labels:
@@ -151,7 +152,7 @@ def read_labels(sizes: Sequence[int], given: Sequence[Features | None]) -> Label
 
 
 def _evaluate(distances: Callable[[slice], np.ndarray], labels: Labels, itemsize: int) -> Ranking:
-    """Score both galleries from the distances of one block of queries at a time."""
+    """Score both galleries from the distances of one block of queries at a time, which it may change."""
     queries, gallery = len(labels.query_ids), len(labels.gallery_ids)
     kept, is_query = labels.gallery_ids != JUNK, labels.gallery_is_query
     masks = [kept] if is_query is None else [kept & ~is_query, kept & is_query]
@@ -172,11 +173,15 @@ def _evaluate(distances: Callable[[slice], np.ndarray], labels: Labels, itemsize
         rows = np.repeat(np.arange(len(counts)), counts)
         columns = items[np.arange(counts.sum()) + np.repeat(first[block] - np.cumsum(counts) + counts, counts)]
         ignored = labels.gallery_cameras[columns] == labels.query_cameras[block][rows]
-        closer = _count_in_threads(distances(block), subsets, rows, columns)
-        full.add(block, rows, ignored, closer.sum(axis=1))
+        measured = distances(block)
+        measured[rows[ignored], columns[ignored]] = np.nan  # closer than no item, as far as no item
+        rows, columns = rows[~ignored], columns[~ignored]
+        closer = _count_in_threads(measured, subsets, rows, columns)
+        del measured  # before the next block takes memory
+        full.add(block, rows, closer.sum(axis=1))
         if is_query is not None:
             stay = ~is_query[columns]
-            reduced.add(block, rows[stay], ignored[stay], closer[stay, 0])
+            reduced.add(block, rows[stay], closer[stay, 0])
 
     length = max(gallery, SHORTEST_CMC)
     return full.ranking(length, len(items), None if is_query is None else reduced.ranking(length, len(subsets[0])))
@@ -191,18 +196,12 @@ class _Scores:
         self.first_match_rank = np.zeros(queries, np.int64)
         self.matches_by_wrong = np.zeros(SHORTEST_CMC + 1)  # index: wrong items before a match, 20 or more in the last
 
-    def add(self, block: slice, rows: np.ndarray, ignored: np.ndarray, closer: np.ndarray) -> None:
-        """Score a block of queries from its P pairs of a query and a gallery item of the same person.
+    def add(self, block: slice, rows: np.ndarray, closer: np.ndarray) -> None:
+        """Score a block of queries from its P pairs of a query and a match.
 
-        `rows` (P,) is the query within the block, `ignored` (P,) whether the camera is the same, `closer` (P,) the
-        number of closer items.
+        `rows` (P,) is the query within the block and increases, `closer` (P,) the number of closer items.
         """
-        order = np.lexsort((closer, rows))
-        rows, ignored, closer = rows[order], ignored[order], closer[order]
-        ignored_before = np.cumsum(ignored) - ignored
-        rank = 1 + closer - (ignored_before - ignored_before[np.searchsorted(rows, rows)])
-
-        rows, rank = rows[~ignored], rank[~ignored]
+        rank = 1 + closer[np.lexsort((closer, rows))]
         hit = 1 + np.arange(len(rows)) - np.searchsorted(rows, rows)
         precision = hit / rank
         # The trapezoid starts at the precision one place before the hit, which is 1 before the first place.
@@ -260,32 +259,36 @@ def _count_closer(
     `distances` (B, G); a subset is an array of increasing columns; `rows` (P,) increases. Returns (P, subsets) int64.
     Of two items at equal distance the one with the lower column is closer.
     """
-    counts = np.empty((len(rows), len(subsets)), np.int64)
-    lower = [np.searchsorted(subset, columns) for subset in subsets]
+    closer, up_to = np.empty((2, len(rows), len(subsets)), np.int64)
     bounds = np.searchsorted(rows, np.arange(len(distances) + 1))
     for row, start, stop in zip(distances, bounds[:-1], bounds[1:], strict=True):
-        pairs = slice(start, stop)
         count = _count_by_comparing if stop - start <= FEW_MATCHES else _count_by_sorting
         for number, subset in enumerate(subsets):
             items = row if len(subset) == len(row) else row.take(subset)
-            counts[pairs, number] = count(items, row[columns[pairs]], lower[number][pairs])
-    return counts
+            pairs = slice(start, stop), number
+            closer[pairs], up_to[pairs] = count(items, row[columns[start:stop]])
+    for number, subset in enumerate(subsets):
+        tied = up_to[:, number] - closer[:, number] - np.isin(columns, subset)
+        for i in np.flatnonzero(tied):
+            row, column = distances[rows[i]], columns[i]
+            closer[i, number] += np.count_nonzero(row[subset[: np.searchsorted(subset, column)]] == row[column])
+    return closer
 
 
-def _count_by_comparing(items: np.ndarray, limits: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """How many `items` (n,) are below each limit (m,), or equal to it and at an index below its end (m,)."""
-    matrix = items < limits[:, None]  # (m, n)
-    below = [np.count_nonzero(row) for row in matrix]
-    np.equal(items, limits[:, None], out=matrix)
-    return np.add(below, [np.count_nonzero(row[:end]) for row, end in zip(matrix, ends, strict=True)])
+def _count_by_comparing(items: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many `items` (n,) are below each limit (m,), and how many are not above it."""
+    shape = len(limits), -(-len(items) // LANES), LANES
+    holds = np.empty(shape, bool).reshape(len(limits), shape[1] * LANES)
+    holds[:, len(items) :] = False
+    counts = []
+    for compare in (np.less, np.less_equal):
+        compare(items, limits[:, None], out=holds[:, : len(items)])
+        sums = holds.view(np.uint64).reshape(*shape[:2], LANES // 8).sum(axis=2)  # of eight bytes at once
+        counts.append(sums.view(np.uint8).sum(axis=1, dtype=np.int64))
+    return counts[0], counts[1]
 
 
-def _count_by_sorting(items: np.ndarray, limits: np.ndarray, ends: np.ndarray) -> np.ndarray:
+def _count_by_sorting(items: np.ndarray, limits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`_count_by_comparing` in O((n + m) log n)."""
     ordered = np.sort(items)
-    below = np.searchsorted(ordered, limits)
-    tied = np.searchsorted(ordered, limits, side="right") - below
-    own = np.append(items, np.nan)[ends] == limits
-    for i in np.flatnonzero(tied > own):
-        below[i] += np.count_nonzero(items[: ends[i]] == limits[i])
-    return below
+    return np.searchsorted(ordered, limits), np.searchsorted(ordered, limits, side="right")

@@ -159,6 +159,20 @@ def test_evaluate_ranking_more_matches_than_few():
     assert_both_agree(result, squared_distances(*features), labels, is_query)
 
 
+def test_evaluate_ranking_last_of_many():
+    gallery = np.arange(5000, dtype=np.float32)[:, None]
+    ids = np.where(np.arange(5000) == 4999, 7, 1)
+    result = evaluate_ranking(np.zeros((1, 1), np.float32), gallery, [7], ids, [1], np.full(5000, 2))
+    np.testing.assert_array_equal(result.first_match_rank, [5000])
+
+
+@pytest.mark.parametrize("few", [0, 64])
+def test_evaluate_distances_ignored_is_not_before_infinity(few, monkeypatch):
+    monkeypatch.setattr(ranking, "FEW_MATCHES", few)
+    result = evaluate_distances(np.full((1, 3), np.inf), [1], [1, 2, 1], [1], [1, 2, 2])
+    np.testing.assert_array_equal(result.first_match_rank, [2])
+
+
 def test_evaluate_ranking_inputs_unchanged():
     features, labels, _ = drawn()
     values = [*features, *labels, squared_distances(*features)]
