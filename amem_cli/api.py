@@ -1,15 +1,16 @@
 """Five functions for Python and notebooks; the commands use the same code. Errors are `AmemError`s."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amem_cli.artifacts import features as features_file
 from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
+from amem_cli.data.readers.features import read_any
 from amem_cli.errors import UsageError
 from amem_cli.options import EvaluateOptions
 
@@ -79,12 +80,17 @@ def embed(
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def read_features(path: str | Path) -> Features:
+def read_features(path: str | Path, dataset: str = "") -> Features:
     """A features file of any model: one row per tracklet, `features` (N, D) float32, L2-normalised.
 
-    Raises `InputMissing` for a missing file and `BadData` for a damaged one or rows that are not normalised.
+    A file of another program (.npz, .mat, .pt, ...) is read as `amem evaluate` does, as features of `dataset`; what was
+    changed is a warning. Raises `InputMissing` for a missing file, `BadData` for a damaged one, for rows of an .h5 that
+    are not normalised, and `UsageError` when nothing says which rows are queries.
     """
-    return features_file.read(Path(path))
+    table, notes = read_any(Path(path), dataset)
+    for note in notes:
+        warnings.warn(f"{path}: {note}", stacklevel=2)
+    return table
 
 
 def read_labels(path: str | Path) -> PseudoLabels:
@@ -123,7 +129,7 @@ def evaluate(
     if len(given) != wanted:
         why = f"{manifest.protocol.name} needs {wanted}, {len(given)} given"
         raise UsageError("features", why=why, remedy="Give one per split, in the order of the splits")
-    tables = [one if isinstance(one, Features) else read_features(one) for one in given]
+    tables = [one if isinstance(one, Features) else read_features(one, manifest.name) for one in given]
     names = [Path(f"#{number}") if isinstance(one, Features) else Path(one) for number, one in enumerate(given)]
     options = EvaluateOptions(protocol=str(protocol), bootstrap=bootstrap, rerank=rerank, seed=seed, device=device)
     return stage.score(tables, names, options, manifest)

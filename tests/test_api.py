@@ -145,6 +145,17 @@ def test_evaluate_features_made_in_memory() -> None:
         amem.evaluate(table, "prid-split")
 
 
+def test_features_of_another_program(tmp_path: Path) -> None:
+    rows = {"qf": np.eye(2) * 3, "gf": np.eye(2) * 3, "q_pids": [1, 2], "g_pids": [1, 2]}
+    np.savez(tmp_path / "x.npz", **rows, q_camids=[1, 1], g_camids=[2, 2])  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match=r"x\.npz: the features were not L2-normalised"):
+        table = amem.read_features(tmp_path / "x.npz", "mine")
+    assert table.dataset == "mine"
+    np.testing.assert_array_equal(table.features, np.tile(np.eye(2), (2, 1)))
+    with pytest.warns(UserWarning, match="L2-normalised"):
+        assert amem.evaluate(tmp_path / "x.npz", bootstrap=0)["mAP"] == 1
+
+
 @pytest.mark.parametrize("read", [amem.read_labels, amem.read_features, amem.load_main_model])
 def test_missing_and_damaged_files(read: Any, tmp_path: Path) -> None:
     with pytest.raises(InputMissing):

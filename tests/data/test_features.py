@@ -234,8 +234,9 @@ def test_read_foreign_unused_and_turned(tmp_path):
 
 def test_read_foreign_torch(tmp_path):
     arrays = {name: torch.tensor(np.array(values)) for name, values in TORCHREID.items()}
-    torch.save(arrays | {"q_pids": np.array(PEOPLE[0]), "g_pids": PEOPLE[1]}, tmp_path / "x.pt")
-    assert_is_the_table(read(tmp_path / "x.pt")[0])
+    for people in (PEOPLE[1], list(np.array(PEOPLE[1]))):
+        torch.save(arrays | {"q_pids": np.array(PEOPLE[0]), "g_pids": people}, tmp_path / "x.pt")
+        assert_is_the_table(read(tmp_path / "x.pt")[0])
     names = [f"{p:08d}_{c:02d}_0000.jpg" for p, c in zip(ALL_PEOPLE, ALL_CAMERAS, strict=True)]
     vectors = dict(zip(names, torch.tensor(FAST_REID["feats"]), strict=True))
     for content in (vectors, {"features": vectors, "labels": dict(zip(names, ALL_PEOPLE, strict=True))}):
@@ -304,6 +305,9 @@ def test_read_foreign_matlab(tmp_path):
     with h5py.File(tmp_path / "v73.mat", "w", userblock_size=512) as file:
         for name, values in arrays.items():
             file[name] = np.atleast_2d(values).T  # by columns
+        del file["query_label"]
+        file["query_label"] = np.array([[ord("1"), ord("2")], [ord(" "), ord(" ")]], np.uint16)  # "1 " and "2 "
+        file["query_label"].attrs["MATLAB_class"] = np.bytes_("char")
         file["query_cam_link"] = h5py.ExternalLink("elsewhere.h5", "/x")
     content = bytearray((tmp_path / "v73.mat").read_bytes())
     content[:10] = b"MATLAB 7.3"
@@ -312,6 +316,16 @@ def test_read_foreign_matlab(tmp_path):
     (tmp_path / "cut.mat").write_bytes(content[: len(content) // 2])
     with pytest.raises(BadData, match="not a readable MATLAB or HDF5 file"):
         read(tmp_path / "cut.mat")
+
+
+@pytest.mark.slow
+def test_read_foreign_hdf5_by_rows(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:  # its queries are a square matrix
+        for name, values in TORCHREID.items():
+            file[name] = [[0.6, 0.8], [0.0, 1.0]] if name == "qf" else values
+    table, notes = read(tmp_path / "x.h5")
+    np.testing.assert_allclose(table.features, [[0.6, 0.8], [0, 1], *GALLERY])
+    assert notes == []
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from amem_cli.artifacts import atomic
+from amem_cli.artifacts import atomic, features
 from amem_cli.artifacts.features import Features
 from amem_cli.data.readers.files import read_text, whole_numbers
 from amem_cli.data.readers.matlab import read_arrays
@@ -58,6 +58,12 @@ class Told(NamedTuple):
 
 
 FILES_ALONE = Told()
+
+
+def read_any(path: Path, dataset: str, remedy: str = features.WRITERS) -> tuple[Features, list[str]]:
+    """Features with people: of amem (.h5) as `features.read` reads them, of another program as `read_foreign`."""
+    ours = path.suffix.lower() in (".h5", ".hdf5", "")
+    return (features.read(path, remedy=remedy), []) if ours else read_foreign(path, dataset)
 
 
 def read_foreign(path: Path, dataset: str, told: Told = FILES_ALONE) -> tuple[Features, list[str]]:
@@ -112,7 +118,8 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
     except (BadData, InputMissing):
         raise
     except Exception as error:  # NumPy, zipfile, zlib, torch and Arrow raise many kinds for damaged files
-        why = f"damaged, or not a {path.suffix} file of plain arrays ({type(error).__name__}: {error})"
+        cause = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())  # torch's own begins with advice
+        why = f"damaged, or not a {path.suffix} file of plain arrays ({type(error).__name__}: {cause})"
         raise BadData(WHAT, path, why=f"{why:.300}") from error
     groups: dict[str, Rows] = {}
     source: dict[tuple[str, str], str] = {}
@@ -171,7 +178,8 @@ def _read_torch(path: Path) -> dict[str, Any]:
     reconstruct = np.array(0).__reduce__()[0]
     kinds = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?", "U1")]
     allowed: list[Any] = [np.ndarray, np.dtype, *kinds]
-    allowed += [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    for name, function in (("_reconstruct", reconstruct), ("scalar", np.int64(0).__reduce__()[0])):
+        allowed += [(function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
     with torch.serialization.safe_globals(allowed):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
 
@@ -309,6 +317,7 @@ def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
     for name in rows:
         try:
             rows[name] = np.asarray(rows[name]) if name == "features" else np.ravel(rows[name])
+            rows[name] = rows[name].astype(str) if rows[name].dtype.kind == "S" else rows[name]
         except ValueError as error:  # lists of several lengths
             raise BadData(WHAT, path, why=f"{name} is not a table ({error})") from error
         if rows[name].dtype.kind == "S":

@@ -46,8 +46,12 @@ def arrays(content: bytes) -> dict[str, np.ndarray]:
         links = {name: file.get(name, getlink=True) for name in file}
         inside = [file[name] for name, link in links.items() if isinstance(link, h5py.HardLink)]
         plain = [one for one in inside if isinstance(one, h5py.Dataset) and not one.external and not one.is_virtual]
-        # MATLAB stores a matrix by columns, h5py reads it by rows
-        values = {one.name[1:]: one[()].T for one in plain if one.dtype.kind in "biuf"}
+        values = {one.name[1:]: one[()] for one in plain if one.dtype.kind in "biuf"}
+        if content[:10] == b"MATLAB 7.3":  # it stores a matrix by columns, h5py reads it by rows
+            values = {name: value.T for name, value in values.items()}
+        for name in values:
+            if file[name].attrs.get("MATLAB_class") == b"char":  # rows of character codes
+                values[name] = np.array(["".join(map(chr, row)) for row in values[name]])
     shapes = {value.shape for value in values.values()}
     if len(values) > 1 and len(shapes) == 1 and len(shapes.pop()) == 1:
         return {"features": np.stack(list(values.values())), "names": np.array(list(values))}

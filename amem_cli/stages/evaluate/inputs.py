@@ -3,12 +3,11 @@
 import re
 from pathlib import Path
 
-from amem_cli.artifacts import features
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.chain import command_of, protocol_of
 from amem_cli.data.manifest import Manifest
-from amem_cli.data.readers.features import read_foreign
+from amem_cli.data.readers.features import read_any
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.progress import Progress
@@ -53,12 +52,9 @@ def read_features(
     path: Path, number: int, options: EvaluateOptions, manifest: Manifest, progress: Progress
 ) -> Features:
     """The features of split `number`, written by amem or another program, with warnings about their conversion."""
-    if path.suffix.lower() not in (".h5", ".hdf5"):
-        table, notes = read_foreign(path, manifest.name)
-        for note in notes:
-            progress.warn(f"{path}: {note}")
-        return table
-    table = features.read(path, remedy=features_remedy(options, manifest, number))
+    table, notes = read_any(path, manifest.name, features_remedy(options, manifest, number))
+    for note in notes:
+        progress.warn(f"{path}: {note}")
     if table.dataset != manifest.name:
         progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
     return table
