@@ -12,11 +12,12 @@ import numpy as np
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.lock import locked
 from amem_cli.data.readers.tracks import read_boxes
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import UsageError
+from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
 
-MOST_TRACKS = 20_000  # their distances take 3.2 GB
+PAIR_BYTES = 32  # memory that a pair of tracks takes at most at one time: four numbers of 8 bytes
 APART = 1e9  # distance of two tracks that cannot be one person
 OVERLAP = 0.1  # seconds that two tracks of one camera overlap at least to be two people
 PART, LIMITS, UNKNOWN = 0.5, (0.25, 0.7), 0.6  # of `limits_of`
@@ -75,15 +76,14 @@ class Linked:
 
 def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibration | None) -> Linked:
     """Average linkage (SciPy) of squared distances up to `threshold`, without one up to `limits_of`; tracks that
-    overlap in time in one camera are never joined, also not through others. Raises `BadData` for more than 20,000
-    tracks."""
+    overlap in time in one camera are never joined, also not through others. Raises `UsageError` for tracks whose
+    pairs do not fit into the memory."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
     count = len(gallery)
-    if count > MOST_TRACKS:
-        why = f"{count} tracks, more than {MOST_TRACKS}"
-        raise BadData("features", why=why, remedy="Link shorter parts of the videos")
+    remedy = "Link shorter parts of the videos"
+    require_memory("features", f"of {count} tracks", PAIR_BYTES * count**2, free_memory(), remedy)
     rows = np.concatenate([np.asarray(table.features) for table in gallery.tables]).astype(np.float64)
     distances = np.maximum(2 - 2 * rows @ rows.T, 0)
     apart = overlapping(gallery.cameras, gallery.seconds)

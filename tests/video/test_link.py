@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amem_cli.errors import AmemError, BadData
+from amem_cli.errors import AmemError, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
@@ -79,15 +79,6 @@ def test_link_tracks_average_linkage(threshold: float, tmp_path: Path) -> None:
     assert linked.in_several_cameras() == sum(min(group) < 6 <= max(group) for group in groups)
 
 
-def test_link_tracks_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gallery = Gallery(three_people(tmp_path))
-    monkeypatch.setattr("amem_cli.video.link.MOST_TRACKS", 6)
-    assert link_tracks(gallery, 0.5, None).people == 3
-    monkeypatch.setattr("amem_cli.video.link.MOST_TRACKS", 5)
-    with pytest.raises(BadData, match="6 tracks, more than 5"):
-        link_tracks(gallery, 0.5, None)
-
-
 def test_link_tracks_overlap_is_never_joined(tmp_path: Path) -> None:
     rows = np.tile(unit_rows(1), (3, 1))  # three tracks that look the same; the first two overlap
     gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 0.5, 9.0]))])
@@ -121,6 +112,15 @@ def test_link_tracks_without_a_threshold_relative_to_people_in_view_together(tmp
         assert linked.person.tolist() == people
         assert linked.threshold == pytest.approx(0.5 * far)
         assert linked.distance[0] == pytest.approx(0.6, abs=1e-5) or people[2] == 3
+
+
+def test_link_tracks_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = Gallery(three_people(tmp_path))
+    monkeypatch.setattr("amem_cli.video.link.free_memory", lambda: 6 * 6 * 32)
+    link_tracks(gallery, 0.5, None)
+    monkeypatch.setattr("amem_cli.video.link.free_memory", lambda: 6 * 6 * 32 - 1)
+    with pytest.raises(UsageError, match=r"of 6 tracks: needs at least .* Link shorter parts of the videos"):
+        link_tracks(gallery, 0.5, None)
 
 
 def test_most_similar_brute_force(tmp_path: Path) -> None:
