@@ -83,9 +83,8 @@ def embed(
 def read_features(path: str | Path, dataset: str = "") -> Features:
     """A features file of any model: one row per tracklet, `features` (N, D) float32, L2-normalised.
 
-    A file of another program (.npz, .mat, .pt, ...) is read as `amem evaluate` does, as features of `dataset`; what was
-    changed is a warning. Raises `InputMissing` for a missing file, `BadData` for a damaged one, for rows of an .h5 that
-    are not normalised, and `UsageError` when nothing says which rows are queries.
+    A file of another program (.npz, .mat, .pt, ...) is read as by `amem evaluate`; what was changed is a warning.
+    Raises `InputMissing`, `BadData` for a damaged file, and `UsageError` when nothing says which rows are queries.
     """
     table, notes = read_any(Path(path), dataset)
     for note in notes:

@@ -61,52 +61,37 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
     return hdf5.write(path, KIND, features, columns, provenance, **more)
 
 
-def _refuse_foreign(path: Path) -> None:
+def read_mapped(path: Path) -> Features:
+    """A features file, with or without people, whose `features` may be a memory map of the file; raises as `read`."""
+    return read(path, people=False, mapped=True)
+
+
+def read(path: Path, *, remedy: str = WRITERS, people: bool = True, mapped: bool = False) -> Features:
+    """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`.
+
+    Also for a file without `person_id`, unless `people` is false, and for a repeated tracklet, unless `mapped`.
+    """
     if path.suffix.lower() in (".npz", ".npy", ".mat", ".pt", ".pth", ".parquet"):
         remedy = f"Run: {shlex.join(['amem', 'features', 'convert', str(path), str(path.with_suffix('.h5'))])}"
         raise BadData(KIND, path, why="it is not an HDF5 file", remedy=remedy)
-
-
-def read_mapped(path: Path) -> Features:
-    """A features file, with or without people, whose `features` may be a memory map of the file.
-
-    Raises as `read`.
-    """
-    _refuse_foreign(path)
-    names = {name: spec for name, spec in COLUMNS.items() if name != "features"}
-    attributes, columns = hdf5.read(path, KIND, names, mapped="features", optional=PEOPLE | SEEN, remedy=WRITERS)
-    rows = columns["features"]
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = np.asarray(rows[start : start + BLOCK_ROWS])
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = np.einsum("nd,nd->n", block, block)
-        if not np.all(np.abs(squares - 1) <= 2e-3):
-            off = start + int(np.flatnonzero(~(np.abs(squares - 1) <= 2e-3))[0])
-            why = f"row {off} and perhaps others are not L2-normalised"
-            raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
-    columns.setdefault("person_id", np.zeros(0, np.int64))
-    folder = str(attributes.get("folder", ""))
-    return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)
-
-
-def read(path: Path, *, remedy: str = WRITERS, people: bool = True) -> Features:
-    """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`.
-
-    Also for a file without `person_id`, unless `people` is false.
-    """
-    _refuse_foreign(path)
-    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE | FLIPPED | SEEN)
+    wanted = {name: spec for name, spec in COLUMNS.items() if not mapped or name != "features"}
+    more, on_disk = PEOPLE | SEEN | ({} if mapped else FLIPPED), "features" if mapped else ""
+    attributes, columns = hdf5.read(path, KIND, wanted, remedy=remedy, optional=more, mapped=on_disk)
     if people and "person_id" not in columns:
         why = "it has no person_id, so its tracks have no identities"
         raise BadData(KIND, path, why=why, remedy="Use amem search or amem link, or label the people")
     columns.setdefault("person_id", np.zeros(0, np.int64))
-    for name in ("features", "features_flip"):
-        with np.errstate(over="ignore"):
-            lengths = np.linalg.norm(columns.get(name, columns["features"]), axis=1)
-        if len(off := np.flatnonzero(np.abs(lengths - 1) > 1e-3)):
+    for name in [name for name in ("features", "features_flip") if name in columns]:
+        off: list[int] = []
+        for start in range(0, len(columns[name]), BLOCK_ROWS):
+            with np.errstate(over="ignore", invalid="ignore"):
+                lengths = np.linalg.norm(columns[name][start : start + BLOCK_ROWS], axis=1)
+            off += (start + np.flatnonzero(~(np.abs(lengths - 1) <= 1e-3))).tolist()
+        if off:
             why = f"'{name}' has rows that are not L2-normalised: {listing(map(str, off))}"
             raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
-    if repeated := [name for name, times in Counter(columns["tracklet"]).items() if times > 1]:
+    repeated = [] if mapped else [name for name, times in Counter(columns["tracklet"]).items() if times > 1]
+    if repeated:
         raise BadData(KIND, path, why=f"has several rows of one tracklet: {listing(repeated, 3)}", remedy=remedy)
     folder = str(attributes.get("folder", ""))
     return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)

@@ -9,8 +9,8 @@ The rules are those of the official MARS and Market-1501 evaluation by Zheng et 
 There are two average precisions. `mAP` is the mean precision at the matches, over the queries that have a match (most
 Python code). `mAP_official` integrates precision over recall by trapezoids from precision 1, over all queries.
 
-The rank of a match is 1 + the number of closer gallery items that are not ignored. They are counted by comparing a row of
-distances with its few matches, so no row is sorted and no (Q, G) matrix is needed.
+The rank of a match is 1 + the number of closer gallery items that are not ignored. They are counted by comparing a row
+of distances with its few matches, so no row is sorted and no (Q, G) matrix is needed.
 """
 
 import os
@@ -217,13 +217,12 @@ class _Scores:
     def ranking(self, length: int, gallery: int, without_queries: Ranking | None = None) -> Ranking:
         valid = self.first_match_rank > 0
         matches = np.cumsum(np.bincount(self.first_match_rank[valid], minlength=length + 1)[1:]).astype(np.float64)
+        number = valid.sum() or np.nan  # of queries with a match; without one the means are NaN
         return Ranking(
-            cmc=matches / valid.sum() if valid.any() else np.full(length, np.nan),
+            cmc=matches / number,
             cmc_official=matches / len(valid),
-            cmc_every_match=self.matches_by_wrong.cumsum()[:-1] / valid.sum()
-            if valid.any()
-            else np.full(SHORTEST_CMC, np.nan),
-            mAP=float(self.average_precision[valid].mean()) if valid.any() else float("nan"),
+            cmc_every_match=self.matches_by_wrong.cumsum()[:-1] / number,
+            mAP=float(self.average_precision[valid].sum() / number),
             mAP_official=float(self.average_precision_official[valid].sum() / len(valid)),
             average_precision=self.average_precision,
             average_precision_official=self.average_precision_official,

@@ -82,8 +82,8 @@ def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibrat
     from scipy.spatial.distance import squareform
 
     count = len(gallery)
-    remedy = "Link shorter parts of the videos"
-    require_memory("features", f"of {count} tracks", PAIR_BYTES * count**2, free_memory(), remedy)
+    needed = PAIR_BYTES * count**2
+    require_memory("features", f"of {count} tracks", needed, free_memory(), "Link shorter parts of the videos")
     rows = np.concatenate([np.asarray(table.features) for table in gallery.tables]).astype(np.float64)
     distances = np.maximum(2 - 2 * rows @ rows.T, 0)
     apart = overlapping(gallery.cameras, gallery.seconds)

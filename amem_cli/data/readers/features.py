@@ -175,10 +175,8 @@ def _read_folder(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
-    reconstruct = np.array(0).__reduce__()[0]
-    kinds = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?", "U1")]
-    allowed: list[Any] = [np.ndarray, np.dtype, *kinds]
-    for name, function in (("_reconstruct", reconstruct), ("scalar", np.int64(0).__reduce__()[0])):
+    allowed: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?", "U1"))]
+    for name, function in (("_reconstruct", np.array(0).__reduce__()[0]), ("scalar", np.int64(0).__reduce__()[0])):
         allowed += [(function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
     with torch.serialization.safe_globals(allowed):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -317,7 +315,6 @@ def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
     for name in rows:
         try:
             rows[name] = np.asarray(rows[name]) if name == "features" else np.ravel(rows[name])
-            rows[name] = rows[name].astype(str) if rows[name].dtype.kind == "S" else rows[name]
         except ValueError as error:  # lists of several lengths
             raise BadData(WHAT, path, why=f"{name} is not a table ({error})") from error
         if rows[name].dtype.kind == "S":
