@@ -2,11 +2,14 @@
 
     git clone https://github.com/piergiaj/pytorch-i3d FOLDER/pytorch-i3d
     git clone https://github.com/KaiyangZhou/deep-person-reid FOLDER/deep-person-reid
+    (cd FOLDER/deep-person-reid/torchreid/metrics/rank_cylib && python setup.py build_ext --inplace)  # needs cython
 
 `Peers(folder)` finds what is there; without a checkout its rows are left out, and the page says so.
 """
 
+import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -41,9 +44,13 @@ def _module(name: str, file: Path) -> ModuleType:
 
 def torchreid_rank(folder: str = "") -> Any:
     """torchreid's module of CMC and mAP, from a checkout or as installed. Raises `ImportError` if there is none."""
-    checkout = Path(folder, "deep-person-reid", "torchreid", "metrics", "rank.py")
-    if folder and checkout.is_file():
-        return _module("torchreid_rank", checkout)  # the package imports much more than its evaluators need
+    checkout = Path(folder, "deep-person-reid")
+    if folder and (checkout / "torchreid/metrics/rank.py").is_file():
+        for name in ("torchreid", "torchreid.metrics", "torchreid.metrics.rank_cylib"):
+            package = ModuleType(name)  # without its __init__, which imports much more than the evaluators need
+            package.__path__ = [str(checkout.joinpath(*name.split(".")))]
+            sys.modules[name] = package
+        return importlib.import_module("torchreid.metrics.rank")
     try:
         return importlib.import_module("torchreid.metrics.rank")
     except ModuleNotFoundError:

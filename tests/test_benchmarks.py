@@ -202,3 +202,16 @@ def test_in_random_order_keeps_the_frames(load):
     shuffled = load("gait").in_random_order(tracklet, 0)
     assert sorted(shuffled.files) == list(tracklet.files) != list(shuffled.files)
     assert load("gait").in_random_order(tracklet, 0) == shuffled
+
+
+def test_torchreid_rank_of_a_checkout_with_its_extension(load, tmp_path):
+    metrics = tmp_path / "deep-person-reid" / "torchreid" / "metrics"
+    (metrics / "rank_cylib").mkdir(parents=True)
+    (metrics.parent / "__init__.py").write_text("raise RuntimeError('the package imports too much')")
+    (metrics / "rank_cylib" / "rank_cy.py").write_text("evaluate_cy = 'compiled'")
+    (metrics / "rank.py").write_text("from torchreid.metrics.rank_cylib.rank_cy import evaluate_cy")
+    try:
+        assert load("peers").torchreid_rank(str(tmp_path)).evaluate_cy == "compiled"
+    finally:
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchreid"]:
+            del sys.modules[name]
