@@ -84,8 +84,9 @@ def read(path: Path, *, remedy: str = WRITERS, people: bool = True, mapped: bool
     for name in [name for name in ("features", "features_flip") if name in columns]:
         off: list[int] = []
         for start in range(0, len(columns[name]), BLOCK_ROWS):
+            block = columns[name][start : start + BLOCK_ROWS]
             with np.errstate(over="ignore", invalid="ignore"):
-                lengths = np.linalg.norm(columns[name][start : start + BLOCK_ROWS], axis=1)
+                lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
             off += (start + np.flatnonzero(~(np.abs(lengths - 1) <= 1e-3))).tolist()
         if off:
             why = f"'{name}' has rows that are not L2-normalised: {listing(map(str, off))}"

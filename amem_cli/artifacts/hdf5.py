@@ -56,6 +56,7 @@ def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Proven
                 raise BadData(kind, path, why=f"'{name}' must be Unicode ({listing(odd)})", remedy="Rename the files")
             file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
     content = atomic.CHECKSUM_BLANK.ljust(USER_BLOCK, b"\0") + buffer.getbuffer()[USER_BLOCK:]
+    buffer.close()  # `fill_checksum` copies once more
     return atomic.write_bytes(path, atomic.fill_checksum(content))
 
 
