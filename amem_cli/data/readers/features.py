@@ -21,7 +21,7 @@ from amem_cli.artifacts import atomic, features
 from amem_cli.artifacts.features import Features
 from amem_cli.data.readers.files import read_text, whole_numbers
 from amem_cli.data.readers.matlab import read_arrays
-from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.errors import AmemError, BadData, InputMissing, UsageError, listing
 from amem_cli.options import DataOptions
 from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.runtime.memory import free_memory, require_memory
@@ -115,7 +115,7 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
         atomic.check_regular(path, WHAT)
     try:
         variables = reader(path)
-    except (BadData, InputMissing):
+    except AmemError:
         raise
     except Exception as error:  # NumPy, zipfile, zlib, torch and Arrow raise many kinds for damaged files
         cause = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())  # torch's own begins with advice
