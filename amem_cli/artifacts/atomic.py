@@ -11,12 +11,12 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from amem_cli.artifacts.regular_file import NotRegular, open_regular
 from amem_cli.errors import BadData, DiskError, InputMissing
 
 CHECKSUM_MARK = b"amem-seal-sha256:"
@@ -149,30 +149,35 @@ def read_checked(path: Path, kind: str, *, remedy: str = "") -> bytes:
 
 
 def read_bytes(path: Path, kind: str, *, remedy: str = "") -> bytes:
-    """The content of a file; `InputMissing` when there is none, `BadData` for no regular file, else `DiskError`."""
-    with _opened(path, kind, remedy) as file:
+    """The content of a file; raises as `open_input`."""
+    with open_input(path, kind, remedy=remedy) as file:
         return file.read()
 
 
-def check_regular(path: Path, kind: str, *, remedy: str = "") -> None:
-    """Raise as `read_bytes` unless `path` is a file that can be opened."""
-    with _opened(path, kind, remedy):
-        pass
-
-
-@contextlib.contextmanager
-def _opened(path: Path, kind: str, remedy: str) -> Iterator[BinaryIO]:
+def open_input(path: Path, kind: str, *, remedy: str = "") -> BinaryIO:
+    """Open a file for reading; `InputMissing` when there is none, `BadData` for no regular file, else `DiskError`."""
     try:
-        with open_regular(path) as file:
-            yield file
-    except NotRegular as error:
-        raise BadData(kind, path, why=str(error), remedy=remedy) from error
+        return open_regular(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputMissing(kind, path, why="not found", remedy=remedy) from error
     except IsADirectoryError as error:
         raise BadData(kind, path, why="this is a folder, not a file", remedy=remedy) from error
     except OSError as error:
         raise disk_error(path, error) from error
+    except ValueError as error:
+        raise BadData(kind, path, why=str(error), remedy=remedy) from error
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open `path` for reading without blocking: reading a named pipe or a device may not end.
+
+    Raises `ValueError` for one, or for a null character in the path, `IsADirectoryError`, or `OSError` like `open`.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ValueError("it is a pipe, a device or a socket, not a regular file")
+    return file
 
 
 def sha256_file(path: Path) -> str:

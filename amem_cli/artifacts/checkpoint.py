@@ -94,9 +94,9 @@ def described_by(saved: Checkpoint) -> Iterator[None]:
         raise BadData("checkpoint", saved.path, why=why, remedy=remedy) from error
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(path: Path, *, remedy: str = "") -> dict[str, Any]:
     """The description alone: neither tensors nor checksum are read."""
-    with open(path, "rb") as file:
+    with atomic.open_input(path, "checkpoint", remedy=remedy) as file:
         start = file.read(8)
         length = int.from_bytes(start, "little")
         if length > _LARGEST_HEADER:

@@ -61,22 +61,17 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
     return hdf5.write(path, KIND, features, columns, provenance, **more)
 
 
-def read_mapped(path: Path) -> Features:
-    """A features file, with or without people, whose `features` may be a memory map of the file; raises as `read`."""
-    return read(path, people=False, mapped=True)
-
-
 def read(path: Path, *, remedy: str = WRITERS, people: bool = True, mapped: bool = False) -> Features:
     """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`.
 
-    Also for a file without `person_id`, unless `people` is false, and for a repeated tracklet, unless `mapped`.
+    Also for a file without `person_id`, unless `people` is false, and for a repeated tracklet, unless `mapped`: then
+    `features` may be a memory map of the file, and `features_flip` is not read.
     """
     if path.suffix.lower() in (".npz", ".npy", ".mat", ".pt", ".pth", ".parquet"):
         remedy = f"Run: {shlex.join(['amem', 'features', 'convert', str(path), str(path.with_suffix('.h5'))])}"
         raise BadData(KIND, path, why="it is not an HDF5 file", remedy=remedy)
-    wanted = {name: spec for name, spec in COLUMNS.items() if not mapped or name != "features"}
-    more, on_disk = PEOPLE | SEEN | ({} if mapped else FLIPPED), "features" if mapped else ""
-    attributes, columns = hdf5.read(path, KIND, wanted, remedy=remedy, optional=more, mapped=on_disk)
+    optional, on_disk = PEOPLE | SEEN | ({} if mapped else FLIPPED), "features" if mapped else ""
+    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=optional, mapped=on_disk)
     if people and "person_id" not in columns:
         why = "it has no person_id, so its tracks have no identities"
         raise BadData(KIND, path, why=why, remedy="Use amem search or amem link, or label the people")

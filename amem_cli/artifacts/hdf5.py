@@ -1,7 +1,7 @@
 """HDF5 tables: built and written in memory, checked against their checksum before the HDF5 library reads them.
 
-The library can crash or hang on a damaged file. A file of another program has no checksum, so a child process with a
-time and a memory limit reads it first.
+The library can crash or hang on a damaged file. A file of another program has no checksum, so a child process reads it
+first.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import io
 import json
 import mmap
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import h5py
 import numpy as np
 
 from amem_cli.artifacts import atomic
+from amem_cli.artifacts.child import call_in_child
 from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, check_provenance, kind_error
 from amem_cli.errors import BadData, listing
 
@@ -71,7 +71,7 @@ def read(
     Raises `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another
     type, of unequal length, not finite, or stored in another file.
     """
-    wanted = (kind, columns, optional or {})
+    wanted = (kind, {name: spec for name, spec in columns.items() if name != mapped}, optional or {})
     with opened(path, f"{kind} file", wanted, remedy=remedy, largest=None if mapped else LARGEST_FILE) as file:
         attributes, values = _parse(file, *wanted)
         if mapped:
@@ -100,8 +100,7 @@ def opened(
 
     Any error inside is `BadData`.
     """
-    atomic.check_regular(path, kind, remedy=remedy)
-    with open(path, "rb") as source:
+    with atomic.open_input(path, kind, remedy=remedy) as source:
         size = os.fstat(source.fileno()).st_size
         if largest is not None and size > largest:
             raise BadData(kind, path, why=f"larger than {largest >> 30} GiB", remedy=remedy)
@@ -110,8 +109,13 @@ def opened(
         if start.startswith(atomic.CHECKSUM_MARK) or start[USER_BLOCK:] == b"\x89HDF\r\n\x1a\n":
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 atomic.verify_checksum(content, kind, path, remedy=remedy)  # type: ignore[arg-type]
-        elif why := _trial(path, size, wanted):
-            raise BadData(kind, path, why=why, remedy=remedy)
+        else:
+            seconds, memory = TRIAL_SECONDS + size / TRIAL_BYTES_PER_SECOND, TRIAL_MEMORY + 4 * size
+            arguments = (f"{__name__}:parse_in_child", str(path), json.dumps(wanted))
+            try:
+                call_in_child(*arguments, seconds=seconds, memory=memory)
+            except ValueError as error:
+                raise BadData(kind, path, why=str(error), remedy=remedy) from error
         try:
             with h5py.File(source, "r") as file:
                 yield file
@@ -119,35 +123,11 @@ def opened(
             raise BadData(kind, path, why=_reason(error), remedy=remedy) from error
 
 
-# -- a file of another program -----------------------------------------------------------------------------------------
-
-
-def _trial(path: Path, size: int, wanted: Wanted) -> str:
-    """Parse a file in a child process; returns the reason of a failure, or an empty string."""
-    code = "from amem_cli.artifacts import hdf5; hdf5.parse_with_limits()"
-    command = [sys.executable, "-P", "-c", code, str(path), json.dumps(wanted)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    seconds = TRIAL_SECONDS + size / TRIAL_BYTES_PER_SECOND
-    try:
-        done = subprocess.run(command, env=environment, timeout=seconds, capture_output=True)
-    except subprocess.TimeoutExpired:
-        return f"the HDF5 library did not finish reading it in {seconds:.0f} s: the file is damaged"
-    if done.returncode < 0:
-        return f"the HDF5 library crashed on it (signal {-done.returncode}): the file is damaged"
-    return done.stderr.decode("utf-8", "replace").strip() if done.returncode else ""
-
-
-def parse_with_limits() -> None:
-    """The child process of `_trial`: parse the file that the command line names, or exit with the reason."""
-    path, wanted = Path(sys.argv[1]), json.loads(sys.argv[2])
-    with contextlib.suppress(ImportError):  # only POSIX has limits
-        import resource
-
-        limit = TRIAL_MEMORY + 4 * path.stat().st_size
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+def parse_in_child(path: str, wanted: str) -> None:
+    """The child process of `opened`: parse the file, or exit with the reason."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _parse(file, *wanted)
+            _parse(file, *json.loads(wanted))
     except Exception as error:
         sys.exit(_reason(error))
 

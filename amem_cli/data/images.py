@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amem_cli.artifacts.regular_file import open_regular
+from amem_cli.artifacts.atomic import open_regular
 from amem_cli.errors import BadData
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = 
     """Write the features in `source` to `out`, in the format of its name; returns counts and notes.
 
     `.npy` gets a `.csv` with the other columns. Raises `OutputExists` for an existing `out` without `force`,
-    `UsageError` for another format, and as `read_foreign` and `features.read_mapped`.
+    `UsageError` for another format, and as `read_foreign` and `features.read`.
     """
     kind = out.suffix.lower()
     if kind not in FORMATS:
@@ -59,14 +59,13 @@ def _read(source: Path, dataset: str, told: Told, kind: str) -> tuple[Features, 
     if source.suffix.lower() in HDF5 and _is_ours(source):
         if told != FILES_ALONE or kind == ".h5":
             raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
-        return features.read_mapped(source), []
+        return features.read(source, people=False, mapped=True), []
     return read_foreign(source, dataset, told)
 
 
 def _is_ours(source: Path) -> bool:
     """Whether a file has amem's checksum, or its attributes (another program may write this form)."""
-    atomic.check_regular(source, "features")
-    with open(source, "rb") as file:
+    with atomic.open_input(source, "features") as file:
         own = file.read(len(atomic.CHECKSUM_MARK)) == atomic.CHECKSUM_MARK
     return own or "kind" in hdf5.read_attributes(source, "features")
 

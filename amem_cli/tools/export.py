@@ -119,8 +119,7 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
 
 def load_subject(path: Path) -> Subject:
     """The network of an amem-main or amem-arm. Raises as `checkpoint.load`, and `BadData` for other kinds."""
-    atomic.check_regular(path, "model", remedy="amem train-amem and amem train-arm write such files")
-    kind = checkpoint.read_description(path).get("kind")
+    kind = checkpoint.read_description(path, remedy="amem train-amem and amem train-arm write such files").get("kind")
     if kind == "amem-main":
         network, config = load_main_model(path)
         return Subject(kind, network.eval(), config, config.clip_frames)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts.regular_file import NotRegular, open_regular
+from amem_cli.artifacts.atomic import open_regular
 from amem_cli.errors import BadData, InputMissing, listing, printable
 
 MOST_PIXELS = 50_000_000  # of one picture
@@ -162,8 +162,6 @@ def _open(file: Path) -> Any:
         return av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except FileNotFoundError as error:
         raise InputMissing("video", file, why="not found") from error
-    except NotRegular as error:
-        raise BadData("video", file, why=str(error), remedy="Copy it to a file first") from error
     except av.FFmpegError as error:
         why = "it is empty" if not file.stat().st_size else f"cannot be decoded ({_reason(error)})"
         if _lacks_index(file):
@@ -172,6 +170,8 @@ def _open(file: Path) -> Any:
         raise BadData("video", file, why=why, remedy="Check that a player shows it") from error
     except (OSError, UnicodeError) as error:
         raise BadData("video", file, why=_reason(error)) from error
+    except ValueError as error:
+        raise BadData("video", file, why=str(error), remedy="Copy it to a file first") from error
 
 
 def _expected_pictures(file: Path) -> int:

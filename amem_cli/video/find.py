@@ -61,8 +61,7 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
     train = f"amem train-amem --preset small --modules baseline --dataset {at}"
     remedy = "Check --model" if options.model else f"Give --model, or run: {train} (two minutes for 50 labelled people)"
-    atomic.check_regular(model, "model", remedy=remedy)  # everything before the long part
-    known = read_calibration(calibration) if calibration else None
+    known = read_calibration(calibration) if calibration else None  # everything before the long part
     from amem_cli.models.checkpoints import load_arm, load_main_model
 
     load_main_model(model, remedy=remedy)

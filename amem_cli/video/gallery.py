@@ -45,7 +45,7 @@ class Gallery:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
-        self.tables = [features.read_mapped(path) for path in self.paths]
+        self.tables = [features.read(path, people=False, mapped=True) for path in self.paths]
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
         first, *others = self.tables
         for path, table in zip(self.paths[1:], others, strict=True):

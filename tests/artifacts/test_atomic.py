@@ -12,7 +12,10 @@ from writers import NEW, OLD, WRITERS, write
 
 from amem_cli.artifacts import atomic, hdf5
 from amem_cli.artifacts.output import verify
+from amem_cli.data.images import open_image
+from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, DiskError, InputMissing
+from amem_cli.weights.files import read_weight_file
 
 STEPS = ["open", "write", "fsync", "close", "replace", "fsync"]
 
@@ -139,7 +142,7 @@ def test_checksum_mark_of_published_files():
 def test_verify_flipped_bits(tmp_path, monkeypatch, name):
     write(tmp_path / name)
     content = (tmp_path / name).read_bytes()
-    monkeypatch.setattr(hdf5, "_trial", lambda *_: "")  # flipped: not a file of another program
+    monkeypatch.setattr(hdf5, "call_in_child", lambda *_, **__: b"")  # flipped: not a file of another program
     verify(tmp_path / name)
     for at in range(0, len(content), 13):
         flipped = content[at] ^ 1 << at % 8
@@ -167,3 +170,34 @@ def test_require_writable(tmp_path):
     for place in (tmp_path, tmp_path / ".other.html.0a.amem-tmp" / "page.html"):
         with pytest.raises(DiskError):
             atomic.require_writable(place)
+
+
+# -- inputs ------------------------------------------------------------------------------------------------------------
+
+MAKE = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero")}
+READERS = {
+    "x.jpg": open_image,
+    "x.txt": lambda path: atomic.read_bytes(path, "thing"),
+    "x.pt": read_weight_file,
+    "x.toml": lambda path: load_manifest(str(path)),
+}
+
+
+@pytest.mark.parametrize("make", MAKE)
+@pytest.mark.parametrize("name", READERS)
+def test_readers_refuse_pipes_and_devices(make, name, tmp_path):
+    MAKE[make](tmp_path / name)
+    with pytest.raises(BadData, match="not a regular file"):
+        READERS[name](tmp_path / name)
+
+
+def test_open_regular(tmp_path):
+    (tmp_path / "a").write_bytes(b"content")
+    (tmp_path / "b").symlink_to("a")
+    with atomic.open_regular(tmp_path / "b") as file:
+        assert file.read() == b"content"
+    with pytest.raises(IsADirectoryError):
+        atomic.open_regular(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a regular file"):
+        atomic.open_regular(tmp_path / "pipe")

@@ -2,13 +2,12 @@
 
 import json
 import os
-import sys
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
-from faults import flip_bit, in_child
+from faults import flip_bit
 
 from amem_cli.artifacts import hdf5
 from amem_cli.artifacts.provenance import Provenance
@@ -22,7 +21,7 @@ PROVENANCE = Provenance("extract-features", {"seed": 0}, {"main": {"name": "m", 
 @pytest.fixture
 def in_process(monkeypatch):
     """Files of other programs are parsed in this process only, which is faster than the child process."""
-    monkeypatch.setattr(hdf5, "_trial", lambda *_: "")
+    monkeypatch.setattr(hdf5, "call_in_child", lambda *_, **__: b"")
 
 
 def values(rows=3):
@@ -220,34 +219,8 @@ def test_read_missing_or_too_large(tmp_path):
 # -- the child process for files of other programs ---------------------------------------------------------------------
 
 
-def test_trial_no_hdf5(tmp_path, monkeypatch):
+def test_read_no_hdf5(tmp_path, monkeypatch):
     monkeypatch.setattr(hdf5, "_parse", lambda *_: pytest.fail("this process opened it too"))
     (tmp_path / "x.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 2000)
     with pytest.raises(BadData, match=r"not a readable HDF5 file.*Run: amem extract-features"):
         read(tmp_path / "x.h5")
-
-
-@pytest.mark.parametrize(
-    ("code", "why"),
-    [
-        ("import time; time.sleep(60)", "did not finish reading it in"),
-        ("import os; os.abort()", r"crashed on it \(signal 6\)"),
-        ("raise MemoryError", "MemoryError"),
-    ],
-)
-def test_trial_of_a_child_that_fails(tmp_path, monkeypatch, code, why):
-    """In place of the HDF5 library, a program that hangs, crashes, or needs too much memory."""
-    (tmp_path / "python").write_text(f"#!{sys.executable} -S\n{code}\n")
-    (tmp_path / "python").chmod(0o700)
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setattr(hdf5, "TRIAL_SECONDS", 0.5)
-    with pytest.raises(BadData, match=why):
-        read(other_program_file(tmp_path / "x.h5"))
-
-
-@pytest.mark.parametrize(("limit", "code"), [(0, 1), (1 << 40, 0)])
-def test_parse_with_limits_memory(tmp_path, monkeypatch, limit, code):
-    monkeypatch.setattr(hdf5, "TRIAL_MEMORY", limit)
-    monkeypatch.setattr(hdf5, "_parse", lambda *_: np.zeros(1 << 28, np.uint8))
-    monkeypatch.setattr(sys, "argv", ["", str(other_program_file(tmp_path / "x.h5")), "[]"])
-    assert in_child(hdf5.parse_with_limits) == code

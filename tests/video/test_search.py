@@ -52,7 +52,7 @@ def test_nearest_ties_keep_the_gallery_order(tmp_path: Path, monkeypatch: pytest
 
 def test_read_mapped_is_on_disk_and_checked(tmp_path: Path) -> None:
     path = write_gallery(tmp_path / "a.h5", unit_rows(40, 16), folder="/data/people")
-    table = features.read_mapped(path)
+    table = features.read(path, people=False, mapped=True)
     assert isinstance(table.features, np.memmap)
     assert np.array_equal(table.features, unit_rows(40, 16))
     assert (table.folder, table.camera[0]) == ("/data/people", "hall")
@@ -60,7 +60,7 @@ def test_read_mapped_is_on_disk_and_checked(tmp_path: Path) -> None:
     content[-9] ^= 1
     path.write_bytes(content)
     with pytest.raises(BadData, match="damaged"):
-        features.read_mapped(path)
+        features.read(path, people=False, mapped=True)
 
 
 def test_read_mapped_other_programs(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_read_mapped_other_programs(tmp_path: Path) -> None:
         if scale == 1:
             assert Gallery([path]).cameras == ["1", "1"]
     with pytest.raises(BadData, match="not L2-normalised"):
-        features.read_mapped(path)
+        features.read(path, people=False, mapped=True)
 
 
 def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
         known = ", ".join(readers)
         raise UsageError(WHAT, path, why=f"unknown kind of file '{path.suffix}'", remedy=f"Known: {known}, and folders")
     if reader is not _read_folder:
-        atomic.check_regular(path, WHAT)
+        atomic.open_input(path, WHAT).close()
     try:
         variables = reader(path)
     except AmemError:

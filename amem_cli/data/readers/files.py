@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts.regular_file import open_regular
+from amem_cli.artifacts.atomic import open_input
 from amem_cli.data.images import IMAGE_SUFFIXES
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, BadData, InputMissing, listing
@@ -277,16 +277,9 @@ def read_text(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> str:
 
 
 def read_bytes(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> bytes:
-    """The bytes of a regular file of up to `most` bytes; `InputMissing` for a missing one, `BadData` for others."""
-    try:
-        with open_regular(path) as file:
-            content = file.read(most + 1)
-    except FileNotFoundError as error:
-        raise InputMissing(what, path, why="not found") from error
-    except ValueError as error:  # `NotRegular`, or a null character in the path
-        raise BadData(what, path, why=str(error)) from error
-    except OSError as error:
-        raise BadData(what, path, why=(error.strerror or str(error)).lower()) from error
+    """The bytes of a file; raises as `open_input`, and `BadData` for more than `most` bytes."""
+    with open_input(path, what) as file:
+        content = file.read(most + 1)
     if len(content) > most:
         raise BadData(what, path, why=f"larger than {most // 2**20} MiB")
     return content

@@ -1,4 +1,4 @@
-"""MATLAB and HDF5 files from outside, read in a child process with a time limit and a memory limit.
+"""MATLAB and HDF5 files of other programs, read in a child process.
 
 `scipy.io.loadmat` trusts the type codes in a file, and one wrong byte can end the process with a segmentation fault
 (SciPy 1.17: 4 of 300 files with one or two random bytes).
@@ -7,18 +7,16 @@
 import functools
 import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from amem_cli.artifacts.child import call_in_child
 from amem_cli.data.readers.files import read_bytes
 from amem_cli.errors import BadData
 
-CHILD = Path(__file__).with_name("matlab_child.py")
 MOST_SECONDS = 120
 MOST_MEMORY = 2 * 2**30
 MOST_ARRAY_BYTES = 4 * 2**30
@@ -40,35 +38,75 @@ def read_matlab(path: Path, variable: str, what: str) -> Any:
         raise BadData(what, path, why=f"not a readable MATLAB file ({error})") from error
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=4)  # a child process needs half a second
 def _read(content: bytes, variable: str) -> Any:
-    """The child's answer; `ValueError` if it fails. Cached, because a child process needs half a second."""
-    return json.loads(_child(content, variable, MOST_MEMORY, MOST_SECONDS))
+    function = f"{__name__}:write_variable"
+    return json.loads(call_in_child(function, variable, seconds=MOST_SECONDS, memory=MOST_MEMORY, content=content))
 
 
-def read_arrays(path: Path, what: str = "features") -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The numbers and texts of a MATLAB (4, 5 or 7.3) or plain HDF5 file by their names, others left out.
 
     The data sets of an HDF5 file that are vectors of one length become the rows of `features`, their names `names`.
     Raises as `read_matlab`.
     """
-    content = read_bytes(path, what, min(MOST_ARRAY_BYTES, path.stat().st_size))
+    content = read_bytes(path, "features", min(MOST_ARRAY_BYTES, path.stat().st_size))
     memory, seconds = MOST_MEMORY + 6 * len(content), MOST_SECONDS + len(content) // BYTES_PER_SECOND
     try:
-        with np.load(io.BytesIO(_child(content, "", memory, seconds)), allow_pickle=False) as arrays:
+        written = call_in_child(f"{__name__}:write_arrays", seconds=seconds, memory=memory, content=content)
+        with np.load(io.BytesIO(written), allow_pickle=False) as arrays:
             return dict(arrays)
     except ValueError as error:
-        raise BadData(what, path, why=f"not a readable MATLAB or HDF5 file ({error})") from error
+        raise BadData("features", path, why=f"not a readable MATLAB or HDF5 file ({error})") from error
 
 
-def _child(content: bytes, variable: str, memory: int, seconds: int) -> bytes:
-    command = [sys.executable, "-P", "-W", "ignore", str(CHILD), variable, str(memory)]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # each thread would reserve memory
-    try:
-        child = subprocess.run(command, input=content, capture_output=True, timeout=seconds, env=environment)
-    except subprocess.TimeoutExpired as error:
-        raise ValueError(f"not read within {seconds} seconds") from error
-    if child.returncode:
-        lines = child.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise ValueError(lines[-1] if lines else f"SciPy ended with exit code {child.returncode}")
-    return child.stdout
+# -- in the child process ----------------------------------------------------------------------------------------------
+
+
+def write_variable(name: str) -> None:
+    """Write one variable of the MATLAB file on standard input to standard output, as JSON."""
+    from scipy.io import loadmat, whosmat
+
+    content = io.BytesIO(sys.stdin.buffer.read())
+    variables = loadmat(content, variable_names=[name], simplify_cells=True)
+    if name not in variables:
+        names = ", ".join(one for one, _, _ in whosmat(content)[:5])
+        raise ValueError(f"no variable {name} in it, but {names or 'none'}")
+    sys.stdout.write(json.dumps(variables[name], default=lambda value: value.tolist()))
+
+
+def write_arrays() -> None:
+    """Write the arrays of numbers and texts of the MATLAB or HDF5 file on standard input, as .npz."""
+    content = sys.stdin.buffer.read()
+    hdf5 = content[:10] == b"MATLAB 7.3" or content[:4] == b"\x89HDF"
+    arrays = _hdf5_arrays(content) if hdf5 else _matlab_arrays(content)
+    np.savez(sys.stdout.buffer, **arrays)  # type: ignore[arg-type]
+
+
+def _matlab_arrays(content: bytes) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat
+
+    found = {name: value for name, value in loadmat(io.BytesIO(content)).items() if not name.startswith("__")}
+    for name, value in found.items():
+        if value.dtype == object and all(one.dtype.kind == "U" and one.size == 1 for one in value.flat):
+            found[name] = np.array([one.item() for one in value.flat])  # a cell of texts
+    return {name: value for name, value in found.items() if value.dtype.kind in "biufU"}
+
+
+def _hdf5_arrays(content: bytes) -> dict[str, np.ndarray]:
+    import h5py
+
+    with h5py.File(io.BytesIO(content), "r") as file:
+        links = {name: file.get(name, getlink=True) for name in file}
+        inside = [file[name] for name, link in links.items() if isinstance(link, h5py.HardLink)]
+        plain = [one for one in inside if isinstance(one, h5py.Dataset) and not one.external and not one.is_virtual]
+        values = {one.name[1:]: one[()] for one in plain if one.dtype.kind in "biuf"}
+        if content[:10] == b"MATLAB 7.3":  # it stores a matrix by columns, h5py reads it by rows
+            values = {name: value.T for name, value in values.items()}
+        for name in values:
+            if file[name].attrs.get("MATLAB_class") == b"char":  # rows of character codes
+                values[name] = np.array(["".join(map(chr, row)) for row in values[name]])
+    shapes = {value.shape for value in values.values()}
+    if len(values) > 1 and len(shapes) == 1 and len(shapes.pop()) == 1:
+        return {"features": np.stack(list(values.values())), "names": np.array(list(values))}
+    return values
