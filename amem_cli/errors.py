@@ -146,6 +146,5 @@ def require_known(what: str, names: Iterable[str], known: Collection[str], why: 
     """Raise `UsageError` that lists those of `names` that are not in `known`."""
     if unknown := [name for name in names if name not in known]:
         available = ", ".join(known) if len(known) <= 20 else listing(known, 3)
-        raise UsageError(
-            what, listing(unknown), why=why, remedy=f"{did_you_mean(unknown[0], known)}Available: {available}"
-        )
+        remedy = f"{did_you_mean(unknown[0], known)}Available: {available}"
+        raise UsageError(what, listing(unknown), why=why, remedy=remedy)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from amem_cli.errors import InputMissing, UsageError, did_you_mean, require_package
+from amem_cli.errors import InputMissing, UsageError, require_package
 from amem_cli.option_values import (
     check_device,
     check_ranges,
@@ -176,20 +176,15 @@ class TrainArmOptions(Schedule):
         "", "ImageNet weights: a file, or imagenet; empty: from scratch", small="imagenet", strong="imagenet",
         affects_result=False,
     )  # fmt: skip
-    partition: str = option("person", "test images: person | random-1 ... random-5 (PETA.mat) | none (D)")
+    partition: Literal["person", "random-1", "random-2", "random-3", "random-4", "random-5", "none"] = option(
+        "person", "test images: of people held out, of a random partition of PETA.mat, or none (D)"
+    )
     hold_out: float = option(0.2, "fraction of people that --partition person uses for the test (D)")
     epochs: int = option(60, "passes over the training images (D)", small=4)
     batch_size: int = option(64, "images per batch (D)", small=32)
     learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=3.5e-4)
     lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
     lr_step: int = option(25, "epochs between multiplications of the rate by --lr-factor (D)")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        known = ("person", *(f"random-{number}" for number in range(1, 6)), "none")
-        if self.partition not in known:
-            remedy = f"{did_you_mean(self.partition, known)}Available: {', '.join(known)}"
-            raise UsageError("--partition", self.partition, why="unknown partition", remedy=remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

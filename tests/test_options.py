@@ -191,7 +191,6 @@ WRONG = [
     ("train-arm", "device", "mps", "--device mps: GPUs of Apple are not supported. Use auto, cpu, cuda or cuda:N"),
     ("train-arm", "batch_size", 1, "--batch-size 1: must be at least 2"),
     ("train-arm", "hold_out", 1.0, "--hold-out 1.0"),
-    ("train-arm", "partition", "random-6", "--partition random-6: unknown partition"),
     ("train-arm", "time_limit", "50", "--time-limit 50: not a duration"),
     ("train-arm", "image_size", "250x128", "--image-size 250x128"),
     ("train-arm", "image_size", "16x16", "--image-size 16x16"),

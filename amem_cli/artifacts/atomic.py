@@ -4,9 +4,11 @@ A file may contain a *checksum*, the SHA-256 of its content, because safetensors
 """
 
 import contextlib
+import csv
 import errno
 import glob
 import hashlib
+import io
 import os
 import re
 import secrets
@@ -15,7 +17,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from amem_cli.errors import BadData, DiskError, InputMissing
 
@@ -64,6 +66,13 @@ def write_stream(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 def write_text(path: Path, text: str) -> Path:
     """`write_bytes` for UTF-8 text."""
     return write_bytes(path, text.encode("utf-8"))
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
+    """`write_text` for a table with a head line."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return write_text(path, text.getvalue())
 
 
 def sync_folder(folder: Path) -> None:

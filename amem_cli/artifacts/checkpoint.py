@@ -196,11 +196,6 @@ def newest_state(folder: Path, warn: Callable[[str], object]) -> Checkpoint | No
     return None
 
 
-def states_size(folder: Path) -> int:
-    """The bytes of the states in `folder`."""
-    return sum(path.stat().st_size for path in states(folder))
-
-
 def remove_states(folder: Path) -> None:
     """Delete the states of a finished or abandoned run."""
     for path in states(folder):

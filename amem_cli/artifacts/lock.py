@@ -32,7 +32,9 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
         output.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
-        holder = _read_holder(name)
+        holder = "unknown"
+        with contextlib.suppress(OSError):
+            holder = name.with_suffix(".holder").read_text()[:200]
         why = f"another run is writing it ({holder})"
         raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
     except OSError as error:
@@ -59,10 +61,3 @@ def _prepare(output: Path, holder: Path) -> None:
     except (OSError, DiskError) as error:
         if not output.is_file():
             raise error if isinstance(error, DiskError) else atomic.disk_error(output, error, "output") from error
-
-
-def _read_holder(lock: Path) -> str:
-    try:
-        return lock.with_suffix(".holder").read_text()[:200]
-    except OSError:
-        return "unknown"

@@ -25,13 +25,7 @@ class StageResult:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "stage": self.stage,
-            "artifact": str(self.artifact),
-            "sha256": atomic.sha256_file(self.artifact),
-            "reused": self.reused,
-            "metrics": self.metrics,
-        }
+        return vars(self) | {"artifact": str(self.artifact), "sha256": atomic.sha256_file(self.artifact)}
 
 
 @dataclass(frozen=True)

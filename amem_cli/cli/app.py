@@ -63,9 +63,8 @@ def _run(arguments: list[str], debug: bool) -> int:
             return 2
         if out_of_memory(error) and not debug:
             remedy = "Use smaller batches, clips or images, fewer --workers, or another machine"
-            return _fail(
-                f"memory: not enough ({str(error).splitlines()[0] if str(error) else 'MemoryError'}). {remedy}.", 2
-            )
+            reason = (str(error).splitlines() or ["MemoryError"])[0]
+            return _fail(f"memory: not enough ({reason}). {remedy}.", 2)
         traceback.print_exc()
         return _fail("this is a bug in amem. Please report the lines above.", 70)
 

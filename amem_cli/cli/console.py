@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from amem_cli.data.check import CheckReport, FoundFolder
     from amem_cli.tools.doctor import Finding
     from amem_cli.tools.inspect_weights import WeightsReport
+    from amem_cli.tools.reproduce.table import Block
 
 RANKS = ("1", "5", "10", "20")
 STYLES = {"ready": "green", "unfinished": "yellow", "stale": "yellow", "damaged": "red", "NO": "red"}  # of cells
@@ -288,25 +289,12 @@ def print_bench(figures: dict[str, Any]) -> None:
     print_wrapped(f"MARS at these rates: {', '.join(times)}")
 
 
-def print_reproduction(table: dict[str, Any], path: Path) -> None:
-    """A table of the paper next to our results; `path` is the file it was written to."""
-    from amem_cli.tools.reproduce.table import blocks, remarks
-
-    for title, columns, rows in blocks(table):
+def print_tables(tables: "Iterable[Block]", remarks: Iterable[str], path: Path) -> None:
+    """Tables of `amem reproduce` with remarks; `path` is the file they were written to."""
+    for title, columns, rows in tables:
         print_table(columns, rows, title)
-    for remark in remarks(table):
+    for remark in remarks:
         print_wrapped(remark)
-    print(f"written to {path}")
-
-
-def print_sizes(table: dict[str, Any], path: Path) -> None:
-    """The sizes of the models next to the paper's."""
-    from amem_cli.tools.reproduce.sizes import size_block
-
-    title, columns, rows = size_block(table)
-    print_table(columns, rows, title)
-    for note in table["notes"]:
-        print_wrapped(note)
     print(f"written to {path}")
 
 

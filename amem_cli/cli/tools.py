@@ -266,13 +266,15 @@ def reproduce(
 
     results = folders.workspace / "reproduce"
     if what == "sizes":
-        from amem_cli.tools.reproduce.sizes import sizes
+        from amem_cli.tools.reproduce.sizes import size_block, sizes
 
         if runs not in (Runs(), Runs([], [], weights=[])) or dry_run:
             why = "sizes needs neither data nor training, only --workspace, --json and --quiet apply"
             raise UsageError("reproduce", why=why, remedy="Leave the other options out")
         table = sizes(folders.workspace)
-        return console.print_json(table) if output.as_json else console.print_sizes(table, results / "sizes.md")
+        if output.as_json:
+            return console.print_json(table)
+        return console.print_tables([size_block(table)], table["notes"], results / "sizes.md")
     lists = {"datasets": runs.dataset, "rows": runs.row, "weights": runs.weights}
     several: dict[str, Any] = {name: tuple(values or ()) for name, values in lists.items()}
     several |= {"seeds": runs.seeds, "preset": runs.preset, "config": runs.config}
@@ -280,11 +282,12 @@ def reproduce(
     if dry_run:
         return console.print_json(chain.as_json()) if output.as_json else print(chain.script())
     from amem_cli.tools.reproduce.run import run
+    from amem_cli.tools.reproduce.table import blocks, remarks
 
     table = run(chain, Progress(output.quiet))
     if output.as_json:
         return console.print_json(table)
-    console.print_reproduction(table, results / f"{chain.file}.md")
+    console.print_tables(blocks(table), remarks(table), results / f"{chain.file}.md")
 
 
 @command(

@@ -28,15 +28,7 @@ BoxesFrom = Annotated[
     ),
 ]
 DetectorWeights = Annotated[Path | None, Option(help="file of torchvision's weights for --boxes torchvision")]
-CameraNames = Annotated[
-    list[str] | None, Option("--camera", help="name of each video's camera; empty: the file's name")
-]
-Fps = Annotated[float, Option(help="pictures looked at per second; 0: all")]
-MinFrames = Annotated[int, Option(help="shorter tracks are left out")]
 Device = Annotated[str, Option(help=flags.HELP["device"])]
-Force = Annotated[bool, Option("--force", help="replace the output of other videos or options")]
-
-
 Calibrated = Annotated[Path | None, Option("--calibration", help="result of amem evaluate --calibrate")]
 Threshold = Annotated[float | None, Option(help="squared distance (0 to 4) up to which tracks are one person")]
 
@@ -47,11 +39,11 @@ class Cutting:
 
     boxes: BoxesFrom = None
     detector_weights: DetectorWeights = None
-    camera: CameraNames = None
-    fps: Fps = 0.0
-    min_frames: MinFrames = 8
+    camera: Annotated[list[str] | None, Option(help="name of each video's camera; empty: the file's name")] = None
+    fps: Annotated[float, Option(help="pictures looked at per second; 0: all")] = 0.0
+    min_frames: Annotated[int, Option(help="shorter tracks are left out")] = 8
     device: Device = "auto"
-    force: Force = False
+    force: Annotated[bool, Option("--force", help="replace the output of other videos or options")] = False
 
     def options(self, videos: list[Path], out: Path) -> "TrackletOptions":
         from amem_cli.video.tracklets import TrackletOptions
@@ -215,15 +207,11 @@ def find(
     from amem_cli.video.find import FindOptions, find
 
     progress = Progress(output.quiet)
-    answer = find(
-        FindOptions(tracklets=cutting.options(videos, out), **dataclasses.asdict(how)),
-        progress,
-    )
+    answer = find(FindOptions(tracklets=cutting.options(videos, out), **dataclasses.asdict(how)), progress)
     linked = answer.linked
     figures = {"tracks": len(linked.person), "people": linked.people, "in_several_cameras": linked.in_several_cameras()}
     if output.as_json:
         return console.print_json({"page": answer.page, **figures, "used": answer.used, "warnings": progress.warnings})
     print(f"find: {answer.page}, open it in a browser")
-    print(
-        f"  {linked.people} people in {len(linked.person)} tracks, {figures['in_several_cameras']} in several cameras"
-    )
+    several = figures["in_several_cameras"]
+    print(f"  {linked.people} people in {len(linked.person)} tracks, {several} in several cameras")

@@ -10,8 +10,8 @@ from amem_cli.artifacts.status import ArtifactState, ChainOf, chain, stage_comma
 from amem_cli.data import tracklets
 from amem_cli.data.counts import Dataset
 from amem_cli.data.datasets import read_dataset
-from amem_cli.data.manifest import Manifest, Protocol, load_manifest
-from amem_cli.errors import AmemError, UsageError
+from amem_cli.data.manifest import Manifest, load_manifest, protocol_of
+from amem_cli.errors import AmemError
 from amem_cli.options import DataOptions
 from amem_cli.runtime.progress import Progress
 
@@ -80,13 +80,6 @@ def _subject(manifest: Manifest, workspace: Path, split: int | None, data_root: 
     argument = manifest.name if manifest.shipped else str(manifest.path)
     splits = None if protocol.kind == "single-split" else protocol.splits
     return ChainOf(workspace, argument, manifest.name, split, protocol.name, splits, data_root)
-
-
-def protocol_of(manifest: Manifest) -> Protocol:
-    """The protocol of a video data set. Raises `UsageError` for a data set without tracklets."""
-    if manifest.protocol is None:
-        raise UsageError("data set", manifest.name, why="it has no tracklets, so stages 2 and 4 to 6 do not apply")
-    return manifest.protocol
 
 
 def warn_about_stale(

@@ -79,7 +79,7 @@ def check_dataset(
     try:
         dataset = read_dataset(manifest, data_root)
         counts, notes, remarks = _describe(dataset)
-        tracklets = _tracklets(dataset)
+        tracklets = dataset.tracklets if isinstance(dataset, VideoDataset) else []
         problems += notes + _repeated_tracklets(tracklets)
         counts |= READERS[manifest.layout].extra_counts(root)
         problems += _other_images(root)
@@ -148,13 +148,6 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
         values |= {"root": str(guessed[0]), "folders": guessed[1]}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
     return [FoundFolder(folder, layout, f"amem data check {name}.toml", text)]
-
-
-def _tracklets(dataset: Dataset) -> list[Tracklet]:
-    """The tracklets of all splits of a video data set, each once."""
-    splits = dataset.splits if isinstance(dataset, VideoDataset) else ()
-    named = {tracklet.name: tracklet for split in splits for tracklet in (*split.train, *split.test)}
-    return [named[name] for name in sorted(named)]
 
 
 def _repeated_tracklets(tracklets: list[Tracklet]) -> list[str]:
@@ -247,7 +240,8 @@ def _check_images(
             block = paths[start : start + IMAGES_AT_ONCE]
             results = threads.map(_hash_image, [image_list.parent / path for path in block])
             for done, (path, (digest, fault)) in enumerate(zip(block, results, strict=True), start=start + 1):
-                escaped = _escaped(path)
+                # as sha256sum writes it: a line with an escaped path begins with a backslash
+                escaped = path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
                 lines.append(f"{chr(92) * (escaped != path)}{digest}  {escaped}\n")
                 damaged, digests[path] = damaged + bool(fault), digest
                 problems += [f"{printable(path)}: {fault}"] if fault else []
@@ -265,11 +259,6 @@ def _check_images(
         remarks.append(f"list of images written to {image_list}")
     note = "every image file, also those that no stage reads"
     return CheckRow("images decoded", len(paths), len(paths) - damaged, note, not damaged)
-
-
-def _escaped(path: str) -> str:
-    """A path as `sha256sum` writes it; a line with an escaped path begins with a backslash."""
-    return path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
 
 
 def _hash_image(path: Path) -> tuple[str, str]:

@@ -32,10 +32,10 @@ def dataset_counts(dataset: Dataset) -> dict[str, int]:
 
 def _video_counts(dataset: VideoDataset) -> dict[str, int]:
     split = dataset.splits[0]
-    every = {tracklet.name: tracklet for one in dataset.splits for tracklet in (*one.train, *one.test)}
+    every = dataset.tracklets
     queries = [tracklet for tracklet, is_query in zip(split.test, split.is_query, strict=True) if is_query]
-    counts = {"splits": len(dataset.splits), "cameras": len({tracklet.camera_id for tracklet in every.values()})}
-    groups = {"": every.values(), "train_": split.train, "test_": split.test, "query_": queries}
+    counts = {"splits": len(dataset.splits), "cameras": len({tracklet.camera_id for tracklet in every})}
+    groups = {"": every, "train_": split.train, "test_": split.test, "query_": queries}
     for prefix, tracklets in groups.items():
         lengths = [len(tracklet) for tracklet in tracklets]
         counts |= {

@@ -10,9 +10,8 @@ from typing import cast
 
 from amem_cli.artifacts.paths import is_generated
 from amem_cli.data.counts import Dataset, count_differences
-from amem_cli.data.manifest import Manifest, require_kind
+from amem_cli.data.manifest import Manifest, protocol_of, require_kind
 from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011, tracks
-from amem_cli.data.readers.splits import Protocol
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.runtime.progress import Progress
@@ -29,20 +28,16 @@ class Reader:
     extra_counts: Callable[[Path], dict[str, int]] = lambda root: {}
 
 
-def _protocol(manifest: Manifest) -> Protocol:
-    return manifest.protocol or Protocol()
-
-
 READERS: dict[str, Reader] = {
     "mars": Reader(lambda root, own: mars.read(root, own.name), mars.find),
-    "ilids-vid": Reader(lambda root, own: ilids_vid.read(root, own.name, _protocol(own)), ilids_vid.find),
+    "ilids-vid": Reader(lambda root, own: ilids_vid.read(root, own.name, protocol_of(own)), ilids_vid.find),
     "prid2011": Reader(
-        lambda root, own: prid2011.read(root, own.name, _protocol(own)), prid2011.find, prid2011.extra_counts
+        lambda root, own: prid2011.read(root, own.name, protocol_of(own)), prid2011.find, prid2011.extra_counts
     ),
     "market1501": Reader(lambda root, own: market1501.read(root, own.name), market1501.find, market1501.extra_counts),
     "peta": Reader(lambda root, own: peta.read(root, own.name), peta.find, peta.extra_counts),
     "tracks": Reader(lambda root, own: tracks.read(root, own.name), tracks.find),
-    "folder": Reader(lambda root, own: folder.read(root, own.name, _protocol(own), own.folders), folder.find),
+    "folder": Reader(lambda root, own: folder.read(root, own.name, protocol_of(own), own.folders), folder.find),
     "images": Reader(lambda root, own: images.read(root, own.name), images.find),
 }
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from amem_cli.data.clips import segment_clip, training_clip
+from amem_cli.data.clips import reflect, segment_clip, training_clip
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import WHOLE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
@@ -130,6 +130,12 @@ def read_frames(tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], 
     unique, where = np.unique(indices, return_inverse=True)
     images = [read_image(Path(tracklet.folder, tracklet.files[index]), *size, box=box) for index in unique.tolist()]
     return np.stack(images)[where]
+
+
+def middle_clip(tracklet: Tracklet, frames: int, size: tuple[int, int]) -> np.ndarray:
+    """The `frames` frames in the middle of a tracklet, (T, H, W, 3) uint8; a short tracklet is reflected."""
+    first = max(0, (len(tracklet) - frames) // 2)
+    return read_frames(tracklet, reflect(np.arange(first, first + frames), len(tracklet)), size)
 
 
 # ---- workers --------------------------------------------------------------------------------------------------------

@@ -79,7 +79,10 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
         return _load(Path(text), shipped=False)
     if text not in SHIPPED:
         raise UsageError("data set", text, why="not found", remedy=_available(text, SHIPPED))
-    return _load(_manifest_folder() / f"{text}.toml", shipped=True)
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "data_manifests"  # of an installed wheel; in a source tree they are next to the package
+    folder = inside if inside.is_dir() else package.parent / "data_manifests"
+    return _load(folder / f"{text}.toml", shipped=True)
 
 
 def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
@@ -107,6 +110,13 @@ def require_kind(manifest: Manifest, kind: Kind) -> None:
         raise UsageError("data set", manifest.name, why=why, remedy=f"Choose {fitting} or your own .toml")
 
 
+def protocol_of(manifest: Manifest) -> Protocol:
+    """The protocol of a video data set. Raises `UsageError` for a data set without tracklets."""
+    if manifest.protocol is None:
+        raise UsageError("data set", manifest.name, why="it has no tracklets, so stages 2 and 4 to 6 do not apply")
+    return manifest.protocol
+
+
 def require_people(manifest: Manifest) -> None:
     """Raise `BadData` for tracks without identities."""
     if manifest.layout == "tracks":
@@ -121,13 +131,6 @@ def _is_path(text: str) -> bool:
 
 def _available(word: str, names: tuple[str, ...]) -> str:
     return f"{did_you_mean(word, names)}Available: {', '.join(names)}, or the path of your own .toml"
-
-
-def _manifest_folder() -> Path:
-    """`amem_cli/data_manifests` in an installed wheel, `data_manifests` next to the package in a source tree."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "data_manifests"
-    return inside if inside.is_dir() else package.parent / "data_manifests"
 
 
 def _load(path: Path, shipped: bool) -> Manifest:
@@ -154,13 +157,10 @@ def _load(path: Path, shipped: bool) -> Manifest:
         except (OSError, ValueError, RuntimeError) as error:  # a null character, a link to itself, too long a name
             raise UsageError("manifest", path, why=f"root {file.root!r} is not a path ({error})") from error
     notes = {key: printable(note) for key, note in file.notes.items()}  # they reach the terminal
-    completed = {
-        "title": printable(file.title) or file.name,
-        "notes": notes,
-        "root": root,
-        "protocol": _protocol(file, path),
-    }
-    return Manifest(**msgspec.structs.asdict(file) | completed, path=path.absolute(), shipped=shipped)
+    completed = msgspec.structs.asdict(file)
+    completed |= {"title": printable(file.title) or file.name, "notes": notes, "root": root}
+    completed |= {"protocol": _protocol(file, path), "path": path.absolute(), "shipped": shipped}
+    return Manifest(**completed)
 
 
 def _explain(fault: str) -> str:
@@ -179,9 +179,8 @@ def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
     """The protocol with its defaults and the number of splits in its split file."""
     if KINDS[file.layout] != "video":
         if file.protocol is not None:
-            raise UsageError(
-                "manifest", path, why=f"layout {file.layout} has no tracklets and cannot have a [protocol]"
-            )
+            why = f"layout {file.layout} has no tracklets and cannot have a [protocol]"
+            raise UsageError("manifest", path, why=why)
         return None
     kind: ProtocolKind = "single-split" if file.layout in ("mars", "tracks") else "cross-camera-splits"
     protocol = file.protocol or Protocol()

@@ -58,6 +58,12 @@ class VideoDataset:
     numbered: bool
     notes: tuple[str, ...] = ()
 
+    @property
+    def tracklets(self) -> list[Tracklet]:
+        """The tracklets of all splits, each once, by name."""
+        named = {tracklet.name: tracklet for split in self.splits for tracklet in (*split.train, *split.test)}
+        return [named[name] for name in sorted(named)]
+
 
 @dataclass(frozen=True, slots=True)
 class ImageDataset:
@@ -104,8 +110,7 @@ def select_tracklets(dataset: VideoDataset, subset: str) -> list[Tracklet]:
     For a data set with several splits these are all tracklets: together its splits train on all people.
     """
     if dataset.numbered or subset == "all":
-        every = {t.name: t for split in dataset.splits for t in (*split.train, *split.test)}
-        return [every[name] for name in sorted(every)]
+        return dataset.tracklets
     split = dataset.splits[0]
     return list(split.train if subset == "train" else split.test)
 

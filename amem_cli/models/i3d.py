@@ -58,9 +58,6 @@ class MaxPoolSame(nn.Module):
         # without return_indices, autocast on a CPU converts bf16 maps to fp32
         return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=in_pooling, return_indices=True)[0]
 
-    def extra_repr(self) -> str:
-        return f"kernel={self.kernel}, stride={self.stride}, valid={self.valid}"
-
 
 class Unit3D(nn.Module):
     """Convolution without bias, BN (eps 1e-3), ReLU: (B, C_in, T, H, W) -> (B, C_out, ceil(T/s), ceil(H/s), ceil(W/s)).

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -71,14 +71,6 @@ class RankedRow:
         return f"average precision {100 * self.average_precision:.1f} %, {first}"
 
 
-class ChosenQueries(NamedTuple):
-    """Positions of queries to show; no query is in two of them."""
-
-    best: tuple[int, ...]
-    worst: tuple[int, ...]
-    random: tuple[int, ...]
-
-
 def rank_answers(
     table: Features, query_row: int, gallery: np.ndarray, average_precision: float, *, top: int, show_ignored: bool
 ) -> RankedRow:
@@ -110,11 +102,12 @@ def rank_answers(
     return RankedRow(answer(query_row, 0.0, "ignored", None), answers, average_precision)
 
 
-def choose_queries(average_precisions: np.ndarray, how_many: int, seed: int = 0) -> ChosenQueries:
-    """A third of `how_many` queries with the highest average precision, a third with the lowest, and random others.
+def choose_queries(average_precisions: np.ndarray, how_many: int, seed: int = 0) -> dict[str, list[int]]:
+    """Positions of queries to show: a third of `how_many` with the highest average precision ("best"), a third with the
+    lowest ("worst"), and others drawn by `seed` ("random"); none is in two of them.
 
     `average_precisions` (Q,) has NaN for queries without a match, which are never chosen. Equal ones keep their order.
-    The random ones are drawn by `seed`. Raises `BadData` when no query has a match.
+    Raises `BadData` when no query has a match.
     """
     matched = np.flatnonzero(~np.isnan(average_precisions))
     if not matched.size:
@@ -128,7 +121,7 @@ def choose_queries(average_precisions: np.ndarray, how_many: int, seed: int = 0)
     worst = rest[np.argsort(average_precisions[rest], kind="stable")][:extremes]
     rest = np.setdiff1d(rest, worst)
     drawn = keyed_generator(seed, "ranked lists").choice(rest, how_many - len(best) - len(worst), replace=False)
-    return ChosenQueries(*(tuple(int(row) for row in rows) for rows in (best, worst, np.sort(drawn))))
+    return {"best": best.tolist(), "worst": worst.tolist(), "random": np.sort(drawn).tolist()}
 
 
 @styled

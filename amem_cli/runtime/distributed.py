@@ -69,14 +69,7 @@ class Processes:
 
     def any(self, flag: bool) -> bool:
         """True in every process if `flag` is true in one."""
-        if self.world_size == 1:
-            return flag
-        import torch
-        import torch.distributed
-
-        value = torch.tensor(int(flag), device=self.device)
-        torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MAX)
-        return bool(value.item())
+        return any(self.gather(flag))
 
     def broadcast_buffers(self, module: "torch.nn.Module") -> None:
         """Copy the main process's buffers, e.g. BN's running statistics, to all processes."""

@@ -78,8 +78,10 @@ def load_state(run: Run, best_file: Path) -> TrainState:
     sample pictures of later steps, and `best_file` (the best validated weights) if the state has no best validation.
     """
     if run.processes.is_main:
-        # two states and the one being written, less those that are there and will be replaced
-        atomic.require_free_space(run.folder, 3 * _state_bytes(run) - checkpoint.states_size(run.folder))
+        # two states and the one being written, of weights and Adam's two moments, less those that will be replaced
+        weights = [tensor for network in run.networks.values() for tensor in network.state_dict().values()]
+        there = sum(path.stat().st_size for path in checkpoint.states(run.folder))
+        atomic.require_free_space(run.folder, 9 * sum(tensor.nbytes for tensor in weights) - there)
     state = _restore(run) or TrainState()
     if state.best and not best_file.is_file():
         run.progress.warn(f"{best_file} is missing: the best weights are selected from the validations after this step")
@@ -171,9 +173,3 @@ def _machine(run: Run) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     machine = {"device": name, "threads": torch.get_num_threads(), "processes": run.processes.world_size}
     return machine | {key: value for key, value in versions().items() if key in ("torch", "numpy", "pillow")}
-
-
-def _state_bytes(run: Run) -> int:
-    """The approximate size of a saved state: weights and Adam's two moments of each."""
-    networks = run.networks.values()
-    return 3 * sum(tensor.nbytes for network in networks for tensor in network.state_dict().values())

@@ -175,10 +175,10 @@ def median_seconds(run: Callable[[], Any], spend: float, device: torch.device | 
 def describe_machine(device: torch.device) -> dict[str, Any]:
     """Name of the device, cores, threads, versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {
         "device": device.type, "name": name, "cores": available_cores(), "threads": torch.get_num_threads(),
-    } | versions  # fmt: skip
+        "python": platform.python_version(), "torch": torch.__version__,
+    }  # fmt: skip
 
 
 def processor() -> str:

@@ -1,7 +1,5 @@
 """`amem features convert`: features of other programs as our HDF5, and features as a file for other programs."""
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,7 +44,8 @@ def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = 
     elif kind == ".parquet":
         _write_parquet(out, table)
     elif kind == ".npy":
-        atomic.write_text(outputs[0], _csv(table))
+        columns = {name: np.asarray(values).tolist() for name, values in _columns(table).items()}
+        atomic.write_csv(outputs[0], columns, zip(*columns.values(), strict=True))
         atomic.write_stream(out, lambda file: np.save(file, np.asarray(table.features)))
     else:
         _write_two_sets(out, table)
@@ -56,18 +55,14 @@ def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = 
 
 
 def _read(source: Path, dataset: str, told: Told, kind: str) -> tuple[Features, list[str]]:
-    if source.suffix.lower() in HDF5 and _is_ours(source):
-        if told != FILES_ALONE or kind == ".h5":
-            raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
-        return features.read(source, people=False, mapped=True), []
+    if source.suffix.lower() in HDF5:
+        with atomic.open_input(source, "features") as file:
+            ours = file.read(len(atomic.CHECKSUM_MARK)) == atomic.CHECKSUM_MARK
+        if ours or "kind" in hdf5.read_attributes(source, "features"):  # another program may write this form
+            if told != FILES_ALONE or kind == ".h5":
+                raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
+            return features.read(source, people=False, mapped=True), []
     return read_foreign(source, dataset, told)
-
-
-def _is_ours(source: Path) -> bool:
-    """Whether a file has amem's checksum, or its attributes (another program may write this form)."""
-    with atomic.open_input(source, "features") as file:
-        own = file.read(len(atomic.CHECKSUM_MARK)) == atomic.CHECKSUM_MARK
-    return own or "kind" in hdf5.read_attributes(source, "features")
 
 
 def _columns(table: Features) -> dict[str, Any]:
@@ -98,15 +93,6 @@ def _write_parquet(out: Path, table: Features) -> None:
                 writer.write_batch(arrow.record_batch([*ids, lists], schema=schema))
 
     atomic.write_stream(out, write)
-
-
-def _csv(table: Features) -> str:
-    columns = _columns(table)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*(np.asarray(values).tolist() for values in columns.values()), strict=True))
-    return text.getvalue()
 
 
 def _write_two_sets(out: Path, table: Features) -> None:

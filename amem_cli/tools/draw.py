@@ -109,7 +109,7 @@ def choose_query_rows(source: Source, how_many: int, seed: int) -> list[tuple[st
     """Rows of the features file with queries to show, each with the reason: "best", "worst" or "random"."""
     rows, precisions = zip(*source.average_precisions.items(), strict=True)
     picked = choose_queries(np.array(precisions), how_many, seed)
-    return [(why, rows[place]) for why, places in picked._asdict().items() for place in places]
+    return [(why, rows[place]) for why, places in picked.items() for place in places]
 
 
 def ranked_rows(

@@ -12,9 +12,8 @@ from PIL import Image
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parent
-from amem_cli.data.clips import reflect
 from amem_cli.data.datasets import read_dataset, split_numbers, warn_about_counts
-from amem_cli.data.loading import read_frames
+from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, known_people
@@ -186,10 +185,7 @@ def random_pairs(subject: Subject, fewest: int | None) -> Iterator[Pair]:
 def real_pairs(tracklets: Sequence[Tracklet], subject: Subject) -> Iterator[Pair]:
     """The middle clip (or frame) of each tracklet, at the network's size."""
     for tracklet in tracklets:
-        length = subject.frames or 1
-        first = max(0, (len(tracklet) - length) // 2)
-        indices = reflect(np.arange(first, first + length), len(tracklet))
-        frames = read_frames(tracklet, indices, subject.config.height_width)
+        frames = middle_clip(tracklet, subject.frames or 1, subject.config.height_width)
         yield (frames[None], frames[None]) if subject.frames else (frames, frames)
 
 

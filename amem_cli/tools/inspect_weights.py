@@ -11,9 +11,11 @@ from amem_cli.models.backbones import backbone_class
 from amem_cli.models.image_networks import OUT_CHANNELS as IMAGE_NETWORKS
 from amem_cli.models.image_networks import image_network
 from amem_cli.options import BACKBONES
-from amem_cli.weights.files import WeightFile, read_weight_file
+from amem_cli.weights.files import read_weight_file
 from amem_cli.weights.loading import head_classes, matching, misfits, require_fit, weights_for
 from amem_cli.weights.normalisation import Normalisation
+
+STATISTICS = ("num_batches_tracked", "running_mean", "running_var", "moving_mean", "moving_variance")  # no parameters
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,9 @@ def inspect_weights(path: str | Path) -> WeightsReport:
         sha256=file.sha256,
         container=file.container,
         keys=len(file.tensors),
-        parameters=_parameters(file),
+        parameters=sum(
+            tensor.numel() for key, tensor in file.tensors.items() if not key.removesuffix(":0").endswith(STATISTICS)
+        ),
         architecture=architecture if known else None,
         key_mapping=weights.key_mapping if known else None,
         normalisation=(weights.normalisation or network.normalisation) if known else None,
@@ -82,10 +86,3 @@ def _empty(architecture: str) -> Any:
         if architecture in IMAGE_NETWORKS:
             return image_network(architecture)
         return backbone_class(architecture)(strides="stock")
-
-
-def _parameters(file: WeightFile) -> int:
-    statistics = ("num_batches_tracked", "running_mean", "running_var", "moving_mean", "moving_variance")
-    return sum(
-        tensor.numel() for key, tensor in file.tensors.items() if not key.removesuffix(":0").endswith(statistics)
-    )

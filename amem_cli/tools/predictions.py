@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from amem_cli.data.clips import inference_clips, reflect
-from amem_cli.data.loading import read_frames
+from amem_cli.data.clips import inference_clips
+from amem_cli.data.loading import middle_clip, read_frames
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import UsageError
 from amem_cli.models.amem import AMEM, MainModel
@@ -25,13 +25,6 @@ START = 1  # zero-based: the frame of a clip from which MEM predicts; training d
 CLIPS_FOR_ATTRIBUTES = 2
 CLIPS_MEASURED = 100  # queries whose predicted frames are measured, in every command
 CPU = torch.device("cpu")
-
-
-def middle_clip(tracklet: Tracklet, config: ModelConfig) -> np.ndarray:
-    """The tracklet's middle clip as the model needs it: (T, H, W, 3) uint8; a short tracklet is reflected."""
-    first = max(0, (len(tracklet) - config.clip_frames) // 2)
-    indices = reflect(np.arange(first, first + config.clip_frames), len(tracklet))
-    return read_frames(tracklet, indices, config.height_width)
 
 
 @torch.inference_mode()
@@ -56,14 +49,14 @@ def predict_clips(
     if not tracklets:
         raise UsageError("predicted frames", why="the split has no query", remedy="Name a tracklet")
     rounds = config.predict_frames if rounds is None else rounds
-    stride = config.predict_stride
+    stride, clip_shape = config.predict_stride, (config.clip_frames, config.height_width)
     most = (config.clip_frames - START - 1) // stride
     if not 1 <= rounds <= most:
         why = f"a clip of {config.clip_frames} frames has room for 1 to {most}"
         raise UsageError("--predict-frames", str(rounds), why=why)
 
     def motion_feature(tracklet: Tracklet) -> torch.Tensor:
-        clip = torch.from_numpy(middle_clip(tracklet, config))
+        clip = torch.from_numpy(middle_clip(tracklet, *clip_shape))
         feature = amem.main.feature_maps(as_pixels(clip[None], CPU)).motion_feature
         assert feature is not None
         return feature
@@ -80,7 +73,7 @@ def predict_clips(
     other = motion_feature(tracklets[-1]) if len(tracklets) > 1 else None
     with progress.loop("predicted frames", len(tracklets), unit="clips") as loop:
         for tracklet in tracklets:
-            frames, motion = middle_clip(tracklet, config), motion_feature(tracklet)
+            frames, motion = middle_clip(tracklet, *clip_shape), motion_feature(tracklet)
             current, true = frames[START], frames[START + stride :: stride][:rounds]
             by_other = None if other is None else predict(current, other)
             rows = (current, true, predict(current, motion), by_other, reconstruct(true))
@@ -111,7 +104,7 @@ def attention_of(main: MainModel, config: ModelConfig, tracklet: Tracklet) -> tu
 
     See `models.attention` for the formula.
     """
-    frames = middle_clip(tracklet, config)
+    frames = middle_clip(tracklet, config.clip_frames, config.height_width)
     maps = activation_maps(main, as_pixels(torch.from_numpy(frames)[None], CPU))
     shares = {name: round(float(share), 4) for name, share in (maps.shares | {"bias": maps.bias_share}).items()}
     over_time = maps.backbone_over_time[0].numpy()  # (T', H', W')

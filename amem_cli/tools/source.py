@@ -14,9 +14,9 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import read_provenance
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.chain import command_of, protocol_of
+from amem_cli.data.chain import command_of
 from amem_cli.data.datasets import read_videos
-from amem_cli.data.manifest import Manifest, Protocol, load_manifest
+from amem_cli.data.manifest import Manifest, Protocol, load_manifest, protocol_of
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import UsageError, require_known
 from amem_cli.metrics.ranking import Ranking, evaluate_ranking

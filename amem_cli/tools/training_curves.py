@@ -46,7 +46,12 @@ def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple
                 steps, values = panels[title].setdefault(name, ([], []))
                 steps.append(record["step"])
                 values.append(float(value))
-    return {title: {name: _thin(*line) for name, line in lines.items()} for title, lines in panels.items() if lines}
+    for lines in panels.values():
+        for name, line in lines.items():
+            if len(line[0]) > CURVE_POINTS:
+                steps, values = ([float(p.mean()) for p in np.array_split(each, CURVE_POINTS)] for each in line)
+                lines[name] = steps, values
+    return {title: lines for title, lines in panels.items() if lines}
 
 
 def _figures(record: dict[str, Any]) -> list[tuple[str, str, Any]]:
@@ -60,9 +65,3 @@ def _figures(record: dict[str, Any]) -> list[tuple[str, str, Any]]:
         else:
             figures.append((PANEL_OF.get(name, UNWEIGHTED), NAMES.get(name, name), value))
     return figures
-
-
-def _thin(steps: list[float], values: list[float]) -> tuple[list[float], list[float]]:
-    if len(steps) <= CURVE_POINTS:
-        return steps, values
-    return tuple([float(part.mean()) for part in np.array_split(line, CURVE_POINTS)] for line in (steps, values))  # type: ignore[return-value]

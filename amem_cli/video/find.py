@@ -9,8 +9,7 @@ from amem_cli.artifacts import atomic, features, pseudo_labels, results
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.chain import protocol_of
-from amem_cli.data.manifest import load_manifest
+from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags

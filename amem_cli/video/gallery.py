@@ -30,9 +30,8 @@ def read_calibration(path: Path) -> Calibration:
     found = results.read(path).get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
-        raise BadData(
-            "calibration", path, why="this result has none", remedy="amem evaluate --calibrate 0.001 writes one"
-        )
+        remedy = "amem evaluate --calibrate 0.001 writes one"
+        raise BadData("calibration", path, why="this result has none", remedy=remedy)
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name)
 
@@ -104,9 +103,8 @@ class Gallery:
             return found[0]
         if found:
             options = listing(f"{self.tables[self.file_of(row)].dataset}:{name}" for row in found)
-            raise UsageError(
-                "query", name, why=f"{len(found)} tracklets have this name", remedy=f"Use one of {options}"
-            )
+            why = f"{len(found)} tracklets have this name"
+            raise UsageError("query", name, why=why, remedy=f"Use one of {options}")
         remedy = f"{did_you_mean(name, self.tracklets[:10000])}Name a tracklet, a folder of frames, or a video"
         raise UsageError("query", name, why="no tracklet of the gallery has this name", remedy=remedy)
 

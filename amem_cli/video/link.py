@@ -1,7 +1,5 @@
 """`amem link`: one number for one person over all cameras, by agglomerative clustering under constraints."""
 
-import csv
-import io
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,15 +164,13 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
     gallery = linked.gallery
     if np.isnan(gallery.seconds).any():
         progress.warn("some tracks have no times, so two of them that overlap can become one person")
-    table = io.StringIO(newline="")
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(COLUMNS)
+    lines = []
     for row, (name, camera) in enumerate(zip(gallery.tracklets, gallery.cameras, strict=True)):
         numbers = [*gallery.seconds[row], linked.distance[row], linked.probability[row]]
         texts = [
             "" if np.isnan(value) else f"{value:.4g}" if i > 1 else f"{value:.3f}" for i, value in enumerate(numbers)
         ]
-        lines.writerow([name, gallery.tables[gallery.file_of(row)].dataset, camera, linked.person[row], *texts])
+        lines.append([name, gallery.tables[gallery.file_of(row)].dataset, camera, linked.person[row], *texts])
     boxes: dict[str, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
     for file, (features, folder) in enumerate(zip(gallery.tables, folders, strict=True)):
         if not (folder / "boxes.csv").is_file() or not folder.name:
@@ -191,4 +187,4 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
             for frame, person, box in sorted(found, key=lambda item: item[:2])
         )
         atomic.write_text(out / f"{camera.replace(':', '-')}.txt", text)
-    atomic.write_text(out / "identities.csv", table.getvalue())
+    atomic.write_csv(out / "identities.csv", COLUMNS, lines)

@@ -50,9 +50,8 @@ class SearchOptions:
             remedy = "For example --gallery workspace/features/people.h5"
             raise UsageError("--gallery", why="no features file given", remedy=remedy)
         if not (self.query or self.with_ or self.without):
-            raise UsageError(
-                "query", why="nothing to search for", remedy="Give a tracklet, a folder, a video or --with"
-            )
+            remedy = "Give a tracklet, a folder, a video or --with"
+            raise UsageError("query", why="nothing to search for", remedy=remedy)
         if self.top < 1:
             raise UsageError("--top", str(self.top), why="must be at least 1")
 
@@ -186,9 +185,8 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
         of_tracklet |= {(table.dataset, name): value for name, value in zip(table.tracklet, fits, strict=True)}
     values = [of_tracklet.get((t.dataset, name), 0.0) for t in gallery.tables for name in t.tracklet]
     if not any(values):
-        raise BadData(
-            "labels", listing(map(str, files)), why="they have none of the gallery's tracklets", remedy=remedy
-        )
+        why = "they have none of the gallery's tracklets"
+        raise BadData("labels", listing(map(str, files)), why=why, remedy=remedy)
     return np.array(values)
 
 

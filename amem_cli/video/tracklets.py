@@ -4,7 +4,6 @@ Boxes are stored in parts of `PART` pictures and crops are counted, so that an i
 is the same. The folder appears when it is complete.
 """
 
-import csv
 import io
 import json
 import os
@@ -363,10 +362,7 @@ def _write_tables(
     data: Path, cameras: list[Camera], tables: dict[str, BoxTable], tracks: dict[str, list[CameraTrack]], name: str
 ) -> None:
     """tracks.csv, boxes.csv and the manifest."""
-    summary, boxes = io.StringIO(newline=""), io.StringIO(newline="")
-    lines, box_lines = csv.writer(summary, lineterminator="\n"), csv.writer(boxes, lineterminator="\n")
-    lines.writerow(TRACK_COLUMNS)
-    box_lines.writerow(BOX_COLUMNS)
+    summary, boxes = [], []
     for camera in cameras:
         for track in tracks[camera.name]:
             tracklet, rows = f"{camera.name}/{track.name}", track.rows
@@ -374,9 +370,9 @@ def _write_tables(
             at = np.searchsorted(tables[camera.name].numbers, first[0])
             video = printable(camera.files[tables[camera.name].files[at]].name)
             times = [int(first[0]), int(last[0]), f"{first[1]:.3f}", f"{last[1]:.3f}"]
-            lines.writerow([tracklet, camera.name, video, *times, len(rows), f"{rows[:, 6].mean():.3f}"])
+            summary.append([tracklet, camera.name, video, *times, len(rows), f"{rows[:, 6].mean():.3f}"])
             for row in rows:
-                box_lines.writerow([tracklet, int(row[0]), f"{row[1]:.3f}", *(f"{value:.1f}" for value in row[2:6])])
-    atomic.write_text(data / "tracks.csv", summary.getvalue())
-    atomic.write_text(data / "boxes.csv", boxes.getvalue())
+                boxes.append([tracklet, int(row[0]), f"{row[1]:.3f}", *(f"{value:.1f}" for value in row[2:6])])
+    atomic.write_csv(data / "tracks.csv", TRACK_COLUMNS, summary)
+    atomic.write_csv(data / "boxes.csv", BOX_COLUMNS, boxes)
     atomic.write_text(data / f"{name}.toml", f'name = {json.dumps(name)}\nlayout = "tracks"\nroot = "."\n')

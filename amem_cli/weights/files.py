@@ -262,9 +262,8 @@ def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
         holds = f"keys {listing(map(str, loaded), most=5)}" if isinstance(loaded, dict) else type(loaded).__name__
         raise _refused(path, f"no state dict in it, only {holds:.200}", STATE_DICT_ONLY)
     if others := [str(key) for key, value in tensors.items() if not _is_weight(key, value)]:
-        raise _refused(
-            path, f"its state dict holds more than dense tensors with plain names: {listing(others)}", STATE_DICT_ONLY
-        )
+        why = f"its state dict holds more than dense tensors with plain names: {listing(others)}"
+        raise _refused(path, why, STATE_DICT_ONLY)
     return dict(tensors)
 
 

@@ -104,15 +104,6 @@ def matching(network: Any, tensors: Mapping[str, Tensor]) -> int:
     return sum(expected.get(key) == tensor.shape for key, tensor in tensors.items())
 
 
-def _inflated(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`tensors` with those of image convolutions inflated where 3-D ones are expected (see `inflate_weight`)."""
-    frames = {key: tensor.shape[2] for key, tensor in expected.items() if tensor.dim() == 5}
-    return {
-        key: inflate_weight(tensor, frames[key]) if key in frames and tensor.dim() == 4 else tensor
-        for key, tensor in tensors.items()
-    }
-
-
 def inflate_weight(weight: Tensor, frames: int) -> Tensor:
     """A 2-D kernel (O, I, k, k) in the middle of a 3-D one, (O, I, frames, k, k), with zeros around."""
     return F.pad(weight.unsqueeze(2), (0, 0, 0, 0, frames // 2, frames // 2))
@@ -122,12 +113,8 @@ def require_fit(network: Any, weights: MappedWeights, path: Path, architecture: 
     """Raise `BadData` with the keys that do not fit (see `listing`)."""
     if problems := misfits(network, weights.tensors):
         why = f"read as {weights.key_mapping}, it does not fit {architecture}: {listing(problems)}"
-        raise BadData(
-            "weights",
-            path,
-            why=why,
-            remedy=f"Find the network that it fits: amem weights inspect {shlex.quote(str(path))}",
-        )
+        remedy = f"Find the network that it fits: amem weights inspect {shlex.quote(str(path))}"
+        raise BadData("weights", path, why=why, remedy=remedy)
 
 
 def misfits(network: Any, tensors: Mapping[str, Tensor]) -> list[str]:

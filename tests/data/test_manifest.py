@@ -118,7 +118,7 @@ def test_load_manifest_bad_files(own, tmp_path):
     with pytest.raises(BadData, match="larger than 1 MiB"):
         own(b"#" * (2**20 + 1))
     (tmp_path / "folder.toml").mkdir()
-    with pytest.raises(BadData, match="directory"):
+    with pytest.raises(BadData, match="folder, not a file"):
         load_manifest(tmp_path / "folder.toml")
 
 

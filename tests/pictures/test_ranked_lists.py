@@ -81,13 +81,13 @@ def test_rank_answers_ties_keep_the_order_of_the_file():
 def test_choose_queries_best_worst_random():
     precisions = np.array([0.5, 1.0, np.nan, 0.1, 0.9, 0.3, 0.1, 0.7, 0.6])
     chosen = choose_queries(precisions, 6, seed=3)
-    assert (chosen.best, chosen.worst) == ((1, 4), (3, 6))
-    assert len(chosen.random) == 2
-    assert set(chosen.random) <= {0, 5, 7, 8}
+    assert (chosen["best"], chosen["worst"]) == ([1, 4], [3, 6])
+    assert len(chosen["random"]) == 2
+    assert set(chosen["random"]) <= {0, 5, 7, 8}
     assert chosen == choose_queries(precisions, 6, seed=3)
-    assert len({choose_queries(precisions, 6, seed).random for seed in range(10)}) > 1
+    assert len({tuple(choose_queries(precisions, 6, seed)["random"]) for seed in range(10)}) > 1
     for how_many in range(1, 12):  # none twice, none without a match
-        rows = sum(choose_queries(precisions, how_many), ())
+        rows = [row for rows in choose_queries(precisions, how_many).values() for row in rows]
         assert len(rows) == len(set(rows) - {2}) == min(how_many, 8)
     with pytest.raises(BadData, match="no query has a match"):
         choose_queries(np.array([np.nan]), 3)

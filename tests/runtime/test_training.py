@@ -357,13 +357,12 @@ def test_files_of_the_finished_training_stay_until_the_next_is_finished(tmp_path
 def test_load_state_counts_the_space_of_its_own_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = toy_run(tmp_path)
     save_state(run, TrainState(step=3))
-    size = checkpoint.states_size(tmp_path)
-    assert size == sum(path.stat().st_size for path in tmp_path.glob("state-*")) > 0
+    size = sum(path.stat().st_size for path in tmp_path.glob("state-*"))
     asked: list[int] = []
     monkeypatch.setattr("amem_cli.artifacts.atomic.require_free_space", lambda folder, needed: asked.append(needed))
     load_state(run, tmp_path / "best")
     load_state(toy_run(tmp_path / "other"), tmp_path / "other" / "best")
-    assert asked[1] - asked[0] == size
+    assert asked[1] - asked[0] == size > 0
 
 
 def test_time_limit_counts_from_the_start_of_the_command() -> None:

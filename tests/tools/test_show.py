@@ -18,6 +18,7 @@ from amem_cli.artifacts.metrics_log import append_metrics
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.datasets import read_videos
+from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.metrics.ranking import evaluate_ranking
@@ -30,7 +31,7 @@ from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.tools import report as report_module
 from amem_cli.tools.collect import Collector, camera_pairs
-from amem_cli.tools.predictions import middle_clip, predict_clips
+from amem_cli.tools.predictions import predict_clips
 from amem_cli.tools.report import report
 from amem_cli.tools.show import KINDS, Picture, show
 from amem_cli.tools.source import Source
@@ -156,7 +157,8 @@ def test_predict_clips_of_the_training_model(trained, split) -> None:
     (clip,) = predict_clips(amem, config, [tracklet], Silent())
     with Image.open(tracklet.frames[max(0, (len(tracklet) - 6) // 2) + 1]) as image:  # the middle clip's second frame
         np.testing.assert_array_equal(clip.current, np.asarray(image.convert("RGB")))
-    pixels = torch.from_numpy(middle_clip(tracklet, config)).permute(3, 0, 1, 2)[None].float() / 255
+    clip = middle_clip(tracklet, config.clip_frames, config.height_width)
+    pixels = torch.from_numpy(clip).permute(3, 0, 1, 2)[None].float() / 255
     with torch.inference_mode():
         frames = torch.cat([prediction.frame for prediction in amem(pixels, torch.tensor([1]), 2).predictions])
     expected = (frames.permute(0, 2, 3, 1) * 255).round().numpy()
@@ -172,7 +174,9 @@ def test_predict_clips_of_the_training_model(trained, split) -> None:
 def test_predict_clips_stride(trained, split) -> None:
     amem, config = trained
     (clip,) = predict_clips(amem, replace(config, predict_stride=2), split.test[:1], Silent())
-    np.testing.assert_array_equal(clip.true, middle_clip(split.test[0], config)[[3, 5]])
+    np.testing.assert_array_equal(
+        clip.true, middle_clip(split.test[0], config.clip_frames, config.height_width)[[3, 5]]
+    )
     assert clip.steps == ["t+2", "t+4"]
     with pytest.raises(UsageError, match="a clip of 6 frames has room for 1 to 2"):
         predict_clips(amem, replace(config, predict_stride=2), split.test[:1], Silent(), rounds=3)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.chain import command_of, protocol_of
-from amem_cli.data.manifest import Manifest
+from amem_cli.data.chain import command_of
+from amem_cli.data.manifest import Manifest, protocol_of
 from amem_cli.data.readers.features import read_any
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.options import EvaluateOptions

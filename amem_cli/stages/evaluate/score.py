@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts.features import Features
-from amem_cli.data.chain import protocol_of
 from amem_cli.data.counts import missing_tracklets, protocol_counts
-from amem_cli.data.manifest import Manifest
+from amem_cli.data.manifest import Manifest, protocol_of
 from amem_cli.errors import BadData, InputMissing
 from amem_cli.metrics.calibration import calibrate, fit_probability
 from amem_cli.metrics.chance import chance
@@ -109,7 +108,10 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         raise BadData("features", path, why=why, remedy="Mark the queries in is_query")
     labels = (table.person_id[query], table.person_id[gallery], table.camera_id[query], table.camera_id[gallery])
     also_queries = table.is_query[gallery] if single else None
-    device = _device(options.device)
+    device = None
+    if options.device.startswith("cuda"):  # only then: starting CUDA takes longer than ranking
+        with process_group(options.device) as processes:
+            device = str(processes.device)
 
     def rank(rows: np.ndarray) -> Ranking:
         return evaluate_ranking(rows[query], rows[gallery], *labels, gallery_is_query=also_queries, device=device)
@@ -152,14 +154,6 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
             "calibration_error": curve.calibration_error,
         }
     return scores
-
-
-def _device(device: str) -> str | None:
-    """The device to rank on: the CPU unless CUDA is requested, since starting CUDA takes longer than ranking."""
-    if not device.startswith("cuda"):
-        return None
-    with process_group(device) as processes:
-        return str(processes.device)
 
 
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace, metrics_path
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.chain import protocol_of, warn_about_stale
-from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
+from amem_cli.data.chain import warn_about_stale
+from amem_cli.data.manifest import load_manifest, manifest_of_protocol, protocol_of
 from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.metrics.rerank import rerank_bytes
 from amem_cli.options import EvaluateOptions
@@ -36,10 +36,11 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         why = f"protocol {protocol.name} is for data set {manifest.name}"
         raise UsageError("--dataset", options.dataset, why=why, remedy="Leave --dataset out")
     files = features_files(options, manifest)
+    role = "features" if protocol.kind == "single-split" else "features {}"
     provenance = Provenance(
         command="evaluate",
         options=options.fingerprint() | {"protocol": protocol.name},
-        parents={_role(manifest, number): parent(path) for number, path in enumerate(files)},
+        parents={role.format(number): parent(path) for number, path in enumerate(files)},
     )
     output = Workspace(options.workspace).results(protocol.name)
     with output_slot("result", output, options):
@@ -83,11 +84,6 @@ def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: Evalu
     if options.strict and result["incomplete"]:
         remedy = "Extract features of every test tracklet, or leave --strict out"
         raise BadData("features", listing(map(str, files), 1), why=results.incomplete_of(result), remedy=remedy)
-
-
-def _role(manifest: Manifest, number: int) -> str:
-    """The role of a features file among the parents of a result."""
-    return "features" if protocol_of(manifest).kind == "single-split" else f"features {number}"
 
 
 def _keep(output: Path, before: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.manifest import load_manifest
+from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import UsageError, require_known
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
 from amem_cli.resolve import read_config, resolve
@@ -162,14 +162,8 @@ def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _run(request: Request, weights: dict[str, str], row: Row, dataset: str, seed: int) -> Run:
-    table, manifest = TABLES[request.what], load_manifest(dataset)
-    protocol, main, own = (
-        manifest.protocol,
-        request.workspace,
-        request.workspace / "reproduce" / row.name / f"seed{seed}",
-    )
-    if protocol is None:
-        raise UsageError("--dataset", dataset, why="has no tracklets", remedy="Use a data set of videos")
+    table, manifest, main = TABLES[request.what], load_manifest(dataset), Workspace(request.workspace)
+    protocol, own = protocol_of(manifest), main.root / "reproduce" / row.name / f"seed{seed}"
 
     def command(name: str, **flags: Any) -> Command:
         words = ["amem", name, *_words(flags)]
@@ -182,20 +176,18 @@ def _run(request: Request, weights: dict[str, str], row: Row, dataset: str, seed
         return {"weights": weights[network]} if network in weights else {}
 
     split = {} if protocol.kind == "single-split" else {"split": "all" if table.scored else "0"}
-    on, shared = (
-        {"dataset": dataset, "data_root": request.data_root},
-        {"data_root": request.data_root, "workspace": main},
-    )
+    on: dict[str, Any] = {"dataset": dataset, "data_root": request.data_root}
+    shared: dict[str, Any] = {"data_root": request.data_root, "workspace": main.root}
     given = read_config(TrainAmemOptions, request.config) if request.config else {}
     fixed = {"backbone": row.backbone, "clip_frames": TrainAmemOptions.clip_frames}  # what the rows depend on
     options = {name: value for name, value in fixed.items() if name not in given} | row.options | {"seed": seed}
-    inputs = []
-    if row.uses_aem:
+    inputs, uses = [], TrainAmemOptions(modules=row.options["modules"])
+    if uses.uses_aem:
         inputs += [command("train-arm", **shared, **start("arm")), command("label-videos", dataset=dataset, **shared)]
-        options |= {"labels": str(Workspace(main).labels(manifest.name))}
-    if row.uses_mem:
+        options |= {"labels": str(main.labels(manifest.name))}
+    if uses.uses_mem:
         inputs.append(command("train-tae", **shared, **start("tae")))
-        options |= {"tae": str(Workspace(main).tae)}
+        options |= {"tae": str(main.tae)}
     commands = [command("train-amem", **on, **split, workspace=own, **options, **start(row.backbone))]
     if table.scored:
         commands.append(command("extract-features", **on, **split, workspace=own))

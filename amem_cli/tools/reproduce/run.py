@@ -25,13 +25,19 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         remedy = "Print the commands with --dry-run and start each with torchrun"
         raise UsageError("reproduce", why="it runs in one process", remedy=remedy)
-    _check_weights(plan)
+    for (_, network), weights in plan.trainings.items():
+        if weights not in ("", "auto", *NAMES):  # those by name are found or downloaded
+            check_weights(network, weights)
     if advice := plan.advice():
         progress.warn(advice)
     many = f"{len(plan.runs)} trainings" if len(plan.runs) > 1 else "one training"
     progress.log(f"{many}: hours on a GPU with the paper's options; amem bench says how long one takes on this machine")
-    workspace = plan.request.workspace
-    table = new_table(plan, [note for dataset in plan.datasets for note in _data_notes(dataset, plan)])
+    workspace, notes = plan.request.workspace, []
+    for manifest in map(load_manifest, plan.datasets):
+        if differences := count_differences(manifest, read_videos(manifest, plan.request.data_root)):
+            part = f"{manifest.name} is not the complete data set ({'; '.join(differences[:2])}; ...)"
+            notes.append(f"{part}: do not compare our figures with the paper's.")
+    table = new_table(plan, notes)
     for command in plan.shared:
         run_command(command, progress)
     for number, one in enumerate(progress.repeated(plan.runs, "runs"), 1):
@@ -51,13 +57,6 @@ def run_command(command: Command, progress: Progress) -> Any:
     return getattr(import_module(f"amem_cli.stages.{name}"), name)(command.options, progress)
 
 
-def _check_weights(plan: Plan) -> None:
-    """Raise for weights that are missing or do not fit, before the first training."""
-    for (_, network), weights in plan.trainings.items():
-        if weights not in ("", "auto", *NAMES):  # those by name are found or downloaded
-            check_weights(network, weights)
-
-
 def _link_shared(own: Workspace, shared: Workspace) -> None:
     """Links from a row's workspace to the shared artifacts, for `amem status`; the commands use the real paths."""
     for folder in (shared.arm.parent, shared.labels("any").parent, shared.tae.parent):
@@ -66,14 +65,6 @@ def _link_shared(own: Workspace, shared: Workspace) -> None:
             own.root.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):  # a file system without links: status reports them as missing
                 link.symlink_to(os.path.relpath(folder, own.root), target_is_directory=True)
-
-
-def _data_notes(dataset: str, plan: Plan) -> list[str]:
-    """A note if the data set is not the paper's complete one."""
-    manifest = load_manifest(dataset)
-    differences = count_differences(manifest, read_videos(manifest, plan.request.data_root))
-    note = f"{manifest.name} is not the complete data set ({'; '.join(differences[:2])}; ...)"
-    return [f"{note}: do not compare our figures with the paper's."] if differences else []
 
 
 def _measure_predictions(plan: Plan, one: Run) -> dict[str, float]:

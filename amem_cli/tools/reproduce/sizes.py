@@ -38,9 +38,8 @@ def sizes(workspace: Path) -> dict[str, Any]:
     table = header("sizes", "sizes", "Model size") | {"rows": rows, "notes": NOTES}
     path = workspace / "reproduce" / "sizes.json"
     atomic.write_text(path, json.dumps(table, indent=1))
-    atomic.write_text(
-        path.with_suffix(".md"), "\n\n".join(["# Model size", block_as_markdown(size_block(table)), *NOTES, ""])
-    )
+    text = "\n\n".join(["# Model size", block_as_markdown(size_block(table)), *NOTES, ""])
+    atomic.write_text(path.with_suffix(".md"), text)
     return table
 
 
@@ -63,10 +62,8 @@ def model_sizes() -> list[dict[str, Any]]:
         rows.append(_size("one branch", f"inception {kernel}", [branch], (CHANNELS[0], *I3D_MAPS)))
     for design, figure in (("conv3d", paper.CONV3D_BRANCH_MB), ("conv2d", paper.CONV2D_BRANCH_MB)):
         for channels in CHANNELS:
-            branch = build_branch(design, channels)
-            rows.append(
-                _size("one branch", f"{design} on {channels} channels", [branch], (channels, *I3D_MAPS), figure)
-            )
+            branch, name = build_branch(design, channels), f"{design} on {channels} channels"
+            rows.append(_size("one branch", name, [branch], (channels, *I3D_MAPS), figure))
     return rows + [_size("backbone", name, [backbone], CLIP) for name, backbone in backbones.items()]
 
 

@@ -21,14 +21,6 @@ class Row:
     def backbone(self) -> str:
         return self.options.get("backbone", "i3d")
 
-    @property
-    def uses_aem(self) -> bool:
-        return self.options["modules"] in ("aem", "amem", "after-enhancement")
-
-    @property
-    def uses_mem(self) -> bool:
-        return self.options["modules"] in ("mem", "amem", "after-enhancement")
-
     def without(self, name: str, title: str, **options: Any) -> "Row":
         """This row without one term of the loss, compared with this row."""
         return Row(f"{self.name}-without-{name}", f"{self.title}, without {title}", self.options | options, self.name)
