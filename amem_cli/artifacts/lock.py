@@ -10,9 +10,9 @@ from pathlib import Path
 import filelock
 
 from amem_cli.artifacts import atomic
-from amem_cli.errors import DiskError, Locked
+from amem_cli.errors import Locked
 
-LEAST_SPACE = 10 << 20  # bytes of free disk that any stage needs
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -20,44 +20,33 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
     """Hold the lock on the file `output` inside the context; the system releases it if the process dies.
 
     Temporary files of crashed writers next to the output are removed. Without `owner` nothing is locked. Raises
-    `Locked` with the holder if another run has the lock, and `DiskError` if the disk is full, or cannot be written and
-    has no `output`.
+    `Locked` with the holder if another run has the lock, and `DiskError` if the disk is full or cannot be written to,
+    unless `output` exists.
     """
     if not owner:
         yield
         return
     name = atomic.lock_path(output)
-    lock = filelock.FileLock(name, timeout=0)
+    lock, holder = filelock.FileLock(name, timeout=0), name.with_suffix(".holder")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        atomic.sweep_temporaries(output)
+        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
     except filelock.Timeout as error:
-        holder = "unknown"
+        who = "unknown"
         with contextlib.suppress(OSError):
-            holder = name.with_suffix(".holder").read_text()[:200]
-        why = f"another run is writing it ({holder})"
+            who = holder.read_text()[:200]
+        why = f"another run is writing it ({who})"
         raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
     except OSError as error:
-        # where nothing can be written, an artifact can be read without a lock
-        if not output.is_file() or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if not output.is_file() or error.errno not in NOT_WRITABLE:  # an artifact can be read, and reused
+            lock.release()
             raise atomic.disk_error(output, error, "output") from error
     try:
-        if lock.is_locked:
-            _prepare(output, name.with_suffix(".holder"))
         yield
     finally:
         if lock.is_locked:
             with contextlib.suppress(OSError):  # the lock must be released
-                name.with_suffix(".holder").unlink()
+                holder.unlink()
             lock.release()
-
-
-def _prepare(output: Path, holder: Path) -> None:
-    """Name the holder and make room; a full disk is an error only if there is no output, which may be reused."""
-    try:
-        atomic.sweep_temporaries(output)
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        atomic.require_free_space(output.parent, LEAST_SPACE)
-    except (OSError, DiskError) as error:
-        if not output.is_file():
-            raise error if isinstance(error, DiskError) else atomic.disk_error(output, error, "output") from error

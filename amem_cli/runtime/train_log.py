@@ -1,4 +1,5 @@
-"""The log of a training: means of its losses in metrics.jsonl, trackers, validations, sample pictures."""
+"""The log of a training (means of its losses in metrics.jsonl, trackers, validations, sample pictures), and the end of
+each step."""
 
 import io
 import time
@@ -8,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
 from amem_cli.artifacts.paths import sample_path
+from amem_cli.runtime.schedule import validation_due
+from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.trackers import Tracker, open_trackers
-from amem_cli.runtime.train_state import Run, TrainState
+from amem_cli.runtime.train_state import Run, TrainState, save_state
 
 if TYPE_CHECKING:
     import torch
@@ -89,3 +92,24 @@ class TrainLog:
         save_image(grid, content, format="PNG")
         atomic.write_bytes(sample_path(self.run.folder, self.state.step), content.getvalue())
         self._to_trackers(lambda tracker: tracker.picture("validation", grid, self.state.step))
+
+
+def finish_step(run: Run, state: TrainState, log: TrainLog, stop: StopRequest, *, last_in_epoch: bool) -> None:
+    """Count the step; write the log every `log_steps`; save every `save_seconds`, before a validation and at the end.
+
+    Raises `Interrupted` after saving after a signal, or if the next step would exceed the time limit.
+    """
+    options = run.options
+    at_end = last_in_epoch and state.epoch + 1 == options.epochs
+    if (state.step + 1) % options.log_steps == 0 or at_end:
+        log.write_means()
+    state.advance(last_in_epoch)
+    stop.measure("step")
+    validation_next = validation_due(options, state)
+    stopping = not at_end and stop.requested(validation_next=validation_next)
+    overdue = time.monotonic() - state.saved > options.save_seconds
+    if at_end or stopping or validation_next or run.processes.any(overdue):
+        save_state(run, state)
+        stop.measure("save")
+    if stopping:
+        raise stop.interrupted(state.step)

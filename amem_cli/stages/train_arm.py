@@ -36,9 +36,8 @@ from amem_cli.runtime.device import as_pixels, device_of
 from amem_cli.runtime.distributed import gradient_sync, process_group
 from amem_cli.runtime.engine import autocast, prepare, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
-from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
-from amem_cli.runtime.train_log import TrainLog
+from amem_cli.runtime.train_log import TrainLog, finish_step
 from amem_cli.runtime.train_state import Run, load_state, remove_states
 from amem_cli.weights.loading import log_pretrained
 from amem_cli.weights.names import weight_file

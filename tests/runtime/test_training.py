@@ -31,9 +31,8 @@ from amem_cli.runtime.schedule import (
     set_learning_rate,
     validation_due,
 )
-from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
-from amem_cli.runtime.train_log import TrainLog
+from amem_cli.runtime.train_log import TrainLog, finish_step
 from amem_cli.runtime.train_state import Run, TrainState, load_state, remove_states, save_state
 
 EPOCHS, STEPS = 3, 4
@@ -240,7 +239,7 @@ def test_time_limit_counts_the_work_ahead(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_save_before_validation_and_by_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[int] = []
-    monkeypatch.setattr("amem_cli.runtime.steps.save_state", lambda run, state: saved.append(state.step))
+    monkeypatch.setattr("amem_cli.runtime.train_log.save_state", lambda run, state: saved.append(state.step))
     train(toy_run(tmp_path / "a", options(validate=0.2, validate_epochs=2)))
     assert saved == [8, 12]
     saved.clear()

@@ -32,9 +32,8 @@ from amem_cli.runtime.device import as_pixels, device_of, evaluation_copy
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import prepare, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
-from amem_cli.runtime.steps import finish_step
 from amem_cli.runtime.stop import StopRequest
-from amem_cli.runtime.train_log import TrainLog
+from amem_cli.runtime.train_log import TrainLog, finish_step
 from amem_cli.runtime.train_state import Run, TrainState, load_state, remove_states
 from amem_cli.stages.extract_features import extract_tracklets
 from amem_cli.stages.train_amem.inputs import (
