@@ -90,7 +90,6 @@ def evaluate(
 
 
 def _run(stage: Callable[[Any, Progress], Any], options: Any, progress: Progress, as_json: bool) -> None:
-    """Run a stage and print its artifacts."""
     began = time.monotonic()
     output = stage(options, progress)
     results = output if isinstance(output, list) else [output]

@@ -40,7 +40,7 @@ class Cutting:
     boxes: BoxesFrom = None
     detector_weights: DetectorWeights = None
     camera: Annotated[list[str] | None, Option(help="name of each video's camera; empty: the file's name")] = None
-    fps: Annotated[float, Option(help="pictures looked at per second; 0: all")] = 0.0
+    fps: Annotated[float, Option(help="pictures used per second; 0: all")] = 0.0
     min_frames: Annotated[int, Option(help="shorter tracks are left out")] = 8
     device: Device = "auto"
     force: Annotated[bool, Option("--force", help="replace the output of other videos or options")] = False
@@ -77,7 +77,7 @@ def tracklets(
 
 
 @dataclass(frozen=True)
-class Asked:
+class Criteria:
     """What a search looks for and where."""
 
     gallery: Annotated[list[Path], Option(help="features file; repeatable")]
@@ -103,15 +103,15 @@ class Asked:
 )
 def search(
     output: flags.Output,
-    asked: Asked,
+    criteria: Criteria,
     query: Annotated[str, Argument(help="tracklet of the gallery, folder of frames, or video; empty with --with")] = "",
     out: Annotated[Path | None, Option(help="also write this HTML page; it shows people")] = None,
 ) -> None:
     """Find the tracklets that are nearest to a person, or that fit a description."""
     from amem_cli.video.search import SearchOptions, search, write_page
 
-    check_device(asked.device)
-    values = {field.name: getattr(asked, field.name) for field in dataclasses.fields(asked)}
+    check_device(criteria.device)
+    values = {field.name: getattr(criteria, field.name) for field in dataclasses.fields(criteria)}
     values |= {name: tuple(values[name] or ()) for name in ("gallery", "labels", "boxes")}
     values |= {name: tuple(filter(None, (values[name] or "").split(","))) for name in ("with_", "without")}
     result = search(SearchOptions(query=query, cameras=tuple(values.pop("camera") or ()), **values),

@@ -15,11 +15,7 @@ NEIGHBOUR_BYTES = 2000  # of the sparse neighbourhoods, for each row
 
 
 def rerank(
-    query_features: Features,
-    gallery_features: Features,
-    k1: int = 20,
-    k2: int = 6,
-    lambda_value: float = 0.3,
+    query_features: Features, gallery_features: Features, k1: int = 20, k2: int = 6, lambda_value: float = 0.3
 ) -> np.ndarray:
     """Distances (Q, G) in the features' precision: (1 - lambda) Jaccard + lambda original; smaller is nearer.
 

@@ -24,11 +24,7 @@ __all__ = ["Normalisation", "backbone_class", "build_backbone", "normalise"]
 
 
 def build_backbone(
-    name: str,
-    *,
-    strides: Literal["reid", "stock"] = "reid",
-    weights: str | Path | None = None,
-    head: bool = False,
+    name: str, *, strides: Literal["reid", "stock"] = "reid", weights: str | Path | None = None, head: bool = False
 ) -> nn.Module:
     """The backbone `name`: (B, 3, T, H, W) in the range of its weights -> `backbone_maps` (B, C, T', H', W').
 

@@ -68,13 +68,12 @@ class Engine:
     """A network ready to run: uint8 (B, H, W, 3) or (B, T, H, W, 3) -> float32 (B, ...), both on the host.
 
     When a batch does not fit into GPU memory, the engine warns and halves the batch size, also for later calls;
-    `batch_limit` is the largest number of items computed at once, or 0 for no limit. `name` is the resolved engine.
-    Raises `UsageError` when a single item does not fit.
+    `batch_limit` is the largest number of items computed at once, or 0 for no limit. Raises `UsageError` when a single
+    item does not fit.
     """
 
-    def __init__(self, name: str, run: Callable[[Tensor], Tensor], warn: Callable[[str], None]):
-        self.name, self.batch_limit = name, 0
-        self._run, self._warn = run, warn
+    def __init__(self, run: Callable[[Tensor], Tensor], warn: Callable[[str], None]):
+        self._run, self._warn, self.batch_limit = run, warn, 0
 
     def __call__(self, images: Tensor) -> Tensor:
         while True:
@@ -94,11 +93,7 @@ class Engine:
 
 
 def prepare(
-    network: nn.Module,
-    device: torch.device,
-    precision: str,
-    engine: str,
-    warn: Callable[[str], None] = warnings.warn,
+    network: nn.Module, device: torch.device, precision: str, engine: str, warn: Callable[[str], None] = warnings.warn
 ) -> Engine:
     """A copy of `network` in eval mode as an `Engine` on `device`; `network` itself does not change.
 
@@ -108,7 +103,7 @@ def prepare(
     """
     network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
     if engine == "openvino":
-        return Engine(engine, _openvino(network, precision), warn)
+        return Engine(_openvino(network, precision), warn)
     if engine == "torch":
         network = fold(network, torch.bfloat16 if precision == "bf16" else torch.float32)
         precision = "fp32"  # no autocast: the folded network casts by itself
@@ -118,7 +113,7 @@ def prepare(
         with autocast(precision, device):
             return network(as_pixels(images, device)).float().cpu()
 
-    return Engine(engine, run, warn)
+    return Engine(run, warn)
 
 
 def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:

@@ -184,12 +184,7 @@ def epoch_batches(
 
 
 def validate(
-    model: ARM,
-    data: AttributeDataset,
-    rows: np.ndarray,
-    options: TrainArmOptions,
-    precision: str,
-    progress: Progress,
+    model: ARM, data: AttributeDataset, rows: np.ndarray, options: TrainArmOptions, precision: str, progress: Progress
 ) -> dict[str, float]:
     """mA over all attributes that occur, and over the usual 35, on the images of the validation people.
 
@@ -204,12 +199,7 @@ def validate(
 
 
 def run_model(
-    model: ARM,
-    data: AttributeDataset,
-    rows: np.ndarray,
-    options: TrainArmOptions,
-    precision: str,
-    progress: Progress,
+    model: ARM, data: AttributeDataset, rows: np.ndarray, options: TrainArmOptions, precision: str, progress: Progress
 ) -> np.ndarray:
     """Attribute probabilities (len(rows), A) float32 of images; works on a copy of the model in eval mode."""
     batches = [rows[start : start + options.batch_size] for start in range(0, len(rows), options.batch_size)]

@@ -168,11 +168,11 @@ def camera_pairs(source: Source) -> list[CameraPair]:
     The rules are those of the evaluation; a rate is over the queries that have a match in that camera.
     """
     pairs, cameras = [], source.features.camera_id
-    for asked, answering in itertools.permutations(np.unique(cameras).tolist(), 2):
-        query, answers = source.features.is_query & (cameras == asked), source.gallery & (cameras == answering)
+    for first, second in itertools.permutations(np.unique(cameras).tolist(), 2):
+        query, answers = source.features.is_query & (cameras == first), source.gallery & (cameras == second)
         if query.any() and answers.any():
             ranking = source.ranking(query, answers)
-            pairs.append(CameraPair(asked, answering, ranking.valid_queries, float(ranking.cmc[0]), float(ranking.mAP)))
+            pairs.append(CameraPair(first, second, ranking.valid_queries, float(ranking.cmc[0]), float(ranking.mAP)))
     return pairs
 
 

@@ -217,7 +217,7 @@ def mean_ap(run: Run, split: Split, official: bool, subject: Subject, progress: 
         feature, norm = run(images.numpy())
         return torch.from_numpy(feature * norm)
 
-    engine, shape = Engine("export", similarity, progress.warn), (subject.frames, *subject.config.height_width)
+    engine, shape = Engine(similarity, progress.warn), (subject.frames, *subject.config.height_width)
     clips = sum(-(-len(tracklet) // subject.frames) for tracklet in split.test)
     with progress.loop("mAP", clips, unit="clips") as bar:
         rows = extract_tracklets(split.test, shape, engine, CPU, bar, batch_size=16, workers=-1)["features"]

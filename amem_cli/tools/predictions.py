@@ -29,12 +29,7 @@ CPU = torch.device("cpu")
 
 @torch.inference_mode()
 def predict_clips(
-    amem: AMEM,
-    config: ModelConfig,
-    tracklets: Sequence[Tracklet],
-    progress: Progress,
-    *,
-    rounds: int | None = None,
+    amem: AMEM, config: ModelConfig, tracklets: Sequence[Tracklet], progress: Progress, *, rounds: int | None = None
 ) -> list[PredictedClip]:
     """MEM's predictions for the middle clip of each tracklet, from its second frame on.
 

@@ -96,9 +96,9 @@ class Camera:
             stream.thread_type = "AUTO"
             step = float(1 / stream.average_rate) if stream.average_rate else 0.04
             begin = float((stream.start_time or 0) * stream.time_base)
-            said = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
+            stated = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
             if container.format.name == "avi":  # its duration is that of what is there
-                said = stream.frames * step
+                stated = stream.frames * step
             packets = container.demux(stream)
             while True:
                 frames: list[Any] = []
@@ -125,7 +125,7 @@ class Camera:
                         waits.append((last, seconds))
                     last, count = seconds, count + 1
                     yield seconds, frame
-        waits.append((last, offset + float(said)))
+        waits.append((last, offset + float(stated)))
         usual = max(SHORT, (last - offset) / max(count - 1, 1) * MISSING)
         gaps += [wait for wait in waits if wait[1] - wait[0] > usual]
         gaps += [(gap_from, math.inf)] if gap_from is not None else []

@@ -33,12 +33,7 @@ MOST_BYTES = 10_000_000  # of all pictures, before they become text
 BYTES_PER_FRAME = 2800
 ATTRIBUTE, MOST_TAGS = 0.5, 8
 LEAST_ONE = 0.4  # less: rather another person
-WORDS = (
-    (0.95, "almost certainly"),
-    (0.8, "very likely"),
-    (0.6, "probably"),
-    (0.0, "perhaps"),
-)
+WORDS = ((0.95, "almost certainly"), (0.8, "very likely"), (0.6, "probably"), (0.0, "perhaps"))
 
 
 @dataclass(frozen=True)

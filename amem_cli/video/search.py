@@ -208,7 +208,6 @@ def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Qu
 
 
 def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
-    """Every person in a video."""
     from amem_cli.data.datasets import read_videos
     from amem_cli.data.manifest import load_manifest
     from amem_cli.video.tracklets import TrackletOptions, cut_tracklets

@@ -38,7 +38,7 @@ MOST_OUTSIDE = 0.5  # of the boxes of a file; more: it belongs to another video
 class TrackletOptions:
     """`boxes`: one source for all videos or one for each, empty for the default; `cameras` likewise.
 
-    `fps` is the number of pictures looked at per second (0: all). Raises `UsageError` for values out of range.
+    `fps` is the number of pictures used per second (0: all). Raises `UsageError` for values out of range.
     """
 
     videos: tuple[Path, ...]
@@ -222,7 +222,7 @@ def _cut(
 
 @dataclass(frozen=True)
 class BoxTable:
-    """All boxes of a camera: `numbers`, `seconds` (P,) and `sizes` (P, 2) of the pictures looked at; `rows` (n, 17) of
+    """All boxes of a camera: `numbers`, `seconds` (P,) and `sizes` (P, 2) of the pictures used; `rows` (n, 17) of
     picture number, seconds, left, top, width, height, score, id, and nine for the colours of boxes without an id."""
 
     numbers: np.ndarray

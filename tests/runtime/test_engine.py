@@ -271,7 +271,7 @@ def test_out_of_memory_halves_the_batch() -> None:
     expected = images.flatten(1).float().sum(dim=1, keepdim=True)
     sizes: list[int] = []
     warned: list[str] = []
-    engine = Engine("torch", small_memory(3, sizes), warned.append)
+    engine = Engine(small_memory(3, sizes), warned.append)
     assert torch.equal(engine(images), expected)
     assert sizes == [13, 6, 3, 3, 3, 3, 1]
     assert warned == [f"out of memory with batches of {n}. Continuing with {n // 2}; see --batch-size" for n in (13, 6)]
@@ -284,8 +284,8 @@ def test_out_of_memory_halves_the_batch() -> None:
 
 def test_out_of_memory_with_one_item() -> None:
     images = torch.zeros(4, 1, 1, 3, dtype=torch.uint8)
-    assert len(Engine("torch", small_memory(1, []), lambda _: None)(images)) == 4
-    engine = Engine("torch", small_memory(0, []), lambda _: None)
+    assert len(Engine(small_memory(1, []), lambda _: None)(images)) == 4
+    engine = Engine(small_memory(0, []), lambda _: None)
     with pytest.raises(UsageError, match=r"one item of shape \(1, 1, 3\) does not fit"):
         engine(images)
 

@@ -130,14 +130,14 @@ def cmc(report: Report) -> Markup:
 
 def camera_table(pairs: Sequence[CameraPair]) -> dict[str, Any]:
     """The cameras with the most queries as rows, the cameras of their answers as columns, and the pairs by both."""
-    asked = {pair.query_camera: 0 for pair in pairs}
+    queries: dict[int, int] = {}
     for pair in pairs:
-        asked[pair.query_camera] = max(asked[pair.query_camera], pair.queries)
-    rows = sorted(sorted(asked, key=lambda camera: -asked[camera])[:MOST_CAMERAS])
+        queries[pair.query_camera] = max(queries.get(pair.query_camera, 0), pair.queries)
+    rows = sorted(sorted(queries, key=lambda camera: -queries[camera])[:MOST_CAMERAS])
     columns = sorted({pair.answer_camera for pair in pairs if pair.query_camera in rows})[:MOST_CAMERAS]
     cells = {(pair.query_camera, pair.answer_camera): pair for pair in pairs if pair.queries}
     heads = [f"in camera {camera}" for camera in columns]
-    return {"rows": rows, "columns": columns, "heads": heads, "cells": cells, "of": len(asked)}
+    return {"rows": rows, "columns": columns, "heads": heads, "cells": cells, "of": len(queries)}
 
 
 # -- ranked lists ------------------------------------------------------------------------------------------------------

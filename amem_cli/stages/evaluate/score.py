@@ -99,7 +99,6 @@ def _name_of_model(provenance: dict[str, Any]) -> str | None:
 
 
 def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
-    """The figures of one features file."""
     query = np.flatnonzero(table.is_query)
     single = protocol_of(manifest).kind == "single-split"
     gallery = np.arange(len(table.is_query)) if single else np.flatnonzero(~table.is_query)
