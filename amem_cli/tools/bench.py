@@ -2,9 +2,7 @@
 
 import io
 import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from amem_cli.attributes import GROUP_SIZES
@@ -80,7 +79,7 @@ def bench(device: str, precision: str, engine: str, quick: bool, progress: Progr
                 with FlopCounterMode(display=False) as counter:
                     step()
                 ceiling = ceilings["convolution"] * count / counter.get_total_flops()
-                rates.append(rate("training", count, "clips/s", median_seconds(step, spend, where), ceiling))
+                rates.append(rate("training", count, "clips/s", median_seconds(step, spend), ceiling))
                 bar.advance()
     return {
         "machine": describe_machine(where) | {"precision": precision, "engine": engines},
@@ -142,7 +141,7 @@ def measure_ceilings(device: torch.device, precision: str, files: list[Path], sp
     weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
     weight = weight.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        seconds = median_seconds(lambda: F.conv2d(x, weight, padding=1), spend / 2, device)
+        seconds = median_seconds(lambda: F.conv2d(x, weight, padding=1), spend / 2)
     contents = [file.read_bytes() for file in files]
     libjpeg = len(files) / median_seconds(lambda: [Image.open(io.BytesIO(c)).load() for c in contents], spend / 2)
     return {"convolution": 2 * 9 * channels * x.numel() / seconds, "libjpeg": libjpeg}
@@ -155,21 +154,10 @@ def flop(network: nn.Module, images: Tensor) -> float:
     return counter.get_total_flops()
 
 
-def median_seconds(run: Callable[[], Any], spend: float, device: torch.device | None = None) -> float:
-    """The median of at least three runs, repeated for `spend` seconds after one warm-up run."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        run()
-        if device is not None and device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    once()
-    seconds = [once() for _ in range(3)]
-    while sum(seconds) < spend:
-        seconds.append(once())
-    return statistics.median(seconds)
+def median_seconds(run: Callable[[], Any], spend: float) -> float:
+    """The median of runs that are repeated for `spend` seconds after a warm-up."""
+    timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=spend).median
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:

@@ -56,20 +56,6 @@ def test_seconds_of_mars_cuda_is_the_slower():
     assert "train-amem" not in found
 
 
-@pytest.mark.parametrize(
-    ("durations", "spend", "median"), [([100.0, 1.0, 9.0, 2.0], 0.0, 2.0), ([50.0] + [1.0] * 8, 7.5, 1.0)]
-)
-def test_median_seconds_after_a_warm_up(durations, spend, median, monkeypatch):
-    clock, left = [0.0], list(durations)
-    monkeypatch.setattr(bench, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
-
-    def work():
-        clock[0] += left.pop(0)
-
-    assert bench.median_seconds(work, spend) == median
-    assert left == []
-
-
 def test_flop_of_a_convolution():
     assert bench.flop(Toy(nn.Conv2d), torch.zeros(1, 6, 7, 3, dtype=torch.uint8)) == 2 * 3 * 4 * 9 * 6 * 7
 

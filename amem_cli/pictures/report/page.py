@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -193,10 +194,7 @@ def decimals(value: float | None, digits: int) -> str:
 def duration(seconds: float) -> str:
     """Seconds as text.
 
-    >>> duration(75), duration(7400), duration(4.2)
-    ('1 min 15 s', '2 h 3 min', '4 s')
+    >>> duration(75), duration(7400)
+    ('0:01:15', '2:03:20')
     """
-    total = round(seconds)
-    if total >= 3600:
-        return f"{total // 3600} h {total % 3600 // 60} min"
-    return f"{total // 60} min {total % 60} s" if total >= 60 else f"{total} s"
+    return str(timedelta(seconds=round(seconds)))
