@@ -36,7 +36,6 @@ KINDS = {  # the remedy for a file that an option named
     "amem-shard": "Run the same command again",
 }
 _HEADER_KEY = "amem"
-_LARGEST_HEADER = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
 
     remedy = remedy or KINDS[kind]
     content = atomic.read_checked(path, f"{kind} checkpoint", remedy=remedy)
-    description = _description(content, path)
+    description = read_description(path)
     if why := kind_error(description, kind):
         raise BadData("checkpoint", path, why=why, remedy=remedy)
     try:
@@ -96,12 +95,21 @@ def described_by(saved: Checkpoint) -> Iterator[None]:
 
 def read_description(path: Path, *, remedy: str = "") -> dict[str, Any]:
     """The description alone: neither tensors nor checksum are read."""
-    with atomic.open_input(path, "checkpoint", remedy=remedy) as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if length > _LARGEST_HEADER:
-            raise BadData("checkpoint", path, why="not a safetensors file")
-        return _description(start + file.read(length), path)
+    import safetensors
+
+    atomic.open_input(path, "checkpoint", remedy=remedy).close()
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            text = file.metadata()[_HEADER_KEY]
+    except safetensors.SafetensorError as error:
+        raise BadData("checkpoint", path, why=f"not a complete safetensors file ({error})", remedy=remedy) from error
+    except (KeyError, TypeError) as error:
+        raise BadData("checkpoint", path, why="has no amem description", remedy=remedy) from error
+    description = {"metrics": {}, "provenance": {}} | parse_json_object(text, "checkpoint", path)
+    if not isinstance(description["metrics"], dict):
+        raise BadData("checkpoint", path, why="its metrics are not a JSON object")
+    provenance = check_provenance(description["provenance"], "checkpoint", path)
+    return description | {"provenance": {"options": {}, "parents": {}} | provenance}
 
 
 def load_into(module: "torch.nn.Module", checkpoint: Checkpoint, prefix: str = "") -> None:
@@ -116,21 +124,6 @@ def load_into(module: "torch.nn.Module", checkpoint: Checkpoint, prefix: str = "
 def prefixed(prefix: str, module: "torch.nn.Module") -> "dict[str, torch.Tensor]":
     """The module's tensors with `prefix` before each name."""
     return {prefix + name: tensor for name, tensor in module.state_dict().items()}
-
-
-def _description(content: bytes, path: Path) -> dict[str, Any]:
-    length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 + length:
-        raise BadData("checkpoint", path, why="not a safetensors file, or incomplete")
-    try:
-        text = json.loads(content[8 : 8 + length])["__metadata__"][_HEADER_KEY]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadData("checkpoint", path, why="has no amem description") from error
-    description = {"metrics": {}, "provenance": {}} | parse_json_object(text, "checkpoint", path)
-    if not isinstance(description["metrics"], dict):
-        raise BadData("checkpoint", path, why="its metrics are not a JSON object")
-    provenance = check_provenance(description["provenance"], "checkpoint", path)
-    return description | {"provenance": {"options": {}, "parents": {}} | provenance}
 
 
 # -- training state ----------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, people
-from amem_cli.errors import BadData, UsageError, listing
+from amem_cli.errors import AmemError, BadData, UsageError, listing
 from amem_cli.models.amem import AMEM, build_amem
 from amem_cli.models.checkpoints import TaeParts, load_tae
 from amem_cli.models.config import ModelConfig
@@ -121,7 +121,7 @@ def refuse_other_split(weights: str, dataset: str, split: int | None) -> None:
     try:
         recorded = checkpoint.read_description(Path(weights))["provenance"]["options"]
         trained_on = recorded["dataset"], recorded["split"]
-    except (OSError, BadData, KeyError, TypeError):  # no weights, weights by name, or a file of another program
+    except (AmemError, KeyError, TypeError):  # no weights, weights by name, or a file of another program
         return
     if trained_on[0] == dataset and trained_on[1] != split:
         why = f"trained on split {trained_on[1]} of {dataset}, which includes test people of split {split}"
