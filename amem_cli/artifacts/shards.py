@@ -13,9 +13,9 @@ import numpy as np
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
+from amem_cli.artifacts.output import is_complete
 from amem_cli.artifacts.paths import metrics_path
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.errors import BadData, InputMissing
 
 FRAMES_PER_SHARD = 4096  # about a minute of I3D on two CPU cores: the most work lost in a crash
 
@@ -58,11 +58,7 @@ class Shards:
 
     def has(self, number: int) -> bool:
         """Whether the shard exists and matches its checksum."""
-        try:
-            checkpoint.load(self.path(number), "amem-shard")
-        except (InputMissing, BadData):
-            return False
-        return True
+        return is_complete(self.path(number))
 
     def write(self, number: int, columns: dict[str, np.ndarray]) -> None:
         """Write one shard: `columns` with a row for each of its tracklets."""

@@ -49,7 +49,7 @@ def build_backbone(
     return network
 
 
-def backbone_class(name: str) -> type[Any]:
+def backbone_class(name: str) -> Any:
     """The class of a backbone. torchvision, whose import is slow, is imported only for its own networks."""
     module, _, cls = BACKBONES[name].partition(":")
     return getattr(importlib.import_module(module), cls)

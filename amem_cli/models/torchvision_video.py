@@ -1,7 +1,8 @@
 """torchvision's video networks without heads: S3D, R3D-18, MC3-18, R(2+1)D-18. Its weight files load unchanged."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import Any, Literal
 
 import torchvision
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class S3D(nn.Module):
         return self.features(clip)
 
 
-class _VideoResNet18(nn.Module):
+class VideoResNet18(nn.Module):
     """R3D-18, MC3-18 and R(2+1)D-18 (Tran et al., CVPR 2018): (B, 3, T, H, W) -> (B, 512, T', H/16, W/16).
 
     Their own strides give 16 x 8 from 256 x 128. strides="stock": T' = ceil(T/8). strides="reid" omits the last halving
@@ -48,16 +49,11 @@ class _VideoResNet18(nn.Module):
     normalisation = TORCHVISION_KINETICS
     head_keys = ("fc.weight", "fc.bias")
 
-    builder: ClassVar[Callable[..., Any]]
-
-    def __init__(self, strides: Literal["reid", "stock"] = "reid"):
+    def __init__(self, build: Callable[..., Any], strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
-        network = type(self).builder(weights=None)
-        self.stem: nn.Module = network.stem
-        self.layer1: nn.Module = network.layer1
-        self.layer2: nn.Module = network.layer2
-        self.layer3: nn.Module = network.layer3
-        self.layer4: nn.Module = network.layer4
+        network = build(weights=None)
+        self.stem, self.layer1, self.layer2 = network.stem, network.layer1, network.layer2
+        self.layer3, self.layer4 = network.layer3, network.layer4
         if strides == "reid":
             for module in self.layer4.modules():
                 if isinstance(module, nn.Conv3d):
@@ -67,19 +63,6 @@ class _VideoResNet18(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clip)))))
 
 
-class R3D18(_VideoResNet18):
-    """3-D convolutions only."""
-
-    builder = staticmethod(torchvision.models.video.r3d_18)
-
-
-class MC3_18(_VideoResNet18):
-    """3-D convolutions in the first blocks, 2-D ones in the others."""
-
-    builder = staticmethod(torchvision.models.video.mc3_18)
-
-
-class R2Plus1D18(_VideoResNet18):
-    """Convolutions over space, then time."""
-
-    builder = staticmethod(torchvision.models.video.r2plus1d_18)
+R3D18 = partial(VideoResNet18, torchvision.models.video.r3d_18)  # 3-D convolutions only
+MC3_18 = partial(VideoResNet18, torchvision.models.video.mc3_18)  # in the first blocks, 2-D ones in the others
+R2Plus1D18 = partial(VideoResNet18, torchvision.models.video.r2plus1d_18)  # convolutions over space, then time
