@@ -42,21 +42,23 @@ LR_SCHEDULE_HELP = "step: --lr-step (P); cosine: down to 0 at the end (D)"
 # Scripts and config files may give these to all six stages; where a stage has no such option, they have no effect.
 COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
+DEVICE_HELP = "auto | cpu | cuda | cuda:N; auto uses CUDA if available"
 SPLIT_HELP = "0 ... 9 or all, for data sets with several splits; empty: 0"
 
 
 def option(
-    default: Any, help: str, *, small: Any = None, strong: Any = None, affects_result: bool = True, env: str = ""
-) -> Any:
+    default: Any, help: str, *, small: Any = None, strong: Any = None, affects_result: bool = True, env: str = "",
+    flag: str = "", argument: bool = False,
+) -> Any:  # fmt: skip
     """A field of an options dataclass.
 
     `small` and `strong` are the values under these presets where they differ. An option with `affects_result=False`
     changes where or how fast something is computed, not the result: runs that differ only there produce the same
-    artifact.
+    artifact. `flag` is its flag where that has another name; an `argument` has none.
     """
     presets = {name: value for name, value in (("small", small), ("strong", strong)) if value is not None}
     metadata = {"help": help, "presets": presets, "affects_result": affects_result, "env": env}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata | {"flag": flag, "argument": argument})
 
 
 def preset_value(field: dataclasses.Field[Any], preset: str) -> Any:
@@ -74,7 +76,7 @@ class Options:
     panel: ClassVar[str] = "Every stage"
 
     workspace: Path = option(Path("workspace"), "folder of all artifacts", affects_result=False, env="AMEM_WORKSPACE")
-    device: str = option("auto", "auto | cpu | cuda | cuda:N; auto uses CUDA if available", affects_result=False)
+    device: str = option("auto", DEVICE_HELP, affects_result=False)
     seed: int = option(0, "seed of all random numbers")
     resume: str = option("auto", "auto: continue and reuse; never: start again", affects_result=False)
     force: bool = option(False, "overwrite output of another configuration", affects_result=False)

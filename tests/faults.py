@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 from amem_cli.artifacts import atomic
@@ -60,9 +61,9 @@ def hit(at: int | None, fault: int | str | None) -> Iterator[Steps]:
     def counted(name: str, real: Callable) -> Callable:
         return lambda *arguments: (steps.step(name), real(*arguments))[1]
 
-    def opened(path: Path, mode: str = "r") -> object:
+    def opened(path: Path, mode: str = "r", **named: Any) -> object:
         if mode != "xb":
-            return builtins.open(path, mode)
+            return builtins.open(path, mode, **named)
         steps.step("open")
         return _File(path, steps)
 

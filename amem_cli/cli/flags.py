@@ -76,16 +76,22 @@ class Output:
 
 
 def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field."""
+    """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field.
+
+    The fields have an `Annotated` type, or are made by `option`; others have no flag.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         declared = inspect.signature(function).parameters.values()
         groups: dict[str, Any] = {p.name: p.annotation for p in declared if dataclasses.is_dataclass(p.annotation)}
+        flags_of = {name: _group_flags(group) for name, group in groups.items()}
 
         def call(**given: Any) -> None:
-            for parameter, group in groups.items():
-                given[parameter] = group(**{field.name: given.pop(field.name) for field in dataclasses.fields(group)})
             try:
+                for parameter, group in groups.items():
+                    own = {flag.name: given.pop(flag.name) for flag in flags_of[parameter]}
+                    own = {name: tuple(value) if isinstance(value, list) else value for name, value in own.items()}
+                    given[parameter] = group(**{name: value for name, value in own.items() if value is not None})
                 function(**given)
             except AmemError as error:
                 error.remedy = remedies.for_command(error.remedy, places, force)
@@ -93,9 +99,7 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[.
 
         flags: list[inspect.Parameter] = []
         for one in declared:
-            fields = dataclasses.fields(groups[one.name]) if one.name in groups else ()
-            flags += [_parameter(field.name, field.type, field.default) for field in fields]
-            flags += [] if fields else [_parameter(one.name, one.annotation, one.default)]
+            flags += flags_of.get(one.name, [_parameter(one.name, one.annotation, one.default)])
         takes = {one.name: isinstance(one.annotation.__metadata__[0], typer.models.ArgumentInfo) for one in flags}
         places = [one.upper() if takes[one] else flag_of(one) for one in ("out", "folder", "workspace") if one in takes]
         force = "force" in takes
@@ -116,7 +120,8 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
     groups = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]  # the stage's own options come first
     group_of = {name: group for group in groups for name in group.__annotations__}  # the base class that declares it
     fields = sorted(dataclasses.fields(cls), key=lambda field: groups.index(group_of[field.name]))
-    flags = [_parameter(field.name, _flag(field, kinds[field.name], group_of[field.name], name)) for field in fields]
+    panels = {field.name: vars(group_of[field.name]).get("panel", name) for field in fields}
+    flags = [_parameter(field.name, _flag(field, kinds[field.name], panels[field.name])) for field in fields]
     ignored = {option: flag_of(option) for option in COMMON if option not in kinds}
     flags += [
         _parameter(option, Annotated[str | None, typer.Option(flag, hidden=True)]) for option, flag in ignored.items()
@@ -177,18 +182,37 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _flag(field: dataclasses.Field, kind: Any, group: type, command: str) -> Any:
-    """Type and flag of an option, for Typer; the help ends with default, preset and environment variable."""
+def _group_flags(group: Any) -> list[inspect.Parameter]:
+    kinds, flags = typing.get_type_hints(group), []
+    for field in dataclasses.fields(group):
+        if typing.get_origin(field.type) is Annotated:
+            flags.append(_parameter(field.name, field.type, field.default))
+        elif field.metadata:
+            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else None
+            flags.append(_parameter(field.name, _flag(field, kinds[field.name], "Options", envvar=True), default))
+    return flags
+
+
+def _flag(field: dataclasses.Field, kind: Any, panel: str, *, envvar: bool = False) -> Any:
+    """Type and flag of an option, for Typer; the help ends with default, preset and environment variable.
+
+    With `envvar` Typer reads the variable.
+    """
     value, env = field.default, field.metadata["env"]
-    notes = [] if value in ("", ()) or kind is bool else [f"default: {value}"]
+    notes = [] if value in ("", (), None, dataclasses.MISSING) or kind is bool else [f"default: {value}"]
     notes += [f"{preset}: {other}" for preset, other in field.metadata["presets"].items()] + [f"env: {env}"] * bool(env)
     help = field.metadata["help"] + (f" \\[{', '.join(notes)}]" if notes else "")  # escaped, else markup of Rich
-    flag, panel = flag_of(field.name), vars(group).get("panel", command)
+    flag = field.metadata["flag"] or flag_of(field.name)
     if typing.get_origin(kind) is typing.Literal:
         return Annotated[str | None, choice(*typing.get_args(kind), flag=flag, help=help, rich_help_panel=panel)]
     if typing.get_origin(kind) is tuple:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]
-    return Annotated[kind | None, typer.Option(flag, help=help, rich_help_panel=panel)]
+    if field.metadata["argument"]:
+        return Annotated[kind if value is dataclasses.MISSING else kind | None, typer.Argument(help=help)]
+    variable = env if envvar and env else None
+    return Annotated[
+        kind | None, typer.Option(flag, help=help, rich_help_panel=panel, envvar=variable, show_envvar=False)
+    ]
 
 
 def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:

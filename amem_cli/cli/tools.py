@@ -5,7 +5,7 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -16,7 +16,7 @@ from amem_cli.cli.root import app, config_app, data_app, features_app, weights_a
 from amem_cli.errors import UsageError
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
-from amem_cli.tools.reproduce.tables import SEEDS, TABLES
+from amem_cli.tools.reproduce.tables import Request
 from amem_cli.tools.show import KINDS
 from amem_cli.walkers import WalkerOptions
 
@@ -172,17 +172,7 @@ def status(
 )
 def walkers(
     out: Annotated[Path, Argument(help="output: OUT/{peta,market1501,mars,ilids-vid,prid2011}")],
-    seed: flags.Seed = 0,
-    people: Annotated[int, Option(help="people to train on, and as many to test on")] = WalkerOptions.people,
-    cameras: Annotated[int, Option(help="cameras of the MARS-like set")] = WalkerOptions.cameras,
-    height: Annotated[int, Option(help="height of person boxes in pixels")] = WalkerOptions.height,
-    width: Annotated[int, Option(help="width of person boxes in pixels")] = WalkerOptions.width,
-    twins: Annotated[
-        float, Option(help="fraction of people who look like another one and differ in gait")
-    ] = WalkerOptions.twins,
-    alike: Annotated[
-        bool, Option("--alike", help="the people of the video data sets look the same and differ in gait alone")
-    ] = False,
+    options: WalkerOptions,
     videos: Annotated[
         bool,
         Option("--videos", help="instead: videos of two cameras, with their true boxes; a quarter of --people walk"),
@@ -198,12 +188,10 @@ def walkers(
 
         import_av()
         with Progress(quiet).loop("walkers", 1, unit="pictures") as loop:
-            made = write_videos(out, seed=seed, people=people // 4, progress=loop.show)
+            made = write_videos(out, seed=options.seed, people=options.people // 4, progress=loop.show)
         if not quiet:
             print(f"walkers in {out}: amem find {shlex.join(map(str, made))} --out answer", file=sys.stderr)
         return
-    sizes: dict[str, Any] = {"people": people, "cameras": cameras, "height": height, "width": width}
-    options = WalkerOptions(seed=seed, twins=twins, alike=alike, **sizes)
     with Progress(quiet).loop("walkers", 1, unit="images") as loop:
         write_walkers(out, options, loop.show)
     if not quiet:
@@ -234,51 +222,28 @@ def check(
         raise typer.Exit(65)
 
 
-@dataclass(frozen=True)
-class Runs:
-    """The trainings of `amem reproduce`."""
-
-    dataset: Annotated[
-        list[str] | None,
-        Option(help="data set or your own .toml; default mars, table5: all three"),
-    ] = None
-    row: Annotated[list[str] | None, Option(help="only this row, e.g. amem; repeatable")] = None
-    seeds: Annotated[int, Option(help="trainings per row, with the seeds 0, 1, ...")] = SEEDS
-    weights: Annotated[list[str] | None, Option(help="i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; repeatable")] = None
-    preset: flags.Preset = PRESETS[0]
-    config: flags.Config = None
-
-
 @command(app, "reproduce", "amem reproduce table3 --dry-run", "amem reproduce table3 --preset small --config my.toml")
-def reproduce(
-    what: Annotated[str, choice(*TABLES, "sizes", argument=True, help="sizes needs no data")],
-    runs: Runs,
-    folders: flags.Folders,
-    output: flags.Output,
-    dry_run: flags.DryRun = False,
-) -> None:
+def reproduce(request: Request, output: flags.Output, dry_run: flags.DryRun = False) -> None:
     """Reproduce a table of the paper and print its values next to ours.
 
     Each row is a train-amem configuration in WORKSPACE/reproduce/ROW/seedN.
     Tables: WORKSPACE/reproduce/WHAT.md and .json. Finished work is reused.
     """
-    from amem_cli.tools.reproduce.plan import Request, plan
+    from amem_cli.tools.reproduce.plan import plan
 
-    results = folders.workspace / "reproduce"
-    if what == "sizes":
+    results = request.workspace / "reproduce"
+    if request.what == "sizes":
         from amem_cli.tools.reproduce.sizes import size_block, sizes
 
-        if runs not in (Runs(), Runs([], [], weights=[])) or dry_run:
+        plain = Request("sizes", data_root=request.data_root, workspace=request.workspace)
+        if request != plain or dry_run:
             why = "sizes needs neither data nor training, only --workspace, --json and --quiet apply"
             raise UsageError("reproduce", why=why, remedy="Leave the other options out")
-        table = sizes(folders.workspace)
+        table = sizes(request.workspace)
         if output.as_json:
             return console.print_json(table)
         return console.print_tables([size_block(table)], table["notes"], results / "sizes.md")
-    lists = {"datasets": runs.dataset, "rows": runs.row, "weights": runs.weights}
-    several: dict[str, Any] = {name: tuple(values or ()) for name, values in lists.items()}
-    several |= {"seeds": runs.seeds, "preset": runs.preset, "config": runs.config}
-    chain = plan(Request(what, data_root=folders.data_root, workspace=folders.workspace, **several))
+    chain = plan(request)
     if dry_run:
         return console.print_json(chain.as_json()) if output.as_json else print(chain.script())
     from amem_cli.tools.reproduce.run import run

@@ -10,30 +10,17 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.lock import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
-from amem_cli.errors import AmemError, UsageError
+from amem_cli.errors import AmemError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Gallery, model_of, read_calibration
 from amem_cli.video.link import Linked, link_tracks, write_links
-from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
+from amem_cli.video.options import FindOptions
+from amem_cli.video.tracklets import Tracklets, cut_tracklets
 
 CLIPS, FRAMES = 6, 16  # of a track, for its features and its attributes
 PAGE = "index.html"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FindOptions:
-    """`tracklets.out` is the folder of everything; `model`, `arm` and the calibration come from `workspace` if they
-    are not given."""
-
-    tracklets: TrackletOptions
-    model: Path | None = None
-    arm: Path | None = None
-    workspace: Path = Path("workspace")
-    dataset: str = "mars"
-    threshold: float | None = None
-    calibration: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,10 +36,7 @@ class Answer:
 
 def find(options: FindOptions, progress: Progress) -> Answer:
     """Cut people out of videos, compare them, give each a number, and write the page. Finished steps are reused."""
-    if options.threshold is not None and options.calibration is not None:
-        raise UsageError("threshold", why="--threshold and --calibration exclude each other", remedy="Leave one out")
-    out, force = options.tracklets.out, options.tracklets.force
-    home = Workspace(options.workspace)
+    out, home = options.out, Workspace(options.workspace)
     manifest = load_manifest(options.dataset)
     several = protocol_of(manifest).kind != "single-split"
     model = options.model or home.amem_main(manifest.name, 0 if several else None)
@@ -66,9 +50,9 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     load_main_model(model, remedy=remedy)
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
-    cut = cut_tracklets(replace(options.tracklets, out=out / "tracks"), progress)
-    common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace", "force": force}
-    common["device"] = options.tracklets.device
+    cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
+    common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace"}
+    common |= {"force": options.force, "device": options.device}
     arm = options.arm or home.arm
     labels = _labels(common, arm, options.arm is not None, progress)
     from amem_cli.stages.extract_features import extract_features

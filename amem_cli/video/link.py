@@ -10,10 +10,10 @@ import numpy as np
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.lock import locked
 from amem_cli.data.readers.tracks import read_boxes
-from amem_cli.errors import UsageError
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+from amem_cli.video.options import LinkOptions
 
 PAIR_BYTES = 32  # memory that a pair of tracks takes at most at one time: four numbers of 8 bytes
 APART = 1e9  # distance of two tracks that cannot be one person
@@ -127,35 +127,15 @@ def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:
     return apart
 
 
-def link(
-    paths: tuple[Path, ...],
-    out: Path,
-    progress: Progress,
-    *,
-    threshold: float | None = None,
-    calibration: Path | None = None,
-    tracks: tuple[Path, ...] = (),
-) -> Linked:
-    """Link the tracks of features files and write `out`/identities.csv and `out`/<camera>.txt (MOTChallenge).
-
-    `tracks` are the data sets' folders, where they are not where the features files say. Raises `UsageError` without
-    a threshold and a calibration.
-    """
-    if (threshold is None) == (calibration is None):
-        why = "give either --threshold or --calibration" if threshold is None else "both are given"
-        remedy = "amem evaluate --calibrate 0.001 writes a calibration; a threshold is a squared distance from 0 to 4"
-        raise UsageError("threshold", why=why, remedy=remedy)
-    if threshold is not None and not 0 <= threshold <= 4:
-        raise UsageError("--threshold", f"{threshold:g}", why="not a squared distance of unit vectors, from 0 to 4")
-    if tracks and len(tracks) != len(paths):
-        raise UsageError("--tracks", why=f"{len(tracks)} folders for {len(paths)} files", remedy="Give one for each")
-    known = read_calibration(calibration) if calibration else None
-    gallery = Gallery(paths)
-    limit = threshold if threshold is not None else known.threshold if known else 0.0
+def link(options: LinkOptions, progress: Progress) -> Linked:
+    """Link the tracks of features files and write OUT/identities.csv and OUT/<camera>.txt (MOTChallenge)."""
+    known = read_calibration(options.calibration) if options.calibration else None
+    gallery = Gallery(options.files)
+    limit = options.threshold if options.threshold is not None else known.threshold if known else 0.0
     linked = link_tracks(gallery, limit, known)
-    folders = tuple(path.absolute() for path in tracks) or tuple(Path(table.folder) for table in gallery.tables)
-    with locked(out / "identities.csv"):
-        write_links(linked, out, folders, progress)
+    told = tuple(path.absolute() for path in options.tracks)
+    with locked(options.out / "identities.csv"):
+        write_links(linked, options.out, told or tuple(Path(table.folder) for table in gallery.tables), progress)
     return linked
 
 

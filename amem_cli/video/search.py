@@ -20,40 +20,9 @@ from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, lis
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+from amem_cli.video.options import SearchOptions
 
 BATCH = 64  # queries searched together
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """`query` is empty for a search by description alone. `cameras`, `after` and `before` (seconds of the video)
-    filter the gallery, `with_` and `without` are PETA attributes. Raises `UsageError`."""
-
-    query: str = ""
-    gallery: tuple[Path, ...] = ()
-    top: int = 10
-    calibration: Path | None = None
-    cameras: tuple[str, ...] = ()
-    after: float | None = None
-    before: float | None = None
-    with_: tuple[str, ...] = ()
-    without: tuple[str, ...] = ()
-    labels: tuple[Path, ...] = ()
-    workspace: Path = Path("workspace")
-    model: Path | None = None
-    boxes: tuple[str, ...] = ()
-    detector_weights: Path | None = None
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if not self.gallery:
-            remedy = "For example --gallery workspace/features/people.h5"
-            raise UsageError("--gallery", why="no features file given", remedy=remedy)
-        if not (self.query or self.with_ or self.without):
-            remedy = "Give a tracklet, a folder, a video or --with"
-            raise UsageError("query", why="nothing to search for", remedy=remedy)
-        if self.top < 1:
-            raise UsageError("--top", str(self.top), why="must be at least 1")
 
 
 @dataclass(frozen=True, slots=True)

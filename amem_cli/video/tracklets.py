@@ -28,38 +28,11 @@ from amem_cli.runtime.progress import Progress
 from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
 from amem_cli.video.crops import CameraTrack, coloured, cut_crops, inside, split_at_edges, split_at_gaps
 from amem_cli.video.decode import Camera, Picture, import_av, looked_at
+from amem_cli.video.options import TrackletOptions
 from amem_cli.video.tracks import Tracker
 
 SAMPLED_BYTES = 1 << 20  # at both ends of a video, for its identity
 MOST_OUTSIDE = 0.5  # of the boxes of a file; more: it belongs to another video
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrackletOptions:
-    """`boxes`: one source for all videos or one for each, empty for the default; `cameras` likewise.
-
-    `fps` is the number of pictures used per second (0: all). Raises `UsageError` for values out of range.
-    """
-
-    videos: tuple[Path, ...]
-    out: Path
-    boxes: tuple[str, ...] = ()
-    detector_weights: Path | None = None
-    cameras: tuple[str, ...] = ()
-    fps: float = 0.0
-    min_frames: int = 8
-    device: str = "auto"
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        if self.fps < 0:
-            raise UsageError("--fps", f"{self.fps:g}", why="must not be negative")
-        if self.min_frames < 1:
-            raise UsageError("--min-frames", str(self.min_frames), why="must be at least 1")
-        for flag, values in (("--boxes", self.boxes), ("--camera", self.cameras)):
-            if len(values) not in (0, 1, len(self.videos)):
-                why = f"{len(values)} given for {len(self.videos)} videos"
-                raise UsageError(flag, why=why, remedy="Give one for all, or one for each in their order")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from amem_cli.errors import UsageError
+from amem_cli.options import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +21,16 @@ class WalkerOptions:
     Raises `UsageError` that lists every value out of range.
     """
 
-    seed: int = 0
-    people: int = 24
-    cameras: int = 2
+    seed: int = option(0, "seed of all random numbers")
+    people: int = option(24, "people to train on, and as many to test on")
+    cameras: int = option(2, "cameras of the MARS-like set")
     tracklets_per_camera: int = 2
     frames: tuple[int, int] = (24, 40)
     images_per_person: int = 12
-    height: int = 128
-    width: int = 64
-    twins: float = 0.25
-    alike: bool = False
+    height: int = option(128, "height of person boxes in pixels")
+    width: int = option(64, "width of person boxes in pixels")
+    twins: float = option(0.25, "fraction of people who look like another one and differ in gait")
+    alike: bool = option(False, "the people of the video data sets look the same and differ in gait alone")
 
     def __post_init__(self) -> None:
         ranges = [

@@ -329,7 +329,7 @@ def test_for_command(remedy: str, places: list[str], force: bool, said: str) -> 
         ("report", "amem_cli.tools.report.report", "--out"),
         ("doctor", "amem_cli.tools.doctor.examine", "--workspace"),
         ("data walkers w", "amem_cli.walkers.write_walkers", "OUT"),
-        ("link a.h5 --out x", "amem_cli.video.link.link", "--out"),
+        ("link a.h5 --out x --threshold 1", "amem_cli.video.link.link", "--out"),
     ],
 )
 def test_remedy_names_no_flag_that_the_command_lacks(

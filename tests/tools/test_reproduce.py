@@ -15,9 +15,9 @@ from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import BACKBONES
 from amem_cli.runtime.progress import Silent
 from amem_cli.tools import paper
-from amem_cli.tools.reproduce.plan import Request, plan
+from amem_cli.tools.reproduce.plan import plan
 from amem_cli.tools.reproduce.table import add_run, as_markdown, new_table, write
-from amem_cli.tools.reproduce.tables import TABLES
+from amem_cli.tools.reproduce.tables import TABLES, Request
 
 TINY = """
 image-size = "32x32"

@@ -12,6 +12,7 @@ from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.link import Linked, limits_of, link, link_tracks, overlapping
+from amem_cli.video.options import LinkOptions
 from amem_cli.video.page import next_person
 from tests.video.galleries import unit_rows, write_gallery
 
@@ -167,9 +168,10 @@ def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path, monkeypat
         "\n".join(["tracklet,frame,seconds,left,top,width,height", *lines]) + "\n"
     )
     people = tmp_path / "people"
-    paths = tuple(three_people(tmp_path, folder="" if told else str(people)))
+    files = tuple(three_people(tmp_path, folder="" if told else str(people)))
     monkeypatch.chdir(people)
-    link(paths, tmp_path / "out", Silent(), threshold=0.5, tracks=(people, Path()) if told else ())
+    tracks = (people, Path()) if told else ()
+    link(LinkOptions(files=files, out=tmp_path / "out", threshold=0.5, tracks=tracks), Silent())
     with open(tmp_path / "out/identities.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["tracklet"], row["person"]) for row in rows] == list(zip(names, "123321", strict=True))
@@ -184,10 +186,11 @@ def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\n")  # of other tracks
     monkeypatch.chdir(tmp_path)
     progress = Silent()
-    link(tuple(three_people(tmp_path)), tmp_path / "out", progress, threshold=0.5)
+    link(LinkOptions(files=tuple(three_people(tmp_path)), out=tmp_path / "out", threshold=0.5), progress)
     assert any("the features file does not name its folder" in line for line in progress.warnings)
     for limit in (0.0, 4.0):
-        assert link(tuple(three_people(tmp_path)), tmp_path / "out", progress, threshold=limit).threshold == limit
+        options = LinkOptions(files=tuple(three_people(tmp_path)), out=tmp_path / "out", threshold=limit)
+        assert link(options, progress).threshold == limit
 
 
 def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +202,8 @@ def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch:
         write_gallery(tmp_path / "b.h5", rows[2:], camera="yard", first_seconds=None),
     )
     progress = Silent()
-    assert link(paths, tmp_path / "out", progress, calibration=Path("x")).threshold == 0.5
+    options = LinkOptions(files=paths, out=tmp_path / "out", calibration=Path("x"))
+    assert link(options, progress).threshold == 0.5
     assert (tmp_path / "out/identities.csv").read_text().splitlines()[1:] == [
         "hall/0001,people,hall,1,0.000,1.000,0.4,0.8808",  # 1 / (1 + exp(-(6 - 10 * 0.4)))
         "hall/0002,people,hall,1,2.000,3.000,0.4,0.8808",
@@ -219,4 +223,4 @@ def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch:
 )  # fmt: skip
 def test_link_options(options: dict, why: str, tmp_path: Path) -> None:
     with pytest.raises(AmemError, match=why):
-        link(tuple(three_people(tmp_path)), tmp_path / "out", Silent(), **options)
+        LinkOptions(files=(Path("a.h5"), Path("b.h5")), out=tmp_path / "out", **options)

@@ -16,24 +16,9 @@ from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import UsageError, require_known
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
 from amem_cli.resolve import read_config, resolve
-from amem_cli.tools.reproduce.tables import PAPER_BACKBONES, SEEDS, TABLES, Row, Table
+from amem_cli.tools.reproduce.tables import PAPER_BACKBONES, TABLES, Request, Row, Table
 
 IMAGE_NETWORKS = ("arm", "tae")  # start from weights trained on images, the backbones from weights trained on videos
-
-
-@dataclass(frozen=True)
-class Request:
-    """The arguments of `amem reproduce`; an empty tuple is all data sets or rows of the table."""
-
-    what: str
-    datasets: tuple[str, ...] = ()
-    rows: tuple[str, ...] = ()
-    seeds: int = SEEDS
-    preset: str = PRESETS[0]
-    config: Path | None = None
-    data_root: Path = Path("data")
-    workspace: Path = Path("workspace")
-    weights: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

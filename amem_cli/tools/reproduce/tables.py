@@ -1,7 +1,10 @@
 """The tables of the paper that `amem reproduce` trains: their rows as options of `train-amem`. Needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any
+
+from amem_cli.options import PRESETS, option
 
 SEEDS = 3  # trainings per row, with the seeds 0, 1, 2
 PAPER_BACKBONES = ("r3d", "p3d", "i3d")  # in the order of Table 4
@@ -79,3 +82,18 @@ TABLES = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of `amem reproduce`; an empty tuple is all data sets or rows of the table."""
+
+    what: str = option(MISSING, f"{' | '.join(TABLES)} | sizes; sizes needs no data", argument=True)
+    datasets: tuple[str, ...] = option((), "data set or .toml; default mars, table5: all three", flag="--dataset")
+    rows: tuple[str, ...] = option((), "only this row, e.g. amem; repeatable", flag="--row")
+    seeds: int = option(SEEDS, "trainings per row, with the seeds 0, 1, ...")
+    weights: tuple[str, ...] = option((), "i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; repeatable")
+    preset: str = option(PRESETS[0], " | ".join(PRESETS))
+    config: Path | None = option(None, "TOML file as `amem config show` prints it")
+    data_root: Path = option(Path("data"), "folder of the data sets", env="AMEM_DATA")
+    workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")

@@ -1,0 +1,117 @@
+"""The options of the commands from videos to an answer, from which their flags are made. Imports nothing heavy."""
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+
+from amem_cli.errors import UsageError
+from amem_cli.options import DATASET_HELP, DEVICE_HELP, check_device, option
+
+BOXES = (
+    "motion | torchvision[:MODEL] | MOT file; once, or once per video; empty: torchvision if its weights are on this "
+    "machine, else motion"
+)
+DETECTOR_WEIGHTS = "file of torchvision's weights for --boxes torchvision"
+THRESHOLD = "squared distance (0 to 4) up to which tracks are one person"
+CALIBRATION = "result of amem evaluate --calibrate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackletOptions:
+    """`amem tracklets`. Raises `UsageError` for values out of range."""
+
+    videos: tuple[Path, ...] = option(MISSING, "video files; with --camera several of one, in order", argument=True)
+    out: Path = option(MISSING, "folder to make")
+    boxes: tuple[str, ...] = option((), BOXES)
+    detector_weights: Path | None = option(None, DETECTOR_WEIGHTS)
+    cameras: tuple[str, ...] = option((), "name of each video's camera; empty: the file's name", flag="--camera")
+    fps: float = option(0.0, "pictures used per second; 0: all")
+    min_frames: int = option(8, "shorter tracks are left out")
+    device: str = option("auto", DEVICE_HELP)
+    force: bool = option(False, "replace the output of other videos or options")
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        if self.fps < 0:
+            raise UsageError("--fps", f"{self.fps:g}", why="must not be negative")
+        if self.min_frames < 1:
+            raise UsageError("--min-frames", str(self.min_frames), why="must be at least 1")
+        for flag, values in (("--boxes", self.boxes), ("--camera", self.cameras)):
+            if len(values) not in (0, 1, len(self.videos)):
+                why = f"{len(values)} given for {len(self.videos)} videos"
+                raise UsageError(flag, why=why, remedy="Give one for all, or one for each in their order")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindOptions(TrackletOptions):
+    """`amem find`."""
+
+    model: Path | None = option(None, "amem-main checkpoint; empty: the workspace's")
+    arm: Path | None = option(None, "attribute model; empty: the workspace's, if there is one")
+    threshold: float | None = option(None, THRESHOLD)
+    calibration: Path | None = option(None, CALIBRATION)
+    dataset: str = option("mars", DATASET_HELP)
+    workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None and self.calibration is not None:
+            why = "--threshold and --calibration exclude each other"
+            raise UsageError("threshold", why=why, remedy="Leave one out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkOptions:
+    """`amem link`. Raises `UsageError` without a threshold and a calibration."""
+
+    files: tuple[Path, ...] = option(MISSING, "features files of one model", argument=True)
+    out: Path = option(MISSING, "folder for identities.csv and a MOTChallenge file per camera")
+    threshold: float | None = option(None, THRESHOLD)
+    calibration: Path | None = option(None, CALIBRATION)
+    tracks: tuple[Path, ...] = option((), "folder of each file's tracks; empty: where the features file says")
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.calibration is None):
+            why = "give either --threshold or --calibration" if self.threshold is None else "both are given"
+            remedy = "amem evaluate --calibrate 0.001 writes a calibration; a threshold is a squared distance, 0 to 4"
+            raise UsageError("threshold", why=why, remedy=remedy)
+        if self.threshold is not None and not 0 <= self.threshold <= 4:
+            why = "not a squared distance of unit vectors, from 0 to 4"
+            raise UsageError("--threshold", f"{self.threshold:g}", why=why)
+        if self.tracks and len(self.tracks) != len(self.files):
+            why = f"{len(self.tracks)} folders for {len(self.files)} files"
+            raise UsageError("--tracks", why=why, remedy="Give one for each")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """`amem search`; `query` is empty for a search by description alone. Raises `UsageError`."""
+
+    query: str = option("", "tracklet of the gallery, folder of frames, or video; empty with --with", argument=True)
+    gallery: tuple[Path, ...] = option((), "features file; repeatable")
+    top: int = option(10, "tracklets to list")
+    calibration: Path | None = option(None, CALIBRATION)
+    cameras: tuple[str, ...] = option((), "only this camera; repeatable", flag="--camera")
+    after: float | None = option(None, "only tracklets in view after this second of the video")
+    before: float | None = option(None, "only tracklets in view before this second of the video")
+    with_: tuple[str, ...] = option((), "attributes the person has: upperBodyRed,carryingBackpack", flag="--with")
+    without: tuple[str, ...] = option((), "attributes the person does not have")
+    labels: tuple[Path, ...] = option((), "pseudo-labels file; empty: the workspace's")
+    workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+    model: Path | None = option(None, "amem-main that made the gallery, for a folder or a video")
+    boxes: tuple[str, ...] = option((), BOXES)
+    detector_weights: Path | None = option(None, DETECTOR_WEIGHTS)
+    device: str = option("auto", DEVICE_HELP)
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        for name in ("with_", "without"):
+            given = ",".join(getattr(self, name)).split(",")
+            object.__setattr__(self, name, tuple(filter(None, given)))
+        if not self.gallery:
+            remedy = "For example --gallery workspace/features/people.h5"
+            raise UsageError("--gallery", why="no features file given", remedy=remedy)
+        if not (self.query or self.with_ or self.without):
+            remedy = "Give a tracklet, a folder, a video or --with"
+            raise UsageError("query", why="nothing to search for", remedy=remedy)
+        if self.top < 1:
+            raise UsageError("--top", str(self.top), why="must be at least 1")
