@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toys import ALONE, amem_options, arm_options, tae_options
+from toys import ALONE, amem_options, tae_options
 
 from amem_cli.errors import BadData
 from amem_cli.models.amem import erase
@@ -19,7 +19,6 @@ from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages import train_arm, train_tae
 from amem_cli.stages.train_amem import Batch, Networks, build_networks, step, train_step
-from amem_cli.stages.train_amem.inputs import adam
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
 NOWHERE = Path("nowhere")
@@ -78,11 +77,6 @@ def test_train_arm_step_not_finite() -> None:
     assert all(torch.equal(t, before[name]) or "bias" in name for name, t in model.state_dict().items())
 
 
-def test_arm_adam_options() -> None:
-    group = train_arm.adam(ARM("resnet18"), arm_options(NOWHERE, NOWHERE, weight_decay=0.3)).param_groups[0]
-    assert (group["lr"], group["weight_decay"]) == (1e-4, 0.3)
-
-
 # -- TAE ---------------------------------------------------------------------------------------------------------------
 
 
@@ -121,14 +115,6 @@ def test_train_tae_step_without_adversarial_term() -> None:
     networks = train_tae.Networks(tae, discriminator, sgd(tae), sgd(discriminator))
     assert set(train_tae.train_step(networks, [pixels(2, 32, 32, 3)], options, "fp32")) == {"mse"}
     assert all(torch.equal(tensor, before[name]) for name, tensor in discriminator.state_dict().items())
-
-
-def test_tae_optimizers() -> None:
-    options = tae_options(NOWHERE, NOWHERE, weight_decay=0.3, discriminator_learning_rate=0.02)
-    networks = train_tae.build_networks(TAE(), Discriminator(32, 32), options)
-    group, d_group = networks.adam.param_groups[0], networks.discriminator_adam.param_groups[0]
-    assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 0.3, (0.9, 0.999))
-    assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
 
 
 # -- AMEM --------------------------------------------------------------------------------------------------------------
@@ -256,40 +242,6 @@ def test_train_amem_step_accuracy_and_not_finite() -> None:
     with pytest.raises(BadData, match=r"id.* is not finite"):
         train_step(networks, toy_batches(1), options, "fp32")
     assert torch.equal(networks.amem.main.similarity.weight, before)
-
-
-def test_amem_optimizers() -> None:
-    options = amem_options(
-        NOWHERE, NOWHERE, weight_decay=0.3, backbone_lr_factor=0.5, fc_lr_factor=0.4, mem_lr_factor=0.2,
-        learning_rate=0.01, discriminator_learning_rate=0.02,
-    )  # fmt: skip
-    networks = build_networks(model_config(options, 2), options, ALONE)
-    groups = networks.adam.param_groups
-    assert [(group["factor"], group["weight_decay"], group["betas"]) for group in groups] == [
-        (factor, 0.3, (0.9, 0.999)) for factor in (1.0, 0.5, 0.4, 0.2)
-    ]
-    mem = {id(p) for p in (*networks.amem.mem.embedding.parameters(), *networks.amem.mem.decoder.parameters())}
-    assert {id(p) for p in groups[1]["params"]} == {id(p) for p in networks.amem.main.backbone.parameters()}
-    assert {id(p) for p in groups[2]["params"]} == {id(p) for p in networks.amem.main.similarity.parameters()}
-    assert {id(p) for p in groups[3]["params"]} == mem
-    every = {id(p) for p in networks.amem.parameters()} - {id(p) for p in networks.amem.mem.encoder.parameters()}
-    assert {id(p) for group in groups for p in group["params"]} == every
-    d_group = networks.discriminator_adam.param_groups[0]
-    assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
-    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 4
-
-
-def test_build_networks_fusion_start() -> None:
-    weights = {}
-    for start in ("random", "zero"):
-        torch.manual_seed(0)
-        options = amem_options(NOWHERE, NOWHERE, modules="amem", fusion_start=start)
-        main = build_networks(model_config(options, 2), options, ALONE).amem.main
-        weights[start] = main.similarity.weight.split(main.backbone.out_channels, dim=1)
-    assert torch.equal(weights["zero"][0], weights["random"][0])
-    for random, zero in zip(weights["random"][1:], weights["zero"][1:], strict=True):
-        assert random.abs().min(dim=1).values.max() > 0
-        assert not zero.any()
 
 
 def test_train_amem_step_gradient_norms_of_the_first_batch() -> None:
