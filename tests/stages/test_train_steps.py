@@ -117,6 +117,19 @@ def test_train_tae_step_without_adversarial_term() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in discriminator.state_dict().items())
 
 
+def test_train_tae_step_not_finite() -> None:
+    tae, discriminator = TAE().eval(), Discriminator(32, 32)
+    last = tae.decoder.layers[-2]
+    with torch.no_grad():
+        last.bias.fill_(torch.nan)
+    before = copy.deepcopy(tae.encoder.state_dict())
+    networks = train_tae.Networks(tae, discriminator, sgd(tae), sgd(discriminator))
+    options = tae_options(NOWHERE, NOWHERE, adversarial_weight=0.0)
+    with pytest.raises(BadData, match="mse is not finite"):
+        train_tae.train_step(networks, [pixels(2, 32, 32, 3)], options, "fp32")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tae.encoder.state_dict().items())
+
+
 # -- AMEM --------------------------------------------------------------------------------------------------------------
 
 
