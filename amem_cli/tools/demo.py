@@ -62,9 +62,9 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
 
     train_arm(options(TrainArmOptions, epochs=6, weights=start), progress)
     label_videos(options(LabelVideosOptions, subset="all"), progress)
-    train_tae(options(TrainTaeOptions, epochs=18, batch_size=4, weights=start), progress)
+    train_tae(options(TrainTaeOptions, epochs=16, batch_size=4, weights=start), progress)
     motion = {"predict_frames": 2, "predict_stride": 2, "mem_lr_factor": 1.0}  # every other frame: the legs move more
-    train_amem(options(TrainAmemOptions, epochs=13, people_per_batch=4, clip_frames=8, **motion), progress)
+    train_amem(options(TrainAmemOptions, epochs=11, people_per_batch=4, clip_frames=8, **motion), progress)
     extract_features(options(ExtractFeaturesOptions), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
