@@ -47,9 +47,10 @@ def signals(number: int, owner: Any, name: str, call: int = 0) -> Callable[[int]
         (signal.SIGTERM, PIL.Image.Image, "load", 30),  # inside a library whose errors mean a damaged image
         (signal.SIGINT, ARM, "forward", 0),
         (signal.SIGTERM, os, "fsync", 2),  # writing a shard
+        (signal.SIGHUP, os, "fsync", 2),  # a closed terminal
         (signal.SIGTERM, h5py.File, "create_dataset", 3),  # writing the labels
     ],
-    ids=["decode", "forward", "shard", "labels"],
+    ids=["decode", "forward", "shard", "terminal", "labels"],
 )
 def test_signal_during_labelling(
     number: int, owner: Any, name: str, call: int, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -61,7 +62,7 @@ def test_signal_during_labelling(
     arguments = ["label-videos", "--arm", str(arm), "--data-root", str(walkers), "--device", "cpu", "--quiet"]
     arguments += ["--engine", "eager", "--workspace", str(tmp_path / "w")]
     ended = processes.amem(arguments, 1, tmp_path, signals(number, owner, name, call))
-    assert ended.codes == [128 + number], ended.text
+    assert ended.codes == [130 if number == signal.SIGINT else 143], ended.text
     command = shlex.join(["amem", *arguments])
     assert ended.errors == [f"error: interrupted: finished work is kept. Run: {command}."]
     assert "Traceback" not in ended.text

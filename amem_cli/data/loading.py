@@ -60,10 +60,9 @@ class ClipBatches(Dataset):
     """Training batches of clips in an epoch of train-amem: item `step` is (uint8 (B, T, H, W, 3), tracklet indices
     (B,), MEM's start t (B,), rectangles (B, 4) for `AMEM` to erase).
 
-    All frames of a clip are changed alike. The start frame satisfies 0 < t < T - c, or T - sc with
-    `predict_stride` s. The draws are keyed by (seed,
-    epoch, step, tracklet, number of its earlier clips in the batch), so they do not depend on how a batch is divided
-    among processes.
+    All frames of a clip are changed alike. The start frame satisfies 0 < t < T - c, or T - sc with `predict_stride` s.
+    The draws are keyed by (seed, epoch, step, tracklet, number of its earlier clips in the batch), so they do not
+    depend on how a batch is divided among processes.
     """
 
     def __init__(

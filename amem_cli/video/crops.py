@@ -66,9 +66,8 @@ def split_at_edges(rows: np.ndarray, widths: np.ndarray) -> list[np.ndarray]:
 def split_at_gaps(rows: np.ndarray) -> list[np.ndarray]:
     """A track (n, 16), with colours after the columns of `CameraTrack`, in pieces.
 
-    It is cut at gaps after which it goes on in another place, direction or colour: somebody left and another came.
-
-    The straight ways before and after a gap are compared in its middle.
+    It is cut at gaps after which it goes on in another place, direction or colour: somebody left and another came. The
+    straight ways before and after a gap are compared in its middle.
     """
     seconds, centres = rows[:, 1], rows[:, 2:4] + rows[:, 4:6] / 2
     steps = np.diff(seconds)

@@ -107,9 +107,13 @@ def search_page(result: "SearchResult", frames_of: dict[str, Sequence[Path]], us
         clips += shown
         people.append({"number": number, "heading": f"Nearest to {found.query}", "cameras": [], "sure": "",
                        "apart": "", "clips": shown, "tags": []})  # fmt: skip
+    from_gallery = all(found.row is not None for found in result.found)  # a video or a folder may show real people
+    generated = from_gallery and all(
+        table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
+    )
     facts = [counted(len(people), "query", "queries"), f"{result.searched} tracklets searched"]
     return render(title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
-                  generated=all(is_generated(Path(table.folder)) for table in result.gallery.tables))  # fmt: skip
+                  generated=generated)  # fmt: skip
 
 
 def render(**content: Any) -> str:

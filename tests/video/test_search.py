@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -18,6 +19,7 @@ from amem_cli.errors import AmemError, BadData, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
+from amem_cli.video.page import search_page
 from amem_cli.video.search import SearchOptions, search
 from tests.video.galleries import unit_rows, write_attributes, write_gallery
 
@@ -195,3 +197,6 @@ def test_search_page_shows_the_query_and_its_hits(tmp_path: Path, capsys: pytest
     (tmp_path / "people" / GENERATED).touch()
     assert run(command) == 0
     assert "These people are generated" in (tmp_path / "page.html").read_text()
+    found = search(SearchOptions(query="hall/0001", gallery=(gallery,)), Silent())
+    from_outside = replace(found, found=[replace(found.found[0], row=None)])  # a video may show a real person
+    assert "This page shows people" in search_page(from_outside, {}, [])
