@@ -2,10 +2,12 @@
 
     python benchmarks/gait.py FOLDER [--rows baseline mem-c1 mem-c3 ...] [--seeds 3] [--people 40] [--epochs 50]
 
-Generates the people (`amem data walkers --alike`), trains each row with each seed by `--preset small` on clips of 8
-frames, and scores the test people's tracklets: f_s, and the part of f_s that comes from f_B and from f_M alone. Each is
-scored twice: with the frames in order, and with the frames of each tracklet in random order. What the second keeps is
-not motion. Finished trainings are kept, so the command continues; the figures are in FOLDER/gait.json.
+Generates the people (`amem data walkers --alike`) and trains each row with each seed by `--preset small` on clips of 8
+frames, but with a layer of f_s that starts at random and learns at the full rate (`--fc-lr-factor 1 --fusion-start
+random`), so that f_M can enter f_s. Scores the test people's tracklets: f_s, and the parts of f_s that come from f_B,
+f_A and f_M alone. Each is scored twice: with the frames in order, and with the frames of each tracklet in random
+order. What the second keeps is not motion. Finished trainings are kept, so the command continues; the figures are in
+FOLDER/gait.json.
 """
 
 import argparse
@@ -27,15 +29,18 @@ from amem_cli.data.tracklets import Tracklet
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import MainModel
 from amem_cli.models.checkpoints import load_main_model
-from amem_cli.options import TrainAmemOptions, TrainTaeOptions
+from amem_cli.options import LabelVideosOptions, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
-from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.device import as_pixels, device_of
+from amem_cli.runtime.distributed import choose_device
 from amem_cli.runtime.progress import Progress
+from amem_cli.stages.label_videos import label_videos
 from amem_cli.stages.train_amem import train_amem
+from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 from amem_cli.walkers import WalkerOptions, write_walkers
 
-CPU, IMAGE_SIZE = torch.device("cpu"), "96x48"
+IMAGE_SIZE = "96x48"
 ROWS: dict[str, dict[str, Any]] = {
     "baseline": {"modules": "baseline"},
     **{f"mem-c{c}": {"modules": "mem", "predict_frames": c} for c in (1, 2, 3, 4)},
@@ -44,6 +49,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "mem-stride-strong": {
         "modules": "mem", "predict_frames": 2, "predict_stride": 3, "mem_lr_factor": 1.0, "lambda_m": 100.0,
     },
+    "aem": {"modules": "aem"},
+    "amem": {"modules": "amem", "predict_frames": 3},
 }  # fmt: skip
 
 
@@ -61,11 +68,11 @@ def parts_of(model: MainModel, clips: Tensor) -> dict[str, Tensor]:
     f_s is linear in the pooled f_B, f_A and f_M, so it is the sum of these parts and the bias; the neck scales each
     channel.
     """
-    maps = model.feature_maps(as_pixels(clips, CPU))
+    maps = model.feature_maps(as_pixels(clips, device_of(model)))
     named = zip(("f_B", "f_A", "f_M"), maps[1:], strict=True)
     pooled = {name: feature.mean(dim=(2, 3)) for name, feature in named if feature is not None}
     widths = [feature.shape[1] for feature in pooled.values()]
-    scale = torch.ones(len(model.similarity.weight))
+    scale = torch.ones(len(model.similarity.weight), device=device_of(model))
     if isinstance(model.neck, torch.nn.BatchNorm1d):
         assert model.neck.running_var is not None
         scale = model.neck.weight / (model.neck.running_var + model.neck.eps).sqrt()
@@ -92,7 +99,7 @@ def in_random_order(tracklet: Tracklet, seed: int) -> Tracklet:
 def evaluate_model(path: Path, data: Path, progress: Progress) -> dict[str, Score]:
     """The scores of a model on the test people without a passer-by: "f_s", "f_s shuffled", "f_B", ..."""
     model, config = load_main_model(path)
-    model.eval()
+    model.to(choose_device("auto")).eval()
     (split,) = read_videos(load_manifest("mars"), data).splits
     known = [row for row, tracklet in enumerate(split.test) if tracklet.person_id > 0]
     tracklets = [split.test[row] for row in known]
@@ -105,7 +112,7 @@ def evaluate_model(path: Path, data: Path, progress: Progress) -> dict[str, Scor
                 clips = inference_clips(len(tracklet), config.clip_frames)
                 frames = read_frames(tracklet, clips.ravel(), config.height_width)
                 for name, part in parts_of(model, torch.from_numpy(frames).unflatten(0, clips.shape)).items():
-                    rows.setdefault(name, []).append(part.mean(dim=0).numpy())
+                    rows.setdefault(name, []).append(part.mean(dim=0).cpu().numpy())
                 bar.advance()
             is_query = np.array(split.is_query)[known]
             scores |= {name + suffix: score(np.stack(part), tracklets, is_query) for name, part in rows.items()}
@@ -127,18 +134,27 @@ def main(arguments: argparse.Namespace) -> None:
             if name in figures:
                 continue
             changed = ROWS[row] | common | {"workspace": folder / name, "seed": seed, "epochs": arguments.epochs}
-            if ROWS[row]["modules"] == "mem":
-                tae = resolve(
-                    TrainTaeOptions, common | {"workspace": folder, "dataset": "mars", "epochs": 3}, preset="small"
-                )
-                changed["tae"] = str(train_tae(tae, progress).artifact)
-            changed |= {"clip_frames": 8, "weights": arguments.weights}
+            changed |= {"clip_frames": 8, "weights": arguments.weights, "fc_lr_factor": 1.0, "fusion_start": "random"}
+            changed |= pretrained_parts(ROWS[row]["modules"], common | {"workspace": folder}, progress)
             train_amem(resolve(TrainAmemOptions, changed, preset="small"), progress)
             model = Workspace(folder / name).amem_main("mars", None)
             figures[name] = {part: found._asdict() for part, found in evaluate_model(model, data, progress).items()}
             results.write_text(json.dumps(figures, indent=1))
             print(name, {part: round(100 * found["rank1"], 1) for part, found in figures[name].items()}, flush=True)
     print_table(figures)
+
+
+def pretrained_parts(modules: str, common: dict[str, Any], progress: Progress) -> dict[str, str]:
+    """The TAE and the pseudo-labels that a row needs; the first row makes them for all."""
+    parts = {}
+    if modules in ("mem", "amem"):
+        tae = resolve(TrainTaeOptions, common | {"dataset": "mars", "epochs": 3}, preset="small")
+        parts["tae"] = str(train_tae(tae, progress).artifact)
+    if modules in ("aem", "amem"):
+        arm = train_arm(resolve(TrainArmOptions, common | {"partition": "none"}, preset="small"), progress).artifact
+        labels = resolve(LabelVideosOptions, {k: common[k] for k in ("data_root", "workspace")} | {"arm": str(arm)})
+        parts["labels"] = str(label_videos(labels, progress).artifact)
+    return parts
 
 
 def print_table(figures: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
@@ -12,13 +13,15 @@ from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.models.arm import build_arm
 from amem_cli.models.checkpoints import save_arm, save_tae
-from amem_cli.models.config import ArmConfig, TaeConfig
+from amem_cli.models.config import ArmConfig, TaeConfig, model_config
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.runtime.distributed import Processes
+from amem_cli.stages.train_amem import Batch, Networks, build_networks
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
+RATE = 0.1  # of `sgd`
 COMMON: dict[str, Any] = {"image_size": "32x32", "log_steps": 1, "device": "cpu"}
 
 
@@ -70,3 +73,39 @@ def write_tae(path: Path, size: int = 32) -> Path:
 
 def tensors_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def sgd(module: nn.Module) -> torch.optim.SGD:
+    """SGD; the gradients of an earlier step are there."""
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
+    return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=RATE)
+
+
+def pixels(*shape: int, seed: int = 0) -> Tensor:
+    """Random uint8 pixels."""
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def toy_networks(options: TrainAmemOptions, processes: Processes = ALONE) -> Networks:
+    """AMEM for two people, and its discriminator, in training mode with SGD; use with the fixture `tiny_backbone`."""
+    torch.manual_seed(0)
+    networks = build_networks(model_config(options, 2), options, processes)
+    if networks.amem.mem is not None:
+        networks.amem.mem.encoder.texture_std.fill_(2.0)
+    optimizers = [module and sgd(module.train()) for module in (networks.amem, networks.discriminator)]
+    return networks._replace(adam=optimizers[0], discriminator_adam=optimizers[1])
+
+
+def toy_batches(count: int, frames: int = 5) -> list[Batch]:
+    """Batches of two people x two clips of random pixels."""
+    generator = torch.Generator().manual_seed(3)
+    return [
+        Batch(
+            clip=torch.rand(4, 3, frames, 32, 32, generator=generator),
+            identity=torch.tensor([0, 0, 1, 1]),
+            attributes=torch.randint(2, (4, 105), generator=generator).float(),
+            start=torch.tensor([1, 2, 2, 1]),
+        )
+        for _ in range(count)
+    ]

@@ -9,31 +9,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toys import ALONE, amem_options, tae_options
+from toys import RATE, amem_options, pixels, sgd, tae_options, toy_batches, toy_networks
 
 from amem_cli.errors import BadData
 from amem_cli.models.amem import erase
 from amem_cli.models.arm import ARM
-from amem_cli.models.config import model_config
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages import train_arm, train_tae
-from amem_cli.stages.train_amem import Batch, Networks, build_networks, step, train_step
+from amem_cli.stages.train_amem import Batch, Networks, step, train_step
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
 NOWHERE = Path("nowhere")
-RATE = 0.1
-
-
-def sgd(module: nn.Module) -> torch.optim.SGD:
-    """SGD; the gradients of an earlier step are there."""
-    for parameter in module.parameters():
-        parameter.grad = torch.ones_like(parameter) if parameter.requires_grad else None
-    return torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=RATE)
-
-
-def pixels(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_stepped(module: nn.Module, before: nn.Module, gradients: list[Tensor | None]) -> None:
@@ -131,28 +118,6 @@ def test_train_tae_step_not_finite() -> None:
 
 
 # -- AMEM --------------------------------------------------------------------------------------------------------------
-
-
-def toy_networks(options: TrainAmemOptions) -> Networks:
-    torch.manual_seed(0)
-    networks = build_networks(model_config(options, 2), options, ALONE)
-    if networks.amem.mem is not None:
-        networks.amem.mem.encoder.texture_std.fill_(2.0)
-    optimizers = [module and sgd(module.train()) for module in (networks.amem, networks.discriminator)]
-    return networks._replace(adam=optimizers[0], discriminator_adam=optimizers[1])
-
-
-def toy_batches(count: int, frames: int = 5) -> list[Batch]:
-    generator = torch.Generator().manual_seed(3)
-    return [
-        Batch(
-            clip=torch.rand(4, 3, frames, 32, 32, generator=generator),
-            identity=torch.tensor([0, 0, 1, 1]),
-            attributes=torch.randint(2, (4, 105), generator=generator).float(),
-            start=torch.tensor([1, 2, 2, 1]),
-        )
-        for _ in range(count)
-    ]
 
 
 def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions) -> dict[str, Tensor]:
