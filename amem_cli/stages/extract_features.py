@@ -70,7 +70,8 @@ def _extract_split(
     model, config = load_main_model(model_file, remedy="Check --model" if options.model else remedy)
     if not options.model and is_main:
         warn_about_stale(manifest, options.workspace, number, "extract-features", progress, options.data_root)
-    check_test_people(model_file, dataset, number, progress)
+    if manifest.layout != "tracks":  # their people are unknown
+        check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
     if options.flip and config.mirror:
         progress.warn("--flip: the model averages over mirrored clips by itself, so both rows will be equal")

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ MOST_FRAMES = 40  # of a clip
 MOST_BYTES = 10_000_000  # of all pictures, before they become text
 BYTES_PER_FRAME = 2800
 ATTRIBUTE, MOST_TAGS = 0.5, 8
+STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between the marks of a timeline, below hours
 LEAST_ONE = 0.4  # less: rather another person
 WORDS = ((0.95, "almost certainly"), (0.8, "very likely"), (0.6, "probably"), (0.0, "perhaps"))
 
@@ -181,6 +183,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def period(first: float, last: float) -> str:
+    begin, end = clock(first), clock(last)
+    return begin if begin == end else f"{begin} to {end}"
+
+
 def readable(attribute: str) -> str:
     """An attribute of PETA in words.
 
@@ -233,11 +240,16 @@ def timelines(linked: "Linked") -> list[dict[str, Any]]:
             lane = next((place for place, until in enumerate(ends) if until <= first), len(ends))
             ends[lane:] = [last, *ends[lane + 1 :]]
             place = {"left": round(100 * first / end, 2), "width": round(max(100 * (last - first) / end, 0.6), 2)}
-            about = {"person": int(linked.person[row]), "key": f"t{row}", "when": f"{clock(first)} to {clock(last)}"}
+            about = {"person": int(linked.person[row]), "key": f"t{row}", "when": period(first, last)}
             bars.append(about | place | {"lane": lane})
         found.append({"camera": camera, "bars": bars, "lanes": len(ends)})
-    marks = [{"left": round(100 * part / 4, 1), "text": clock(part * end / 4)} for part in range(5)]
-    return [timeline | {"marks": marks} for timeline in found]
+    return [timeline | {"marks": marks(end)} for timeline in found]
+
+
+def marks(end: float) -> list[dict[str, Any]]:
+    """Up to seven round times along a timeline, none so near to its end that the text goes beyond."""
+    step = next((step for step in STEPS if end <= 6 * step), 3600 * math.ceil(end / 6 / 3600))
+    return [{"left": round(100 * at / end, 1), "text": clock(at)} for at in range(0, int(0.97 * end) + 1, step)]
 
 
 def _images_of(folder: Path, tracklets: Sequence[str]) -> dict[str, Sequence[Path]]:
@@ -260,7 +272,7 @@ def _clips(
         frames = evenly_spaced(images.get(name, ()), most) if row < shown else []
         first, last = seconds[row]
         known = not (np.isnan(first) or np.isnan(last))
-        when = f"{clock(first)} to {clock(last)}" if known else ""
+        when = period(first, last) if known else ""
         note = "" if np.isnan(chances[row]) else f"{100 * chances[row]:.0f} %"
         length = float(last - first) if known else None
         clips.append(Clip(f"{prefix}{row}", name, camera, when, length, len(frames), _sheet(frames), note))

@@ -12,7 +12,7 @@ from amem_cli.models.amem import build_main_model
 from amem_cli.models.checkpoints import save_main
 from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
-from amem_cli.video.page import clock, in_words, readable
+from amem_cli.video.page import clock, in_words, marks, period, readable
 from tests.browser import Browser, needs_chromium
 from tests.toys import write_arm
 from tests.videos import crossing, mot_lines, write_video
@@ -42,9 +42,12 @@ def answer(tmp_path: Path, tiny_backbone: None, one_thread: None, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_find_writes_everything(answer: Path) -> None:
+def test_find_writes_everything(answer: Path, capsys: pytest.CaptureFixture) -> None:
     names = {path.name for path in answer.iterdir() if not path.name.startswith(".")}
     assert names == {"index.html", "identities.csv", "hall.txt", "door-b.txt", "tracks", "workspace"}
+    assert run(["find", "hall.mp4", "door<b>.mp4", "--boxes", "hall.txt", "--boxes", "door<b>.txt", "--device", "cpu",
+                "--model", "model.safetensors", "--arm", "arm.safetensors", "--out", "answer"]) == 0  # fmt: skip
+    assert "was trained on" not in capsys.readouterr().err
     page = (answer / "index.html").read_text()
     assert len(page) < 15_000_000
     opened: list[str] = []
@@ -103,6 +106,13 @@ def test_words() -> None:
     ]  # fmt: skip
     assert (clock(75.4), clock(3725)) == ("1:15", "1:02:05")
     assert readable("upperBodyLongSleeve") == "upper body long sleeve"
+    assert (period(12.1, 12.9), period(12.1, 13.0)) == ("0:12", "0:12 to 0:13")
+
+
+def test_marks_are_round_times() -> None:
+    assert marks(25.0) == [{"left": 20.0 * place, "text": f"0:{5 * place:02d}"} for place in range(5)]
+    assert [mark["text"] for mark in marks(3.0)] == ["0:00", "0:01", "0:02"]
+    assert [mark["text"] for mark in marks(43200.0)] == ["0:00", "2:00:00", "4:00:00", "6:00:00", "8:00:00", "10:00:00"]
 
 
 def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
