@@ -54,7 +54,7 @@ class OutputSlot:
         if self.options.resume == "never":
             return False
         if newer := newer_images(images, self.path):
-            warn(f"{newer}; --force makes it again")
+            warn(f"{newer}. If their content changed, --force makes it again")
         with contextlib.suppress(OSError):  # of a disk that is read-only
             self._sweep(provenance)
         return True
@@ -96,12 +96,13 @@ def read_provenance(path: Path) -> dict[str, Any]:
 
 
 def newer_images(images: Iterable[Path], artifact: Path) -> str:
-    """What to say about images that were written after the artifact that was made from them; empty without any."""
+    """What to say about images that are newer than the artifact made from them, as in a copy; empty without any."""
     made, newer = artifact.stat().st_mtime, 0
     for image in images:
         with contextlib.suppress(OSError):
             newer += os.stat(image).st_mtime > made
-    return f"{artifact} is older than {newer} of its images (copied or replaced since)" if newer else ""
+    same = "names and sizes are the same, as in a copy of the data set"
+    return f"{artifact} is older than {newer} of its images, but {same}" if newer else ""
 
 
 def verify(path: Path) -> None:

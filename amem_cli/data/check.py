@@ -20,7 +20,7 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
-from amem_cli.errors import AmemError, BadData, printable
+from amem_cli.errors import AmemError, BadData, listing, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
 OTHER_IMAGES = {".webp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jp2", ".ppm", ".pgm"}
@@ -231,7 +231,7 @@ def _check_images(
 ) -> CheckRow:
     """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged.
 
-    A tracklet of several images that all occur twice is a problem too.
+    Images that occur twice in a tracklet or under two people are problems too.
     """
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
     lines, damaged, digests = [], 0, dict[str, str]()
@@ -246,11 +246,7 @@ def _check_images(
                 damaged, digests[path] = damaged + bool(fault), digest
                 problems += [f"{printable(path)}: {fault}"] if fault else []
                 progress(done, len(paths))
-    for tracklet in tracklets:
-        frames = [os.path.relpath(frame, image_list.parent) for frame in tracklet.frames]
-        times = Counter(digests.get(frame) or frame for frame in frames)
-        if len(times) > 1 and min(times.values()) > 1:
-            problems.append(f"{tracklet.name}: every image is there {min(times.values())} times, under different names")
+    _report_copies(tracklets, digests, image_list.parent, problems)
     if image_list.exists():
         place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
         remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")
@@ -259,6 +255,26 @@ def _check_images(
         remarks.append(f"list of images written to {image_list}")
     note = "every image file, also those that no stage reads"
     return CheckRow("images decoded", len(paths), len(paths) - damaged, note, not damaged)
+
+
+def _report_copies(tracklets: list[Tracklet], digests: dict[str, str], below: Path, problems: list[str]) -> None:
+    """Add tracklets of repeated images, tracklets with the same images in any order, and images under two people."""
+    first_of: dict[frozenset[str], Tracklet] = {}
+    owner_of: dict[str, Tracklet] = {}
+    shared: list[str] = []
+    for tracklet in tracklets:
+        frames = [os.path.relpath(frame, below) for frame in tracklet.frames]
+        times = Counter(digests.get(frame) or frame for frame in frames)
+        if len(times) > 1 and min(times.values()) > 1:
+            problems.append(f"{tracklet.name}: every image is there {min(times.values())} times, under different names")
+        other = first_of.setdefault(frozenset(times), tracklet)
+        line = f"{tracklet.name} has the same images as {other.name}"
+        problems += [line] if other is not tracklet and line not in problems else []
+        owners = [owner_of.setdefault(digest, tracklet) for digest in times]
+        others = {one.name for one in owners if one.person_id != tracklet.person_id and one.person_id > 0}
+        shared += [f"{tracklet.name} and {name}" for name in sorted(others) if tracklet.person_id > 0]
+    if shared:
+        problems.append(f"tracklets of two people have images in common: {listing(shared, 5)}")
 
 
 def _hash_image(path: Path) -> tuple[str, str]:

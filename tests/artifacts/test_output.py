@@ -33,7 +33,9 @@ def test_is_current(tmp_path, name):
     assert warnings == []
     os.utime(image, (path.stat().st_mtime + 1,) * 2)
     assert made() is True
-    assert warnings == [f"{path} is older than 1 of its images (copied or replaced since); --force makes it again"]
+    same = "but names and sizes are the same, as in a copy of the data set"
+    again = "If their content changed, --force makes it again"
+    assert warnings == [f"{path} is older than 1 of its images, {same}. {again}"]
     image.unlink()
     assert made() is True
     assert len(warnings) == 1

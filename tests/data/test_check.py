@@ -196,6 +196,19 @@ def test_check_dataset_repeated_images(shop, tmp_path):
     )
 
 
+def test_check_dataset_images_of_two_people(shop, tmp_path):
+    place = tmp_path / "shop"
+    image(place / "3" / "1" / "2.png", colour=200)
+    shutil.copy(place / "1" / "1" / "1.png", place / "2" / "1" / "9.png")  # one image of another person
+    for new, old in ("12", "21"):  # another order, so that the first frames differ
+        shutil.copy(place / "3" / "1" / f"{old}.png", place / "4" / "2" / f"{new}.png")
+    problems = check_dataset(shop, tmp_path, deep=True).problems
+    assert problems[-2:] == (
+        "4/2 has the same images as 3/1",
+        "tracklets of two people have images in common: 2/1 and 1/1; 4/2 and 3/1",
+    )
+
+
 def test_check_dataset_bad_rows_have_their_reason(tmp_path):
     image(tmp_path / "own" / "1" / "1" / "1.png")
     (tmp_path / "s.json").write_text('[{"train": ["1"], "test": ["9"]}]')

@@ -43,6 +43,12 @@ SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "Syste
         ["t12.04s.jpg", "t12.56s.jpg", "t12.8s.jpg", "t13.1s.jpg"],
         ["IMG_1.JPG", "img_2.jpg", "IMG_3.JPG"],
         ["٢.jpg", "١٠.jpg"],  # 2 and 10 in Arabic digits
+        ["0.0e+00.jpg", "9.5e-01.jpg", "5.0e+00.jpg", "1.0e+01.jpg"],
+        ["t-1.jpg", "t-2.jpg", "t-10.jpg"],  # a hyphen
+        ["t+1.jpg", "t+2.jpg", "t+10.jpg"],
+        ["31-01-2024 9.jpg", "31-01-2024 10.jpg"],  # frames of one day
+        ["1-59PM.jpg", "2-00PM.jpg", "10-00PM.jpg"],
+        ["1_2_1999.jpg", "1_2_2000.jpg", "1_2_2001.jpg"],
     ],
 )
 def test_frames_in_order_by_number(names):
@@ -52,6 +58,26 @@ def test_frames_in_order_by_number(names):
 @pytest.mark.parametrize("names", [["1.jpg", "01.png"], ["12.4.jpg", "12.40.jpg"], ["1.jpg", "1.png"]])
 def test_frames_in_order_same_number(names):
     with pytest.raises(ValueError, match="have the same number"):
+        frames_in_order(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        (["-1.jpg", "-2.jpg"], "negative"),
+        (["-1.jpg", "0.jpg"], "negative"),
+        (["t-1.jpg", "t+0.jpg", "t+1.jpg"], "negative"),
+        (["t-1.jpg", "t0.jpg"], "negative"),
+        (["left_-10.jpg", "left_-9.jpg"], "negative"),
+        (["31-01-2024.jpg", "01-02-2024.jpg"], "dates"),
+        (["7.9.2024_1.jpg", "10.8.2024_1.jpg"], "dates"),
+        (["31012024.jpg", "01022024.jpg"], "dates"),
+        (["12-59AM.jpg", "1-00AM.jpg"], "times of 12 hours"),
+        (["11.59.59 am.jpg", "01.00.00 pm.jpg"], "times of 12 hours"),
+    ],
+)
+def test_frames_in_order_in_doubt(names, why):
+    with pytest.raises(ValueError, match=f"{re.escape(min(names))} .* may be {why}"):
         frames_in_order(names)
 
 
@@ -93,6 +119,9 @@ def test_list_folder(tree):
         list_folder(root / "none")
     with pytest.raises(BadData, match="not a directory"):
         list_folder(root / "d.txt")
+    (root / "g.jpg").symlink_to("g.jpg")
+    with pytest.raises(BadData, match=r"g\.jpg: too many levels"):
+        list_folder(root)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("a.JPG", True), ("a.jpeg", True), ("._a.jpg", False), ("a.db", False)])
@@ -125,7 +154,6 @@ def test_whole_numbers():
     [
         (["c1.9.jpg", "c1.11.jpg"], "may be decimals"),
         (["5-59.9.jpg", "5-59.11.jpg", "6-00.5.jpg"], "may be decimals"),  # minutes and seconds
-        (["-1.jpg", "-2.jpg"], "-1.jpg may be a negative number"),
     ],
 )
 def test_frames_in_order_unknown(names, why):

@@ -101,7 +101,7 @@ def test_read_refuses(people, tree):
     with pytest.raises(BadData, match=r"'01' and '1' are the same number; 2/2: .* have the same number"):
         folder.read(root, "own", Protocol())
     os.rename(root / "01", os.fsencode(root) + b"/caf\xe9")
-    with pytest.raises(BadData, match="cannot be stored"):
+    with pytest.raises(BadData, match="cannot be stored as a name"):
         folder.read(root, "own", Protocol())
 
 
@@ -212,6 +212,12 @@ def test_read_doubts_cameras_first(people):
     assert folder.guess(root)[1] == "camera/person"  # people outnumber cameras
 
 
+def test_read_doubts_names_of_cameras(people):
+    root = people({f"cam{n}": ("0001", "0002") for n in range(3)})
+    (note,) = folder.read(root, "own", Protocol()).notes
+    assert note.startswith("3 people in 2 cameras: if the first level is the camera")
+
+
 def test_read_other_depth_names_the_levels(form):
     with pytest.raises(BadData, match=r'for example own/0001/c1/t1/1.jpg\. Set folders = "person/camera/tracklet"'):
         folder.read(form("person/camera/tracklet"), "own", Protocol())
@@ -223,7 +229,7 @@ def test_read_second_copies(people):
     assert note.startswith("4 images are second copies by their names: 1/1/2 (1).jpg")
 
 
-@pytest.mark.parametrize("name", ["my_Splits.json", "train_ids.txt", "5-folds.csv", "Partition.mat"])
+@pytest.mark.parametrize("name", ["my_Splits.json", "train_ids.txt", "Partition.mat", "query.txt", "val.lst"])
 @pytest.mark.parametrize("place", ["", "inner/"])  # of an archive
 def test_read_split_file_that_is_not_named(people, name, place):
     root = people({f"{place}1": TWO, f"{place}2": TWO})
@@ -231,6 +237,15 @@ def test_read_split_file_that_is_not_named(people, name, place):
     folder.read(root, "own", Protocol())
     (root / place / name).write_text("[]")
     with pytest.raises(BadData, match=f"{name} may hold its splits"):
+        folder.read(root, "own", Protocol())
+
+
+def test_read_folder_of_split_files(people):
+    root = people({"1": TWO, "2": TWO})
+    (root / "people_splits").mkdir()
+    folder.read(root, "own", Protocol())
+    (root / "people_splits" / "0.txt").write_text("1")
+    with pytest.raises(BadData, match="people_splits may hold its splits"):
         folder.read(root, "own", Protocol())
 
 
@@ -251,6 +266,9 @@ def test_read_split_file_in_other_unicode(people, tmp_path):
     (tmp_path / "s.txt").write_bytes(json.dumps([{"train": ["bea"], "test": ["é"]}]).encode("utf-16"))
     (split,) = folder.read(root, "own", Protocol(file=str(tmp_path / "s.txt"))).splits
     assert len(split.test) == 2
+    (tmp_path / "s.txt").write_bytes('[{"train": ["bea"], "test": ["é"]}]'.encode("latin-1"))
+    with pytest.raises(BadData, match="Save it in UTF-8"):
+        folder.read(root, "own", Protocol(file=str(tmp_path / "s.txt")))
 
 
 def test_images_of_any_tree(tree):

@@ -23,8 +23,12 @@ MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five da
 MOST_FOLDERS_SEARCHED = 2000
 # Left behind by network drives, archivers and operating systems: these names, and all that begin with @, #, $ or ~.
 SYSTEM_FOLDERS = {"__macosx", "lost+found", "system volume information", "network trash folder", "temporary items"}
+SYSTEM_FOLDERS |= {"recycler", "recycled"}
 IGNORED = "folders ignored"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+YEAR_LAST = re.compile(r"(?<!\d)(\d\d?([-._ ])\d\d?\2|(?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2]))(?:19|20)\d\d(?!\d)")
+TWELVE_HOURS = re.compile(r"(?<!\d)(12|[01]?\d)(?:\D\d\d){0,2}[ _.-]?([ap])\.?m(?![a-z])", re.IGNORECASE)
+EXPONENT = re.compile(r"[+]?\d+(?:\.\d+)?e[+-]?\d+", re.IGNORECASE)
 FRACTION_STEM = re.compile(r"(.*?)(\d+)(?:[.,](\d+))?(\D*)")
 COPY_STEM = re.compile(r"(.+?)(?: ?\(\d+\)| - (?:copy|kopie|copie|copia)(?: \(\d+\))?| copy(?: \d+)?)", re.IGNORECASE)
 DIGITS_TO_ZERO = str.maketrans("123456789", "0" * 9)
@@ -57,7 +61,7 @@ def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str
     except FileNotFoundError as error:
         raise InputMissing("folder", folder, why="not found") from error
     except OSError as error:
-        raise BadData("folder", folder, why=(error.strerror or str(error)).lower()) from error
+        raise BadData("folder", error.filename or folder, why=(error.strerror or str(error)).lower()) from error
     return sorted(images), sorted(name for name in folders if system or not is_system_folder(name))
 
 
@@ -188,24 +192,41 @@ def frames_in_order(names: Iterable[str]) -> tuple[str, ...]:
 
     Names that all are `<prefix><digits>.<digits>` with one prefix are decimal time stamps: 12.56 comes before 12.8.
     They are not if one of several decimals ends in 0, as in 1.9, 1.10. Raises `ValueError` naming frames whose order is
-    unknown: two with the same number ("1.jpg" and "01.png"), or a negative number.
+    unknown: two with the same number ("1.jpg" and "01.png"), negative numbers (t-1, t+1), dates that begin with the
+    day, times of 12 hours.
 
     >>> frames_in_order(["10.jpg", "9.png"]), frames_in_order(["12.8.jpg", "12.56.jpg"])
     (('9.png', '10.jpg'), ('12.56.jpg', '12.8.jpg'))
     """
     ordered = sorted(names)
-    if re.match(r"-\d", "".join(ordered[:1])):  # "-" sorts before digits and letters
-        raise ValueError(f"{ordered[0]} may be a negative number; number the frames from 0")
     shapes = {name.translate(DIGITS_TO_ZERO) for name in ordered}
-    if len(shapes) == 1 and len(set(ordered)) == len(ordered):
+    odd = any(re.search(form, ordered[0]) for form in (r"-\d", YEAR_LAST, TWELVE_HOURS, EXPONENT)) if ordered else False
+    if len(shapes) == 1 and len(set(ordered)) == len(ordered) and not odd:
         return tuple(ordered)  # zero-padded, as in MARS, where natural keys would need ten seconds for a million names
     stems = [os.path.splitext(name)[0].casefold() for name in ordered]
-    keys: list[Any] = _times(stems) or [natural_key(stem) for stem in stems]
+    exponents = all(map(EXPONENT.fullmatch, stems))
+    if not exponents and (why := _doubt(stems)):
+        raise ValueError(f"{ordered[0]} ... {ordered[-1]} may be {why}")
+    keys: list[Any] = [*map(Decimal, stems)] if exponents else _times(stems) or [*map(natural_key, stems)]
     keyed = sorted(zip(keys, ordered, strict=True))
     for (key, name), (next_key, next_name) in itertools.pairwise(keyed):
         if key == next_key:
             raise ValueError(f"{name} and {next_name} have the same number")
     return tuple(name for _, name in keyed)
+
+
+def _doubt(stems: list[str]) -> str:
+    """Why the numbers in file names may not be in order of time, and the remedy; empty without such a reason."""
+    shapes = {re.sub(r"\d+", "0", stem) for stem in stems}
+    both = any({shape.replace("-0", "+0"), shape.replace("-0", "0")} & shapes for shape in shapes if "-0" in shape)
+    if both or any(re.search(r"(?:^|[^0-9a-z-])-0", shape) for shape in shapes):
+        return "negative numbers; number the frames from 0"
+    dates, times = ([match for stem in stems if (match := form.search(stem))] for form in (YEAR_LAST, TWELVE_HOURS))
+    if len(dates) == len(stems) and len({match[1] for match in dates}) > 1:
+        return "dates; write them as year-month-day"
+    if len({(match[1] == "12", match[2]) for match in times}) > 1:
+        return "times of 12 hours; write them with 24"
+    return ""
 
 
 def _times(stems: list[str]) -> list[Any] | None:

@@ -148,7 +148,8 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     notes = files.ignored_note(ignored) + files.copies_note(folders) + files.order_note(folders)
     if loose := [folder for folder in list_folder(place)[1] if len(levels) > 1 and list_folder(place / folder)[0]]:
         notes += (f"images of {listing(loose, 5)} that are in no {levels[-1]}'s folder are left out",)
-    if not given and len(names[0]) < len(names[1]):
+    cameras_first = all(map(CAMERA_NAME.fullmatch, names[0])) and not all(map(CAMERA_NAME.fullmatch, names[1]))
+    if not given and (cameras_first or len(names[0]) < len(names[1])):
         notes += (f"{len(names[0])} people in {len(names[1])} cameras: if the first level is the camera, set "
                   'folders = "camera/person" in the manifest, else "person/camera"',)  # fmt: skip
     return tracklets_of, sides, notes, place

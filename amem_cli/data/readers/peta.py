@@ -162,13 +162,13 @@ def _has_subset(folder: Path) -> bool:
 def find_table(root: Path, base: Path) -> Path | None:
     """PETA.mat next to the subsets, up to two levels above them, or anywhere in the data set's folder."""
     places = (base, base.parent, base.parent.parent, root)
-    elsewhere = find_folder(root, lambda folder: _table_in(folder) is not None) or root
-    return next(filter(None, map(_table_in, (*places, elsewhere))), None)
+    elsewhere = find_folder(root, lambda folder: _named(folder, "peta.mat") is not None) or root
+    return next(filter(None, (_named(folder, "peta.mat") for folder in (*places, elsewhere))), None)
 
 
-def _table_in(folder: Path) -> Path | None:
-    """PETA.mat in a folder, in letters of any case."""
-    return next((path for path in sorted(folder.iterdir()) if path.name.lower() == "peta.mat" and path.is_file()), None)
+def _named(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder, in letters of any case."""
+    return next((path for path in sorted(folder.iterdir()) if path.name.lower() == name and path.is_file()), None)
 
 
 def read_subsets(base: Path) -> list[Subset]:
@@ -184,7 +184,8 @@ def read_subsets(base: Path) -> list[Subset]:
         folder = (base / name / "archive").absolute()
         own = [f"{person}/{image}" for person, names in image_folders(folder)[0].items() for image in names]
         images = sorted(list_folder(folder)[0] + own, key=lambda image: (image.lower(), image))
-        labels = parse_labels(read_text(folder / "Label.txt", "PETA labels"), f"{name}/archive/Label.txt", bad)
+        labels_file = _named(folder, "label.txt") or folder / "Label.txt"
+        labels = parse_labels(read_text(labels_file, "PETA labels"), f"{name}/archive/{labels_file.name}", bad)
         subsets.append(Subset(name, folder, tuple(images), labels))
     if bad:
         raise BadRows("PETA labels", base, why="lines that cannot be read", rows=bad)

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from amem_cli.data.readers.files import BadRows, read_bytes
+from amem_cli.data.readers.files import BadRows, image_files, read_bytes
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
@@ -22,8 +22,8 @@ from amem_cli.text import decode_text
 
 MOST_SPLITS = 1000
 SPLITS_NAME = re.compile(
-    r".*split.*|.*(?<![a-z])(?:train(?:ing)?|test(?:ing)?|partitions?|folds?|ls_set)(?![a-z]).*"
-    r"\.(?:json|mat|txt|csv|npy|pkl|ya?ml)"
+    r".*split.*|.*(?<![a-z])(?:train(?:ing)?|test(?:ing)?|val(?:idation)?|query|probe|gallery|partitions?|folds?|"
+    r"protocols?|ls_set)(?![a-z]).*\.(?:json|mat|txt|csv|tsv|lst|xlsx?|np[yz]|pkl|pickle|ya?ml)"
 )
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]  # files are named after it
 ProtocolKind = Literal["", "single-split", "cross-camera-splits"]  # empty: the one of the layout
@@ -77,7 +77,8 @@ def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
         splits = msgspec.json.decode(content, type=Annotated[tuple[PeopleSplit, ...], Meta(min_length=1)])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         why = f'not a list of {{"train": [...], "test": [...]}} ({error})'
-        raise BadData("split file", path, why=why) from error
+        remedy = "Save it in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise BadData("split file", path, why=why, remedy=remedy) from error
     if len(splits) > MOST_SPLITS:
         raise BadData("split file", path, why=f"{len(splits)} splits, more than {MOST_SPLITS}")
     faults = []
@@ -91,14 +92,18 @@ def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
 
 
 def looks_like_splits(path: Path) -> bool:
-    """Whether a file may say who is for training and who for the test: by its name.
+    """Whether a file, or a folder of files without images, may say who is for training and who for the test: by name.
 
     >>> names = "splits.zip", "train_ids.txt", "5folds.json", "latest.txt", "test.png"
     >>> [bool(SPLITS_NAME.fullmatch(name)) for name in names]
     [True, True, True, False, False]
     """
     name = path.name.lower()
-    return not name.startswith(".") and SPLITS_NAME.fullmatch(name) is not None and path.is_file()
+    if name.startswith(".") or not SPLITS_NAME.fullmatch(name):
+        return False
+    if path.is_dir():
+        return any(map(Path.is_file, path.iterdir())) and next(image_files(path), None) is None
+    return path.is_file()
 
 
 def is_plain_name(name: str) -> bool:
