@@ -157,10 +157,13 @@ def read_checked(path: Path, kind: str, *, remedy: str = "") -> bytes:
     return content
 
 
-def read_bytes(path: Path, kind: str, *, remedy: str = "") -> bytes:
-    """The content of a file; raises as `open_input`."""
+def read_bytes(path: Path, kind: str, *, remedy: str = "", most: int | None = None) -> bytes:
+    """The content of a file; raises as `open_input`, and `BadData` for more than `most` bytes."""
     with open_input(path, kind, remedy=remedy) as file:
-        return file.read()
+        content = file.read() if most is None else file.read(most + 1)
+    if most is not None and len(content) > most:
+        raise BadData(kind, path, why=f"larger than {most // 2**20} MiB", remedy=remedy)
+    return content
 
 
 def open_input(path: Path, kind: str, *, remedy: str = "") -> BinaryIO:

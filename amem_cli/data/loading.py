@@ -5,8 +5,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -24,7 +23,16 @@ from amem_cli.options import TrainAmemOptions
 from amem_cli.randomness import keyed_generator
 
 
-class ImageBatches(Dataset):
+class Batches(Dataset):
+    """The batches of a data set: item `step` is one of them."""
+
+    batches: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class ImageBatches(Batches):
     """Training batches of single images: item `step` is (uint8 (B, H, W, 3), image indices (B,) int64).
 
     With `augment`, (seed, epoch), half of the images are mirrored and half cropped, keyed by both and the index.
@@ -35,13 +43,9 @@ class ImageBatches(Dataset):
         paths: Sequence[Path],
         batches: Sequence[np.ndarray],
         size: tuple[int, int],
-        *,
         augment: tuple[int, int] | None,
     ):
         self.paths, self.batches, self.size, self.augment = paths, batches, size, augment
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         batch = self.batches[step]
@@ -56,7 +60,7 @@ class ImageBatches(Dataset):
         return image[:, ::-1] if generator.random() < 0.5 else image
 
 
-class ClipBatches(Dataset):
+class ClipBatches(Batches):
     """Training batches of clips in an epoch of train-amem: item `step` is (uint8 (B, T, H, W, 3), tracklet indices
     (B,), MEM's start t (B,), rectangles (B, 4) for `AMEM` to erase).
 
@@ -72,9 +76,6 @@ class ClipBatches(Dataset):
         self.size = options.height_width
         self.clip_of = segment_clip if options.clip_sampling == "segments" else training_clip
         self.frames_after_start = options.predict_frames * options.predict_stride if options.uses_mem else 1
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         batch, options = self.batches[step], self.options
@@ -96,7 +97,7 @@ class ClipBatches(Dataset):
         return torch.from_numpy(np.stack(clips)), torch.from_numpy(batch), torch.tensor(starts), torch.tensor(erased)
 
 
-class FrameBatches(Dataset):
+class FrameBatches(Batches):
     """Inference batches: item `step` is uint8 (B, H, W, 3) frames, or (B, T, H, W, 3) clips.
 
     `batches` hold (tracklet, frame indices) pairs; `single` frames have one index each and no T axis.
@@ -104,9 +105,6 @@ class FrameBatches(Dataset):
 
     def __init__(self, batches: Sequence[Sequence[tuple[Tracklet, np.ndarray]]], size: tuple[int, int], single: bool):
         self.batches, self.size, self.single = batches, size, single
-
-    def __len__(self) -> int:
-        return len(self.batches)
 
     def __getitem__(self, step: int) -> torch.Tensor:
         frames = [read_frames(tracklet, indices, self.size) for tracklet, indices in self.batches[step]]
@@ -140,7 +138,7 @@ def middle_clip(tracklet: Tracklet, frames: int, size: tuple[int, int]) -> np.nd
 # ---- workers --------------------------------------------------------------------------------------------------------
 
 
-def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0) -> DataLoader[Any]:
+def loader(dataset: Batches, workers: int, device: torch.device, start: int = 0) -> Iterator[Any]:
     """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes.
 
     -1 workers means none on a CPU, where the network uses every core and decoding takes about 2 % of the time, and up
@@ -150,46 +148,28 @@ def loader(dataset: Dataset, workers: int, device: torch.device, start: int = 0)
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
     if workers:
         _start_fork_server()
-    return _Loader(
-        _Reporting(dataset),
+    steps: DataLoader[Any] = DataLoader(
+        range(len(dataset)),  # type: ignore[arg-type]
         batch_size=None,
-        sampler=range(start, len(dataset)),  # type: ignore[arg-type]
+        sampler=range(start, len(dataset)),
+        collate_fn=partial(_batch_or_error, dataset),
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=_begin_worker if workers else None,
         multiprocessing_context="forkserver" if workers else None,
     )
+    for batch in steps:
+        if isinstance(batch, partial):
+            raise batch()
+        yield batch
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """Carries an `AmemError` of a worker, which torch would turn into a `RuntimeError` with a traceback."""
-
-    make: Callable[[], AmemError]
-
-
-class _Reporting(Dataset):
-    """`dataset`, with a `_Failure` as the item in place of an `AmemError`."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]
-
-    def __getitem__(self, step: int) -> Any:
-        try:
-            return self.dataset[step]
-        except AmemError as error:
-            return _Failure(partial(type(error), error.what, error.path, why=error.why, remedy=error.remedy))
-
-
-class _Loader(DataLoader[Any]):
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
-            if isinstance(batch, _Failure):
-                raise batch.make()
-            yield batch
+def _batch_or_error(dataset: Batches, step: int) -> Any:
+    """The batch, or what makes the `AmemError` instead of it: torch would turn that into a `RuntimeError`."""
+    try:
+        return dataset[step]
+    except AmemError as error:
+        return partial(type(error), error.what, error.path, why=error.why, remedy=error.remedy)
 
 
 def _start_fork_server() -> None:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import msgspec
 from msgspec import Struct
 
-from amem_cli.data.readers.files import read_bytes
+from amem_cli.artifacts.atomic import read_bytes
 from amem_cli.data.readers.folder import LEVELS
 from amem_cli.data.readers.splits import Name, Protocol, ProtocolKind, read_split_file
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, printable
@@ -135,7 +135,7 @@ def _available(word: str, names: tuple[str, ...]) -> str:
 
 def _load(path: Path, shipped: bool) -> Manifest:
     try:
-        content = read_bytes(path, "manifest", MOST_MANIFEST_BYTES)
+        content = read_bytes(path, "manifest", most=MOST_MANIFEST_BYTES)
         values = tomllib.loads(decode_text(content))
         file = msgspec.convert(values, ManifestFile)
     except InputMissing as error:

@@ -105,6 +105,13 @@ def test_require_free_space(tmp_path, monkeypatch):
         atomic.require_free_space(tmp_path / "not" / "yet", 6 * 10**8)
 
 
+def test_read_bytes_limit(tmp_path):
+    (tmp_path / "a").write_bytes(b"1234")
+    assert atomic.read_bytes(tmp_path / "a", "list", most=4) == b"1234"
+    with pytest.raises(BadData, match="larger"):
+        atomic.read_bytes(tmp_path / "a", "list", most=3)
+
+
 def test_read_bytes_missing_or_folder(tmp_path):
     with pytest.raises(InputMissing, match=r"labels .*nowhere: not found\. Run: amem label-videos\."):
         atomic.read_bytes(tmp_path / "nowhere", "labels", remedy="Run: amem label-videos")

@@ -17,7 +17,6 @@ from amem_cli.data.readers.files import (
     is_image_name,
     list_folder,
     order_note,
-    read_bytes,
     read_text,
     whole_numbers,
     why_empty,
@@ -127,17 +126,6 @@ def test_list_folder(tree):
 @pytest.mark.parametrize(("name", "expected"), [("a.JPG", True), ("a.jpeg", True), ("._a.jpg", False), ("a.db", False)])
 def test_is_image_name(name, expected):
     assert is_image_name(name) is expected
-
-
-def test_read_bytes_limits(tmp_path: Path):
-    (tmp_path / "a").write_bytes(b"1234")
-    assert read_bytes(tmp_path / "a", "list", 4) == b"1234"
-    with pytest.raises(BadData, match="larger"):
-        read_bytes(tmp_path / "a", "list", 3)
-    with pytest.raises(InputMissing):
-        read_bytes(tmp_path / "b", "list")
-    with pytest.raises(BadData, match="folder, not a file"):
-        read_bytes(tmp_path, "list")
 
 
 def test_whole_numbers():

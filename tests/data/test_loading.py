@@ -89,10 +89,12 @@ def test_loader_workers_make_the_same_bytes(tracklets):
         assert bytes_of(loader(dataset, 2, CPU)) == bytes_of(loader(dataset, 0, CPU))
 
 
-def test_loader_workers_and_pinned_memory(tracklets):
+def test_loader_workers_and_pinned_memory(tracklets, monkeypatch):
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(loading, "DataLoader", lambda _, **options: made.update(options) or ())
     for workers, device, expected in ((-1, "cpu", 0), (-1, "cuda", min(8, os.cpu_count() or 1)), (0, "cuda", 0)):
-        made = loader(clips(tracklets), workers, torch.device(device))
-        assert (made.num_workers, made.pin_memory) == (expected, device == "cuda")
+        list(loader(clips(tracklets), workers, torch.device(device)))
+        assert (made["num_workers"], made["pin_memory"]) == (expected, device == "cuda")
 
 
 def test_image_batches_without_augmentation(tracklets):

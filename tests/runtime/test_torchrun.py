@@ -173,7 +173,7 @@ def failing(how: str, victim: int):
     def begin(rank: int) -> None:
         if rank != victim:
             return
-        original = loading._Loader.__iter__
+        original = loading.DataLoader.__iter__
         count = itertools.count()
 
         def broken(self):
@@ -184,7 +184,7 @@ def failing(how: str, victim: int):
                     os.kill(os.getpid(), getattr(signal, how))
                 yield batch
 
-        loading._Loader.__iter__ = broken
+        loading.DataLoader.__iter__ = broken
 
     return begin
 

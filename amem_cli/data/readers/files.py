@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts.atomic import open_input
+from amem_cli.artifacts.atomic import read_bytes
 from amem_cli.data.images import IMAGE_SUFFIXES
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, BadData, InputMissing, listing
@@ -294,16 +294,7 @@ def read_tracklet(
 
 def read_text(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> str:
     """A text file as UTF-8; other bytes become surrogates, as in Python's file names, so that both compare equal."""
-    return decode_text(read_bytes(path, what, most), "surrogateescape")
-
-
-def read_bytes(path: Path, what: str, most: int = MOST_BYTES_OF_METADATA) -> bytes:
-    """The bytes of a file; raises as `open_input`, and `BadData` for more than `most` bytes."""
-    with open_input(path, what) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise BadData(what, path, why=f"larger than {most // 2**20} MiB")
-    return content
+    return decode_text(read_bytes(path, what, most=most), "surrogateescape")
 
 
 def whole_numbers(values: Any, path: Path, variable: str, what: str) -> np.ndarray:

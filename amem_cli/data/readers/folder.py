@@ -11,19 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from amem_cli.data.readers import files
+from amem_cli.data.readers import files, splits
 from amem_cli.data.readers.files import BadRows, list_folder, natural_key
-from amem_cli.data.readers.splits import (
-    PeopleSplit,
-    Protocol,
-    as_present,
-    cross_camera_split,
-    is_plain_name,
-    listed_people,
-    looks_like_splits,
-    numbered_splits,
-    read_split_file,
-)
+from amem_cli.data.readers.splits import PeopleSplit, Protocol, is_plain_name, looks_like_splits
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 
@@ -53,18 +43,18 @@ def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoD
             why = f"{names[0]} may hold its splits, but the manifest does not name it"
             remedy = "Name it by file in [protocol] of the manifest, or move it elsewhere"
             raise BadData(WHAT, root, why=why, remedy=remedy)
-        return numbered_splits(name, tracklets_of, protocol, notes, None)
+        return splits.numbered_splits(name, tracklets_of, protocol, notes, None)
     file = Path(protocol.file)
-    listed = as_present(read_split_file(file), tracklets_of)
-    if absent := sorted(listed_people(listed) - set(tracklets_of)):
+    listed = splits.as_present(splits.read_split_file(file), tracklets_of)
+    if absent := sorted(splits.listed_people(listed) - set(tracklets_of)):
         raise BadRows("split file", file, why=f"people who are not in {root}", rows=absent)
     cameras_of = {person: {tracklet.camera_id for tracklet in own} for person, own in tracklets_of.items()}
     untested = [f"split {k}" for k, split in enumerate(listed) if all(len(cameras_of[p]) == 1 for p in split.test)]
     if untested:
         raise BadRows("split file", file, why="no test person is seen in two cameras", rows=untested)
-    if unlisted := sorted(set(tracklets_of) - listed_people(listed)):
+    if unlisted := sorted(set(tracklets_of) - splits.listed_people(listed)):
         notes += (f"{len(unlisted)} people are not in {file.name}: {listing(unlisted, 5)}",)
-    return numbered_splits(name, tracklets_of, protocol, notes, file, listed)
+    return splits.numbered_splits(name, tracklets_of, protocol, notes, file, listed)
 
 
 def find(root: Path) -> Path | None:
@@ -180,7 +170,7 @@ def _split_of_folders(root: Path, tracklets_of: Mapping[str, list[Tracklet]], si
     """The split of the level `split`: queries are its folder query, or those of the rule for splits of people."""
     train = tuple(person for person, own in tracklets_of.items() if sides[own[0].name] == "train")
     test = tuple(person for person in tracklets_of if person not in train)
-    split = cross_camera_split(tracklets_of, PeopleSplit(train, test), (), "the folders of the level split")
+    split = splits.cross_camera_split(tracklets_of, PeopleSplit(train, test), (), "the folders of the level split")
     if "query" in sides.values():
         split = replace(split, is_query=tuple(sides[tracklet.name] == "query" for tracklet in split.test))
     if not train or not any(split.is_query) or all(split.is_query):

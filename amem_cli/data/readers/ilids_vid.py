@@ -7,12 +7,7 @@ splits are in `train_test_splits_ilidsvid.mat`; other copies have them as `split
 from pathlib import Path
 
 from amem_cli.data.readers.splits import Protocol, listed_people, numbered_splits
-from amem_cli.data.readers.two_cameras import (
-    find_cameras,
-    find_split_file,
-    read_official_splits,
-    two_camera_tracklets,
-)
+from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, read_official_splits, two_camera_tracklets
 from amem_cli.data.tracklets import VideoDataset
 from amem_cli.errors import BadData, listing
 

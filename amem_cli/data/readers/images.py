@@ -1,6 +1,7 @@
 """Any tree of images, for the texture auto-encoder: people, cameras and the number of levels do not matter."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from amem_cli.data.readers import files
@@ -8,7 +9,6 @@ from amem_cli.data.tracklets import ImageDataset
 from amem_cli.errors import BadData
 from amem_cli.person_ids import JUNK
 
-WHAT = "image folder"
 PERSON_IN_NAME = re.compile(r"(-1|\d{1,15})_?c\d.*", re.IGNORECASE)  # as in Market-1501 and MARS
 
 
@@ -18,23 +18,26 @@ def read(root: Path, name: str) -> ImageDataset:
     A person is the number at the start of all file names (`0002_c1s1_000451_03.jpg`), else the last folder, else the
     image itself. Raises `BadData` when there are no images.
     """
-    paths = [root.absolute() / path for path in files.image_files(root)]
-    if not paths:
-        raise BadData(WHAT, root, why=files.why_empty(root))
-    matches = [PERSON_IN_NAME.fullmatch(path.name) for path in paths]
-    folders = {folder: number for number, folder in enumerate(sorted({path.parent for path in paths}), start=1)}
-    people = [
-        int(match[1]) if match and all(matches) else folders[path.parent] if len(folders) > 1 else number
-        for number, (path, match) in enumerate(zip(paths, matches, strict=True), start=1)
-    ]
-    kept = [row for row, person in enumerate(people) if person != JUNK]
-    names_in: dict[str, list[str]] = {}
-    for path in paths:
-        names_in.setdefault(path.parent.name, []).append(path.name)
-    notes = files.copies_note(names_in)
-    if len(kept) < len(people):
-        notes += (f"{len(people) - len(kept)} junk images (person -1) left out",)
-    return ImageDataset(name, tuple(paths[row] for row in kept), tuple(people[row] for row in kept), notes)
+    images = list(files.image_files(root))
+    if not images:
+        raise BadData("image folder", root, why=files.why_empty(root))
+    parts = [image.rpartition("/") for image in images]
+    matches = [PERSON_IN_NAME.fullmatch(file) for _, _, file in parts]
+    folders = {folder: number for number, folder in enumerate(sorted({folder for folder, _, _ in parts}), start=1)}
+    if all(matches):
+        people = [int(match[1]) for match in matches if match]
+    else:
+        people = [folders[folder] for folder, _, _ in parts] if len(folders) > 1 else list(range(1, len(images) + 1))
+    return image_dataset(name, root.absolute(), dict(zip(images, people, strict=True)))
+
+
+def image_dataset(name: str, folder: Path, person_of: Mapping[str, int]) -> ImageDataset:
+    """The images of `folder` (path in it -> person) without junk, with notes about junk and second copies."""
+    kept = {image: person for image, person in person_of.items() if person != JUNK}
+    notes = files.copies_note({folder.name: kept})
+    if junk := len(person_of) - len(kept):
+        notes += (f"{junk} junk images (person -1) left out",)
+    return ImageDataset(name, tuple(folder / image for image in kept), tuple(kept.values()), notes)
 
 
 def find(root: Path) -> Path | None:

@@ -6,7 +6,8 @@
 import re
 from pathlib import Path
 
-from amem_cli.data.readers.files import BadRows, copies_note, find_folder, image_folders, list_folder, why_empty
+from amem_cli.data.readers.files import BadRows, find_folder, image_folders, list_folder, why_empty
+from amem_cli.data.readers.images import image_dataset
 from amem_cli.data.tracklets import ImageDataset
 from amem_cli.errors import BadData
 from amem_cli.person_ids import DISTRACTOR, JUNK
@@ -26,15 +27,10 @@ def read(root: Path, name: str) -> ImageDataset:
     if folder is None:
         raise BadData(WHAT, root, why="no bounding_box_train in it", remedy=f"Expected {LAYOUT}")
     train = (folder / "bounding_box_train").absolute()
-    people = _people(train)
-    kept = [(image, person) for image, person in people if person != JUNK]
-    if not kept:
+    dataset = image_dataset(name, train, _people(train))
+    if not dataset.paths:
         raise BadData(WHAT, train, why=why_empty(train), remedy=f"Expected {LAYOUT}")
-    dropped = len(people) - len(kept)
-    notes = copies_note({train.name: [image for image, _ in kept]})
-    if dropped:
-        notes += (f"{dropped} junk images (person -1) left out",)
-    return ImageDataset(name, tuple(train / image for image, _ in kept), tuple(person for _, person in kept), notes)
+    return dataset
 
 
 def find(root: Path) -> Path | None:
@@ -47,7 +43,7 @@ def extra_counts(root: Path) -> dict[str, int]:
     folder = find(root)
     counts: dict[str, int] = {}
     if folder and (folder / "bounding_box_test").is_dir():
-        people = [person for _, person in _people(folder / "bounding_box_test")]
+        people = list(_people(folder / "bounding_box_test").values())
         junk, distractors = people.count(JUNK), people.count(DISTRACTOR)
         counts = {"test_images": len(people), "distractor_images": distractors, "junk_images": junk}
         counts["real_test_images"] = len(people) - distractors - junk
@@ -56,11 +52,11 @@ def extra_counts(root: Path) -> dict[str, int]:
     return counts
 
 
-def _people(folder: Path) -> list[tuple[str, int]]:
-    """(image's path in `folder`, person) of every image in it or in its person folders, sorted by path."""
+def _people(folder: Path) -> dict[str, int]:
+    """Path in `folder` -> person, for every image in it or in its person folders."""
     images = list_folder(folder)[0]
     images += [f"{person}/{image}" for person, names in image_folders(folder)[0].items() for image in names]
     matches = [(image, IMAGE_NAME.fullmatch(image.rpartition("/")[2]) or PERSON.match(image)) for image in images]
     if bad := [repr(image) for image, match in matches if match is None]:
         raise BadRows(WHAT, folder, why="names that begin with no person's number", rows=bad)
-    return [(image, int(match[1])) for image, match in matches if match]
+    return {image: int(match[1]) for image, match in matches if match}

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from amem_cli.artifacts.atomic import read_bytes
 from amem_cli.artifacts.child import call_in_child
-from amem_cli.data.readers.files import read_bytes
+from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA
 from amem_cli.errors import BadData
 
 MOST_SECONDS = 120
@@ -29,7 +30,7 @@ def read_matlab(path: Path, variable: str, what: str) -> Any:
     Axes of length 1 are lost. Raises `InputMissing`, or `BadData` when the file is damaged, of another kind, or lacks
     the variable.
     """
-    content = read_bytes(path, what)
+    content = read_bytes(path, what, most=MOST_BYTES_OF_METADATA)
     if content[:10] == b"MATLAB 7.3" or content[:4] == b"\x89HDF":
         raise BadData(what, path, why="it is a MATLAB 7.3 file", remedy="Save it again in MATLAB with -v7")
     try:
@@ -50,7 +51,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     The data sets of an HDF5 file that are vectors of one length become the rows of `features`, their names `names`.
     Raises as `read_matlab`.
     """
-    content = read_bytes(path, "features", min(MOST_ARRAY_BYTES, path.stat().st_size))
+    content = read_bytes(path, "features", most=min(MOST_ARRAY_BYTES, path.stat().st_size))
     memory, seconds = MOST_MEMORY + 6 * len(content), MOST_SECONDS + len(content) // BYTES_PER_SECOND
     try:
         written = call_in_child(f"{__name__}:write_arrays", seconds=seconds, memory=memory, content=content)

@@ -15,16 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.readers.files import (
-    BadRows,
-    copies_note,
-    find_folder,
-    image_folders,
-    list_folder,
-    read_text,
-    whole_numbers,
-    why_empty,
-)
+from amem_cli.data.readers import files
+from amem_cli.data.readers.files import BadRows, list_folder, whole_numbers
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import AttributeDataset
 from amem_cli.errors import BadData, listing
@@ -88,7 +80,7 @@ def read(root: Path, name: str) -> AttributeDataset:
     number_of: dict[tuple[str, str], int] = {}
     notes: tuple[str, ...] = ()
     for subset in read_subsets(base):
-        notes += copies_note({subset.name: subset.images})
+        notes += files.copies_note({subset.name: subset.images})
         for image in subset.images:
             key = subset.key(image)
             if key not in subset.labels:
@@ -98,7 +90,7 @@ def read(root: Path, name: str) -> AttributeDataset:
             rows.append([attribute in subset.labels[key] for attribute in ATTRIBUTES])
             people.append(number_of.setdefault((subset.name, key), len(number_of)))
     if not paths:
-        why = f"none of its {len(unlabelled)} images has a label" if unlabelled else why_empty(base)
+        why = f"none of its {len(unlabelled)} images has a label" if unlabelled else files.why_empty(base)
         raise BadData(WHAT, base, why=why, remedy=f"Expected {LAYOUT}")
     labels = np.array(rows, dtype=np.uint8)
     if unlabelled:
@@ -151,7 +143,7 @@ def find(root: Path) -> Path | None:
         images = list_folder(folder / "images")[0][:3] if (folder / "images").is_dir() else []
         return any(map(NUMBERED.fullmatch, images)) and find_table(root, folder) is not None
 
-    return find_folder(root, _has_subset) or find_folder(root, has_numbered)
+    return files.find_folder(root, _has_subset) or files.find_folder(root, has_numbered)
 
 
 def _has_subset(folder: Path) -> bool:
@@ -162,7 +154,7 @@ def _has_subset(folder: Path) -> bool:
 def find_table(root: Path, base: Path) -> Path | None:
     """PETA.mat next to the subsets, up to two levels above them, or anywhere in the data set's folder."""
     places = (base, base.parent, base.parent.parent, root)
-    elsewhere = find_folder(root, lambda folder: _named(folder, "peta.mat") is not None) or root
+    elsewhere = files.find_folder(root, lambda folder: _named(folder, "peta.mat") is not None) or root
     return next(filter(None, (_named(folder, "peta.mat") for folder in (*places, elsewhere))), None)
 
 
@@ -182,10 +174,10 @@ def read_subsets(base: Path) -> list[Subset]:
     bad: list[str] = []
     for name in sorted(names, key=lambda name: (order.get(name, len(order)), name)):
         folder = (base / name / "archive").absolute()
-        own = [f"{person}/{image}" for person, names in image_folders(folder)[0].items() for image in names]
+        own = [f"{person}/{image}" for person, names in files.image_folders(folder)[0].items() for image in names]
         images = sorted(list_folder(folder)[0] + own, key=lambda image: (image.lower(), image))
         labels_file = _named(folder, "label.txt") or folder / "Label.txt"
-        labels = parse_labels(read_text(labels_file, "PETA labels"), f"{name}/archive/{labels_file.name}", bad)
+        labels = parse_labels(files.read_text(labels_file, "PETA labels"), f"{name}/archive/{labels_file.name}", bad)
         subsets.append(Subset(name, folder, tuple(images), labels))
     if bad:
         raise BadRows("PETA labels", base, why="lines that cannot be read", rows=bad)

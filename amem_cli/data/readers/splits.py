@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from amem_cli.data.readers.files import BadRows, image_files, read_bytes
+from amem_cli.artifacts.atomic import read_bytes
+from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA, BadRows, image_files
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
@@ -73,7 +74,7 @@ def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
     Raises `BadData` for another structure, `BadRows` naming every repeated person and every name that is a path.
     """
     try:
-        content = decode_text(read_bytes(path, "split file"))
+        content = decode_text(read_bytes(path, "split file", most=MOST_BYTES_OF_METADATA))
         splits = msgspec.json.decode(content, type=Annotated[tuple[PeopleSplit, ...], Meta(min_length=1)])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         why = f'not a list of {{"train": [...], "test": [...]}} ({error})'

@@ -4,18 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.data.readers.files import (
-    BadRows,
-    copies_note,
-    find_folder,
-    ignored_note,
-    image_folders,
-    list_folder,
-    order_note,
-    read_tracklet,
-    whole_numbers,
-    why_empty,
-)
+from amem_cli.data.readers import files
+from amem_cli.data.readers.files import BadRows, list_folder
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.readers.splits import MOST_SPLITS, PeopleSplit, looks_like_splits, read_split_file
 from amem_cli.data.tracklets import Tracklet
@@ -34,9 +24,9 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
         both = all((folder / camera).is_dir() for camera in cameras)
         return both and (not name or folder.name == name) and bool(list_folder(folder / cameras[0])[1])
 
-    found = find_folder(root, has_people)
+    found = files.find_folder(root, has_people)
     others = sorted(set(list_folder(found)[1]) - set(cameras)) if found else []
-    if found and (more := [other for other in others if image_folders(found / other)[0]]):
+    if found and (more := [other for other in others if files.image_folders(found / other)[0]]):
         why = f"{listing(more, 5)} next to {cameras[0]} and {cameras[1]}: this layout has two cameras"
         remedy = 'Use layout = "folder" with folders = "camera/person", or move them elsewhere'
         raise BadData("camera folders", found, why=why, remedy=remedy)
@@ -54,12 +44,12 @@ def find_split_file(root: Path, sequences: Path) -> Path | None:
     near = [place / name for place in inside for name in list_folder(place)[1] if place / name != sequences]
     found = {path for place in (sequences, *above, *near) for path in place.iterdir() if looks_like_splits(path)}
     for suffix in (".json", ".mat"):
-        files = sorted(path for path in found if path.suffix.lower() == suffix)
-        if len(files) > 1:
-            why = f"several files look like splits: {listing(str(file.relative_to(root)) for file in files)}"
+        fitting = sorted(path for path in found if path.suffix.lower() == suffix)
+        if len(fitting) > 1:
+            why = f"several files look like splits: {listing(str(file.relative_to(root)) for file in fitting)}"
             raise BadData("splits", root, why=why, remedy="Keep the one to use, and move the others elsewhere")
-        if files:
-            return files[0]
+        if fitting:
+            return fitting[0]
     if found:
         remedy = 'Write it as splits.json: [{"train": [person, ...], "test": [...]}, ...]; or move it elsewhere'
         raise BadData("splits", min(found), why="it is neither a .json nor a .mat file", remedy=remedy)
@@ -75,7 +65,7 @@ def read_official_splits(path: Path, people: list[str]) -> tuple[PeopleSplit, ..
     if path.suffix.lower() == ".json":
         return read_split_file(path)
     what = "split file"
-    table = np.atleast_2d(whole_numbers(read_matlab(path, "ls_set", what), path, "ls_set", what))
+    table = np.atleast_2d(files.whole_numbers(read_matlab(path, "ls_set", what), path, "ls_set", what))
     if table.ndim != 2 or table.shape[1] < 2 or table.shape[0] > MOST_SPLITS:
         raise BadData(what, path, why=f"ls_set has the shape {table.shape}, not (splits, people)")
     count = table.shape[1]
@@ -108,10 +98,10 @@ def two_camera_tracklets(
     ignored: list[str] = []
     copies: tuple[str, ...] = ()
     for camera_id, camera in enumerate(cameras, start=1):
-        folders, others = image_folders(sequences / camera)
+        folders, others = files.image_folders(sequences / camera)
         ignored += [f"{camera}/{name}" for name in others]
         named = {f"{camera}/{name}": images for name, images in folders.items()}
-        copies += copies_note(named) + order_note(named)
+        copies += files.copies_note(named) + files.order_note(named)
         for person, images in folders.items():
             name = f"{camera}/{person}"
             digits = "".join(character for character in person if character in "0123456789")
@@ -120,12 +110,12 @@ def two_camera_tracklets(
                 bad.append(f"{name}: no person's number in the name")
             elif person_of.setdefault(number, person) != person:
                 bad.append(f"{name}: the same number as {person_of[number]}")
-            elif tracklet := read_tracklet(sequences, name, images, (number, camera_id), bad):
+            elif tracklet := files.read_tracklet(sequences, name, images, (number, camera_id), bad):
                 tracklets_of.setdefault(person, []).append(tracklet)
     if bad:
         raise BadRows(what, sequences, why="folders that cannot be read", rows=bad)
     both = {person: tracklets for person, tracklets in sorted(tracklets_of.items()) if len(tracklets) == 2}
     if not both:
-        why = f"no person has images in both {cameras[0]} and {cameras[1]}" if tracklets_of else why_empty(sequences)
+        why = f"no person has images in both {' and '.join(cameras)}" if tracklets_of else files.why_empty(sequences)
         raise BadData(what, sequences, why=why)
-    return both, sorted(tracklets_of), ignored_note(ignored) + copies
+    return both, sorted(tracklets_of), files.ignored_note(ignored) + copies
