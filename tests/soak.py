@@ -34,7 +34,7 @@ from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError
 from amem_cli.models.amem import build_main_model
-from amem_cli.models.arm import build_arm
+from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm, save_main
 from amem_cli.models.config import ArmConfig, model_config
 from amem_cli.options import BACKBONES, ExtractFeaturesOptions, LabelVideosOptions
@@ -67,7 +67,7 @@ def stages(folder: Path) -> list[Stage]:
     shards.FRAMES_PER_SHARD, BACKBONES["i3d"] = 40, "tiny3d:Tiny3D"
     provenance = Provenance("train-amem", {})
     arm_config = ArmConfig(backbone="resnet18", image_size="32x32")
-    arm = save_arm(folder / "arm.safetensors", build_arm(arm_config), arm_config, provenance)
+    arm = save_arm(folder / "arm.safetensors", ARM(arm_config.backbone), arm_config, provenance)
     config = model_config(toys.amem_options(data, folder), people=4)
     main = save_main(folder / "main.safetensors", build_main_model(config), config, provenance)
     train = read_videos(load_manifest("mars"), data).splits[0].train

@@ -11,7 +11,7 @@ from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.models.arm import build_arm
+from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm, save_tae
 from amem_cli.models.config import ArmConfig, TaeConfig, model_config
 from amem_cli.models.tae import TAE, Discriminator
@@ -55,7 +55,7 @@ def write_labels(path: Path, names: list[str], attributes: tuple[str, ...] = ATT
 def write_arm(path: Path, positive: list[str]) -> Path:
     """An untrained ARM that is sure that everybody has these attributes and no others."""
     config = ArmConfig(backbone="resnet18", image_size="32x32")
-    arm = build_arm(config)
+    arm = ARM(config.backbone)
     start = 0
     for head in arm.heads.classifiers:
         names = config.attributes[start : start + head.out_features]

@@ -1,6 +1,5 @@
 """AMEM (Fig. 1): the main model, which inference keeps, and the modules around it in training."""
 
-from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -181,8 +180,3 @@ def build_amem(
         encoder, decoder = tae or mem_parts(config.tae or TaeConfig(image_size=config.image_size))
         mem = MEM(BRANCH_CHANNELS, encoder, decoder, embedding_start)
     return AMEM(main, config.people, aem, mem)
-
-
-def with_normalisation(config: ModelConfig, main: MainModel) -> ModelConfig:
-    """`config` with the input normalisation of the backbone's weights, as a checkpoint stores it."""
-    return replace(config, normalisation=main.backbone.normalisation)

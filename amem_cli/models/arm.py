@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.attributes import GROUP_SIZES
-from amem_cli.models.config import ArmConfig
 from amem_cli.models.image_networks import ImageMaps
 
 GROUP_FEATURE = 256  # size of a_m
@@ -30,7 +29,8 @@ class AttributeHeads(nn.Module):
 class ARM(nn.Module):
     """ResNet-50 (P) or another image network with last stride 1, and six attribute heads.
 
-    Images (B, 3, H, W) in [0, 1] -> logits (B, A).
+    Images (B, 3, H, W) in [0, 1] -> logits (B, A). `weights` are ImageNet weights of the network: a file, "imagenet",
+    or "" for none.
     """
 
     def __init__(self, backbone: str, group_sizes: tuple[int, ...] = GROUP_SIZES, weights: str = ""):
@@ -40,8 +40,3 @@ class ARM(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.heads(self.backbone(images))
-
-
-def build_arm(config: ArmConfig, weights: str = "") -> ARM:
-    """The ARM of a configuration; `weights` are ImageNet weights of its network (a file or "imagenet")."""
-    return ARM(config.backbone, weights=weights)

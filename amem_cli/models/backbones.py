@@ -20,8 +20,6 @@ from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.names import weight_file
 from amem_cli.weights.normalisation import Normalisation
 
-__all__ = ["Normalisation", "backbone_class", "build_backbone", "normalise"]
-
 
 def build_backbone(
     name: str, *, strides: Literal["reid", "stock"] = "reid", weights: str | Path | None = None, head: bool = False

@@ -4,16 +4,23 @@ Each has the network's configuration, which rebuilds it. A checkpoint whose conf
 `BadData`, a missing one `InputMissing` with the command that makes it.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import msgspec
+from torch import nn
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import UsageError
-from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model, with_normalisation
-from amem_cli.models.arm import ARM, build_arm
-from amem_cli.models.config import ArmConfig, ModelConfig, TaeConfig, read_config
+from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model
+from amem_cli.models.arm import ARM
+from amem_cli.models.config import ArmConfig, ModelConfig, TaeConfig
 from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder, mem_parts
+
+CONFIGURATIONS = {"amem-arm": ArmConfig, "amem-model": ModelConfig, "amem-main": ModelConfig}
 
 
 def save_arm(path: Path, arm: ARM, config: ArmConfig, provenance: Provenance, **more: Any) -> Path:
@@ -23,12 +30,17 @@ def save_arm(path: Path, arm: ARM, config: ArmConfig, provenance: Provenance, **
 
 def load_arm(path: Path, *, remedy: str = "") -> tuple[ARM, ArmConfig]:
     """The ARM of an `amem-arm`, on the CPU."""
-    saved = checkpoint.load(path, "amem-arm", remedy=remedy)
+    return _load(path, "amem-arm", lambda config: ARM(config.backbone), remedy)
+
+
+def _load(path: Path, kind: str, build: Callable[[Any], nn.Module], remedy: str, prefix: str = "") -> tuple[Any, Any]:
+    """The network of the configuration in a checkpoint, with the tensors whose names begin with `prefix`."""
+    saved = checkpoint.load(path, kind, remedy=remedy)
     with checkpoint.described_by(saved):
-        config = read_config(ArmConfig, saved.description["model"])
-        arm = build_arm(config)
-    checkpoint.load_into(arm, saved)
-    return arm, config
+        config = msgspec.convert(saved.description["model"], CONFIGURATIONS[kind])
+        network = build(config)
+    checkpoint.load_into(network, saved, prefix)
+    return network, config
 
 
 def save_tae(
@@ -52,7 +64,7 @@ def load_tae(path: Path, image_size: str, *, remedy: str = "") -> TaeParts:
     """The parts of an `amem-tae` that MEM starts from. Raises `UsageError` if it was trained at another image size."""
     saved = checkpoint.load(path, "amem-tae", remedy=remedy)
     with checkpoint.described_by(saved):
-        config = read_config(TaeConfig, saved.description["model"])
+        config = msgspec.convert(saved.description["model"], TaeConfig)
     if config.image_size != image_size:
         remedy = "Use the same size in train-tae and train-amem"
         why = f"the TAE in {path} was trained at {config.image_size}"
@@ -82,34 +94,25 @@ def save_amem(
     save_main(main_file(output), amem.main, config, provenance)
     tensors = checkpoint.prefixed("amem.", amem)
     tensors |= checkpoint.prefixed("discriminator.", discriminator) if discriminator is not None else {}
-    description = with_normalisation(config, amem.main).as_json()
-    checkpoint.save(output, "amem-model", tensors, provenance, model=description, metrics=metrics)
+    described = replace(config, normalisation=amem.main.backbone.normalisation)
+    checkpoint.save(output, "amem-model", tensors, provenance, model=described.as_json(), metrics=metrics)
 
 
 def load_amem(path: Path, *, remedy: str = "") -> tuple[AMEM, ModelConfig]:
     """The training model of an `amem-model`, in eval mode on the CPU; `remedy` as in `load_main_model`."""
-    saved = checkpoint.load(path, "amem-model", remedy=remedy)
-    with checkpoint.described_by(saved):
-        config = read_config(ModelConfig, saved.description["model"])
-        amem = build_amem(config)
-    checkpoint.load_into(amem, saved, "amem.")
+    amem, config = _load(path, "amem-model", build_amem, remedy, "amem.")
     return amem.eval(), config
 
 
 def save_main(path: Path, main: MainModel, config: ModelConfig, provenance: Provenance, **more: Any) -> Path:
     """Write an `amem-main`, the parts that inference needs; `more` as in `save_arm`."""
-    description = with_normalisation(config.main(), main).as_json()
-    return checkpoint.save(path, "amem-main", main.for_inference().state_dict(), provenance, model=description, **more)
+    model = replace(config.main(), normalisation=main.backbone.normalisation).as_json()
+    return checkpoint.save(path, "amem-main", main.for_inference().state_dict(), provenance, model=model, **more)
 
 
 def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, ModelConfig]:
     """The main model of an `amem-main`, on the CPU; `remedy` is the command that makes it, if known."""
-    saved = checkpoint.load(path, "amem-main", remedy=remedy)
-    with checkpoint.described_by(saved):
-        config = read_config(ModelConfig, saved.description["model"])
-        main = build_main_model(config)
-    checkpoint.load_into(main, saved)
-    return main, config
+    return _load(path, "amem-main", build_main_model, remedy)
 
 
 def restore_main(output: Path, provenance: Provenance) -> Path:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,7 +11,6 @@ from amem_cli.options import TrainAmemOptions, parse_image_size
 from amem_cli.weights.normalisation import Normalisation
 
 LONGEST_CLIP = 1000
-Config = TypeVar("Config", bound="_Config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +107,3 @@ def model_config(options: TrainAmemOptions, people: int, tae: TaeConfig | None =
         tae=tae,
         attributes=ATTRIBUTES if options.uses_aem else (),
     )
-
-
-def read_config(kind: type[Config], description: Any) -> Config:
-    """The configuration in a checkpoint's description. Raises `ValueError` if it is not one; ignores unknown keys."""
-    return msgspec.convert(description, kind)

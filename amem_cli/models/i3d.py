@@ -134,8 +134,6 @@ class I3D(nn.Module):
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
-        if strides not in ("reid", "stock"):
-            raise ValueError(f'strides must be "reid" or "stock", not {strides!r}')
         reid = strides == "reid"
         self.Conv3d_1a_7x7 = Unit3D(3, 64, (7, 7, 7), (2, 2, 2))
         self.MaxPool3d_2a_3x3 = MaxPoolSame((1, 3, 3), (1, 2, 2))

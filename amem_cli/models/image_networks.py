@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.errors import UsageError
+from amem_cli.models.backbones import normalise
 from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.names import weight_file
 from amem_cli.weights.normalisation import IMAGENET
@@ -20,20 +21,14 @@ class ImageMaps(nn.Module):
     Images are float in [0, 1]; ImageNet's normalisation is applied here. `weights`: a file, "imagenet", or "" for none.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, name: str, weights: str = ""):
         super().__init__()
         self.network: Any = image_network(name, weights or None, last_stride=1)
         self.out_channels = OUT_CHANNELS[name]
-        normalisation = self.network.normalisation
-        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         net = self.network
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        x = normalise(images, net.normalisation).contiguous(memory_format=torch.channels_last)
         if hasattr(net, "features"):
             return net.features(x)
         return net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x))))))))
@@ -65,10 +60,9 @@ def image_network(name: str, weights: str | Path | None = None, *, last_stride: 
     network = getattr(torchvision.models, name)(weights=None)
     for convolution in last_strided(network):
         convolution.stride = (last_stride, last_stride)
-    head = "classifier" if name == "mobilenet_v2" else "fc"
-    setattr(network, head, nn.Identity())
-    prefix = "classifier.1" if name == "mobilenet_v2" else "fc"
-    network.head_keys = (f"{prefix}.weight", f"{prefix}.bias")
+    head = "classifier.1" if name == "mobilenet_v2" else "fc"
+    setattr(network, head.removesuffix(".1"), nn.Identity())
+    network.head_keys = (f"{head}.weight", f"{head}.bias")
     network.normalisation = IMAGENET
     if path := weight_file(str(weights or ""), name):
         load_pretrained(network, path, name)

@@ -2,7 +2,9 @@
 
 A k x k convolution becomes 3 x k x k, with the image weights in the middle slice and zeros around it; 1x1 convolutions,
 pooling and BN act on each frame. So the maps of a clip equal those of the image network on single frames, until
-training uses the neighbouring frames.
+training uses the neighbouring frames. The first convolution has stride 2 in time, as in `I3D`: map i is centred on
+frame 2i, and can see its neighbours. A clip (B, 3, T, H, W) gives `backbone_maps` (B, C, ceil(T/2), H/16, W/16), or
+H/32 and W/32 with strides="stock".
 """
 
 from typing import Any, Literal
@@ -16,19 +18,10 @@ from amem_cli.models.image_networks import OUT_CHANNELS, last_strided
 from amem_cli.weights.normalisation import IMAGENET
 
 
-class _Inflated(nn.Module):
-    """A clip (B, 3, T, H, W) -> `backbone_maps` (B, C, ceil(T/2), H/16, W/16), or H/32 with strides="stock".
-
-    The first convolution has stride 2 in time, as in `I3D`: map i is centred on frame 2i, and can see its neighbours.
-    """
-
-    normalisation = IMAGENET
-
-
-class InflatedMobileNetV2(_Inflated):
+class InflatedMobileNetV2(nn.Module):
     """MobileNetV2 (Sandler et al., CVPR 2018), inflated: 1280 channels."""
 
-    out_channels = OUT_CHANNELS["mobilenet_v2"]
+    out_channels, normalisation = OUT_CHANNELS["mobilenet_v2"], IMAGENET
     head_keys = ("classifier.1.weight", "classifier.1.bias")
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
@@ -39,10 +32,10 @@ class InflatedMobileNetV2(_Inflated):
         return self.features(clip)
 
 
-class InflatedResNet50(_Inflated):
+class InflatedResNet50(nn.Module):
     """ResNet-50 (He et al., CVPR 2016), inflated as in AP3D (Gu et al., ECCV 2020): 2048 channels."""
 
-    out_channels = OUT_CHANNELS["resnet50"]
+    out_channels, normalisation = OUT_CHANNELS["resnet50"], IMAGENET
     head_keys = ("fc.weight", "fc.bias")
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):

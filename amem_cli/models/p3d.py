@@ -19,7 +19,7 @@ class PseudoBlock(nn.Module):
     "B" S(x) + T(x), "C" S(x) + T(S(x)).
     """
 
-    def __init__(self, in_channels: int, width: int, kind: Literal["A", "B", "C"], stride: int, project: bool):
+    def __init__(self, in_channels: int, width: int, kind: str, stride: int = 1):
         super().__init__()
         strides = (1, stride, stride)
         self.kind = kind
@@ -32,7 +32,7 @@ class PseudoBlock(nn.Module):
         self.conv4 = nn.Conv3d(width, 4 * width, 1, bias=False)
         self.bn4 = nn.BatchNorm3d(4 * width)
         self.downsample = None
-        if project:
+        if stride > 1 or in_channels != 4 * width:
             projection = nn.Conv3d(in_channels, 4 * width, 1, strides, bias=False)
             self.downsample = nn.Sequential(projection, nn.BatchNorm3d(4 * width))
 
@@ -48,7 +48,7 @@ class PseudoBlock(nn.Module):
 class PlaneBlock(nn.Module):
     """Residual block of the last stage, which is 2-D: (N, C, H, W) -> (N, 4 width, H/stride, W/stride)."""
 
-    def __init__(self, in_channels: int, width: int, stride: int, project: bool):
+    def __init__(self, in_channels: int, width: int, stride: int = 1):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 1, stride, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -57,7 +57,7 @@ class PlaneBlock(nn.Module):
         self.conv4 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn4 = nn.BatchNorm2d(4 * width)
         self.downsample = None
-        if project:
+        if stride > 1 or in_channels != 4 * width:
             projection = nn.Conv2d(in_channels, 4 * width, 1, stride, bias=False)
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(4 * width))
 
@@ -90,8 +90,8 @@ class P3D199(nn.Module):
         self.layer1 = _pseudo_stage(64, 64, blocks=3, stride=1, before=0)
         self.layer2 = _pseudo_stage(256, 128, blocks=8, stride=2, before=3)
         self.layer3 = _pseudo_stage(512, 256, blocks=36, stride=2, before=11)
-        first = PlaneBlock(1024, 512, 2 if strides == "stock" else 1, project=True)
-        self.layer4 = nn.Sequential(first, *(PlaneBlock(2048, 512, 1, project=False) for _ in range(2)))
+        first = PlaneBlock(1024, 512, 2 if strides == "stock" else 1)
+        self.layer4 = nn.Sequential(first, PlaneBlock(2048, 512), PlaneBlock(2048, 512))
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -108,7 +108,6 @@ class P3D199(nn.Module):
 
 def _pseudo_stage(in_channels: int, width: int, blocks: int, stride: int, before: int) -> nn.Sequential:
     """Blocks of kind A, B, C in turn, counted over the network; `before` is the number of earlier blocks."""
-    cycle: tuple[Literal["A", "B", "C"], ...] = ("A", "B", "C")
-    kinds = [cycle[(before + block) % 3] for block in range(blocks)]
-    first = PseudoBlock(in_channels, width, kinds[0], stride, project=True)
-    return nn.Sequential(first, *(PseudoBlock(4 * width, width, kind, 1, project=False) for kind in kinds[1:]))
+    first, *others = ("ABC"[(before + block) % 3] for block in range(blocks))
+    stage = [PseudoBlock(in_channels, width, first, stride), *(PseudoBlock(4 * width, width, kind) for kind in others)]
+    return nn.Sequential(*stage)

@@ -51,16 +51,14 @@ class ResNet3D50(nn.Module):
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
-        stages: tuple[Size3, ...] = ((2, 2, 2), (2, 2, 2), (2, 2, 2))
-        if strides == "reid":
-            stages = ((2, 2, 2), (1, 2, 2), (1, 1, 1))
+        reid = strides == "reid"
         self.conv1 = nn.Conv3d(3, 64, 7, stride=(1, 2, 2), padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
         self.maxpool = nn.MaxPool3d(3, stride=2, padding=1)
         self.layer1 = _stage(64, 64, blocks=3, stride=(1, 1, 1))
-        self.layer2 = _stage(256, 128, blocks=4, stride=stages[0])
-        self.layer3 = _stage(512, 256, blocks=6, stride=stages[1])
-        self.layer4 = _stage(1024, 512, blocks=3, stride=stages[2])
+        self.layer2 = _stage(256, 128, blocks=4, stride=(2, 2, 2))
+        self.layer3 = _stage(512, 256, blocks=6, stride=(1, 2, 2) if reid else (2, 2, 2))
+        self.layer4 = _stage(1024, 512, blocks=3, stride=(1, 1, 1) if reid else (2, 2, 2))
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

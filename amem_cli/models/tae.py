@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from amem_cli.models.config import TaeConfig
 from amem_cli.models.image_networks import ImageMaps, MiddleMaps
 
-TEXTURE_CHANNELS = {"resnet18": 512, "mobilenet_v2": 576}
+TEXTURE_CHANNELS = 512  # of ResNet-18
 
 
 def set_batch_norm_mode(module: nn.Module, *, training: bool) -> None:
@@ -32,7 +32,7 @@ class TextureEncoder(nn.Module):
     def __init__(self, name: str = "resnet18", weights: str = ""):
         super().__init__()
         self.maps = MiddleMaps(weights) if name == "mobilenet_v2" else ImageMaps(name, weights)
-        self.channels = TEXTURE_CHANNELS[name]
+        self.channels = self.maps.out_channels
         self.texture_mean: Tensor
         self.texture_std: Tensor
         self.register_buffer("texture_mean", torch.zeros(self.channels))
@@ -63,7 +63,7 @@ class TextureDecoder(nn.Module):
     The last block has no ReLU.
     """
 
-    def __init__(self, channels: int = TEXTURE_CHANNELS["resnet18"]) -> None:
+    def __init__(self, channels: int = TEXTURE_CHANNELS) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in ((channels, 256), (256, 128), (128, 64), (64, 3)):
@@ -77,7 +77,10 @@ class TextureDecoder(nn.Module):
 
 
 class TAE(nn.Module):
-    """Encoder and decoder: images (B, 3, H, W) -> reconstructed images of the same shape."""
+    """Encoder and decoder: images (B, 3, H, W) -> reconstructed images of the same shape.
+
+    `weights` are ImageNet weights of the encoder: a file, "imagenet", or "" for none.
+    """
 
     def __init__(self, encoder: str = "resnet18", weights: str = ""):
         super().__init__()
@@ -86,11 +89,6 @@ class TAE(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.decoder(self.encoder(images))
-
-
-def build_tae(config: TaeConfig, weights: str = "") -> TAE:
-    """The TAE of a configuration; `weights` are ImageNet weights of its encoder (a file or "imagenet")."""
-    return TAE(config.encoder, weights)
 
 
 def mem_parts(config: TaeConfig) -> tuple[FrozenTextureEncoder, TextureDecoder]:
@@ -119,14 +117,9 @@ class Discriminator(nn.Module):
             inputs = outputs
         rest = (height >> halvings, width >> halvings)
         self.layers = nn.Sequential(*layers, nn.Conv2d(inputs, 1, rest))
-        self.apply(_dcgan_initialisation)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+                nn.init.normal_(module.weight, mean=float(isinstance(module, nn.BatchNorm2d)), std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images * 2 - 1).flatten()  # DCGAN's range is [-1, 1]
-
-
-def _dcgan_initialisation(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.normal_(module.weight, 0.0, 0.02)
-    elif isinstance(module, nn.BatchNorm2d):
-        nn.init.normal_(module.weight, 1.0, 0.02)

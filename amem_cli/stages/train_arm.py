@@ -26,7 +26,7 @@ from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData, UsageError
 from amem_cli.losses import arm_loss
 from amem_cli.metrics.attributes import attribute_metrics
-from amem_cli.models.arm import ARM, build_arm
+from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm
 from amem_cli.models.config import ArmConfig
 from amem_cli.options import TrainArmOptions
@@ -76,7 +76,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
             config = ArmConfig(backbone=options.backbone, image_size=options.image_size)
-            model = build_arm(config, options.weights).to(processes.device)
+            model = ARM(config.backbone, weights=options.weights).to(processes.device)
             log_pretrained(model, progress.log)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(model)

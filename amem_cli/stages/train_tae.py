@@ -28,7 +28,7 @@ from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae
 from amem_cli.models.config import TaeConfig
-from amem_cli.models.tae import TAE, Discriminator, TextureEncoder, build_tae, set_batch_norm_mode
+from amem_cli.models.tae import TAE, Discriminator, TextureEncoder, set_batch_norm_mode
 from amem_cli.options import TrainTaeOptions
 from amem_cli.randomness import keyed_seed
 from amem_cli.runtime import schedule
@@ -90,7 +90,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
             config = tae_config(options)
-            tae = build_tae(config, options.weights).to(device)
+            tae = TAE(config.encoder, options.weights).to(device)
             log_pretrained(tae, progress.log)
             discriminator = Discriminator(*options.height_width).to(device)
             if options.sync_batchnorm:

@@ -6,8 +6,7 @@ from torch import nn
 
 from amem_cli.models import arm
 from amem_cli.models.aem import AEM
-from amem_cli.models.arm import ARM, AttributeHeads, build_arm
-from amem_cli.models.config import ArmConfig
+from amem_cli.models.arm import ARM, AttributeHeads
 
 
 def test_arm_shapes_of_the_paper() -> None:
@@ -31,9 +30,8 @@ def test_arm_weights_and_group_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(arm, "ImageMaps", Maps)
     model = ARM("resnet18", (2, 4), "imagenet")
-    build_arm(ArmConfig(backbone="resnet50", image_size="256x128"), "file.pth")
-    build_arm(ArmConfig(backbone="mobilenet_v2", image_size="256x128"))
-    assert loaded == [("resnet18", "imagenet"), ("resnet50", "file.pth"), ("mobilenet_v2", "")]
+    ARM("mobilenet_v2")
+    assert loaded == [("resnet18", "imagenet"), ("mobilenet_v2", "")]
     images = torch.ones(2, 3, 4, 4)
     assert model(images).shape == AEM(3, (2, 4))(images).shape == (2, 6)
 

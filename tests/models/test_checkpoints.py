@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from toys import ALONE, tensors_equal, write_tae
@@ -19,7 +20,7 @@ from amem_cli.models.checkpoints import (
     save_amem,
     save_arm,
 )
-from amem_cli.models.config import ArmConfig, ModelConfig, model_config, read_config
+from amem_cli.models.config import ArmConfig, ModelConfig, model_config
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages.train_amem import build_networks
 
@@ -91,10 +92,10 @@ def test_load_missing_or_other_kind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"image_size": "31x32"}, {"clip_frames": 0}, {"clip_frames": 2000}, {"people": "4"}, {"backbone": 3}]
 )
-def test_read_config_wrong_values(tmp_path: Path, change: dict) -> None:
+def test_load_main_model_wrong_configuration(tmp_path: Path, change: dict) -> None:
     options = TrainAmemOptions(modules="baseline", image_size="32x32")
     config = model_config(options, 4)
-    assert read_config(ModelConfig, config.as_json()) == config
+    assert msgspec.convert(config.as_json(), ModelConfig) == config
     networks = build_networks(config, options, ALONE)
     description = config.as_json() | change
     path = checkpoint.save(

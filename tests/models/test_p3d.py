@@ -49,7 +49,7 @@ def published_maps(clip, state):
 @torch.no_grad()
 def test_blocks_equal_the_published_ones(kind, project):
     stride = 2 if project else 1
-    block = PlaneBlock(8, 2, stride, project) if kind == "2-D" else PseudoBlock(8, 2, kind, stride, project)
+    block = PlaneBlock(8, 2, stride) if kind == "2-D" else PseudoBlock(8, 2, kind, stride)
     state = random_state(block)
     block.eval().load_state_dict(state, strict=False)
     x, strides = random_clip(2, 8, 3, 6, 5), (1, stride, stride)

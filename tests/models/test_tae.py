@@ -6,6 +6,7 @@ import torchvision
 from torch import nn
 
 from amem_cli.models import tae
+from amem_cli.models.backbones import normalise
 from amem_cli.models.config import TaeConfig
 from amem_cli.models.tae import (
     TAE,
@@ -13,9 +14,9 @@ from amem_cli.models.tae import (
     FrozenTextureEncoder,
     TextureDecoder,
     TextureEncoder,
-    build_tae,
     mem_parts,
 )
+from amem_cli.weights.normalisation import IMAGENET
 
 
 def test_tae_shapes_of_the_paper() -> None:
@@ -49,7 +50,15 @@ def test_discriminator_number_of_halvings() -> None:
 
 def test_tae_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[tuple[object, ...]] = []
-    monkeypatch.setattr(tae, "ImageMaps", lambda *arguments: loaded.append(arguments) or nn.Identity())
+
+    class Maps(nn.Identity):
+        out_channels = 512
+
+        def __init__(self, *arguments: object) -> None:
+            super().__init__()
+            loaded.append(arguments)
+
+    monkeypatch.setattr(tae, "ImageMaps", Maps)
     TAE(weights="imagenet")
     TAE()
     assert loaded == [("resnet18", "imagenet"), ("resnet18", "")]
@@ -125,16 +134,16 @@ def test_mobilenet_encoder_shapes_and_middle_maps() -> None:
         whole = torchvision.models.mobilenet_v2().features.eval()
         whole[:14].load_state_dict(encoder.maps.network.features[:14].state_dict())
         whole[14].conv[0].load_state_dict(encoder.maps.network.features[14].state_dict())
-        expected = whole[14].conv[0](whole[:14]((images - encoder.maps.mean) / encoder.maps.std))
+        expected = whole[14].conv[0](whole[:14](normalise(images, IMAGENET)))
     assert texture.shape == (2, 576, 4, 2)
     assert (texture >= 0).all()
     torch.testing.assert_close(texture, expected)
 
 
-def test_build_tae_and_mem_parts_follow_the_configuration() -> None:
+def test_mem_parts_follow_the_configuration() -> None:
     config = TaeConfig(image_size="64x32", encoder="mobilenet_v2")
     encoder, decoder = mem_parts(config)
-    model = build_tae(config)
+    model = TAE(config.encoder)
     assert encoder.state_dict().keys() == model.encoder.state_dict().keys()
     assert decoder.state_dict().keys() == model.decoder.state_dict().keys()
     assert model(torch.rand(2, 3, 64, 32)).shape == (2, 3, 64, 32)

@@ -25,7 +25,6 @@ from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import build_amem
 from amem_cli.models.checkpoints import load_amem, save_amem
 from amem_cli.models.config import model_config
-from amem_cli.models.tae import TEXTURE_CHANNELS
 from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
@@ -186,9 +185,7 @@ def test_predict_clips_by_the_motion_of_the_clip_before(trained, split) -> None:
     amem, config = trained
     amem = copy.deepcopy(amem)
     with torch.no_grad():
-        amem.mem.embedding[0].weight[:, TEXTURE_CHANNELS["resnet18"] :] *= (
-            1e6  # f_M of an untrained model is about 1e-7
-        )
+        amem.mem.embedding[0].weight[:, amem.mem.encoder.channels :] *= 1e6  # f_M of an untrained model is about 1e-7
     one, _, _ = predict_clips(amem, config, split.test[:3], Silent())
     swapped = predict_clips(amem, config, [split.test[2], split.test[0]], Silent())[1]
     assert (one.by_other_motion != one.predicted).any()
