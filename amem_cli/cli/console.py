@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from amem_cli.artifacts.output import StageResult
-    from amem_cli.artifacts.status import ArtifactState
+    from amem_cli.data.chain import ArtifactState
     from amem_cli.data.check import CheckReport, FoundFolder
     from amem_cli.tools.doctor import Finding
     from amem_cli.tools.inspect_weights import WeightsReport

@@ -1,33 +1,90 @@
-"""The chain of artifacts of a data set: its states, and warnings about stale ones."""
+"""The chain of artifacts of a data set: ready, unfinished, missing, stale or damaged, and the command for each."""
 
 import contextlib
 import dataclasses
+import re
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
-from amem_cli.artifacts.output import newer_images
-from amem_cli.artifacts.status import ArtifactState, ChainOf, chain, stage_command
+from amem_cli.artifacts import atomic, checkpoint
+from amem_cli.artifacts.output import newer_images, read_provenance, verify
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.data import tracklets
 from amem_cli.data.counts import Dataset
 from amem_cli.data.datasets import read_dataset
 from amem_cli.data.manifest import Manifest, load_manifest, protocol_of
-from amem_cli.errors import AmemError
-from amem_cli.options import DataOptions
+from amem_cli.errors import AmemError, listing
+from amem_cli.options import COMMANDS, PRESETS, DataOptions, Schedule, TrainAmemOptions, flag_of, preset_value
+from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 
 DATA: Path = DataOptions.data_root
 
 
+@dataclass(frozen=True)
+class ChainOf:
+    """The data set of a chain, and its split; None: the official split, or all of several."""
+
+    manifest: Manifest
+    workspace: Path
+    split: int | None
+    data_root: Path = DATA
+
+    @property
+    def argument(self) -> str:
+        """The data set as commands name it."""
+        return self.manifest.name if self.manifest.shipped else str(self.manifest.path)
+
+    @property
+    def splits(self) -> int:
+        """The number of splits, 0 for one official split. Raises `UsageError` for a data set without tracklets."""
+        protocol = protocol_of(self.manifest)
+        return 0 if protocol.kind == "single-split" else protocol.splits
+
+
+@dataclass(frozen=True)
+class ArtifactState:
+    """The state of one artifact and, unless it is ready, `why` and the `command` that makes it."""
+
+    stage: str
+    path: Path
+    state: Literal["ready", "unfinished", "missing", "stale", "damaged", "unused"]
+    why: str = ""
+    command: str = ""
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    split: int | None = None
+
+
+@dataclass(frozen=True)
+class _Link:
+    """One stage of the chain: `flags` select its data set and split, `parents` are paths by role."""
+
+    stage: str
+    path: Path
+    flags: str
+    parents: dict[str, Path]
+    folders: str  # the flags; empty for the defaults
+    split: int | None = None
+
+    def command(self, provenance: dict[str, Any], end: str = " --force") -> str:
+        """The command that makes the artifact again with the options in its `provenance`."""
+        return f"amem {self.stage}{self.flags}{repeated_flags(self.stage, self.flags, provenance)}{self.folders}{end}"
+
+
 def chain_of(
     manifest: Manifest, workspace: Path, split: int | None, *, data_root: Path = DATA, deep: bool = False
 ) -> list[ArtifactState]:
-    """The six stages of a data set, in order, for one split or all of several; `deep` also verifies checksums
-    and compares the images.
+    """The six stages of a data set, in order, with several splits each stage for all of them or for one.
 
-    Raises `UsageError` for a data set without tracklets.
+    An artifact whose parent is stale is stale too; `deep` also verifies checksums and compares the images. Raises
+    `UsageError` for a data set without tracklets.
     """
-    of = _subject(manifest, workspace, split, data_root)
-    states = chain(of, deep=deep)
+    of = ChainOf(manifest, workspace, split, data_root)
+    states = _states(of, deep)
     if not deep:
         return states
     found: dict[str, Dataset] = {}  # by name, each read once
@@ -51,9 +108,9 @@ def _compared_with_images(state: ArtifactState, dataset: Dataset, of: ChainOf) -
         return state
     digest, images = _images_of(state, dataset)
     if digest == recorded:
-        return dataclasses.replace(state, why=newer_images(images, state.path))
-    command = f"{stage_command(state.stage, dataclasses.replace(of, split=state.split))} --force"
-    return dataclasses.replace(state, state="stale", why="made from other images than those now there", command=command)
+        return replace(state, why=newer_images(images, state.path))
+    command = f"{_stage_command(state.stage, replace(of, split=state.split))} --force"
+    return replace(state, state="stale", why="made from other images than those now there", command=command)
 
 
 def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Path]]:
@@ -72,14 +129,12 @@ def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Pa
 
 def command_of(stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: Path = DATA) -> str:
     """The command that makes the artifact of a stage, with the options of what was made before it."""
-    return stage_command(stage, _subject(manifest, workspace, split, data_root))
+    return _stage_command(stage, ChainOf(manifest, workspace, split, data_root))
 
 
-def _subject(manifest: Manifest, workspace: Path, split: int | None, data_root: Path) -> ChainOf:
-    protocol = protocol_of(manifest)
-    argument = manifest.name if manifest.shipped else str(manifest.path)
-    splits = None if protocol.kind == "single-split" else protocol.splits
-    return ChainOf(workspace, argument, manifest.name, split, protocol.name, splits, data_root)
+def _stage_command(stage: str, of: ChainOf) -> str:
+    link = next(link for link in _links(of) if link.stage == stage)
+    return link.command(_options_to_repeat(link, of), end="")
 
 
 def warn_about_stale(
@@ -94,3 +149,187 @@ def warn_about_stale(
             return
         if link.state == "stale":
             progress.warn(f"{link.path} is stale: {link.why}. To update it: {link.command}")
+
+
+# -- the states --------------------------------------------------------------------------------------------------------
+
+
+def _states(of: ChainOf, deep: bool) -> list[ArtifactState]:
+    links, states = _links(of), dict[Path, ArtifactState]()
+    for link in links:
+        state = _state(link, of, deep)
+        used = [path for role, path in link.parents.items() if role in state.provenance.get("parents", {})]
+        stale = [states[path].stage for path in used if path in states and states[path].state == "stale"]
+        if state.state == "ready" and stale:
+            why = f"a parent is stale ({listing(stale)})"
+            state = replace(state, state="stale", why=why, command=link.command(state.provenance))
+        if link.stage == "train-amem":
+            main = link.path.with_name("amem-main.safetensors")
+            state = states[main] = _with_main(state, link, main)
+        states[link.path] = state
+    found = [states[link.path] for link in links]
+    models = [state for state in found if state.stage == "train-amem" and state.state in ("ready", "unfinished")]
+    needed = {role for state in models for role in state.provenance.get("parents", {})}
+    for place, state in enumerate(found) if models else ():  # a baseline needs neither labels nor TAE
+        role = {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.get(state.stage, "")
+        if role and role not in needed and state.state == "missing":
+            found[place] = replace(state, state="unused", why="the model was trained without it")
+    counts = Counter(state.stage for state in found if state.state == "missing")
+    found = [
+        replace(state, command=re.sub(r"--split \d+", "--split all", state.command))
+        if state.state == "missing" and counts[state.stage] > 1
+        else state
+        for state in found
+    ]
+    return [*found[:-1], _without_features(found[-1], of)]
+
+
+def _links(of: ChainOf) -> list[_Link]:
+    place, folders = Workspace(of.workspace), folder_flags(workspace=of.workspace, data_root=of.data_root)
+    name, on = of.manifest.name, f" --dataset {shlex.quote(of.argument)}"
+    numbers: Sequence[int | None] = [of.split] if of.split is not None else range(of.splits) or [None]
+    flags = {number: on if number is None else f"{on} --split {number}" for number in numbers}
+    main = {number: {"amem-main": place.amem_main(name, number)} for number in numbers}
+    features = {f"features {number}": place.features(name, number) for number in range(of.splits)}
+    protocol = protocol_of(of.manifest).name if of.manifest.shipped else of.argument
+    labels, trained = place.labels(name), {"labels": place.labels(name), "tae": place.tae}
+    return [
+        _Link("train-arm", place.arm, "", {}, folders),
+        _Link("label-videos", labels, on, {"arm": place.arm}, folders),
+        _Link("train-tae", place.tae, "", {}, folders),
+        *(_Link("train-amem", place.amem(name, n), flags[n], trained, folders, n) for n in numbers),
+        *(_Link("extract-features", place.features(name, n), flags[n], main[n], folders, n) for n in numbers),
+        _Link(
+            "evaluate",
+            place.results(protocol_of(of.manifest).name),
+            f" --protocol {shlex.quote(protocol)}",
+            features or {"features": place.features(name, None)},
+            folder_flags(workspace=of.workspace),
+        ),
+    ]
+
+
+def _state(link: _Link, of: ChainOf, deep: bool) -> ArtifactState:
+    """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
+    path, state = link.path, ArtifactState(link.stage, link.path, "ready", split=link.split)
+    if path.is_dir():
+        return replace(state, state="damaged", why=f"{path} is a folder", command=link.command({}))
+    if not path.is_file():
+        state = replace(state, state="missing", command=link.command(_options_to_repeat(link, of), end=""))
+        done, provenance = _unfinished(path), _intact_provenance(_parts(path), whole=False)
+        return replace(state, state="unfinished", why=done, provenance=provenance) if done else state
+    files = [path, *sorted(path.parent.glob("*.safetensors"))] if path.suffix == ".safetensors" else [path]
+    try:
+        for file in files if deep else ():
+            verify(file)
+        state = replace(state, provenance=read_provenance(path))
+    except (AmemError, OSError, ValueError) as error:
+        provenance = _intact_provenance(files) or _options_to_repeat(link, of)
+        return replace(state, state="damaged", why=str(error), command=link.command(provenance))
+    for role, parent in link.parents.items():
+        recorded = state.provenance.get("parents", {}).get(role)
+        if recorded and parent.is_file() and recorded.get("sha256") != atomic.sha256_file(parent):
+            why = f"made from another {role} than {parent}"
+            return replace(state, state="stale", why=why, command=link.command(state.provenance))
+    return state
+
+
+def _parts(path: Path) -> list[Path]:
+    """What an unfinished run left for the artifact `path`: saved states, the newest first, or shards."""
+    if path.suffix == ".safetensors":
+        return checkpoint.states(path.parent)[::-1]
+    return sorted(path.parent.glob(f".{path.name}.parts/*/*.safetensors"))
+
+
+def _unfinished(path: Path) -> str:
+    """How far the unfinished run of an artifact is; empty without one."""
+    parts = _parts(path)
+    if parts and path.suffix == ".safetensors":
+        with contextlib.suppress(AmemError, OSError, KeyError, TypeError):
+            position = checkpoint.read_description(parts[0])["position"]
+            return f"{position['step']} of {position.get('total') or '?'} steps"
+    return f"{len(parts)} parts are finished" if parts else ""
+
+
+def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:
+    """A provenance with the options for an artifact that is missing.
+
+    They are those of its unfinished run or of another split, else preset, image size and seed of a training here.
+    """
+    links = _links(replace(of, split=None))
+    for one in (link, *(other for other in links if other.stage == link.stage)):
+        if provenance := _intact_provenance([one.path, *_parts(one.path)], whole=False):
+            return provenance
+    for one in links:
+        files = [one.path, *_parts(one.path)] if one.stage.startswith("train-") else []
+        provenance = _intact_provenance(files, whole=False)
+        if recorded := provenance.get("options"):
+            names = ("image_size", "seed") if issubclass(COMMANDS[link.stage], Schedule) else ("seed",)
+            common = {name: recorded[name] for name in names if name in recorded}
+            return {"options": common, "preset": _preset(one.stage, one.flags, provenance)}
+    return {}
+
+
+def _intact_provenance(files: list[Path], *, whole: bool = True) -> dict[str, Any]:
+    """The provenance in the first undamaged file; all files of a training have the same. `whole` compares checksums."""
+    for file in files:
+        with contextlib.suppress(AmemError, OSError, ValueError):
+            if whole:
+                verify(file)
+            return read_provenance(file)
+    return {}
+
+
+def _with_main(state: ArtifactState, link: _Link, main: Path) -> ArtifactState:
+    """Include amem-main, which `train-amem` writes again from an undamaged amem-model without training."""
+    if state.state == "ready" and not main.is_file():
+        return replace(state, state="missing", why=f"{main} is missing", command=link.command(state.provenance, end=""))
+    if state.state == "damaged" and str(main) in state.why:
+        return replace(state, command=state.command.removesuffix(" --force"))
+    return state
+
+
+def _without_features(evaluated: ArtifactState, of: ChainOf) -> ArtifactState:
+    """If splits have no features, the command for the first of them comes before `evaluate`."""
+    place = Workspace(of.workspace)
+    name = of.manifest.name
+    without = [number for number in range(of.splits) if not place.features(name, number).is_file()]
+    if not without or evaluated.state != "missing":
+        return evaluated
+    stage = "extract-features" if place.amem_main(name, without[0]).is_file() else "train-amem"
+    command = _stage_command(stage, replace(of, split=without[0]))
+    return replace(evaluated, why=f"{len(without)} of {of.splits} splits have no features", command=command)
+
+
+def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
+    """The flags that repeat the options in an artifact's `provenance`, relative to the preset with fewer differences.
+
+    Options named in `given` are left out. For a file of `--weights` only the name is recorded.
+    """
+    preset = _preset(stage, given, provenance)
+    return "".join(f" {shlex.quote(word)}" for word in _flags_under(preset, stage, given, provenance))
+
+
+def _preset(stage: str, given: str, provenance: dict[str, Any]) -> str:
+    """The preset in `provenance`, else the one under which fewest flags repeat its options."""
+    recorded: str = provenance.get("preset", "")
+    return recorded or min(PRESETS, key=lambda preset: len(_flags_under(preset, stage, given, provenance)))
+
+
+def _flags_under(preset: str, stage: str, given: str, provenance: dict[str, Any]) -> list[str]:
+    """The flags that repeat the options in `provenance` under a preset."""
+    recorded, fields = dict(provenance.get("options", {})), dataclasses.fields(COMMANDS[stage])
+    if recorded and "parents" in provenance:
+        name = str(provenance["parents"].get("weights", {}).get("name", ""))
+        recorded["weights"] = re.sub(r"^(imagenet|kinetics|auto) \(.*\)$", r"\1", name)
+    matters = preset != PRESETS[0] and any(field.metadata["presets"] for field in fields)
+    words = ["--preset", preset] if matters else []
+    for field in fields:
+        default = preset_value(field, preset)
+        if field.name == "image_size":
+            default = default or TrainAmemOptions.image_size  # extract-features follows the model
+        value = recorded.get(field.name, default)
+        empty = value is None or (value == "" and field.name != "weights")
+        if value != default and not empty and flag_of(field.name) not in given.split():
+            words += [flag_of(field.name)] if value is True else [flag_of(field.name), str(value)]
+    return words

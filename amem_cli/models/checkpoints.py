@@ -37,7 +37,7 @@ def _load(path: Path, kind: str, build: Callable[[Any], nn.Module], remedy: str,
     """The network of the configuration in a checkpoint, with the tensors whose names begin with `prefix`."""
     saved = checkpoint.load(path, kind, remedy=remedy)
     with checkpoint.described_by(saved):
-        config = msgspec.convert(saved.description["model"], CONFIGURATIONS[kind])
+        config: Any = msgspec.convert(saved.description["model"], CONFIGURATIONS[kind])
         network = build(config)
     checkpoint.load_into(network, saved, prefix)
     return network, config

@@ -13,8 +13,7 @@ import numpy as np
 from amem_cli.artifacts import atomic, pseudo_labels, results
 from amem_cli.artifacts.metrics_log import recorded_seconds
 from amem_cli.artifacts.paths import is_generated, metrics_path
-from amem_cli.artifacts.status import ArtifactState
-from amem_cli.data.chain import chain_of
+from amem_cli.data.chain import ArtifactState, chain_of
 from amem_cli.data.counts import count_differences
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError

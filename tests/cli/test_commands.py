@@ -12,8 +12,8 @@ import pytest
 import typer
 
 from amem_cli.artifacts.output import StageResult
-from amem_cli.artifacts.status import ArtifactState
 from amem_cli.cli.app import app, run
+from amem_cli.data.chain import ArtifactState
 from amem_cli.errors import BadData, InputMissing, Interrupted, Locked, OutputExists, Terminated, UsageError
 from amem_cli.options import COMMANDS, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
@@ -262,7 +262,7 @@ def test_status_names_the_next_command(
 ) -> None:
     chain = (("train-arm", "unused"), ("train-tae", "ready"), ("train-amem", "stale"), ("evaluate", last))
     states = [ArtifactState(stage, Path("w") / stage, state, "", f"amem {stage}") for stage, state in chain]
-    monkeypatch.setattr("amem_cli.data.chain.chain", lambda of, deep: states)
+    monkeypatch.setattr("amem_cli.data.chain._states", lambda of, deep: states)
     assert run(["status", "--json"]) == code
     found = json.loads(capsys.readouterr().out)
     assert found["next"] == "amem train-amem"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from amem_cli.artifacts.output import StageResult
-from amem_cli.artifacts.status import ArtifactState
 from amem_cli.cli import console
+from amem_cli.data.chain import ArtifactState
 from amem_cli.data.check import CheckReport, CheckRow
 from amem_cli.tools.doctor import Finding
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amem_cli.artifacts.status import ArtifactState
+from amem_cli.data.chain import ArtifactState
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import Answer, RankedRow

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts.status import ArtifactState
+from amem_cli.data.chain import ArtifactState
 from amem_cli.pictures.attention import Attention
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import RankedRow

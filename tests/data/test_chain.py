@@ -1,6 +1,5 @@
 """The chain of artifacts: its states, and the commands that repeat the user's options."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,14 +8,15 @@ import torch
 from faults import flip_bit
 from writers import some_features, some_labels
 
-from amem_cli.artifacts import checkpoint, features, paths, pseudo_labels, results, status
+from amem_cli.artifacts import checkpoint, features, paths, pseudo_labels, results
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.chain import warn_about_stale
-from amem_cli.data.manifest import load_manifest
+from amem_cli.data import chain as chains
+from amem_cli.data.chain import chain_of, warn_about_stale
+from amem_cli.data.manifest import Manifest, load_manifest
+from amem_cli.data.readers.splits import Protocol
 from amem_cli.runtime.progress import Silent
 
 STAGES = ["train-arm", "label-videos", "train-tae", "train-amem", "extract-features", "evaluate"]
-MARS = status.ChainOf(Path("workspace"), "mars", "mars", None, "mars", None)
 TENSORS = {"w": torch.ones(2)}
 
 
@@ -42,7 +42,12 @@ def save_amem(place, parents, options=None):
 
 
 def states(place, deep=False):
-    return {link.stage: link for link in status.chain(replace(MARS, workspace=place.root), deep=deep)}
+    return {link.stage: link for link in chain_of(load_manifest("mars"), place.root, None, deep=deep)}
+
+
+def own(path: str, name: str, splits: int) -> Manifest:
+    protocol = Protocol(f"{name}-splits", "cross-camera-splits", splits)
+    return Manifest(name=name, layout="folder", protocol=protocol, path=Path(path), shipped=False)
 
 
 def test_chain_finished(finished):
@@ -54,7 +59,8 @@ def test_chain_finished(finished):
 
 def test_chain_empty(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [(link.state, link.command) for link in status.chain(MARS)] == [
+    links = chain_of(load_manifest("mars"), Path("workspace"), None)
+    assert [(link.state, link.command) for link in links] == [
         ("missing", "amem train-arm"),
         ("missing", "amem label-videos --dataset mars"),
         ("missing", "amem train-tae"),
@@ -66,7 +72,7 @@ def test_chain_empty(tmp_path, monkeypatch):
 
 def test_chain_split_of_own_manifest(tmp_path):
     root = tmp_path / "my runs"
-    links = status.chain(status.ChainOf(root, "my.toml", "mine", 3, "mine-splits", 5))
+    links = chain_of(own("my.toml", "mine", 5), root, 3)
     assert [link.command for link in links][-3:] == [
         f"amem train-amem --dataset my.toml --split 3 --workspace '{root}'",
         f"amem extract-features --dataset my.toml --split 3 --workspace '{root}'",
@@ -112,14 +118,14 @@ def test_warn_about_stale_names_what_comes_before(finished):
 
 
 def test_chain_one_of_the_splits_changed(tmp_path):
-    place, of = paths.Workspace(tmp_path), status.ChainOf(tmp_path, "p", "p", 0, "p3", 3)
+    place, manifest = paths.Workspace(tmp_path), own("p.toml", "p", 3)
     for number in range(3):
         features.write(place.features("p", number), some_features(), Provenance("extract-features", {"split": number}))
     scored = {f"features {number}": parent(place.features("p", number)) for number in range(3)}
-    results.write(place.results("p3"), {}, Provenance("evaluate", {}, scored))
-    assert status.chain(of)[-1].state == "ready"
+    results.write(place.results("p-splits"), {}, Provenance("evaluate", {}, scored))
+    assert chain_of(manifest, tmp_path, 0)[-1].state == "ready"
     features.write(place.features("p", 2), some_features(2), Provenance("extract-features", {"split": 2}))
-    assert status.chain(of)[-1].state == "stale"
+    assert chain_of(manifest, tmp_path, 0)[-1].state == "stale"
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -181,7 +187,7 @@ def test_chain_features_of_another_program(finished):
 )  # fmt: skip
 def test_repeated_flags(stage, options, flags):
     given = {"train-amem": " --dataset mars --split 3", "evaluate": " --protocol mars"}.get(stage, "")
-    assert status.repeated_flags(stage, given, {"options": options}) == flags
+    assert chains.repeated_flags(stage, given, {"options": options}) == flags
 
 
 @pytest.mark.parametrize(
@@ -190,5 +196,5 @@ def test_repeated_flags(stage, options, flags):
 )
 def test_repeated_flags_weights(name, sha256, word):
     provenance = {"options": {"seed": 0}, "parents": {"weights": {"name": name, "sha256": sha256}}}
-    assert status.repeated_flags("train-amem", "", provenance) == f" --weights {word}"
-    assert status.repeated_flags("train-amem", "", {}) == ""
+    assert chains.repeated_flags("train-amem", "", provenance) == f" --weights {word}"
+    assert chains.repeated_flags("train-amem", "", {}) == ""
