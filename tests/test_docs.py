@@ -23,7 +23,7 @@ import typer
 from amem_cli import __version__
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.features import read as read_features
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import app, run

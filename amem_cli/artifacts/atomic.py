@@ -41,10 +41,8 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 
 def write_stream(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Let `write` fill a temporary file next to `path`, flush it, and rename it to `path`.
-
-    The mode follows the umask. Raises `DiskError` when the disk is full, read-only or broken.
-    """
+    """Let `write` fill a temporary file next to `path`, flush it, and rename it to `path`. The mode follows the umask.
+    Raises `DiskError` when the disk is full, read-only or broken."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
     try:
@@ -92,10 +90,8 @@ def lock_path(output: Path) -> Path:
 
 
 def sweep_temporaries(output: Path) -> int:
-    """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`.
-
-    The temporary files of other outputs that have a lock file are kept: another run may be writing them.
-    """
+    """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`. The
+    temporary files of other outputs that have a lock file are kept: another run may be writing them."""
     stale = []
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
         target = output.with_name(path.name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0])
@@ -181,10 +177,8 @@ def open_input(path: Path, kind: str, *, remedy: str = "") -> BinaryIO:
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open `path` for reading without blocking: reading a named pipe or a device may not end.
-
-    Raises `ValueError` for one, or for a null character in the path, `IsADirectoryError`, or `OSError` like `open`.
-    """
+    """Open `path` for reading without blocking: reading a named pipe or a device may not end. Raises `ValueError` for
+    one, or for a null character in the path, `IsADirectoryError`, or `OSError` like `open`."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | getattr(os, "O_NONBLOCK", 0)))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

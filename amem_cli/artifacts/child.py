@@ -8,10 +8,8 @@ import sys
 
 
 def call_in_child(function: str, *arguments: str, seconds: float, memory: int, content: bytes = b"") -> bytes:
-    """The standard output of `function` ("module:name") in a child process with `content` on its standard input.
-
-    Raises `ValueError` with the reason when it fails, or needs more than `seconds` or `memory` bytes.
-    """
+    """The standard output of `function` ("module:name") in a child process with `content` on its standard input. Raises
+    `ValueError` with the reason when it fails, or needs more than `seconds` or `memory` bytes."""
     command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, function, str(memory), *arguments]
     # each thread of OpenBLAS would reserve memory
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}

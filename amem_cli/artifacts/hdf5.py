@@ -37,10 +37,8 @@ class Malformed(ValueError):
 
 
 def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Provenance, **attributes: Any) -> Path:
-    """Write the attributes of `rows` that `columns` names (arrays of length N, lists of N str) with a checksum.
-
-    Raises `BadData` for strings that UTF-8 cannot encode, e.g. some file names.
-    """
+    """Write the attributes of `rows` that `columns` names (arrays of length N, lists of N str) with a checksum. Raises
+    `BadData` for strings that UTF-8 cannot encode, e.g. some file names."""
     document = json.dumps(provenance.as_json(), sort_keys=True)
     head = {"kind": kind, "schema": SCHEMA, "dataset": rows.dataset, "created_by": CREATED_BY, "provenance": document}
     buffer = io.BytesIO()
@@ -96,10 +94,8 @@ def read_attributes(path: Path, kind: str) -> dict[str, Any]:
 def opened(
     path: Path, kind: str, wanted: Wanted = ("", {}, {}), *, remedy: str = "", largest: int | None = LARGEST_FILE
 ) -> Iterator[h5py.File]:
-    """A file, verified by its checksum or, without one, by reading `wanted` in a child process.
-
-    Any error inside is `BadData`.
-    """
+    """A file, verified by its checksum or, without one, by reading `wanted` in a child process. Any error inside is
+    `BadData`."""
     with atomic.open_input(path, kind, remedy=remedy) as source:
         size = os.fstat(source.fileno()).st_size
         if largest is not None and size > largest:

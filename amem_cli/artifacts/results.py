@@ -64,10 +64,8 @@ def incomplete_of(result: Mapping[str, Any]) -> str:
 
 
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
-    """Results by file name, for a comparison.
-
-    Raises `UsageError` without files, and if protocols or conventions differ, with each difference.
-    """
+    """Results by file name, for a comparison. Raises `UsageError` without files, and if protocols or conventions
+    differ, with each difference."""
     if not files:
         remedy = "For example: amem evaluate --compare baseline.json amem.json"
         raise UsageError("--compare", why="no result files given", remedy=remedy)

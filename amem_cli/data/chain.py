@@ -14,8 +14,7 @@ from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.output import newer_images, read_provenance, verify
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data import tracklets
-from amem_cli.data.counts import Dataset
-from amem_cli.data.datasets import read_dataset
+from amem_cli.data.datasets import Dataset, read_dataset
 from amem_cli.data.manifest import Manifest, load_manifest, protocol_of
 from amem_cli.errors import AmemError, listing
 from amem_cli.options import COMMANDS, PRESETS, DataOptions, Schedule, TrainAmemOptions, flag_of, preset_value
@@ -99,9 +98,7 @@ def chain_of(
 
 def _compared_with_images(state: ArtifactState, dataset: Dataset, of: ChainOf) -> ArtifactState:
     """The state, stale if it was made from other images than those of the data set now; why says if some are newer.
-
-    Artifacts that were made from a part of the images are not compared.
-    """
+    Artifacts that were made from a part of the images are not compared."""
     options, recorded = state.provenance["options"], state.provenance.get("data")
     part = options.get("clips") or options.get("frames") or options.get("on_bad_image") == "skip"
     if state.state != "ready" or part or not recorded:
@@ -140,10 +137,8 @@ def _stage_command(stage: str, of: ChainOf) -> str:
 def warn_about_stale(
     manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress, data_root: Path = DATA
 ) -> None:
-    """Warn about each artifact of an earlier stage that was made from other inputs than the current ones.
-
-    A damaged artifact is not reported here: loading it fails.
-    """
+    """Warn about each artifact of an earlier stage that was made from other inputs than the current ones. A damaged
+    artifact is not reported here: loading it fails."""
     for link in chain_of(manifest, workspace, split, data_root=data_root):
         if link.stage == stage:
             return
@@ -252,10 +247,8 @@ def _unfinished(path: Path) -> str:
 
 
 def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:
-    """A provenance with the options for an artifact that is missing.
-
-    They are those of its unfinished run or of another split, else preset, image size and seed of a training here.
-    """
+    """A provenance with the options for an artifact that is missing. They are those of its unfinished run or of another
+    split, else preset, image size and seed of a training here."""
     links = _links(replace(of, split=None))
     for one in (link, *(other for other in links if other.stage == link.stage)):
         if provenance := _intact_provenance([one.path, *_parts(one.path)], whole=False):
@@ -303,9 +296,7 @@ def _without_features(evaluated: ArtifactState, of: ChainOf) -> ArtifactState:
 
 def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
     """The flags that repeat the options in an artifact's `provenance`, relative to the preset with fewer differences.
-
-    Options named in `given` are left out. For a file of `--weights` only the name is recorded.
-    """
+    Options named in `given` are left out. For a file of `--weights` only the name is recorded."""
     preset = _preset(stage, given, provenance)
     return "".join(f" {shlex.quote(word)}" for word in _flags_under(preset, stage, given, provenance))
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amem_cli.artifacts.atomic import sha256_file, write_bytes
-from amem_cli.data.counts import Dataset, dataset_counts
-from amem_cli.data.datasets import READERS, existing_folder, read_dataset
+from amem_cli.data.datasets import READERS, Dataset, dataset_counts, existing_folder, read_dataset
 from amem_cli.data.images import IMAGE_SUFFIXES, open_image
 from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
@@ -40,10 +39,8 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The first 20 problems and the number of all; `remarks` are not faults.
-
-    `looks_like` is the layout that the folder seems to have when it could not be read as the manifest's.
-    """
+    """The first 20 problems and the number of all; `remarks` are not faults. `looks_like` is the layout that the folder
+    seems to have when it could not be read as the manifest's."""
 
     name: str
     title: str
@@ -122,10 +119,8 @@ class FoundFolder:
 
 
 def find_datasets(folder: Path) -> list[FoundFolder]:
-    """The data sets in `folder` if it is a data root, else the data set that `folder` itself is.
-
-    Raises `BadData` when no layout fits.
-    """
+    """The data sets in `folder` if it is a data root, else the data set that `folder` itself is. Raises `BadData` when
+    no layout fits."""
     shipped = {manifest.root: manifest for manifest in map(load_manifest, SHIPPED)}
 
     def as_shipped(place: Path, data_root: Path) -> FoundFolder:
@@ -197,14 +192,12 @@ def _describe(dataset: Dataset) -> tuple[dict[str, int], list[str], list[str]]:
 def _count_rows(manifest: Manifest, counts: dict[str, int], problems: list[str]) -> list[CheckRow]:
     """A row per count of the manifest, then the cameras and the counts with a note alone; all without a manifest's."""
     rows = []
-    for key, expected in manifest.counts.items():
-        what, value = key.replace("_", " "), counts.get(key)
-        rows.append(CheckRow(what, expected, value, manifest.notes.get(key, ""), value == expected))
-        if value != expected:
-            problems.append(f"{what}: {'missing' if value is None else value} instead of {expected}")
-    for key in ("cameras", *manifest.notes) if manifest.counts else counts:
-        if key in counts and key not in manifest.counts:
-            rows.append(CheckRow(key.replace("_", " "), None, counts[key], manifest.notes.get(key, ""), True))
+    others = [key for key in (("cameras", *manifest.notes) if manifest.counts else counts) if key in counts]
+    for key in dict.fromkeys((*manifest.counts, *others)):
+        what, expected, found = key.replace("_", " "), manifest.counts.get(key), counts.get(key)
+        rows.append(CheckRow(what, expected, found, manifest.notes.get(key, ""), expected in (None, found)))
+        if not rows[-1].ok:
+            problems.append(f"{what}: {'missing' if found is None else found} instead of {expected}")
     return rows
 
 
@@ -230,9 +223,7 @@ def _check_images(
     tracklets: list[Tracklet],
 ) -> CheckRow:
     """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged.
-
-    Images that occur twice in a tracklet or under two people are problems too.
-    """
+    Images that occur twice in a tracklet or under two people are problems too."""
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
     lines, damaged, digests = [], 0, dict[str, str]()
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -30,19 +30,15 @@ def training_clip(length: int, frames: int, generator: np.random.Generator) -> n
 
 
 def segment_clip(length: int, frames: int, generator: np.random.Generator) -> np.ndarray:
-    """One random frame from each of `frames` equal segments of the tracklet, (frames,) int64, in order.
-
-    A tracklet shorter than `frames` repeats frames. (D; Wang et al., "Temporal Segment Networks", ECCV 2016.)
-    """
+    """One random frame from each of `frames` equal segments of the tracklet, (frames,) int64, in order. A tracklet
+    shorter than `frames` repeats frames. (D; Wang et al., "Temporal Segment Networks", ECCV 2016.)"""
     positions = (np.arange(frames) + generator.random(frames)) * length / frames
     return np.minimum(positions.astype(np.int64), length - 1)
 
 
 def inference_clips(length: int, frames: int) -> np.ndarray:
-    """Frame indices (clips, frames) int64 of consecutive clips that cover every frame of the tracklet once.
-
-    The last clip is filled by `reflect`.
-    """
+    """Frame indices (clips, frames) int64 of consecutive clips that cover every frame of the tracklet once. The last
+    clip is filled by `reflect`."""
     clips = -(-length // frames)
     return reflect(np.arange(clips * frames), length).reshape(clips, frames)
 

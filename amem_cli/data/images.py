@@ -73,10 +73,8 @@ def _read(path: str | Path) -> bytes:
 
 
 def open_rgb(path: str | Path) -> "Image.Image":
-    """An image in RGB, rotated as its EXIF says; grey, palette, CMYK and 16-bit images are converted.
-
-    Raises `BadData` as `open_image` does.
-    """
+    """An image in RGB, rotated as its EXIF says; grey, palette, CMYK and 16-bit images are converted. Raises `BadData`
+    as `open_image` does."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -91,10 +89,8 @@ def open_rgb(path: str | Path) -> "Image.Image":
 
 
 def _check_chunks(content: bytes) -> None:
-    """Raise `ValueError` for a PNG that is cut off or does not match its checksums.
-
-    Pillow stops reading when it has all rows, and fills them from damaged data.
-    """
+    """Raise `ValueError` for a PNG that is cut off or does not match its checksums. Pillow stops reading when it has
+    all rows, and fills them from damaged data."""
     at, kind, chunks = len(PNG), b"", 0
     while kind != b"IEND":
         chunks += 1

@@ -33,10 +33,8 @@ class Batches(Dataset):
 
 
 class ImageBatches(Batches):
-    """Training batches of single images: item `step` is (uint8 (B, H, W, 3), image indices (B,) int64).
-
-    With `augment`, (seed, epoch), half of the images are mirrored and half cropped, keyed by both and the index.
-    """
+    """Training batches of single images: item `step` is (uint8 (B, H, W, 3), image indices (B,) int64). With `augment`,
+    (seed, epoch), half of the images are mirrored and half cropped, keyed by both and the index."""
 
     def __init__(
         self,
@@ -98,10 +96,8 @@ class ClipBatches(Batches):
 
 
 class FrameBatches(Batches):
-    """Inference batches: item `step` is uint8 (B, H, W, 3) frames, or (B, T, H, W, 3) clips.
-
-    `batches` hold (tracklet, frame indices) pairs; `single` frames have one index each and no T axis.
-    """
+    """Inference batches: item `step` is uint8 (B, H, W, 3) frames, or (B, T, H, W, 3) clips. `batches` hold (tracklet,
+    frame indices) pairs; `single` frames have one index each and no T axis."""
 
     def __init__(self, batches: Sequence[Sequence[tuple[Tracklet, np.ndarray]]], size: tuple[int, int], single: bool):
         self.batches, self.size, self.single = batches, size, single

@@ -29,10 +29,8 @@ MOST_MANIFEST_BYTES = 2**20
 
 
 class ManifestFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of a manifest's TOML file. `notes` explain unexpected counts; `sha256` is of metadata files.
-
-    `folders` names the levels of layout `folder`, such as "person/camera/tracklet".
-    """
+    """The keys of a manifest's TOML file. `notes` explain unexpected counts; `sha256` is of metadata files. `folders`
+    names the levels of layout `folder`, such as "person/camera/tracklet"."""
 
     name: Name
     layout: Layout
@@ -50,9 +48,7 @@ class ManifestFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 class Manifest(ManifestFile, frozen=True, kw_only=True):
     """A data set: the completed keys of its file `path`. `root` is a folder below the data root or an absolute path.
-
-    `shipped` is false for the user's own file.
-    """
+    `shipped` is false for the user's own file."""
 
     path: Path
     shipped: bool
@@ -68,10 +64,8 @@ class Manifest(ManifestFile, frozen=True, kw_only=True):
 
 
 def load_manifest(name_or_path: str | Path) -> Manifest:
-    """The shipped manifest of that name, or the user's own at that path (which ends in `.toml` or has a `/`).
-
-    Raises `UsageError` for unknown names, keys and values, `InputMissing` for a missing file, `BadData` for others.
-    """
+    """The shipped manifest of that name, or the user's own at that path (which ends in `.toml` or has a `/`). Raises
+    `UsageError` for unknown names, keys and values, `InputMissing` for a missing file, `BadData` for others."""
     text = str(name_or_path)
     if text.rstrip("/\\") in SHIPPED:  # the shell completes the name of a folder
         text = text.rstrip("/\\")
@@ -86,10 +80,8 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
 
 
 def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
-    """The manifest with the protocol of this name (`mars`, `ilids-10split`, `prid-10split`), or the user's own.
-
-    Raises `UsageError` for an unknown name, and as `load_manifest`.
-    """
+    """The manifest with the protocol of this name (`mars`, `ilids-10split`, `prid-10split`), or the user's own. Raises
+    `UsageError` for an unknown name, and as `load_manifest`."""
     text = str(name_or_path)
     if _is_path(text):
         manifest = load_manifest(text)

@@ -18,9 +18,7 @@ HELD_OUT_BY = {  # the option, and the remedy when there are too few people
 
 def shuffled_batches(count: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """The indices 0 ... count-1 in a new order for each epoch, cut into full batches (int64); the rest is left out.
-
-    With fewer than `batch_size` items all of them make one batch.
-    """
+    With fewer than `batch_size` items all of them make one batch."""
     order = keyed_generator(seed, "images", epoch).permutation(count)
     full = max(1, count // batch_size)
     return [order[start : start + batch_size] for start in range(0, full * batch_size, batch_size)]

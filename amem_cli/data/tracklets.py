@@ -13,10 +13,8 @@ from amem_cli.person_ids import UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class Tracklet:
-    """The ordered frames of one person in front of one camera.
-
-    `name` is unique in its data set; `folder` is absolute and `files` are names in it, in temporal order.
-    """
+    """The ordered frames of one person in front of one camera. `name` is unique in its data set; `folder` is absolute
+    and `files` are names in it, in temporal order."""
 
     name: str
     person_id: int
@@ -48,10 +46,8 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class VideoDataset:
-    """A data set of tracklets with its splits; `numbered` data sets have several and need `--split`.
-
-    `notes` are warnings: what the reader left out.
-    """
+    """A data set of tracklets with its splits; `numbered` data sets have several and need `--split`. `notes` are
+    warnings: what the reader left out."""
 
     name: str
     splits: tuple[Split, ...]
@@ -105,10 +101,8 @@ def frames_of(tracklets: Sequence[Tracklet]) -> Iterator[Path]:
 
 
 def select_tracklets(dataset: VideoDataset, subset: str) -> list[Tracklet]:
-    """The tracklets of a subset ("train", "test" or "all"), each once, in a fixed order.
-
-    For a data set with several splits these are all tracklets: together its splits train on all people.
-    """
+    """The tracklets of a subset ("train", "test" or "all"), each once, in a fixed order. For a data set with several
+    splits these are all tracklets: together its splits train on all people."""
     if dataset.numbered or subset == "all":
         return dataset.tracklets
     split = dataset.splits[0]

@@ -59,11 +59,8 @@ def jitter_pixels(clip: np.ndarray, strength: float, generator: np.random.Genera
 
 
 def random_rectangle(height: int, width: int, probability: float, generator: np.random.Generator) -> Rectangle:
-    """With `probability` a random rectangle to erase, else an empty one.
-
-    Its area is 2 to 25 % of the frame, its height 0.3 to 3.3 times its width (Zhong et al., "Random Erasing", AAAI
-    2020, with less area) (D).
-    """
+    """With `probability` a random rectangle to erase, else an empty one. Its area is 2 to 25 % of the frame, its height
+    0.3 to 3.3 times its width (Zhong et al., "Random Erasing", AAAI 2020, with less area) (D)."""
     if generator.random() >= probability:
         return (0, 0, 0, 0)
     area, ratio = generator.uniform(0.02, 0.25) * height * width, np.exp(generator.uniform(np.log(0.3), np.log(3.3)))

@@ -23,10 +23,8 @@ class AttributeScore:
 
 @dataclass(frozen=True, slots=True)
 class AttributeMetrics:
-    """The result of `attribute_metrics`; rates are in [0, 1] and NaN where nothing is counted.
-
-    `left_out` names the attributes without positives or without negatives, which do not enter `mA`.
-    """
+    """The result of `attribute_metrics`; rates are in [0, 1] and NaN where nothing is counted. `left_out` names the
+    attributes without positives or without negatives, which do not enter `mA`."""
 
     mA: float
     accuracy: float

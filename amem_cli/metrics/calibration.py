@@ -96,10 +96,8 @@ class Probability:
 
 
 def fit_probability(query_features: Features, gallery_features: Features, *labels: Features) -> Probability:
-    """Platt's logistic curve over the pairs of `calibrate`, whose inputs and errors these are.
-
-    The distances are counted in 4000 bins of [0, 4], so memory does not grow with the pairs.
-    """
+    """Platt's logistic curve over the pairs of `calibrate`, whose inputs and errors these are. The distances are
+    counted in 4000 bins of [0, 4], so memory does not grow with the pairs."""
     query, gallery = read_features(query_features, gallery_features)
     checked = read_labels((len(query), len(gallery)), (*labels, None))
     known = checked.query_ids != JUNK

@@ -21,10 +21,8 @@ def as_numpy(values: Features) -> np.ndarray:
 
 
 def read_features(query: Features, gallery: Features) -> tuple[np.ndarray, np.ndarray]:
-    """Both as numpy arrays (Q, D) and (G, D): float64 when either is float64, else float32.
-
-    Raises `BadData` for wrong shapes and for no rows.
-    """
+    """Both as numpy arrays (Q, D) and (G, D): float64 when either is float64, else float32. Raises `BadData` for wrong
+    shapes and for no rows."""
     shapes = tuple(np.shape(query)), tuple(np.shape(gallery))
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1] or 0 in (shapes[0][0], shapes[1][0]):
         why = f"query features {shapes[0]} and gallery features {shapes[1]} cannot be compared"
@@ -60,10 +58,8 @@ def squared_distances(
 
 
 def distance_blocks(query: np.ndarray, gallery: np.ndarray, device: str) -> Callable[[slice], np.ndarray]:
-    """A function from a slice of B queries to |q - g|^2 - |q|^2 (B, G), which ranks a row as |q - g|^2 does.
-
-    The matrix product runs on `device`, without TF32 and autocast, which would reorder near neighbours.
-    """
+    """A function from a slice of B queries to |q - g|^2 - |q|^2 (B, G), which ranks a row as |q - g|^2 does. The matrix
+    product runs on `device`, without TF32 and autocast, which would reorder near neighbours."""
     squares = squared_norms(query, gallery)[1]
     if device == "cpu":
 

@@ -129,10 +129,8 @@ def evaluate_distances(distances: np.ndarray, *labels: Features, gallery_is_quer
 
 
 def read_labels(sizes: Sequence[int], given: Sequence[Features | None]) -> Labels:
-    """Check the fields of `Labels`, given in order, against the `sizes` Q and G.
-
-    Raises `BadData` that lists every wrong length and type.
-    """
+    """Check the fields of `Labels`, given in order, against the `sizes` Q and G. Raises `BadData` that lists every
+    wrong length and type."""
     arrays: dict[str, Any] = {"gallery_is_query": None}
     problems = []
     for name, values in zip(Labels.__slots__, given, strict=True):
@@ -197,10 +195,8 @@ class _Scores:
         self.matches_by_wrong = np.zeros(SHORTEST_CMC + 1)  # index: wrong items before a match, 20 or more in the last
 
     def add(self, block: slice, rows: np.ndarray, closer: np.ndarray) -> None:
-        """Score a block of queries from its P pairs of a query and a match.
-
-        `rows` (P,) is the query within the block and increases, `closer` (P,) the number of closer items.
-        """
+        """Score a block of queries from its P pairs of a query and a match. `rows` (P,) is the query within the block
+        and increases, `closer` (P,) the number of closer items."""
         rank = 1 + closer[np.lexsort((closer, rows))]
         hit = 1 + np.arange(len(rows)) - np.searchsorted(rows, rows)
         precision = hit / rank

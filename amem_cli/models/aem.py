@@ -7,11 +7,8 @@ from amem_cli.models.arm import AttributeHeads
 
 
 class AEM(nn.Module):
-    """Predicts a clip's attributes from f_A, with the same heads as the ARM; used in training only.
-
-    f_A (B, C, H, W) -> logits (B, A). The appearance branch, which computes f_A, is part of the main model, because
-    inference keeps it.
-    """
+    """Predicts a clip's attributes from f_A, with the same heads as the ARM; used in training only. f_A (B, C, H, W) ->
+    logits (B, A). The appearance branch, which computes f_A, is part of the main model, because inference keeps it."""
 
     def __init__(self, in_channels: int, group_sizes: tuple[int, ...] = GROUP_SIZES):
         super().__init__()

@@ -149,11 +149,8 @@ class AMEM(nn.Module):
 
 
 def build_main_model(config: ModelConfig, weights: str = "") -> MainModel:
-    """The main model of a configuration.
-
-    `weights` are the backbone's: a file, "imagenet" or "kinetics". They bring their own input normalisation; without
-    them that of the configuration is used, if it has one.
-    """
+    """The main model of a configuration. `weights` are the backbone's: a file, "imagenet" or "kinetics". They bring
+    their own input normalisation; without them that of the configuration is used, if it has one."""
     backbone: Any = build_backbone(config.backbone, weights=weights or None)
     if config.normalisation is not None and not weights:
         backbone.normalisation = config.normalisation
@@ -169,10 +166,8 @@ def build_amem(
     tae: tuple[FrozenTextureEncoder, TextureDecoder] | None = None,
     embedding_start: Literal["copy", "statistics", "random"] = "random",
 ) -> AMEM:
-    """The training model of a configuration; `weights` as in `build_main_model`.
-
-    `tae` are MEM's encoder and decoder, by default untrained; `embedding_start` as in `MEM`.
-    """
+    """The training model of a configuration; `weights` as in `build_main_model`. `tae` are MEM's encoder and decoder,
+    by default untrained; `embedding_start` as in `MEM`."""
     main = build_main_model(config, weights)
     aem = AEM(BRANCH_CHANNELS) if config.appearance else None
     mem = None

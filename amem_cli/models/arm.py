@@ -10,10 +10,8 @@ GROUP_FEATURE = 256  # size of a_m
 
 
 class AttributeHeads(nn.Module):
-    """One head per attribute group m: global average pooling -> FC = a_m (256) -> FC = N_m logits.
-
-    Maps (B, C, H, W) -> logits (B, A), group after group. A sigmoid gives probabilities.
-    """
+    """One head per attribute group m: global average pooling -> FC = a_m (256) -> FC = N_m logits. Maps (B, C, H, W) ->
+    logits (B, A), group after group. A sigmoid gives probabilities."""
 
     def __init__(self, in_channels: int, group_sizes: tuple[int, ...] = GROUP_SIZES):
         super().__init__()
@@ -27,11 +25,8 @@ class AttributeHeads(nn.Module):
 
 
 class ARM(nn.Module):
-    """ResNet-50 (P) or another image network with last stride 1, and six attribute heads.
-
-    Images (B, 3, H, W) in [0, 1] -> logits (B, A). `weights` are ImageNet weights of the network: a file, "imagenet",
-    or "" for none.
-    """
+    """ResNet-50 (P) or another image network with last stride 1, and six attribute heads. Images (B, 3, H, W) in [0, 1]
+    -> logits (B, A). `weights` are ImageNet weights of the network: a file, "imagenet", or "" for none."""
 
     def __init__(self, backbone: str, group_sizes: tuple[int, ...] = GROUP_SIZES, weights: str = ""):
         super().__init__()

@@ -11,10 +11,8 @@ BRANCH_CHANNELS = 1024
 
 
 class InceptionBranch(nn.Module):
-    """One I3D Inception block, then the mean over T' (Table 2).
-
-    `kernel` is the size of its 3-convolutions: 3x3x3 follows the text ("3D Inception block"), 1x3x3 the paper's sizes.
-    """
+    """One I3D Inception block, then the mean over T' (Table 2). `kernel` is the size of its 3-convolutions: 3x3x3
+    follows the text ("3D Inception block"), 1x3x3 the paper's sizes."""
 
     def __init__(self, in_channels: int, kernel: Literal["3x3x3", "1x3x3"] = "3x3x3"):
         super().__init__()

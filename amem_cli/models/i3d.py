@@ -38,10 +38,8 @@ def _pad_after(x: Tensor, extra: Sequence[int], value: float) -> Tensor:
 
 
 class MaxPoolSame(nn.Module):
-    """3-D max-pooling with SAME padding by -inf: (B, C, T, H, W) -> (B, C, ceil(T/s), ceil(H/s), ceil(W/s)).
-
-    Axes whose `valid` is set are not padded: floor((T - kernel) / stride) + 1. No kernel is smaller than its stride.
-    """
+    """3-D max-pooling with SAME padding by -inf: (B, C, T, H, W) -> (B, C, ceil(T/s), ceil(H/s), ceil(W/s)). Axes whose
+    `valid` is set are not padded: floor((T - kernel) / stride) + 1. No kernel is smaller than its stride."""
 
     def __init__(self, kernel: Size3, stride: Size3, valid: tuple[bool, bool, bool] = (False, False, False)):
         super().__init__()
@@ -61,9 +59,7 @@ class MaxPoolSame(nn.Module):
 
 class Unit3D(nn.Module):
     """Convolution without bias, BN (eps 1e-3), ReLU: (B, C_in, T, H, W) -> (B, C_out, ceil(T/s), ceil(H/s), ceil(W/s)).
-
-    SAME padding for every input size. BN momentum is 0.1; it is not stored with weights, and ports use 0.01 or 0.1.
-    """
+    SAME padding for every input size. BN momentum is 0.1; it is not stored with weights, and ports use 0.01 or 0.1."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: Size3 = (1, 1, 1), stride: Size3 = (1, 1, 1)):
         super().__init__()

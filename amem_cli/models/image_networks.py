@@ -16,10 +16,8 @@ OUT_CHANNELS = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
 
 
 class ImageMaps(nn.Module):
-    """An image network without pooling and classifier: images (B, 3, H, W) -> maps (B, C, H/16, W/16), >= 0.
-
-    Images are float in [0, 1]; ImageNet's normalisation is applied here. `weights`: a file, "imagenet", or "" for none.
-    """
+    """An image network without pooling and classifier: images (B, 3, H, W) -> maps (B, C, H/16, W/16), >= 0. Images are
+    float in [0, 1]; ImageNet's normalisation is applied here. `weights`: a file, "imagenet", or "" for none."""
 
     def __init__(self, name: str, weights: str = ""):
         super().__init__()
@@ -36,9 +34,7 @@ class ImageMaps(nn.Module):
 
 class MiddleMaps(ImageMaps):
     """MobileNetV2 up to the last maps of H/16 x W/16 at its own strides: (B, 3, H, W) -> (B, 576, H/16, W/16), >= 0.
-
-    These are the expanded maps of its 14th block, which SSDLite uses too (Sandler et al., CVPR 2018).
-    """
+    These are the expanded maps of its 14th block, which SSDLite uses too (Sandler et al., CVPR 2018)."""
 
     def __init__(self, weights: str = ""):
         super().__init__("mobilenet_v2", weights)

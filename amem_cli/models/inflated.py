@@ -50,10 +50,8 @@ class InflatedResNet50(nn.Module):
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """A depthwise 3 x k x k convolution at stride 1 in time; in training computed as three 2-D ones.
-
-    PyTorch's gradient of the 3-D operator takes a CPU about twice as long; the values agree to rounding.
-    """
+    """A depthwise 3 x k x k convolution at stride 1 in time; in training computed as three 2-D ones. PyTorch's gradient
+    of the 3-D operator takes a CPU about twice as long; the values agree to rounding."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or x.is_cuda:

@@ -13,11 +13,8 @@ from amem_cli.weights.normalisation import IMAGENET
 
 
 class PseudoBlock(nn.Module):
-    """P3D residual block: (B, C, T, H, W) -> (B, 4 width, T, H/stride, W/stride).
-
-    Between two 1x1x1 convolutions are S (1x3x3) and T (3x1x1), joined by `kind` (Figure 3): "A" T(S(x)),
-    "B" S(x) + T(x), "C" S(x) + T(S(x)).
-    """
+    """P3D residual block: (B, C, T, H, W) -> (B, 4 width, T, H/stride, W/stride). Between two 1x1x1 convolutions are S
+    (1x3x3) and T (3x1x1), joined by `kind` (Figure 3): "A" T(S(x)), "B" S(x) + T(x), "C" S(x) + T(S(x))."""
 
     def __init__(self, in_channels: int, width: int, kind: str, stride: int = 1):
         super().__init__()

@@ -43,10 +43,8 @@ class TextureEncoder(nn.Module):
 
 
 class FrozenTextureEncoder(TextureEncoder):
-    """The encoder as MEM uses it: weights are never updated, BN is always in eval mode.
-
-    Gradients flow through it to the images.
-    """
+    """The encoder as MEM uses it: weights are never updated, BN is always in eval mode. Gradients flow through it to
+    the images."""
 
     def __init__(self, name: str = "resnet18") -> None:
         super().__init__(name)
@@ -58,10 +56,8 @@ class FrozenTextureEncoder(TextureEncoder):
 
 
 class TextureDecoder(nn.Module):
-    """Four blocks of 3x3 stride-2 transposed convolution, BN and ReLU, then a sigmoid: texture -> images.
-
-    The last block has no ReLU.
-    """
+    """Four blocks of 3x3 stride-2 transposed convolution, BN and ReLU, then a sigmoid: texture -> images. The last
+    block has no ReLU."""
 
     def __init__(self, channels: int = TEXTURE_CHANNELS) -> None:
         super().__init__()
@@ -77,10 +73,8 @@ class TextureDecoder(nn.Module):
 
 
 class TAE(nn.Module):
-    """Encoder and decoder: images (B, 3, H, W) -> reconstructed images of the same shape.
-
-    `weights` are ImageNet weights of the encoder: a file, "imagenet", or "" for none.
-    """
+    """Encoder and decoder: images (B, 3, H, W) -> reconstructed images of the same shape. `weights` are ImageNet
+    weights of the encoder: a file, "imagenet", or "" for none."""
 
     def __init__(self, encoder: str = "resnet18", weights: str = ""):
         super().__init__()

@@ -12,11 +12,8 @@ from amem_cli.weights.normalisation import TORCHVISION_KINETICS
 
 
 class S3D(nn.Module):
-    """S3D (Xie et al., ECCV 2018): a clip (B, 3, T, H, W) -> `backbone_maps` (B, 1024, T', H', W').
-
-    strides="stock" is torchvision's: T/8, H/32, W/32. strides="reid" is as in `I3D`: 1024 x 3 x 16 x 8 from 3 x 8 x
-    256 x 128.
-    """
+    """S3D (Xie et al., ECCV 2018): a clip (B, 3, T, H, W) -> `backbone_maps` (B, 1024, T', H', W'). strides="stock" is
+    torchvision's: T/8, H/32, W/32. strides="reid" is as in `I3D`: 1024 x 3 x 16 x 8 from 3 x 8 x 256 x 128."""
 
     out_channels = 1024
     normalisation = TORCHVISION_KINETICS

@@ -14,7 +14,7 @@ from amem_cli.artifacts import atomic, pseudo_labels, results
 from amem_cli.artifacts.metrics_log import recorded_seconds
 from amem_cli.artifacts.paths import is_generated, metrics_path
 from amem_cli.data.chain import ArtifactState, chain_of
-from amem_cli.data.counts import count_differences
+from amem_cli.data.datasets import count_differences
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError
 from amem_cli.metrics.prediction import mean_errors

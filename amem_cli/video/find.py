@@ -7,7 +7,7 @@ from typing import Any
 
 from amem_cli.artifacts import atomic, features, pseudo_labels, results
 from amem_cli.artifacts.atomic import sha256_file
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import AmemError

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import locked
 from amem_cli.data.readers.tracks import read_boxes
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress

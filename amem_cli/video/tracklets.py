@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import GENERATED, is_generated
 from amem_cli.artifacts.provenance import Provenance, parse_json_object
 from amem_cli.data.readers.splits import is_plain_name

@@ -13,10 +13,8 @@ from amem_cli.weights.normalisation import HARA_2018, HARA_2020, Normalisation
 
 @dataclass(frozen=True)
 class MappedWeights:
-    """Tensors under our keys. `normalisation` is None if the file does not determine it.
-
-    `notes` say what was removed around the network.
-    """
+    """Tensors under our keys. `normalisation` is None if the file does not determine it. `notes` say what was removed
+    around the network."""
 
     tensors: dict[str, Tensor]
     key_mapping: str

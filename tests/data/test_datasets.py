@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from amem_cli.artifacts.paths import GENERATED
-from amem_cli.data.counts import count_differences, dataset_counts, missing_tracklets, protocol_counts
 from amem_cli.data.datasets import (
+    count_differences,
+    dataset_counts,
+    missing_tracklets,
+    protocol_counts,
     read_attributes,
     read_dataset,
     read_images,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from amem_cli.data.counts import count_differences
+from amem_cli.data.datasets import count_differences
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.readers import mars
 from amem_cli.data.readers.files import BadRows

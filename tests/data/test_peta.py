@@ -11,7 +11,7 @@ import pytest
 from scipy.io import savemat
 
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.counts import dataset_counts
+from amem_cli.data.datasets import dataset_counts
 from amem_cli.data.readers import peta
 from amem_cli.data.readers.files import BadRows
 from amem_cli.errors import BadData

@@ -16,7 +16,7 @@ import torch
 from toys import tensors_equal
 
 from amem_cli.artifacts import checkpoint, shards
-from amem_cli.artifacts.lock import locked
+from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data import loading
 from amem_cli.data.datasets import read_videos

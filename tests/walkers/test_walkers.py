@@ -13,8 +13,7 @@ from PIL import Image
 
 from amem_cli.artifacts.paths import GENERATED
 from amem_cli.attributes import ATTRIBUTES, COLOURS
-from amem_cli.data.counts import dataset_counts
-from amem_cli.data.datasets import read_dataset
+from amem_cli.data.datasets import dataset_counts, read_dataset
 from amem_cli.data.manifest import SHIPPED, load_manifest
 from amem_cli.errors import Locked, UsageError
 from amem_cli.walkers import WalkerOptions, layouts, videos, write_clips, write_walkers

@@ -150,9 +150,7 @@ def _refuse(error: OSError) -> None:
 
 def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
     """The first folder for which `accept` is true: `root` itself, then its subfolders level by level, each sorted.
-
-    Archives often unpack into one or two folders, so the data may be up to `depth` levels below `root`.
-    """
+    Archives often unpack into one or two folders, so the data may be up to `depth` levels below `root`."""
     queue = deque([(root, depth)])
     for _ in range(MOST_FOLDERS_SEARCHED):
         if not queue:
@@ -281,10 +279,8 @@ def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
 def read_tracklet(
     root: Path, name: str, images: Iterable[str], ids: tuple[int, int], bad: list[str]
 ) -> Tracklet | None:
-    """The tracklet in the folder `name` below `root`; `ids` are person and camera.
-
-    If the order of its frames is unknown, it is None, and the reason is added to `bad`.
-    """
+    """The tracklet in the folder `name` below `root`; `ids` are person and camera. If the order of its frames is
+    unknown, it is None, and the reason is added to `bad`."""
     try:
         return Tracklet(name, *ids, str((root / name).absolute()), frames_in_order(images))
     except ValueError as error:

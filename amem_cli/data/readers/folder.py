@@ -64,10 +64,8 @@ def find(root: Path) -> Path | None:
 
 
 def guess(root: Path) -> tuple[Path, str] | None:
-    """The folder with the first level, below `root`, and the names of the levels; None without two levels.
-
-    A level is `split` or `camera` by its names; else the one with fewer names is `camera`, as people outnumber cameras.
-    """
+    """The folder with the first level, below `root`, and the names of the levels; None without two levels. A level is
+    `split` or `camera` by its names; else the one with fewer names is `camera`, as people outnumber cameras."""
     places = _image_folders(root)
     if not places:
         return None
@@ -180,10 +178,8 @@ def _split_of_folders(root: Path, tracklets_of: Mapping[str, list[Tracklet]], si
 
 
 def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:
-    """The names as numbers, if all are positive numbers (0 and -1 mean distractor and junk); else 1, 2, ...
-
-    Two names for one number ("1" and "01") are added to `bad`.
-    """
+    """The names as numbers, if all are positive numbers (0 and -1 mean distractor and junk); else 1, 2, ... Two names
+    for one number ("1" and "01") are added to `bad`."""
     ordered = sorted(names, key=lambda name: (natural_key(name), name))
     if all(name.isascii() and name.isdigit() and len(name) <= 15 and int(name) >= 1 for name in ordered):
         by_number: dict[int, str] = {}

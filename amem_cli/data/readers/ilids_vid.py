@@ -17,10 +17,8 @@ LAYOUT = "i-LIDS-VID/sequences/cam1/person001/*.png and cam2 likewise"
 
 
 def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
-    """The tracklets of the people seen by both cameras, in the splits of the split file or else in drawn ones.
-
-    Query is cam1, gallery cam2. Raises `BadData` when there are no images and `BadRows` for splits that do not fit.
-    """
+    """The tracklets of the people seen by both cameras, in the splits of the split file or else in drawn ones. Query is
+    cam1, gallery cam2. Raises `BadData` when there are no images and `BadRows` for splits that do not fit."""
     sequences = find(root)
     if sequences is None:
         raise BadData(WHAT, root, why="no sequences/cam1 and cam2 in it", remedy=f"Expected {LAYOUT}")

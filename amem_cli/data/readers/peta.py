@@ -164,10 +164,8 @@ def _named(folder: Path, name: str) -> Path | None:
 
 
 def read_subsets(base: Path) -> list[Subset]:
-    """The subsets below `base`, the ten of PETA in its order and then others by name.
-
-    Raises `BadRows` with every unknown attribute and every key that has two different lines.
-    """
+    """The subsets below `base`, the ten of PETA in its order and then others by name. Raises `BadRows` with every
+    unknown attribute and every key that has two different lines."""
     names = [name for name in list_folder(base)[1] if (base / name / "archive").is_dir()]
     order = {name: place for place, name in enumerate(SUBSETS)}
     subsets: list[Subset] = []
@@ -202,10 +200,8 @@ def parse_labels(text: str, where: str, bad: list[str]) -> dict[str, frozenset[s
 
 
 def read_peta_mat(path: Path) -> PetaTable:
-    """`PETA.mat`: struct `peta` with `data`, `attribute`, `selected_attribute`, `partion_attribute` (sic).
-
-    Raises `BadData` when a field is missing, has another shape, or holds impossible values.
-    """
+    """`PETA.mat`: struct `peta` with `data`, `attribute`, `selected_attribute`, `partion_attribute` (sic). Raises
+    `BadData` when a field is missing, has another shape, or holds impossible values."""
     try:
         peta = read_matlab(path, "peta", TABLE)
         names = [OTHER_SPELLINGS.get(name, name) for name in peta["attribute"]]

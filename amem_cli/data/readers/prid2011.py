@@ -20,10 +20,8 @@ FEWEST_FRAMES = 27
 
 
 def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
-    """The people of the split file, or, without one, those of the 27-frame rule in drawn splits.
-
-    Query is cam_a, gallery cam_b. Raises `BadData` when there are no images and `BadRows` for splits that do not fit.
-    """
+    """The people of the split file, or, without one, those of the 27-frame rule in drawn splits. Query is cam_a,
+    gallery cam_b. Raises `BadData` when there are no images and `BadRows` for splits that do not fit."""
     multi_shot = find(root)
     if multi_shot is None:
         raise BadData(WHAT, root, why="no multi_shot/cam_a and cam_b in it", remedy=f"Expected {LAYOUT}")

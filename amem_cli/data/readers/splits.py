@@ -54,10 +54,8 @@ class PeopleSplit(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def draw_splits(people: Iterable[str], splits: int, train_fraction: float, seed: int) -> tuple[PeopleSplit, ...]:
-    """`splits` random divisions of `people`; round(train_fraction * people), at least one and not all, train.
-
-    Split k is keyed by (seed, "split", k), so it does not depend on how many are drawn.
-    """
+    """`splits` random divisions of `people`; round(train_fraction * people), at least one and not all, train. Split k
+    is keyed by (seed, "split", k), so it does not depend on how many are drawn."""
     names = sorted(people)
     to_train = min(max(round(train_fraction * len(names)), 1), len(names) - 1)
     drawn = []
@@ -69,10 +67,8 @@ def draw_splits(people: Iterable[str], splits: int, train_fraction: float, seed:
 
 
 def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
-    """The splits of a JSON list of `{"train": [person, ...], "test": [person, ...]}`.
-
-    Raises `BadData` for another structure, `BadRows` naming every repeated person and every name that is a path.
-    """
+    """The splits of a JSON list of `{"train": [person, ...], "test": [person, ...]}`. Raises `BadData` for another
+    structure, `BadRows` naming every repeated person and every name that is a path."""
     try:
         content = decode_text(read_bytes(path, "split file", most=MOST_BYTES_OF_METADATA))
         splits = msgspec.json.decode(content, type=Annotated[tuple[PeopleSplit, ...], Meta(min_length=1)])

@@ -38,9 +38,7 @@ class Seen:
 
 def read(root: Path, name: str) -> VideoDataset:
     """All tracks below `root`. The people are unknown: one split has all tracks, for training the TAE and for the test.
-
-    Raises `BadData` without tracks, `BadRows` with every folder that cannot be read.
-    """
+    Raises `BadData` without tracks, `BadRows` with every folder that cannot be read."""
     folders, ignored = files.image_folders(root, depth=2)
     if not folders:
         raise BadData(WHAT, root, why="it holds no images", remedy=f"Expected {LAYOUT}")

@@ -15,10 +15,8 @@ Cameras = tuple[str, str]  # query, gallery
 
 
 def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
-    """The folder (named `name` unless that is empty) with a folder for each camera, the first one with people.
-
-    Raises `BadData` for folders of people next to the two cameras, which this layout would drop.
-    """
+    """The folder (named `name` unless that is empty) with a folder for each camera, the first one with people. Raises
+    `BadData` for folders of people next to the two cameras, which this layout would drop."""
 
     def has_people(folder: Path) -> bool:
         both = all((folder / camera).is_dir() for camera in cameras)
@@ -57,11 +55,8 @@ def find_split_file(root: Path, sequences: Path) -> Path | None:
 
 
 def read_official_splits(path: Path, people: list[str]) -> tuple[PeopleSplit, ...]:
-    """The splits of a .json file, or of `ls_set` (splits, people) in a .mat file.
-
-    A row's first half are the test people, counted from 1 into `people`. Raises `BadData` for another table or another
-    number of people.
-    """
+    """The splits of a .json file, or of `ls_set` (splits, people) in a .mat file. A row's first half are the test
+    people, counted from 1 into `people`. Raises `BadData` for another table or another number of people."""
     if path.suffix.lower() == ".json":
         return read_split_file(path)
     what = "split file"

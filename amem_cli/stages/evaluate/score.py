@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts.features import Features
-from amem_cli.data.counts import missing_tracklets, protocol_counts
+from amem_cli.data.datasets import missing_tracklets, protocol_counts
 from amem_cli.data.manifest import Manifest, protocol_of
 from amem_cli.errors import BadData, InputMissing
 from amem_cli.metrics.calibration import calibrate, fit_probability

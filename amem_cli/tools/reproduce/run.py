@@ -6,8 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.counts import count_differences
-from amem_cli.data.datasets import read_videos
+from amem_cli.data.datasets import count_differences, read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, UsageError
 from amem_cli.runtime.progress import Progress
