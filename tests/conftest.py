@@ -20,6 +20,16 @@ def autograd_started() -> None:
     torch.zeros(1, requires_grad=True).sum().backward()
 
 
+@pytest.fixture(autouse=True)
+def without_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide GPUs from all tests but those marked `gpu`, so that they do the same on every machine."""
+    if "gpu" not in request.keywords:
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # for the processes that a test starts
+
+
 @pytest.fixture(scope="session")
 def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with four generated people per data set, in boxes of 64 x 32 pixels; read-only."""

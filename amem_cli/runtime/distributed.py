@@ -131,7 +131,7 @@ def gradient_sync(module: "torch.nn.Module", enabled: bool) -> AbstractContextMa
 def choose_device(device: str) -> "torch.device":
     """The device for `--device` auto, cpu, cuda or cuda:N; under torchrun each local process has its own GPU.
 
-    Raises `UsageError` if there is no such device.
+    Raises `UsageError` if there is no such device, or fewer than local processes.
     """
     import torch
 
@@ -142,11 +142,25 @@ def choose_device(device: str) -> "torch.device":
         raise UsageError("--device", device, why="there is no CUDA device", remedy="Use --device cpu or auto")
     chosen = torch.device(f"cuda:{local}" if device == "cuda" else device)
     if chosen.type == "cuda":
-        if chosen.index >= torch.cuda.device_count():
-            why = f"there are {torch.cuda.device_count()} CUDA devices"
-            raise UsageError("--device", device, why=why, remedy="Use a lower number")
+        count, local_processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if local_processes > (1 if device != "cuda" else count):
+            why = f"{local_processes} processes need a GPU each, and this machine has {count}"
+            raise UsageError("--device", device, why=why, remedy=f"Use --device cuda and --nproc-per-node {count}")
+        if chosen.index >= count:
+            raise UsageError("--device", device, why=f"there are {count} CUDA devices", remedy="Use a lower number")
         torch.cuda.set_device(chosen)
+        _make_cuda_reproducible()
     return chosen
+
+
+def _make_cuda_reproducible() -> None:
+    """Let two runs on one kind of GPU give the same bytes, and fp32 mean float32, not TF32 (10 bits of mantissa)."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 @contextlib.contextmanager

@@ -185,13 +185,15 @@ def _load(model: str, path: Path, device: str) -> Callable[[Sequence[np.ndarray]
     import torch
     import torchvision
 
+    from amem_cli.runtime.distributed import choose_device
+
     network = torchvision.models.get_model(model, weights=None, weights_backbone=None)
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         why = f"not the weights of {model} ({str(error).splitlines()[0]})"
         raise BadData("detector weights", path, why=why, remedy="Give --boxes torchvision:MODEL of these") from error
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    where = choose_device(device)
     network = network.to(where).eval()
 
     @torch.inference_mode()

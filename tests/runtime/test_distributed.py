@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -52,7 +52,40 @@ def test_process_group_one_process() -> None:
         assert not torch.distributed.is_initialized()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize(
+    ("device", "local", "expected"),
+    [("auto", (1, 2), "cuda:1"), ("cuda", (0, 2), "cuda:0"), ("cuda:1", (0, 1), "cuda:1"), ("cpu", (2, 3), "cpu"),
+     ("cuda:2", (0, 1), "there are 2 CUDA devices. Use a lower number"),
+     ("cuda:1", (0, 2), "2 processes need a GPU each, .* has 2. Use --device cuda and --nproc-per-node 2"),
+     ("auto", (2, 3), "3 processes need a GPU each, and this machine has 2")],
+)  # fmt: skip
+def test_choose_device_of_two_gpus(
+    device: str, local: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in zip(("LOCAL_RANK", "LOCAL_WORLD_SIZE"), local, strict=True):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    used: list[torch.device] = []
+    cuda = {"is_available": lambda: True, "device_count": lambda: 2, "set_device": used.append}
+    for name, function in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        if " " in expected:
+            with pytest.raises(UsageError, match=expected):
+                distributed.choose_device(device)
+            return
+        assert str(distributed.choose_device(device)) == expected
+        on_gpu = expected != "cpu"
+        assert [str(one) for one in used] == [expected] * on_gpu
+        assert torch.are_deterministic_algorithms_enabled() is on_gpu
+        assert torch.backends.cudnn.allow_tf32 is (tf32 and not on_gpu)
+        assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None) == (":4096:8" if on_gpu else None)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.allow_tf32 = tf32
+
+
 def test_process_group_keeps_standard_output_pure(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     def loud(*arguments: object, **named: object) -> None:
         os.write(1, b"[Gloo] Rank 0 is connected\n")

@@ -36,7 +36,7 @@ from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import main_file
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
-from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.distributed import Processes, choose_device
 from amem_cli.runtime.engine import prepare
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_arm, train_tae
@@ -47,11 +47,17 @@ from amem_cli.stages.train_amem import Batch, train_amem, train_step
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-    pytest.mark.usefixtures("one_thread", "tiny_backbone"),
+    pytest.mark.usefixtures("one_thread", "tiny_backbone", "cuda_as_in_the_stages"),
 ]
 CUDA = torch.device("cuda:0")
 NOWHERE = Path("nowhere")
 MODULES = ("baseline", "aem", "mem", "amem")
+
+
+@pytest.fixture(scope="module")
+def cuda_as_in_the_stages() -> None:
+    """The settings of CUDA that the stages use: without TF32, deterministic."""
+    assert choose_device("cuda") == CUDA
 
 
 def on_cuda(batch: Batch) -> Batch:
@@ -62,7 +68,7 @@ def assert_same_step(one: nn.Module, other: nn.Module) -> None:
     """Assert that two networks, on two devices, made the same step of SGD: to 1e-3 of its largest change."""
     for (name, here), there in zip(one.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(
-            there.cpu(), here, atol=2e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+            there.cpu(), here, atol=5e-5, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
         )
 
 
