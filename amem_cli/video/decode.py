@@ -1,5 +1,6 @@
 """Decodes the videos of one camera as a stream of pictures with their presentation times."""
 
+import itertools
 import math
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from amem_cli.errors import BadData, InputMissing, listing, printable
 
 MOST_PIXELS = 50_000_000  # of one picture
 LEAST_STEP = 1e-3  # seconds between pictures whose stored times do not increase
+RESTART = 1.0  # seconds back: the clock began again, as in files that were joined
 MISSING, SHORT = 5, 0.12  # mean steps between pictures, seconds; more time without a picture is reported
 INSTALL = "Run: python -m pip install av"
 
@@ -61,14 +63,21 @@ class Camera:
     def __init__(self, name: str, files: list[Path]):
         self.name, self.files = name, files
         self.faults: list[str] = []
-        self.expected = sum(_expected_pictures(file) for file in files)  # as the files say; 0: unknown
+        heads = [_head(file) for file in files]
+        self.expected = sum(count for count, _ in heads)  # as the files say; 0: unknown
+        created = [(at, file) for (_, at), file in zip(heads, files, strict=True) if at]
+        self._disorder = [
+            f"video {file}: recorded before {other}, but given after it; the times follow the given order"
+            for (before, other), (at, file) in itertools.pairwise(created)
+            if at < before
+        ]
 
     def pictures(self) -> Iterator[Picture]:
         """All pictures in order of presentation.
 
         Damaged ones are left out but counted in the numbers; their times are added to `faults`.
         """
-        self.faults, number, offset, step, decoded = [], 0, 0.0, LEAST_STEP, False
+        self.faults, number, offset, step, decoded = [*self._disorder], 0, 0.0, LEAST_STEP, False
         for place, file in enumerate(self.files):
             last = offset
             for seconds, frame in self._decoded(file, offset):
@@ -115,6 +124,8 @@ class Camera:
                     if frame.width * frame.height > MOST_PIXELS:
                         raise _too_large(file, frame)
                     seconds = offset + (frame.time - begin if frame.time is not None else last - offset + step)
+                    if seconds < last - RESTART:
+                        begin, seconds = begin - (last + step - seconds), last + step
                     seconds = max(seconds, last + LEAST_STEP)
                     if frame.is_corrupt:
                         gap_from = last if gap_from is None else gap_from
@@ -174,8 +185,9 @@ def _open(file: Path) -> Any:
         raise BadData("video", file, why=str(error), remedy="Copy it to a file first") from error
 
 
-def _expected_pictures(file: Path) -> int:
-    """The number of pictures by the file's header, roughly; 0 if it does not say. Raises `BadData` without video."""
+def _head(file: Path) -> tuple[int, str]:
+    """The number of pictures by the file's header, roughly, 0 if it does not say, and the ISO time of the recording,
+    empty if it does not say. Raises `BadData` without video."""
     with _open(file) as container:
         if not container.streams.video or not container.streams.video[0].codec_context:
             kinds = sorted({stream.type for stream in container.streams}) or ["no stream"]
@@ -184,10 +196,9 @@ def _expected_pictures(file: Path) -> int:
         stream = container.streams.video[0]
         if stream.codec_context.width * stream.codec_context.height > MOST_PIXELS:
             raise _too_large(file, stream.codec_context)
-        if stream.frames:
-            return stream.frames
         duration = float(container.duration or 0) / 1e6
-        return round(duration * float(stream.average_rate or 0))
+        count = stream.frames or round(duration * float(stream.average_rate or 0))
+        return count, container.metadata.get("creation_time", "")
 
 
 def _lacks_index(file: Path) -> bool:

@@ -27,6 +27,7 @@ HOLE = 0.6  # the outline of a person is at least so strong, relative to the bac
 DOUBTFUL = 0.3  # score of a region that can continue a track, but begins none
 WINDOW = 13, 7  # rows and columns over which holes are closed
 MOST_CHANGED = 0.6  # of the picture: the camera moved or the light was switched
+BLACK, LIGHT, MOST_GAIN = (16, 128, 128), 100.0, 5.0  # YUV of black; a picture with less light above it is brightened
 
 
 class MotionBoxes:
@@ -46,22 +47,24 @@ class MotionBoxes:
         if block != self._block:
             self._block = block
             self._update(block * BLOCK_SECONDS)
-        pixels = torch.from_numpy(np.ascontiguousarray(picture.small_yuv(HEIGHT))).float()
-        if pixels.shape != self._background.shape:  # a file of another shape within the camera
+        small = picture.small_yuv(HEIGHT)
+        if small.shape not in self._backgrounds:  # shorter than the time between two samples
             return np.zeros((0, 5), np.float32)
-        mask = foreground(pixels, self._background, self._luma_limit)
+        background, luma_limit, gain = self._backgrounds[small.shape]
+        pixels = brightened(small, gain)
+        mask = foreground(pixels, background, luma_limit)
         boxes = regions(mask)
         for box in boxes:
             left, top, wide, high = box[:4].astype(int)
             place = slice(top, top + high), slice(left, left + wide)
-            if not stands_out(pixels[0].numpy()[place], self._background[0].numpy()[place], mask[place]):
+            if not stands_out(pixels[0].numpy()[place], background[0].numpy()[place], mask[place]):
                 box[4] = min(box[4], DOUBTFUL)
         height, width = picture.size
         scale = np.array([width / pixels.shape[2], height / pixels.shape[1]] * 2 + [1.0])
         return (boxes * scale).astype(np.float32)
 
     def _update(self, seconds: float) -> None:
-        """The background of the block that begins at `seconds`."""
+        """The backgrounds of the block that begins at `seconds`, one for each shape of pictures."""
         begin, end = seconds - WINDOW_SECONDS, seconds + BLOCK_SECONDS + WINDOW_SECONDS
         while not self._finished and (not self._samples or self._samples[-1][0] < end):
             sample = next(self._sampled(), None)
@@ -71,14 +74,9 @@ class MotionBoxes:
                 self._samples.append(sample)
         while len(self._samples) > 1 and self._samples[0][0] < begin:
             self._samples.popleft()
-        shape = self._samples[-1][1].shape
-        stack = np.stack([pixels for at, pixels in self._samples if at <= end and pixels.shape == shape] or
-                         [self._samples[-1][1]])  # fmt: skip
-        middle = np.partition(stack, len(stack) // 2, axis=0)[len(stack) // 2]
-        deviation = np.abs(stack[:, 0].astype(np.int16) - middle[0])
-        spread = np.partition(deviation, len(stack) // 3, axis=0)[len(stack) // 3]  # small where people pass, too
-        self._background = torch.from_numpy(middle.astype(np.float32))
-        self._luma_limit = torch.from_numpy(np.clip(LUMA + 3.0 * spread, LUMA, 4 * LUMA).astype(np.float32))
+        samples = [pixels for at, pixels in self._samples if at <= end]
+        shapes = {pixels.shape for pixels in samples}  # the files of a camera can differ, and a stream can change
+        self._backgrounds = {shape: background_of([s for s in samples if s.shape == shape]) for shape in shapes}
 
     def _sampled(self) -> Iterator[tuple[float, np.ndarray]]:
         due = self._samples[-1][0] + SAMPLE_SECONDS if self._samples else 0.0
@@ -87,8 +85,24 @@ class MotionBoxes:
                 yield picture.seconds, picture.small_yuv(HEIGHT)
 
 
+def background_of(samples: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """The median (3, h, w) of YUV pictures and the least difference (h, w) of its luma, brightened; the gain."""
+    stack = np.stack(samples)
+    middle = np.partition(stack, len(stack) // 2, axis=0)[len(stack) // 2]
+    deviation = np.abs(stack[:, 0].astype(np.int16) - middle[0])
+    spread = np.partition(deviation, len(stack) // 3, axis=0)[len(stack) // 3]  # small where people pass, too
+    gain = float(np.clip(LIGHT / max(np.percentile(middle[0], 95) - BLACK[0], 1), 1, MOST_GAIN))
+    limit = np.clip(LUMA + 3.0 * gain * spread, LUMA, 4 * LUMA)
+    return brightened(middle, gain), torch.from_numpy(limit.astype(np.float32)), gain
+
+
+def brightened(pixels: np.ndarray, gain: float) -> torch.Tensor:
+    """A YUV picture (3, h, w) as differences from black, times `gain`: dark pictures have the limits of bright ones."""
+    return (torch.from_numpy(np.ascontiguousarray(pixels)).float() - torch.tensor(BLACK).view(3, 1, 1)) * gain
+
+
 def foreground(pixels: torch.Tensor, background: torch.Tensor, luma_limit: torch.Tensor) -> np.ndarray:
-    """(h, w) bool from YUV pictures (3, h, w): other than the background and no shadow; holes are closed."""
+    """(h, w) bool from `brightened` pictures (3, h, w): other than the background and no shadow; holes are closed."""
     luma = pixels[0] - background[0]
     luma = luma - luma.median().clamp(-40, 40)  # automatic exposure changes the whole picture
     colour = (pixels[1:] - background[1:]).abs().sum(0)

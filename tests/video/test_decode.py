@@ -129,7 +129,27 @@ def test_camera_recording_without_index(tmp_path: Path, video: Path) -> None:
         Camera("a", [tmp_path / "a.mp4"])
 
 
-def copy_packets(video: Path, target: Path, without: range = range(0), movflags: str = "+faststart") -> Path:
+def test_camera_files_in_another_order_than_recorded(tmp_path: Path, video: Path) -> None:
+    early = copy_packets(video, tmp_path / "early.mp4", created="2026-01-01T10:00:00Z")
+    late = copy_packets(video, tmp_path / "late.mp4", created="2026-01-01T10:00:01Z")
+    for files, told in (([early, video, late], []), ([late, video, early], [f"video {early}: recorded before {late}"])):
+        camera = Camera("a", files)
+        list(camera.pictures())
+        assert [fault.partition(",")[0] for fault in camera.faults] == told
+
+
+def test_pictures_joined_files_whose_clock_begins_again(tmp_path: Path, video: Path) -> None:
+    path = tmp_path / "joined.ts"
+    path.write_bytes(2 * copy_packets(video, tmp_path / "a.ts").read_bytes())
+    camera = Camera("a", [path])
+    times = [picture.seconds for picture in camera.pictures()]
+    assert np.allclose(times, np.arange(120) / 25, atol=1e-3)
+    assert camera.faults == []
+
+
+def copy_packets(
+    video: Path, target: Path, without: range = range(0), movflags: str = "+faststart", created: str = ""
+) -> Path:
     """The pictures of a video in another container, without those numbers; an MP4 has its index first."""
     import av
 
@@ -143,6 +163,7 @@ def copy_packets(video: Path, target: Path, without: range = range(0), movflags:
         return target
     options = {"movflags": movflags} if target.suffix == ".mp4" else {}
     with av.open(str(video)) as source, av.open(str(target), "w", options=options) as copy:
+        copy.metadata["creation_time"] = created
         stream = copy.add_stream_from_template(source.streams.video[0])
         for place, packet in enumerate(source.demux(source.streams.video[0])):
             if packet.dts is not None and place not in without:

@@ -1,10 +1,15 @@
-"""The tracker on made-up boxes."""
+"""The tracker on made-up boxes; motion."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from amem_cli.video.motion import regions, stands_out
+from amem_cli.video.decode import Camera
+from amem_cli.video.motion import MotionBoxes, background_of, brightened, foreground, regions, stands_out
 from amem_cli.video.tracks import Tracker, iou, shared_area
+from tests import videos
+from tests.videos import crossing, write_video
 
 
 def run(boxes_of, pictures: int, step: float = 0.04, split_crossings: bool = False):
@@ -77,6 +82,31 @@ def test_stands_out_person_flat_region_and_hole() -> None:
     lit = wall.copy()
     lit[mask] += 25
     assert not stands_out(lit, wall, mask)
+
+
+def test_motion_boxes_files_of_other_shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = write_video(tmp_path / "wide.mp4", [crossing()])
+    monkeypatch.setattr(videos, "WIDTH", 150)
+    camera = Camera("a", [wide, write_video(tmp_path / "narrow.mp4", [crossing()])])
+    find = MotionBoxes(camera)
+    found = [len(find(picture)) for picture in camera.pictures()]
+    assert min(found[5:55] + found[65:115]) == max(found) == 1
+
+
+def test_foreground_is_the_same_in_a_dark_picture() -> None:
+    wall = np.full((3, 60, 80), 128, np.uint8)
+    wall[0] = np.random.default_rng(0).integers(116, 126, (60, 80))
+    person = wall.copy()
+    person[0, 10:50, 30:45], person[1, 10:50, 30:45] = 56, 148
+    found, black = [], np.array([16, 128, 128])[:, None, None]
+    for light in (1.0, 0.25):
+        pictures = [((picture - black) * light + black).round().astype(np.uint8) for picture in (wall, person)]
+        background, limit, gain = background_of(pictures[:1] * 3)
+        assert gain == pytest.approx(1 if light == 1 else 4, rel=0.1)
+        found.append(foreground(brightened(pictures[1], gain), background, limit))
+    assert (found[0] == found[1]).all()
+    assert found[0][12:48, 32:43].all()
+    assert found[0].sum() < 1.3 * 40 * 15
 
 
 def test_regions_parts_above_each_other_are_one() -> None:
