@@ -78,7 +78,7 @@ def distance_blocks(query: np.ndarray, gallery: np.ndarray, device: str) -> Call
         before = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")
         try:
-            with torch.no_grad(), torch.autocast("cuda", enabled=False):
+            with torch.no_grad(), torch.autocast(device.partition(":")[0], enabled=False):
                 queries = torch.from_numpy(query[block]).to(device)
                 return torch.addmm(offsets, queries, items.T, alpha=-2).cpu().numpy()
         finally:

@@ -71,7 +71,7 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Person ids and cameras, (Q,) or (G,) int64, and which gallery items are queries, (G,) bool or None."""
+    """Person ids and cameras, integers (Q,) or (G,), and which gallery items are queries, (G,) bool or None."""
 
     query_ids: np.ndarray
     gallery_ids: np.ndarray
@@ -136,14 +136,14 @@ def read_labels(sizes: Sequence[int], given: Sequence[Features | None]) -> Label
     for name, values in zip(Labels.__slots__, given, strict=True):
         if values is None:
             continue
-        kinds, dtype, wanted = ("b", bool, "bool") if name == "gallery_is_query" else ("iu", np.int64, "integers")
+        kinds, wanted = ("b", "bool") if name == "gallery_is_query" else ("iu", "integers")
         length = sizes[0] if name.startswith("query") else sizes[1]
         array = as_numpy(values)
         if array.dtype.kind not in kinds:
             problems.append(f"{name} are {array.dtype}, not {wanted}")
         elif array.shape != (length,):
             problems.append(f"{name} has the shape {array.shape}, not ({length},)")
-        arrays[name] = array.astype(dtype, copy=False)
+        arrays[name] = array
     if problems:
         raise BadData("ranking", why=listing(problems))
     return Labels(**arrays)

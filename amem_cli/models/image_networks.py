@@ -21,7 +21,7 @@ class ImageMaps(nn.Module):
 
     def __init__(self, name: str, weights: str = ""):
         super().__init__()
-        self.network: Any = image_network(name, weights or None, last_stride=1)
+        self.network: Any = image_network(name, weights or None)
         self.out_channels = OUT_CHANNELS[name]
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,11 +43,11 @@ class MiddleMaps(ImageMaps):
         self.network.features = nn.Sequential(*features[:14], features[14].conv[0])
 
 
-def image_network(name: str, weights: str | Path | None = None, *, last_stride: int = 2) -> Any:
+def image_network(name: str, weights: str | Path | None = None) -> Any:
     """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C).
 
-    `weights`: a file, "imagenet" (see `weight_file`) or None. `last_stride=1` makes the last maps H/16 x W/16 instead
-    of H/32 x W/32. Raises `UsageError` for another name, otherwise as `load_pretrained`.
+    With last stride 1: the last maps are H/16 x W/16, not H/32 x W/32. `weights`: a file, "imagenet" (see
+    `weight_file`) or None. Raises `UsageError` for another name, otherwise as `load_pretrained`.
     """
     if name not in OUT_CHANNELS:
         raise UsageError("image network", why=f"{name!r} not found", remedy=f"Choose one of {', '.join(OUT_CHANNELS)}")
@@ -55,7 +55,7 @@ def image_network(name: str, weights: str | Path | None = None, *, last_stride: 
 
     network = getattr(torchvision.models, name)(weights=None)
     for convolution in last_strided(network):
-        convolution.stride = (last_stride, last_stride)
+        convolution.stride = (1, 1)
     head = "classifier.1" if name == "mobilenet_v2" else "fc"
     setattr(network, head.removesuffix(".1"), nn.Identity())
     network.head_keys = (f"{head}.weight", f"{head}.bias")

@@ -92,6 +92,10 @@ def test_read_foreign_queries_by_name(tmp_path):
     assert_is_the_table(table)  # people and cameras from the names
     assert table.tracklet == names
     assert notes == [f"person_id and camera_id are taken from names such as {names[0]}"]
+    given = npz(tmp_path / "given.npz", feats=FAST_REID["feats"], names=names, pids=[7, 8, 9, 8, 7])
+    table, notes = read(given, queries="2")
+    assert (table.person_id.tolist(), table.camera_id.tolist()) == ([7, 8, 9, 8, 7], ALL_CAMERAS)
+    assert notes == [f"camera_id are taken from names such as {names[0]}"]
     (tmp_path / "queries.txt").write_text("0002_c1s1_1\nsomeone\n")
     with pytest.raises(BadData, match=r"not among the rows of .*: someone"):
         read(path, queries=str(tmp_path / "queries.txt"))
@@ -237,6 +241,9 @@ def test_read_foreign_torch(tmp_path):
     for people in (PEOPLE[1], list(np.array(PEOPLE[1]))):
         torch.save(arrays | {"q_pids": np.array(PEOPLE[0]), "g_pids": people}, tmp_path / "x.pt")
         assert_is_the_table(read(tmp_path / "x.pt")[0])
+    two = {"feats": torch.tensor(QUERIES).bfloat16(), "pids": torch.tensor(PEOPLE[0]), "camids": CAMERAS[0]}
+    torch.save(two, tmp_path / "x.pt")
+    np.testing.assert_array_equal(read(tmp_path / "x.pt", queries="1")[0].features, QUERIES)
     names = [f"{p:08d}_{c:02d}_0000.jpg" for p, c in zip(ALL_PEOPLE, ALL_CAMERAS, strict=True)]
     vectors = dict(zip(names, torch.tensor(FAST_REID["feats"]), strict=True))
     for content in (vectors, {"features": vectors, "labels": dict(zip(names, ALL_PEOPLE, strict=True))}):
@@ -274,6 +281,9 @@ def test_read_foreign_parquet_of_another_program(tmp_path):
     columns = {"embedding": QUERIES.tolist(), "person": ["x", None], "camera": [1, 2], "is_query": [True, False]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
     with pytest.raises(BadData, match="person_id has missing values"):
+        read(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table(columns | {"person": [1, 2], "name": ["x", None]}), tmp_path / "x.parquet")
+    with pytest.raises(BadData, match="tracklet has missing values"):
         read(tmp_path / "x.parquet")
     parquet.write_table(pyarrow.table(columns | {"person": ["x", "y"]}), tmp_path / "x.parquet")
     np.testing.assert_array_equal(read(tmp_path / "x.parquet")[0].person_id, [1, 2])

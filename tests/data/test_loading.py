@@ -23,6 +23,7 @@ from amem_cli.data.loading import (
     ImageBatches,
     even_batches,
     loader,
+    middle_clip,
     read_frames,
 )
 from amem_cli.data.tracklets import Tracklet
@@ -212,6 +213,15 @@ def test_read_frames_decodes_each_file_once(tracklets, monkeypatch):
     assert decoded == {f"{frame:03d}.png": 1 for frame in range(5)}
     for position, frame in enumerate([0, 1, 2, 3, 4, 3, 2, 1]):
         np.testing.assert_array_equal(found[position], read_image(tracklets[0].frames[frame], *SIZE))
+
+
+@pytest.mark.parametrize(
+    ("number", "frames", "expected"),
+    [(2, 8, range(2, 10)), (1, 4, range(2, 6)), (1, 9, range(9)), (0, 8, (0, 1, 2, 3, 4, 3, 2, 1))],
+)
+def test_middle_clip(tracklets, number: int, frames: int, expected: Sequence[int]):
+    clip = middle_clip(tracklets[number], frames, SIZE)
+    np.testing.assert_array_equal(clip, read_frames(tracklets[number], np.array(expected), SIZE))
 
 
 def test_frame_batches(tracklets):

@@ -34,6 +34,21 @@ def smooth(height: int = 24, width: int = 16) -> np.ndarray:
     return np.stack(rows, axis=2).round().astype(np.uint8)
 
 
+class Drawn:
+    """A generator that draws these values, one after another; `ranges` of `uniform`."""
+
+    def __init__(self, *values: object):
+        self.values = list(values)
+        self.ranges: list[tuple[float, float]] = []
+
+    def random(self) -> object:
+        return self.values.pop(0)
+
+    def uniform(self, low: float, high: float, size: int | None = None) -> object:
+        self.ranges.append((low, high))
+        return np.array(self.values.pop(0)) if size else self.values.pop(0)
+
+
 def encoded(pixels: np.ndarray, kind: str, **how: object) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **how)
@@ -96,6 +111,7 @@ def test_random_box():
     assert cropped[:, :2].max(axis=0) == pytest.approx(1 / 9, abs=0.002)
     assert cropped[:, :2].min(axis=0) == pytest.approx(0, abs=0.002)
     assert abs(np.corrcoef(cropped[:, 0], cropped[:, 1])[0, 1]) < 0.2
+    assert random_box(0, Drawn(0.0)) == WHOLE
     assert random_box(1, keyed_generator(0, "clip")) == pytest.approx(
         (0.000222, 0.019579, 0.889111, 0.908468), abs=1e-6
     )
@@ -215,16 +231,6 @@ def test_jitter_pixels_reduces_and_enlarges():
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_jitter_pixels_factors(strength):
-    class Drawn:
-        def __init__(self, *values):
-            self.values = list(values)
-
-        def uniform(self, low, high, count):
-            return np.array(self.values.pop(0))
-
-        def random(self):
-            return strength / 2  # not reduced
-
     clip = np.stack([smooth(), smooth()[::-1]]) // 2 + 40
     mean, grey = clip.mean(), clip.mean(axis=3, keepdims=True)
     for draw, balance, expected in (
@@ -233,8 +239,22 @@ def test_jitter_pixels_factors(strength):
         ((0, 0, 1), (0, 0, 0), grey + (1 + 0.4 * strength) * (clip - grey)),
         ((0, 0, 0), (1, 0, -1), clip * (1 + 0.15 * strength * np.array([1, 0, -1]))),
     ):
-        found = jitter_pixels(clip.astype(np.uint8), strength, Drawn(draw, balance))
+        generator = Drawn(draw, balance, strength / 2)  # not reduced
+        found = jitter_pixels(clip.astype(np.uint8), strength, generator)
         assert np.abs(found - expected.clip(0, 255)).max() < 1.01  # rounded down
+        assert generator.ranges == [(-1, 1)] * 2
+    white = np.full((1, 8, 8, 3), 255, np.uint8)
+    assert (jitter_pixels(white, strength, Drawn((1, 0, 0), (0, 0, 0), 0.9)) == 255).all()
+
+
+@pytest.mark.parametrize(("scale", "size"), [(0.75, (12, 18)), (0.01, (1, 1))])
+def test_jitter_pixels_reduces_to_the_scale(scale, size):
+    generator = Drawn((0, 0, 0), (0, 0, 0), 0.0, scale)
+    found = jitter_pixels(NOISE[None], 1.0, generator)[0]
+    reduced = Image.fromarray(NOISE).resize(size, Image.Resampling.BILINEAR)
+    expected = np.asarray(reduced.resize((16, 24), Image.Resampling.BILINEAR))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert generator.ranges[2] == (0.25, 1)
 
 
 def test_jitter_pixels_strength_0_changes_nothing():
@@ -243,7 +263,7 @@ def test_jitter_pixels_strength_0_changes_nothing():
 
 
 def test_random_rectangle():
-    assert random_rectangle(64, 32, 0, keyed_generator(0)) == (0, 0, 0, 0)
+    assert random_rectangle(64, 32, 0, Drawn(0.0)) == (0, 0, 0, 0)
     drawn = np.array([random_rectangle(64, 32, 0.4, keyed_generator(0, draw)) for draw in range(1000)])
     chosen = drawn[drawn[:, 2] > 0]
     assert 0.35 < len(chosen) / len(drawn) < 0.45

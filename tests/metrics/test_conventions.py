@@ -40,6 +40,7 @@ def counted(mars=True):
 )
 def test_count_by_conventions_by_hand(code_base, rank_1, rank_5, mean, queries, gallery):
     row = counted()[code_base]
+    assert list(row["rank"]) == ["1", "5", "10", "20"]
     assert row["rank"]["1"] == pytest.approx(rank_1)
     assert row["rank"]["5"] == pytest.approx(rank_5)
     assert row["mAP"] == pytest.approx(mean)
@@ -127,3 +128,10 @@ def test_one_per_person_cmc_blocks(monkeypatch):
     np.testing.assert_allclose(whole, np.where(np.arange(1, 21) >= 3, 1 / 3, 0))
     monkeypatch.setattr("amem_cli.metrics.conventions.BLOCK_VALUES", 1)
     np.testing.assert_allclose(one_per_person_cmc(*arguments), whole)
+
+
+def test_one_per_person_cmc_camera_without_a_match():
+    gallery, cameras = np.array([[0.0], [1.0]]), np.array([3, 3])
+    query_people, query_cameras, people = np.array([9, 7]), np.array([1, 2]), np.array([7, 8])
+    found = one_per_person_cmc(np.zeros((2, 1)), gallery, query_people, people, query_cameras, cameras)
+    np.testing.assert_array_equal(found, np.ones(20))

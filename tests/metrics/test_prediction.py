@@ -89,6 +89,8 @@ def test_prediction_errors_exact_and_still():
 def test_prediction_errors_of_floats():
     floats = [array / np.float32(255) for array in (TRUE, NEAR, CURRENT)]
     assert prediction_errors(*floats)["mse"] == pytest.approx(prediction_errors(TRUE, NEAR, CURRENT)["mse"], rel=1e-5)
+    true, near = (array[0].astype(np.float16) for array in floats[:2])
+    assert structural_similarity(true, near) == structural_similarity(true.astype(np.float64), near.astype(np.float64))
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         mean_squared_error(TRUE.astype(float), NEAR.astype(float))
 

@@ -195,6 +195,8 @@ def test_evaluate_ranking_tensors():
     torch = pytest.importorskip("torch")
     features, labels, is_query = drawn()
     expected = evaluate_ranking(*features, *labels)
+    small = evaluate_ranking(*features, *(values.astype(np.int8) for values in labels))
+    np.testing.assert_array_equal(small.average_precision, expected.average_precision)
     tensors = [torch.from_numpy(values) for values in (*features, *labels, is_query)]
     tensors[0].requires_grad_()
     for given_features in (tensors[:2], [values.bfloat16() for values in tensors[:2]]):
@@ -217,7 +219,8 @@ def test_evaluate_ranking_device(device, monkeypatch):
     monkeypatch.setattr(torch, "addmm", recording)
     torch.set_float32_matmul_precision("medium")
     try:
-        result = evaluate_ranking(*features, *labels, gallery_is_query=is_query, device=device)
+        with torch.autocast(device.partition(":")[0]):
+            result = evaluate_ranking(*features, *labels, gallery_is_query=is_query, device=device)
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")

@@ -156,6 +156,7 @@ def test_mirror_averages_the_clip_and_its_mirror_image(modules: str) -> None:
     main.mirror = True
     torch.testing.assert_close(main(clip), expected)
     torch.testing.assert_close(main.for_inference()(clip), expected)
+    assert main.train().training
     assert build_main_model(config(backbone="mobilenet_v2", mirror="on")).mirror
 
 

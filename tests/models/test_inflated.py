@@ -25,7 +25,9 @@ def test_inflated_maps_equal_those_of_single_frames(name, tmp_path):
         maps = backbone(normalise(clip, backbone.normalisation))
         single = image_model(clip[:, :, ::2].transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 4)).transpose(1, 2)
     assert maps.shape == (2, backbone.out_channels, 4, 4, 2)
-    torch.testing.assert_close(maps, single, rtol=1e-5, atol=1e-5 * single.abs().max().item())
+    close = {"rtol": 1e-5, "atol": 1e-5 * single.abs().max().item()}
+    torch.testing.assert_close(maps, single, **close)
+    torch.testing.assert_close(backbone(normalise(clip, backbone.normalisation)), maps, **close)  # as in training
 
 
 def test_inflated_middle_slice_and_zeros():
@@ -35,8 +37,11 @@ def test_inflated_middle_slice_and_zeros():
     assert first.weight.shape == (32, 3, 3, 3, 3)
     assert first.stride == (2, 2, 2)
     assert first.weight[:, :, 0].abs().max() > 0  # without weights all slices are random
-    kernels = {layer.kernel_size for layer in backbone.modules() if isinstance(layer, nn.Conv3d)}
-    assert kernels == {(3, 3, 3), (1, 1, 1)}
+    assert first.weight.std().item() == pytest.approx((2 / (32 * 27)) ** 0.5, rel=0.1)  # He et al. 2015, by fan-out
+    layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv3d)]
+    assert {layer.kernel_size for layer in layers} == {(3, 3, 3), (1, 1, 1)}
+    depthwise = [layer for layer in layers if layer.groups > 1 and layer.stride == (1, 1, 1)]
+    assert depthwise == [layer for layer in layers if isinstance(layer, DepthwiseConv3d)]
 
 
 def test_inflated_weights_are_zero_beside_the_middle(tmp_path):

@@ -123,6 +123,14 @@ def test_mem_start_copy() -> None:
     assert (moved - first.texture).abs().max() > 0.01  # f_M has an effect from the first step
 
 
+def test_mem_start_copy_scales_the_weights_of_f_m_to_the_textures(mem: MEM) -> None:
+    weights = []
+    for start in ("copy", "random"):
+        torch.manual_seed(1)
+        weights.append(MEM(CHANNELS, mem.encoder, mem.decoder, start).embedding[0].weight[:, 512:])
+    torch.testing.assert_close(weights[0], weights[1] * mem.encoder.texture_std.view(-1, 1, 1, 1))
+
+
 def test_mem_start_statistics() -> None:
     encoder = FrozenTextureEncoder()
     encoder.texture_mean.fill_(3)
@@ -144,12 +152,14 @@ def test_mem_start_random() -> None:
 
 def test_mem_decoder_keeps_the_statistics_of_the_tae():
     torch.manual_seed(0)
-    module = MEM(4, FrozenTextureEncoder(), TextureDecoder())
-    for mem in (module, module.eval().train()):
-        norms = [layer for layer in mem.decoder.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    mem = MEM(4, FrozenTextureEncoder(), TextureDecoder())
+    norms = [layer for layer in mem.decoder.modules() if isinstance(layer, torch.nn.BatchNorm2d)]
+    for _ in range(2):
         assert not any(layer.training for layer in norms)
         assert mem.embedding[1].training
         before = [layer.running_mean.clone() for layer in norms]
         mem(torch.rand(2, 3, 32, 32), torch.rand(2, 4, 2, 2), 1)[0].frame.mean().backward()
         assert all(torch.equal(layer.running_mean, old) for layer, old in zip(norms, before, strict=True))
         assert all(layer.weight.grad is not None for layer in norms)  # its weights are fine-tuned
+        assert not mem.eval().embedding[1].training
+        mem.train()

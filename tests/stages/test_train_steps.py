@@ -1,6 +1,7 @@
 """One step of each training against an independent computation of its loss; SGD shows the gradient itself."""
 
 import copy
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,18 @@ pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
 NOWHERE = Path("nowhere")
 
 
+def recorded_syncs(monkeypatch: pytest.MonkeyPatch, module: Any) -> list[tuple[nn.Module, bool]]:
+    """The networks whose gradients are computed, and whether the processes average them."""
+    calls: list[tuple[nn.Module, bool]] = []
+
+    def recording(network: nn.Module, *, enabled: bool) -> Any:
+        calls.append((network, enabled))
+        return nullcontext()
+
+    monkeypatch.setattr(module, "gradient_sync", recording)
+    return calls
+
+
 def assert_stepped(module: nn.Module, before: nn.Module, gradients: list[Tensor | None]) -> None:
     """Assert that every parameter of `module` is that of `before` - RATE x gradient."""
     moved = 0.0
@@ -38,7 +51,7 @@ def assert_stepped(module: nn.Module, before: nn.Module, gradients: list[Tensor 
 # -- ARM ---------------------------------------------------------------------------------------------------------------
 
 
-def test_train_arm_step_gradient() -> None:
+def test_train_arm_step_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = ARM("resnet18").train()
     before = copy.deepcopy(model)
@@ -48,7 +61,9 @@ def test_train_arm_step_gradient() -> None:
         p = torch.sigmoid(before(images.permute(0, 3, 1, 2).float() / 255))
         losses.append(-(labels * p.log() + (1 - labels) * (1 - p).log()).sum(dim=1).mean())
     gradients = torch.autograd.grad((losses[0] + losses[1]) / 2, list(before.parameters()))
+    syncs = recorded_syncs(monkeypatch, train_arm)
     found = train_arm.train_step(model, sgd(model), batches, "fp32")
+    assert syncs == [(model, False), (model, True)]
     assert found == {"attribute": pytest.approx((losses[0] + losses[1]).item() / 2, rel=1e-5)}
     assert_stepped(model, before, list(gradients))
 
@@ -68,7 +83,7 @@ def test_train_arm_step_not_finite() -> None:
 
 
 @pytest.mark.parametrize("form", ["non-saturating", "minimax"])
-def test_train_tae_step_gradients(form: str) -> None:
+def test_train_tae_step_gradients(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     tae, discriminator = TAE().train(), Discriminator(32, 32).train()
     before, d_before = copy.deepcopy(tae), copy.deepcopy(discriminator)
@@ -87,7 +102,9 @@ def test_train_tae_step_gradients(form: str) -> None:
     gradients = torch.autograd.grad(sum(tae_losses) / 2, list(before.parameters()))
     d_gradients = torch.autograd.grad(sum(d_losses) / 2, list(d_before.parameters()))
     networks = train_tae.Networks(tae, discriminator, sgd(tae), sgd(discriminator))
+    syncs = recorded_syncs(monkeypatch, train_tae)
     found = train_tae.train_step(networks, batches, options, "fp32")
+    assert syncs == [(tae, False), (discriminator, False), (tae, True), (discriminator, True)]
     assert found["mse"] == pytest.approx(sum(mse).item() / 2, rel=1e-5)
     assert found["discriminator"] == pytest.approx(sum(d_losses).item() / 2, rel=1e-4)
     assert_stepped(tae, before, list(gradients))
@@ -166,7 +183,7 @@ def reference_terms(networks: Networks, batch: Batch, options: TrainAmemOptions)
      {"modules": "baseline", "neck": "bn", "label_smoothing": 0.3, "triplet": "soft-margin"}],
     ids=str,
 )  # fmt: skip
-def test_train_amem_step_gradients(changed: dict) -> None:
+def test_train_amem_step_gradients(changed: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = {"lambda_a": 0.3, "lambda_m": 2.0, "texture_weight": 0.2, "adversarial_weight": 0.5, "margin": 0.7}
     options = amem_options(NOWHERE, NOWHERE, clip_frames=5, **(weights | changed))
     networks = toy_networks(options)
@@ -178,7 +195,10 @@ def test_train_amem_step_gradients(changed: dict) -> None:
     total = sum(factors[name] * terms[name] for terms in references for name in factors if name in terms) / 2
     gradients = torch.autograd.grad(total, [p for p in before.amem.parameters() if p.requires_grad], allow_unused=True)
 
+    syncs = recorded_syncs(monkeypatch, step)
     result = train_step(networks, batches, options, "fp32", measure_gradients=True)
+    trained = [network for network in networks[:2] if network is not None]
+    assert syncs == [(network, enabled) for enabled in (False, True) for network in trained]
     scale = {"texture": 1.0 if options.texture_loss == "standardised" else 4.0}
     for name in references[0]:
         expected = scale.get(name, 1.0) * sum(terms[name] for terms in references).item() / 2
@@ -186,8 +206,10 @@ def test_train_amem_step_gradients(changed: dict) -> None:
         if name in factors:
             weight = factors[name] / scale.get(name, 1.0)
             assert result.losses[f"weighted_{name}"] == pytest.approx(weight * expected, rel=2e-4, abs=1e-6), name
-    trained = nn.ParameterList(p for p in networks.amem.parameters() if p.requires_grad)
-    assert_stepped(trained, nn.ParameterList(p for p in before.amem.parameters() if p.requires_grad), list(gradients))
+    parameters = nn.ParameterList(p for p in networks.amem.parameters() if p.requires_grad)
+    assert_stepped(
+        parameters, nn.ParameterList(p for p in before.amem.parameters() if p.requires_grad), list(gradients)
+    )
     assert set(result.gradient_norms) == {name for name in factors if name in references[0]}
     assert all(norm > 0 for norm in result.gradient_norms.values())
     if networks.discriminator is not None:

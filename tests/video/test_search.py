@@ -4,23 +4,37 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import amem_cli.video.gallery as gallery_module
+from amem_cli.api import embed
 from amem_cli.artifacts import features
+from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.paths import GENERATED
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
+from amem_cli.data.clips import inference_clips
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.loading import read_frames
+from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, UsageError
 from amem_cli.metrics.calibration import Probability
+from amem_cli.models.amem import build_main_model
+from amem_cli.models.checkpoints import save_main
+from amem_cli.models.config import model_config
+from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
+from amem_cli.video.options import TrackletOptions
 from amem_cli.video.page import search_page
 from amem_cli.video.search import SearchOptions, search
+from amem_cli.video.tracklets import cut_tracklets
 from tests.video.galleries import unit_rows, write_attributes, write_gallery
 
 
@@ -110,13 +124,14 @@ def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
 def test_search_same_name_in_two_files(tmp_path: Path) -> None:
     rows = unit_rows(4)
     paths = (
-        write_gallery(tmp_path / "a.h5", rows, dataset="mon"),
+        write_gallery(tmp_path / "a.h5", rows, dataset="mon", first_seconds=np.full(4, 0.12345)),
         write_gallery(tmp_path / "b.h5", rows, dataset="tue"),
     )
     with pytest.raises(UsageError, match="Use one of mon:hall/0001; tue:hall/0001"):
         search(SearchOptions(query="hall/0001", gallery=paths), Silent())
     hit = search(SearchOptions(query="tue:hall/0001", gallery=paths), Silent()).found[0].hits[0]
     assert (hit.dataset, hit.tracklet, hit.camera) == ("mon", "hall/0001", "mon:hall")
+    assert (hit.first_seconds, hit.last_seconds) == (0.123, 1.123)
 
 
 def test_gallery_of_two_models(tmp_path: Path) -> None:
@@ -137,12 +152,70 @@ def test_search_by_description(tmp_path: Path) -> None:
     both = search(SearchOptions(query="hall/0001", **options), Silent()).found[0].hits
     assert [(hit.tracklet, hit.fits) for hit in both] == [("hall/0002", pytest.approx(0.72**0.5))]
     assert [hit.tracklet for hit in search(SearchOptions(top=1, **options), Silent()).found[0].hits] == ["hall/0002"]
+    never = search(SearchOptions(**(options | {"with_": ("upperBodyRed", "personalMale"), "without": ()})), Silent())
+    assert never.found[0].hits[2].fits == pytest.approx((0.2 * 1e-9) ** 0.5)
+    assert 0 <= never.seconds < 60
     late = search(SearchOptions(after=2.5, **options), Silent())  # the second and the third
     assert ([hit.tracklet for hit in late.found[0].hits], late.searched) == (["hall/0002", "hall/0003"], 2)
     late = search(SearchOptions(query="hall/0001", after=4.0, **(options | {"with_": ()})), Silent())
     assert ([hit.tracklet for hit in late.found[0].hits], late.searched) == (["hall/0003"], 1)
     with pytest.raises(UsageError, match="Did you mean upperBodyRed"):
         search(SearchOptions(**(options | {"with_": ("upperBodyRedd",)})), Silent())
+
+
+def test_search_by_description_equal_fits_keep_the_gallery_order(tmp_path: Path) -> None:
+    gallery = write_gallery(tmp_path / "a.h5", unit_rows(50))
+    names = [f"hall/{row:04d}" for row in range(1, 51)]
+    labels = write_attributes(tmp_path / "l.h5", names, np.tile([[0.3], [0.6]], (25, 1)), ("upperBodyRed",))
+    options = SearchOptions(gallery=(gallery,), labels=(labels,), with_=("upperBodyRed",), top=99)
+    assert [hit.tracklet for hit in search(options, Silent()).found[0].hits] == names[1::2] + names[::2]
+    other = write_attributes(tmp_path / "o.h5", ["door/0001"], np.ones((1, 1)), ("upperBodyRed",))
+    with pytest.raises(BadData, match=r"o\.h5: they have none of the gallery's tracklets"):
+        search(replace(options, labels=(other,)), Silent())
+
+
+@pytest.mark.usefixtures("tiny_backbone", "one_thread")
+def test_search_folder_and_video_by_their_features(tmp_path: Path) -> None:
+    """A gallery of the tracklets' features, computed clip by clip."""
+    from tests.videos import crossing, mot_lines, write_video  # skips where PyAV is not installed
+
+    torch.manual_seed(0)
+    config = model_config(TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2), 2)
+    main = build_main_model(config)
+    model = save_main(tmp_path / "m.safetensors", main, config, Provenance("train-amem", {}))
+    places = [crossing(), crossing(top=5, left=60), lambda frame: (150, 60) if frame < 2 else None]
+    boxes = tmp_path / "film.txt"
+    boxes.write_text(mot_lines(places, frames=9))
+    film = write_video(tmp_path / "film.mp4", places, frames=9)
+    cutting = TrackletOptions(videos=(film,), out=tmp_path / "cut", boxes=(str(boxes),), min_frames=1)
+    cut = cut_tracklets(cutting, Silent())
+    tracklets = read_videos(load_manifest(str(cut.manifest)), tmp_path).splits[0].test
+    rows = [
+        embed(main, np.stack([read_frames(t, frames, (32, 32)) for frames in inference_clips(len(t), 4)]),
+              one_tracklet=True)
+        for t in tracklets
+    ]  # fmt: skip
+    rows = np.concatenate([*rows, unit_rows(2, 512)])
+    gallery = write_gallery(tmp_path / "g.h5", rows, model=sha256_file(model))
+    progress = Counting()
+    for query, count in ((tmp_path / "cut" / tracklets[0].name, 1), (film, 3)):
+        options = SearchOptions(query=str(query), gallery=(gallery,), model=model, boxes=(str(boxes),), device="cpu")
+        found = search(options, progress).found
+        assert [one.hits[0].row for one in found] == list(range(count))
+        assert max(one.hits[0].distance for one in found) < 1e-5 < min(one.hits[1].distance for one in found)
+        assert progress.total == sum(-(-len(tracklet) // 4) for tracklet in tracklets[:count])
+    with pytest.raises(UsageError, match="the gallery's features are of another model"):
+        search(replace(options, gallery=(write_gallery(tmp_path / "o.h5", rows, model="0" * 64),)), Silent())
+
+
+class Counting(Silent):
+    """Keeps the total of the last loop."""
+
+    total = 0
+
+    def loop(self, title: str, total: int, **more: Any) -> Any:
+        self.total = total
+        return super().loop(title, total, **more)
 
 
 def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
