@@ -89,17 +89,13 @@ def lock_path(output: Path) -> Path:
     return output.parent / f".{output.name}.lock"
 
 
-def sweep_temporaries(output: Path) -> int:
+def sweep_temporaries(output: Path) -> None:
     """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`. The
     temporary files of other outputs that have a lock file are kept: another run may be writing them."""
-    stale = []
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
         target = output.with_name(path.name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0])
         if target.name == output.name or not lock_path(target).exists():
-            stale.append(path)
-    for path in stale:
-        path.unlink(missing_ok=True)
-    return len(stale)
+            path.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

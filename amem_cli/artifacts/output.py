@@ -44,7 +44,7 @@ class OutputSlot:
     def is_current(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
         """True if the artifact exists with this provenance, so that the stage has nothing to do.
 
-        `warn` is told if some of the `images` it was made from were replaced since.
+        `warn` is called if some of the `images` it was made from were replaced since.
 
         False without an artifact, with `--force`, and with `--resume never`. Raises `OutputExists` with every
         difference if the artifact has another provenance, and `BadData` if it is damaged.

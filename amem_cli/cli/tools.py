@@ -275,10 +275,9 @@ def convert_features(
 
     Each note says what was changed or assumed.
     """
-    from amem_cli.data.readers.features import Told
     from amem_cli.tools.convert_features import convert
 
-    found = convert(source, out, dataset, Told(gallery, queries), force=force)
+    found = convert(source, out, dataset, gallery=gallery, queries=queries, force=force)
     if output.as_json:
         return console.print_json(found)
     for note in found["notes"]:

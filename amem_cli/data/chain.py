@@ -211,7 +211,7 @@ def _state(link: _Link, of: ChainOf, deep: bool) -> ArtifactState:
         return replace(state, state="damaged", why=f"{path} is a folder", command=link.command({}))
     if not path.is_file():
         state = replace(state, state="missing", command=link.command(_options_to_repeat(link, of), end=""))
-        done, provenance = _unfinished(path), _intact_provenance(_parts(path), whole=False)
+        done, provenance = _unfinished(path), _intact_provenance(_parts(path), verified=False)
         return replace(state, state="unfinished", why=done, provenance=provenance) if done else state
     files = [path, *sorted(path.parent.glob("*.safetensors"))] if path.suffix == ".safetensors" else [path]
     try:
@@ -251,11 +251,11 @@ def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:
     split, else preset, image size and seed of a training here."""
     links = _links(replace(of, split=None))
     for one in (link, *(other for other in links if other.stage == link.stage)):
-        if provenance := _intact_provenance([one.path, *_parts(one.path)], whole=False):
+        if provenance := _intact_provenance([one.path, *_parts(one.path)], verified=False):
             return provenance
     for one in links:
         files = [one.path, *_parts(one.path)] if one.stage.startswith("train-") else []
-        provenance = _intact_provenance(files, whole=False)
+        provenance = _intact_provenance(files, verified=False)
         if recorded := provenance.get("options"):
             names = ("image_size", "seed") if issubclass(COMMANDS[link.stage], Schedule) else ("seed",)
             common = {name: recorded[name] for name in names if name in recorded}
@@ -263,11 +263,11 @@ def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:
     return {}
 
 
-def _intact_provenance(files: list[Path], *, whole: bool = True) -> dict[str, Any]:
-    """The provenance in the first undamaged file; all files of a training have the same. `whole` compares checksums."""
+def _intact_provenance(files: list[Path], *, verified: bool = True) -> dict[str, Any]:
+    """The provenance in the first undamaged file (all of a training have the same), `verified` by its checksum."""
     for file in files:
         with contextlib.suppress(AmemError, OSError, ValueError):
-            if whole:
+            if verified:
                 verify(file)
             return read_provenance(file)
     return {}

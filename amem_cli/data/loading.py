@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from amem_cli.data.clips import reflect, segment_clip, training_clip
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.data.transforms import WHOLE, Box, jitter_pixels, random_box, random_rectangle, read_image
+from amem_cli.data.transforms import FULL_IMAGE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
 from amem_cli.options import TrainAmemOptions
 from amem_cli.randomness import keyed_generator
@@ -118,7 +118,7 @@ def even_batches(count: int, most: int) -> list[np.ndarray]:
     return np.array_split(np.arange(count), max(1, -(-count // most)))
 
 
-def read_frames(tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], box: Box = WHOLE) -> np.ndarray:
+def read_frames(tracklet: Tracklet, indices: np.ndarray, size: tuple[int, int], box: Box = FULL_IMAGE) -> np.ndarray:
     """The frames at `indices` (T,) as uint8 (T, H, W, 3); each file is decoded once even if it occurs several times."""
     unique, where = np.unique(indices, return_inverse=True)
     images = [read_image(Path(tracklet.folder, tracklet.files[index]), *size, box=box) for index in unique.tolist()]

@@ -39,12 +39,11 @@ def attribute_metrics(
     probabilities: np.ndarray,
     labels: np.ndarray,
     names: Sequence[str],
-    threshold: float = 0.5,
     subset: Sequence[int] | None = None,
 ) -> AttributeMetrics:
     """Compare `probabilities` (N, A) in [0, 1] with `labels` (N, A), 0 or 1; `names` are the A columns.
 
-    An attribute is predicted where its probability is **above** `threshold`. All measures are over the columns
+    An attribute is predicted where its probability is **above** 0.5. All measures are over the columns
     `subset` (for example the 35 that are usual for PETA; default: all).
 
     mA is the mean of (TPR + TNR) / 2 over the attributes. With Y the labels of an image and F its predictions,
@@ -57,7 +56,7 @@ def attribute_metrics(
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     columns = np.arange(len(names)) if subset is None else np.asarray(subset, dtype=np.int64)
-    truth, predicted = labels[:, columns] == 1, probabilities[:, columns] > threshold
+    truth, predicted = labels[:, columns] == 1, probabilities[:, columns] > 0.5
     hits = truth & predicted
 
     positives, claimed, true_positives = (values.sum(axis=0) for values in (truth, predicted, hits))  # (A,)

@@ -6,9 +6,6 @@ The rules are those of the official MARS and Market-1501 evaluation by Zheng et 
 - Gallery items with the query's person *and* camera are ignored. Other people in that camera count.
 - Items at equal distance keep the order of the gallery (a stable sort).
 
-There are two average precisions. `mAP` is the mean precision at the matches, over the queries that have a match (most
-Python code). `mAP_official` integrates precision over recall by trapezoids from precision 1, over all queries.
-
 The rank of a match is 1 + the number of closer gallery items that are not ignored. They are counted by comparing a row
 of distances with its few matches, so no row is sorted and no (Q, G) matrix is needed.
 """
@@ -41,9 +38,10 @@ class Ranking:
     nearest counted items; `cmc_official` divides by all queries. K is the gallery's length, and at least 20.
     `cmc_every_match` (20,) is over the queries with a match: the mean fraction of their matches with fewer than k wrong
     items before them.
-    `average_precision` and `average_precision_official` (Q,) float64 are NaN for a query without a match.
-    `mAP` is the mean of the first over the queries with a match. `mAP_official` is the mean of the second over all
-    queries, where one without a match adds 0 (the MATLAB code gives NaN; in MARS every query has a match).
+    `average_precision` (Q,) float64 is the mean precision at the matches (most Python code); the official one
+    integrates precision over recall by trapezoids from precision 1. Both are NaN for a query without a match.
+    `mAP` is the mean of the first over the queries with a match, `mAP_official` that of the second over all queries,
+    where one without a match adds 0 (the MATLAB code gives NaN; in MARS every query has a match).
     `first_match_rank` (Q,) int64 starts at 1; it is 0 for a query without a match.
     `queries` counts all queries, `valid_queries` those with a match, `gallery` the items that are not junk.
     Without any valid query `cmc` and `mAP` are NaN.

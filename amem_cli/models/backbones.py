@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.errors import UsageError
-from amem_cli.models.i3d import I3DClassifier
 from amem_cli.options import BACKBONES
 from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.names import weight_file
@@ -22,14 +21,13 @@ from amem_cli.weights.normalisation import Normalisation
 
 
 def build_backbone(
-    name: str, *, strides: Literal["reid", "stock"] = "reid", weights: str | Path | None = None, head: bool = False
+    name: str, *, strides: Literal["reid", "stock"] = "reid", weights: str | Path | None = None
 ) -> nn.Module:
     """The backbone `name`: (B, 3, T, H, W) in the range of its weights -> `backbone_maps` (B, C, T', H', W').
 
     strides="reid" gives 16 x 8 maps from 256 x 128, "stock" is the published network; weights fit both. `weights` is a
-    file, "imagenet", "kinetics" (see `weight_file`) or None. The network has `out_channels` (C), `normalisation` (see
-    `normalise`) and `pretrained` (a `Pretrained`, or None). With `head=True` (I3D only, to verify weights) it returns
-    Kinetics logits (B, 400).
+    file, "imagenet", "kinetics" (see `weight_file`) or None. The network has `out_channels` (C) and the `normalisation`
+    of its input (see `normalise`).
 
     Raises `UsageError` for an unknown name, strides or weights, `InputMissing` without the file, `BadData` if the file
     is damaged or does not fit.
@@ -38,12 +36,9 @@ def build_backbone(
         raise UsageError("--backbone", why=f"{name!r} not found", remedy=f"Choose one of {', '.join(BACKBONES)}")
     if strides not in ("reid", "stock"):
         raise UsageError("strides", why=f"{strides!r} not found", remedy='Choose "reid" or "stock"')
-    if head and name != "i3d":
-        raise UsageError("head", why=f"{name} has no classification head here", remedy="Choose i3d")
-    network: Any = (I3DClassifier if head else backbone_class(name))(strides=strides)
-    network.pretrained = None
+    network: Any = backbone_class(name)(strides=strides)
     if path := weight_file(str(weights or ""), name):
-        network.pretrained = load_pretrained(network, path, name)
+        load_pretrained(network, path, name)
     return network
 
 

@@ -157,23 +157,3 @@ class I3D(nn.Module):
         x = self.MaxPool3d_4a_3x3(self.Mixed_3c(self.Mixed_3b(x)))  # (B, 480, T/2 or T/4, H/16, W/16)
         x = self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))))  # (B, 832, ..)
         return self.Mixed_5c(self.Mixed_5b(self.MaxPool3d_5a_2x2(x)))  # (B, 1024, T', H', W')
-
-
-class I3DClassifier(I3D):
-    """I3D with its classification head, to verify weights: (B, 3, T, H, W) in [-1, 1] -> logits (B, classes).
-
-    As in the original: average pooling 2 x 7 x 7 at stride 1 (limited to the size of the maps), logits at each
-    position, their mean over positions. No dropout.
-    """
-
-    def __init__(self, strides: Literal["reid", "stock"] = "stock", classes: int = 400):
-        super().__init__(strides)
-        self.logits = nn.ModuleDict({"conv3d": nn.Conv3d(self.out_channels, classes, 1)})
-
-    def backbone_maps(self, clip: Tensor) -> Tensor:
-        return super().forward(clip)
-
-    def forward(self, clip: Tensor) -> Tensor:
-        maps = self.backbone_maps(clip)
-        window = tuple(map(min, maps.shape[2:], (2, 7, 7)))
-        return self.logits["conv3d"](F.avg_pool3d(maps, window, stride=1)).mean(dim=(2, 3, 4))

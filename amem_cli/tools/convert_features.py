@@ -9,7 +9,7 @@ import numpy as np
 from amem_cli.artifacts import atomic, features, hdf5
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.readers.features import FILES_ALONE, Told, import_pyarrow, read_foreign
+from amem_cli.data.readers.features import import_pyarrow, read_foreign
 from amem_cli.errors import BadData, OutputExists, UsageError
 
 BLOCK_ROWS = 65536
@@ -21,7 +21,9 @@ NAMES = {  # of queries and gallery: features, people, cameras
 }
 
 
-def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = False) -> dict[str, Any]:
+def convert(
+    source: Path, out: Path, dataset: str, *, gallery: Path | None = None, queries: str = "", force: bool = False
+) -> dict[str, Any]:
     """Write the features in `source` to `out`, in the format of its name; returns counts and notes.
 
     `.npy` gets a `.csv` with the other columns. Raises `OutputExists` for an existing `out` without `force`,
@@ -35,9 +37,9 @@ def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = 
         if path.exists() and not force:
             raise OutputExists("OUT", path, why="it exists", remedy="Choose another name, or --force to replace it")
         atomic.require_writable(path)
-    table, notes = _read(source, dataset, told, kind)
+    table, notes = _read(source, dataset, gallery, queries, kind)
     if kind == ".h5":
-        files = [path for path in (source, told.gallery) if path is not None and path.is_file()]
+        files = [path for path in (source, gallery) if path is not None and path.is_file()]
         parents = {f"features {number}": parent(path) for number, path in enumerate(files)}
         options = {"dataset": table.dataset, "notes": notes} | table.provenance.get("options", {})
         features.write(out, table, Provenance("features convert", options, parents))
@@ -54,15 +56,15 @@ def convert(source: Path, out: Path, dataset: str, told: Told, *, force: bool = 
     return {"out": [str(path) for path in outputs], **counts, "notes": notes, "numbered": numbered}
 
 
-def _read(source: Path, dataset: str, told: Told, kind: str) -> tuple[Features, list[str]]:
+def _read(source: Path, dataset: str, gallery: Path | None, queries: str, kind: str) -> tuple[Features, list[str]]:
     if source.suffix.lower() in HDF5:
         with atomic.open_input(source, "features") as file:
             ours = file.read(len(atomic.CHECKSUM_MARK)) == atomic.CHECKSUM_MARK
         if ours or "kind" in hdf5.read_attributes(source, "features"):  # another program may write this form
-            if told != FILES_ALONE or kind == ".h5":
+            if gallery or queries or kind == ".h5":
                 raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
             return features.read(source, people=False, mapped=True), []
-    return read_foreign(source, dataset, told)
+    return read_foreign(source, dataset, gallery=gallery, queries=queries)
 
 
 def _columns(table: Features) -> dict[str, Any]:

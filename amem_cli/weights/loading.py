@@ -8,7 +8,6 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -19,29 +18,16 @@ from torch import Tensor, nn
 from amem_cli.errors import BadData, listing
 from amem_cli.weights.files import WeightFile, read_weight_file
 from amem_cli.weights.key_mappings import MappedWeights, map_keys
-from amem_cli.weights.normalisation import Normalisation
 
 _OTHER_PART = re.compile(r"(fc|classifier|heads?|logits|last_linear|bottleneck|bnneck|feat|feat_bn|embedding|NL_\d)\.")
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """The file that was loaded into a network; `head_classes` is None without a classification head."""
-
-    path: Path
-    sha256: str
-    key_mapping: str
-    normalisation: Normalisation
-    head_classes: int | None
-    notes: tuple[str, ...]
-
-
-def load_pretrained(network: Any, path: str | Path, architecture: str) -> Pretrained:
+def load_pretrained(network: Any, path: str | Path, architecture: str) -> None:
     """Load a file into `network`, a module with `head_keys`, and set its `normalisation` to what the weights expect.
 
     `architecture` is the name of a backbone, or resnet18 / resnet50. Keys of a head that the network lacks are left
-    out, `num_batches_tracked` may be missing, and every floating-point type is converted to float32. The result is also
-    the network's attribute `pretrained`.
+    out, `num_batches_tracked` may be missing, and every floating-point type is converted to float32. What was loaded is
+    the text of the network's attribute `pretrained`.
 
     Raises `InputMissing` without the file, and `BadData` if it cannot be read as weights or does not fit.
     """
@@ -51,18 +37,14 @@ def load_pretrained(network: Any, path: str | Path, architecture: str) -> Pretra
     expected = network.state_dict().keys()
     network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
     network.normalisation = weights.normalisation or network.normalisation
-    classes = head_classes(network, weights.tensors)
-    network.pretrained = Pretrained(
-        file.path, file.sha256, weights.key_mapping, network.normalisation, classes, weights.notes
-    )
-    return network.pretrained
+    network.pretrained = "; ".join([f"loaded {file.path} as {weights.key_mapping}", *weights.notes])
 
 
 def log_pretrained(model: nn.Module, log: Callable[[str], None]) -> None:
     """Log the weight files that the networks in `model` have loaded."""
     for module in model.modules():
         if pretrained := getattr(module, "pretrained", None):
-            log("; ".join([f"loaded {pretrained.path} as {pretrained.key_mapping}", *pretrained.notes]))
+            log(pretrained)
 
 
 def weights_for(network: Any, file: WeightFile, architecture: str) -> MappedWeights:

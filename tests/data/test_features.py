@@ -11,7 +11,7 @@ import torch
 from scipy.io import savemat
 
 from amem_cli.data.readers import features
-from amem_cli.data.readers.features import Told, read_foreign
+from amem_cli.data.readers.features import read_foreign
 from amem_cli.errors import AmemError, BadData, InputMissing, UsageError
 
 QUERIES = np.array([[1, 0], [0, 1]], np.float32)
@@ -29,7 +29,7 @@ def npz(path: Path, **arrays: object) -> Path:
 
 
 def read(path: Path, **told: object):
-    return read_foreign(path, "mars", Told(**told))
+    return read_foreign(path, "mars", **told)
 
 
 def assert_is_the_table(table) -> None:

@@ -14,7 +14,6 @@ from amem_cli.data.readers.files import (
     ignored_note,
     image_files,
     image_folders,
-    is_image_name,
     list_folder,
     order_note,
     read_text,
@@ -111,8 +110,8 @@ def test_find_folder_level_by_level(tmp_path: Path):
 
 
 def test_list_folder(tree):
-    root = tree("b.jpg", "a.PNG", ".c.jpg", "d.txt", "e/f.jpg", "@eaDir/x.jpg")
-    assert list_folder(root) == (["a.PNG", "b.jpg"], ["e"])
+    root = tree("b.jpeg", "a.PNG", ".c.jpg", "d.txt", "e/f.jpg", "@eaDir/x.jpg")
+    assert list_folder(root) == (["a.PNG", "b.jpeg"], ["e"])
     assert list_folder(root, system=True)[1] == ["@eaDir", "e"]
     with pytest.raises(InputMissing, match="none: not found"):
         list_folder(root / "none")
@@ -121,11 +120,6 @@ def test_list_folder(tree):
     (root / "g.jpg").symlink_to("g.jpg")
     with pytest.raises(BadData, match=r"g\.jpg: too many levels"):
         list_folder(root)
-
-
-@pytest.mark.parametrize(("name", "expected"), [("a.JPG", True), ("a.jpeg", True), ("._a.jpg", False), ("a.db", False)])
-def test_is_image_name(name, expected):
-    assert is_image_name(name) is expected
 
 
 def test_whole_numbers():

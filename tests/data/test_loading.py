@@ -295,34 +295,11 @@ def test_loader_workers_end_with_a_killed_run(tmp_path):
     pytest.fail("the worker did not end")
 
 
-def test_begin_worker_uses_one_thread_and_watches_the_main_process(monkeypatch):
-    threads, started = torch.get_num_threads(), []
-
-    class Thread:
-        def __init__(self, target: object, daemon: bool):
-            self.described = (target, daemon)
-
-        def start(self) -> None:
-            started.append(self.described)
-
-    monkeypatch.setattr(loading.threading, "Thread", Thread)
+def test_begin_worker_uses_one_thread():
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         loading._begin_worker(0)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
-    assert started == [(loading._end_with_main_process, True)]
-
-
-def test_end_with_main_process_waits_for_it_and_exits(monkeypatch):
-    calls: list[object] = []
-
-    class Parent:
-        def join(self) -> None:
-            calls.append("joined")
-
-    monkeypatch.setattr(loading.multiprocessing, "parent_process", Parent)
-    monkeypatch.setattr(loading.os, "_exit", calls.append)
-    loading._end_with_main_process()
-    assert calls == ["joined", 1]

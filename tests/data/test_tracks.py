@@ -55,12 +55,12 @@ def test_read_tracks_cameras_and_order(folder: Path) -> None:
     assert [(t.name, t.camera_id) for t in split.test] == [("door/0001", 1), ("door/0002", 1), ("hall/0001", 2)]
     assert split.train == split.test
     assert not any(split.is_query)
-    assert tracks.read_times(folder)["door/0002"] == tracks.Seen("door", 5, 13, 0.16, 0.48)
+    assert tracks.read_times(folder)["door/0002"] == tracks.Seen("door", 0.16, 0.48)
     assert find_datasets(folder)[0].layout == "tracks"
 
 
 def test_read_times_bad_rows(folder: Path) -> None:
-    (folder / "tracks.csv").write_text(TABLE + "door/0003,door,a.mp4,x,9,0,1,9,1\nshort\n")
+    (folder / "tracks.csv").write_text(TABLE + "door/0003,door,a.mp4,1,9,x,1,9,1\nshort\n")
     with pytest.raises(BadData, match="line 5; line 6"):
         tracks.read_times(folder)
     (folder / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\ndoor/0001,1,0,1,2,3\n")

@@ -14,7 +14,7 @@ from PIL import Image
 from amem_cli.data import images
 from amem_cli.data.images import open_image, open_rgb
 from amem_cli.data.transforms import (
-    WHOLE,
+    FULL_IMAGE,
     jitter_pixels,
     random_box,
     random_rectangle,
@@ -103,7 +103,7 @@ def test_read_image_box(tmp_path):
 
 def test_random_box():
     boxes = [random_box(0.3, keyed_generator(0, draw)) for draw in range(2000)]
-    cropped = np.array([box for box in boxes if box != WHOLE])
+    cropped = np.array([box for box in boxes if box != FULL_IMAGE])
     assert len(cropped) / len(boxes) == pytest.approx(0.3, abs=0.04)
     assert cropped[:, 2:] - cropped[:, :2] == pytest.approx(8 / 9)
     assert cropped.min() >= 0
@@ -111,7 +111,7 @@ def test_random_box():
     assert cropped[:, :2].max(axis=0) == pytest.approx(1 / 9, abs=0.002)
     assert cropped[:, :2].min(axis=0) == pytest.approx(0, abs=0.002)
     assert abs(np.corrcoef(cropped[:, 0], cropped[:, 1])[0, 1]) < 0.2
-    assert random_box(0, Drawn(0.0)) == WHOLE
+    assert random_box(0, Drawn(0.0)) == FULL_IMAGE
     assert random_box(1, keyed_generator(0, "clip")) == pytest.approx(
         (0.000222, 0.019579, 0.889111, 0.908468), abs=1e-6
     )

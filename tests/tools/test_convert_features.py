@@ -10,7 +10,6 @@ from writers import some_features
 from amem_cli.artifacts import features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
-from amem_cli.data.readers.features import FILES_ALONE, Told
 from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
 from amem_cli.tools.convert_features import convert
 
@@ -29,8 +28,8 @@ def source(tmp_path, table):
 
 
 def there_and_back(tmp_path, source, suffix):
-    convert(source, tmp_path / f"out{suffix}", "mars", FILES_ALONE)
-    found = convert(tmp_path / f"out{suffix}", tmp_path / "back.h5", "mars", FILES_ALONE)
+    convert(source, tmp_path / f"out{suffix}", "mars")
+    found = convert(tmp_path / f"out{suffix}", tmp_path / "back.h5", "mars")
     return found, features.read(tmp_path / "back.h5", people=False)
 
 
@@ -57,7 +56,7 @@ def test_convert_mat_there_and_back(tmp_path, source, table):
 
 
 def test_convert_names_of_other_programs(tmp_path, source, table):
-    convert(source, tmp_path / "x.npz", "mars", FILES_ALONE)
+    convert(source, tmp_path / "x.npz", "mars")
     with np.load(tmp_path / "x.npz") as arrays:
         assert set(arrays) == {"qf", "q_pids", "q_camids", "gf", "g_pids", "g_camids"}
         np.testing.assert_array_equal(arrays["g_pids"], [3, 0, -1])
@@ -75,14 +74,14 @@ def test_convert_tracks_without_people(tmp_path, table, suffix):
     assert found.camera == seen["camera"]
     np.testing.assert_array_equal(found.last_seconds, seen["last_seconds"])
     with pytest.raises(BadData, match=r"no person_id\. Write \.parquet or \.npy instead"):
-        convert(path, tmp_path / "x.npz", "mars", FILES_ALONE)
+        convert(path, tmp_path / "x.npz", "mars")
     assert not (tmp_path / "x.npz").exists()
 
 
 def test_convert_parquet_of_blocks(tmp_path, source, table, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("amem_cli.tools.convert_features.BLOCK_ROWS", 3)
-    convert(source, tmp_path / "x.parquet", "mars", FILES_ALONE)
+    convert(source, tmp_path / "x.parquet", "mars")
     file = parquet.ParquetFile(tmp_path / "x.parquet")
     assert str(file.schema_arrow.field("features").type) == "fixed_size_list<element: float>[5]"
     assert file.num_row_groups == 2
@@ -93,27 +92,27 @@ def test_convert_parquet_of_blocks(tmp_path, source, table, monkeypatch):
 def test_convert_without_pyarrow(tmp_path, source, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputMissing, match=r"pyarrow is not installed\. Run: python -m pip install 'amem\[parquet\]'"):
-        convert(source, tmp_path / "x.parquet", "mars", FILES_ALONE)
+        convert(source, tmp_path / "x.parquet", "mars")
     assert not list(tmp_path.glob("*x.parquet*"))
     (tmp_path / "y.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputMissing, match="pyarrow is not installed"):
-        convert(tmp_path / "y.parquet", tmp_path / "y.h5", "mars", FILES_ALONE)
+        convert(tmp_path / "y.parquet", tmp_path / "y.h5", "mars")
 
 
 def test_convert_refuses(tmp_path, source):
     (tmp_path / "out.csv").write_text("mine")
     with pytest.raises(OutputExists, match=r"out\.csv: it exists\. Choose another name, or --force"):
-        convert(source, tmp_path / "out.npy", "mars", FILES_ALONE)
+        convert(source, tmp_path / "out.npy", "mars")
     assert (tmp_path / "out.csv").read_text() == "mine"
     assert not (tmp_path / "out.npy").exists()
-    convert(source, tmp_path / "out.npy", "mars", FILES_ALONE, force=True)
+    convert(source, tmp_path / "out.npy", "mars", force=True)
     assert (tmp_path / "out.csv").read_text().startswith("tracklet,person_id,camera_id,is_query\na,3,1,True\n")
     with pytest.raises(UsageError, match=r"unknown format '\.txt'"):
-        convert(source, tmp_path / "x.txt", "mars", FILES_ALONE)
+        convert(source, tmp_path / "x.txt", "mars")
     with pytest.raises(UsageError, match="this is a features file of amem"):
-        convert(source, tmp_path / "x.h5", "mars", FILES_ALONE)
+        convert(source, tmp_path / "x.h5", "mars")
     with pytest.raises(UsageError, match="this is a features file of amem"):
-        convert(source, tmp_path / "x.npz", "mars", Told(queries="3"))
+        convert(source, tmp_path / "x.npz", "mars", queries="3")
 
 
 def test_command_features_convert(tmp_path, capsys):

@@ -13,7 +13,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -49,25 +49,19 @@ NAME = re.compile(r"(-?\d+|00-1)(?:_c|C|_)(\d+)")  # of images of Market-1501, D
 Rows = dict[str, Any]  # column -> values, of the queries, of the gallery, or of both
 
 
-class Told(NamedTuple):
-    """What a user says about files that do not say it: the `gallery`'s file; the `queries`, a number of rows at the
-    beginning or a text file of names, one a line."""
-
-    gallery: Path | None = None
-    queries: str = ""
-
-
-FILES_ALONE = Told()
-
-
 def read_any(path: Path, dataset: str, remedy: str = features.WRITERS) -> tuple[Features, list[str]]:
     """Features with people: of amem (.h5) as `features.read` reads them, of another program as `read_foreign`."""
     ours = path.suffix.lower() in (".h5", ".hdf5", "")
     return (features.read(path, remedy=remedy), []) if ours else read_foreign(path, dataset)
 
 
-def read_foreign(path: Path, dataset: str, told: Told = FILES_ALONE) -> tuple[Features, list[str]]:
+def read_foreign(
+    path: Path, dataset: str, *, gallery: Path | None = None, queries: str = ""
+) -> tuple[Features, list[str]]:
     """Features of another program, and notes about what was changed or assumed.
+
+    For files that do not say it themselves, `gallery` is the file of the gallery, and `queries` says which rows are
+    queries: the number of rows at the beginning, or a text file of names, one a line.
 
     Rows become float32 of unit length. Text ids are numbered; `provenance` has the numbers. A query that is also in the
     gallery is kept once.
@@ -76,15 +70,15 @@ def read_foreign(path: Path, dataset: str, told: Told = FILES_ALONE) -> tuple[Fe
     """
     notes: list[str] = []
     groups = _groups(path, notes)
-    if told.gallery is not None:
+    if gallery is not None:
         if "gallery" in groups:
-            raise UsageError("--gallery", told.gallery, why=f"{path} has a gallery", remedy="Leave --gallery out")
-        more = _groups(told.gallery, notes)
+            raise UsageError("--gallery", gallery, why=f"{path} has a gallery", remedy="Leave --gallery out")
+        more = _groups(gallery, notes)
         groups = {"query": groups.get("query") or groups[""], "gallery": more.get("gallery") or more.get("", {})}
     rows = groups.get("", {})
     known = "query" in groups or "gallery" in groups or "is_query" in rows
-    if known and told.queries:
-        raise UsageError("--queries", told.queries, why=f"{path} says which rows are queries", remedy="Leave it out")
+    if known and queries:
+        raise UsageError("--queries", queries, why=f"{path} says which rows are queries", remedy="Leave it out")
     for role in ROLES if "query" in groups or "gallery" in groups else ():
         if "features" not in groups.get(role, {}):
             remedy = "Give the other file: amem features convert QUERIES OUT.h5 --gallery GALLERY"
@@ -94,7 +88,7 @@ def read_foreign(path: Path, dataset: str, told: Told = FILES_ALONE) -> tuple[Fe
     else:
         number = rows.pop("queries", ())
         _same_length(path, rows, notes)
-        is_query = _queries(path, rows, told, number, notes, dataset)
+        is_query = _queries(path, rows, queries, number, notes, dataset)
     return _table(path, dataset, rows, is_query, notes), notes
 
 
@@ -257,7 +251,7 @@ def _joined(path: Path, query: Rows, gallery: Rows, notes: list[str]) -> tuple[R
     return {name: values[kept] for name, values in rows.items()}, np.arange(len(kept))[kept] < number
 
 
-def _queries(path: Path, rows: Rows, told: Told, stated: Any, notes: list[str], dataset: str) -> np.ndarray:
+def _queries(path: Path, rows: Rows, queries: str, stated: Any, notes: list[str], dataset: str) -> np.ndarray:
     """Which rows of one table are queries, from the file or from the user."""
     if "is_query" in rows:
         texts = [str(value).lower() for value in rows["is_query"]]
@@ -265,14 +259,14 @@ def _queries(path: Path, rows: Rows, told: Told, stated: Any, notes: list[str], 
             raise BadData(WHAT, path, why=f"is_query holds {listing(odd, 3)}, not true and false")
         return np.array([text in ("1", "true", "1.0") for text in texts])
     count = len(rows["features"])
-    if told.queries and not told.queries.isdigit():
-        wanted = set(read_text(Path(told.queries), "--queries").split("\n")) - {""}
+    if queries and not queries.isdigit():
+        wanted = set(read_text(Path(queries), "--queries").split("\n")) - {""}
         names = [str(name) for name in rows.get("tracklet", [])]
         found = np.array([name in wanted or Path(name).stem in wanted for name in names], bool)
         if missing := wanted - set(names) - {Path(name).stem for name in names}:
-            raise BadData("--queries", told.queries, why=f"not among the rows of {path}: {listing(sorted(missing), 3)}")
+            raise BadData("--queries", queries, why=f"not among the rows of {path}: {listing(sorted(missing), 3)}")
         return found
-    number = told.queries or "".join(str(int(one)) for one in np.ravel(stated)[:1])
+    number = queries or "".join(str(int(one)) for one in np.ravel(stated)[:1])
     if not number.isdigit() or int(number) > count:
         seen = "".join(f"; {note}" for note in notes)
         why = f"nothing says which of the {count} rows are queries{seen}" if not number else f"there are {count} rows"

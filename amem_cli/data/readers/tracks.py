@@ -27,11 +27,9 @@ MOST_BOX_BYTES = 4 << 30
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """When a track was seen: camera, first and last picture, their presentation times."""
+    """When a track was seen: camera, presentation times of its first and last picture."""
 
     camera: str
-    first_frame: int
-    last_frame: int
     first_seconds: float
     last_seconds: float
 
@@ -71,10 +69,7 @@ def read_times(root: Path) -> dict[str, Seen]:
     seen, bad = {}, []
     for number, row in enumerate(csv.DictReader(io.StringIO(files.read_text(path, "tracks table"))), start=2):
         try:
-            frames, seconds = (int(row["first_frame"]), int(row["last_frame"])), (
-                float(row["first_seconds"]), float(row["last_seconds"]),
-            )  # fmt: skip
-            seen[row["tracklet"]] = Seen(row["camera"], *frames, *seconds)
+            seen[row["tracklet"]] = Seen(row["camera"], float(row["first_seconds"]), float(row["last_seconds"]))
         except (KeyError, TypeError, ValueError):
             bad.append(f"line {number}")
     if bad:
