@@ -86,12 +86,8 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
             why = f"cannot be compared with {files[0]} ({listing(differences)})"
             raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
     for path, (_, result) in zip(files, named, strict=True):
-        if not _has_rates(result):
+        rank = result.get("rank")
+        rates = [*(rank.get(k) if isinstance(rank, dict) else None for k in ("1", "5", "20")), result.get("mAP")]
+        if not all(isinstance(rate, int | float) for rate in rates):
             raise BadData("result", path, why="ranks or mAP are missing", remedy="amem evaluate writes such a file")
     return named
-
-
-def _has_rates(result: dict[str, Any]) -> bool:
-    rank = result.get("rank")
-    rates = [rank.get(k) for k in ("1", "5", "20")] if isinstance(rank, dict) else [None]
-    return all(isinstance(rate, int | float) for rate in [*rates, result.get("mAP")])

@@ -157,11 +157,10 @@ def _repeated_tracklets(tracklets: list[Tracklet]) -> list[str]:
     repeated = []
     for tracklet, first in zip(tracklets, firsts, strict=True):
         other = first_of.setdefault(first, tracklet)
-        one, two = (
-            (set(map(digest, each.frames)) for each in (tracklet, other)) if other is not tracklet else ({1}, {2})
-        )
-        if one <= two or two <= one:
-            repeated.append(f"{tracklet.name} has the same images as {other.name}")
+        if other is not tracklet:
+            one, two = (set(map(digest, each.frames)) for each in (tracklet, other))
+            if one <= two or two <= one:
+                repeated.append(f"{tracklet.name} has the same images as {other.name}")
     return repeated
 
 

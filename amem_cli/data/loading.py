@@ -186,11 +186,11 @@ def _start_fork_server() -> None:
 def _begin_worker(_: int) -> None:
     """Use one thread, and end when the main process is killed: torch watches the fork server only, which continues."""
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_main_process, daemon=True).start()
-
-
-def _end_with_main_process() -> None:
     main = multiprocessing.parent_process()
-    if main is not None:
-        main.join()
-        os._exit(1)
+
+    def end_with_main() -> None:
+        if main is not None:
+            main.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_main, daemon=True).start()

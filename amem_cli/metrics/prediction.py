@@ -49,7 +49,9 @@ def mean_errors(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for ratio, name in (("mse_ratio", "mse"), ("other_motion_ratio", "mse_other_motion")):
         defined = means["mse_copied"] and means[name] is not None
         means[ratio] = means[name] / means["mse_copied"] if defined else None
-    return means | {"better_than_copying": _better_than_copying(means)}
+    psnr, copied = (math.inf if means[name] is None else means[name] for name in ("psnr", "psnr_copied"))
+    better = means["mse"] < means["mse_copied"] and psnr > copied and means["ssim"] > means["ssim_copied"]
+    return means | {"better_than_copying": better}
 
 
 def mean_squared_error(first: np.ndarray, second: np.ndarray) -> float:
@@ -94,11 +96,6 @@ def frame_errors(true: np.ndarray, guess: np.ndarray) -> dict[str, float | None]
     """`mse`, `psnr` (None where the MSE is 0) and `ssim` of one frame (H, W, 3)."""
     mse = mean_squared_error(true, guess)
     return {"mse": mse, "psnr": peak_signal_to_noise_ratio(mse), "ssim": structural_similarity(true, guess)}
-
-
-def _better_than_copying(means: Mapping[str, Any]) -> bool:
-    psnr, copied = (math.inf if means[name] is None else means[name] for name in ("psnr", "psnr_copied"))
-    return means["mse"] < means["mse_copied"] and psnr > copied and means["ssim"] > means["ssim_copied"]
 
 
 def _unit(pixels: np.ndarray) -> np.ndarray:

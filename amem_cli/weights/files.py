@@ -159,7 +159,9 @@ def _read_zip(path: Path, content: bytes, stand_ins: dict[str, type]) -> tuple[o
         if damaged := archive.testzip():
             raise _refused(path, f"the file is damaged: {damaged} does not match its checksum")
         if any(member.filename.endswith(".npy") for member in members):
-            return _load_npz(content), "NumPy .npz"
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                native = {name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()}
+            return {name: torch.from_numpy(array) for name, array in native.items()}, "NumPy .npz"
         pickles = [member for member in members if member.filename.lower().endswith("data.pkl")]
         if not pickles:
             why = f"no weights in this zip archive, which holds {listing(archive.namelist(), most=3) or 'no files'}"
@@ -230,11 +232,6 @@ def _load_torch(content: bytes, stand_ins: dict[str, type]) -> object:
     with warnings.catch_warnings(), torch.serialization.safe_globals(safe):
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _load_npz(content: bytes) -> dict[str, Tensor]:
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
 
 
 def _read_safetensors(path: Path, content: bytes) -> tuple[object, str, Normalisation | None]:

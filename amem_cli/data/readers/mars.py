@@ -34,7 +34,8 @@ def read(root: Path, name: str) -> VideoDataset:
     The lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises
     `BadData` when images or tables are missing, and `BadRows` with every row that does not fit its images.
     """
-    images, info = find(root), find_info(root)
+    images = find(root)
+    info = find_folder(root, lambda folder: (folder / "tracks_train_info.mat").is_file())
     if images is None:
         raise BadData(WHAT, root, why="no bbox_train and bbox_test in it", remedy=f"Expected {LAYOUT}")
     if info is None:
@@ -67,11 +68,6 @@ def read(root: Path, name: str) -> VideoDataset:
 def find(root: Path) -> Path | None:
     """The folder with `bbox_train` and `bbox_test`, up to three levels down."""
     return find_folder(root, lambda folder: (folder / "bbox_train").is_dir() and (folder / "bbox_test").is_dir())
-
-
-def find_info(root: Path) -> Path | None:
-    """The folder with the tables, usually `info`, up to three levels down."""
-    return find_folder(root, lambda folder: (folder / "tracks_train_info.mat").is_file())
 
 
 def person_folder(person_id: int) -> str:
