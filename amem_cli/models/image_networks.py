@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amem_cli.errors import UsageError
 from amem_cli.models.backbones import normalise
 from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.names import weight_file
@@ -47,10 +46,8 @@ def image_network(name: str, weights: str | Path | None = None) -> Any:
     """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C).
 
     With last stride 1: the last maps are H/16 x W/16, not H/32 x W/32. `weights`: a file, "imagenet" (see
-    `weight_file`) or None. Raises `UsageError` for another name, otherwise as `load_pretrained`.
+    `weight_file`) or None. Raises as `load_pretrained`.
     """
-    if name not in OUT_CHANNELS:
-        raise UsageError("image network", why=f"{name!r} not found", remedy=f"Choose one of {', '.join(OUT_CHANNELS)}")
     import torchvision
 
     network = getattr(torchvision.models, name)(weights=None)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision
 
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import BadData
 from amem_cli.models import image_networks
 from amem_cli.models.image_networks import ImageMaps, image_network
 
@@ -46,10 +46,8 @@ def test_image_network_loads_by_name_and_file(name, tmp_path, monkeypatch):
         assert all(torch.equal(tensor, theirs[key]) for key, tensor in loaded.items())
 
 
-def test_image_network_errors(tmp_path):
+def test_image_network_weights_of_another_network(tmp_path):
     path = tmp_path / "w.pth"
     torch.save(torchvision.models.resnet18().state_dict(), path)
     with pytest.raises(BadData, match="does not fit resnet50"):
         image_network("resnet50", path)
-    with pytest.raises(UsageError, match="Choose one of resnet18, resnet50, mobilenet_v2"):
-        image_network("resnet34")

@@ -98,11 +98,8 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
 
 def ignored_note(folders: list[str]) -> tuple[str, ...]:
     """One note about folders that the reader ignored, none when there are none."""
-    return (
-        (f"{len(folders)} {IGNORED}, without images or left by an operating system: {listing(folders, 5)}",)
-        if folders
-        else ()
-    )
+    note = f"{len(folders)} {IGNORED}, without images or left by an operating system: {listing(folders, 5)}"
+    return (note,) if folders else ()
 
 
 def is_image_name(name: str) -> bool:
@@ -120,9 +117,8 @@ def why_empty(folder: Path) -> str:
     for place, folders, names in itertools.islice(os.walk(folder), MOST_FOLDERS_SEARCHED):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and not is_system_folder(name))
         if images := sorted(filter(is_image_name, names)):
-            return (
-                f"no images at the expected place in it, but for example {Path(place, images[0]).relative_to(folder)}"
-            )
+            example = Path(place, images[0]).relative_to(folder)
+            return f"no images at the expected place in it, but for example {example}"
         suffixes.update(os.path.splitext(name)[1].lower() for name in names if not name.startswith("."))
     kinds = f"it holds no images ({', '.join(IMAGE_SUFFIXES)})"
     if not suffixes:
@@ -239,9 +235,8 @@ def _times(stems: list[str]) -> list[Any] | None:
     if several_lengths and any(len(f) > 1 and f.endswith("0") for f in fractions) and len(set(times)) == len(times):
         return None
     if several_lengths and (len(prefixes) > 1 or ("" not in prefixes and len({match[2] for match in matches}) == 1)):
-        raise ValueError(
-            f"{min(stems)} and {max(stems)} may be decimals or have two numbers; write them with one length"
-        )
+        examples = f"{min(stems)} and {max(stems)}"
+        raise ValueError(f"{examples} may be decimals or have two numbers; write them with one length")
     return times
 
 

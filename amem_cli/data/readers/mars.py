@@ -47,22 +47,19 @@ def read(root: Path, name: str) -> VideoDataset:
     test_names, test_notes = _names(images / "bbox_test", info / "test_name.txt", test_rows)
     table = parse_info(train_names, test_names, train_rows, test_rows, query_rows, path=info)
     notes = train_notes + test_notes
+    sides = []
     for side, rows in (("train", table.train), ("test", table.test)):
-        if absent := sum(not row.files for row in rows):
+        folder, name_file = images / f"bbox_{side}", info / f"{side}_name.txt"
+        present = tuple(replace(row, folder=str(folder.absolute() / row.folder)) for row in rows if row.files)
+        if not present:
+            listed = f"; none of the images that {name_file.name} lists is there" if name_file.is_file() else ""
+            raise BadData(WHAT, folder, why=f"{files.why_empty(folder)}{listed}", remedy=f"Expected {LAYOUT}")
+        if absent := len(rows) - len(present):
             notes += (f"{absent} of the {len(rows)} tracklets in the {side} table have no images here",)
-    train, test = (
-        tuple(replace(row, folder=str(folder.absolute() / row.folder)) for row in rows if row.files)
-        for rows, folder in ((table.train, images / "bbox_train"), (table.test, images / "bbox_test"))
-    )
-    if not train or not test:
-        side = "test" if train else "train"
-        listed = (
-            f"; none of the images that {side}_name.txt lists is there" if (info / f"{side}_name.txt").is_file() else ""
-        )
-        why = f"{files.why_empty(images / f'bbox_{side}')}{listed}"
-        raise BadData(WHAT, images / f"bbox_{side}", why=why, remedy=f"Expected {LAYOUT}")
+        sides.append(present)
     is_query = tuple(query for row, query in zip(table.test, table.is_query, strict=True) if row.files)
-    return VideoDataset(name, (Split(train, test, is_query, "official"),), numbered=False, notes=notes)
+    split = replace(table, train=sides[0], test=sides[1], is_query=is_query)
+    return VideoDataset(name, (split,), numbered=False, notes=notes)
 
 
 def find(root: Path) -> Path | None:
