@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import typer
 
-from amem_cli.cli import export, stages, tools  # noqa: F401 - they add their commands to `app`
-from amem_cli.cli.help import usage_error
+from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
 from amem_cli.cli.remedies import CONTINUING, command_line
 from amem_cli.cli.root import app
+from amem_cli.cli.usage import usage_error
 from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, out_of_memory
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amem_cli.runtime.progress import Progress
+
 if TYPE_CHECKING:
     from amem_cli.artifacts.output import StageResult
     from amem_cli.data.chain import ArtifactState
@@ -82,8 +84,19 @@ def print_options(command: str, options: Any, as_json: bool) -> None:
         print(f"  {name.replace('_', '-')} = {json.dumps(value, default=str)}")
 
 
-def print_stage(result: "StageResult", seconds: float) -> None:
-    """Stage, artifact and its main metrics."""
+def print_stages(results: "StageResult | list[StageResult]", seconds: float, progress: Progress, as_json: bool) -> None:
+    """The results of a stage, one or one per split: artifact and main metrics of each; nothing if quiet."""
+    results = results if isinstance(results, list) else [results]
+    if as_json:
+        documents = [result.as_json() for result in results]
+        document = documents[0] if len(documents) == 1 else {"stage": results[0].stage, "results": documents}
+        print_json(document | {"seconds": seconds, "warnings": progress.warnings})
+    elif not progress.quiet:
+        for result in results:
+            _print_stage(result, seconds)
+
+
+def _print_stage(result: "StageResult", seconds: float) -> None:
     metrics = {name: value for name, value in _flat(result.metrics).items() if isinstance(value, int | float)}
     print(f"{result.stage}: {result.artifact} ({'reused' if result.reused else f'{seconds:.0f} s'})")
     if text := ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if "per_attribute" not in name):
@@ -313,3 +326,18 @@ def print_weights(report: "WeightsReport") -> None:
     for problem in report.problems:
         print_wrapped(f"problem: {problem}", "  ")
     print(f"fits {report.architecture}" if report.fits else "does not fit")
+
+
+def print_export(description: dict[str, Any]) -> None:
+    """Input, outputs and figures of an export."""
+    given, (height, width) = description["input"], description["image_size"]
+    shape = ", ".join(map(str, given["shape"]))
+    print_wrapped(f"{given['name']}: uint8 RGB ({shape}), resized to {height} x {width} inside", "  ")
+    for name, (_, size) in description["outputs"].items():
+        print(f"  {name}: float32 (batch, {size})")
+    for name, found in list(description.get("cosine_distance", {}).items())[1:]:
+        print(f"  cosine distance to the original on {name} clips: {found:.1e}")
+    if int8 := description.get("int8"):
+        print(f"  8 bits: cosine distance to the original {int8['cosine_distance']:.1e}")
+        if "mAP_before" in int8:
+            print(f"  mAP {100 * int8['mAP_before']:.1f} before 8 bits, {100 * int8['mAP_after']:.1f} with 8 bits")

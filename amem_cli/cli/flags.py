@@ -13,13 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from amem_cli.cli import console, remedies
-from amem_cli.cli.help import epilog
-from amem_cli.cli.root import app
+from amem_cli.cli.root import app, epilog
 from amem_cli.errors import AmemError, did_you_mean, listing
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
 from amem_cli.resolve import resolve
 from amem_cli.runtime import distributed
-from amem_cli.runtime.progress import Progress
+from amem_cli.runtime.progress import Progress, Silent
 
 WITHOUT_EFFECT = {
     "evaluate": "evaluate reads features only",
@@ -110,25 +109,19 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[.
     return decorate
 
 
-def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def stage_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass.
 
-    The function is called with (options, progress, as_json); its further parameters become flags of the command.
+    The function gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags
+    of the command. The results that it returns, one or a list, are printed.
     """
     cls = COMMANDS[name]
-    kinds = typing.get_type_hints(cls)
-    groups = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]  # the stage's own options come first
-    group_of = {name: group for group in groups for name in group.__annotations__}  # the base class that declares it
-    fields = sorted(dataclasses.fields(cls), key=lambda field: groups.index(group_of[field.name]))
-    panels = {field.name: vars(group_of[field.name]).get("panel", name) for field in fields}
-    flags = [_parameter(field.name, _flag(field, kinds[field.name], panels[field.name])) for field in fields]
-    ignored = {option: flag_of(option) for option in COMMON if option not in kinds}
-    flags += [
-        _parameter(option, Annotated[str | None, typer.Option(flag, hidden=True)]) for option, flag in ignored.items()
-    ]
+    flags = _stage_flags(cls, name)
+    options_of_others = [option for option in COMMON if option not in cls.__dataclass_fields__]
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        further = list(inspect.signature(function).parameters.values())[3:]
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = inspect.signature(function).parameters
+        further = [one for one in parameters.values() if one.name not in ("options", "progress", "as_json")]
 
         def call(
             config: Config = None,
@@ -140,28 +133,29 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
         ) -> None:
             began = time.monotonic()
             others = {one.name: given.pop(one.name) for one in further}
-            unused = [flag for option, flag in ignored.items() if given.pop(option) is not None]
-            chosen, preset = preset, preset or PRESETS[0]
-            options = resolve(cls, given, preset=preset, config=config)
+            others |= {"as_json": as_json} if "as_json" in parameters else {}
+            unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
+            options = resolve(cls, given, preset=preset or PRESETS[0], config=config)
             _check_names(options)
-            progress = Progress(quiet)
-            if unused and first_process():
+            progress = Progress(quiet) if first_process() else Silent()
+            if unused:
                 verb = "has" if len(unused) == 1 else "have"
                 progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} {verb} no effect")
-            if chosen and config and first_process() and (fixed := fixed_by_file(options, chosen, given)):
-                progress.warn(f"--preset {chosen} has no effect on what {config} sets: {listing(fixed, 5)}")
+            if preset and config and (fixed := fixed_by_file(options, preset, given)):
+                progress.warn(f"--preset {preset} has no effect on what {config} sets: {listing(fixed, 5)}")
             if dry_run:
-                console.print_options(name, options, as_json)
-                return
+                return console.print_options(name, options, as_json)
             distributed.command_began = began
             try:
-                function(options, progress, as_json, **others)
+                results = function(options, progress, **others)
             except AmemError as error:
                 remedy = remedies.for_command(error.remedy, ["--workspace"], force=True)
-                error.remedy = remedies.for_stage(remedy, options, preset, config)
+                error.remedy = remedies.for_stage(remedy, options, preset or PRESETS[0], config)
                 raise
             finally:
                 distributed.command_began = None
+            if results is not None and first_process():
+                console.print_stages(results, round(time.monotonic() - began, 3), progress, as_json)
 
         general = list(inspect.signature(call).parameters.values())[:-1]
         call.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]
@@ -169,6 +163,19 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., None]], 
         return function
 
     return decorate
+
+
+def _stage_flags(cls: type, command: str) -> list[inspect.Parameter]:
+    """The stage's own options first, then each group it inherits; hidden, the common options that it does not have."""
+    kinds = typing.get_type_hints(cls)
+    groups = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]
+    group_of = {name: group for group in groups for name in group.__annotations__}  # the base class that declares it
+    flags = []
+    for field in sorted(dataclasses.fields(cls), key=lambda field: groups.index(group_of[field.name])):
+        panel = vars(group_of[field.name]).get("panel", command)
+        flags.append(_parameter(field.name, _flag(field, kinds[field.name], panel)))
+    hidden = {name: Annotated[str | None, typer.Option(flag_of(name), hidden=True)] for name in COMMON}
+    return flags + [_parameter(name, hidden[name]) for name in COMMON if name not in kinds]
 
 
 def fixed_by_file(options: Any, preset: str, given: dict[str, Any]) -> list[str]:

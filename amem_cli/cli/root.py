@@ -1,11 +1,10 @@
-"""The `amem` command and its groups; `stages` and `tools` add the commands."""
+"""The `amem` command and its groups; `stages`, `tools` and `video` add the commands."""
 
 from typing import Annotated
 
 import typer
 
 from amem_cli import __version__
-from amem_cli.cli.help import new_app
 
 HELP = """Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).
 
@@ -15,7 +14,19 @@ label-videos, train-tae, train-amem, extract-features, evaluate.
 Every command takes --help, and --debug for the traceback of an error.
 """
 
-app = new_app(HELP, "amem demo", "amem doctor", name="amem")
+
+def new_app(help: str, *examples: str) -> typer.Typer:
+    """A Typer app; `amem_cli.cli.app.run` handles all its errors."""
+    names = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(help=help, epilog=epilog(*examples), no_args_is_help=True, context_settings=names)
+
+
+def epilog(*examples: str, note: str = "") -> str:
+    """The end of a help text: one example per line, each short enough not to be wrapped at 80 columns."""
+    return "\n\n".join(["Examples:", *examples, *([note] if note else [])])
+
+
+app = new_app(HELP, "amem demo", "amem doctor")
 data_app = new_app(
     "Check or generate data sets.", "amem data walkers walkers", "amem data check mars --data-root walkers"
 )

@@ -1,8 +1,6 @@
-"""The commands of the six stages: options, one call, one print."""
+"""The commands of the six stages: options, one call. `stage_command` prints what it returns."""
 
 import dataclasses
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,48 +13,48 @@ from amem_cli.runtime.progress import Progress
 
 
 @stage_command("train-arm", "amem train-arm --data-root data --weights imagenet", "amem train-arm --preset small")
-def train_arm(options: Any, progress: Progress, as_json: bool) -> None:
+def train_arm(options: Any, progress: Progress) -> Any:
     """Train the attribute recognition model (ARM) on PETA."""
     from amem_cli.stages.train_arm import train_arm
 
-    _run(train_arm, options, progress, as_json)
+    return train_arm(options, progress)
 
 
 @stage_command("label-videos", "amem label-videos --dataset mars", "amem label-videos --dataset my-cameras.toml")
-def label_videos(options: Any, progress: Progress, as_json: bool) -> None:
+def label_videos(options: Any, progress: Progress) -> Any:
     """Predict pseudo attribute labels of tracklets with the ARM."""
     from amem_cli.stages.label_videos import label_videos
 
-    _run(label_videos, options, progress, as_json)
+    return label_videos(options, progress)
 
 
 @stage_command("train-tae", "amem train-tae --dataset market1501", "amem train-tae --preset small --epochs 5")
-def train_tae(options: Any, progress: Progress, as_json: bool) -> None:
+def train_tae(options: Any, progress: Progress) -> Any:
     """Train the texture auto-encoder (TAE) on single images."""
     from amem_cli.stages.train_tae import train_tae
 
-    _run(train_tae, options, progress, as_json)
+    return train_tae(options, progress)
 
 
 @stage_command(
     "train-amem", "amem train-amem --weights rgb_imagenet.pt", "amem train-amem --dataset ilids-vid --split all"
 )
-def train_amem(options: Any, progress: Progress, as_json: bool) -> None:
+def train_amem(options: Any, progress: Progress) -> Any:
     """Train AMEM: a 3-D backbone with appearance and motion enhancement, end to end."""
     from amem_cli.data.manifest import load_manifest, require_people
 
     require_people(load_manifest(options.dataset))
     from amem_cli.stages.train_amem import train_amem
 
-    _run(train_amem, options, progress, as_json)
+    return train_amem(options, progress)
 
 
 @stage_command("extract-features", "amem extract-features", "amem extract-features --dataset prid2011 --split all")
-def extract_features(options: Any, progress: Progress, as_json: bool) -> None:
+def extract_features(options: Any, progress: Progress) -> Any:
     """Extract one feature vector per test tracklet with the main model."""
     from amem_cli.stages.extract_features import extract_features
 
-    _run(extract_features, options, progress, as_json)
+    return extract_features(options, progress)
 
 
 @stage_command("evaluate", "amem evaluate --calibrate 0.001", "amem evaluate --compare baseline.json amem.json --paper")
@@ -87,19 +85,3 @@ def evaluate(
     console.print_result(result.metrics, result.artifact)
     if paper:
         console.print_comparison([(result.artifact.stem, result.metrics)], as_json, paper)
-
-
-def _run(stage: Callable[[Any, Progress], Any], options: Any, progress: Progress, as_json: bool) -> None:
-    began = time.monotonic()
-    output = stage(options, progress)
-    results = output if isinstance(output, list) else [output]
-    seconds = round(time.monotonic() - began, 3)
-    if not first_process():
-        return
-    if as_json:
-        documents = [result.as_json() for result in results]
-        document = documents[0] if len(documents) == 1 else {"stage": results[0].stage, "results": documents}
-        console.print_json(document | {"seconds": seconds, "warnings": progress.warnings})
-    elif not progress.quiet:
-        for result in results:
-            console.print_stage(result, seconds)

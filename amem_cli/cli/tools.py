@@ -16,6 +16,7 @@ from amem_cli.cli.root import app, config_app, data_app, features_app, weights_a
 from amem_cli.errors import UsageError
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
+from amem_cli.tools.export_options import ExportOptions
 from amem_cli.tools.reproduce.tables import Request
 from amem_cli.tools.show import KINDS
 from amem_cli.walkers import WalkerOptions
@@ -23,7 +24,7 @@ from amem_cli.walkers import WalkerOptions
 if TYPE_CHECKING:
     from amem_cli.tools.source import Source
 
-DATASET, DATA, WORKSPACE = TrainAmemOptions.dataset, TrainAmemOptions.data_root, TrainAmemOptions.workspace
+DATASET, DATA = TrainAmemOptions.dataset, TrainAmemOptions.data_root
 
 
 @dataclass(frozen=True)
@@ -283,6 +284,23 @@ def convert_features(
     for note in found["notes"]:
         Progress(output.quiet).log(note)
     print(f"{' and '.join(found['out'])}: {found['rows']} rows, {found['queries']} queries")
+
+
+@command(app, "export", "amem export amem-main.safetensors --out amem.onnx", "amem export arm.safetensors --out a.xml")
+def export(output: flags.Output, options: ExportOptions, dry_run: flags.DryRun = False) -> None:
+    """Write a model for other programs: ONNX, OpenVINO or torch.export.
+
+    Frames go in as uint8 RGB of any size: resizing and normalisation are
+    inside. The file is compared with the original before it is written.
+    """
+    from amem_cli.tools.export import export
+
+    out = options.out
+    description = export(options, progress := Progress(output.quiet), dry_run=dry_run)
+    if output.as_json:
+        return console.print_json(description | {"out": out, "dry_run": dry_run, "warnings": progress.warnings})
+    print(f"export: {out} ({description['format']}{', not written' if dry_run else ''})")
+    console.print_export(description)
 
 
 @command(weights_app, "inspect", "amem weights inspect rgb_imagenet.pt", "amem weights inspect r3d.pth --json")

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, known_people
-from amem_cli.errors import AmemError, BadData, UsageError
+from amem_cli.errors import AmemError, BadData
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.checkpoints import load_arm, load_main_model
 from amem_cli.models.from_frames import INPUT, OUTPUTS, FromFrames, trace
@@ -27,34 +26,11 @@ from amem_cli.runtime.engine import CPU, Engine, prepare
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.extract_features import extract_tracklets
 from amem_cli.tools.export_formats import FORMATS, OPSET, Run, require_packages
+from amem_cli.tools.export_options import ExportOptions
 
 LIMIT = 1e-5  # cosine distance of an export from the original
 REAL_CLIPS, CALIBRATION_CLIPS = 8, 300  # of a data set, evenly spaced
 Pair = tuple[np.ndarray, np.ndarray]  # a batch of frames, and the same at the network's size
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """`dataset` (`split` None: its first) and `frames`, a folder, give real clips to compare. Raises `UsageError`."""
-
-    model: Path
-    out: Path
-    format: str
-    dataset: str = ""
-    split: int | None = None
-    data_root: Path = Path("data")
-    frames: Path | None = None
-    int8: bool = False
-
-    def __post_init__(self) -> None:
-        suffix = FORMATS[self.format].suffixes[-1]
-        if self.out.suffix != suffix:
-            raise UsageError("--out", self.out, why=f"--format {self.format} writes {suffix} files")
-        if self.int8 and (self.format != "openvino" or not self.dataset):
-            remedy = "Use --format openvino and --dataset NAME"
-            raise UsageError("--int8", why="it is for OpenVINO and needs clips for calibration", remedy=remedy)
-        if self.split is not None and (self.split < 0 or not self.dataset):
-            raise UsageError("--split", str(self.split), why="it is a number from 0 on, with --dataset")
 
 
 class Subject(NamedTuple):

@@ -27,7 +27,6 @@ class TorchExport:
     """.pt2; the description is an extra file."""
 
     packages: tuple[str, ...] = ("torch",)
-    suffixes: tuple[str, ...] = (".pt2",)
 
     def __init__(self, program: torch.export.ExportedProgram, outputs: Sequence[str]):
         self.program = program
@@ -46,7 +45,6 @@ class Onnx:
     """ONNX with the weights inside; the description is an entry of `metadata_props`."""
 
     packages = ("onnx", "onnxscript", "onnxruntime")
-    suffixes = (".onnx",)
 
     def __init__(self, program: torch.export.ExportedProgram, outputs: Sequence[str]):
         names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs)}
@@ -71,7 +69,6 @@ class OpenVino:
     """OpenVINO IR in float32; the description is runtime information of the model."""
 
     packages = ("openvino",)
-    suffixes = (".bin", ".xml")  # the last is the one that users name
 
     def __init__(self, program: torch.export.ExportedProgram, outputs: Sequence[str]):
         import openvino
@@ -86,7 +83,7 @@ class OpenVino:
         self.model.set_rt_info(description, [KEY])
         with tempfile.TemporaryDirectory(prefix="amem-export-") as folder:
             openvino.save_model(self.model, path := Path(folder, "model.xml"), compress_to_fp16=False)
-            return {suffix: path.with_suffix(suffix).read_bytes() for suffix in self.suffixes}
+            return {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", ".xml")}
 
     @staticmethod
     def load(files: Files) -> Run:

@@ -13,6 +13,7 @@ from amem_cli.artifacts.output import StageResult
 from amem_cli.cli import console
 from amem_cli.data.chain import ArtifactState
 from amem_cli.data.check import CheckReport, CheckRow
+from amem_cli.runtime.progress import Progress
 from amem_cli.tools.doctor import Finding
 
 ROW = {"rank": {"1": 0.876, "5": 1.0, "10": 1.0, "20": 1.0}, "mAP": 0.5, "mAP_official": 0.25}
@@ -94,12 +95,14 @@ def test_print_json_converts_dataclasses_and_paths(capsys: pytest.CaptureFixture
         console.print_json({"loss": float("nan")})
 
 
-def test_print_stage(capsys: pytest.CaptureFixture) -> None:
+def test_print_stages(capsys: pytest.CaptureFixture) -> None:
     metrics = {"rank": {"1": 0.5}, "per_attribute": {"hat": 0.25}, "note": "text"}
-    console.print_stage(StageResult("train-arm", Path("a.safetensors"), False, metrics), 3.0)
-    console.print_stage(StageResult("train-arm", Path("a.safetensors"), True), 3.0)
+    trained, reused = (StageResult("train-arm", Path("a.safetensors"), again, metrics) for again in (False, True))
+    console.print_stages([trained, reused], 3.0, Progress(), False)
+    console.print_stages(trained, 3.0, Progress(quiet=True), False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["train-arm: a.safetensors (3 s)", "  rank 1 0.5", "train-arm: a.safetensors (reused)"]
+    figure = "  rank 1 0.5"
+    assert lines == ["train-arm: a.safetensors (3 s)", figure, "train-arm: a.safetensors (reused)", figure]
 
 
 def test_tables_are_plain_in_an_ascii_pipe(tmp_path: Path) -> None:

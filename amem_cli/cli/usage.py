@@ -1,10 +1,8 @@
-"""Settings of all Typer apps, examples below a help text, and usage errors on one line."""
+"""Usage errors on one line, with the option or command of ours that was probably meant."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
-
-import typer
 
 from amem_cli.errors import did_you_mean
 
@@ -19,24 +17,6 @@ OTHER_NAMES = {
     "predict": "extract-features", "infer": "extract-features", "check": "data check", "walkers": "data walkers",
     "visualize": "show", "version": "--version", "help": "--help",
 }  # fmt: skip
-
-
-def new_app(help: str, *examples: str, name: str | None = None) -> typer.Typer:
-    """A Typer app; Rich prints its help, and `amem_cli.cli.app.run` handles all errors."""
-    return typer.Typer(
-        name=name,
-        help=help,
-        epilog=epilog(*examples),
-        no_args_is_help=True,
-        rich_markup_mode="rich",
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-
-
-def epilog(*examples: str, note: str = "") -> str:
-    """The end of a help text: one example per line, each short enough not to be wrapped at 80 columns."""
-    return "\n\n".join(["Examples:", *examples, *([note] if note else [])])
 
 
 def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
