@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import textwrap
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,9 +85,10 @@ def print_options(command: str, options: Any, as_json: bool) -> None:
         print(f"  {name.replace('_', '-')} = {json.dumps(value, default=str)}")
 
 
-def print_stages(results: "StageResult | list[StageResult]", seconds: float, progress: Progress, as_json: bool) -> None:
+def print_stages(results: "StageResult | list[StageResult]", progress: Progress, as_json: bool) -> None:
     """The results of a stage, one or one per split: artifact and main metrics of each; nothing if quiet."""
     results = results if isinstance(results, list) else [results]
+    seconds = round(time.monotonic() - progress.began, 3)
     if as_json:
         documents = [result.as_json() for result in results]
         document = documents[0] if len(documents) == 1 else {"stage": results[0].stage, "results": documents}

@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import os
-import time
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from amem_cli.cli.root import app, epilog
 from amem_cli.errors import AmemError, did_you_mean, listing
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
 from amem_cli.resolve import resolve
-from amem_cli.runtime import distributed
 from amem_cli.runtime.progress import Progress, Silent
 
 WITHOUT_EFFECT = {
@@ -131,13 +129,12 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], C
             dry_run: DryRun = False,
             **given: Any,
         ) -> None:
-            began = time.monotonic()
+            progress = Progress(quiet) if first_process() else Silent()
             others = {one.name: given.pop(one.name) for one in further}
             others |= {"as_json": as_json} if "as_json" in parameters else {}
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
             options = resolve(cls, given, preset=preset or PRESETS[0], config=config)
             _check_names(options)
-            progress = Progress(quiet) if first_process() else Silent()
             if unused:
                 verb = "has" if len(unused) == 1 else "have"
                 progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} {verb} no effect")
@@ -145,17 +142,14 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], C
                 progress.warn(f"--preset {preset} has no effect on what {config} sets: {listing(fixed, 5)}")
             if dry_run:
                 return console.print_options(name, options, as_json)
-            distributed.command_began = began
             try:
                 results = function(options, progress, **others)
             except AmemError as error:
                 remedy = remedies.for_command(error.remedy, ["--workspace"], force=True)
                 error.remedy = remedies.for_stage(remedy, options, preset or PRESETS[0], config)
                 raise
-            finally:
-                distributed.command_began = None
             if results is not None and first_process():
-                console.print_stages(results, round(time.monotonic() - began, 3), progress, as_json)
+                console.print_stages(results, progress, as_json)
 
         general = list(inspect.signature(call).parameters.values())[:-1]
         call.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]

@@ -8,32 +8,30 @@ import ctypes
 import os
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from amem_cli.errors import SAME_COMMAND, Interrupted, UsageError
 
-if TYPE_CHECKING:
-    import torch
-
 Item = TypeVar("Item")
-command_began: float | None = None  # set by the command line; other callers begin with `process_group`
 TIMEOUT = timedelta(hours=2)  # the main process can work alone for a long time: test images, texture statistics
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process: its `rank` among `world_size`, its `device`, and when its command began (`time.monotonic`)."""
+    """This process: its `rank` among `world_size`, and its `device`."""
 
     rank: int
     world_size: int
-    device: "torch.device"
-    began: float | None = None
+    device: torch.device
 
     @property
     def is_main(self) -> bool:
@@ -53,16 +51,12 @@ class Processes:
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.world_size > 1:
-            import torch.distributed
-
             torch.distributed.barrier()
 
     def gather(self, value: Any) -> list[Any]:
         """The `value` of every process in rank order, in every process."""
         if self.world_size == 1:
             return [value]
-        import torch.distributed
-
         values: list[Any] = [None] * self.world_size
         torch.distributed.all_gather_object(values, value)
         return values
@@ -71,11 +65,9 @@ class Processes:
         """True in every process if `flag` is true in one."""
         return any(self.gather(flag))
 
-    def broadcast_buffers(self, module: "torch.nn.Module") -> None:
+    def broadcast_buffers(self, module: torch.nn.Module) -> None:
         """Copy the main process's buffers, e.g. BN's running statistics, to all processes."""
         if self.world_size > 1:
-            import torch.distributed
-
             for buffer in module.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
@@ -86,8 +78,6 @@ class Processes:
         """
         if self.world_size == 1:
             return module
-        from torch.nn.parallel import DistributedDataParallel
-
         devices = [self.device] if self.device.type == "cuda" else None
         how: dict[str, Any] = {} if broadcast_buffers else {"broadcast_buffers": False}
         with warnings.catch_warnings():
@@ -97,7 +87,7 @@ class Processes:
         warnings.filterwarnings("ignore", message="Grad strides do not match")
         return parallel
 
-    def synchronise_batch_norm(self, module: "torch.nn.Module") -> "torch.nn.Module":
+    def synchronise_batch_norm(self, module: torch.nn.Module) -> torch.nn.Module:
         """`module` with BN over the batches of all processes (`--sync-batchnorm`); unchanged in one process.
 
         Raises `UsageError` on a CPU, where PyTorch has no such layer.
@@ -107,34 +97,26 @@ class Processes:
         if self.device.type != "cuda":
             remedy = "Leave it out, or use one process"
             raise UsageError("--sync-batchnorm", why="synchronised BN needs CUDA devices", remedy=remedy)
-        import torch
-
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
 
 
 def unwrapped(module: Any) -> Any:
     """The module inside DistributedDataParallel, or `module` itself."""
-    from torch.nn.parallel import DistributedDataParallel
-
     return module.module if isinstance(module, DistributedDataParallel) else module
 
 
-def gradient_sync(module: "torch.nn.Module", enabled: bool) -> AbstractContextManager[Any]:
+def gradient_sync(module: torch.nn.Module, enabled: bool) -> AbstractContextManager[Any]:
     """Forward and backward inside: average the gradients over the processes only if `enabled` (`no_sync` otherwise)."""
-    from torch.nn.parallel import DistributedDataParallel
-
     if enabled or not isinstance(module, DistributedDataParallel):
         return contextlib.nullcontext()
     return module.no_sync()
 
 
-def choose_device(device: str) -> "torch.device":
+def choose_device(device: str) -> torch.device:
     """The device for `--device` auto, cpu, cuda or cuda:N; under torchrun each local process has its own GPU.
 
     Raises `UsageError` if there is no such device, or fewer than local processes.
     """
-    import torch
-
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -169,19 +151,16 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
 
     Raises `UsageError` as `choose_device`, and `Interrupted` when another process ended during communication.
     """
-    began = time.monotonic() if command_began is None else command_began
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
-        yield Processes(0, 1, chosen, began)
+        yield Processes(0, 1, chosen)
         return
-    import torch.distributed
-
     _end_with_parent()
     try:
         with _output_to_stderr():
             torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
-        yield Processes(torch.distributed.get_rank(), world_size, chosen, began)
+        yield Processes(torch.distributed.get_rank(), world_size, chosen)
     except RuntimeError as error:
         if not _is_communication_error(error):
             raise
@@ -212,7 +191,5 @@ def _end_with_parent() -> None:
 
 
 def _is_communication_error(error: RuntimeError) -> bool:
-    import torch.distributed
-
     kinds = (torch.distributed.DistError, torch.distributed.DistBackendError)
     return isinstance(error, kinds) or "gloo" in str(error).lower() or "Connection" in str(error)

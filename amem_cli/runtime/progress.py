@@ -69,10 +69,11 @@ class Loop:
 
 @dataclass
 class Progress:
-    """Reports what a stage does. `quiet` prints warnings only."""
+    """Reports what a stage does. `quiet` prints warnings only. `began`, by `time.monotonic`, is the command's start."""
 
     quiet: bool = False
     warnings: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
     _console: Any = None
 
     @contextlib.contextmanager

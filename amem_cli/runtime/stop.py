@@ -15,16 +15,16 @@ HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # the terminal was closed; W
 
 
 class StopRequest:
-    """A context around a training loop that handles signals and the time limit, which counts from the command's start.
+    """A context around a training loop that handles signals and the time limit, which counts from `began`, else now.
 
     A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once.
     """
 
-    def __init__(self, options: Schedule, processes: Processes):
+    def __init__(self, options: Schedule, processes: Processes, began: float | None = None):
         self._limit_text, self._limit = options.time_limit, parse_duration(options.time_limit)
         self._processes = processes
         self._mark = time.monotonic()
-        self._began = self._mark if processes.began is None else processes.began
+        self._began = self._mark if began is None else began
         self._slowest: dict[str, float] = {"step": 0.0, "save": 0.0, "validation": 0.0}
         self._signal, self._interruptible = 0, False
         self._handlers: dict[int, Any] = {}

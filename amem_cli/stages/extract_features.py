@@ -5,6 +5,7 @@ Features: work in shards that a second run does not repeat, several processes (t
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,11 @@ from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.models.amem import SIMILARITY_FEATURE
 from amem_cli.models.checkpoints import load_main_model
-from amem_cli.models.config import ModelConfig
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Loop, Progress, Silent
+from amem_cli.runtime.sharding import compute_shards
 
 BYTES_PER_TRACKLET = 10_000  # two features and the name, in a shard and again in the merged file
 
@@ -97,9 +98,13 @@ def _extract_split(
             atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
         shards = Shards(output, provenance, fresh=options.resume == "never", is_main=is_main)
         processes.barrier()
-        engine = prepare(model, device, precision, engine_name, progress.warn)
-        _extract_shards(shards, split.test, config, engine, options, processes, progress)
-        processes.barrier()
+        compute = partial(
+            extract_tracklets, clip_shape=(config.clip_frames, *config.height_width), device=device,
+            engine=prepare(model, device, precision, engine_name, progress.warn),
+            batch_size=options.batch_size, workers=options.workers, flip=options.flip,
+        )  # fmt: skip
+        clips = [-(-len(tracklet) // config.clip_frames) for tracklet in split.test]
+        compute_shards(shards, split.test, clips, compute, processes, progress, "clips")
         if is_main:
             columns = shards.merge(len(plan_shards(split.test)))
             columns |= seen_in(manifest.folder(options.data_root), split.test) if manifest.layout == "tracks" else {}
@@ -109,54 +114,20 @@ def _extract_split(
         return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
 
 
-def _extract_shards(
-    shards: Shards,
-    tracklets: Sequence[Tracklet],
-    config: ModelConfig,
-    engine: Engine,
-    options: ExtractFeaturesOptions,
-    processes: Processes,
-    progress: Progress,
-) -> None:
-    """Extract this process's shards that do not exist yet."""
-    mine = processes.shard(list(enumerate(plan_shards(tracklets))))
-    missing = [(number, rows) for number, rows in mine if not shards.has(number)]
-    total, left = (
-        sum(-(-len(tracklets[row]) // config.clip_frames) for _, rows in some for row in rows)
-        for some in (mine, missing)
-    )
-    clip_shape = (config.clip_frames, *config.height_width)
-    how: dict[str, Any] = {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
-    with progress.loop("extract-features", total, done=total - left, unit="clips") as bar:
-        for number, rows in missing:
-            shard = [tracklets[row] for row in rows]
-            shards.write(number, extract_tracklets(shard, clip_shape, engine, processes.device, bar, **how))
-
-
 def extract_tracklets(
-    tracklets: Sequence[Tracklet],
-    clip_shape: tuple[int, int, int],
-    engine: Engine,
-    device: torch.device,
-    bar: Loop,
-    *,
-    batch_size: int,
-    workers: int,
-    flip: bool = False,
-) -> dict[str, np.ndarray]:
+    tracklets: Sequence[Tracklet], bar: Loop, *, clip_shape: tuple[int, int, int], engine: Engine, device: torch.device,
+    batch_size: int = 16, workers: int = -1, flip: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """L2-normalised `features` (n, 512) float32 of tracklets; a batch can hold clips of several tracklets.
 
     `clip_shape` is (T, H, W). With `flip` also `features_flip`, averaged over each clip and its mirror image.
     """
     clip_frames, *size = clip_shape
-    clips = [
-        (row, frames)
-        for row, tracklet in enumerate(tracklets)
-        for frames in inference_clips(len(tracklet), clip_frames)
-    ]
-    owners = np.array([row for row, _ in clips])
+    clips_of = [inference_clips(len(tracklet), clip_frames) for tracklet in tracklets]
+    clips = [(tracklet, frames) for tracklet, own in zip(tracklets, clips_of, strict=True) for frames in own]
+    owners = np.repeat(np.arange(len(tracklets)), [*map(len, clips_of)])  # the tracklet of each clip
     groups = even_batches(len(clips), batch_size)
-    batches = [[(tracklets[clips[at][0]], clips[at][1]) for at in group] for group in groups]
+    batches = [[clips[at] for at in group] for group in groups]
     plain, mirrored = np.zeros((2, len(tracklets), SIMILARITY_FEATURE))
     images = loader(FrameBatches(batches, (size[0], size[1]), single=False), workers, device)
     for group, pixels in zip(groups, images, strict=True):

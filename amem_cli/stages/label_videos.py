@@ -4,9 +4,11 @@ Features: work in shards that a second run does not repeat, several processes (t
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from amem_cli.artifacts import atomic, pseudo_labels
 from amem_cli.artifacts.output import StageResult, output_slot
@@ -24,9 +26,10 @@ from amem_cli.data.unreadable import without_unreadable
 from amem_cli.models.checkpoints import load_arm
 from amem_cli.models.config import ArmConfig
 from amem_cli.options import LabelVideosOptions
-from amem_cli.runtime.distributed import Processes, process_group
+from amem_cli.runtime.distributed import process_group
 from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Loop, Progress, Silent
+from amem_cli.runtime.sharding import compute_shards
 
 BYTES_PER_TRACKLET = 2048  # probabilities, labels and names, in a shard and again in the merged file
 
@@ -66,8 +69,8 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
             shards = Shards(output, provenance, fresh=options.resume == "never", is_main=is_main)
             processes.barrier()
             engine = prepare(arm, device, precision, engine_name, progress.warn)
-            _label_shards(shards, tracklets, config, engine, options, processes, progress)
-            processes.barrier()
+            compute = partial(label_tracklets, config=config, engine=engine, options=options, device=device)
+            compute_shards(shards, tracklets, [*map(len, tracklets)], compute, processes, progress, "frames")
             if is_main:
                 columns = shards.merge(len(plan_shards(tracklets)))
                 labels = PseudoLabels(
@@ -88,34 +91,10 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
             return StageResult("label-videos", output, False, summary(pseudo_labels.read(output)))
 
 
-def _label_shards(
-    shards: Shards,
-    tracklets: Sequence[Tracklet],
-    config: ArmConfig,
-    engine: Engine,
-    options: LabelVideosOptions,
-    processes: Processes,
-    progress: Progress,
-) -> None:
-    """Label this process's shards that do not exist yet."""
-    mine = processes.shard(list(enumerate(plan_shards(tracklets))))
-    missing = [(number, rows) for number, rows in mine if not shards.has(number)]
-    total, left = (sum(len(tracklets[row]) for _, rows in some for row in rows) for some in (mine, missing))
-    with progress.loop("label-videos", total, done=total - left, unit="frames") as bar:
-        for number, rows in missing:
-            shards.write(
-                number, label_tracklets([tracklets[row] for row in rows], config, engine, options, processes, bar)
-            )
-
-
 def label_tracklets(
-    tracklets: Sequence[Tracklet],
-    config: ArmConfig,
-    engine: Engine,
-    options: LabelVideosOptions,
-    processes: Processes,
-    bar: Loop,
-) -> dict[str, np.ndarray]:
+    tracklets: Sequence[Tracklet], bar: Loop, *, config: ArmConfig, engine: Engine, options: LabelVideosOptions,
+    device: torch.device,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Temporal means of attribute probabilities: `probabilities` (n, A) float32, and `frames` (n,) int64.
 
     Every frame counts once. A batch can hold frames of several tracklets.
@@ -124,7 +103,7 @@ def label_tracklets(
     inside = np.concatenate([np.arange(len(tracklet)) for tracklet in tracklets])  # its index in the tracklet
     frames_of_batch = even_batches(len(owners), options.batch_size)
     batches = [[(tracklets[owners[at]], inside[at : at + 1]) for at in frames] for frames in frames_of_batch]
-    images = loader(FrameBatches(batches, config.height_width, single=True), options.workers, processes.device)
+    images = loader(FrameBatches(batches, config.height_width, single=True), options.workers, device)
     sums = np.zeros((len(tracklets), len(config.attributes)))
     for frames, pixels in zip(frames_of_batch, images, strict=True):
         bar.data_arrived()

@@ -143,7 +143,7 @@ def _train(
 
     title, state.total = "train-arm", options.epochs * len(steps)
     with (
-        StopRequest(options, processes) as stop,
+        StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
         progress.loop(title, state.total, done=state.step) as bar,
     ):

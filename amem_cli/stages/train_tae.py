@@ -183,7 +183,7 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
     )
     state.total = options.epochs * len(steps)
     with (
-        StopRequest(options, processes) as stop,
+        StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
         progress.loop("train-tae", state.total, done=state.step) as bar,
     ):

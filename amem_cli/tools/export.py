@@ -196,7 +196,7 @@ def mean_ap(run: Run, split: Split, official: bool, subject: Subject, progress: 
     engine, shape = Engine(similarity, progress.warn), (subject.frames, *subject.config.height_width)
     clips = sum(-(-len(tracklet) // subject.frames) for tracklet in split.test)
     with progress.loop("mAP", clips, unit="clips") as bar:
-        rows = extract_tracklets(split.test, shape, engine, CPU, bar, batch_size=16, workers=-1)["features"]
+        rows = extract_tracklets(split.test, bar, clip_shape=shape, engine=engine, device=CPU)["features"]
     query = np.array(split.is_query)
     gallery = np.ones_like(query) if official else ~query
     cameras = np.array([tracklet.camera_id for tracklet in split.test])

@@ -215,7 +215,7 @@ def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOption
         clip_shape = (config.clip_frames, *config.height_width)
         clips = sum(-(-len(tracklet) // config.clip_frames) for tracklet in tracklets)
         with progress.loop("query", clips, unit="clips") as bar:
-            columns = extract_tracklets(tracklets, clip_shape, engine, device, bar, batch_size=16, workers=-1)
+            columns = extract_tracklets(tracklets, bar, clip_shape=clip_shape, engine=engine, device=device)
     return columns["features"]
 
 

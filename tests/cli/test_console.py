@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,8 @@ def test_print_json_converts_dataclasses_and_paths(capsys: pytest.CaptureFixture
 def test_print_stages(capsys: pytest.CaptureFixture) -> None:
     metrics = {"rank": {"1": 0.5}, "per_attribute": {"hat": 0.25}, "note": "text"}
     trained, reused = (StageResult("train-arm", Path("a.safetensors"), again, metrics) for again in (False, True))
-    console.print_stages([trained, reused], 3.0, Progress(), False)
-    console.print_stages(trained, 3.0, Progress(quiet=True), False)
+    console.print_stages([trained, reused], Progress(began=time.monotonic() - 3), False)
+    console.print_stages(trained, Progress(quiet=True), False)
     lines = capsys.readouterr().out.splitlines()
     figure = "  rank 1 0.5"
     assert lines == ["train-arm: a.safetensors (3 s)", figure, "train-arm: a.safetensors (reused)", figure]

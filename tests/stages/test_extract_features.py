@@ -207,8 +207,8 @@ def test_extract_tracklets_by_hand(walkers: Path) -> None:
     tracklets = read_videos(load_manifest("mars"), walkers).splits[0].test[:3]
     with Silent().loop("clips", 1) as bar:
         found = stage.extract_tracklets(
-            tracklets, (4, 32, 16), lambda pixels: pixels.float().mean(dim=(1, 4)).flatten(1), torch.device("cpu"), bar,
-            batch_size=2, workers=0, flip=True,
+            tracklets, bar, clip_shape=(4, 32, 16), engine=lambda pixels: pixels.float().mean(dim=(1, 4)).flatten(1),
+            device=torch.device("cpu"), batch_size=2, workers=0, flip=True,
         )  # fmt: skip
     for row, tracklet in enumerate(tracklets):
         frames = np.stack([read_image(path, 32, 16).mean(axis=2) for path in tracklet.frames])
@@ -225,7 +225,7 @@ def test_extract_features_clips(
         raise LookupError
 
     split = read_videos(load_manifest("mars"), walkers).splits[0]
-    monkeypatch.setattr(stage, "_extract_shards", stop)
+    monkeypatch.setattr(stage, "compute_shards", stop)
     with pytest.raises(LookupError):
         extract_features(options(walkers, main_file, tmp_path, clips=1), Silent())
 

@@ -93,9 +93,9 @@ def test_label_videos_rerun_computes_missing_shards(
     labelled: list[int] = []
     original = stage.label_tracklets
 
-    def counting(tracklets: list, *rest: object) -> dict[str, np.ndarray]:
+    def counting(tracklets: list, *rest: object, **how: object) -> dict[str, np.ndarray]:
         labelled.append(len(tracklets))
-        return original(tracklets, *rest)  # type: ignore[arg-type]
+        return original(tracklets, *rest, **how)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage, "label_tracklets", counting)
     again = label_videos(options(walkers, arm_file, tmp_path / "cut"), Silent())
@@ -151,7 +151,7 @@ def test_label_videos_frames(walkers: Path, arm_file: Path, tmp_path: Path, monk
         raise LookupError
 
     train = read_videos(load_manifest("mars"), walkers).splits[0].train
-    monkeypatch.setattr(stage, "_label_shards", stop)
+    monkeypatch.setattr(stage, "compute_shards", stop)
     with pytest.raises(LookupError):
         label_videos(options(walkers, arm_file, tmp_path, frames=2), Silent())
 

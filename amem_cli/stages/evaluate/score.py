@@ -18,7 +18,6 @@ from amem_cli.metrics.intervals import bootstrap_interval
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank
 from amem_cli.options import EvaluateOptions
-from amem_cli.runtime.distributed import process_group
 from amem_cli.stages.evaluate.inputs import features_remedy
 
 RANKS = (1, 5, 10, 20)
@@ -109,6 +108,8 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     also_queries = table.is_query[gallery] if single else None
     device = None
     if options.device.startswith("cuda"):  # only then: starting CUDA takes longer than ranking
+        from amem_cli.runtime.distributed import process_group
+
         with process_group(options.device) as processes:
             device = str(processes.device)
 

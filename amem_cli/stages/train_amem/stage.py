@@ -52,7 +52,6 @@ from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, t
 from amem_cli.weights.loading import log_pretrained
 
 BATCH = ("people_per_batch", "clips_per_person")
-VALIDATION_CLIPS = 16  # per batch
 EPOCHS_COUNTED = 10  # to estimate the number of steps: epochs can differ by one
 SAMPLE_TRACKLETS, SAMPLE_START = 2, 1  # of the sample picture; MEM predicts from the second frame of a clip
 
@@ -157,7 +156,7 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
     steps_in_epoch = [len(schedule.batches_per_step(batches, options.accumulate)) for batches in first]
     state.total = round(options.epochs * sum(steps_in_epoch) / len(first))
     with (
-        StopRequest(options, processes) as stop,
+        StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
         progress.loop(title, state.total, done=state.step) as bar,
     ):
@@ -211,8 +210,8 @@ def validate(
     rows = np.zeros((0, SIMILARITY_FEATURE), dtype=np.float32)
     with progress.loop("validation", clips, unit="clips") as bar:
         if mine:
-            how: dict[str, Any] = {"batch_size": VALIDATION_CLIPS, "workers": options.workers}
-            rows = extract_tracklets(mine, clip_shape, engine, processes.device, bar, **how)["features"]
+            where: dict[str, Any] = {"device": processes.device, "workers": options.workers}
+            rows = extract_tracklets(mine, bar, clip_shape=clip_shape, engine=engine, **where)["features"]
     features = np.zeros((len(tracklets), SIMILARITY_FEATURE), dtype=np.float32)
     for rank, shard in enumerate(processes.gather(rows)):
         features[rank :: processes.world_size] = shard
