@@ -24,9 +24,6 @@ RANKS = ("1", "5", "10", "20")
 STYLES = {"ready": "green", "unfinished": "yellow", "stale": "yellow", "damaged": "red", "NO": "red"}  # of cells
 
 
-# -- helpers -----------------------------------------------------------------------------------------------------------
-
-
 def print_json(document: Any) -> None:
     """One JSON document; dataclasses become objects, paths become strings."""
 
@@ -70,9 +67,6 @@ def _width() -> int:
 
 def _per_cent(rate: float | None) -> str:
     return "" if rate is None else f"{100 * rate:.1f}"
-
-
-# -- stages ------------------------------------------------------------------------------------------------------------
 
 
 def print_options(command: str, options: Any, as_json: bool) -> None:
@@ -191,9 +185,6 @@ def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, p
     base = f"{', '.join(name for name, _ in results)}: {queries_of(results[0][1])}, gallery {results[0][1]['gallery']}"
     official = load_manifest(dataset).counts if paper and dataset in SHIPPED else {}
     print_wrapped(base + (f"; the paper: {official['query_tracklets']} queries of {dataset}" if official else ""))
-
-
-# -- other commands ----------------------------------------------------------------------------------------------------
 
 
 def print_chain(states: "list[ArtifactState]", workspace: Path, following: str | None) -> None:

@@ -99,7 +99,8 @@ def show(
 
     With two tracklets, 'attributes' compares them.
     """
-    from amem_cli.tools.show import Picture, show
+    from amem_cli.tools.show import show
+    from amem_cli.tools.source import Picture
 
     wanted = Picture(tracklets or [], out or Path(f"{kind}.png"), predict_frames, seed)
     picture, figures = show(kind, wanted, where.source(), Progress(quiet=as_json))

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from amem_cli.errors import BadData
 from amem_cli.options import Schedule, flag_of
 from amem_cli.runtime.distributed import Processes
@@ -10,8 +12,6 @@ from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    import torch
-
     from amem_cli.runtime.train_state import TrainState
 
 LEAST_COPIES = 4  # of a batch's values that a training keeps at least
@@ -31,7 +31,7 @@ def learning_rate(options: Schedule, epochs: float, step: int) -> float:
     return rate * min(1.0, (step + 1) / options.warmup_steps) if options.warmup_steps else rate
 
 
-def set_learning_rate(optimizer: "torch.optim.Optimizer", rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the rate of all parameter groups; a group with a `factor` gets rate x factor."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("factor", 1.0)
@@ -53,10 +53,8 @@ def validation_due(options: Schedule, state: "TrainState") -> bool:
     return state.epoch % options.validate_epochs == 0 or state.epoch == options.epochs
 
 
-def mean_losses(batches: "list[dict[str, torch.Tensor]]") -> dict[str, float]:
+def mean_losses(batches: list[dict[str, torch.Tensor]]) -> dict[str, float]:
     """Scalar losses of the batches of a step, averaged, as numbers; one transfer from the device for all."""
-    import torch
-
     rows = torch.stack([torch.stack([value.detach().float() for value in losses.values()]) for losses in batches])
     return dict(zip(batches[0], rows.mean(dim=0).tolist(), strict=True))
 
@@ -74,8 +72,6 @@ def require_batch_memory(options: Any, factors: tuple[str, ...], processes: Proc
 
     A batch has the product of the options `factors` items of `frames` frames each.
     """
-    import torch
-
     copies = 1 if getattr(options, "checkpoint_activations", False) else LEAST_COPIES
     items = math.prod(getattr(options, name) for name in factors) // processes.world_size
     needed = 12 * copies * items * frames * math.prod(options.height_width)

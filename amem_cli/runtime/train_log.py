@@ -4,7 +4,10 @@ each step."""
 import io
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torchvision.utils import make_grid, save_image
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.metrics_log import append_metrics, recorded_seconds
@@ -13,9 +16,6 @@ from amem_cli.runtime.schedule import validation_due
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.trackers import Tracker, open_trackers
 from amem_cli.runtime.train_state import Run, TrainState, save_state
-
-if TYPE_CHECKING:
-    import torch
 
 
 class TrainLog:
@@ -79,14 +79,11 @@ class TrainLog:
         self.run.progress.log(f"best validation so far: {metric} {value:.4f} after step {self.state.step}")
         return True
 
-    def sample(self, rows: "Sequence[torch.Tensor]") -> None:
+    def sample(self, rows: Sequence[torch.Tensor]) -> None:
         """Save a sample picture of the validation, `samples/step-000123.png`: one row of images per tensor.
 
         `rows` are (N, 3, H, W) float in [0, 1], all of the same N, H, W; call it in the main process.
         """
-        import torch
-        from torchvision.utils import make_grid, save_image
-
         grid = make_grid(torch.cat([images.detach().float().clamp(0, 1).cpu() for images in rows]), nrow=len(rows[0]))
         content = io.BytesIO()
         save_image(grid, content, format="PNG")

@@ -7,7 +7,9 @@ import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
+
+import torch
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.metrics_log import keep_metrics, keep_samples
@@ -16,27 +18,24 @@ from amem_cli.options import Schedule
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress
 
-if TYPE_CHECKING:
-    import torch
-
-
+Chosen = TypeVar("Chosen", bound=Schedule, covariant=True)
 PREVIOUS = "previous"  # the folder for files of a finished training while its successor runs
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[Chosen]):
     """One training: its folder, options, provenance, processes, networks and optimisers.
 
     The networks are not wrapped in DistributedDataParallel: the wrapped ones have the same parameters.
     """
 
     folder: Path
-    options: Schedule
+    options: Chosen
     provenance: Provenance
     processes: Processes
     progress: Progress
-    networks: "dict[str, torch.nn.Module]"
-    optimizers: "dict[str, torch.optim.Optimizer]"
+    networks: dict[str, torch.nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
 
     @property
     def metrics_file(self) -> Path:
@@ -153,11 +152,7 @@ def set_aside(folder: Path) -> None:
 
     What is there already stays: it belongs to the training whose checkpoint is still in place.
     """
-    finished = {path.name for path in folder.glob("*.safetensors")} & {
-        "arm.safetensors",
-        "tae.safetensors",
-        "amem.safetensors",
-    }
+    finished = any((folder / f"{model}.safetensors").is_file() for model in ("arm", "tae", "amem"))
     if finished and not (folder / PREVIOUS).exists():
         (folder / PREVIOUS).mkdir()
         for path in (*folder.glob("*-best.safetensors"), folder / "metrics.jsonl", folder / "samples"):
@@ -167,8 +162,6 @@ def set_aside(folder: Path) -> None:
 
 def _machine(run: Run) -> dict[str, Any]:
     """The properties of the machine that determine the order of floating point sums."""
-    import torch
-
     device = run.processes.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     machine = {"device": name, "threads": torch.get_num_threads(), "processes": run.processes.world_size}

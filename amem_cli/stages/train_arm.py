@@ -125,11 +125,10 @@ def train_step(
 
 
 def _train(
-    run: Run, config: ArmConfig, data: AttributeDataset, train: np.ndarray, validation: np.ndarray
+    run: Run[TrainArmOptions], config: ArmConfig, data: AttributeDataset, train: np.ndarray, validation: np.ndarray
 ) -> dict[str, Any]:
     """The training loop. Returns {"best": the best validation}, empty without validation."""
     options, processes, progress = run.options, run.processes, run.progress
-    assert isinstance(options, TrainArmOptions)
     model, optimizer = run.networks["arm"], run.optimizers["adam"]
     assert isinstance(model, ARM)
     best_file = run.folder / "arm-best.safetensors"
@@ -141,11 +140,11 @@ def _train(
         len(shuffled_batches(len(train), options.batch_size, options.seed, 0)), options.accumulate
     )
 
-    title, state.total = "train-arm", options.epochs * len(steps)
+    state.total = options.epochs * len(steps)
     with (
         StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
-        progress.loop(title, state.total, done=state.step) as bar,
+        progress.loop("train-arm", state.total, done=state.step) as bar,
     ):
         while True:
             if schedule.validation_due(options, state):
@@ -170,11 +169,10 @@ def _train(
 
 
 def epoch_batches(
-    run: Run, data: AttributeDataset, train: np.ndarray, epoch: int, start: int
+    run: Run[TrainArmOptions], data: AttributeDataset, train: np.ndarray, epoch: int, start: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """This process's shards of the batches of an epoch from batch `start` on: (images, labels) as in `train_step`."""
     options = run.options
-    assert isinstance(options, TrainArmOptions)
     order = shuffled_batches(len(train), options.batch_size, options.seed, epoch)
     shards = [run.processes.shard(train[batch]) for batch in order]
     images = ImageBatches(data.paths, shards, options.height_width, augment=(options.seed, epoch))  # type: ignore[arg-type]

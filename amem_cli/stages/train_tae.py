@@ -89,7 +89,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
                 return StageResult("train-tae", output, True, checkpoint.read_description(output)["metrics"])
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
-            config = tae_config(options)
+            config = TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
             tae = TAE(config.encoder, options.weights).to(device)
             log_pretrained(tae, progress.log)
             discriminator = Discriminator(*options.height_width).to(device)
@@ -102,7 +102,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
                 {"tae": tae, "discriminator": discriminator},
                 {"adam": networks.adam, "discriminator-adam": networks.discriminator_adam},
             )  # fmt: skip
-            metrics = {"train_images": len(paths)} | _train(run, networks, paths, validation_paths)
+            metrics = {"train_images": len(paths)} | _train(run, networks, config, paths, validation_paths)
             if is_main:
                 measure_textures(tae.encoder, paths, options, progress)
                 save_tae(output, tae, discriminator, config, provenance, metrics=metrics)
@@ -164,10 +164,11 @@ def train_step(
     return values
 
 
-def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: list[Path]) -> dict[str, Any]:
+def _train(
+    run: Run[TrainTaeOptions], networks: Networks, config: TaeConfig, paths: list[Path], validation_paths: list[Path]
+) -> dict[str, Any]:
     """The training loop. Returns the last logged losses, and "best", the best validation, if there is one."""
     options, processes, progress = run.options, run.processes, run.progress
-    assert isinstance(options, TrainTaeOptions)
     best_file = run.folder / "tae-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
@@ -194,7 +195,10 @@ def _train(run: Run, networks: Networks, paths: list[Path], validation_paths: li
                         figures, sample = validate(networks.tae, validation_paths, options, precision, progress)
                         log.sample(sample)
                         if log.validation("mse", figures, lower_is_better=True):
-                            _save_best(best_file, networks, paths, run, state.best)
+                            best = evaluation_copy(networks.tae)  # the encoder in training keeps its mode
+                            measure_textures(best.encoder, paths, options, progress)
+                            parts = (best, networks.discriminator, config, run.provenance)
+                            save_tae(best_file, *parts, validation=state.best)
             if state.epoch == options.epochs:
                 break
             order = shuffled_batches(len(paths), options.batch_size, options.seed, state.epoch)
@@ -258,19 +262,6 @@ def measure_textures(encoder: TextureEncoder, paths: list[Path], options: TrainT
     mean, square = sums / positions
     encoder.texture_mean.copy_(mean)
     encoder.texture_std.copy_((square - mean.square()).clamp(min=0).sqrt())
-
-
-def _save_best(path: Path, networks: Networks, paths: list[Path], run: Run, best: dict[str, Any]) -> None:
-    options = run.options
-    assert isinstance(options, TrainTaeOptions)
-    tae = evaluation_copy(networks.tae)  # the encoder in training keeps its mode
-    measure_textures(tae.encoder, paths, options, run.progress)
-    save_tae(path, tae, networks.discriminator, tae_config(options), run.provenance, validation=best)
-
-
-def tae_config(options: TrainTaeOptions) -> TaeConfig:
-    """The configuration of the TAE that `options` describe."""
-    return TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
 
 
 def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> tuple[list[Path], list[int]]:

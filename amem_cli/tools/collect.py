@@ -23,25 +23,11 @@ from amem_cli.models.checkpoints import load_amem
 from amem_cli.models.config import ModelConfig
 from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.ranked_lists import RankedRow
-from amem_cli.pictures.report.content import (
-    Artifact,
-    CameraPair,
-    Comparison,
-    Missing,
-    Predictions,
-    RankedLists,
-    RankedQuery,
-    Report,
-)
+from amem_cli.pictures.report import content
+from amem_cli.pictures.report.content import Missing
 from amem_cli.runtime.progress import Progress
+from amem_cli.tools import predictions
 from amem_cli.tools.draw import choose_query_rows, ranked_rows
-from amem_cli.tools.predictions import (
-    CLIPS_FOR_ATTRIBUTES,
-    CLIPS_MEASURED,
-    attention_of,
-    attribute_probabilities,
-    predict_clips,
-)
 from amem_cli.tools.source import Source
 from amem_cli.tools.training_curves import training_curves
 
@@ -58,10 +44,10 @@ class Collector:
         self.source, self.progress = source, progress
         self.states = chain_of(source.manifest, source.workspace.root, source.number, data_root=source.data_root)
 
-    def report(self, queries: int, seed: int) -> Report:
+    def report(self, queries: int, seed: int) -> content.Report:
         source = self.source
         result = self._section(lambda: results.read(self.states[-1].path, remedy=source.run("evaluate")))
-        return Report(
+        return content.Report(
             dataset=source.manifest.name,
             split=source.number,
             model="this model" if isinstance(result, Missing) else source.model_name(result),
@@ -105,7 +91,7 @@ class Collector:
         note = f"This is not the complete data set {title} ({shown}): do not compare its figures with published ones."
         return [note] if differences else []
 
-    def _ranked_lists(self, queries: int, seed: int) -> RankedLists:
+    def _ranked_lists(self, queries: int, seed: int) -> content.RankedLists:
         tracklets = {tracklet.name: tracklet for tracklet in self.source.content.test}
         chosen = choose_query_rows(self.source, queries, seed)
         rows = ranked_rows(self.source, [row for _, row in chosen], top=SHOWN_ANSWERS, show_ignored=True)
@@ -123,12 +109,12 @@ class Collector:
             comparisons, attention = [], None
             if not isinstance(attributes, Missing):
                 names, values, _ = attributes
-                comparisons = [Comparison(answer, names, values[query], values[name]) for answer, name in pairs]
+                comparisons = [content.Comparison(answer, names, values[query], values[name]) for answer, name in pairs]
             if not isinstance(model, Missing):
-                attention, _ = attention_of(model[0].main, model[1], tracklets[query])
-            lists.append(RankedQuery(why, row, comparisons, attention))
+                attention, _ = predictions.attention_of(model[0].main, model[1], tracklets[query])
+            lists.append(content.RankedQuery(why, row, comparisons, attention))
         seen = sorted({answer.tracklet for row in rows for answer in (row.query, *row.answers)})
-        return RankedLists(
+        return content.RankedLists(
             queries=lists,
             frames_of={name: tracklets[name].frames for name in seen},
             attributes=attributes if isinstance(attributes, Missing) else attributes[2],
@@ -151,17 +137,18 @@ class Collector:
         if amem.aem is None:
             why = f"No attributes: these tracklets have no pseudo-labels, and the model no AEM ({config.modules})"
             return Missing(why, self.source.label_all() + " --force" * labels_file.is_file())
-        probabilities = {tracklet.name: attribute_probabilities(amem, config, tracklet) for tracklet in tracklets}
-        origin = f"the attribute heads (AEM) of the model, means over up to {CLIPS_FOR_ATTRIBUTES} clips of a tracklet"
+        probabilities = {one.name: predictions.attribute_probabilities(amem, config, one) for one in tracklets}
+        most = predictions.CLIPS_FOR_ATTRIBUTES
+        origin = f"the attribute heads (AEM) of the model, means over up to {most} clips of a tracklet"
         return config.attributes, probabilities, origin
 
-    def _predictions(self) -> Predictions:
-        tracklets = evenly_spaced(self.source.queries, CLIPS_MEASURED)
-        clips = predict_clips(*self.model, tracklets, self.progress)
-        return Predictions(evenly_spaced(clips, CLIPS_DRAWN), mean_errors([clip.errors for clip in clips]))
+    def _predictions(self) -> content.Predictions:
+        tracklets = evenly_spaced(self.source.queries, predictions.CLIPS_MEASURED)
+        clips = predictions.predict_clips(*self.model, tracklets, self.progress)
+        return content.Predictions(evenly_spaced(clips, CLIPS_DRAWN), mean_errors([clip.errors for clip in clips]))
 
 
-def camera_pairs(source: Source) -> list[CameraPair]:
+def camera_pairs(source: Source) -> list[content.CameraPair]:
     """Rank-1 and mAP of the queries of each camera against the gallery of one other camera.
 
     The rules are those of the evaluation; a rate is over the queries that have a match in that camera.
@@ -171,7 +158,8 @@ def camera_pairs(source: Source) -> list[CameraPair]:
         query, answers = source.features.is_query & (cameras == first), source.gallery & (cameras == second)
         if query.any() and answers.any():
             ranking = source.ranking(query, answers)
-            pairs.append(CameraPair(first, second, ranking.valid_queries, float(ranking.cmc[0]), float(ranking.mAP)))
+            rates = float(ranking.cmc[0]), float(ranking.mAP)
+            pairs.append(content.CameraPair(first, second, ranking.valid_queries, *rates))
     return pairs
 
 
@@ -184,10 +172,10 @@ def _answers_to_compare(row: RankedRow) -> list[tuple[str, str]]:
     return [(f"the answer at rank {answer.rank} ({answer.verdict})", answer.tracklet) for answer in chosen]
 
 
-def _artifact(state: ArtifactState) -> Artifact:
+def _artifact(state: ArtifactState) -> content.Artifact:
     exists, provenance = state.path.is_file(), state.provenance or {}
     parents = provenance.get("parents", {})
-    return Artifact(
+    return content.Artifact(
         state,
         sha256=atomic.sha256_file(state.path) if exists else "",
         megabytes=state.path.stat().st_size / 1e6 if exists else None,

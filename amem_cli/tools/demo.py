@@ -6,15 +6,7 @@ from typing import Any, NamedTuple
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import InputMissing
-from amem_cli.options import (
-    EvaluateOptions,
-    ExtractFeaturesOptions,
-    LabelVideosOptions,
-    Schedule,
-    TrainAmemOptions,
-    TrainArmOptions,
-    TrainTaeOptions,
-)
+from amem_cli.options import COMMANDS, EvaluateOptions
 from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.evaluate import evaluate
@@ -56,16 +48,17 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
 
     start = weights_or_warning(progress)
 
-    def options(cls: type, **values: Any) -> Any:
-        values |= {"image_size": IMAGE_SIZE} if issubclass(cls, Schedule) else {}
-        return resolve(cls, {"data_root": data, "workspace": workspace, "seed": seed} | values, preset="small")
+    def options(command: str, **values: Any) -> Any:
+        common = {"data_root": data, "workspace": workspace, "seed": seed}
+        return resolve(COMMANDS[command], common | values, preset="small")
 
-    train_arm(options(TrainArmOptions, epochs=6, weights=start), progress)
-    label_videos(options(LabelVideosOptions, subset="all"), progress)
-    train_tae(options(TrainTaeOptions, epochs=16, batch_size=4, weights=start), progress)
+    size = {"image_size": IMAGE_SIZE}
+    train_arm(options("train-arm", epochs=6, weights=start, **size), progress)
+    label_videos(options("label-videos", subset="all"), progress)
+    train_tae(options("train-tae", epochs=16, batch_size=4, weights=start, **size), progress)
     motion = {"predict_frames": 2, "predict_stride": 2, "mem_lr_factor": 1.0}  # every other frame: the legs move more
-    train_amem(options(TrainAmemOptions, epochs=11, people_per_batch=4, clip_frames=8, **motion), progress)
-    extract_features(options(ExtractFeaturesOptions), progress)
+    train_amem(options("train-amem", epochs=11, people_per_batch=4, clip_frames=8, **motion, **size), progress)
+    extract_features(options("extract-features"), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
     pictures, errors = show_all(folder / "pictures", source, progress)

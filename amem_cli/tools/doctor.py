@@ -178,9 +178,6 @@ def _gb(number: float) -> str:
     return f"{number / 1e9:.1f} GB"
 
 
-# -- limits of the machine and of its container ------------------------------------------------------------------------
-
-
 def available_cores() -> float:
     """The cores that this process may use: its affinity, or the quota of the container if that is less."""
     quota, _, period = read_text(CGROUP / "cpu.max").partition(" ")  # "QUOTA PERIOD" or "max PERIOD"

@@ -22,8 +22,7 @@ from amem_cli.pictures.ranked_lists import RankedRow, choose_queries, rank_answe
 from amem_cli.pictures.style import save_picture
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.predictions import CLIPS_MEASURED, attention_of, predict_clips
-from amem_cli.tools.show import Picture
-from amem_cli.tools.source import Source
+from amem_cli.tools.source import Picture, Source
 
 CLIPS_DRAWN = 8  # of the measured clips
 QUERIES_SHOWN = 6
@@ -100,9 +99,6 @@ KINDS = {
     "cmc": draw_cmc,
     "attention": draw_attention,
 }
-
-
-# -- shared with the report --------------------------------------------------------------------------------------------
 
 
 def choose_query_rows(source: Source, how_many: int, seed: int) -> list[tuple[str, int]]:

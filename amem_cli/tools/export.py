@@ -125,9 +125,6 @@ def describe(subject: Subject, options: ExportOptions, versions: dict[str, str])
     }  # fmt: skip
 
 
-# -- comparison --------------------------------------------------------------------------------------------------------
-
-
 def distance(run: Run, engine: Engine, pairs: Iterable[Pair]) -> float:
     """The largest cosine distance of an export's output (f_s or probabilities) from the original's."""
     worst = 0.0
@@ -163,9 +160,6 @@ def real_pairs(tracklets: Sequence[Tracklet], subject: Subject) -> Iterator[Pair
     for tracklet in tracklets:
         frames = middle_clip(tracklet, subject.frames or 1, subject.config.height_width)
         yield (frames[None], frames[None]) if subject.frames else (frames, frames)
-
-
-# -- data --------------------------------------------------------------------------------------------------------------
 
 
 def read_clips(options: ExportOptions, progress: Progress) -> Clips:

@@ -1,7 +1,5 @@
 """`amem show`: one picture from artifacts. Ranked lists, CMC curve, predicted frames, attributes, attention."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,23 +8,13 @@ from amem_cli.errors import UsageError
 from amem_cli.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from amem_cli.tools.source import Source
+    from amem_cli.tools.source import Picture, Source
 
 KINDS = ("ranking", "frames", "attributes", "cmc", "attention")
 FORMATS = (".png", ".svg", ".pdf")
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What to draw: tracklets by `names`, the file, the number of predicted frames, the seed of random queries."""
-
-    names: Sequence[str]
-    out: Path
-    rounds: int | None = None
-    seed: int = 0
-
-
-def show(kind: str, picture: Picture, source: "Source", progress: Progress) -> tuple[Path, dict[str, Any]]:
+def show(kind: str, picture: "Picture", source: "Source", progress: Progress) -> tuple[Path, dict[str, Any]]:
     """Draw one picture of `kind`, one of `KINDS`; returns its path and figures about it.
 
     Without names: ranked lists of the best, the worst and some random queries; predicted frames of queries, evenly
@@ -52,6 +40,8 @@ def show(kind: str, picture: Picture, source: "Source", progress: Progress) -> t
 
 def show_all(folder: Path, source: "Source", progress: Progress) -> tuple[list[Path], dict[str, Any]]:
     """Every picture but the attention of a finished chain, into `folder`; also the errors of predicted frames."""
+    from amem_cli.tools.source import Picture
+
     names = {"ranking": "ranked-lists", "cmc": "cmc", "attributes": "attributes", "frames": "predicted-frames"}
     drawn = {kind: show(kind, Picture((), folder / f"{name}.png"), source, progress) for kind, name in names.items()}
     return [path for path, _ in drawn.values()], drawn["frames"][1]

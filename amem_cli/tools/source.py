@@ -1,4 +1,4 @@
-"""The data set, split, workspace and data root that a picture or a report is about."""
+"""What `amem show` and `amem report` are about: data set, split, workspace and data root; what a picture shows."""
 
 import re
 from collections.abc import Sequence
@@ -28,6 +28,16 @@ MODEL_NAMES = {  # the paper's, by --modules
     "after-enhancement": "baseline after enhancement",
     "amem": "AMEM",
 }
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What to draw: tracklets by `names`, the file, the number of predicted frames, the seed of random queries."""
+
+    names: Sequence[str]
+    out: Path
+    rounds: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)

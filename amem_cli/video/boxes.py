@@ -1,12 +1,16 @@
 """Where boxes around people come from: a MOTChallenge file, a detector of torchvision, or motion."""
 
+import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from amem_cli.artifacts.atomic import sha256_file, sha256_lines
 from amem_cli.data.readers.files import BadRows, read_text
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean
 from amem_cli.video.decode import Camera, Picture
@@ -25,7 +29,7 @@ MOT_COLUMNS = 10  # at most
 MOT_REMEDY = "Give a MOTChallenge file, motion or torchvision"
 VISIBLE = 0.25  # of a person, at least
 PART = 500  # pictures whose boxes are stored together
-Source = Callable[[Iterator[Picture]], Iterator[tuple[Picture, np.ndarray]]]
+WithBoxes = Iterator[tuple[Picture, np.ndarray]]
 
 
 def part_of(picture: Picture) -> int:
@@ -35,7 +39,7 @@ def part_of(picture: Picture) -> int:
 
 @dataclass(frozen=True)
 class Boxes:
-    """`open(camera)` gives a function from pictures, in order, to (picture, boxes (n, 6)) pairs.
+    """`find(camera, pictures)` gives (picture, boxes (n, 6)) for pictures of a camera, in order.
 
     A box is left, top, width, height, score, id; the id is -1 where the source does not track. `name` is for people,
     `identity` for provenance. `given` are the frames of all boxes of a file.
@@ -43,7 +47,7 @@ class Boxes:
 
     name: str
     identity: str
-    open: Callable[[Camera], Source] = field(repr=False)
+    find: Callable[[Camera, Iterator[Picture]], WithBoxes] = field(repr=False)
     given: tuple[int, ...] = field(default=(), repr=False)
 
 
@@ -57,9 +61,8 @@ def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes
     kind, _, model = choice.partition(":")
     if choice == "motion":
         if detector_weights:
-            raise UsageError(
-                "--detector-weights", why="motion uses none", remedy="Leave it out, or --boxes torchvision"
-            )
+            remedy = "Leave it out, or --boxes torchvision"
+            raise UsageError("--detector-weights", why="motion uses none", remedy=remedy)
         return Boxes("motion in front of a fixed background", "motion", _motion)
     if kind == "torchvision":
         return _detector(model or DEFAULT_DETECTOR, detector_weights, device)
@@ -70,22 +73,17 @@ def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes
     given = tuple(frame for frame, boxes in table.items() for _ in boxes)
     without = f", without {left_out} rows that are no visible, tracked pedestrian" if left_out else ""
     name = f"the boxes of {Path(choice).name}{without}"
-    return Boxes(name, f"mot {_digest(table)}", lambda camera: _from_table(table), given)
+    digest = sha256_lines(f"{frame} {boxes.tolist()}" for frame, boxes in table.items())[:16]
+    return Boxes(name, f"mot {digest}", partial(_listed, table), given)
 
 
-def _motion(camera: Camera) -> Source:
-    def boxes(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
-        from amem_cli.video.motion import MotionBoxes
+def _motion(camera: Camera, pictures: Iterator[Picture]) -> WithBoxes:
+    from amem_cli.video.motion import MotionBoxes
 
-        find = MotionBoxes(camera)
-        for picture in pictures:
-            found = find(picture)
-            yield picture, np.concatenate([found, np.full((len(found), 1), -1.0)], axis=1)
-
-    return boxes
-
-
-# -- MOTChallenge files ------------------------------------------------------------------------------------------------
+    find = MotionBoxes(camera)
+    for picture in pictures:
+        found = find(picture)
+        yield picture, np.concatenate([found, np.full((len(found), 1), -1.0)], axis=1)
 
 
 def read_mot(path: Path) -> tuple[dict[int, np.ndarray], int]:
@@ -139,18 +137,8 @@ def _mot_rows(path: Path) -> list[list[float]]:
     return rows
 
 
-def _from_table(table: dict[int, np.ndarray]) -> Source:
-    none = np.zeros((0, 6))
-    return lambda pictures: ((picture, table.get(picture.number, none)) for picture in pictures)
-
-
-def _digest(table: dict[int, np.ndarray]) -> str:
-    from amem_cli.artifacts.atomic import sha256_lines
-
-    return sha256_lines(f"{frame} {boxes.tolist()}" for frame, boxes in table.items())[:16]
-
-
-# -- detectors ---------------------------------------------------------------------------------------------------------
+def _listed(table: dict[int, np.ndarray], camera: Camera, pictures: Iterator[Picture]) -> WithBoxes:
+    return ((picture, table.get(picture.number, np.zeros((0, 6)))) for picture in pictures)
 
 
 def _detector(model: str, weights: Path | None, device: str) -> Boxes:
@@ -162,16 +150,12 @@ def _detector(model: str, weights: Path | None, device: str) -> Boxes:
         where = "not found" if path else "its weights are not on this machine"
         remedy = "Download them with torchvision on a machine with a network and give --detector-weights FILE"
         raise InputMissing("detector", path or model, why=where, remedy=f"{remedy}, or use --boxes motion")
-    from amem_cli.artifacts.atomic import sha256_file
-
     identity = f"torchvision {model} {sha256_file(path)[:16]}"
-    return Boxes(f"torchvision's {model}", identity, lambda camera: _detect(_load(model, path, device)))
+    return Boxes(f"torchvision's {model}", identity, lambda _, pictures: _detect(_load(model, path, device), pictures))
 
 
 def _cached_weights(model: str) -> Path | None:
     """The file of torchvision's weights in torch's hub cache, if it is there."""
-    import os
-
     import torchvision
 
     entry = torchvision.models.get_model_weights(model).DEFAULT
@@ -211,16 +195,8 @@ def _load(model: str, path: Path, device: str) -> Callable[[Sequence[np.ndarray]
     return detect
 
 
-def _detect(detect: Callable[[Sequence[np.ndarray]], list[np.ndarray]]) -> Source:
-    def boxes(pictures: Iterator[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
-        batch: list[Picture] = []
-        for picture in pictures:
-            # a batch does not cross parts, so that a continued run has the same batches
-            if batch and (len(batch) == DETECTOR_BATCH or part_of(batch[0]) != part_of(picture)):
-                yield from zip(batch, detect([p.rgb() for p in batch]), strict=True)
-                batch = []
-            batch.append(picture)
-        if batch:
-            yield from zip(batch, detect([p.rgb() for p in batch]), strict=True)
-
-    return boxes
+def _detect(detect: Callable[[Sequence[np.ndarray]], list[np.ndarray]], pictures: Iterator[Picture]) -> WithBoxes:
+    # a batch does not cross parts, so that a continued run has the same batches
+    for _, part in itertools.groupby(pictures, part_of):
+        while batch := list(itertools.islice(part, DETECTOR_BATCH)):
+            yield from zip(batch, detect([picture.rgb() for picture in batch]), strict=True)

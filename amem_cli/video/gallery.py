@@ -46,9 +46,10 @@ class Gallery:
         self.paths = list(paths)
         self.tables = [features.read(path, people=False, mapped=True) for path in self.paths]
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
-        first, *others = self.tables
-        for path, table in zip(self.paths[1:], others, strict=True):
-            if table.features.shape[1] != first.features.shape[1] or not _one_model(table, first):
+        first = self.tables[0]
+        for path, table in zip(self.paths, self.tables, strict=True):
+            models = {model_of(table), model_of(first)} - {""}
+            if table.features.shape[1] != first.features.shape[1] or len(models) > 1:
                 why = f"its features are of another model than those of {self.paths[0]}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one model")
 
@@ -126,8 +127,8 @@ class Gallery:
                 block = table.features[begin : begin + BLOCK_ROWS]
                 at = start + begin
                 similarity = queries @ np.asarray(block).T
-                if keep is not None:
-                    similarity[:, ~keep[at : at + len(block)]] = -np.inf
+                if keep is not None and not (kept := keep[at : at + len(block)]).all():
+                    similarity[:, ~kept] = -np.inf
                 best, rows = _merge(best, rows, similarity, at, top)
         count = min(top, int(keep.sum()) if keep is not None else len(self))
         return rows[:, :count], np.maximum(2 - 2 * best[:, :count].astype(np.float64), 0)
@@ -155,7 +156,3 @@ def model_of(table: Features) -> str:
     """The SHA-256 of the model that made the features, empty if the file does not say."""
     parents = table.provenance.get("parents", {})
     return str(parents.get("amem-main", {}).get("sha256", ""))
-
-
-def _one_model(one: Features, other: Features) -> bool:
-    return not model_of(one) or not model_of(other) or model_of(one) == model_of(other)

@@ -67,21 +67,17 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     gallery = Gallery(options.gallery)
     calibration = read_calibration(options.calibration) if options.calibration else None
     keep = _filter(gallery, options)
-    fits = None
-    if options.with_ or options.without:
-        fits = description(gallery, options)
-        if options.query:
-            keep = (np.ones(len(gallery), bool) if keep is None else keep) & (fits >= 0.5)
+    fits = description(gallery, options) if options.with_ or options.without else None
     if not options.query:
         began = time.perf_counter()
         assert fits is not None
-        ranked = np.where(np.ones(len(gallery), bool) if keep is None else keep, fits, -1.0)
-        order = np.argsort(-ranked, kind="stable")[: options.top]
-        order = order[ranked[order] >= 0]
+        kept = np.flatnonzero(keep)
+        order = kept[np.argsort(-fits[kept], kind="stable")[: options.top]]
         hits = [_hit(gallery, rank, int(row), None, None, fits) for rank, row in enumerate(order, start=1)]
         words = " ".join([*(f"+{name}" for name in options.with_), *(f"-{name}" for name in options.without)])
-        seconds = time.perf_counter() - began
-        return SearchResult([Found(words, hits)], gallery, None, int((ranked >= 0).sum()), seconds)
+        return SearchResult([Found(words, hits)], gallery, None, len(kept), time.perf_counter() - began)
+    if fits is not None:
+        keep &= fits >= 0.5
     names, rows, own = _queries(gallery, options, progress)
     began = time.perf_counter()
     found = []
@@ -94,7 +90,7 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
                     for rank, (row, d) in enumerate(pairs[: options.top], start=1)]  # fmt: skip
             found.append(Found(name, hits, own))
     seconds = time.perf_counter() - began
-    return SearchResult(found, gallery, calibration, len(gallery) if keep is None else int(keep.sum()), seconds)
+    return SearchResult(found, gallery, calibration, int(keep.sum()), seconds)
 
 
 def _hit(
@@ -109,12 +105,9 @@ def _hit(
     )  # fmt: skip
 
 
-# -- filters -----------------------------------------------------------------------------------------------------------
-
-
-def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray | None:
-    """(N,) bool, None without filters. Tracklets without times do not pass a filter of time."""
-    keep = None
+def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray:
+    """(N,) bool. Tracklets without times do not pass a filter of time."""
+    keep = np.ones(len(gallery), bool)
     if options.cameras:
         known = set(gallery.cameras)
         if unknown := [name for name in options.cameras if name not in known]:
@@ -125,11 +118,10 @@ def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray | None:
         if np.isnan(gallery.seconds).all():
             why = "the gallery has no times"
             raise UsageError("--after" if options.after is not None else "--before", why=why, remedy="Leave it out")
-        inside = np.ones(len(gallery), bool) if keep is None else keep
         with np.errstate(invalid="ignore"):
-            inside = inside & (gallery.seconds[:, 1] >= (-np.inf if options.after is None else options.after))
-            keep = inside & (gallery.seconds[:, 0] <= (np.inf if options.before is None else options.before))
-    if keep is not None and not keep.any():
+            keep &= gallery.seconds[:, 1] >= (-np.inf if options.after is None else options.after)
+            keep &= gallery.seconds[:, 0] <= (np.inf if options.before is None else options.before)
+    if not keep.any():
         raise BadData("gallery", why="no tracklet passes the filters", remedy="Widen them")
     return keep
 
@@ -206,8 +198,8 @@ def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOption
         raise InputMissing("--model", why="images can only be compared through a model", remedy=remedy)
     model, config = load_main_model(options.model)
     if gallery.model and sha256_file(options.model) != gallery.model:
-        raise UsageError("--model", options.model, why="the gallery's features are of another model",
-                         remedy="Give that model, or extract the gallery again")  # fmt: skip
+        why = "the gallery's features are of another model"
+        raise UsageError("--model", options.model, why=why, remedy="Give that model, or extract the gallery again")
     with process_group(options.device) as processes:
         device = processes.device
         precision = resolve_precision("auto", device)

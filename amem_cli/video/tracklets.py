@@ -89,9 +89,6 @@ def manifest_name(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", folder.absolute().name).strip("._-")[:100] or "tracks"
 
 
-# -- what was asked for ------------------------------------------------------------------------------------------------
-
-
 def _cameras(options: TrackletOptions) -> list[Camera]:
     """The cameras in order; videos with the same `--camera` are one."""
     names = options.cameras * (len(options.videos) if len(options.cameras) == 1 else 1)
@@ -160,9 +157,6 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
     return Tracklets(folder=out, manifest=manifest, reused=True, **document["result"])
 
 
-# -- the work ----------------------------------------------------------------------------------------------------------
-
-
 def _cut(
     options: TrackletOptions, cameras: list[Camera], sources: dict[str, Boxes], work: Path, progress: Progress
 ) -> dict[str, Any]:
@@ -228,7 +222,7 @@ def _boxes(camera: Camera, source: Boxes, fps: float, folder: Path, progress: Pr
             part: list[tuple[Any, np.ndarray]] = []
             number = stored
             wanted = (picture for picture in looked_at(decoded(), fps) if part_of(picture) >= stored)
-            for picture, boxes in source.open(camera)(wanted):
+            for picture, boxes in source.find(camera, wanted):
                 while part_of(picture) > number:
                     _write_part(folder, number, part)
                     number, part = number + 1, []

@@ -207,13 +207,13 @@ def test_clip_loop_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[tuple[Any, ...]] = []
-    original = amem_stage.epoch_batches.__globals__["ClipBatches"]
+    original = amem_inputs.ClipBatches
 
     def recording(*given: Any) -> Any:
         calls.append(given)
         return original(*given)
 
-    monkeypatch.setitem(amem_stage.epoch_batches.__globals__, "ClipBatches", recording)
+    monkeypatch.setattr(amem_inputs, "ClipBatches", recording)
     changed = {"flip": 0.25, "crop": 0.75, "seed": 5, "epochs": 2, "modules": modules}
     run("train-amem", walkers, tmp_path, inputs, **changed)
     assert [(given[2].flip, given[2].crop, given[2].seed, given[3]) for given in calls] == [

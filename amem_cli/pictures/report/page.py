@@ -94,9 +94,6 @@ def webp(pixels: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-# -- results -----------------------------------------------------------------------------------------------------------
-
-
 def result_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the result table: a label, and rates with their 95 % intervals (or None) for each column."""
     several = result.get("standard_deviation") is not None  # a single split has none
@@ -141,9 +138,6 @@ def camera_table(pairs: Sequence[CameraPair]) -> dict[str, Any]:
     return {"rows": rows, "columns": columns, "heads": heads, "cells": cells, "of": len(queries)}
 
 
-# -- ranked lists ------------------------------------------------------------------------------------------------------
-
-
 def comparison_chart(comparison: Comparison, identifier: str) -> dict[str, Any]:
     """A comparison of attributes: how many differ, of how many, and the chart, if there is an attribute to show."""
     pair = comparison.query, comparison.answer
@@ -155,9 +149,6 @@ def comparison_chart(comparison: Comparison, identifier: str) -> dict[str, Any]:
         figure = comparison_figure(query, answer, comparison.names, COMPARED_ATTRIBUTES)
         chart = inline_svg(figure, identifier, f"Attributes that differ: {', '.join(differ) or 'none'}")
     return {"differ": len(differ), "of": len(comparison.names), "chart": chart}
-
-
-# -- training ----------------------------------------------------------------------------------------------------------
 
 
 def charts(curves: Curves) -> list[tuple[str, Markup]]:
@@ -178,9 +169,6 @@ def samples(curves: Curves) -> list[tuple[int, np.ndarray]]:
         picture.thumbnail((4 * SAMPLE_HEIGHT, SAMPLE_HEIGHT))
         pictures.append((step, np.asarray(picture)))
     return pictures
-
-
-# -- figures as text ---------------------------------------------------------------------------------------------------
 
 
 def percent(rate: float | None) -> str:

@@ -37,14 +37,8 @@ GALLERY = {
     "cross-camera-splits": "the gallery is all test tracklets except the queries",
 }
 RATES = ("rank", "mAP", "mAP_official")
-CALIBRATED = (
-    "threshold_squared_distance",
-    "threshold_cosine",
-    "false_match_rate",
-    "true_match_rate",
-    "intercept",
-    "slope",
-)
+PAIR_RATES = ("threshold_cosine", "false_match_rate", "true_match_rate")
+CALIBRATED = ("threshold_squared_distance", *PAIR_RATES, "intercept", "slope")
 
 
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
@@ -73,17 +67,12 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
     """How the features were extracted, from their provenance; files of other programs do not record it."""
     models = [_name_of_model(table.provenance) for table in tables]
     if None in models:
-        unknown = "not stated by the features file"
-        return {
-            "frames": f"frames and pooling {unknown}",
-            "epoch": f"epoch {unknown}",
-            "extra_data": f"training data {unknown}",
-        }
+        about = {"frames": "frames and pooling", "epoch": "epoch", "extra_data": "training data"}
+        return {name: f"{text} not stated by the features file" for name, text in about.items()}
+    best = any(str(model).endswith("-best.safetensors") for model in models)
     return {
         "frames": "all frames in consecutive clips, f_s averaged over clips, then L2-normalised",
-        "epoch": "the epoch with the best validation, no choice on test people"
-        if any(str(model).endswith("-best.safetensors") for model in models)
-        else "the last epoch, no choice on test people",
+        "epoch": f"{'the epoch with the best validation' if best else 'the last epoch'}, no choice on test people",
         "extra_data": "trained on this data set's training people, starting from the weights in its provenance",
     }
 

@@ -134,10 +134,9 @@ def epoch_order(options: TrainAmemOptions, data: TrainingData, epoch: int) -> li
     return people_clips_batches(data.tracklets, *people_and_clips, options.seed, epoch)
 
 
-def epoch_batches(run: Run, data: TrainingData, epoch: int, start: int) -> Iterator[Batch]:
+def epoch_batches(run: Run[TrainAmemOptions], data: TrainingData, epoch: int, start: int) -> Iterator[Batch]:
     """This process's shards of the batches of an epoch, from batch `start` on: some people with all their K clips."""
     options, device = run.options, run.processes.device
-    assert isinstance(options, TrainAmemOptions)
     order = [batch.reshape(options.people_per_batch, -1) for batch in epoch_order(options, data, epoch)]
     shards = [np.concatenate(run.processes.shard(list(batch))) for batch in order]
     clips = ClipBatches(data.tracklets, shards, options, epoch)

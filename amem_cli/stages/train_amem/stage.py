@@ -36,18 +36,7 @@ from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog, finish_step
 from amem_cli.runtime.train_state import Run, TrainState, load_state, remove_states
 from amem_cli.stages.extract_features import extract_tracklets
-from amem_cli.stages.train_amem.inputs import (
-    TrainingData,
-    build_networks,
-    epoch_batches,
-    epoch_order,
-    initial_weights,
-    refuse_other_split,
-    tae_file,
-    tae_parent,
-    training_data,
-    training_labels,
-)
+from amem_cli.stages.train_amem import inputs
 from amem_cli.stages.train_amem.step import Batch, Networks, predicted_frames, train_step, true_frames
 from amem_cli.weights.loading import log_pretrained
 
@@ -72,10 +61,10 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         numbers = split_numbers(dataset, options.split)
         for number in numbers:
             tracklets = list(dataset.splits[number or 0].train)
-            training_labels(options, manifest.name, tracklets)
-            tae_parent(options)
+            inputs.training_labels(options, manifest.name, tracklets)
+            inputs.tae_parent(options)
             check_people(tracklets, options.people_per_batch, options.clip_frames)
-            refuse_other_split(options.weights, manifest.name, number)
+            inputs.refuse_other_split(options.weights, manifest.name, number)
         splits = [(number, dataset.splits[number or 0]) for number in numbers]
         results = []
         for number, split in progress.repeated(splits, "splits"):
@@ -96,16 +85,16 @@ def _train_split(
         tracklets = list(split.train)
         if options.on_bad_image == "skip":
             tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
-        data, label_parent = training_data(options, manifest.name, tracklets)
+        data, label_parent = inputs.training_data(options, manifest.name, tracklets)
         if options.uses_aem and not options.labels and processes.is_main:
             warn_about_stale(manifest, options.workspace, number, "train-tae", progress, options.data_root)
         precision = resolve_precision(options.precision, processes.device)
-        weights = initial_weights(options, progress)
+        weights = inputs.initial_weights(options, progress)
         resolved = {"dataset": manifest.name, "precision": precision, "split": number}
         provenance = Provenance(
             command="train-amem",
             options=options.fingerprint() | resolved,
-            parents=weights_parent(options.weights, weights) | label_parent | tae_parent(options),
+            parents=weights_parent(options.weights, weights) | label_parent | inputs.tae_parent(options),
             data=tracklets_digest(tracklets),
         )
         if slot.is_current(provenance, frames_of(tracklets), progress.warn):
@@ -114,9 +103,9 @@ def _train_split(
             return StageResult("train-amem", output, True, checkpoint.read_description(output)["metrics"])
 
         torch.manual_seed(keyed_seed(options.seed, "weights of AMEM"))
-        tae = load_tae(tae_file(options), options.image_size) if options.uses_mem else None
+        tae = load_tae(inputs.tae_file(options), options.image_size) if options.uses_mem else None
         config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
-        networks = build_networks(config, options, processes, tae, weights)
+        networks = inputs.build_networks(config, options, processes, tae, weights)
         log_pretrained(networks.amem, progress.log)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
@@ -137,10 +126,11 @@ def _train_split(
         return StageResult("train-amem", output, False, metrics)
 
 
-def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData) -> TrainState:
+def _train(
+    run: Run[TrainAmemOptions], networks: Networks, config: ModelConfig, data: inputs.TrainingData
+) -> TrainState:
     """The training loop; returns the final state."""
     options, processes, progress = run.options, run.processes, run.progress
-    assert isinstance(options, TrainAmemOptions)
     best_file = run.folder / "amem-main-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
@@ -152,7 +142,7 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
     )
     split = run.provenance.options["split"]
     title = "train-amem" if split is None else f"train-amem split {split}"
-    first = [len(epoch_order(options, data, epoch)) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
+    first = [len(inputs.epoch_order(options, data, epoch)) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
     steps_in_epoch = [len(schedule.batches_per_step(batches, options.accumulate)) for batches in first]
     state.total = round(options.epochs * sum(steps_in_epoch) / len(first))
     with (
@@ -170,8 +160,8 @@ def _train(run: Run, networks: Networks, config: ModelConfig, data: TrainingData
                         save_main(best_file, networks.tested.main, config, run.provenance, validation=state.best)
             if state.epoch == options.epochs:
                 return state
-            steps = schedule.batches_per_step(len(epoch_order(options, data, state.epoch)), options.accumulate)
-            batches = epoch_batches(run, data, state.epoch, start=state.step_in_epoch * options.accumulate)
+            steps = schedule.batches_per_step(len(inputs.epoch_order(options, data, state.epoch)), options.accumulate)
+            batches = inputs.epoch_batches(run, data, state.epoch, start=state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(networks.adam, rate)

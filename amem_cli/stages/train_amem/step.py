@@ -7,16 +7,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from amem_cli.losses import (
-    Loss,
-    MemWeights,
-    aem_loss,
-    discriminator_loss,
-    identity_loss,
-    mem_loss,
-    total_loss,
-    triplet_loss,
-)
+from amem_cli import losses
+from amem_cli.losses import Loss
 from amem_cli.models.amem import AMEM, AmemOutput
 from amem_cli.models.config import ModelConfig
 from amem_cli.models.tae import Discriminator
@@ -81,7 +73,7 @@ def train_step(
     for optimizer in (adam, discriminator_adam):
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
-    losses, norms = [], {}
+    batch_losses, norms = [], {}
     for number, batch in enumerate(batches, 1):
         last = number == len(batches)
         with gradient_sync(amem, enabled=last):
@@ -101,14 +93,14 @@ def train_step(
                 with autocast(precision, device):
                     real = discriminator(true_frames(batch, options).flatten(0, 1))
                     fake = discriminator(predicted_frames(output).detach().flatten(0, 1))
-                terms["discriminator"] = discriminator_loss(real.float(), fake.float())
+                terms["discriminator"] = losses.discriminator_loss(real.float(), fake.float())
                 (terms["discriminator"] / len(batches)).backward()
         with torch.no_grad():
             terms["accuracy"] = (output.identity_logits.argmax(dim=1) == batch.identity).float().mean()
             if output.predictions:
                 terms["copy_image"] = copy_error(batch, options)
-        losses.append(terms)
-    values = schedule.mean_losses(losses)
+        batch_losses.append(terms)
+    values = schedule.mean_losses(batch_losses)
     schedule.check_finite(values)
     adam.step()
     if adversarial and discriminator_adam is not None:
@@ -126,13 +118,13 @@ def amem_loss(
     aem = mem = None
     if output.attribute_logits is not None:
         assert batch.attributes is not None
-        aem = aem_loss(output.attribute_logits.float(), batch.attributes)
+        aem = losses.aem_loss(output.attribute_logits.float(), batch.attributes)
     if output.predictions:
         mem = motion_loss(amem, output, batch, discriminator, options)
     margin = options.margin if options.triplet == "margin" else None
-    return total_loss(
-        identity_loss(output.identity_logits.float(), batch.identity, options.label_smoothing),
-        triplet_loss(features, batch.identity, margin, normalised),
+    return losses.total_loss(
+        losses.identity_loss(output.identity_logits.float(), batch.identity, options.label_smoothing),
+        losses.triplet_loss(features, batch.identity, margin, normalised),
         aem, mem, options.lambda_a, options.lambda_m,
     )  # fmt: skip
 
@@ -152,8 +144,8 @@ def motion_loss(
         fake_logits = discriminator(predicted.flatten(0, 1)).float().unflatten(0, predicted.shape[:2])
     texture = {"standardised": options.texture_weight, "literal": 1.0, "none": 0.0}[options.texture_loss]
     variance = encoder.texture_std.square().mean() if options.texture_loss == "standardised" else 1.0
-    weights = MemWeights(texture, options.adversarial_weight, options.adversarial_form)
-    return mem_loss((predicted, textures), (true, true_textures), fake_logits, weights, variance)
+    weights = losses.MemWeights(texture, options.adversarial_weight, options.adversarial_form)
+    return losses.mem_loss((predicted, textures), (true, true_textures), fake_logits, weights, variance)
 
 
 def true_frames(batch: Batch, options: TrainAmemOptions | ModelConfig) -> Tensor:

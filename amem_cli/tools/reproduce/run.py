@@ -68,8 +68,8 @@ def _link_shared(own: Workspace, shared: Workspace) -> None:
 
 def _measure_predictions(plan: Plan, one: Run) -> dict[str, float]:
     """Draw the predicted frames of some queries of the first split; the errors over all measured ones."""
-    from amem_cli.tools.show import Picture, show
-    from amem_cli.tools.source import Source
+    from amem_cli.tools.show import show
+    from amem_cli.tools.source import Picture, Source
 
     source = Source(one.dataset, plan.request.data_root, one.workspace)
     _, errors = show("frames", Picture((), one.picture), source, Progress(quiet=True))

@@ -23,9 +23,6 @@ TEXT_COLUMNS = ("model", "compared with", "method", "what")  # the others are nu
 Block = tuple[str, list[str], list[list[str]]]  # a printed table: title, columns, rows
 
 
-# -- JSON --------------------------------------------------------------------------------------------------------------
-
-
 def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
     """The table of a plan as JSON, before its runs; rates are fractions in [0, 1], PSNR is in dB."""
     request = plan.request
@@ -111,9 +108,6 @@ def write(workspace: Path, table: dict[str, Any]) -> Path:
     path = workspace / "reproduce" / f"{table['file']}.md"
     atomic.write_text(path.with_suffix(".json"), json.dumps(table, indent=1, default=str))
     return atomic.write_text(path, as_markdown(table, path.parent))
-
-
-# -- Markdown and terminal ---------------------------------------------------------------------------------------------
 
 
 def blocks(table: dict[str, Any]) -> list[Block]:
