@@ -46,11 +46,13 @@ def search(
     out: Annotated[Path | None, Option(help="also write this HTML page; it shows people")] = None,
 ) -> None:
     """Find the tracklets that are nearest to a person, or that fit a description."""
-    from amem_cli.video.search import search, write_page
+    from amem_cli.video.search import search
 
     result = search(options, progress := Progress(output.quiet))
     if out is not None:
-        write_page(result, out, progress)
+        from amem_cli.video.page import write_search_page
+
+        write_search_page(result, out, progress)
     if output.as_json:
         return console.print_json(as_json(result) | {"page": out, "warnings": progress.warnings})
     print_hits(result)

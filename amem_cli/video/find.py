@@ -17,7 +17,7 @@ from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Gallery, model_of, read_calibration
 from amem_cli.video.link import Linked, link_tracks, write_links
 from amem_cli.video.options import FindOptions
-from amem_cli.video.tracklets import Tracklets, cut_tracklets
+from amem_cli.video.tracklets import cut_tracklets
 
 CLIPS, FRAMES = 6, 16  # of a track, for its features and its attributes
 PAGE = "index.html"
@@ -25,12 +25,10 @@ PAGE = "index.html"
 
 @dataclass(frozen=True)
 class Answer:
-    """The page, what it was made from, and who was found."""
+    """The page, who was found, and what was used."""
 
     page: Path
     linked: Linked
-    tracklets: Tracklets
-    labels: pseudo_labels.PseudoLabels | None
     used: list[str]
 
 
@@ -70,13 +68,12 @@ def find(options: FindOptions, progress: Progress) -> Answer:
         progress.warn(f"no calibration for {model}: tracks {limit} count as one person")
     if labels:
         used.append(f"attributes: {arm.name}")
-    answer = Answer(out / PAGE, linked, cut, labels, used)
     from amem_cli.video.page import find_page
 
     with locked(out / PAGE):
         write_links(linked, out, (cut.folder,), progress)
-        atomic.write_text(out / PAGE, find_page(answer))
-    return answer
+        atomic.write_text(out / PAGE, find_page(linked, cut, labels, used))
+    return Answer(out / PAGE, linked, used)
 
 
 def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progress) -> pseudo_labels.PseudoLabels | None:

@@ -1,31 +1,29 @@
 """The page of `amem find`: people as rows, a timeline per camera, clips, attributes. One HTML file, no network."""
 
-import base64
-import hashlib
-import io
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 from PIL import Image, ImageOps
 
-from amem_cli import __version__
+from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import is_generated
+from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.data.images import open_rgb
+from amem_cli.data.readers.files import frames_in_order, list_folder
+from amem_cli.errors import listing
 from amem_cli.pictures.frames import evenly_spaced
-
-if TYPE_CHECKING:
-    from amem_cli.video.find import Answer
-    from amem_cli.video.link import Linked
-    from amem_cli.video.search import SearchResult
+from amem_cli.pictures.html import render, webp
+from amem_cli.runtime.progress import Progress
+from amem_cli.video.link import Linked
+from amem_cli.video.search import SearchResult
+from amem_cli.video.tracklets import Tracklets
 
 FRAME = (80, 160)  # width, height of a frame on the page
 STRIP = 6  # frames of a strip
@@ -35,6 +33,7 @@ BYTES_PER_FRAME = 2800
 ATTRIBUTE, MOST_TAGS = 0.5, 8
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between the marks of a timeline, below hours
 LEAST_ONE = 0.4  # less: rather another person
+_page = partial(render, __package__, "page", ())
 WORDS = ((0.95, "almost certainly"), (0.8, "very likely"), (0.6, "probably"), (0.0, "perhaps"))
 
 
@@ -57,15 +56,15 @@ class Clip:
         return evenly_spaced(range(self.columns), STRIP)
 
 
-def find_page(answer: "Answer") -> str:
-    """The page of `amem find`."""
-    linked, gallery = answer.linked, answer.linked.gallery
-    images = _images_of(answer.tracklets.folder, gallery.tracklets)
+def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None, used: list[str]) -> str:
+    """The page of `amem find`; `used` says what it was made with."""
+    gallery = linked.gallery
+    images = {name: _images(tracklets.folder / name) for name in gallery.tracklets}
     clips = _clips(gallery.tracklets, images, gallery.cameras, gallery.seconds, linked.probability)
     members: dict[int, list[int]] = defaultdict(list)
     for row, person in enumerate(linked.person.tolist()):
         members[person].append(row)
-    tags = _tags(answer, members)
+    tags = _tags(labels, gallery.tracklets, members) if labels else {}
     people: list[dict[str, Any]] = []
     for person, rows in members.items():
         cameras = list(dict.fromkeys(gallery.cameras[row] for row in rows))
@@ -85,13 +84,32 @@ def find_page(answer: "Answer") -> str:
         counted(len(set(gallery.cameras)), "camera"), counted(len(gallery), "track"),
         counted(linked.people, "person", "people"), f"{linked.in_several_cameras()} seen by several cameras",
     ]  # fmt: skip
-    return render(
-        title="Who is where", facts=facts, people=people, tags=every, used=answer.used, clips=clips,
-        timelines=timelines(linked), faults=answer.tracklets.faults, generated=is_generated(answer.tracklets.folder),
+    return _page(
+        title="Who is where", facts=facts, people=people, tags=every, used=used, clips=clips,
+        timelines=timelines(linked), faults=tracklets.faults, generated=is_generated(tracklets.folder),
     )  # fmt: skip
 
 
-def search_page(result: "SearchResult", frames_of: dict[str, Sequence[Path]], used: list[str]) -> str:
+def write_search_page(result: SearchResult, out: Path, progress: Progress) -> None:
+    """The page of a search; a tracklet has pictures where its data set is where the features file says."""
+    frames: dict[str, Sequence[Path]] = {}
+    missing = set()
+    rows = [hit.row for found in result.found for hit in found.hits]
+    for row in rows + [found.row for found in result.found if found.row is not None]:
+        table, tracklet = result.gallery.tables[result.gallery.file_of(row)], result.gallery.tracklets[row]
+        folder = Path(table.folder, tracklet)
+        if not table.folder or not folder.is_dir():
+            missing.add(table.folder or table.dataset)
+        elif images := _images(folder):
+            frames[tracklet] = images
+    if missing:
+        progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
+    used = [f"features: {path.name}" for path in result.gallery.paths]
+    used.append(f"calibration: {result.calibration.name}" if result.calibration else "no calibration")
+    atomic.write_text(out, search_page(result, frames, used))
+
+
+def search_page(result: SearchResult, frames_of: Mapping[str, Sequence[Path]], used: list[str]) -> str:
     """The page of `amem search --out`: a row per query with its hits."""
     people, clips = [], []
     for number, found in enumerate(result.found, start=1):
@@ -114,22 +132,10 @@ def search_page(result: "SearchResult", frames_of: dict[str, Sequence[Path]], us
         table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
     )
     facts = [counted(len(people), "query", "queries"), f"{result.searched} tracklets searched"]
-    return render(title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
-                  generated=generated)  # fmt: skip
-
-
-def render(**content: Any) -> str:
-    folder = resources.files(__package__)
-    template, style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html.j2", "css", "js"))
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.from_string(template).render(
-        **content, version=__version__, style=Markup(style), script=Markup(script), script_hash=digest, frame=FRAME,
+    return _page(
+        title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
+        generated=generated,
     )  # fmt: skip
-    return page.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
-
-
-# -- words -------------------------------------------------------------------------------------------------------------
 
 
 def counted(number: int, one: str, several: str = "") -> str:
@@ -147,7 +153,7 @@ def in_words(probability: float) -> str:
     return f"{word} {who} person ({'more than 99' if sure > 0.99 else f'{100 * sure:.0f}'} %)"
 
 
-def sureness(linked: "Linked", rows: Sequence[int]) -> str:
+def sureness(linked: Linked, rows: Sequence[int]) -> str:
     """About the tracks of one person: by the least sure of them."""
     if len(rows) == 1:
         return "seen once"
@@ -159,7 +165,7 @@ def sureness(linked: "Linked", rows: Sequence[int]) -> str:
     return in_words(float(np.nanmin(chances)))
 
 
-def next_person(linked: "Linked", person: int) -> str:
+def next_person(linked: Linked, person: int) -> str:
     """About the most similar other person; empty if there is none."""
     other, far = linked.most_similar(person)
     if not other:
@@ -206,24 +212,18 @@ def _note(probability: float | None, distance: float | None, fits: float | None)
     return ", ".join(parts)
 
 
-# -- parts of the page -------------------------------------------------------------------------------------------------
-
-
-def _tags(answer: "Answer", members: dict[int, list[int]]) -> dict[int, list[str]]:
+def _tags(labels: PseudoLabels, tracklets: list[str], members: dict[int, list[int]]) -> dict[int, list[str]]:
     """The most probable attributes of each person, over the person's tracks."""
-    if answer.labels is None:
-        return {}
-    labels = answer.labels
     row_of = {name: row for row, name in enumerate(labels.tracklet)}
     found = {}
     for person, rows in members.items():
-        means = labels.probabilities[[row_of[answer.linked.gallery.tracklets[row]] for row in rows]].mean(axis=0)
+        means = labels.probabilities[[row_of[tracklets[row]] for row in rows]].mean(axis=0)
         order = [place for place in np.argsort(-means, kind="stable") if means[place] > ATTRIBUTE]
         found[person] = [readable(labels.attributes[place]) for place in order[:MOST_TAGS]]
     return found
 
 
-def timelines(linked: "Linked") -> list[dict[str, Any]]:
+def timelines(linked: Linked) -> list[dict[str, Any]]:
     """One per camera with times: bars (person, track's row, left and width in per cent, lane)."""
     gallery = linked.gallery
     rows = [row for row in range(len(gallery)) if not np.isnan(gallery.seconds[row]).any()]
@@ -252,16 +252,12 @@ def marks(end: float) -> list[dict[str, Any]]:
     return [{"left": round(100 * at / end, 1), "text": clock(at)} for at in range(0, int(0.97 * end) + 1, step)]
 
 
-def _images_of(folder: Path, tracklets: Sequence[str]) -> dict[str, Sequence[Path]]:
-    from amem_cli.data.readers.files import frames_in_order, list_folder
-
-    return {
-        name: [folder / name / file for file in frames_in_order(list_folder(folder / name)[0])] for name in tracklets
-    }
+def _images(folder: Path) -> list[Path]:
+    return [folder / name for name in frames_in_order(list_folder(folder)[0])]
 
 
 def _clips(
-    names: Sequence[str], images: dict[str, Sequence[Path]], cameras: Sequence[str], seconds: np.ndarray,
+    names: Sequence[str], images: Mapping[str, Sequence[Path]], cameras: Sequence[str], seconds: np.ndarray,
     chances: np.ndarray, prefix: str = "t",
 ) -> list[Clip]:  # fmt: skip
     """The tracks with their pictures; the more tracks, the fewer frames of each, so that the page stays small."""
@@ -287,6 +283,4 @@ def _sheet(frames: Sequence[Path]) -> str:
     for place, path in enumerate(frames):
         picture = ImageOps.pad(open_rgb(path), FRAME, Image.Resampling.BILINEAR, color=(128, 128, 128))
         sheet.paste(picture, (place * FRAME[0], 0))
-    content = io.BytesIO()
-    sheet.save(content, format="WEBP", quality=55, method=4)
-    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+    return webp(sheet, quality=55)

@@ -14,7 +14,7 @@ from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import SHIPPED
-from amem_cli.data.readers.files import folder_tracklet, frames_in_order, list_folder
+from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing, require_known
 from amem_cli.resolve import folder_flags
@@ -209,25 +209,3 @@ def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOption
         with progress.loop("query", clips, unit="clips") as bar:
             columns = extract_tracklets(tracklets, bar, clip_shape=clip_shape, engine=engine, device=device)
     return columns["features"]
-
-
-def write_page(result: SearchResult, out: Path, progress: Progress) -> None:
-    """The page of a search; a tracklet has pictures where its data set is where the features file says."""
-    from amem_cli.artifacts import atomic
-    from amem_cli.video.page import search_page
-
-    frames: dict[str, Sequence[Path]] = {}
-    missing = set()
-    rows = [hit.row for found in result.found for hit in found.hits]
-    for row in rows + [found.row for found in result.found if found.row is not None]:
-        table, tracklet = result.gallery.tables[result.gallery.file_of(row)], result.gallery.tracklets[row]
-        folder = Path(table.folder, tracklet)
-        if not table.folder or not folder.is_dir():
-            missing.add(table.folder or table.dataset)
-        elif images := list_folder(folder)[0]:
-            frames[tracklet] = [folder / name for name in frames_in_order(images)]
-    if missing:
-        progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
-    used = [f"features: {path.name}" for path in result.gallery.paths]
-    used.append(f"calibration: {result.calibration.name}" if result.calibration else "no calibration")
-    atomic.write_text(out, search_page(result, frames, used))

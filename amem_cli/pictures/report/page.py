@@ -1,30 +1,21 @@
-"""The report as one HTML file: pictures, style and script are inside, and no network is used.
+"""The report as one HTML file."""
 
-Jinja2 escapes everything that comes from outside (names, paths, options, messages). In addition the page's content
-security policy allows our script only, by its hash, and no address.
-"""
-
-import base64
-import hashlib
-import io
 import math
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from amem_cli import __version__
 from amem_cli.artifacts.results import queries_of
 from amem_cli.data.images import open_rgb
 from amem_cli.pictures.attention import heat_over_frames
 from amem_cli.pictures.attributes import THRESHOLD, AttributedTracklet, comparison_figure
 from amem_cli.pictures.frames import evenly_spaced, read_frames, side_by_side
+from amem_cli.pictures.html import render, webp
 from amem_cli.pictures.ranked_lists import VERDICTS
 from amem_cli.pictures.report.charts import cmc_chart, inline_svg, lines_chart
 from amem_cli.pictures.report.content import CameraPair, Comparison, Curves, Missing, Report
@@ -42,29 +33,15 @@ def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
 
     Raises `BadData` when a frame cannot be read.
     """
-    folder = resources.files(__package__)
-    template, style, script = (
-        folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html.j2", "css", "js")
-    )
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "decimals": decimals, "duration": duration, "webp": webp}
-    environment.tests["missing"] = lambda value: isinstance(value, Missing)
-    helpers = [result_rows, queries_of, cmc, camera_table, comparison_chart, charts, samples]
-    helpers += [side_by_side, read_frames, heat_over_frames]
-    environment.globals |= {helper.__name__: helper for helper in helpers}
+    helpers: list[Any] = [percent, decimals, duration, address, missing, result_rows, queries_of, cmc, camera_table]
+    helpers += [comparison_chart, charts, samples, side_by_side, read_frames, heat_over_frames]
     lists = report.ranked_lists
     tracklets = _Tracklets({} if isinstance(lists, Missing) else lists.frames_of, frames_per_tracklet)
-    return environment.from_string(template).render(
-        report=report,
-        name=report.dataset if report.split is None else f"{report.dataset}, split {report.split}",
-        version=__version__,
-        style=Markup(style),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        tracklets=tracklets,
-        thumbnail=THUMBNAIL,
+    name = report.dataset if report.split is None else f"{report.dataset}, split {report.split}"
+    return render(
+        __package__, "report", helpers, report=report, name=name, tracklets=tracklets, thumbnail=THUMBNAIL,
         verdicts=VERDICTS,
-    )
+    )  # fmt: skip
 
 
 class _Tracklets:
@@ -84,14 +61,16 @@ class _Tracklets:
         paths = self._frames_of[name]
         frames = read_frames(evenly_spaced(paths, most), THUMBNAIL)
         count = f"{len(frames)} of {len(paths)} frames, evenly spaced" if len(frames) < len(paths) else "all frames"
-        return {"tracklet": name, "frames": count, "source": webp(side_by_side(frames, SHEET_COLUMNS, 2, paper=128))}
+        return {"tracklet": name, "frames": count, "source": address(side_by_side(frames, SHEET_COLUMNS, 2, paper=128))}
 
 
-def webp(pixels: np.ndarray) -> str:
+def address(pixels: np.ndarray) -> str:
     """A picture (H, W, 3) uint8 as a data address."""
-    content = io.BytesIO()
-    Image.fromarray(pixels).save(content, format="WEBP", quality=60, method=4)
-    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+    return webp(Image.fromarray(pixels), quality=60)
+
+
+def missing(section: object) -> bool:
+    return isinstance(section, Missing)
 
 
 def result_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,39 @@
+"""One HTML file for each page: pictures, style and script are inside, and no network is used."""
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterable
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from amem_cli import __version__
+
+
+def render(package: str, page: str, helpers: Iterable[Callable[..., Any]], **content: Any) -> str:
+    """The page PAGE.html.j2 of a package, with PAGE.css and PAGE.js, as HTML text.
+
+    Jinja2 escapes everything that comes from outside (names, paths, options, messages). In addition the page's content
+    security policy allows its own script only, by its hash, and no address. The template can use the `helpers` as
+    functions, filters and tests.
+    """
+    files = [resources.files(package) / f"{page}.{kind}" for kind in ("html.j2", "css", "js")]
+    template, style, script = (file.read_text("utf-8") for file in files)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    for names in (environment.globals, environment.filters, environment.tests):
+        names.update({helper.__name__: helper for helper in helpers})
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    inside = {"style": Markup(style), "script": Markup(script), "script_hash": digest, "version": __version__}
+    text = environment.from_string(template).render(**inside, **content)
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
+
+
+def webp(picture: Image.Image, quality: int) -> str:
+    """A picture as a data address."""
+    content = io.BytesIO()
+    picture.save(content, format="WEBP", quality=quality, method=4)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
