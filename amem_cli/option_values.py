@@ -49,12 +49,6 @@ def check_device(device: str) -> None:
         raise UsageError("--device", device, why=why, remedy="Use auto, cpu, cuda or cuda:N")
 
 
-def check_resume(resume: str) -> None:
-    """Raise `UsageError` if `--resume` names a state file for a command that has none."""
-    if resume not in ("auto", "never"):
-        raise UsageError("--resume", resume, why="this command has no state files", remedy="Use auto or never")
-
-
 def check_split(split: str) -> None:
     """Raise `UsageError` unless `split` is empty, a number or "all"."""
     if not re.fullmatch(r"|all|\d{1,3}", split):

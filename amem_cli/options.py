@@ -10,15 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from amem_cli.errors import InputMissing, UsageError, require_package
-from amem_cli.option_values import (
-    check_device,
-    check_ranges,
-    check_resume,
-    check_split,
-    flag_of,
-    parse_duration,
-    parse_image_size,
-)
+from amem_cli.option_values import check_device, check_ranges, check_split, flag_of, parse_duration, parse_image_size
 
 PRESETS = ("paper", "small", "strong")
 IMAGENET_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2")  # those with `--weights imagenet`
@@ -84,6 +76,11 @@ class Options:
     def __post_init__(self) -> None:
         check_device(self.device)
         check_ranges(self)
+        if self.resume not in ("auto", "never"):
+            self._check_state_file()
+
+    def _check_state_file(self) -> None:
+        raise UsageError("--resume", self.resume, why="this command has no state files", remedy="Use auto or never")
 
     def fingerprint(self) -> dict[str, Any]:
         """The options that affect the result, as JSON values: provenance records and compares them."""
@@ -138,11 +135,13 @@ class Schedule(DataOptions):
         super().__post_init__()
         parse_image_size(self.image_size)
         self.require("batch_size", getattr(self, "batch_size", 2) > 1, "must be at least 2")  # batch norm in training
-        if self.resume not in ("auto", "never") and not Path(self.resume).is_file():
-            raise InputMissing("--resume", self.resume, why="not found", remedy="Use auto, never or a state file")
         parse_duration(self.time_limit)
         for name in {self.log_to, "tensorboard" if self.tensorboard else "none"} - {"none"}:
             require_package(name, "--log-to")
+
+    def _check_state_file(self) -> None:
+        if not Path(self.resume).is_file():
+            raise InputMissing("--resume", self.resume, why="not found", remedy="Use auto, never or a state file")
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -199,10 +198,6 @@ class LabelVideosOptions(DataOptions):
     engine: Engine = option("auto", "auto: openvino if installed, else torch; eager on CUDA", affects_result=False)
     arm: str = option("", "ARM checkpoint; empty: the workspace's", affects_result=False)
     frames: int = option(0, "label at most this many frames of a tracklet, evenly spaced; 0: all")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_resume(self.resume)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,7 +340,6 @@ class ExtractFeaturesOptions(DataOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_resume(self.resume)
         check_split(self.split)
         if self.image_size:
             parse_image_size(self.image_size)

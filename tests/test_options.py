@@ -197,6 +197,7 @@ WRONG = [
     ("train-arm", "image_size", "20000x64", "--image-size 20000x64"),
     ("label-videos", "threshold", 1.0, "--threshold 1.0: must be between 0 and 1"),
     ("label-videos", "resume", "state", "--resume state: this command has no state files"),
+    ("evaluate", "resume", "state", "--resume state: this command has no state files"),
     ("train-tae", "batch_size", 1, "--batch-size 1: must be at least 2"),
     ("train-tae", "adversarial_weight", -0.1, "--adversarial-weight -0.1: must not be negative"),
     ("train-tae", "discriminator_learning_rate", 0.0, "--discriminator-learning-rate 0.0: must be positive"),

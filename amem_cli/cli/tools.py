@@ -2,7 +2,6 @@
 
 import dataclasses
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -184,20 +183,19 @@ def walkers(
     """Generate walking people in the original layouts of the five data sets, or as videos."""
     from amem_cli.walkers import write_walkers
 
+    progress = Progress(quiet)
     if videos:
         from amem_cli.video.decode import import_av
         from amem_cli.walkers.videos import write_videos
 
         import_av()
-        with Progress(quiet).loop("walkers", 1, unit="pictures") as loop:
+        with progress.loop("walkers", 1, unit="pictures") as loop:
             made = write_videos(out, seed=options.seed, people=options.people // 4, progress=loop.show)
-        if not quiet:
-            print(f"walkers in {out}: amem find {shlex.join(map(str, made))} --out answer", file=sys.stderr)
+        progress.log(f"walkers in {out}: amem find {shlex.join(map(str, made))} --out answer")
         return
-    with Progress(quiet).loop("walkers", 1, unit="images") as loop:
+    with progress.loop("walkers", 1, unit="images") as loop:
         write_walkers(out, options, loop.show)
-    if not quiet:
-        print(f"walkers in {out}: use them with --data-root {shlex.quote(str(out))}", file=sys.stderr)
+    progress.log(f"walkers in {out}: use them with --data-root {shlex.quote(str(out))}")
 
 
 @command(data_app, "check", "amem data check mars --deep", "amem data check /data/new")

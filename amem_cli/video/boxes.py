@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -156,11 +155,11 @@ def _detector(model: str, weights: Path | None, device: str) -> Boxes:
 
 def _cached_weights(model: str) -> Path | None:
     """The file of torchvision's weights in torch's hub cache, if it is there."""
+    import torch
     import torchvision
 
-    entry = torchvision.models.get_model_weights(model).DEFAULT
-    home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "torch")
-    path = Path(home, "hub", "checkpoints", entry.url.rpartition("/")[2])
+    url = torchvision.models.get_model_weights(model).DEFAULT.url
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     return path if path.is_file() else None
 
 

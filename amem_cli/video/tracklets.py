@@ -170,7 +170,9 @@ def _cut(
             progress.warn(fault)
         pictures += len(table.numbers)
         tables[camera.name] = table
-        _check_given(camera, table, sources[camera.name].given, progress)
+        given = sources[camera.name].given
+        beyond = sum(frame > table.last for frame in given)
+        _leave_out(beyond, len(given), f"after the last picture ({table.last})", camera, progress)
         motion = sources[camera.name].identity == "motion"
         found, short = _tracks(camera, table, options, progress, split_crossings=motion)
         tracks[camera.name] = found
@@ -247,14 +249,13 @@ def _write_part(folder: Path, number: int, part: list[tuple[Any, np.ndarray]]) -
     atomic.write_bytes(folder / f"part-{number:06d}.npz", content.getvalue())
 
 
-def _check_given(camera: Camera, table: BoxTable, given: tuple[int, ...], progress: Progress) -> None:
-    """Whether the boxes of a file are about this video: `BadData`, or a warning for a few that are not."""
-    beyond = sum(frame > table.last for frame in given)
-    if beyond:
-        why = f"{beyond} of {len(given)} boxes are after the last picture, {table.last}"
-        if beyond > MOST_OUTSIDE * len(given):
-            raise BadData("boxes", why=f"{why}, of camera {camera.name}", remedy="Give the boxes of this video")
-        progress.warn(f"camera {camera.name}: {why}, they are left out")
+def _leave_out(number: int, of: int, where: str, camera: Camera, progress: Progress) -> None:
+    """Boxes that are not in the video: a warning, or `BadData` if they are so many that it is another video."""
+    if number > MOST_OUTSIDE * of:
+        why = f"{number} of {of} boxes are {where} of camera {camera.name}"
+        raise BadData("boxes", why=why, remedy="Give the boxes of this video")
+    if number:
+        progress.warn(f"camera {camera.name}: {number} of {of} boxes are {where}, they are left out")
 
 
 def _tracks(
@@ -264,22 +265,16 @@ def _tracks(
     rows = table.rows
     place = np.searchsorted(table.numbers, rows[:, 0])
     visible = inside(rows, table.sizes[place]) if len(rows) else np.zeros(0, bool)
-    if outside := int((~visible).sum()):
-        why = f"{outside} of {len(rows)} boxes are outside the picture"
-        if outside > MOST_OUTSIDE * len(rows):
-            raise BadData("boxes", why=f"{why} of camera {camera.name}", remedy="Give the boxes of this video")
-        progress.warn(f"camera {camera.name}: {why}, they are left out")
+    _leave_out(int((~visible).sum()), len(rows), "outside the picture", camera, progress)
     rows = rows[visible]
     if len(rows) and rows[:, 7].max() >= 0:
-        given = {
-            f"{int(person):04d}": rows[rows[:, 7] == person, :7] for person in np.unique(rows[:, 7]) if person >= 0
-        }
+        people = [int(person) for person in np.unique(rows[:, 7]) if person >= 0]
+        given = {f"{person:04d}": rows[rows[:, 7] == person, :7] for person in people}
         _warn_about_jumps(camera, given, progress)
     else:
         tracker, bounds = Tracker(split_crossings), np.searchsorted(rows[:, 0], table.numbers)
-        for number, seconds, begin, end in zip(
-            table.numbers, table.seconds, bounds, [*bounds[1:], len(rows)], strict=True
-        ):
+        ends = [*bounds[1:], len(rows)]
+        for number, seconds, begin, end in zip(table.numbers, table.seconds, bounds, ends, strict=True):
             tracker.step(int(number), float(seconds), np.delete(rows[begin:end, 2:], 5, axis=1))
         widths = dict(zip(table.numbers.tolist(), table.sizes[:, 1].tolist(), strict=True))
         tracks = [np.stack(track.rows) for track in tracker.finish()]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toys import RATE, amem_options, pixels, sgd, tae_options, toy_batches, toy_networks
 
+from amem_cli import losses
 from amem_cli.errors import BadData
 from amem_cli.models.amem import erase
 from amem_cli.models.arm import ARM
@@ -259,7 +260,7 @@ def test_train_amem_step_gradient_norms_of_the_first_batch() -> None:
 
 LOSSES = {
     train_arm: ["arm_loss"], train_tae: ["tae_loss", "discriminator_loss"],
-    step: ["identity_loss", "triplet_loss", "aem_loss", "mem_loss", "discriminator_loss"],
+    losses: ["identity_loss", "triplet_loss", "aem_loss", "mem_loss", "discriminator_loss"],
 }  # fmt: skip
 
 
