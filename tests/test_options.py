@@ -81,12 +81,6 @@ def test_fingerprint_has_only_what_affects_the_result(command):
     assert "seed" in found
 
 
-def test_resolve_small():
-    small = resolve(TrainAmemOptions, {}, preset="small")
-    assert small.height_width == (128, 64)
-    assert small.epochs < resolve(TrainAmemOptions, {}).epochs
-
-
 # -- who wins ----------------------------------------------------------------------------------------------------------
 
 
@@ -273,8 +267,3 @@ def test_parse_duration(text, seconds):
 def test_resolve_unknown_preset():
     with pytest.raises(UsageError, match=r"--preset large: unknown preset\. .*Use paper or small"):
         resolve(TrainArmOptions, {}, preset="large")
-
-
-def test_options_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        TrainArmOptions().seed = 3

@@ -204,8 +204,8 @@ def print_check(report: "CheckReport") -> None:
     rows = []
     for row in report.rows:
         mark = "?" if row.found is None else "ok" if row.ok else "NO"
-        expected, found = ("" if value is None else str(value) for value in (row.expected, row.found))
-        rows.append([mark, row.what, expected, found, row.note])
+        figures = ["" if value is None else str(value) for value in (row.expected, row.found)]
+        rows.append([mark, row.what, *figures, row.note])
     print_table(("", "what", "expected", "found", "note"), rows, title=f"{report.title} in {report.folder}")
     for problem in report.problems:
         print_wrapped(f"problem: {problem}")
@@ -235,13 +235,11 @@ def print_findings(findings: "list[Finding]") -> None:
         print_wrapped(finding.found, f"{marks[finding.state]}  {finding.topic:<{width}}  ", " " * 9)
         if finding.remedy:
             print_wrapped(f"-> {finding.remedy}", " " * 6, " " * 9)
-    topics = {state: [one.topic for one in findings if one.state == state] for state in ("problem", "impossible")}
-    if topics["impossible"]:
-        print_wrapped(f"amem cannot work here: see {', '.join(topics['impossible'])}")
-    elif topics["problem"]:
-        print_wrapped(f"amem works here, with problems: {', '.join(topics['problem'])}")
-    else:
-        print("amem works here")
+    for state, text in (("impossible", "amem cannot work here: see"), ("problem", "amem works here, with problems:")):
+        if topics := [finding.topic for finding in findings if finding.state == state]:
+            print_wrapped(f"{text} {', '.join(topics)}")
+            return
+    print("amem works here")
 
 
 def print_prediction(errors: dict[str, Any]) -> None:
@@ -256,12 +254,6 @@ def print_prediction(errors: dict[str, Any]) -> None:
     )
     if (other := errors.get("mse_other_motion")) is not None:
         print_wrapped(f"with another clip's f_M: MSE {other:.4f}; MEM uses f_M only if this is larger")
-
-
-def print_shares(shares: dict[str, dict[str, float]]) -> None:
-    """The share of each branch in ||f_s||^2, per tracklet."""
-    for name, branches in shares.items():
-        print_wrapped(f"{name}: " + ", ".join(f"{branch} {100 * share:.0f} %" for branch, share in branches.items()))
 
 
 def print_pictures(paths: list[Path]) -> None:

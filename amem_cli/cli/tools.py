@@ -108,7 +108,8 @@ def show(
     if kind == "frames":
         console.print_prediction(figures)
     elif kind == "attention":
-        console.print_shares(figures["shares"])
+        for name, shares in figures["shares"].items():
+            console.print_wrapped(f"{name}: " + ", ".join(f"{part} {100 * one:.0f} %" for part, one in shares.items()))
     console.print_pictures([picture])
 
 

@@ -2,6 +2,7 @@
 
 import io
 import platform
+import re
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +27,7 @@ from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import engine_version, prepare, resolve_engine, resolve_precision
+from amem_cli.runtime.memory import read_text
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.train_amem import Batch, build_networks, train_step
 from amem_cli.tools import paper
@@ -82,7 +84,7 @@ def bench(device: str, precision: str, engine: str, quick: bool, progress: Progr
                 rates.append(rate("training", count, "clips/s", median_seconds(step, spend), ceiling))
                 bar.advance()
     return {
-        "machine": describe_machine(where) | {"precision": precision, "engine": engines},
+        "machine": describe_machine(where, precision) | {"engine": engines},
         "ceilings": ceilings,
         "rates": rates,
         "mars": seconds_of_mars({one["part"]: one["value"] for one in rates}, load_manifest("mars").counts, where.type),
@@ -160,19 +162,16 @@ def median_seconds(run: Callable[[], Any], spend: float) -> float:
     return timer.blocked_autorange(min_run_time=spend).median
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device, precision: str) -> dict[str, Any]:
     """Name of the device, cores, threads, versions."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "device": device.type, "name": name, "cores": available_cores(), "threads": torch.get_num_threads(),
-        "python": platform.python_version(), "torch": torch.__version__,
+        "python": platform.python_version(), "torch": torch.__version__, "precision": precision,
     }  # fmt: skip
 
 
 def processor() -> str:
     """The name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+    names = re.findall(r"^model name\s*: (.*)$", read_text(Path("/proc/cpuinfo")), re.MULTILINE)  # Linux on x86
+    return names[0] if names else platform.processor() or platform.machine()

@@ -71,16 +71,14 @@ class Collector:
         try:
             return collect()
         except AmemError as error:
-            if str(error) not in self.progress.warnings:
-                self.progress.warn(str(error))
+            self.progress.warn(str(error))
             if not error.remedy.startswith("Run: "):
                 return Missing(str(error))
             return Missing(f"{error.what} {error.path}: {error.why}", error.remedy.removeprefix("Run: "))
 
     @cached_property
     def model(self) -> Model:
-        source = self.source
-        return load_amem(source.workspace.amem(*source.key), remedy=source.run("train-amem"))
+        return load_amem(self.source.workspace.amem(*self.source.key), remedy=self.source.run("train-amem"))
 
     def _notes(self) -> list[str]:
         try:

@@ -44,11 +44,8 @@ class Finding:
 
 def examine(data_root: Path, workspace: Path) -> list[Finding]:
     """The findings of all checks, in their order."""
-    checks = (
-        check_packages(), check_devices(), check_processors(), check_memory(), check_workspace(workspace),
-        check_data_sets(data_root),
-    )  # fmt: skip
-    return [finding for findings in checks for finding in findings]
+    machine = [*check_packages(), *check_devices(), *check_processors(), *check_memory()]
+    return [*machine, *check_workspace(workspace), *check_data_sets(data_root)]
 
 
 def exit_code(findings: list[Finding]) -> int:

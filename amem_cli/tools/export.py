@@ -94,15 +94,13 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
 
 def load_subject(path: Path) -> Subject:
     """The network of an amem-main or amem-arm. Raises as `checkpoint.load`, and `BadData` for other kinds."""
-    kind = checkpoint.read_description(path, remedy="amem train-amem and amem train-arm write such files").get("kind")
-    if kind == "amem-main":
-        network, config = load_main_model(path)
-        return Subject(kind, network.eval(), config, config.clip_frames)
-    if kind == "amem-arm":
-        arm, arm_config = load_arm(path)
-        return Subject(kind, arm.eval(), arm_config, 0)
-    remedy = "Give an amem-main.safetensors or an arm.safetensors"
-    raise BadData("model", path, why=f"is of kind {kind}", remedy=remedy)
+    kind: Any = checkpoint.read_description(path, remedy="amem train-amem and amem train-arm write such files").get("kind")
+    loaders: dict[str, Any] = {"amem-main": load_main_model, "amem-arm": load_arm}
+    if kind not in loaders:
+        remedy = "Give an amem-main.safetensors or an arm.safetensors"
+        raise BadData("model", path, why=f"is of kind {kind}", remedy=remedy)
+    network, config = loaders[kind](path)
+    return Subject(kind, network.eval(), config, getattr(config, "clip_frames", 0))
 
 
 def describe(subject: Subject, options: ExportOptions, versions: dict[str, str]) -> dict[str, Any]:

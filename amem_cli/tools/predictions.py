@@ -50,9 +50,8 @@ def predict_clips(
         why = f"a clip of {config.clip_frames} frames has room for 1 to {most}"
         raise UsageError("--predict-frames", str(rounds), why=why)
 
-    def motion_feature(tracklet: Tracklet) -> torch.Tensor:
-        clip = torch.from_numpy(middle_clip(tracklet, *clip_shape))
-        feature = amem.main.feature_maps(as_pixels(clip[None], CPU)).motion_feature
+    def motion_feature(frames: np.ndarray) -> torch.Tensor:
+        feature = amem.main.feature_maps(as_pixels(torch.from_numpy(frames)[None], CPU)).motion_feature
         assert feature is not None
         return feature
 
@@ -65,10 +64,11 @@ def predict_clips(
         return as_images(torch.cat([prediction.frame for prediction in predictions]))
 
     clips: list[PredictedClip] = []
-    other = motion_feature(tracklets[-1]) if len(tracklets) > 1 else None
+    other = motion_feature(middle_clip(tracklets[-1], *clip_shape)) if len(tracklets) > 1 else None
     with progress.loop("predicted frames", len(tracklets), unit="clips") as loop:
         for tracklet in tracklets:
-            frames, motion = middle_clip(tracklet, *clip_shape), motion_feature(tracklet)
+            frames = middle_clip(tracklet, *clip_shape)
+            motion = motion_feature(frames)
             current, true = frames[START], frames[START + stride :: stride][:rounds]
             by_other = None if other is None else predict(current, other)
             rows = (current, true, predict(current, motion), by_other, reconstruct(true))

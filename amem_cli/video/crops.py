@@ -31,10 +31,6 @@ class CameraTrack:
     rows: np.ndarray
 
 
-def frame_name(number: int) -> str:
-    return f"{number:06d}.jpg"
-
-
 def inside(rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(n,) bool: the boxes of which something is in their picture; `sizes` (n, 2) are its height and width."""
     right = np.minimum(rows[:, 2] + rows[:, 4], sizes[:, 1]) - np.maximum(rows[:, 2], 0)
@@ -112,7 +108,7 @@ def cut_crops(
     for track in tracks:
         (folder / track.name).mkdir(parents=True, exist_ok=True)
         for row in track.rows:
-            wanted[int(row[0])].append((folder / track.name / frame_name(int(row[0])), row[2:6]))
+            wanted[int(row[0])].append((folder / track.name / f"{int(row[0]):06d}.jpg", row[2:6]))
     for picture in camera.pictures():
         if picture.number >= begin and picture.number in wanted:
             pixels = picture.rgb()

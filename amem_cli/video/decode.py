@@ -224,7 +224,7 @@ def _reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def looked_at(pictures: Iterator[Picture], fps: float) -> Iterator[Picture]:
+def sampled(pictures: Iterator[Picture], fps: float) -> Iterator[Picture]:
     """The first picture in each 1 / `fps` seconds, all pictures with 0."""
     last = -1
     for picture in pictures:

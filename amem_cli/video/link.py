@@ -133,9 +133,9 @@ def link(options: LinkOptions, progress: Progress) -> Linked:
     gallery = Gallery(options.files)
     limit = options.threshold if options.threshold is not None else known.threshold if known else 0.0
     linked = link_tracks(gallery, limit, known)
-    told = tuple(path.absolute() for path in options.tracks)
+    folders = tuple(path.absolute() for path in options.tracks)
     with locked(options.out / "identities.csv"):
-        write_links(linked, options.out, told or tuple(Path(table.folder) for table in gallery.tables), progress)
+        write_links(linked, options.out, folders or tuple(Path(table.folder) for table in gallery.tables), progress)
     return linked
 
 

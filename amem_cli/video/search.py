@@ -79,18 +79,16 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     if fits is not None:
         keep &= fits >= 0.5
     names, rows, own = _queries(gallery, options, progress)
-    began = time.perf_counter()
-    found = []
+    began, found = time.perf_counter(), []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
         nearest, distances = gallery.nearest(rows[part], options.top + (own is not None), keep)
         for name, near, far in zip(names[part], nearest, distances, strict=True):
             pairs = [(row, d) for row, d in zip(near.tolist(), far.tolist(), strict=True) if row != own]
-            hits = [_hit(gallery, rank, row, d, calibration, fits)
-                    for rank, (row, d) in enumerate(pairs[: options.top], start=1)]  # fmt: skip
+            ranked = enumerate(pairs[: options.top], start=1)
+            hits = [_hit(gallery, rank, row, d, calibration, fits) for rank, (row, d) in ranked]
             found.append(Found(name, hits, own))
-    seconds = time.perf_counter() - began
-    return SearchResult(found, gallery, calibration, int(keep.sum()), seconds)
+    return SearchResult(found, gallery, calibration, int(keep.sum()), time.perf_counter() - began)
 
 
 def _hit(

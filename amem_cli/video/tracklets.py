@@ -27,7 +27,7 @@ from amem_cli.errors import BadData, OutputExists, UsageError, listing, printabl
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
 from amem_cli.video.crops import CameraTrack, coloured, cut_crops, inside, split_at_edges, split_at_gaps
-from amem_cli.video.decode import Camera, Picture, import_av, looked_at
+from amem_cli.video.decode import Camera, Picture, import_av, sampled
 from amem_cli.video.options import TrackletOptions
 from amem_cli.video.tracks import Tracker
 
@@ -223,7 +223,7 @@ def _boxes(camera: Camera, source: Boxes, fps: float, folder: Path, progress: Pr
 
             part: list[tuple[Any, np.ndarray]] = []
             number = stored
-            wanted = (picture for picture in looked_at(decoded(), fps) if part_of(picture) >= stored)
+            wanted = (picture for picture in sampled(decoded(), fps) if part_of(picture) >= stored)
             for picture, boxes in source.find(camera, wanted):
                 while part_of(picture) > number:
                     _write_part(folder, number, part)

@@ -101,14 +101,6 @@ def test_flag_without_effect_is_hidden_and_warns(
     assert capsys.readouterr().err == ""  # one file serves all stages
 
 
-def test_flags_override_the_config_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "my.toml").write_text("epochs = 5\nmargin = 0.5\n")
-    assert run(["train-amem", "--config", str(tmp_path / "my.toml"), "--epochs", "7", "--dry-run"]) == 0
-    text = capsys.readouterr().out
-    assert "  epochs = 7\n" in text
-    assert "  margin = 0.5\n" in text
-
-
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [

@@ -125,10 +125,3 @@ def test_run_out_of_memory(error: Exception, code: int, monkeypatch: pytest.Monk
 
 def test_load_manifest_named_as_a_folder(capsys: pytest.CaptureFixture) -> None:
     assert run(["train-amem", "--dataset", "mars/", "--dry-run", "--json"]) == 0
-
-
-def test_report_on_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    where = ["--workspace", str(tmp_path / "w"), "--data-root", str(tmp_path)]
-    assert run(["report", "--out", str(tmp_path / "r.html"), *where]) == 66
-    assert "nothing to report on. Run: amem train-arm" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,7 @@ from amem_cli.data.chain import chain_of
 from amem_cli.data.datasets import read_dataset, read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import attributes_digest, images_digest, tracklets_digest
-from amem_cli.errors import AmemError, BadData, Interrupted, OutputExists, Terminated
+from amem_cli.errors import BadData, OutputExists, Terminated
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
 
@@ -293,12 +293,6 @@ def test_interrupted_training_names_the_command(monkeypatch: pytest.MonkeyPatch,
     assert "Run: torchrun --nproc-per-node 2 -m amem_cli demo.\n" in capsys.readouterr().err
 
 
-def test_interrupted_from_python() -> None:
-    from amem_cli.errors import SAME_COMMAND
-
-    assert str(Interrupted(15, why="no", remedy=SAME_COMMAND)) == f"interrupted: no. {SAME_COMMAND}."
-
-
 def test_continuing_commands_exist() -> None:
     assert set(CONTINUING) <= set(typer.main.get_command(app).commands)
 
@@ -346,9 +340,3 @@ def test_remedy_names_no_flag_that_the_command_lacks(
     for word in typed.split()[: 2 if typed.startswith("data") else 1]:
         command = command.commands[word]
     assert flags <= {flag for parameter in command.params for flag in parameter.opts}
-
-
-def test_error_line_follows_its_remedy() -> None:
-    error = AmemError("file", "x", why="no", remedy="Wait")
-    error.remedy = "Run: a"
-    assert str(error) == "file x: no. Run: a."

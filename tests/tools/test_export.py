@@ -34,6 +34,7 @@ from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.runtime.device import as_pixels
 from amem_cli.tools import export_formats
 from amem_cli.tools.export_formats import FORMATS
+from amem_cli.tools.export_options import SUFFIXES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 needs = {
@@ -43,7 +44,6 @@ needs = {
 IN_FORMATS = ["onnx", "torch-export", pytest.param("openvino", marks=needs["openvino"])]
 CPU = torch.device("cpu")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
-SUFFIX = {name: one.suffixes[-1] for name, one in FORMATS.items()}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,7 +80,7 @@ def exported(main_file: Path, walkers: Path, tmp_path_factory: pytest.TempPathFa
 
     def export(format: str) -> Path:
         if format not in made:
-            made[format] = tmp_path_factory.mktemp(format) / f"amem{SUFFIX[format]}"
+            made[format] = tmp_path_factory.mktemp(format) / f"amem{SUFFIXES[format]}"
             where = ["--out", str(made[format]), "--dataset", "mars", "--data-root", str(walkers), "--quiet"]
             assert run(["export", str(main_file), *where]) == 0
         return made[format]

@@ -9,7 +9,7 @@ import pytest
 from amem_cli.errors import BadData, InputMissing
 from amem_cli.runtime.progress import Silent
 from amem_cli.video import decode
-from amem_cli.video.decode import Camera, looked_at
+from amem_cli.video.decode import Camera, sampled
 from amem_cli.video.tracklets import TrackletOptions, cut_tracklets
 from tests.videos import HEIGHT, WIDTH, crossing, write_sound, write_video
 
@@ -26,8 +26,8 @@ def test_pictures_presentation_times_of_variable_frame_rate(tmp_path: Path) -> N
     path = write_video(tmp_path / "phone.mp4", ONE, frames=8, times=times)
     pictures = list(Camera("a", [path]).pictures())
     assert [round(1000 * picture.seconds) for picture in pictures] == times
-    assert [p.number for p in looked_at(iter(pictures), 5)] == [1, 4, 6, 8]
-    assert [p.number for p in looked_at(iter(pictures), 0)] == list(range(1, 9))
+    assert [p.number for p in sampled(iter(pictures), 5)] == [1, 4, 6, 8]
+    assert [p.number for p in sampled(iter(pictures), 0)] == list(range(1, 9))
 
 
 @pytest.mark.parametrize("rotation", [90, -90, 180])

@@ -1,6 +1,7 @@
 """The figures of features, with the conventions that they depend on."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,20 +129,14 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         scores["conventions"] = count_by_conventions(*columns, mars=single, device=device)
     if options.calibrate:
         rows = table.features[query], table.features[gallery]
-        found = calibrate(*rows, *labels, false_match_rate=options.calibrate)
-        curve = fit_probability(*rows, *labels)
+        found = asdict(calibrate(*rows, *labels, false_match_rate=options.calibrate))
+        threshold = found.pop("threshold")
         scores["calibration"] = {
             "wanted_false_match_rate": options.calibrate,
-            "threshold_squared_distance": found.threshold,
-            "threshold_cosine": 1 - found.threshold / 2,
-            "false_match_rate": found.false_match_rate,
-            "true_match_rate": found.true_match_rate,
-            "impostor_pairs": found.impostor_pairs,
-            "genuine_pairs": found.genuine_pairs,
-            "intercept": curve.intercept,
-            "slope": curve.slope,
-            "calibration_error": curve.calibration_error,
+            "threshold_squared_distance": threshold,
+            "threshold_cosine": 1 - threshold / 2,
         }
+        scores["calibration"] |= found | asdict(fit_probability(*rows, *labels))
     return scores
 
 

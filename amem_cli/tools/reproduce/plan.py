@@ -76,11 +76,13 @@ class Plan:
     def trainings(self) -> dict[tuple[str, str], str]:
         """The trained networks, as (name for --weights, architecture), and their initial weights."""
         found = {}
-        for name, given in ((command.name, command.options) for command in self.commands):
-            if name == "train-tae":
-                found["tae", given.tae_encoder] = given.weights
-            elif name.startswith("train-"):
-                found["arm" if name == "train-arm" else given.backbone, given.backbone] = given.weights
+        for command in self.commands:
+            options = command.options
+            if command.name == "train-tae":
+                found["tae", options.tae_encoder] = options.weights
+            elif command.name.startswith("train-"):
+                name = "arm" if command.name == "train-arm" else options.backbone
+                found[name, options.backbone] = options.weights
         return found
 
     @property
