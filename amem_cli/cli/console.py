@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from amem_cli.tools.reproduce.table import Block
 
 RANKS = ("1", "5", "10", "20")
+RATES = (*(f"rank-{k}" for k in RANKS), "mAP")
 STYLES = {"ready": "green", "unfinished": "yellow", "stale": "yellow", "damaged": "red", "NO": "red"}  # of cells
 
 
@@ -67,6 +68,10 @@ def _width() -> int:
 
 def _per_cent(rate: float | None) -> str:
     return "" if rate is None else f"{100 * rate:.1f}"
+
+
+def _rates(figures: dict[str, Any]) -> list[str]:
+    return [*(_per_cent(figures["rank"][k]) for k in RANKS), _per_cent(figures["mAP"])]
 
 
 def print_options(command: str, options: Any, as_json: bool) -> None:
@@ -123,28 +128,18 @@ def print_result(result: dict[str, Any], path: Path) -> None:
         ("re-ranked", result.get("reranked")),
         ("chance", result["chance"]),
     ]
-    print_table(
-        ["", *(f"rank-{k}" for k in RANKS), "mAP", "mAP\nofficial"],
-        [
-            [name, *(_per_cent(rates["rank"][k]) for k in RANKS), _per_cent(rates["mAP"]),
-             _per_cent(rates.get("mAP_official"))]
-            for name, rates in rows
-            if rates
-        ],
-    )  # fmt: skip
+    cells = [[name, *_rates(rates), _per_cent(rates.get("mAP_official"))] for name, rates in rows if rates]
+    print_table(["", *RATES, "mAP\nofficial"], cells)
     if interval := result.get("interval"):
         ends = (f"{name} {'-'.join(map(_per_cent, interval[name]))}" for name in ("rank-1", "mAP"))
         print_wrapped(f"95 % interval over {'splits' if std else 'queries'}: {', '.join(ends)}")
     if calibration := result.get("calibration"):
-        print_wrapped(
-            f"same person if the cosine similarity exceeds {calibration['threshold_cosine']:.4f}: "
-            f"accepts {100 * calibration['true_match_rate']:.1f} % of true pairs "
-            f"and {100 * calibration['false_match_rate']:.3g} % of false pairs"
-        )
+        true, false = (100 * calibration[f"{kind}_match_rate"] for kind in ("true", "false"))
+        accepts = f"accepts {true:.1f} % of true pairs and {false:.3g} % of false pairs"
+        print_wrapped(f"same person if the cosine similarity exceeds {calibration['threshold_cosine']:.4f}: {accepts}")
         if (error := calibration.get("calibration_error")) is not None:
-            print_wrapped(
-                f"the probability for amem search is off by {100 * error:.1f} % on people it was not fitted on"
-            )
+            off = f"off by {100 * error:.1f} % on people it was not fitted on"
+            print_wrapped(f"the probability for amem search is {off}")
     print_wrapped("protocol: " + "; ".join(map(str, result["choices"].values())))
     if "conventions" in result:
         _print_conventions(result["conventions"])
@@ -155,10 +150,9 @@ def _print_conventions(rows: list[dict[str, Any]]) -> None:
     """The figures as other code bases count them, then the reasons."""
     cells = []
     for row in rows:
-        rates = [*(row["rank"][k] for k in RANKS), row["mAP"]] if row["rank"] else [None] * 5
-        cells.append([row["code_base"], *map(_per_cent, rates), str(row["queries"]), str(row["gallery"])])
-    columns = ("counted as by", *(f"rank-{k}" for k in RANKS), "mAP", "queries", "gallery")
-    print_table(columns, cells, title="the same distances, per cent")
+        rates = _rates(row) if row["rank"] else [""] * len(RATES)
+        cells.append([row["code_base"], *rates, str(row["queries"]), str(row["gallery"])])
+    print_table(["counted as by", *RATES, "queries", "gallery"], cells, title="the same distances, per cent")
     for row in rows:
         print_wrapped(f"{row['code_base']}: {row['why']}")
 

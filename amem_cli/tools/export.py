@@ -94,7 +94,8 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
 
 def load_subject(path: Path) -> Subject:
     """The network of an amem-main or amem-arm. Raises as `checkpoint.load`, and `BadData` for other kinds."""
-    kind: Any = checkpoint.read_description(path, remedy="amem train-amem and amem train-arm write such files").get("kind")
+    description = checkpoint.read_description(path, remedy="amem train-amem and amem train-arm write such files")
+    kind = str(description.get("kind"))
     loaders: dict[str, Any] = {"amem-main": load_main_model, "amem-arm": load_arm}
     if kind not in loaders:
         remedy = "Give an amem-main.safetensors or an arm.safetensors"
