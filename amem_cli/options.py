@@ -44,13 +44,18 @@ def option(
 ) -> Any:  # fmt: skip
     """A field of an options dataclass.
 
-    `small` and `strong` are the values under these presets where they differ. An option with `affects_result=False`
-    changes where or how fast something is computed, not the result: runs that differ only there produce the same
-    artifact. `flag` is its flag where that has another name; an `argument` has none.
+    `small` and `strong` are the values under these presets where they differ. `flag` is its flag where that has another
+    name; an `argument` has none.
     """
     presets = {name: value for name, value in (("small", small), ("strong", strong)) if value is not None}
     metadata = {"help": help, "presets": presets, "affects_result": affects_result, "env": env}
     return dataclasses.field(default=default, metadata=metadata | {"flag": flag, "argument": argument})
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """An option that the fingerprint leaves out: it says where or how fast something is computed, or it names a file,
+    which provenance records as a parent."""
+    return option(default, help, affects_result=False, **more)
 
 
 def preset_value(field: dataclasses.Field[Any], preset: str) -> Any:
@@ -67,11 +72,11 @@ class Options:
 
     panel: ClassVar[str] = "Every stage"
 
-    workspace: Path = option(Path("workspace"), "folder of all artifacts", affects_result=False, env="AMEM_WORKSPACE")
-    device: str = option("auto", DEVICE_HELP, affects_result=False)
+    workspace: Path = setting(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+    device: str = setting("auto", DEVICE_HELP)
     seed: int = option(0, "seed of all random numbers")
-    resume: str = option("auto", "auto: continue and reuse; never: start again", affects_result=False)
-    force: bool = option(False, "overwrite output of another configuration", affects_result=False)
+    resume: str = setting("auto", "auto: continue and reuse; never: start again")
+    force: bool = setting(False, "overwrite output of another configuration")
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -100,8 +105,8 @@ class DataOptions(Options):
     panel: ClassVar[str] = "Data"
 
     dataset: str = option("mars", DATASET_HELP)
-    data_root: Path = option(Path("data"), "folder of the data sets", affects_result=False, env="AMEM_DATA")
-    workers: int = option(-1, "loader processes; -1: 0 on a CPU, up to 8 on CUDA", affects_result=False)
+    data_root: Path = setting(Path("data"), "folder of the data sets", env="AMEM_DATA")
+    workers: int = setting(-1, "loader processes; -1: 0 on a CPU, up to 8 on CUDA")
     on_bad_image: BadImage = option("stop", "skip: check every image first, leave out and list unreadable ones")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 on CUDA, fp32 on a CPU (D)")
 
@@ -124,12 +129,12 @@ class Schedule(DataOptions):
     validate: float = option(0.0, "fraction of training people used for validation; 0: train on all (D)")
     validate_epochs: int = option(10, "epochs between validations (D)", small=2)
     sync_batchnorm: bool = option(False, "with torchrun on CUDA: batch norm over all processes (D)")
-    save_seconds: float = option(60.0, "seconds between saved training states", affects_result=False)
-    log_steps: int = option(10, "steps between lines of metrics.jsonl", affects_result=False)
-    time_limit: str = option("", "save and stop after 3h50m, 45m or 90s; empty: no limit", affects_result=False)
-    log_to: Tracker = option("none", "tracker that gets the figures too; wandb: offline (D)", affects_result=False)
-    tensorboard: bool = option(False, "the same as --log-to tensorboard", affects_result=False)
-    resume: str = option("auto", "auto: continue and reuse; never: start again; PATH: that state", affects_result=False)
+    save_seconds: float = setting(60.0, "seconds between saved training states")
+    log_steps: int = setting(10, "steps between lines of metrics.jsonl")
+    time_limit: str = setting("", "save and stop after 3h50m, 45m or 90s; empty: no limit")
+    log_to: Tracker = setting("none", "tracker that gets the figures too; wandb: offline (D)")
+    tensorboard: bool = setting(False, "the same as --log-to tensorboard")
+    resume: str = setting("auto", "auto: continue and reuse; never: start again; PATH: that state")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,10 +178,9 @@ class TrainArmOptions(Schedule):
     backbone: Literal["resnet50", "resnet18", "mobilenet_v2"] = option(
         "resnet50", "ResNet-50 is the paper's (P)", small="mobilenet_v2"
     )
-    weights: str = option(
-        "", "ImageNet weights: a file, or imagenet; empty: from scratch", small="imagenet", strong="imagenet",
-        affects_result=False,
-    )  # fmt: skip
+    weights: str = setting(
+        "", "ImageNet weights: a file, or imagenet; empty: from scratch", small="imagenet", strong="imagenet"
+    )
     partition: Literal["person", "random-1", "random-2", "random-3", "random-4", "random-5", "none"] = option(
         "person", "test images: of people held out, of a random partition of PETA.mat, or none (D)"
     )
@@ -194,9 +198,9 @@ class LabelVideosOptions(DataOptions):
 
     subset: Literal["train", "test", "all"] = option("train", "tracklets to label; data sets with splits: always all")
     threshold: float = option(0.5, "the label is 1 if the mean probability exceeds this (P)")
-    batch_size: int = option(64, "frames per batch (D)", affects_result=False)
-    engine: Engine = option("auto", "auto: openvino if installed, else torch; eager on CUDA", affects_result=False)
-    arm: str = option("", "ARM checkpoint; empty: the workspace's", affects_result=False)
+    batch_size: int = setting(64, "frames per batch (D)")
+    engine: Engine = setting("auto", "auto: openvino if installed, else torch; eager on CUDA")
+    arm: str = setting("", "ARM checkpoint; empty: the workspace's")
     frames: int = option(0, "label at most this many frames of a tracklet, evenly spaced; 0: all")
 
 
@@ -208,10 +212,9 @@ class TrainTaeOptions(Adversarial):
     tae_encoder: Literal["resnet18", "mobilenet_v2"] = option(
         "resnet18", "encoder: ResNet-18 (P), or MobileNetV2 to 1/16 (D)", small="mobilenet_v2"
     )
-    weights: str = option(
-        "", "the encoder's ImageNet weights: a file, or imagenet; empty: none", small="imagenet", strong="imagenet",
-        affects_result=False,
-    )  # fmt: skip
+    weights: str = setting(
+        "", "the encoder's ImageNet weights: a file, or imagenet; empty: none", small="imagenet", strong="imagenet"
+    )
     epochs: int = option(60, "passes over the training images (D)", small=12)
     batch_size: int = option(64, "images per batch (D)", small=16)
     learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)", small=2e-3)
@@ -238,17 +241,16 @@ class TrainAmemOptions(Adversarial):
     )  # fmt: skip
     branch: Literal["inception", "conv3d", "conv2d"] = option("inception", "appearance and motion branch (P)")
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
-    weights: str = option(
+    weights: str = setting(
         "",
         "backbone weights: a file (Kinetics, an amem-main or amem-arm), imagenet (mobilenet_v2, resnet50), kinetics "
         "(s3d, r3d_18, mc3_18, r2plus1d_18), or auto: the workspace's ARM if it is of this network, else imagenet; "
         "empty: from scratch",
         small="auto",
         strong="auto",
-        affects_result=False,
     )
-    labels: str = option("", "pseudo-labels file; empty: the workspace's", affects_result=False)
-    tae: str = option("", "TAE checkpoint; empty: the workspace's", affects_result=False)
+    labels: str = setting("", "pseudo-labels file; empty: the workspace's")
+    tae: str = setting("", "TAE checkpoint; empty: the workspace's")
     clip_frames: int = option(8, "T, frames per clip (P)", small=4)
     people_per_batch: int = option(8, "P of a batch of P x K clips (D)")
     clips_per_person: int = option(4, "K of a batch of P x K clips (D)", small=2)
@@ -300,10 +302,8 @@ class TrainAmemOptions(Adversarial):
         "consecutive", "training clips: consecutive frames (P), or one frame of each of T segments (D; not with MEM)"
     )
     average_weights: float = option(0.0, "decay of a moving average of the weights, for the test; 0: none (D)")
-    gradient_steps: int = option(100, "steps between logs of each term's gradient norm; 0: never", affects_result=False)
-    checkpoint_activations: bool = option(
-        False, "recompute activations in the backward pass: less memory, more time", affects_result=False
-    )
+    gradient_steps: int = setting(100, "steps between logs of each term's gradient norm; 0: never")
+    checkpoint_activations: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -331,9 +331,9 @@ class ExtractFeaturesOptions(DataOptions):
     """`extract-features`: one L2-normalised f_s per tracklet, from the main model alone."""
 
     split: str = option("", SPLIT_HELP)
-    model: str = option("", "amem-main checkpoint; empty: the workspace's", affects_result=False)
-    batch_size: int = option(16, "clips per batch (D)", affects_result=False)
-    engine: Engine = option("auto", "auto: on a CPU openvino or torch; eager on CUDA", affects_result=False)
+    model: str = setting("", "amem-main checkpoint; empty: the workspace's")
+    batch_size: int = setting(16, "clips per batch (D)")
+    engine: Engine = setting("auto", "auto: on a CPU openvino or torch; eager on CUDA")
     image_size: str = option("", "height x width; empty: the size the model was trained at")
     flip: bool = option(False, "also average f_s over mirrored clips, for evaluate --flip")
     clips: int = option(0, "at most this many clips of a tracklet, evenly spaced; 0: all")
@@ -350,16 +350,14 @@ class EvaluateOptions(Options):
     """`evaluate`: CMC and mAP under a protocol."""
 
     protocol: str = option("mars", "mars | ilids-10split | prid-10split | the path of your own .toml")
-    dataset: str = option("", "must be the protocol's data set; empty: not checked", affects_result=False)
-    features: tuple[Path, ...] = option(
-        (), "features files, one per split; none: the workspace's", affects_result=False
-    )
+    dataset: str = setting("", "must be the protocol's data set; empty: not checked")
+    features: tuple[Path, ...] = setting((), "features files, one per split; none: the workspace's")
     bootstrap: int = option(1000, "resamples of the queries for 95 % intervals; 0: none")
     rerank: bool = option(False, "add a row with k-reciprocal re-ranking (Zhong et al. 2017)")
     flip: bool = option(False, "add a row over clips and mirrored clips (extract with --flip)")
     calibrate: float = option(0.0, "report the distance threshold for this false-match rate, e.g. 0.001; 0: none")
     conventions: bool = option(False, "add rank-1 ... 20 and mAP as eight other code bases count them")
-    strict: bool = option(False, "fail with exit code 65 for features of a part of the data set", affects_result=False)
+    strict: bool = setting(False, "fail with exit code 65 for features of a part of the data set")
 
 
 COMMANDS: dict[str, type[Options]] = {
