@@ -175,9 +175,9 @@ def test_validate_amem_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_data_without_the_validation_people() -> None:
     tracklets = [Tracklet(f"t{row}", 5 + 10 * (row % 8), 1, "", ("x",) * 9) for row in range(16)]
     options = amem_options(NOWHERE, NOWHERE, modules="baseline", validate=0.25)
-    data, parents = training_data(options, "mars", tracklets)
+    data = training_data(options, "mars", tracklets)
     people = sorted({tracklet.person_id for tracklet in data.tracklets})
     assert (len(people), len({tracklet.person_id for tracklet in data.validation})) == (6, 2)
     assert sorted([*data.tracklets, *data.validation], key=lambda t: int(t.name[1:])) == tracklets
     assert data.identities.tolist() == [people.index(tracklet.person_id) for tracklet in data.tracklets]
-    assert (data.labels, parents) == (None, {})
+    assert data.labels is None

@@ -6,8 +6,8 @@ gradient accumulation, activation checkpointing, exact resume, time limit, sever
 `stage` has the stage and its loop, `step` one training step, `inputs` data and networks.
 """
 
-from amem_cli.stages.train_amem.inputs import build_networks, training_labels
+from amem_cli.stages.train_amem.inputs import build_networks
 from amem_cli.stages.train_amem.stage import train_amem
 from amem_cli.stages.train_amem.step import Batch, Networks, train_step
 
-__all__ = ["Batch", "Networks", "build_networks", "train_amem", "train_step", "training_labels"]
+__all__ = ["Batch", "Networks", "build_networks", "train_amem", "train_step"]

@@ -43,34 +43,28 @@ class TrainingData:
     validation: list[Tracklet]
 
 
-def training_data(
-    options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]
-) -> tuple[TrainingData, dict[str, dict[str, str]]]:
-    """The training data of some tracklets, with some people used for validation; and the labels file as a parent.
+def training_data(options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]) -> TrainingData:
+    """The training data of some tracklets, with some people used for validation.
 
     Raises `BadData` for too few people or missing labels, `InputMissing` without a labels file.
     """
     train, validation = hold_out_people([t.person_id for t in tracklets], options.validate, options.seed, least=2)
     fit, held_out = [tracklets[row] for row in train], [tracklets[row] for row in validation]
     check_people(fit, options.people_per_batch, options.clip_frames)
-    labels, label_parent = training_labels(options, dataset, fit)
     identity_of = {person: index for index, person in enumerate(people(fit))}
     identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in fit])
-    return TrainingData(fit, identities, labels, held_out), label_parent
+    return TrainingData(fit, identities, training_labels(options, dataset, fit), held_out)
 
 
-def training_labels(
-    options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]
-) -> tuple[Tensor | None, dict[str, dict[str, str]]]:
-    """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`, and their file as a parent; without AEM
-    (None, {}).
+def training_labels(options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]) -> Tensor | None:
+    """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`; None without AEM.
 
     Raises `InputMissing` without the file and `BadData` if it lacks tracklets or attributes, or belongs to another data
     set.
     """
     if not options.uses_aem:
-        return None, {}
-    path = Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
+        return None
+    path = labels_file(options, dataset)
     remedy = "Check --labels" if options.labels else run_before("label-videos", options)
     labels = pseudo_labels.read(path, remedy=remedy)
     if labels.dataset != dataset:
@@ -82,21 +76,31 @@ def training_labels(
         raise BadData("pseudo-labels", path, why=why, remedy=remedy)
     columns = [labels.attributes.index(name) for name in ATTRIBUTES]
     rows = labels.rows_for([tracklet.name for tracklet in tracklets], path, re.sub(" --subset \\w+", "", remedy))
-    return torch.from_numpy(rows[:, columns]).float(), {"labels": parent(path)}
+    return torch.from_numpy(rows[:, columns]).float()
 
 
-def tae_parent(options: TrainAmemOptions) -> dict[str, dict[str, str]]:
-    """The TAE checkpoint as a parent, after checking it; empty without MEM."""
+def initial_tae(options: TrainAmemOptions) -> TaeParts | None:
+    """The parts of the TAE that MEM starts from, None without MEM. Raises as `load_tae`."""
     if not options.uses_mem:
-        return {}
+        return None
     remedy = "Check --tae" if options.tae else run_before("train-tae", options)
-    load_tae(tae_file(options), options.image_size, remedy=remedy)
-    return {"tae": parent(tae_file(options))}
+    return load_tae(tae_file(options), options.image_size, remedy=remedy)
+
+
+def parents(options: TrainAmemOptions, dataset: str) -> dict[str, dict[str, str]]:
+    """The files that the modules train with, for the provenance: AEM's pseudo labels, MEM's TAE."""
+    files = {"labels": labels_file(options, dataset)} if options.uses_aem else {}
+    files |= {"tae": tae_file(options)} if options.uses_mem else {}
+    return {role: parent(path) for role, path in files.items()}
 
 
 def run_before(stage: str, options: TrainAmemOptions) -> str:
     """The remedy for a missing input that `stage` makes."""
     return f"Run: {command_of(stage, load_manifest(options.dataset), options.workspace, None, options.data_root)}"
+
+
+def labels_file(options: TrainAmemOptions, dataset: str) -> Path:
+    return Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
 
 
 def tae_file(options: TrainAmemOptions) -> Path:
@@ -159,7 +163,7 @@ def build_networks(
 ) -> Networks:
     """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights.
 
-    `tae` are the parts that MEM starts from (see `load_tae`), untrained by default.
+    `tae` are the parts that MEM starts from, untrained by default.
     """
     discriminator = None
     if config.motion:

@@ -22,7 +22,7 @@ from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import AMEM, SIMILARITY_FEATURE, MainModel
-from amem_cli.models.checkpoints import load_tae, main_file, restore_main, save_amem, save_main
+from amem_cli.models.checkpoints import main_file, restore_main, save_amem, save_main
 from amem_cli.models.config import ModelConfig, model_config
 from amem_cli.models.recomputation import recompute_activations
 from amem_cli.options import TrainAmemOptions
@@ -58,14 +58,12 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress, options.data_root)
-        numbers = split_numbers(dataset, options.split)
-        for number in numbers:
-            tracklets = list(dataset.splits[number or 0].train)
-            inputs.training_labels(options, manifest.name, tracklets)
-            inputs.tae_parent(options)
-            check_people(tracklets, options.people_per_batch, options.clip_frames)
+        splits = [(number, dataset.splits[number or 0]) for number in split_numbers(dataset, options.split)]
+        for number, split in splits:
+            inputs.training_labels(options, manifest.name, list(split.train))
+            check_people(split.train, options.people_per_batch, options.clip_frames)
             inputs.refuse_other_split(options.weights, manifest.name, number)
-        splits = [(number, dataset.splits[number or 0]) for number in numbers]
+        inputs.initial_tae(options)
         results = []
         for number, split in progress.repeated(splits, "splits"):
             results.append(_train_split(options, manifest, number, split, processes, progress))
@@ -85,7 +83,7 @@ def _train_split(
         tracklets = list(split.train)
         if options.on_bad_image == "skip":
             tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
-        data, label_parent = inputs.training_data(options, manifest.name, tracklets)
+        data = inputs.training_data(options, manifest.name, tracklets)
         if options.uses_aem and not options.labels and processes.is_main:
             warn_about_stale(manifest, options.workspace, number, "train-tae", progress, options.data_root)
         precision = resolve_precision(options.precision, processes.device)
@@ -94,7 +92,7 @@ def _train_split(
         provenance = Provenance(
             command="train-amem",
             options=options.fingerprint() | resolved,
-            parents=weights_parent(options.weights, weights) | label_parent | inputs.tae_parent(options),
+            parents=weights_parent(options.weights, weights) | inputs.parents(options, manifest.name),
             data=tracklets_digest(tracklets),
         )
         if slot.is_current(provenance, frames_of(tracklets), progress.warn):
@@ -103,7 +101,7 @@ def _train_split(
             return StageResult("train-amem", output, True, checkpoint.read_description(output)["metrics"])
 
         torch.manual_seed(keyed_seed(options.seed, "weights of AMEM"))
-        tae = load_tae(inputs.tae_file(options), options.image_size) if options.uses_mem else None
+        tae = inputs.initial_tae(options)
         config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
         networks = inputs.build_networks(config, options, processes, tae, weights)
         log_pretrained(networks.amem, progress.log)
