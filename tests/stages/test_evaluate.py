@@ -80,8 +80,8 @@ def test_evaluate_same_bytes(tmp_path: Path) -> None:
 def test_evaluate_rerank_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before the work, not killed after it."""
     path = mars_like(tmp_path / "theirs.h5")
-    monkeypatch.setattr("amem_cli.stages.evaluate.stage.free_memory", lambda: 1000)
-    monkeypatch.setattr("amem_cli.stages.evaluate.stage.score", lambda *given: pytest.fail("it worked first"))
+    monkeypatch.setattr("amem_cli.stages.evaluate.free_memory", lambda: 1000)
+    monkeypatch.setattr("amem_cli.stages.evaluate.score", lambda *given: pytest.fail("it worked first"))
     with pytest.raises(UsageError, match=r"^--rerank: needs at least .* Leave it out"):
         evaluate(options(tmp_path, path, rerank=True), Silent())
 

@@ -1,5 +1,9 @@
-"""The figures of features, with the conventions that they depend on."""
+"""Stage 6: CMC and mAP under a protocol. The result lists every convention that the figures depend on."""
 
+import json
+import os
+import re
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -8,18 +12,26 @@ from typing import Any
 
 import numpy as np
 
+from amem_cli.artifacts import atomic, results
+from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.output import StageResult, output_slot
+from amem_cli.artifacts.paths import Workspace, metrics_path
+from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.data.chain import command_of, warn_about_stale
 from amem_cli.data.datasets import missing_tracklets, protocol_counts
-from amem_cli.data.manifest import Manifest, protocol_of
-from amem_cli.errors import BadData, InputMissing
+from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol, protocol_of
+from amem_cli.data.readers.features import read_any
+from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.metrics.calibration import calibrate, fit_probability
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.conventions import count_by_conventions
 from amem_cli.metrics.intervals import bootstrap_interval
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
-from amem_cli.metrics.rerank import rerank
+from amem_cli.metrics.rerank import rerank, rerank_bytes
 from amem_cli.options import EvaluateOptions
-from amem_cli.stages.evaluate.inputs import features_remedy
+from amem_cli.runtime.memory import free_memory, require_memory
+from amem_cli.runtime.progress import Progress
 
 RANKS = (1, 5, 10, 20)
 CMC_LENGTH = 50
@@ -40,6 +52,134 @@ GALLERY = {
 RATES = ("rank", "mAP", "mAP_official")
 PAIR_RATES = ("threshold_cosine", "false_match_rate", "true_match_rate")
 CALIBRATED = ("threshold_squared_distance", *PAIR_RATES, "intercept", "slope")
+
+
+def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
+    """Score features under a protocol; returns the result file, its content as `metrics`.
+
+    MARS has one features file; a protocol with splits has one per split and reports mean and standard deviation (with
+    n - 1). Without `--features` they are the workspace's. An existing result of other features or options is renamed,
+    so that runs can be compared. Raises `AmemError`s.
+    """
+    began = time.monotonic()
+    manifest = manifest_of_protocol(options.protocol)
+    protocol = protocol_of(manifest)
+    if options.dataset and load_manifest(options.dataset).name != manifest.name:
+        why = f"protocol {protocol.name} is for data set {manifest.name}"
+        raise UsageError("--dataset", options.dataset, why=why, remedy="Leave --dataset out")
+    files = features_files(options, manifest)
+    role = "features" if protocol.kind == "single-split" else "features {}"
+    provenance = Provenance(
+        command="evaluate",
+        options=options.fingerprint() | {"protocol": protocol.name},
+        parents={role.format(number): parent(path) for number, path in enumerate(files)},
+    )
+    output = Workspace(options.workspace).results(protocol.name)
+    with output_slot("result", output, options):
+        if output.is_file() and not options.force:
+            before = results.read(output, remedy="Use --force to make it again")
+            unchanged = not provenance.differences(before["provenance"]) and "incomplete" in before
+            if unchanged and options.resume != "never":
+                _refuse_incomplete(before, files, options)
+                return StageResult("evaluate", output, True, before)
+        else:
+            before = None
+        hashes = [entry["sha256"] for entry in provenance.parents.values()]
+        if len(set(hashes)) < len(hashes):
+            progress.warn("several splits have the same features file")
+        if not options.features:
+            for number in range(len(files)):
+                warn_about_stale(manifest, options.workspace, None if len(files) == 1 else number, "evaluate", progress)
+        tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
+        if protocol.kind != "single-split":
+            refuse_other_splits(tables, files)
+        if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
+            needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
+            require_memory("--rerank", None, needed, free_memory(), "Leave it out")
+        result = score(tables, files, options, manifest)
+        _refuse_incomplete(result, files, options)
+        if result["incomplete"]:
+            progress.warn(results.incomplete_of(result))
+        if progress.warnings:
+            result["warnings"] = progress.warnings
+        result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
+        if before is not None:
+            progress.log(f"the existing result has other features or options, it is renamed to {_keep(output, before)}")
+        results.write(output, result, provenance)
+        took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
+        atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
+    return StageResult("evaluate", output, False, result)
+
+
+def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
+    """The features files in split order. Raises `InputMissing` that lists the missing ones with commands."""
+    single = protocol_of(manifest).kind == "single-split"
+    wanted = 1 if single else protocol_of(manifest).splits
+    files = list(options.features)
+    if not files:
+        workspace = Workspace(options.workspace)
+        files = [workspace.features(manifest.name, None if single else number) for number in range(wanted)]
+    matches = [re.search(r"-split(\d+)\.\w+$", path.name) for path in files]
+    order = {int(match[1]): path for match, path in zip(matches, files, strict=True) if match}
+    if all(matches) and not single:
+        if len(order) < len(files):
+            raise UsageError("--features", why="two files are for the same split", remedy="Give one for each split")
+        beyond = listing(str(order[number]) for number in sorted(order) if number >= wanted)
+        if beyond:
+            why = f"{protocol_of(manifest).name} has the splits 0 to {wanted - 1}, but there is {beyond}"
+            raise UsageError("--features", why=why, remedy="Give one for each split")
+        folder = files[0].parent
+        files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
+    elif len(files) != wanted:
+        why = f"{protocol_of(manifest).name} needs {wanted} features file(s), {len(files)} given"
+        raise UsageError("--features", why=why, remedy="Give one for each split, in the order of the splits")
+    missing = [number for number, path in enumerate(files) if not path.is_file()]
+    if missing:
+        named = listing((str(files[number]) for number in missing), 3)
+        if options.features:
+            raise InputMissing("--features", named, why="not found", remedy=f"Give {wanted}")
+        remedy = features_remedy(options, manifest, missing[0])
+        if single:
+            raise InputMissing("features", files[0], why="not found", remedy=remedy)
+        remedy = re.sub(r"--split \d+", "--split all", remedy)
+        raise InputMissing("features", why=f"{len(missing)} of {wanted} files are missing ({named})", remedy=remedy)
+    return files
+
+
+def read_features(
+    path: Path, number: int, options: EvaluateOptions, manifest: Manifest, progress: Progress
+) -> Features:
+    """The features of split `number`, written by amem or another program, with warnings about their conversion."""
+    table, notes = read_any(path, manifest.name, features_remedy(options, manifest, number))
+    for note in notes:
+        progress.warn(f"{path}: {note}")
+    if table.dataset != manifest.name:
+        progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
+    return table
+
+
+def refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
+    """Raise `BadData` if the provenance of features names another split than their position."""
+    for number, (table, path) in enumerate(zip(tables, files, strict=True)):
+        recorded = table.provenance.get("options", {}).get("split")
+        if isinstance(recorded, int) and recorded != number:
+            why = f"it has features of split {recorded}, but is given for split {number}"
+            raise BadData("features", path, why=why, remedy="Give one file for each split, in the order of the splits")
+
+
+def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: EvaluateOptions) -> None:
+    """With `--strict`, raise `BadData` for features of a part of the data set."""
+    if options.strict and result["incomplete"]:
+        remedy = "Extract features of every test tracklet, or leave --strict out"
+        raise BadData("features", listing(map(str, files), 1), why=results.incomplete_of(result), remedy=remedy)
+
+
+def _keep(output: Path, before: dict[str, Any]) -> Path:
+    """Rename an existing result; the new name has a digest of its provenance."""
+    digest = sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
+    kept = output.with_name(f"{output.stem}-{digest}.json")
+    os.replace(output, kept)
+    return kept
 
 
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
@@ -205,3 +345,11 @@ def _interval(rank_1: np.ndarray, average_precision: np.ndarray, options: Evalua
     """The 95 % bootstrap intervals of the means of both."""
     figures = {"rank-1": rank_1, "mAP": average_precision}
     return {name: list(bootstrap_interval(v, options.seed, options.bootstrap)) for name, v in figures.items()}
+
+
+def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -> str:
+    """The remedy for features of a split that are missing or damaged."""
+    if options.features:  # perhaps of another program
+        return "Convert it with amem features convert, or write it as the documentation's page on files says"
+    split = None if protocol_of(manifest).kind == "single-split" else number
+    return f"Run: {command_of('extract-features', manifest, options.workspace, split)}"
