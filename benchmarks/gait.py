@@ -31,8 +31,8 @@ from amem_cli.models.amem import MainModel
 from amem_cli.models.checkpoints import load_main_model
 from amem_cli.options import LabelVideosOptions, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
-from amem_cli.runtime.device import as_pixels, device_of
 from amem_cli.runtime.distributed import choose_device
+from amem_cli.runtime.engine import as_pixels, device_of
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.label_videos import label_videos
 from amem_cli.stages.train_amem import train_amem

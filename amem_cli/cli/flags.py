@@ -1,8 +1,10 @@
-"""Commands and flags, derived from the options dataclasses, which declare names, defaults, choices and help."""
+"""Commands, flags and the config file, derived from the options dataclasses (names, defaults, choices, help)."""
 
 import dataclasses
 import inspect
+import json
 import os
+import textwrap
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from amem_cli import __version__
 from amem_cli.cli import console, remedies
 from amem_cli.cli.root import app, epilog
 from amem_cli.errors import AmemError, did_you_mean, listing
@@ -25,6 +28,8 @@ WITHOUT_EFFECT = {
 LEGEND = (
     "(P): the paper's choice. (D): our choice where the paper gives none. small, strong: the values of these presets."
 )
+CONFIG_HEAD = """amem {version}, preset {preset}. Use: amem COMMAND --config THIS_FILE. A line left out keeps the
+preset's value; flags win. (P): the paper's choice; (D): ours, where the paper gives none."""
 
 
 def choice(*known: str, help: str, flag: str | None = None, argument: bool = False, **settings: Any) -> Any:
@@ -228,3 +233,35 @@ def _check_names(options: Any) -> None:
         manifest_of_protocol(options.protocol)
     else:
         load_manifest(options.dataset)
+
+
+def config_text(commands: list[str], preset: str) -> str:
+    """The TOML file of `amem config show` and `--config`: a table per command, each option with its help and its value.
+
+    Folders are commented out, since a file overrides the environment variables AMEM_DATA and AMEM_WORKSPACE.
+    """
+    head = _comment(CONFIG_HEAD.format(version=__version__, preset=preset))
+    return "\n".join([*head, "", *(_table(command, preset) for command in commands)])
+
+
+def _table(command: str, preset: str) -> str:
+    cls = COMMANDS[command]
+    kinds = typing.get_type_hints(cls)
+    lines = [f"[{command}]"]
+    for field in dataclasses.fields(cls):
+        value = preset_value(field, preset)
+        kind = kinds[field.name]
+        choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+        lines += _comment(field.metadata["help"] + (f" <{' | '.join(choices)}>" if choices else ""))
+        line = f"{field.name.replace('_', '-')} = {_toml(value)}"
+        lines.append(f"# {line}" if field.metadata["env"] else line)
+    return "\n".join(lines) + "\n"
+
+
+def _comment(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _toml(value: object) -> str:
+    # JSON is TOML for these types, except that TOML requires an escaped DEL
+    return json.dumps(value, default=str, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -133,9 +133,7 @@ def config_show(
     preset: flags.Preset = PRESETS[0],
 ) -> None:
     """Print every option with its help as a TOML file for --config."""
-    from amem_cli.cli.config_file import config_text
-
-    print(config_text([command] if command else list(COMMANDS), preset), end="")
+    print(flags.config_text([command] if command else list(COMMANDS), preset), end="")
 
 
 @command(app, "status", "amem status", "amem status --dataset ilids-vid --split 3 --verify")

@@ -32,9 +32,8 @@ from amem_cli.models.config import ArmConfig
 from amem_cli.options import TrainArmOptions
 from amem_cli.randomness import keyed_seed
 from amem_cli.runtime import schedule
-from amem_cli.runtime.device import as_pixels, device_of
 from amem_cli.runtime.distributed import gradient_sync, process_group
-from amem_cli.runtime.engine import autocast, prepare, resolve_precision
+from amem_cli.runtime.engine import as_pixels, autocast, device_of, prepare, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog, finish_step

@@ -32,9 +32,8 @@ from amem_cli.models.tae import TAE, Discriminator, TextureEncoder, set_batch_no
 from amem_cli.options import TrainTaeOptions
 from amem_cli.randomness import keyed_seed
 from amem_cli.runtime import schedule
-from amem_cli.runtime.device import as_pixels, device_of, evaluation_copy
 from amem_cli.runtime.distributed import gradient_sync, process_group, unwrapped
-from amem_cli.runtime.engine import autocast, resolve_precision
+from amem_cli.runtime.engine import as_pixels, autocast, device_of, evaluation_copy, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog, finish_step

@@ -24,9 +24,8 @@ from amem_cli.models.amem import build_main_model
 from amem_cli.models.arm import ARM
 from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
-from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.distributed import Processes, process_group
-from amem_cli.runtime.engine import engine_version, prepare, resolve_engine, resolve_precision
+from amem_cli.runtime.engine import as_pixels, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.memory import read_text
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.train_amem import Batch, build_networks, train_step

@@ -18,13 +18,12 @@ from amem_cli.models.config import ModelConfig
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.predicted_frames import PredictedClip
-from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.engine import CPU, as_pixels
 from amem_cli.runtime.progress import Progress
 
 START = 1  # zero-based: the frame of a clip from which MEM predicts; training draws it from 0 < t < T - c
 CLIPS_FOR_ATTRIBUTES = 2
 CLIPS_MEASURED = 100  # queries whose predicted frames are measured, in every command
-CPU = torch.device("cpu")
 
 
 @torch.inference_mode()

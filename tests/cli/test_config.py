@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amem_cli.cli.app import run
-from amem_cli.cli.config_file import _toml, config_text
+from amem_cli.cli.flags import _toml, config_text
 from amem_cli.options import COMMANDS, PRESETS
 from amem_cli.resolve import resolve
 

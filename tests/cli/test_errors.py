@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from amem_cli.cli.app import run
-from amem_cli.cli.usage import usage_error
+from amem_cli.cli.app import run, usage_error
 from amem_cli.errors import BadData
 from amem_cli.runtime.progress import Progress
 

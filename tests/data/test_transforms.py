@@ -22,7 +22,7 @@ from amem_cli.data.transforms import (
 )
 from amem_cli.errors import BadData
 from amem_cli.randomness import keyed_generator
-from amem_cli.runtime.device import as_pixels
+from amem_cli.runtime.engine import as_pixels
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8)
 

@@ -16,7 +16,6 @@ from amem_cli.data.chain import ArtifactState
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import Answer, RankedRow
-from amem_cli.pictures.report.charts import lines_chart
 from amem_cli.pictures.report.content import (
     Artifact,
     CameraPair,
@@ -28,7 +27,7 @@ from amem_cli.pictures.report.content import (
     RankedQuery,
     Report,
 )
-from amem_cli.pictures.report.page import report_page
+from amem_cli.pictures.report.page import lines_chart, report_page
 from tests.browser import Browser, needs_chromium
 
 HOSTILE = '<script>window.hacked = 1</script>"\'><img src=x onerror="window.hacked = 1">&lt;{{ 7 * 7 }}$x_$'

@@ -31,9 +31,9 @@ from amem_cli.models.config import ArmConfig, TaeConfig, model_config
 from amem_cli.models.from_frames import FromFrames, resize_weights, trace
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import BACKBONES, TrainAmemOptions
-from amem_cli.runtime.device import as_pixels
-from amem_cli.tools import export_formats
-from amem_cli.tools.export_formats import FORMATS
+from amem_cli.runtime.engine import as_pixels
+from amem_cli.tools import export as export_module
+from amem_cli.tools.export import FORMATS
 from amem_cli.tools.export_options import SUFFIXES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -386,7 +386,7 @@ def test_export_other_models(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 def test_export_package_missing(
     main_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(export_formats.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+    monkeypatch.setattr(export_module.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert run(["export", str(main_file), "--out", "a.onnx"]) == 66
     expected = '--format onnx: not installed: onnxscript. Run: python -m pip install "amem[export]".'
     assert expected in capsys.readouterr().err

@@ -29,12 +29,11 @@ from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.tools import report as report_module
-from amem_cli.tools.collect import Collector, camera_pairs
+from amem_cli.tools.collect import Collector, camera_pairs, curve_panels
 from amem_cli.tools.predictions import predict_clips
 from amem_cli.tools.report import report
 from amem_cli.tools.show import KINDS, show
 from amem_cli.tools.source import Picture, Source
-from amem_cli.tools.training_curves import curve_panels
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 

@@ -25,8 +25,8 @@ from amem_cli.models.checkpoints import TaeParts, load_tae
 from amem_cli.models.config import ModelConfig
 from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
-from amem_cli.runtime.device import as_pixels
 from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.engine import as_pixels
 from amem_cli.runtime.progress import Progress
 from amem_cli.runtime.train_state import Run
 from amem_cli.stages.train_amem.step import Batch, Networks

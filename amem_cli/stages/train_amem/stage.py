@@ -28,9 +28,8 @@ from amem_cli.models.recomputation import recompute_activations
 from amem_cli.options import TrainAmemOptions
 from amem_cli.randomness import keyed_seed
 from amem_cli.runtime import schedule
-from amem_cli.runtime.device import as_pixels, device_of, evaluation_copy
 from amem_cli.runtime.distributed import Processes, process_group
-from amem_cli.runtime.engine import prepare, resolve_precision
+from amem_cli.runtime.engine import as_pixels, device_of, evaluation_copy, prepare, resolve_precision
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog, finish_step
