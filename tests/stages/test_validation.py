@@ -150,8 +150,8 @@ def test_validate_amem_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def validated(people: list[int], cameras: list[int]) -> dict[str, float]:
         tracklets = [Tracklet(str(at), p, c, "", ("x",)) for at, (p, c) in enumerate(zip(people, cameras, strict=True))]
 
-        def features(given: list[Tracklet], shape: tuple[int, ...], *more: Any, **how: Any) -> dict[str, np.ndarray]:
-            assert (given, shape) == (tracklets, (4, 32, 32))
+        def features(given: list[Tracklet], bar: Any, **how: Any) -> dict[str, np.ndarray]:
+            assert (given, how["clip_shape"]) == (tracklets, (4, 32, 32))
             rows = np.zeros((5, 512), np.float32)
             rows[:, 0] = [0, 1, 5, 0.5, 9]
             return {"features": rows}
