@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amem_cli.models.backbones import normalise
 from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.names import weight_file
 from amem_cli.weights.normalisation import IMAGENET
@@ -18,14 +17,20 @@ class ImageMaps(nn.Module):
     """An image network without pooling and classifier: images (B, 3, H, W) -> maps (B, C, H/16, W/16), >= 0. Images are
     float in [0, 1]; ImageNet's normalisation is applied here. `weights`: a file, "imagenet", or "" for none."""
 
+    mean: Tensor  # buffers: made in each forward pass on CUDA, they would make it wait for the device
+    std: Tensor
+
     def __init__(self, name: str, weights: str = ""):
         super().__init__()
         self.network: Any = image_network(name, weights or None)
         self.out_channels = OUT_CHANNELS[name]
+        normalisation = self.network.normalisation
+        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         net = self.network
-        x = normalise(images, net.normalisation).contiguous(memory_format=torch.channels_last)
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         if hasattr(net, "features"):
             return net.features(x)
         return net.layer4(net.layer3(net.layer2(net.layer1(net.maxpool(net.relu(net.bn1(net.conv1(x))))))))
