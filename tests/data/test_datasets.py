@@ -7,18 +7,7 @@ import numpy as np
 import pytest
 
 from amem_cli.artifacts.paths import GENERATED
-from amem_cli.data.datasets import (
-    count_differences,
-    dataset_counts,
-    missing_tracklets,
-    protocol_counts,
-    read_attributes,
-    read_dataset,
-    read_images,
-    read_videos,
-    split_numbers,
-    warn_about_counts,
-)
+from amem_cli.data import datasets
 from amem_cli.data.manifest import SHIPPED, load_manifest
 from amem_cli.data.tracklets import ImageDataset, Split, Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.errors import BadData, InputMissing, UsageError
@@ -35,27 +24,27 @@ def video(numbered: bool, splits: int) -> VideoDataset:
 
 def test_read_dataset_missing_folder(tmp_path):
     with pytest.raises(InputMissing, match=r"mars: not found\. Ask for the data: .*amem data walkers OUT"):
-        read_videos(load_manifest("mars"), tmp_path)
+        datasets.read_videos(load_manifest("mars"), tmp_path)
     (tmp_path / "own.toml").write_text('name = "own"\nlayout = "folder"\n')
     with pytest.raises(InputMissing, match="Check root in"):
-        read_videos(load_manifest(tmp_path / "own.toml"), tmp_path)
+        datasets.read_videos(load_manifest(tmp_path / "own.toml"), tmp_path)
     (tmp_path / "mars").write_text("a file")
     with pytest.raises(BadData, match="not a folder"):
-        read_videos(load_manifest("mars"), tmp_path)
+        datasets.read_videos(load_manifest("mars"), tmp_path)
 
 
 def test_read_dataset_folder_without_images(tmp_path):
     for name in SHIPPED:
         (tmp_path / name / "something").mkdir(parents=True)
         with pytest.raises(BadData):
-            read_dataset(load_manifest(name), tmp_path)
+            datasets.read_dataset(load_manifest(name), tmp_path)
 
 
 def test_read_dataset_other_kind(tmp_path):
     for read, other, fitting in (
-        (read_videos, "peta", "mars, ilids-vid, prid2011"),
-        (read_images, "mars", "market1501"),
-        (read_attributes, "mars", "peta"),
+        (datasets.read_videos, "peta", "mars, ilids-vid, prid2011"),
+        (datasets.read_images, "mars", "market1501"),
+        (datasets.read_attributes, "mars", "peta"),
     ):
         with pytest.raises(UsageError, match=f"Choose {fitting}"):
             read(load_manifest(other), tmp_path)
@@ -69,7 +58,7 @@ def test_dataset_counts_video():
         tracklet(5, 2, 6), tracklet(6, 1, 7), tracklet(0, 1, 8), tracklet(-1, 1, 9), tracklet(-1, 2, 10),
     )  # fmt: skip
     is_query = (True,) * 4 + (False,) * 5
-    counts = dataset_counts(VideoDataset("x", (Split(train, test, is_query, ""),), numbered=False))
+    counts = datasets.dataset_counts(VideoDataset("x", (Split(train, test, is_query, ""),), numbered=False))
     expected = {
         "splits": 1, "people": 5, "tracklets": 13, "images": 148, "shortest": 2, "longest": 32,
         "train_people": 2, "train_tracklets": 4, "train_images": 94, "train_shortest": 15, "train_longest": 32,
@@ -84,35 +73,35 @@ def test_dataset_counts_video():
 def test_count_differences_and_warning(tmp_path):
     manifest = load_manifest("market1501")
     dataset = ImageDataset("market1501", (Path("a"), Path("b")), (1, 1), ("3 junk images left out",))
-    assert count_differences(manifest, dataset) == ["images: 2 instead of 12936", "people: 1 instead of 751"]
+    assert datasets.count_differences(manifest, dataset) == ["images: 2 instead of 12936", "people: 1 instead of 751"]
     progress = Silent()
-    warn_about_counts(manifest, dataset, progress, tmp_path)
+    datasets.warn_about_counts(manifest, dataset, progress, tmp_path)
     assert len(progress.warnings) == 2
     assert "images: 2 instead of 12936; people: 1 instead of 751" in progress.warnings[0]
     assert progress.warnings[1] == "market1501: 3 junk images left out"
     (tmp_path / GENERATED).write_text("by a test")
-    warn_about_counts(manifest, dataset, progress := Silent(), tmp_path)
+    datasets.warn_about_counts(manifest, dataset, progress := Silent(), tmp_path)
     assert progress.warnings[0] == "market1501: generated people, not the data set (images: 2 instead of 12936)"
 
 
 def test_warn_about_counts_shows_four():
     progress = Silent()
-    warn_about_counts(load_manifest("mars"), video(False, 1), progress, Path("data"))
+    datasets.warn_about_counts(load_manifest("mars"), video(False, 1), progress, Path("data"))
     assert progress.warnings[0].count("instead of") == 4
     assert progress.warnings[0].endswith("; ...")
-    empty = dataset_counts(video(False, 1))
+    empty = datasets.dataset_counts(video(False, 1))
     assert (empty["shortest"], empty["longest"]) == (0, 0)
 
 
 def test_split_numbers():
-    assert split_numbers(video(False, 1), "") == [None]
-    assert split_numbers(video(True, 3), "all") == [0, 1, 2]
-    assert split_numbers(video(True, 3), "2") == [2]
-    assert split_numbers(video(True, 3), "") == [0]
+    assert datasets.split_numbers(video(False, 1), "") == [None]
+    assert datasets.split_numbers(video(True, 3), "all") == [0, 1, 2]
+    assert datasets.split_numbers(video(True, 3), "2") == [2]
+    assert datasets.split_numbers(video(True, 3), "") == [0]
     with pytest.raises(UsageError, match="splits 0 to 2"):
-        split_numbers(video(True, 3), "3")
+        datasets.split_numbers(video(True, 3), "3")
     with pytest.raises(UsageError, match="one official split"):
-        split_numbers(video(False, 1), "0")
+        datasets.split_numbers(video(False, 1), "0")
 
 
 def test_tracklets_digest_known_value_and_every_field():
@@ -146,17 +135,17 @@ def test_missing_tracklets_of_a_protocol():
     """PRID-2011: 89 people in two cameras; a person less, and one of the gallery that is a distractor instead."""
     manifest = load_manifest("prid2011")
     ids, cameras, is_query = np.tile(np.arange(1, 90), 2), np.repeat([1, 2], 89), np.arange(178) < 89
-    whole = protocol_counts(ids, cameras, is_query)
-    assert missing_tracklets(manifest, whole) == []
-    junk = protocol_counts(np.append(ids, -1), np.append(cameras, 2), np.append(is_query, False))
-    assert missing_tracklets(manifest, junk) == []
+    whole = datasets.protocol_counts(ids, cameras, is_query)
+    assert datasets.missing_tracklets(manifest, whole) == []
+    junk = datasets.protocol_counts(np.append(ids, -1), np.append(cameras, 2), np.append(is_query, False))
+    assert datasets.missing_tracklets(manifest, junk) == []
     kept = (ids != 5) | ~is_query
-    assert missing_tracklets(manifest, protocol_counts(ids[kept], cameras[kept], is_query[kept])) == [
+    assert datasets.missing_tracklets(manifest, datasets.protocol_counts(ids[kept], cameras[kept], is_query[kept])) == [
         {"count": "query_tracklets", "expected": 89, "found": 88}
     ]
-    assert protocol_counts(np.where(np.arange(178) == 100, 0, ids), cameras, is_query) == {
+    assert datasets.protocol_counts(np.where(np.arange(178) == 100, 0, ids), cameras, is_query) == {
         "test_people": 89, "query_people": 89, "query_tracklets": 89, "junk_tracklets": 0, "distractor_tracklets": 1,
         "real_test_tracklets": 177, "gallery_tracklets": 178, "gallery_tracklets_without_queries": 89,
         "queries_unmatched_without_queries": 1,
     }  # fmt: skip
-    assert protocol_counts(np.array([-1, 0, 3]), np.ones(3, int), np.ones(3, bool))["query_people"] == 1
+    assert datasets.protocol_counts(np.array([-1, 0, 3]), np.ones(3, int), np.ones(3, bool))["query_people"] == 1

@@ -8,18 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amem_cli.data.readers.files import (
-    find_folder,
-    frames_in_order,
-    ignored_note,
-    image_files,
-    image_folders,
-    list_folder,
-    order_note,
-    read_text,
-    whole_numbers,
-    why_empty,
-)
+from amem_cli.data.readers import files
 from amem_cli.errors import BadData, InputMissing
 
 SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information")
@@ -50,13 +39,13 @@ SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "Syste
     ],
 )
 def test_frames_in_order_by_number(names):
-    assert frames_in_order(reversed(names)) == tuple(names)
+    assert files.frames_in_order(reversed(names)) == tuple(names)
 
 
 @pytest.mark.parametrize("names", [["1.jpg", "01.png"], ["12.4.jpg", "12.40.jpg"], ["1.jpg", "1.png"]])
 def test_frames_in_order_same_number(names):
     with pytest.raises(ValueError, match="have the same number"):
-        frames_in_order(names)
+        files.frames_in_order(names)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +65,7 @@ def test_frames_in_order_same_number(names):
 )
 def test_frames_in_order_in_doubt(names, why):
     with pytest.raises(ValueError, match=f"{re.escape(min(names))} .* may be {why}"):
-        frames_in_order(names)
+        files.frames_in_order(names)
 
 
 def test_image_folders_ignores_system_and_empty_folders(tmp_path: Path):
@@ -84,18 +73,18 @@ def test_image_folders_ignores_system_and_empty_folders(tmp_path: Path):
         (tmp_path / name / "2.jpg").mkdir(parents=True)  # Synology makes a folder of thumbnails for each image
         (tmp_path / name / "1.jpg").touch()
     (tmp_path / "empty" / "1.jpg").unlink()
-    found, ignored = image_folders(tmp_path)
+    found, ignored = files.image_folders(tmp_path)
     assert found == {"ann": ["1.jpg"]}
     assert sorted(ignored) == sorted([*SYSTEM, "empty"])
-    assert ignored_note(ignored)[0].startswith("7 folders ignored")
-    assert ignored_note([]) == ()
+    assert files.ignored_note(ignored)[0].startswith("7 folders ignored")
+    assert files.ignored_note([]) == ()
 
 
 def test_image_folders_two_levels(tmp_path: Path):
     for name in ("ann/door/2.jpg", "ann/door/1.png", "ann/hall/1.jpg", "ann/@eaDir/1.jpg", "bob/no.txt", "1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found, ignored = image_folders(tmp_path, depth=2)
+    found, ignored = files.image_folders(tmp_path, depth=2)
     assert found == {"ann/door": ["1.png", "2.jpg"], "ann/hall": ["1.jpg"]}
     assert ignored == ["ann/@eaDir", "bob"]
 
@@ -103,32 +92,32 @@ def test_image_folders_two_levels(tmp_path: Path):
 def test_find_folder_level_by_level(tmp_path: Path):
     (tmp_path / "a" / "b" / "x").mkdir(parents=True)
     (tmp_path / "c" / "x").mkdir(parents=True)
-    assert find_folder(tmp_path, lambda folder: (folder / "x").is_dir()) == tmp_path / "c"
-    assert find_folder(tmp_path, lambda folder: folder.name == "x", depth=1) is None
-    assert find_folder(tmp_path, lambda folder: folder.name == "x", depth=2) == tmp_path / "c" / "x"
-    assert find_folder(tmp_path / "none", lambda folder: False) is None
+    assert files.find_folder(tmp_path, lambda folder: (folder / "x").is_dir()) == tmp_path / "c"
+    assert files.find_folder(tmp_path, lambda folder: folder.name == "x", depth=1) is None
+    assert files.find_folder(tmp_path, lambda folder: folder.name == "x", depth=2) == tmp_path / "c" / "x"
+    assert files.find_folder(tmp_path / "none", lambda folder: False) is None
 
 
 def test_list_folder(tree):
     root = tree("b.jpeg", "a.PNG", ".c.jpg", "d.txt", "e/f.jpg", "@eaDir/x.jpg")
-    assert list_folder(root) == (["a.PNG", "b.jpeg"], ["e"])
-    assert list_folder(root, system=True)[1] == ["@eaDir", "e"]
+    assert files.list_folder(root) == (["a.PNG", "b.jpeg"], ["e"])
+    assert files.list_folder(root, system=True)[1] == ["@eaDir", "e"]
     with pytest.raises(InputMissing, match="none: not found"):
-        list_folder(root / "none")
+        files.list_folder(root / "none")
     with pytest.raises(BadData, match="not a directory"):
-        list_folder(root / "d.txt")
+        files.list_folder(root / "d.txt")
     (root / "g.jpg").symlink_to("g.jpg")
     with pytest.raises(BadData, match=r"g\.jpg: too many levels"):
-        list_folder(root)
+        files.list_folder(root)
 
 
 def test_whole_numbers():
-    assert whole_numbers(3.0, Path("x"), "v", "t").tolist() == [3]
-    assert whole_numbers(np.array([[1, -2]], np.int8), Path("x"), "v", "t").dtype == np.int64
+    assert files.whole_numbers(3.0, Path("x"), "v", "t").tolist() == [3]
+    assert files.whole_numbers(np.array([[1, -2]], np.int8), Path("x"), "v", "t").dtype == np.int64
     refused = (["a"], "not numbers"), ([0.5], "not whole"), ([np.nan], "not whole"), ([2.0**53], "not whole")
     for values, why in (*refused, ([[1], [1, 2]], "not a table")):
         with pytest.raises(BadData, match=why):
-            whole_numbers(values, Path("x"), "v", "t")
+            files.whole_numbers(values, Path("x"), "v", "t")
 
 
 @pytest.mark.parametrize(
@@ -140,12 +129,12 @@ def test_whole_numbers():
 )
 def test_frames_in_order_unknown(names, why):
     with pytest.raises(ValueError, match=why):
-        frames_in_order(names)
+        files.frames_in_order(names)
 
 
 def test_order_note():
     folders = {"7/1": ["f1.png", "F12.png"], "7/2": ["a1.png", "b1.png", "a2.png"], "7/3": ["1.png", "1 (1).png"]}
-    (note,) = order_note(folders)
+    (note,) = files.order_note(folders)
     assert note.startswith("frames in 1 folders have names of several kinds")
     assert note.endswith(": 7/2 (a1.png, b1.png)")
 
@@ -160,7 +149,7 @@ def test_image_files_unreadable_folder(tree, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(BadData, match="b: permission denied"):
-        list(image_files(root))
+        list(files.image_files(root))
 
 
 @pytest.mark.parametrize(
@@ -173,10 +162,10 @@ def test_image_files_unreadable_folder(tree, monkeypatch):
     ],
 )
 def test_why_empty(tree, names, why):
-    assert re.search(why, why_empty(tree(*names)))
+    assert re.search(why, files.why_empty(tree(*names)))
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_read_text_codings(tmp_path: Path, coding):
     (tmp_path / "a.txt").write_bytes("é 1\r\n2".encode(coding))
-    assert read_text(tmp_path / "a.txt", "list") == "é 1\n2"
+    assert files.read_text(tmp_path / "a.txt", "list") == "é 1\n2"

@@ -76,16 +76,8 @@ def test_data_check_tracks(folder: Path, capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.usefixtures("tiny_backbone", "one_thread")
 def test_extract_features_tracks_have_no_person(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    command = [
-        "extract-features",
-        "--dataset",
-        "people/people.toml",
-        "--device",
-        "cpu",
-        "--model",
-        str(model()),
-        "--quiet",
-    ]
+    command = ["extract-features", "--dataset", "people/people.toml", "--device", "cpu", "--quiet", "--model"]
+    command.append(str(model()))
     assert run(command) == 0
     assert run(command) == 0  # reused
     path = Path("workspace/features/people.h5")
