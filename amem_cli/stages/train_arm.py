@@ -108,7 +108,7 @@ def train_step(
     optimiser steps if the loss is not finite.
     """
     device = device_of(model)
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     losses = []
     for number, (images, labels) in enumerate(batches, 1):
         with gradient_sync(model, enabled=number == len(batches)):

@@ -129,8 +129,8 @@ def train_step(
     """
     tae, discriminator, adam, discriminator_adam = networks
     device = device_of(tae)
-    adam.zero_grad(set_to_none=True)
-    discriminator_adam.zero_grad(set_to_none=True)
+    adam.zero_grad()
+    discriminator_adam.zero_grad()
     losses = []
     for number, pixels in enumerate(batches, 1):
         last = number == len(batches)

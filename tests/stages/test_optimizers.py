@@ -23,10 +23,10 @@ def test_arm_adam_options() -> None:
 
 
 def test_tae_optimizers() -> None:
-    options = tae_options(NOWHERE, NOWHERE, weight_decay=0.3, discriminator_learning_rate=0.02)
+    options = tae_options(NOWHERE, NOWHERE, learning_rate=0.03, weight_decay=0.3, discriminator_learning_rate=0.02)
     networks = train_tae.build_networks(TAE(), Discriminator(32, 32), options)
     group, d_group = networks.adam.param_groups[0], networks.discriminator_adam.param_groups[0]
-    assert (group["lr"], group["weight_decay"], group["betas"]) == (1e-3, 0.3, (0.9, 0.999))
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (0.03, 0.3, (0.9, 0.999))
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
 
 
@@ -37,8 +37,8 @@ def test_amem_optimizers() -> None:
     )  # fmt: skip
     networks = build_networks(model_config(options, 2), options, ALONE)
     groups = networks.adam.param_groups
-    assert [(group["factor"], group["weight_decay"], group["betas"]) for group in groups] == [
-        (factor, 0.3, (0.9, 0.999)) for factor in (1.0, 0.5, 0.4, 0.2)
+    assert [(group["factor"], group["lr"], group["weight_decay"], group["betas"]) for group in groups] == [
+        (factor, 0.01, 0.3, (0.9, 0.999)) for factor in (1.0, 0.5, 0.4, 0.2)
     ]
     mem = {id(p) for p in (*networks.amem.mem.embedding.parameters(), *networks.amem.mem.decoder.parameters())}
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in networks.amem.main.backbone.parameters()}

@@ -214,7 +214,7 @@ def test_clip_loop_data(
         return original(*given)
 
     monkeypatch.setattr(amem_inputs, "ClipBatches", recording)
-    changed = {"flip": 0.25, "crop": 0.75, "seed": 5, "epochs": 2, "modules": modules}
+    changed = {"flip": 0.25, "crop": 0.75, "erase": 1.0, "seed": 5, "epochs": 2, "modules": modules}
     run("train-amem", walkers, tmp_path, inputs, **changed)
     assert [(given[2].flip, given[2].crop, given[2].seed, given[3]) for given in calls] == [
         (0.25, 0.75, 5, epoch) for epoch in (0, 1)
@@ -231,6 +231,7 @@ def test_clip_loop_data(
         assert batch.identity[0] == batch.identity[1] != batch.identity[2] == batch.identity[3]  # P x K
         assert batch.clip.shape == (4, 3, 4, 32, 32)
         assert 0 <= batch.clip.min() < batch.clip.max() <= 1
+        assert (batch.erased[:, 2:] > batch.erased[:, :2]).all()
         if modules == "amem":
             assert batch.attributes.tolist() == [labels[tracklet.name] for tracklet in chosen]
             assert set(batch.start.tolist()) == {1}  # 0 < t < T - c = 2
@@ -242,14 +243,14 @@ def test_initial_weights_auto_takes_the_arm_of_the_same_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str]] = []
-    monkeypatch.setattr(amem_inputs, "weight_file", lambda *given: asked.append(given))
+    monkeypatch.setattr(amem_inputs, "weight_file", lambda *given: asked.append(given) or Path(given[0]))
     options = amem_options(tmp_path, tmp_path, weights="auto", backbone="mobilenet_v2")
     initial_weights(options, Silent())
     arm, config = ARM("mobilenet_v2"), ArmConfig(backbone="mobilenet_v2", image_size="32x32")
     path = save_arm(Workspace(tmp_path).arm, arm, config, Provenance("train-arm", {}))
     initial_weights(options, Silent())
     initial_weights(dataclasses.replace(options, backbone="resnet50"), Silent())
-    initial_weights(dataclasses.replace(options, weights="file.pt"), Silent())
+    assert initial_weights(dataclasses.replace(options, weights="file.pt"), Silent()) == Path("file.pt")
     assert asked == [
         ("imagenet", "mobilenet_v2"), (str(path), "mobilenet_v2"), ("imagenet", "resnet50"),
         ("file.pt", "mobilenet_v2"),

@@ -1,5 +1,8 @@
 """What the trainings measure beside their losses, with toys for the networks."""
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,14 +15,26 @@ from PIL import Image
 from torch import Tensor, nn
 from toys import ALONE, amem_options, arm_options, tae_options
 
+from amem_cli.data.sampling import hold_out_people
 from amem_cli.data.tracklets import AttributeDataset, Tracklet
 from amem_cli.errors import BadData, UsageError
-from amem_cli.runtime.progress import Silent
+from amem_cli.runtime.progress import Loop, Silent
 from amem_cli.stages import train_arm, train_tae
 from amem_cli.stages.train_amem import stage as amem_stage
 from amem_cli.stages.train_amem.inputs import training_data
 
 NOWHERE = Path("nowhere")
+
+
+class Complete(Silent):
+    """Every loop counts up to its total, and measures the waiting for data."""
+
+    @contextmanager
+    def loop(self, *given: Any, **named: Any) -> Iterator[Loop]:
+        with super().loop(*given, **named) as bar:
+            yield bar
+        assert bar.done == bar.total > 0
+        assert bar.waited is not None
 
 
 @pytest.fixture
@@ -59,7 +74,7 @@ class Toy(nn.Module):
 
 def test_measure_textures_over_all_positions(paths: list[Path]) -> None:
     encoder = Toy(encoder=True)
-    train_tae.measure_textures(encoder, paths, tae_options(NOWHERE, NOWHERE, batch_size=2), Silent())  # type: ignore[arg-type]
+    train_tae.measure_textures(encoder, paths, tae_options(NOWHERE, NOWHERE, batch_size=2), Complete())  # type: ignore[arg-type]
     textures = pixels_of(paths).reshape(5, 3, 2, 16, 2, 16).mean(axis=(3, 5))
     np.testing.assert_allclose(encoder.texture_mean, textures.mean(axis=(0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(encoder.texture_std, textures.std(axis=(0, 2, 3)), rtol=1e-4)
@@ -69,7 +84,7 @@ def test_validate_tae_mean_over_all_images(paths: list[Path], monkeypatch: pytes
     monkeypatch.setattr(train_tae, "VALIDATION_BATCH", 2)
     monkeypatch.setattr(train_tae, "SAMPLES", 1)
     network = Toy(encoder=False)
-    figures, (true, halved) = train_tae.validate(network, paths, tae_options(NOWHERE, NOWHERE), "fp32", Silent())  # type: ignore[arg-type]
+    figures, (true, halved) = train_tae.validate(network, paths, tae_options(NOWHERE, NOWHERE), "fp32", Complete())  # type: ignore[arg-type]
     images = pixels_of(paths)
     assert figures == {"mse": pytest.approx(np.mean((images / 2) ** 2), rel=1e-5), "images": 5}
     np.testing.assert_allclose(true, images[:1], atol=1e-6)
@@ -102,6 +117,7 @@ def test_score_attributes_by_hand() -> None:
     assert (scores["usual_35"]["mA"], scores["usual_35"]["left_out"]) == (0.5, [])
     assert [scores["per_attribute"][name]["mA"] for name in ("hat", "bag", "hairBlue")] == [0.75, 0.5, None]
     assert [scores["per_attribute"][name]["positives"] for name in ("hat", "bag", "hairBlue")] == [2, 2, 0]
+    assert scores["per_attribute"]["hat"]["f1"] == 0.666667
     assert "usual_35" not in train_arm.score_attributes(PROBABILITIES, attribute_data(evaluated=()), ROWS)
 
 
@@ -121,7 +137,7 @@ def test_run_model_probabilities_in_order(paths: list[Path], monkeypatch: pytest
     monkeypatch.setattr(train_arm, "prepare", lambda *given: lambda pixels: pixels.float().mean(dim=(1, 2)) / 64 - 1)
     rows = np.array([3, 0, 4, 1, 2])
     data, options = attribute_data(paths=tuple(paths)), arm_options(NOWHERE, NOWHERE, batch_size=2)
-    found = train_arm.run_model(nn.Linear(1, 1), data, rows, options, "fp32", Silent())  # type: ignore[arg-type]
+    found = train_arm.run_model(nn.Linear(1, 1), data, rows, options, "fp32", Complete())  # type: ignore[arg-type]
     logits = pixels_of(paths)[rows].mean(axis=(2, 3)) * 255 / 64 - 1
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-5)
 
@@ -139,6 +155,10 @@ def test_split_rows_of_partitions_and_people() -> None:
     for parts in (rows("person", [0, 1, 2, 3, 4], hold_out=0.4), rows("random-2", [0, 2, 4], validate=0.4)):
         assert sorted(row for part in parts for row in part) in ([0, 1, 2, 3, 4], [0, 2, 4])
     assert [len(part) for part in rows("person", [0, 1, 2, 3, 4], hold_out=0.4, validate=0.4)] == [2, 1, 2]
+    for seed in range(3):
+        people = attribute_data().person_ids
+        expected = hold_out_people(people, 0.4, seed, purpose="test people")[1].tolist()
+        assert rows("person", [0, 1, 2, 3, 4], hold_out=0.4, seed=seed)[2] == expected
 
 
 # -- AMEM --------------------------------------------------------------------------------------------------------------
@@ -181,3 +201,7 @@ def test_training_data_without_the_validation_people() -> None:
     assert sorted([*data.tracklets, *data.validation], key=lambda t: int(t.name[1:])) == tracklets
     assert data.identities.tolist() == [people.index(tracklet.person_id) for tracklet in data.tracklets]
     assert data.labels is None
+    few = training_data(dataclasses.replace(options, validate=0.01), "mars", tracklets).validation
+    assert len({tracklet.person_id for tracklet in few}) == 2  # one person alone cannot be ranked
+    with pytest.raises(BadData, match="there are 6, and a batch needs 7"):
+        training_data(dataclasses.replace(options, people_per_batch=7), "mars", tracklets)

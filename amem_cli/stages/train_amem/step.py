@@ -72,7 +72,7 @@ def train_step(
     adversarial = discriminator is not None and options.adversarial_weight > 0
     for optimizer in (adam, discriminator_adam):
         if optimizer is not None:
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
     batch_losses, norms = [], {}
     for number, batch in enumerate(batches, 1):
         last = number == len(batches)
