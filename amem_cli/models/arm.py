@@ -35,3 +35,18 @@ class ARM(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.heads(self.backbone(images))
+
+
+class FrameFeatures(nn.Module):
+    """The ARM's image network as a model of tracklets, without a training for identity (D).
+
+    Clips (B, 3, T, H, W) in [0, 1] -> (B, C): its pooled maps, averaged over the frames and their mirror images.
+    """
+
+    def __init__(self, arm: ARM):
+        super().__init__()
+        self.backbone = arm.backbone
+
+    def forward(self, clip: Tensor) -> Tensor:
+        frames = torch.cat((clip, clip.flip(-1)), dim=2).transpose(1, 2)  # (B, 2T, 3, H, W)
+        return self.backbone(frames.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, frames.shape[:2]).mean(dim=1)

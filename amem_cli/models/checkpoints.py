@@ -16,7 +16,7 @@ from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import UsageError
 from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model
-from amem_cli.models.arm import ARM
+from amem_cli.models.arm import ARM, FrameFeatures
 from amem_cli.models.config import ArmConfig, ModelConfig, TaeConfig
 from amem_cli.models.tae import TAE, Discriminator, FrozenTextureEncoder, TextureDecoder, mem_parts
 
@@ -113,6 +113,14 @@ def save_main(path: Path, main: MainModel, config: ModelConfig, provenance: Prov
 def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, ModelConfig]:
     """The main model of an `amem-main`, on the CPU; `remedy` is the command that makes it, if known."""
     return _load(path, "amem-main", build_main_model, remedy)
+
+
+def load_feature_model(path: Path, *, remedy: str = "") -> tuple[nn.Module, ModelConfig | ArmConfig]:
+    """The network that features are extracted with: the main model, or `FrameFeatures` of an `amem-arm`."""
+    if path.is_file() and checkpoint.read_description(path, remedy=remedy).get("kind") == "amem-arm":
+        arm, config = load_arm(path)
+        return FrameFeatures(arm), config
+    return load_main_model(path, remedy=remedy)
 
 
 def restore_main(output: Path, provenance: Provenance) -> Path:

@@ -33,6 +33,8 @@ class _Config:
 class ArmConfig(_Config):
     """The attribute recognition model: its image network, names of its outputs in order."""
 
+    clip_frames, mirror = 8, True  # of its features
+
     backbone: Literal["resnet18", "resnet50", "mobilenet_v2"]
     attributes: tuple[str, ...] = ATTRIBUTES
 

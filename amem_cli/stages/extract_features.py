@@ -27,8 +27,7 @@ from amem_cli.data.readers.tracks import read_times
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
-from amem_cli.models.amem import SIMILARITY_FEATURE
-from amem_cli.models.checkpoints import load_main_model
+from amem_cli.models.checkpoints import load_feature_model
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
@@ -68,7 +67,7 @@ def _extract_split(
     remedy = "Give --model, the amem-main of a data set with labelled people"
     if not options.model and manifest.layout != "tracks":
         remedy = f"Run: {command_of('train-amem', manifest, options.workspace, number, options.data_root)}"
-    model, config = load_main_model(model_file, remedy="Check --model" if options.model else remedy)
+    model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)
     if not options.model and is_main:
         warn_about_stale(manifest, options.workspace, number, "extract-features", progress, options.data_root)
     if manifest.layout != "tracks":  # their people are unknown
@@ -88,7 +87,7 @@ def _extract_split(
         provenance = Provenance(
             command="extract-features",
             options=options.fingerprint() | resolved | {"split_source": split.source},
-            parents={"amem-main": parent(model_file)},
+            parents={checkpoint.read_description(model_file)["kind"]: parent(model_file)},
             data=tracklets_digest(split.test),
             engine=engine_version(engine_name),
         )
@@ -118,7 +117,7 @@ def extract_tracklets(
     tracklets: Sequence[Tracklet], bar: Loop, *, clip_shape: tuple[int, int, int], engine: Engine, device: torch.device,
     batch_size: int = 16, workers: int = -1, flip: bool = False,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """L2-normalised `features` (n, 512) float32 of tracklets; a batch can hold clips of several tracklets.
+    """L2-normalised `features` (n, D) float32 of tracklets; a batch can hold clips of several tracklets.
 
     `clip_shape` is (T, H, W). With `flip` also `features_flip`, averaged over each clip and its mirror image.
     """
@@ -128,17 +127,19 @@ def extract_tracklets(
     owners = np.repeat(np.arange(len(tracklets)), [*map(len, clips_of)])  # the tracklet of each clip
     groups = even_batches(len(clips), batch_size)
     batches = [[clips[at] for at in group] for group in groups]
-    plain, mirrored = np.zeros((2, len(tracklets), SIMILARITY_FEATURE))
+    sums = np.zeros((2, len(tracklets), 0))  # over plain clips, and over mirrored ones
     images = loader(FrameBatches(batches, (size[0], size[1]), single=False), workers, device)
     for group, pixels in zip(groups, images, strict=True):
         bar.data_arrived()
-        np.add.at(plain, owners[group], engine(pixels).numpy())
+        rows = engine(pixels).numpy()
+        sums = sums if sums.size else np.zeros((2, len(tracklets), rows.shape[1]))
+        np.add.at(sums[0], owners[group], rows)
         if flip:
-            np.add.at(mirrored, owners[group], engine(pixels.flip(3)).numpy())  # (B, T, H, W, 3): flips W
+            np.add.at(sums[1], owners[group], engine(pixels.flip(3)).numpy())  # (B, T, H, W, 3): flips W
         bar.advance(len(pixels))
     # the sum over clips has the direction of their mean
-    columns = {"features": _normalised(plain)}
-    return columns | {"features_flip": _normalised(plain + mirrored)} if flip else columns
+    columns = {"features": _normalised(sums[0])}
+    return columns | {"features_flip": _normalised(sums.sum(0))} if flip else columns
 
 
 def _normalised(rows: np.ndarray) -> np.ndarray:

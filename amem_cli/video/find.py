@@ -41,11 +41,12 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     calibration = options.calibration or (None if options.threshold is not None else calibration_of(model, home))
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
     train = f"amem train-amem --preset small --modules baseline --dataset {at}"
-    remedy = "Check --model" if options.model else f"Give --model, or run: {train} (two minutes for 50 labelled people)"
+    train += " (two minutes for 50 labelled people)"
+    remedy = "Check --model" if options.model else f"Give --model (an ARM works without them), or run: {train}"
     known = read_calibration(calibration) if calibration else None  # everything before the long part
-    from amem_cli.models.checkpoints import load_arm, load_main_model
+    from amem_cli.models.checkpoints import load_arm, load_feature_model
 
-    load_main_model(model, remedy=remedy)
+    load_feature_model(model, remedy=remedy)
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)

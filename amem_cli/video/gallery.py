@@ -155,4 +155,4 @@ def _merge(
 def model_of(table: Features) -> str:
     """The SHA-256 of the model that made the features, empty if the file does not say."""
     parents = table.provenance.get("parents", {})
-    return str(parents.get("amem-main", {}).get("sha256", ""))
+    return str(parents.get("amem-main", parents.get("amem-arm", {})).get("sha256", ""))

@@ -45,7 +45,7 @@ class TrackletOptions:
 class FindOptions(TrackletOptions):
     """`amem find`."""
 
-    model: Path | None = option(None, "amem-main checkpoint; empty: the workspace's")
+    model: Path | None = option(None, "amem-main, or the ARM without a training for identity; empty: the workspace's")
     arm: Path | None = option(None, "attribute model; empty: the workspace's, if there is one")
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)

@@ -186,7 +186,7 @@ def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progres
 
 def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOptions, progress: Progress) -> np.ndarray:
     """The features (Q, D) of tracklets by `--model`, which must be the one of the gallery."""
-    from amem_cli.models.checkpoints import load_main_model
+    from amem_cli.models.checkpoints import load_feature_model
     from amem_cli.runtime.distributed import process_group
     from amem_cli.runtime.engine import prepare, resolve_engine, resolve_precision
     from amem_cli.stages.extract_features import extract_tracklets
@@ -194,7 +194,7 @@ def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOption
     if options.model is None:
         remedy = "Give the model that made the gallery's features: --model amem-main.safetensors"
         raise InputMissing("--model", why="images can only be compared through a model", remedy=remedy)
-    model, config = load_main_model(options.model)
+    model, config = load_feature_model(options.model)
     if gallery.model and sha256_file(options.model) != gallery.model:
         why = "the gallery's features are of another model"
         raise UsageError("--model", options.model, why=why, remedy="Give that model, or extract the gallery again")

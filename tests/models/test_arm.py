@@ -6,7 +6,7 @@ from torch import nn
 
 from amem_cli.models import arm
 from amem_cli.models.aem import AEM
-from amem_cli.models.arm import ARM, AttributeHeads
+from amem_cli.models.arm import ARM, AttributeHeads, FrameFeatures
 
 
 def test_arm_shapes_of_the_paper() -> None:
@@ -34,6 +34,18 @@ def test_arm_weights_and_group_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded == [("resnet18", "imagenet"), ("mobilenet_v2", "")]
     images = torch.ones(2, 3, 4, 4)
     assert model(images).shape == AEM(3, (2, 4))(images).shape == (2, 6)
+
+
+def test_frame_features_mean_over_frames_and_mirror_images() -> None:
+    torch.manual_seed(0)
+    model = ARM("resnet18").eval()
+    clips = torch.rand(2, 3, 4, 32, 32)
+    with torch.no_grad():
+        found = FrameFeatures(model)(clips)
+        for clip, feature in zip(clips, found, strict=True):
+            images = [image for frame in clip.unbind(1) for image in (frame, frame.flip(-1))]
+            pooled = [model.backbone(image[None]).mean((0, 2, 3)) for image in images]
+            torch.testing.assert_close(feature, torch.stack(pooled).mean(0))
 
 
 def test_attribute_heads_group_depends_on_own_weights() -> None:

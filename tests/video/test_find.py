@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amem_cli.artifacts import features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.models.amem import build_main_model
@@ -14,7 +15,7 @@ from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
 from amem_cli.video.page import clock, in_words, marks, period, readable
 from tests.browser import Browser, needs_chromium
-from tests.toys import write_arm
+from tests.toys import write_arm, write_tae
 from tests.videos import crossing, mot_lines, write_video
 from tests.walkers_videos import write_small_videos
 
@@ -42,12 +43,9 @@ def answer(tmp_path: Path, tiny_backbone: None, one_thread: None, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_find_writes_everything(answer: Path, capsys: pytest.CaptureFixture) -> None:
+def test_find_writes_everything(answer: Path) -> None:
     names = {path.name for path in answer.iterdir() if not path.name.startswith(".")}
     assert names == {"index.html", "identities.csv", "hall.txt", "door-b.txt", "tracks", "workspace"}
-    assert run(["find", "hall.mp4", "door<b>.mp4", "--boxes", "hall.txt", "--boxes", "door<b>.txt", "--device", "cpu",
-                "--model", "model.safetensors", "--arm", "arm.safetensors", "--out", "answer"]) == 0  # fmt: skip
-    assert "was trained on" not in capsys.readouterr().err
     page = (answer / "index.html").read_text()
     assert len(page) < 15_000_000
     opened: list[str] = []
@@ -65,6 +63,28 @@ def test_find_writes_everything(answer: Path, capsys: pytest.CaptureFixture) -> 
     assert "never decide about a person by it alone" in page
     assert "attributes: arm.safetensors" in page
     assert page.count('<p class="tags"><span>') == page.count('<article class="person"') > 0
+
+
+@pytest.mark.slow
+def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: None, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("AMEM_WORKSPACE", raising=False)
+    write_video(Path("hall.mp4"), [crossing()])
+    Path("hall.txt").write_text(mot_lines([crossing()]))
+    for name in ("arm", "other"):
+        write_arm(Path(f"{name}.safetensors"), ["upperBodyRed"])
+    how = ["--boxes", "hall.txt", "--device", "cpu", "--model"]
+    assert run(["find", "hall.mp4", *how, "arm.safetensors", "--out", "answer"]) == 0
+    assert "was trained on" not in capsys.readouterr().err
+    assert "model: arm.safetensors" in Path("answer/index.html").read_text()
+    gallery = Path("answer/workspace/features/tracks.h5")
+    table = features.read(gallery, people=False)
+    assert table.features.shape == (1, 512)
+    assert table.provenance["parents"].keys() == {"amem-arm"}
+    search = ["search", "hall.mp4", "--gallery", str(gallery), *how]
+    assert run([*search, "arm.safetensors"]) == 0
+    assert run([*search, "other.safetensors"]) == 2
+    assert "the gallery's features are of another model" in capsys.readouterr().err
 
 
 @needs_chromium
@@ -119,11 +139,11 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", [crossing()], frames=3)
     assert run(["find", "a.mp4", "--out", "answer"]) == 66
-    wanted = "Give --model, or run: amem train-amem --preset small --modules baseline --dataset mars (two minutes for"
+    wanted = "Give --model (an ARM works without them), or run: amem train-amem --preset small --modules baseline"
     assert wanted in capsys.readouterr().err
-    write_arm(Path("arm.safetensors"), ["upperBodyRed"])
-    assert run(["find", "a.mp4", "--out", "answer", "--model", "arm.safetensors"]) == 65
-    assert "arm.safetensors: is of kind amem-arm, not amem-main" in capsys.readouterr().err
+    write_tae(Path("tae.safetensors"))
+    assert run(["find", "a.mp4", "--out", "answer", "--model", "tae.safetensors"]) == 65
+    assert "tae.safetensors: is of kind amem-tae, not amem-main" in capsys.readouterr().err
     assert not (tmp_path / "answer/tracks").exists()
     own = 'name = "mine"\nlayout = "folder"\nroot = "."\n[protocol]\nkind = "cross-camera-splits"\n'
     (tmp_path / "mine.toml").write_text(f"{own}splits = 1\ntrain_fraction = 0.5\nseed = 0\n")
