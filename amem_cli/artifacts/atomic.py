@@ -31,6 +31,7 @@ _REMEDIES = {
     errno.EACCES: "Check the folder's permissions or choose another place (--workspace, --out)",
     errno.ENOTDIR: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",
     errno.EEXIST: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",
+    errno.EFBIG: "Raise the limit of file sizes (ulimit -f), or choose another disk",
     errno.EROFS: "Choose a place on a disk that can be written (--workspace, --out)",
 }
 
@@ -106,8 +107,8 @@ def require_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY_SUFFIX}"):
             stale.unlink(missing_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            file.write(bytes(4096))  # a full disk may have room for an empty file
     except OSError as error:
         raise disk_error(path, error) from error
 
@@ -117,7 +118,7 @@ def require_free_space(folder: Path, needed: int) -> None:
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        why = f"{free / 1e9:.2f} GB free, this run needs about {needed / 1e9:.2f} GB"
+        why = f"{free / 1e6:,.1f} MB free, this run needs about {needed / 1e6:,.1f} MB"
         raise DiskError("disk of", folder, why=why, remedy="Free some space or choose another --workspace")
 
 
@@ -198,5 +199,7 @@ def sha256_lines(lines: Iterable[str]) -> str:
 
 def disk_error(path: Path, error: OSError, what: str = "file") -> DiskError:
     """An `OSError` at `path` as a `DiskError` with a remedy."""
+    if error.errno is None and str(error).endswith("written"):  # by NumPy
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     why = (error.strerror or str(error)).lower()
     return DiskError(what, path, why=why, remedy=_REMEDIES.get(error.errno or 0, "Check the disk"))

@@ -10,7 +10,7 @@ from amem_cli.artifacts import atomic, features, hdf5
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.readers.features import import_pyarrow, read_foreign
-from amem_cli.errors import BadData, OutputExists, UsageError
+from amem_cli.errors import BadData, DiskError, OutputExists, UsageError
 
 BLOCK_ROWS = 65536
 HDF5 = (".h5", ".hdf5")
@@ -48,7 +48,11 @@ def convert(
     elif kind == ".npy":
         columns = {name: np.asarray(values).tolist() for name, values in _columns(table).items()}
         atomic.write_csv(outputs[0], columns, zip(*columns.values(), strict=True))
-        atomic.write_stream(out, lambda file: np.save(file, np.asarray(table.features)))
+        try:
+            atomic.write_stream(out, lambda file: np.save(file, np.asarray(table.features)))
+        except DiskError:
+            outputs[0].unlink()  # one without the other would be refused
+            raise
     else:
         _write_two_sets(out, table)
     counts = {"rows": len(table.tracklet), "queries": int(table.is_query.sum()), "dimensions": table.features.shape[1]}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import GENERATED
-from amem_cli.errors import DiskError, Locked, UsageError
+from amem_cli.errors import Locked, UsageError
 from amem_cli.walkers.cameras import build_camera, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.image_sets import plan_market, plan_peta
 from amem_cli.walkers.options import WalkerOptions
@@ -66,8 +66,7 @@ def write_walkers(
                 (work / "data").rename(out)
             atomic.sync_folder(parent)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise DiskError("walkers", out, why=why, remedy="Free some space or choose another folder") from error
+        raise atomic.disk_error(out, error, "walkers") from error
     return out
 
 

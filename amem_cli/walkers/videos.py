@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import GENERATED
-from amem_cli.errors import DiskError, UsageError
+from amem_cli.errors import UsageError
 from amem_cli.randomness import keyed_generator
 from amem_cli.walkers.cameras import build_camera
 from amem_cli.walkers.canvas import View
@@ -81,8 +81,7 @@ def write_videos(
             folder.rename(out)  # replaces an empty folder
         atomic.sync_folder(out.parent)
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
-        raise DiskError("walkers", out, why=why, remedy="Free some space or choose another folder") from error
+        raise atomic.disk_error(out, error, "walkers") from error
     return [out / f"camera{camera + 1}.mp4" for camera in range(CAMERAS)]
 
 

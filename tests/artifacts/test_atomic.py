@@ -103,8 +103,24 @@ def test_sweep_temporaries_keeps_those_of_locked_outputs(tmp_path):
 def test_require_free_space(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic.shutil, "disk_usage", lambda folder: SimpleNamespace(free=5 * 10**8))
     atomic.require_free_space(tmp_path / "not" / "yet" / "there", 5 * 10**8)
-    with pytest.raises(DiskError, match=r"0\.50 GB free, this run needs about 0\.60 GB"):
+    with pytest.raises(DiskError, match=r"500\.0 MB free, this run needs about 600\.0 MB"):
         atomic.require_free_space(tmp_path / "not" / "yet", 6 * 10**8)
+
+
+def test_disk_error_of_numpy_and_of_a_limit(tmp_path):
+    error = atomic.disk_error(tmp_path, OSError("14336 requested and 8160 written"))
+    assert (error.why, error.remedy[:15]) == ("no space left on device", "Free some space")
+    assert "ulimit -f" in atomic.disk_error(tmp_path, OSError(errno.EFBIG, "File too large")).remedy
+
+
+def test_require_writable_full_disk(tmp_path, monkeypatch):
+    def full(**named):
+        file = open("/dev/full", "wb")  # noqa: SIM115 (the caller closes it)
+        return file
+
+    monkeypatch.setattr(atomic.tempfile, "TemporaryFile", full)
+    with pytest.raises(DiskError, match="no space left"):
+        atomic.require_writable(tmp_path / "x.html")
 
 
 def test_read_bytes_limit(tmp_path):

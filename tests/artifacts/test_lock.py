@@ -78,6 +78,7 @@ def test_locked_mode_follows_umask(tmp_path):
 
 
 def full(self, text):
+    self.touch()
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -88,6 +89,7 @@ def test_locked_disk_error(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(DiskError, match="no space left"), lock.locked(tmp_path / "x.h5"):
         pytest.fail("went on")
+    assert not list(tmp_path.glob("*.holder"))
     monkeypatch.undo()
     with lock.locked(tmp_path / "x.h5"):
         pass

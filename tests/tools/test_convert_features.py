@@ -10,7 +10,7 @@ from writers import some_features
 from amem_cli.artifacts import features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
-from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
+from amem_cli.errors import BadData, DiskError, InputMissing, OutputExists, UsageError
 from amem_cli.tools.convert_features import convert
 
 
@@ -76,6 +76,16 @@ def test_convert_tracks_without_people(tmp_path, table, suffix):
     with pytest.raises(BadData, match=r"no person_id\. Write \.parquet or \.npy instead"):
         convert(path, tmp_path / "x.npz", "mars")
     assert not (tmp_path / "x.npz").exists()
+
+
+def test_convert_full_disk_leaves_nothing(tmp_path, source, monkeypatch):
+    def full(*arguments):
+        raise OSError("14336 requested and 8160 written")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(DiskError, match="no space left"):
+        convert(source, tmp_path / "x.npy", "mars")
+    assert not list(tmp_path.glob("x.*"))
 
 
 def test_convert_parquet_of_blocks(tmp_path, source, table, monkeypatch):
