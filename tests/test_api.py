@@ -10,20 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toys import write_main
 
 import amem_cli as amem
 from amem_cli.artifacts.features import Features
-from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, UsageError
-from amem_cli.models.amem import build_main_model
-from amem_cli.models.checkpoints import save_main
-from amem_cli.models.config import model_config
-from amem_cli.options import BACKBONES, TrainAmemOptions
+from amem_cli.options import BACKBONES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,18 +32,7 @@ def tiny_backbones() -> Any:
 
 @pytest.fixture(scope="module")
 def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained baseline with the BN statistics of one batch, so that its features differ."""
-    torch.manual_seed(0)
-    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
-    config = model_config(options, people=4)
-    model = build_main_model(config)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.rand(8, 3, 4, 1, 1) * torch.rand(8, 3, 4, 32, 32))
-    path = tmp_path_factory.mktemp("main") / "amem-main.safetensors"
-    return save_main(path, model, config, Provenance("train-amem", {}))
+    return write_main(tmp_path_factory.mktemp("main") / "amem-main.safetensors")
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.attributes import ATTRIBUTES
+from amem_cli.models.amem import build_main_model
 from amem_cli.models.arm import ARM
-from amem_cli.models.checkpoints import save_arm, save_tae
+from amem_cli.models.checkpoints import save_arm, save_main, save_tae
 from amem_cli.models.config import ArmConfig, TaeConfig, model_config
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
@@ -63,6 +64,20 @@ def write_arm(path: Path, positive: list[str]) -> Path:
         head.bias.data = torch.tensor([9.0 if name in positive else -9.0 for name in names])
         start += head.out_features
     return save_arm(path, arm, config, Provenance("train-arm", {}))
+
+
+def write_main(path: Path) -> Path:
+    """An untrained baseline with the BN statistics of one batch, so that its features differ."""
+    torch.manual_seed(0)
+    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
+    config = model_config(options, people=4)
+    model = build_main_model(config)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm3d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model.train()(torch.rand(8, 3, 4, 1, 1) * torch.rand(8, 3, 4, 32, 32))
+    return save_main(path, model, config, Provenance("train-amem", {}))
 
 
 def write_tae(path: Path, size: int = 32) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toys import write_main
 
 from amem_cli.artifacts import features, shards
 from amem_cli.artifacts.provenance import Provenance
@@ -15,10 +16,8 @@ from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
-from amem_cli.models.amem import build_main_model
 from amem_cli.models.checkpoints import load_main_model, save_main
-from amem_cli.models.config import model_config
-from amem_cli.options import ExtractFeaturesOptions, TrainAmemOptions
+from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages import extract_features as stage
 from amem_cli.stages.extract_features import extract_features
@@ -28,18 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained baseline with the BN statistics of one batch, so that its features differ."""
-    torch.manual_seed(0)
-    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
-    config = model_config(options, 4)
-    model = build_main_model(config)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.rand(8, 3, 4, 1, 1) * torch.rand(8, 3, 4, 32, 32))
-    path = tmp_path_factory.mktemp("main") / "amem-main.safetensors"
-    return save_main(path, model, config, Provenance("train-amem", {}))
+    return write_main(tmp_path_factory.mktemp("main") / "amem-main.safetensors")
 
 
 @pytest.fixture(scope="module")
