@@ -243,8 +243,9 @@ def test_jitter_pixels_factors(strength):
         found = jitter_pixels(clip.astype(np.uint8), strength, generator)
         assert np.abs(found - expected.clip(0, 255)).max() < 1.01  # rounded down
         assert generator.ranges == [(-1, 1)] * 2
-    white = np.full((1, 8, 8, 3), 255, np.uint8)
-    assert (jitter_pixels(white, strength, Drawn((1, 0, 0), (0, 0, 0), 0.9)) == 255).all()
+    for level in (0, 255):
+        plain = np.full((1, 8, 8, 3), level, np.uint8)
+        assert (jitter_pixels(plain, strength, Drawn((1, 0, 0), (0, 0, 0), 0.9)) == level).all()
 
 
 @pytest.mark.parametrize(("scale", "size"), [(0.75, (12, 18)), (0.01, (1, 1))])

@@ -23,7 +23,7 @@ from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
-from amem_cli.errors import AmemError, BadData, UsageError
+from amem_cli.errors import AmemError, BadData, InputMissing, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.checkpoints import save_main
@@ -173,6 +173,10 @@ def test_search_by_description_equal_fits_keep_the_gallery_order(tmp_path: Path)
     other = write_attributes(tmp_path / "o.h5", ["door/0001"], np.ones((1, 1)), ("upperBodyRed",))
     with pytest.raises(BadData, match=r"o\.h5: they have none of the gallery's tracklets"):
         search(replace(options, labels=(other,)), Silent())
+    for name, given in (("people", "people.toml"), ("mars", "mars")):
+        unlabelled = write_gallery(tmp_path / f"{name}.h5", unit_rows(2), dataset=name)
+        with pytest.raises(InputMissing, match=rf"amem label-videos --dataset {given} "):
+            search(replace(options, labels=(), gallery=(unlabelled,), workspace=tmp_path), Silent())
 
 
 @pytest.mark.slow
