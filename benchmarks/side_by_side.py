@@ -32,6 +32,7 @@ from amem_cli.tools.bench import processor
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 FIGURES, PAGE, PLOT = DOCS / "performance.json", DOCS / "PERFORMANCE.md", DOCS / "performance-growth.svg"
+PROFILES = Path(__file__).with_name("profiles.md")  # written by hand
 PACKAGES = ("torch", "torchvision", "numpy", "pillow", "openvino", "torchreid")
 GROWTH = tuple(f"growth {what}" for what in growth.POINTS)
 NETWORKS = {  # the parts that run networks: network, and what an item is
@@ -159,7 +160,7 @@ def page(about: dict[str, Any], figures: dict[str, Any]) -> str:
         for what, points in curves.items():
             lines += ["", f"| {growth.AXES[what]} | seconds | peak memory, MB |", "|---|---|---|"]
             lines += [f"| {row['x']} | {row['seconds']:.1f} | {row['memory'] / 1e6:.0f} |" for row in points]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", PROFILES.read_text("utf-8").rstrip()]) + "\n"
 
 
 def _limits_of_small(found: dict[str, Any]) -> list[str]:
