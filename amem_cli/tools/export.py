@@ -35,6 +35,7 @@ from amem_cli.tools.export_options import ExportOptions
 
 LIMIT = 1e-5  # cosine distance of an export from the original
 REAL_CLIPS, CALIBRATION_CLIPS = 8, 300  # of a data set, evenly spaced
+OLDEST_TORCH = "2.14"  # 2.10 bounds the number of frames wrongly and writes ONNX files with wrong types
 Pair = tuple[np.ndarray, np.ndarray]  # a batch of frames, and the same at the network's size
 OPSET = 18  # the first with all that the networks need
 KEY = "amem"  # of the description in a file's metadata
@@ -296,6 +297,9 @@ FORMATS: dict[str, Any] = {"onnx": Onnx, "openvino": OpenVino, "torch-export": T
 
 def require_packages(format: str, int8: bool) -> dict[str, str]:
     """The versions of the packages that a format needs; `InputMissing` without one of them."""
+    if torch.__version__ < OLDEST_TORCH:
+        remedy = f"Run: python -m pip install 'torch>={OLDEST_TORCH}' torchvision"
+        raise InputMissing("amem export", why=f"torch {torch.__version__} is too old for it", remedy=remedy)
     packages = (*FORMATS[format].packages, *(("nncf",) if int8 else ()))
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         why = f"not installed: {', '.join(missing)}"

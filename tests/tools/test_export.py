@@ -36,7 +36,7 @@ from amem_cli.tools import export as export_module
 from amem_cli.tools.export import FORMATS
 from amem_cli.tools.export_options import SUFFIXES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.skipif(torch.__version__ < "2.14", reason="too old"), pytest.mark.usefixtures("one_thread")]
 needs = {
     name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}: pip install 'amem[export]'")
     for name in ("openvino", "nncf")
@@ -383,13 +383,13 @@ def test_export_other_models(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert "is of kind amem-tae. Give an amem-main.safetensors" in capsys.readouterr().err
 
 
-def test_export_package_missing(
-    main_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_export_package_missing(main_file, monkeypatch, capsys):
     monkeypatch.setattr(export_module.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     assert run(["export", str(main_file), "--out", "a.onnx"]) == 66
-    expected = '--format onnx: not installed: onnxscript. Run: python -m pip install "amem[export]".'
-    assert expected in capsys.readouterr().err
+    assert 'not installed: onnxscript. Run: python -m pip install "amem[export]".' in capsys.readouterr().err
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.13.1+cpu"))
+    assert run(["export", str(main_file), "--out", "a.onnx"]) == 66
+    assert "torch 2.13.1+cpu is too old for it. Run: python -m pip install 'torch>=2.14'" in capsys.readouterr().err
 
 
 def test_export_dry_run(main_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
