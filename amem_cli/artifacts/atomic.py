@@ -31,6 +31,7 @@ _REMEDIES = {
     errno.EACCES: "Check the folder's permissions or choose another place (--workspace, --out)",
     errno.ENOTDIR: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",
     errno.EEXIST: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",
+    errno.EISDIR: "It is a folder: give the name of a file",
     errno.EFBIG: "Raise the limit of file sizes (ulimit -f), or choose another disk",
     errno.EROFS: "Choose a place on a disk that can be written (--workspace, --out)",
 }

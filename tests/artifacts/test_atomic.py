@@ -110,6 +110,7 @@ def test_require_free_space(tmp_path, monkeypatch):
 def test_disk_error_of_numpy_and_of_a_limit(tmp_path):
     error = atomic.disk_error(tmp_path, OSError("14336 requested and 8160 written"))
     assert (error.why, error.remedy[:15]) == ("no space left on device", "Free some space")
+    assert "name of a file" in atomic.disk_error(tmp_path, IsADirectoryError(errno.EISDIR, "Is a directory")).remedy
     assert "ulimit -f" in atomic.disk_error(tmp_path, OSError(errno.EFBIG, "File too large")).remedy
 
 
