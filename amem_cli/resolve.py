@@ -84,11 +84,11 @@ def convert(cls: type, name: str, value: Any, where: str) -> Any:
         raise UsageError(where, why=why, remedy=remedy) from error
 
 
-def folder_flags(**folders: Path) -> str:
-    """The flags for those folders (`workspace`, `data_root`) that a command would not take by itself."""
+def folder_flags(**folders: Path | None) -> str:
+    """The flags for those folders (`workspace`, `data_root`) that a command would not take by itself; none for None."""
     words = ""
     for field in dataclasses.fields(DataOptions):
         usual = os.environ.get(field.metadata["env"]) or str(field.default)
-        if field.name in folders and str(folders[field.name]) != usual:
+        if folders.get(field.name) is not None and str(folders[field.name]) != usual:
             words += f" {flag_of(field.name)} {shlex.quote(str(folders[field.name]))}"
     return words

@@ -21,7 +21,7 @@ from amem_cli.options import COMMANDS, PRESETS, DataOptions, Schedule, TrainAmem
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 
-DATA: Path = DataOptions.data_root
+DataRoot = Path | None  # None: the commands take their default
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ChainOf:
     manifest: Manifest
     workspace: Path
     split: int | None
-    data_root: Path = DATA
+    data_root: DataRoot = None
 
     @property
     def argument(self) -> str:
@@ -75,7 +75,7 @@ class _Link:
 
 
 def chain_of(
-    manifest: Manifest, workspace: Path, split: int | None, *, data_root: Path = DATA, deep: bool = False
+    manifest: Manifest, workspace: Path, split: int | None, *, data_root: DataRoot = None, deep: bool = False
 ) -> list[ArtifactState]:
     """The six stages of a data set, in order, with several splits each stage for all of them or for one.
 
@@ -91,7 +91,8 @@ def chain_of(
         with contextlib.suppress(AmemError, KeyError, IndexError):  # without the data set nothing can be compared
             name = state.provenance["options"]["dataset"]
             if name not in found:
-                found[name] = read_dataset(manifest if name == manifest.name else load_manifest(name), data_root)
+                of_name = manifest if name == manifest.name else load_manifest(name)
+                found[name] = read_dataset(of_name, data_root or DataOptions.data_root)
             states[place] = _compared_with_images(state, found[name], of)
     return states
 
@@ -124,7 +125,7 @@ def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Pa
     return tracklets.images_digest(images) if state.stage == "train-tae" else tracklets.tracklets_digest(chosen), images
 
 
-def command_of(stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: Path = DATA) -> str:
+def command_of(stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: DataRoot = None) -> str:
     """The command that makes the artifact of a stage, with the options of what was made before it."""
     return _stage_command(stage, ChainOf(manifest, workspace, split, data_root))
 
@@ -135,7 +136,7 @@ def _stage_command(stage: str, of: ChainOf) -> str:
 
 
 def warn_about_stale(
-    manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress, data_root: Path = DATA
+    manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress, data_root: DataRoot = None
 ) -> None:
     """Warn about each artifact of an earlier stage that was made from other inputs than the current ones. A damaged
     artifact is not reported here: loading it fails."""
