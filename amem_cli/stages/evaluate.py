@@ -211,18 +211,20 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
         about = {"frames": "frames and pooling", "epoch": "epoch", "extra_data": "training data"}
         return {name: f"{text} not stated by the features file" for name, text in about.items()}
     best = any(str(model).endswith("-best.safetensors") for model in models)
+    most = max(table.provenance.get("options", {}).get("clips", 0) for table in tables)
+    frames = f"up to {most} clips of a tracklet" if most else "all frames in consecutive clips"
     return {
-        "frames": "all frames in consecutive clips, f_s averaged over clips, then L2-normalised",
+        "frames": f"{frames}, f_s averaged over clips, then L2-normalised",
         "epoch": f"{'the epoch with the best validation' if best else 'the last epoch'}, no choice on test people",
-        "extra_data": "trained on this data set's training people, starting from the weights in its provenance",
+        "extra_data": "training people and initial weights are those in the provenance of the model",
     }
 
 
 def _name_of_model(provenance: dict[str, Any]) -> str | None:
     """The model file that `amem extract-features` used; None if the provenance does not state it."""
     try:
-        name = provenance["parents"]["amem-main"]["name"]
-    except (KeyError, TypeError):
+        (name,) = (file["name"] for kind, file in provenance["parents"].items() if kind in ("amem-main", "amem-arm"))
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
     return name if provenance.get("command") == "extract-features" and isinstance(name, str) else None
 

@@ -42,14 +42,19 @@ def test_evaluate_mars_protocol_by_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "parents", ["{}", '{"amem-main": {}}', '{"amem-main": {"name": 3}}', '{"amem-main": {"name": "m"}}']
+    ("parents", "clips", "frames"),
+    [
+        *((parents, 0, "not stated") for parents in ("{}", '{"amem-main": {}}', '{"amem-main": {"name": 3}}')),
+        ('{"amem-main": {"name": "m"}}', 0, "all frames"),
+        ('{"amem-arm": {"name": "m"}}', 6, "up to 6 clips of"),
+    ],
 )
-def test_evaluate_features_without_provenance(tmp_path: Path, parents: str) -> None:
-    provenance = '{"command": "extract-features", "options": {"split_source": ["x"]}, "parents": ' + parents + "}"
+def test_evaluate_how_features_were_extracted(tmp_path: Path, parents: str, clips: int, frames: str) -> None:
+    options_of = f'{{"split_source": ["x"], "clips": {clips}}}'
+    provenance = f'{{"command": "extract-features", "options": {options_of}, "parents": {parents}}}'
     file = mars_like(tmp_path / "f.h5", provenance=provenance)
     result = results.read(evaluate(options(tmp_path, file), Silent()).artifact)
-    stated = parents.endswith('"m"}}')
-    assert ("not stated" in result["choices"]["frames"]) != stated
+    assert frames in result["choices"]["frames"]
 
 
 def test_evaluate_intervals_contain_the_figures(tmp_path: Path) -> None:
@@ -138,10 +143,12 @@ def test_evaluate_missing_splits(tmp_path: Path) -> None:
     assert not (tmp_path / "results" / "ilids-10split.json").exists()
 
 
-def test_evaluate_missing_file(tmp_path: Path) -> None:
+def test_evaluate_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AMEM_DATA", str(tmp_path))  # extract-features takes it too
     with pytest.raises(InputMissing, match=r"mars\.h5.*amem extract-features --dataset mars") as caught:
         evaluate(options(tmp_path), Silent())
     assert caught.value.exit_code == 66
+    assert "--data-root" not in caught.value.remedy
 
 
 def test_evaluate_wrong_number_of_files(tmp_path: Path) -> None:
