@@ -137,8 +137,6 @@ def choose_device(device: str) -> torch.device:
 
 def _make_cuda_reproducible() -> None:
     """Let two runs on one kind of GPU give the same bytes, and fp32 mean float32, not TF32 (10 bits of mantissa)."""
-    import torch
-
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -64,7 +64,7 @@ def _extract_split(
     workspace = Workspace(options.workspace)
     output = workspace.features(manifest.name, number)
     model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
-    remedy = "Give --model, the amem-main of a data set with labelled people"
+    remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
     if not options.model and manifest.layout != "tracks":
         remedy = f"Run: {command_of('train-amem', manifest, options.workspace, number, options.data_root)}"
     model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)

@@ -41,8 +41,8 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     calibration = options.calibration or (None if options.threshold is not None else calibration_of(model, home))
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
     train = f"amem train-amem --preset small --modules baseline --dataset {at}"
-    train += " (two minutes for 50 labelled people)"
-    remedy = "Check --model" if options.model else f"Give --model (an ARM works without them), or run: {train}"
+    without = "Give --model, an ARM if you have no labelled people"
+    remedy = "Check --model" if options.model else f"{without}; or run: {train} (two minutes for 50 people)"
     known = read_calibration(calibration) if calibration else None  # everything before the long part
     from amem_cli.models.checkpoints import load_arm, load_feature_model
 

@@ -45,7 +45,7 @@ class TrackletOptions:
 class FindOptions(TrackletOptions):
     """`amem find`."""
 
-    model: Path | None = option(None, "amem-main, or the ARM without a training for identity; empty: the workspace's")
+    model: Path | None = option(None, "amem-main or amem-arm checkpoint; empty: the workspace's amem-main")
     arm: Path | None = option(None, "attribute model; empty: the workspace's, if there is one")
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)
@@ -97,7 +97,7 @@ class SearchOptions:
     without: tuple[str, ...] = option((), "attributes the person does not have")
     labels: tuple[Path, ...] = option((), "pseudo-labels file; empty: the workspace's")
     workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
-    model: Path | None = option(None, "amem-main that made the gallery, for a folder or a video")
+    model: Path | None = option(None, "checkpoint that made the gallery, for a folder or a video")
     boxes: tuple[str, ...] = option((), BOXES)
     detector_weights: Path | None = option(None, DETECTOR_WEIGHTS)
     device: str = option("auto", DEVICE_HELP)

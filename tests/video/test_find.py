@@ -139,7 +139,7 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", [crossing()], frames=3)
     assert run(["find", "a.mp4", "--out", "answer"]) == 66
-    wanted = "Give --model (an ARM works without them), or run: amem train-amem --preset small --modules baseline"
+    wanted = "Give --model, an ARM if you have no labelled people; or run: amem train-amem --preset small"
     assert wanted in capsys.readouterr().err
     write_tae(Path("tae.safetensors"))
     assert run(["find", "a.mp4", "--out", "answer", "--model", "tae.safetensors"]) == 65
