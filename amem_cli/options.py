@@ -331,7 +331,7 @@ class ExtractFeaturesOptions(DataOptions):
     """`extract-features`: one L2-normalised f_s per tracklet, from the main model alone."""
 
     split: str = option("", SPLIT_HELP)
-    model: str = setting("", "amem-main or amem-arm checkpoint; empty: the workspace's")
+    model: str = setting("", "amem-main or amem-arm checkpoint; empty: the workspace's amem-main")
     batch_size: int = setting(16, "clips per batch (D)")
     engine: Engine = setting("auto", "auto: on a CPU openvino or torch; eager on CUDA")
     image_size: str = option("", "height x width; empty: the size the model was trained at")

@@ -65,7 +65,7 @@ def incomplete_of(result: Mapping[str, Any]) -> str:
 
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Results by file name, for a comparison. Raises `UsageError` without files, and if protocols or conventions
-    differ, with each difference."""
+    differ, with each difference. What the models were trained on may differ."""
     if not files:
         remedy = "For example: amem evaluate --compare baseline.json amem.json"
         raise UsageError("--compare", why="no result files given", remedy=remedy)
@@ -74,7 +74,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     for path, (_, other) in zip(files[1:], named[1:], strict=True):
         differences = [
             f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
-            for name in sorted({*first["choices"], *other["choices"]} - {"splits"})
+            for name in sorted({*first["choices"], *other["choices"]} - {"splits", "extra_data"})
             if first["choices"].get(name) != other["choices"].get(name)
         ]
         if other["protocol"] != first["protocol"]:

@@ -1,6 +1,7 @@
 """`evaluate` on features files that another program wrote: exact figures, splits, missing and wrong files."""
 
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -9,6 +10,7 @@ import pytest
 from evaluations import mars_like, options, split_file, write_features
 
 from amem_cli.artifacts import results
+from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.results import compare
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import EvaluateOptions
@@ -206,6 +208,29 @@ def test_evaluate_text_file(tmp_path: Path) -> None:
 def test_compare_no_files() -> None:
     with pytest.raises(UsageError, match="--compare: no result files given"):
         compare([])
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"protocol": "prid-10split"}, "protocol mars there, prid-10split here"),
+        ({"choices": {"ties": "random", "splits": "0", "extra_data": "b"}}, r"(ties: 'stable' there, 'random' here)"),
+        ({"queries": 7}, "queries 8 there, 7 here"),
+        ({}, ""),
+    ],
+)
+def test_compare_other_conventions(tmp_path: Path, changed: dict[str, object], why: str) -> None:
+    one = {"protocol": "mars", "choices": {"ties": "stable", "splits": "drawn", "extra_data": "a"}, "queries": 8}
+    one |= {"rank": dict.fromkeys(("1", "5", "20"), 0.5), "mAP": 0.25}
+    other = one | {"choices": {"ties": "stable", "extra_data": "b"}} | changed
+    files = [tmp_path / "one.json", tmp_path / "other.json"]
+    for path, result in zip(files, (one, other), strict=True):
+        results.write(path, result, Provenance("evaluate", {}))
+    if not why:
+        assert [name for name, _ in compare(files)] == ["one", "other"]
+        return
+    with pytest.raises(UsageError, match=re.escape(why)):
+        compare(files)
 
 
 @pytest.mark.slow
