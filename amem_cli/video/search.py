@@ -130,8 +130,9 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
     Raises `UsageError` for unknown attributes, `InputMissing` without a labels file.
     """
     files = options.labels or tuple(Workspace(options.workspace).labels(table.dataset) for table in gallery.tables)
-    name = gallery.tables[0].dataset if gallery.tables[0].dataset in SHIPPED else f"{gallery.tables[0].dataset}.toml"
-    at = f"{shlex.quote(name)}{folder_flags(workspace=options.workspace)}"
+    first = gallery.tables[0]
+    name = first.dataset if first.dataset in SHIPPED else Path(first.folder, f"{first.dataset}.toml")
+    at = f"{shlex.quote(str(name))}{folder_flags(workspace=options.workspace)}"
     remedy = f"Give --labels, or run: amem label-videos --dataset {at} --subset all"
     of_tracklet: dict[tuple[str, str], np.ndarray] = {}
     for path in dict.fromkeys(files):
