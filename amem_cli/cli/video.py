@@ -1,6 +1,7 @@
 """The commands from videos to an answer: options, one call, one print."""
 
 import dataclasses
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +16,6 @@ from amem_cli.video.options import FindOptions, LinkOptions, SearchOptions, Trac
 
 if TYPE_CHECKING:
     from amem_cli.video.search import SearchResult
-
-MODEL = "workspace/amem/mars/amem-main.safetensors"  # of a bare `amem train-amem`
 
 
 @command(app, "tracklets", "amem tracklets a.mp4 b.mp4 --out people", "amem tracklets a.mp4 --boxes a.txt --out people")
@@ -34,7 +33,8 @@ def tracklets(output: flags.Output, options: TrackletOptions) -> None:
     cameras = ", ".join(f"{name} {count}" for name, count in result.tracks.items())
     print(f"tracklets: {result.folder} ({'reused' if result.reused else f'{result.pictures} pictures'})")
     print(f"  tracks: {cameras}; {result.dropped} with fewer than {options.min_frames} frames are left out")
-    print(f"  next: amem extract-features --dataset {shlex.quote(str(result.manifest))} --model {MODEL}")
+    model = Path(os.environ.get("AMEM_WORKSPACE") or "workspace", "amem/mars/amem-main.safetensors")  # of train-amem
+    print(f"  next: amem extract-features {shlex.join(['--dataset', str(result.manifest), '--model', str(model)])}")
 
 
 @command(

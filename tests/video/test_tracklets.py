@@ -12,13 +12,14 @@ import torchvision
 from PIL import Image
 
 from amem_cli.artifacts.paths import GENERATED, is_generated
+from amem_cli.cli.app import run
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, UsageError
 from amem_cli.runtime.progress import Silent
 from amem_cli.video import tracklets
 from amem_cli.video.crops import coloured, split_at_edges, split_at_gaps
-from amem_cli.video.tracklets import TrackletOptions, cut_tracklets
+from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 from tests.videos import FIGURE, WIDTH, crossing, mot_lines, write_video
 
 ONE = [crossing()]
@@ -322,3 +323,15 @@ def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
     (tmp_path / "boxes.txt").write_text(mot_lines(ONE))
     with pytest.raises(UsageError, match="one file of boxes for 2 cameras"):
         cut(tmp_path / "out", video, video, cameras=("a", "b"), boxes=(str(tmp_path / "boxes.txt"),))
+
+
+def test_tracklets_prints_the_next_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    found = Tracklets(Path("p"), Path("my p/p.toml"), {"hall": 3, "door": 1}, dropped=2, pictures=9, source="motion")
+    monkeypatch.setattr(tracklets, "cut_tracklets", lambda *given: found)
+    monkeypatch.setenv("AMEM_WORKSPACE", "runs")
+    assert run(["tracklets", "a.mp4", "--out", "p"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "tracklets: p (9 pictures)",
+        "  tracks: hall 3, door 1; 2 with fewer than 8 frames are left out",
+        "  next: amem extract-features --dataset 'my p/p.toml' --model runs/amem/mars/amem-main.safetensors",
+    ]
