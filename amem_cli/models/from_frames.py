@@ -1,7 +1,6 @@
 """A network with the steps before and after it inside: what `amem export` hands to other programs."""
 
 import contextlib
-from itertools import count
 from typing import Any
 
 import torch
@@ -58,8 +57,8 @@ def trace(network: FromFrames, frames: int) -> tuple[torch.export.ExportedProgra
     example, fewest = torch.zeros((2, 48, 40, 3), dtype=torch.uint8), None
     with torch.no_grad():
         if frames:
-            fewest = next(length for length in count(1) if _maps_in_time(network.network.backbone, length) > 1)
-            fewest = fewest if fewest <= frames else None
+            backbone, lengths = network.network.backbone, range(1, frames + 1)
+            fewest = next((length for length in lengths if _maps_in_time(backbone, length) > 1), None)
             sizes.insert(1, dim("frames", min=fewest) if fewest else dim.STATIC)
             example = example[:, None].repeat(1, max(frames, 2 * (fewest or 0)), 1, 1, 1)
         return torch.export.export(network, (example,), dynamic_shapes=(sizes,)), fewest

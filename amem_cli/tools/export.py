@@ -111,7 +111,7 @@ def load_subject(path: Path) -> Subject:
         remedy = "Give an amem-main.safetensors or an arm.safetensors"
         raise BadData("model", path, why=f"is of kind {kind}", remedy=remedy)
     network, config = loaders[kind](path)
-    return Subject(kind, network.eval(), config, getattr(config, "clip_frames", 0))
+    return Subject(kind, network.eval(), config, config.clip_frames if kind == "amem-main" else 0)
 
 
 def describe(subject: Subject, options: ExportOptions, versions: dict[str, str]) -> dict[str, Any]:
