@@ -1,6 +1,7 @@
 """Fixtures for many tests: one thread, generated walkers, and toy parts of the models."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     options = WalkerOptions(people=4, frames=(6, 12), images_per_person=3, height=64, width=32)
     return write_walkers(tmp_path_factory.mktemp("walkers"), options)
+
+
+@pytest.fixture
+def default_hangup() -> Iterator[None]:
+    """SIGHUP ends a process, as in a terminal; under nohup it is ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def signals(number: int, owner: Any, name: str, call: int = 0) -> Callable[[int]
     return begin
 
 
+@pytest.mark.usefixtures("default_hangup")
 @pytest.mark.parametrize(
     ("number", "owner", "name", "call"),
     [

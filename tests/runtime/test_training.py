@@ -369,6 +369,7 @@ def test_time_limit_counts_from_the_start_of_the_command() -> None:
     assert not StopRequest(options(time_limit="90s"), ALONE).requested()
 
 
+@pytest.mark.usefixtures("default_hangup")
 def test_closed_terminal_stops_like_sigterm() -> None:
     with StopRequest(options(), ALONE) as stop:
         os.kill(os.getpid(), signal.SIGHUP)
