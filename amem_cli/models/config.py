@@ -33,7 +33,7 @@ class _Config:
 class ArmConfig(_Config):
     """The attribute recognition model: its image network, names of its outputs in order."""
 
-    clip_frames, mirror = 8, True  # of its features
+    clip_frames, mirror = 8, True  # constants: how features of a tracklet are computed by an ARM
 
     backbone: Literal["resnet18", "resnet50", "mobilenet_v2"]
     attributes: tuple[str, ...] = ATTRIBUTES

@@ -79,6 +79,7 @@ def test_choose_device_of_two_gpus(
         on_gpu = expected != "cpu"
         assert [str(one) for one in used] == [expected] * on_gpu
         assert torch.are_deterministic_algorithms_enabled() is on_gpu
+        assert torch.is_deterministic_algorithms_warn_only_enabled() is on_gpu
         assert torch.backends.cudnn.allow_tf32 is (tf32 and not on_gpu)
         assert os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None) == (":4096:8" if on_gpu else None)
     finally:
