@@ -53,7 +53,7 @@ def _map_numbered_resnet(tensors: dict[str, Tensor]) -> MappedWeights:
 # -- MobileNetV2 -------------------------------------------------------------------------------------------------------
 
 _BLOCK_KEY = re.compile(r"(?P<block>features\.(?P<index>\d+)\.conv)\.(?P<layer>\d)\.(?P<name>\w+)")
-_BLOCK_LAYERS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}  # flat numbers: torchvision's
+_BLOCK_LAYERS = {0: "0.0", 1: "0.1", 3: "1.0", 4: "1.1", 6: "2", 7: "3"}  # layer number: its name in torchvision
 _FIRST_BLOCK_LAYERS = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}  # without the expansion
 
 
@@ -67,7 +67,7 @@ def _map_mobilenet_v2(tensors: dict[str, Tensor]) -> MappedWeights:
             layers = _FIRST_BLOCK_LAYERS if match["index"] == "1" else _BLOCK_LAYERS
             key = f"{match['block']}.{layers.get(int(match['layer']), match['layer'])}.{match['name']}"
         mapped[key] = tensor
-    return MappedWeights(mapped, "MobileNetV2 with flat numbers of layers")
+    return MappedWeights(mapped, "MobileNetV2, keys by layer number")
 
 
 # -- 3D-ResNet of Hara et al. ------------------------------------------------------------------------------------------
