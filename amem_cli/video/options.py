@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from amem_cli.errors import UsageError
-from amem_cli.options import DATASET_HELP, DEVICE_HELP, check_device, option
+from amem_cli.options import DEVICE_HELP, check_device, option
 
 BOXES = (
     "motion | torchvision[:MODEL] | MOT file; once, or once per video; empty: torchvision if its weights are on this "
@@ -49,7 +49,7 @@ class FindOptions(TrackletOptions):
     arm: Path | None = option(None, "attribute model; empty: the workspace's, if there is one")
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)
-    dataset: str = option("mars", DATASET_HELP)
+    dataset: str = option("mars", "data set of the workspace's model: a shipped name, or the path of your own .toml")
     workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class SearchOptions:
     """`amem search`; `query` is empty for a search by description alone. Raises `UsageError`."""
 
     query: str = option("", "tracklet of the gallery, folder of frames, or video; empty with --with", argument=True)
-    gallery: tuple[Path, ...] = option((), "features file; repeatable")
+    gallery: tuple[Path, ...] = option((), "features file, at least one; repeatable")
     top: int = option(10, "tracklets to list")
     calibration: Path | None = option(None, CALIBRATION)
     cameras: tuple[str, ...] = option((), "only this camera; repeatable", flag="--camera")
