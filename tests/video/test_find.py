@@ -9,6 +9,7 @@ import pytest
 from amem_cli.artifacts import features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
+from amem_cli.errors import UsageError
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.checkpoints import save_main
 from amem_cli.models.config import model_config
@@ -16,6 +17,7 @@ from amem_cli.options import TrainAmemOptions
 from amem_cli.video.page import clock, in_words, marks, period, readable
 from tests.browser import Browser, needs_chromium
 from tests.toys import write_arm, write_tae
+from tests.video.galleries import unit_rows, write_gallery
 from tests.videos import crossing, mot_lines, write_video
 from tests.walkers_videos import write_small_videos
 
@@ -149,6 +151,24 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     (tmp_path / "mine.toml").write_text(f"{own}splits = 1\ntrain_fraction = 0.5\nseed = 0\n")
     assert run(["find", "a.mp4", "--out", "answer", "--dataset", "mine.toml"]) == 66
     assert "workspace/amem/mine-split0/amem-main.safetensors" in capsys.readouterr().err
+
+
+def test_detector_options_reach_the_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def boxes_from(*values: object) -> None:
+        given.append(values)
+        raise UsageError("--boxes", why="far enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("amem_cli.video.tracklets.boxes_from", boxes_from)
+    monkeypatch.setattr("amem_cli.models.checkpoints.load_feature_model", lambda *given, **named: None)
+    write_gallery(Path("g.h5"), unit_rows(2))
+    write_video(Path("a.mp4"), [crossing()], frames=3)
+    how = ["--boxes", "torchvision", "--detector-weights", "w.pth", "--device", "cpu"]
+    for command in ("tracklets --out o", "search --gallery g.h5", "find --out o --model m"):
+        assert run([*command.split(), "a.mp4", *how]) == 2
+        assert given.pop() == ("torchvision", Path("w.pth"), "cpu")
 
 
 @pytest.mark.slow
