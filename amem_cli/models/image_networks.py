@@ -55,7 +55,7 @@ def image_network(name: str, weights: str | Path | None = None) -> Any:
     """
     import torchvision
 
-    network = getattr(torchvision.models, name)(weights=None)
+    network = getattr(torchvision.models, name)()
     for convolution in last_strided(network):
         convolution.stride = (1, 1)
     head = "classifier.1" if name == "mobilenet_v2" else "fc"

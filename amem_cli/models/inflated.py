@@ -26,7 +26,7 @@ class InflatedMobileNetV2(nn.Module):
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
-        self.features = _inflate(torchvision.models.mobilenet_v2(weights=None), strides).features
+        self.features = _inflate(torchvision.models.mobilenet_v2(), strides).features
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.features(clip)
@@ -40,7 +40,7 @@ class InflatedResNet50(nn.Module):
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
-        network = _inflate(torchvision.models.resnet50(weights=None), strides)
+        network = _inflate(torchvision.models.resnet50(), strides)
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (getattr(network, f"layer{i}") for i in range(1, 5))
 
@@ -50,18 +50,17 @@ class InflatedResNet50(nn.Module):
 
 
 class DepthwiseConv3d(nn.Conv3d):
-    """A depthwise 3 x k x k convolution at stride 1 in time; in training computed as three 2-D ones. PyTorch's gradient
-    of the 3-D operator takes a CPU about twice as long; the values agree to rounding."""
+    """A depthwise convolution at stride 1, padded, 3 taps in time; in training computed as three 2-D ones. PyTorch's
+    gradient of the 3-D operator takes a CPU about twice as long; the values agree to rounding."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or x.is_cuda:
             return super().forward(x)
         frames = x.transpose(1, 2).flatten(0, 1)  # (B, C, T, H, W) -> (B * T, C, H, W)
         before, centre, after = (
-            F.conv2d(frames, self.weight[:, :, tap], None, self.stride[1:], self.padding[1:], 1, self.groups)
-            .unflatten(0, (x.shape[0], x.shape[2]))
-            for tap in range(3)
-        )  # fmt: skip
+            F.conv2d(frames, tap, padding="same", groups=self.groups).unflatten(0, (x.shape[0], x.shape[2]))
+            for tap in self.weight.unbind(2)
+        )
         later = F.pad(before[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0))
         earlier = F.pad(after[:, 1:], (0, 0, 0, 0, 0, 0, 0, 1))
         return (centre + later + earlier).transpose(1, 2)
@@ -86,18 +85,18 @@ def _inflate(network: Any, strides: str) -> Any:
 
 def _inflate_convolution(layer: nn.Conv2d, time_stride: int) -> nn.Conv3d:
     """A random 3-D convolution of the shape that `inflate_weight` fills; initialised as torchvision's 2-D ones."""
-    size = layer.kernel_size[0]
-    frames = 3 if size > 1 else 1
+    (size, _), (stride, _) = layer.kernel_size, layer.stride
+    frames = min(size, 3)
     # at stride 2 the maps are large, and the 3-D operator is the faster one
-    depthwise = layer.groups == layer.out_channels and layer.stride[0] == 1
+    depthwise = layer.groups == layer.out_channels and stride == 1
     inflated = (DepthwiseConv3d if depthwise else nn.Conv3d)(
         layer.in_channels,
         layer.out_channels,
         (frames, size, size),
-        stride=(time_stride, layer.stride[0], layer.stride[1]),
+        stride=(time_stride, stride, stride),
         padding=(frames // 2, size // 2, size // 2),
         groups=layer.groups,
         bias=False,
     )
-    nn.init.kaiming_normal_(inflated.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.kaiming_normal_(inflated.weight, mode="fan_out")
     return inflated

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from amem_cli.errors import BadData
 from amem_cli.models import image_networks
@@ -24,10 +25,13 @@ def test_image_maps_shapes(name, channels):
 def test_image_maps_normalise_and_equal_torchvision(name):
     torch.manual_seed(0)
     maps = ImageMaps(name).eval()
-    images = torch.rand(2, 3, 64, 32)
+    images, layouts = torch.rand(2, 3, 64, 32), []
+    first = next(module for module in maps.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, x: layouts.append(x[0].is_contiguous(memory_format=torch.channels_last)))
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     with torch.no_grad():
         found = maps(images)
+        assert layouts == [True]
         torch.testing.assert_close(found.mean(dim=(2, 3)), maps.network((images - mean) / std))
     assert (found >= 0).all()
 
