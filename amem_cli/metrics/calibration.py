@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit
 
 from amem_cli.errors import BadData
 from amem_cli.metrics.distances import Features, read_features, squared_distances, squared_norms
@@ -92,7 +93,7 @@ class Probability:
     calibration_error: float | None
 
     def __call__(self, squared_distances: np.ndarray) -> np.ndarray:
-        return _sigmoid(self.intercept + self.slope * np.asarray(squared_distances, np.float64))
+        return expit(self.intercept + self.slope * np.asarray(squared_distances, np.float64))
 
 
 def fit_probability(query_features: Features, gallery_features: Features, *labels: Features) -> Probability:
@@ -114,7 +115,7 @@ def fit_probability(query_features: Features, gallery_features: Features, *label
         if inside[0].any() and inside[1].any():
             for pairs in _pair_distances(query, gallery, checked, *inside):
                 for row, distances in zip((1, 0), pairs, strict=True):
-                    total[row] += np.histogram(distances.clip(0, FARTHEST), BINS, (0, FARTHEST))[0]
+                    total[row] += np.histogram(np.minimum(distances, FARTHEST), BINS, (0, FARTHEST))[0]
         return total
 
     every = counts()
@@ -138,7 +139,7 @@ def _fit(counts: np.ndarray) -> tuple[float, float]:
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         score = parameters[0] + parameters[1] * centres
-        wrong = weights * (_sigmoid(score) - targets)
+        wrong = weights * (expit(score) - targets)
         value = (weights * (np.logaddexp(0, score) - targets * score)).sum()
         return value, np.array([wrong.sum(), (wrong * centres).sum()])
 
@@ -148,15 +149,11 @@ def _fit(counts: np.ndarray) -> tuple[float, float]:
 
 def _calibration_error(parameters: tuple[float, float], counts: np.ndarray) -> float:
     centres = (np.arange(BINS) + 0.5) * FARTHEST / BINS
-    probability = _sigmoid(parameters[0] + parameters[1] * centres)
+    probability = expit(parameters[0] + parameters[1] * centres)
     weights = counts / counts.sum(1, keepdims=True) / 2
     places = np.minimum((probability * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     excess = weights.sum(0) * probability - weights[1]  # predicted minus observed
     return float(np.abs(np.bincount(places, excess)).sum())
-
-
-def _sigmoid(values: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(values, -500, 500)))
 
 
 def _pair_distances(

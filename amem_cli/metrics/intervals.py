@@ -6,7 +6,7 @@ from amem_cli.errors import BadData
 from amem_cli.randomness import keyed_generator
 
 
-def bootstrap_interval(per_query_values: np.ndarray, seed: int, resamples: int = 1000) -> tuple[float, float]:
+def bootstrap_interval(per_query_values: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
     """(low, high), 95 %, of the percentile bootstrap for the mean of `per_query_values` (Q,).
 
     For mAP the values are `Ranking.average_precision`, for rank-1 `first_match_rank == 1` of the queries with a match.
@@ -14,7 +14,7 @@ def bootstrap_interval(per_query_values: np.ndarray, seed: int, resamples: int =
     two measures over equally many queries get the same draws. The interval reflects the choice of queries, not the
     training.
 
-    >>> bootstrap_interval(np.array([1.0, 1.0, np.nan]), seed=0)
+    >>> bootstrap_interval(np.array([1.0, 1.0, np.nan]), seed=0, resamples=1000)
     (1.0, 1.0)
 
     Raises `BadData` when no value is left.

@@ -161,7 +161,7 @@ def _evaluate(distances: Callable[[slice], np.ndarray], labels: Labels, itemsize
     same_person = np.searchsorted(ids, labels.query_ids, side="right") - first
 
     full, reduced = _Scores(queries), _Scores(queries)
-    fitting = min(BLOCK_BYTES // (gallery * itemsize), BLOCK_PAIRS // max(1, same_person.max()))
+    fitting = min(BLOCK_BYTES // (gallery * itemsize), BLOCK_PAIRS // (1 + same_person.max()))
     block_rows = max(1, min(BLOCK_ROWS, fitting))
     for start in range(0, queries, block_rows):
         block = slice(start, min(start + block_rows, queries))

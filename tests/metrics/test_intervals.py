@@ -8,23 +8,22 @@ from amem_cli.metrics.intervals import bootstrap_interval
 def test_bootstrap_interval_normal_approximation():
     values = np.random.default_rng(0).random(2000) < 0.8
     mean, error = values.mean(), values.std() / np.sqrt(len(values))
-    low, high = bootstrap_interval(values, seed=1)
+    low, high = bootstrap_interval(values, seed=1, resamples=1000)
     assert low == pytest.approx(mean - 1.96 * error, abs=0.2 * error)
     assert high == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
 
 
 def test_bootstrap_interval_reproducible():
     values = np.random.default_rng(0).random(50)
-    assert bootstrap_interval(values, 1) == pytest.approx((0.4560121201029447, 0.6029390618130784))
-    assert bootstrap_interval(values, 1) == bootstrap_interval(list(values), 1, 1000)
-    assert bootstrap_interval(values, 1) != bootstrap_interval(values, 2)
+    assert bootstrap_interval(values, 1, 1000) == pytest.approx((0.4560121201029447, 0.6029390618130784))
+    assert bootstrap_interval(values, 1, 1000) != bootstrap_interval(values, 2, 1000)
 
 
 def test_bootstrap_interval_nan_left_out():
     values = np.random.default_rng(0).random(30)
-    assert bootstrap_interval(np.append(values, [np.nan] * 9), 0) == bootstrap_interval(values, 0)
+    assert bootstrap_interval(np.append(values, [np.nan] * 9), 0, 99) == bootstrap_interval(values, 0, 99)
     with pytest.raises(BadData, match="no query"):
-        bootstrap_interval(np.array([np.nan]), 0)
+        bootstrap_interval(np.array([np.nan]), 0, 9)
 
 
 def test_bootstrap_interval_one_resample():

@@ -259,6 +259,23 @@ def test_evaluate_ranking_memory():
     assert peak < 2 * 1024 * 2000 * 4  # two blocks of distances; the matrix has three
 
 
+@pytest.mark.parametrize(("gallery", "person", "rows"), [(8, 2, 1024), (2**18, 2, 512), (4095, 1, 512), (2**21, 1, 1)])
+def test_evaluate_ranking_block_sizes(gallery, person, rows, monkeypatch):
+    """1024 queries, 512 MiB, 2 million pairs of one person."""
+    blocks = []
+
+    def distances(block):
+        blocks.append(block)
+        raise StopIteration
+
+    monkeypatch.setattr(ranking, "distance_blocks", lambda *given: distances)
+    features = np.zeros((1100, 1), np.float32), np.zeros((gallery, 1), np.float32)
+    ones = np.ones(1100, np.int8), np.ones(gallery, np.int8)
+    with pytest.raises(StopIteration):
+        evaluate_ranking(*features, ones[0], person * ones[1], *ones)
+    assert blocks == [slice(0, rows)]
+
+
 def test_evaluate_ranking_wrong_labels_all_listed():
     features = np.zeros((3, 2), np.float32)
     with pytest.raises(BadData) as caught:
