@@ -55,7 +55,7 @@ def validation_due(options: Schedule, state: "TrainState") -> bool:
 
 def mean_losses(batches: list[dict[str, torch.Tensor]]) -> dict[str, float]:
     """Scalar losses of the batches of a step, averaged, as numbers; one transfer from the device for all."""
-    rows = torch.stack([torch.stack([value.detach().float() for value in losses.values()]) for losses in batches])
+    rows = torch.stack([torch.stack(list(losses.values())) for losses in batches])
     return dict(zip(batches[0], rows.mean(dim=0).tolist(), strict=True))
 
 

@@ -44,7 +44,7 @@ class Linked:
         """(N,) that a track is the same person as the person's other tracks, NaN if unknown."""
         if self.calibration is None:
             return np.full(len(self.person), np.nan)
-        return np.where(np.isnan(self.distance), np.nan, self.calibration.probability(np.nan_to_num(self.distance)))
+        return self.calibration.probability(self.distance)
 
     @cached_property
     def _means(self) -> np.ndarray:
@@ -97,8 +97,8 @@ def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibrat
     number: dict[int, int] = {}
     person = np.array([number.setdefault(label, len(number) + 1) for label in labels.tolist()])
     same = (person[:, None] == person) & ~np.eye(count, dtype=bool)
-    others = same.sum(1)
-    mean = np.where(others > 0, (distances * same).sum(1) / np.maximum(others, 1), np.nan)
+    with np.errstate(invalid="ignore"):  # 0 / 0 for a single track
+        mean = (distances * same).sum(1) / same.sum(1)
     return Linked(gallery, person, mean, threshold, int(np.triu(apart).sum()), calibration)
 
 
@@ -118,11 +118,9 @@ def limits_of(distances: np.ndarray, apart: np.ndarray) -> np.ndarray:
 def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:
     """(N, N) bool: the same camera, and in view at the same time; never where times are unknown."""
     _, camera = np.unique(np.array(cameras), return_inverse=True)
-    with np.errstate(invalid="ignore"):
-        shared = np.minimum(seconds[:, None, 1], seconds[None, :, 1]) - np.maximum(
-            seconds[:, None, 0], seconds[None, :, 0]
-        )
-        apart = (camera[:, None] == camera) & (shared >= OVERLAP)
+    first, last = seconds.T
+    shared = np.minimum(last[:, None], last) - np.maximum(first[:, None], first)
+    apart = (camera[:, None] == camera) & (shared >= OVERLAP)
     np.fill_diagonal(apart, False)
     return apart
 
@@ -131,8 +129,7 @@ def link(options: LinkOptions, progress: Progress) -> Linked:
     """Link the tracks of features files and write OUT/identities.csv and OUT/<camera>.txt (MOTChallenge)."""
     known = read_calibration(options.calibration) if options.calibration else None
     gallery = Gallery(options.files)
-    limit = options.threshold if options.threshold is not None else known.threshold if known else 0.0
-    linked = link_tracks(gallery, limit, known)
+    linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     folders = tuple(path.absolute() for path in options.tracks)
     with locked(options.out / "identities.csv"):
         write_links(linked, options.out, folders or tuple(Path(table.folder) for table in gallery.tables), progress)
@@ -160,7 +157,7 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
         start = int(gallery.starts[file])
         for tracklet, rows in read_boxes(folder, features.tracklet).items():
             row = start + features.tracklet.index(tracklet)
-            boxes[gallery.cameras[row]] += [(int(box[0]), int(linked.person[row]), box[2:6]) for box in rows]
+            boxes[gallery.cameras[row]] += [(int(box[0]), int(linked.person[row]), box[2:]) for box in rows]
     for camera, found in boxes.items():
         text = "".join(
             f"{frame},{person},{','.join(f'{value:.1f}' for value in box)},1,-1,-1,-1\n"

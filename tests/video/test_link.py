@@ -55,6 +55,7 @@ def average_linkage(far: np.ndarray, threshold: float) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.4, 0.7, 1.5])
+@pytest.mark.filterwarnings("error")  # also where a distance is 0 / 0
 def test_link_tracks_average_linkage(threshold: float, tmp_path: Path) -> None:
     rows = unit_rows(3)[np.arange(12) % 3] + 0.5 * unit_rows(12, seed=9)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
