@@ -151,7 +151,7 @@ def train_step(
             with gradient_sync(discriminator, enabled=last):
                 with autocast(precision, device):
                     real_logits = discriminator(images)
-                    fake_logits = discriminator(reconstruction.detach().float())
+                    fake_logits = discriminator(reconstruction.detach())
                 terms["discriminator"] = discriminator_loss(real_logits.float(), fake_logits.float())
                 (terms["discriminator"] / len(batches)).backward()
         losses.append(terms)
@@ -249,14 +249,14 @@ def measure_textures(encoder: TextureEncoder, paths: list[Path], options: TrainT
     encoder.eval()
     batches = np.split(np.arange(len(paths)), range(options.batch_size, len(paths), options.batch_size))
     sums = torch.zeros(2, encoder.channels, dtype=torch.float64)
-    positions = 0
+    positions = 0.0
     with progress.loop("texture statistics", len(batches)) as bar:
         images = ImageBatches(paths, batches, options.height_width, augment=None)
         for pixels, _ in loader(images, options.workers, device):
             bar.data_arrived()
             texture = encoder(as_pixels(pixels, device)).double()  # (B, C, H/16, W/16)
             sums += torch.stack([texture.sum(dim=(0, 2, 3)), texture.square().sum(dim=(0, 2, 3))]).cpu()
-            positions += texture.numel() // encoder.channels
+            positions += texture.numel() / encoder.channels
             bar.advance()
     mean, square = sums / positions
     encoder.texture_mean.copy_(mean)

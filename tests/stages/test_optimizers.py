@@ -19,7 +19,7 @@ NOWHERE = Path("nowhere")
 
 def test_arm_adam_options() -> None:
     group = train_arm.adam(ARM("resnet18"), arm_options(NOWHERE, NOWHERE, weight_decay=0.3)).param_groups[0]
-    assert (group["lr"], group["weight_decay"]) == (1e-4, 0.3)
+    assert (group["lr"], group["weight_decay"], group["fused"]) == (1e-4, 0.3, True)
 
 
 def test_tae_optimizers() -> None:
@@ -28,6 +28,7 @@ def test_tae_optimizers() -> None:
     group, d_group = networks.adam.param_groups[0], networks.discriminator_adam.param_groups[0]
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.03, 0.3, (0.9, 0.999))
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
+    assert group["fused"] is d_group["fused"] is True
 
 
 def test_amem_optimizers() -> None:
@@ -48,6 +49,7 @@ def test_amem_optimizers() -> None:
     assert {id(p) for group in groups for p in group["params"]} == every
     d_group = networks.discriminator_adam.param_groups[0]
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
+    assert groups[0]["fused"] is d_group["fused"] is True
     assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 4
 
 

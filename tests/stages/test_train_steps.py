@@ -63,7 +63,11 @@ def test_train_arm_step_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
         losses.append(-(labels * p.log() + (1 - labels) * (1 - p).log()).sum(dim=1).mean())
     gradients = torch.autograd.grad((losses[0] + losses[1]) / 2, list(before.parameters()))
     syncs = recorded_syncs(monkeypatch, train_arm)
+    to, calls = Tensor.to, list[tuple[Any, ...]]()
+    monkeypatch.setattr(Tensor, "to", lambda *given, **how: calls.append((*given, how)) or to(*given, **how))
     found = train_arm.train_step(model, sgd(model), batches, "fp32")
+    copies = [how["non_blocking"] for _, to_what, *_, how in calls if isinstance(to_what, torch.device)]
+    assert copies == [True] * 4  # a blocking copy waits for the kernels before it
     assert syncs == [(model, False), (model, True)]
     assert found == {"attribute": pytest.approx((losses[0] + losses[1]).item() / 2, rel=1e-5)}
     assert_stepped(model, before, list(gradients))
