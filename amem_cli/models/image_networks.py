@@ -56,8 +56,7 @@ def image_network(name: str, weights: str | Path | None = None) -> Any:
     import torchvision
 
     network = getattr(torchvision.models, name)()
-    for convolution in last_strided(network):
-        convolution.stride = (1, 1)
+    remove_last_stride(network)
     head = "classifier.1" if name == "mobilenet_v2" else "fc"
     setattr(network, head.removesuffix(".1"), nn.Identity())
     network.head_keys = (f"{head}.weight", f"{head}.bias")
@@ -67,7 +66,9 @@ def image_network(name: str, weights: str | Path | None = None) -> Any:
     return network
 
 
-def last_strided(network: Any) -> list[nn.Conv2d]:
-    """The convolutions of the last stage that halve the maps of torchvision's ResNet or MobileNetV2."""
+def remove_last_stride(network: Any) -> None:
+    """Stride 1 in the last stage of torchvision's ResNet or MobileNetV2, which would halve the maps once more."""
     stage = network.layer4[0] if hasattr(network, "layer4") else network.features[14]
-    return [module for module in stage.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)

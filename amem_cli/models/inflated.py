@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from amem_cli.models.image_networks import OUT_CHANNELS, last_strided
+from amem_cli.models.image_networks import OUT_CHANNELS, remove_last_stride
 from amem_cli.weights.normalisation import IMAGENET
 
 
@@ -69,8 +69,7 @@ class DepthwiseConv3d(nn.Conv3d):
 def _inflate(network: Any, strides: str) -> Any:
     """torchvision's image network with 3-D layers in place of its 2-D ones, under the same names."""
     if strides == "reid":
-        for convolution in last_strided(network):
-            convolution.stride = (1, 1)
+        remove_last_stride(network)
     first = True
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.Conv2d):

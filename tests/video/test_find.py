@@ -2,6 +2,8 @@
 
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from amem_cli.models.amem import build_main_model
 from amem_cli.models.checkpoints import save_main
 from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
+from amem_cli.runtime.progress import Progress
+from amem_cli.video import find as find_module
 from amem_cli.video.page import clock, in_words, marks, period, readable
 from tests.browser import Browser, needs_chromium
 from tests.toys import write_arm, write_tae
@@ -169,6 +173,26 @@ def test_detector_options_reach_the_detector(tmp_path: Path, monkeypatch: pytest
     for command in ("tracklets --out o", "search --gallery g.h5", "find --out o --model m"):
         assert run([*command.split(), "a.mp4", *how]) == 2
         assert given.pop() == ("torchvision", Path("w.pth"), "cpu")
+
+
+@pytest.mark.parametrize("step", ["extract_features", "label_videos"])
+def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def first(options: Any, progress: Progress) -> None:
+        given.append(options)
+        raise UsageError("find", why="far enough")
+
+    for loader in ("load_feature_model", "load_arm"):
+        monkeypatch.setattr(f"amem_cli.models.checkpoints.{loader}", lambda *given, **named: None)
+    monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
+    monkeypatch.setattr(f"amem_cli.stages.{step}.{step}", first)
+    monkeypatch.chdir(tmp_path)
+    arm = ["--arm", "arm"] if step == "label_videos" else []
+    assert run(["find", "a.mp4", "--out", "o", "--model", "main", "--device", "cpu", "--force", *arm]) == 2
+    (asked,) = given
+    assert (asked.dataset, asked.workspace, asked.device, asked.force) == ("t.toml", Path("o/workspace"), "cpu", True)
+    assert asked.arm == "arm" if arm else asked.model == "main"
 
 
 @pytest.mark.slow
