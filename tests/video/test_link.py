@@ -81,15 +81,6 @@ def test_link_tracks_average_linkage(threshold: float, tmp_path: Path) -> None:
     assert linked.in_several_cameras() == sum(min(group) < 6 <= max(group) for group in groups)
 
 
-def test_link_tracks_overlap_is_never_joined(tmp_path: Path) -> None:
-    rows = np.tile(unit_rows(1), (3, 1))  # three tracks that look the same; the first two overlap
-    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 0.5, 9.0]))])
-    linked = link_tracks(gallery, 4.0, None)
-    assert linked.forbidden == 1
-    assert linked.people == 2
-    assert linked.person[0] != linked.person[1]
-
-
 def test_limits_of_by_hand() -> None:
     distances = np.array([[0, 1, 1.2, 0.5], [1, 0, 0.2, 0.5], [1.2, 0.2, 0, 0.5], [0.5, 0.5, 0.5, 0.0]])
     apart = np.zeros((4, 4), bool)
