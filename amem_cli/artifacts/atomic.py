@@ -37,7 +37,7 @@ _REMEDIES = {
 }
 
 
-def write_bytes(path: Path, content: bytes) -> Path:
+def write_bytes(path: Path, content: bytes | memoryview) -> Path:
     """`write_stream` for bytes."""
     return write_stream(path, lambda file: file.write(content))
 

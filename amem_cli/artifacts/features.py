@@ -61,17 +61,17 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
     return hdf5.write(path, KIND, features, columns, provenance, **more)
 
 
-def read(path: Path, *, remedy: str = WRITERS, people: bool = True, mapped: bool = False) -> Features:
-    """Read a features file; raises `BadData` for rows that are not of unit length, and like `hdf5.read`.
+def read(path: Path, *, remedy: str = WRITERS, people: bool = True) -> Features:
+    """Read a features file; `features` and `features_flip` are memory maps of it where it has them as float32.
 
-    Also for a file without `person_id`, unless `people` is false, and for a repeated tracklet, unless `mapped`: then
-    `features` may be a memory map of the file, and `features_flip` is not read.
+    Raises `BadData` for rows that are not of unit length, and like `hdf5.read`; with `people` also for a file without
+    `person_id` and for a repeated tracklet.
     """
     if path.suffix.lower() in (".npz", ".npy", ".mat", ".pt", ".pth", ".parquet"):
         remedy = f"Run: {shlex.join(['amem', 'features', 'convert', str(path), str(path.with_suffix('.h5'))])}"
         raise BadData(KIND, path, why="it is not an HDF5 file", remedy=remedy)
-    optional, on_disk = PEOPLE | SEEN | ({} if mapped else FLIPPED), "features" if mapped else ""
-    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=optional, mapped=on_disk)
+    optional = PEOPLE | SEEN | FLIPPED
+    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=optional, mapped=True)
     if people and "person_id" not in columns:
         why = "it has no person_id, so its tracks have no identities"
         raise BadData(KIND, path, why=why, remedy="Use amem search or amem link, or label the people")
@@ -86,8 +86,8 @@ def read(path: Path, *, remedy: str = WRITERS, people: bool = True, mapped: bool
         if off:
             why = f"'{name}' has rows that are not L2-normalised: {listing(map(str, off))}"
             raise BadData(KIND, path, why=why, remedy="Divide each row by its norm")
-    repeated = [] if mapped else [name for name, times in Counter(columns["tracklet"]).items() if times > 1]
-    if repeated:
+    counts = Counter(columns["tracklet"] if people else ())
+    if repeated := [name for name, times in counts.items() if times > 1]:
         raise BadData(KIND, path, why=f"has several rows of one tracklet: {listing(repeated, 3)}", remedy=remedy)
     folder = str(attributes.get("folder", ""))
     return Features(str(attributes["dataset"]), provenance=attributes["provenance"], folder=folder, **columns)

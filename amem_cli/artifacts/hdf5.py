@@ -5,6 +5,7 @@ first.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import mmap
@@ -23,7 +24,7 @@ from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, check_
 from amem_cli.errors import BadData, listing
 
 Columns = dict[str, tuple[str, int]]  # name -> (dtype: "str" or NumPy's name, number of axes)
-Wanted = tuple[str, Columns, Columns]  # kind ("": any), columns, optional columns
+Wanted = tuple[str, Columns, Columns, str]  # kind ("": any), columns, optional columns, path to map or ""
 
 LARGEST_FILE = 8 << 30
 LARGEST_RATIO = 1100  # limit of a column's bytes relative to its bytes in the file; deflate reaches 1032
@@ -53,33 +54,27 @@ def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Proven
             if odd := [repr(v) for v in values if v.encode("utf-8", "replace").decode() != v]:
                 raise BadData(kind, path, why=f"'{name}' must be Unicode ({listing(odd)})", remedy="Rename the files")
             file.create_dataset(name, data=values, dtype=h5py.string_dtype("utf-8"))
-    content = atomic.CHECKSUM_BLANK.ljust(USER_BLOCK, b"\0") + buffer.getbuffer()[USER_BLOCK:]
-    buffer.close()  # `fill_checksum` copies once more
-    return atomic.write_bytes(path, atomic.fill_checksum(content))
+    with buffer.getbuffer() as content:  # in place: a copy takes as much memory as all features
+        content[:USER_BLOCK] = atomic.CHECKSUM_BLANK.ljust(USER_BLOCK, b"\0")
+        filled = atomic.CHECKSUM_MARK + hashlib.sha256(content).hexdigest().encode()
+        content[: len(filled)] = filled
+        return atomic.write_bytes(path, content)
 
 
 def read(
-    path: Path, kind: str, columns: Columns, *, remedy: str = "", optional: Columns | None = None, mapped: str = ""
+    path: Path, kind: str, columns: Columns, *, remedy: str = "", optional: Columns | None = None, mapped: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing.
 
-    The float32 column `mapped` (rows, D) stays on the disk as a memory map, for files of any size, unless it is
-    compressed or of another type; its values are not checked.
+    With `mapped`, float32 columns (rows, D) stay on the disk as memory maps, for files of any size, unless they are
+    compressed or of another type; their values are not checked.
 
     Raises `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another
     type, of unequal length, not finite, or stored in another file.
     """
-    wanted = (kind, {name: spec for name, spec in columns.items() if name != mapped}, optional or {})
+    wanted = (kind, columns, optional or {}, str(path) if mapped else "")
     with opened(path, f"{kind} file", wanted, remedy=remedy, largest=None if mapped else LARGEST_FILE) as file:
         attributes, values = _parse(file, *wanted)
-        if mapped:
-            column = _plain(file, mapped)
-            offset = None if column.chunks or column.dtype != np.float32 or column.ndim != 2 else column.id.get_offset()
-            if offset is None or not column.size:
-                values[mapped] = _column(file, mapped, "float32", 2)
-            else:
-                values[mapped] = np.memmap(path, np.float32, "r", offset, column.shape)
-            _check_lengths(values)
     attributes["provenance"] = check_provenance(attributes.get("provenance", "{}"), kind, path)
     return attributes, values
 
@@ -87,12 +82,12 @@ def read(
 def read_attributes(path: Path, kind: str) -> dict[str, Any]:
     """The attributes of any HDF5 file; `kind` names it in errors."""
     with opened(path, kind) as file:
-        return _parse(file, "", {}, {})[0]
+        return _parse(file, "", {}, {}, "")[0]
 
 
 @contextlib.contextmanager
 def opened(
-    path: Path, kind: str, wanted: Wanted = ("", {}, {}), *, remedy: str = "", largest: int | None = LARGEST_FILE
+    path: Path, kind: str, wanted: Wanted = ("", {}, {}, ""), *, remedy: str = "", largest: int | None = LARGEST_FILE
 ) -> Iterator[h5py.File]:
     """A file, verified by its checksum or, without one, by reading `wanted` in a child process. Any error inside is
     `BadData`."""
@@ -135,7 +130,9 @@ def _reason(error: Exception) -> str:
 # -- parsing -----------------------------------------------------------------------------------------------------------
 
 
-def _parse(file: h5py.File, kind: str, columns: Columns, optional: Columns) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parse(
+    file: h5py.File, kind: str, columns: Columns, optional: Columns, mapped: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attributes and columns. Raises `Malformed`, or for damage nearly any exception of h5py."""
     attributes = {name: _text(value) for name, value in file.attrs.items()}
     if kind:
@@ -144,15 +141,11 @@ def _parse(file: h5py.File, kind: str, columns: Columns, optional: Columns) -> t
         if why:
             raise Malformed(why)
     present = columns | {name: spec for name, spec in optional.items() if name in file}
-    values = {name: _column(file, name, *spec) for name, spec in present.items()}
-    _check_lengths(values)
-    return attributes, values
-
-
-def _check_lengths(columns: dict[str, Any]) -> None:
-    lengths = {name: len(column) for name, column in columns.items()}
+    values = {name: _column(file, name, *spec, mapped) for name, spec in present.items()}
+    lengths = {name: len(column) for name, column in values.items()}
     if len(set(lengths.values())) > 1:
         raise Malformed(f"columns of unequal length ({lengths})")
+    return attributes, values
 
 
 def _plain(file: h5py.File, name: str) -> h5py.Dataset:
@@ -167,10 +160,13 @@ def _plain(file: h5py.File, name: str) -> h5py.Dataset:
     return column
 
 
-def _column(file: h5py.File, name: str, dtype: str, axes: int) -> Any:
+def _column(file: h5py.File, name: str, dtype: str, axes: int, mapped: str) -> Any:
     column = _plain(file, name)
     if column.ndim != axes:
         raise Malformed(f"'{name}' has {column.ndim} axes, not {axes}")
+    plain = axes == 2 and column.dtype == np.float32 and column.size and not column.chunks
+    if mapped and plain and (offset := column.id.get_offset()) is not None:
+        return np.memmap(mapped, np.float32, "r", offset, column.shape)
     if dtype == "str":
         if h5py.check_string_dtype(column.dtype) is None:
             raise Malformed(f"'{name}' holds {column.dtype}, not strings")

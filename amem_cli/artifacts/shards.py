@@ -70,10 +70,15 @@ class Shards:
             seconds = round(self._before + time.monotonic() - self._began, 3)
             append_metrics(self._metrics, {"step": number + 1, "seconds": seconds})
 
-    def merge(self, count: int) -> dict[str, np.ndarray]:
-        """The columns of all `count` shards, in order."""
-        shards = [checkpoint.load(self.path(number), "amem-shard").tensors for number in range(count)]
-        return {name: np.concatenate([shard[name].numpy() for shard in shards]) for name in shards[0]}
+    def merge(self, plan: Sequence[range]) -> dict[str, np.ndarray]:
+        """The columns of the shards of `plan`, in order; one shard at a time is in memory next to them."""
+        columns: dict[str, np.ndarray] = {}
+        for number, rows in enumerate(plan):
+            for name, tensor in checkpoint.load(self.path(number), "amem-shard").tensors.items():
+                values = tensor.numpy()
+                whole = columns.setdefault(name, np.empty((plan[-1].stop, *values.shape[1:]), values.dtype))
+                whole[rows.start : rows.stop] = values
+        return columns
 
     def remove(self) -> None:
         """Remove all shards of the output, also those of other configurations."""

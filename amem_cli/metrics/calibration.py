@@ -161,11 +161,11 @@ def _pair_distances(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The distances of the genuine and of the impostor pairs of one block of queries after the other."""
     query, ids, cameras = query[known], labels.query_ids[known, None], labels.query_cameras[known, None]
-    gallery, other_ids, other_cameras = gallery[kept], labels.gallery_ids[kept], labels.gallery_cameras[kept]
     query_squares, gallery_squares = squared_norms(query, gallery)
     rows = max(1, BLOCK_DISTANCES // len(gallery))
     for start in range(0, len(query), rows):
         block = slice(start, start + rows)
         distances = squared_distances(query[block], gallery, query_squares[block], gallery_squares)
-        same = other_ids == ids[block]
-        yield distances[same & (other_cameras != cameras[block])], distances[~same]
+        same = labels.gallery_ids == ids[block]
+        genuine = same & (labels.gallery_cameras != cameras[block])
+        yield distances[kept & genuine], distances[kept & ~same]

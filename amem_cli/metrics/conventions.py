@@ -105,11 +105,9 @@ def _cmc(
     convention: Convention, ranking: Ranking, features: np.ndarray, labels: Any, is_query: np.ndarray
 ) -> np.ndarray:
     if convention.cmc == "one per person":
-        gallery = ~is_query & (labels[1] != JUNK)
         query_people, people, query_cameras, cameras = labels
-        return one_per_person_cmc(
-            features[is_query], features[gallery], query_people, people[gallery], query_cameras, cameras[gallery]
-        )
+        people = np.where(is_query, JUNK, people)
+        return one_per_person_cmc(features[is_query], features, query_people, people, query_cameras, cameras)
     if convention.cmc == "every match":
         return ranking.cmc_every_match
     return ranking.cmc_official if convention.all_queries else ranking.cmc
@@ -126,24 +124,25 @@ def one_per_person_cmc(
     """The expected CMC (20,) when one item of each person is drawn from the cameras that are not the query's.
 
     The drawn match is closer than the item of another person with a probability, the fraction of that person's items
-    that are closer; the number of closer people is a sum of independent draws. Queries without a match are left out.
+    that are closer; the number of closer people is a sum of independent draws. Queries without a match are left out,
+    and so is junk in the gallery.
     """
     total, valid = np.zeros(SHORTEST_CMC), 0
     for camera in np.unique(query_cameras):
-        items = np.flatnonzero(cameras != camera)
+        items = np.flatnonzero((cameras != camera) & (people != JUNK))
         items = items[np.argsort(people[items], kind="stable")]
         known, starts, counts = np.unique(people[items], return_index=True, return_counts=True)
         chosen = np.flatnonzero((query_cameras == camera) & np.isin(query_people, known))
         valid += len(chosen)
         if not len(chosen):
             continue
-        distances = distance_blocks(query[chosen], gallery[items], "cpu")
+        distances = distance_blocks(query[chosen], gallery, "cpu")
         places = np.searchsorted(known, query_people[chosen])
         step = max(1, BLOCK_VALUES // len(items))
         for start in range(0, len(chosen), step):
             block = slice(start, min(start + step, len(chosen)))
             fractions = []
-            for row, place in zip(distances(block), places[block], strict=True):
+            for row, place in zip(distances(block)[:, items], places[block], strict=True):
                 matches = slice(starts[place], starts[place] + counts[place])
                 limits, order = row[matches, None], items[matches, None]
                 closer = (row < limits) | ((row == limits) & (items < order))  # (matches, items)

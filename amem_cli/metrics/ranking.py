@@ -23,7 +23,7 @@ from amem_cli.metrics.distances import Features, as_numpy, distance_blocks, read
 from amem_cli.person_ids import JUNK
 
 BLOCK_ROWS = 1024  # enough for the matrix product to run at full speed
-BLOCK_BYTES = 512 * 2**20
+BLOCK_BYTES = 128 * 2**20
 BLOCK_PAIRS = 2**21  # pairs of one person per block; reached only when few people fill a large gallery
 FEW_MATCHES = 64  # up to this number of matches per query, comparing is faster than sorting
 LANES = 8 * 255  # bytes of 0 or 1 whose sum by eight lanes fits into eight bytes
@@ -97,7 +97,7 @@ def evaluate_ranking(
     `gallery_is_query` (G,) bool marks the gallery items that are queries too; the result then has `without_queries`.
     `device` computes the distances (default: where the features are); the CPU scores them with all available cores.
 
-    It needs memory for the distances of 1024 queries: 4 KB per gallery item, up to 0.5 GB.
+    It needs memory for the distances of up to 1024 queries: 4 KB per gallery item, up to 128 MB.
     Raises `BadData` for wrong shapes, lengths and types, and for features that are not finite.
     """
     if device is None:
@@ -205,8 +205,8 @@ class _Scores:
         for scores, values in ((self.average_precision, precision), (self.average_precision_official, trapezoid)):
             scores[block.start + queries] = np.bincount(rows, weights=values)[queries] / matches
         self.first_match_rank[block.start + queries] = rank[hit == 1]
-        weights = 1 / np.repeat(matches, matches)
-        self.matches_by_wrong += np.bincount(np.minimum(rank - hit, SHORTEST_CMC), weights, SHORTEST_CMC + 1)
+        # One after the other: the sum of blocks would depend on the size of a block.
+        np.add.at(self.matches_by_wrong, np.minimum(rank - hit, SHORTEST_CMC), 1 / np.repeat(matches, matches))
 
     def ranking(self, length: int, gallery: int, without_queries: Ranking | None = None) -> Ranking:
         valid = self.first_match_rank > 0

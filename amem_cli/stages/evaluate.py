@@ -30,6 +30,7 @@ from amem_cli.metrics.intervals import bootstrap_interval
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank, rerank_bytes
 from amem_cli.options import EvaluateOptions
+from amem_cli.person_ids import JUNK
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 
@@ -232,12 +233,13 @@ def _name_of_model(provenance: dict[str, Any]) -> str | None:
 def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
     query = np.flatnonzero(table.is_query)
     single = protocol_of(manifest).kind == "single-split"
-    gallery = np.arange(len(table.is_query)) if single else np.flatnonzero(~table.is_query)
-    if not len(query) or not len(gallery):
-        why = f"has {len(query)} queries and {len(gallery)} gallery tracklets"
+    gallery = np.full(len(table.is_query), True) if single else ~table.is_query
+    if not len(query) or not gallery.any():
+        why = f"has {len(query)} queries and {gallery.sum()} gallery tracklets"
         raise BadData("features", path, why=why, remedy="Mark the queries in is_query")
-    labels = (table.person_id[query], table.person_id[gallery], table.camera_id[query], table.camera_id[gallery])
-    also_queries = table.is_query[gallery] if single else None
+    people = np.where(gallery, table.person_id, JUNK)  # the matrix on the disk stays whole: other rows are junk
+    labels = (table.person_id[query], people, table.camera_id[query], table.camera_id)
+    also_queries = table.is_query if single else None
     device = None
     if options.device.startswith("cuda"):  # only then: starting CUDA takes longer than ranking
         from amem_cli.runtime.distributed import process_group
@@ -246,7 +248,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
             device = str(processes.device)
 
     def rank(rows: np.ndarray) -> Ranking:
-        return evaluate_ranking(rows[query], rows[gallery], *labels, gallery_is_query=also_queries, device=device)
+        return evaluate_ranking(rows[query], rows, *labels, gallery_is_query=also_queries, device=device)
 
     ranking = rank(table.features)
     if not ranking.valid_queries:
@@ -265,12 +267,13 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         scores["flipped"] = _figures(rank(table.features_flip), options)
     if options.rerank:
         distances = rerank(table.features[query], table.features[gallery])
-        scores["reranked"] = _figures(evaluate_distances(distances, *labels, gallery_is_query=also_queries), options)
+        own = labels[0], people[gallery], labels[2], table.camera_id[gallery]
+        scores["reranked"] = _figures(evaluate_distances(distances, *own, gallery_is_query=also_queries), options)
     if options.conventions:
         columns = (table.features, table.person_id, table.camera_id, table.is_query)
         scores["conventions"] = count_by_conventions(*columns, mars=single, device=device)
     if options.calibrate:
-        rows = table.features[query], table.features[gallery]
+        rows = table.features[query], table.features
         found = asdict(calibrate(*rows, *labels, false_match_rate=options.calibrate))
         threshold = found.pop("threshold")
         scores["calibration"] = {

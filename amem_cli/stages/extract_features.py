@@ -105,7 +105,7 @@ def _extract_split(
         clips = [-(-len(tracklet) // config.clip_frames) for tracklet in split.test]
         compute_shards(shards, split.test, clips, compute, processes, progress, "clips")
         if is_main:
-            columns = shards.merge(len(plan_shards(split.test)))
+            columns = shards.merge(plan_shards(split.test))
             columns |= seen_in(manifest.folder(options.data_root), split.test) if manifest.layout == "tracks" else {}
             features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
             shards.remove()

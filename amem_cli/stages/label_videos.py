@@ -72,7 +72,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
             compute = partial(label_tracklets, config=config, engine=engine, options=options, device=device)
             compute_shards(shards, tracklets, [*map(len, tracklets)], compute, processes, progress, "frames")
             if is_main:
-                columns = shards.merge(len(plan_shards(tracklets)))
+                columns = shards.merge(plan_shards(tracklets))
                 labels = PseudoLabels(
                     dataset=manifest.name,
                     tracklet=[tracklet.name for tracklet in tracklets],

@@ -67,7 +67,7 @@ def _read(source: Path, dataset: str, gallery: Path | None, queries: str, kind: 
         if ours or "kind" in hdf5.read_attributes(source, "features"):  # another program may write this form
             if gallery or queries or kind == ".h5":
                 raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
-            return features.read(source, people=False, mapped=True), []
+            return features.read(source, people=False), []
     return read_foreign(source, dataset, gallery=gallery, queries=queries)
 
 

@@ -44,7 +44,7 @@ class Gallery:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
-        self.tables = [features.read(path, people=False, mapped=True) for path in self.paths]
+        self.tables = [features.read(path, people=False) for path in self.paths]
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
         first = self.tables[0]
         for path, table in zip(self.paths, self.tables, strict=True):

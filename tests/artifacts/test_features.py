@@ -1,5 +1,7 @@
 """The features file: rows of unit length, from amem and from other programs."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
@@ -24,6 +26,24 @@ def test_roundtrip_casts(tmp_path):
     dtypes = [found.person_id.dtype, found.camera_id.dtype, found.is_query.dtype, found.features.dtype]
     assert dtypes == [np.int64, np.int64, np.bool_, np.float32]
     assert found.provenance["command"] == "extract-features"
+
+
+def test_write_and_read_hold_the_features_once(tmp_path):
+    table = some_features(
+        features=np.tile(np.eye(2, 1024, dtype=np.float32), (1024, 1)),
+        tracklet=list(map(str, range(2048))),
+        **{name: np.ones(2048, int) for name in ("person_id", "camera_id", "is_query")},
+    )
+    size = table.features.nbytes
+    tracemalloc.start()
+    path = features.write(tmp_path / "x.h5", table, PROVENANCE)
+    written = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    features.read(path)
+    read = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert written < 1.5 * size  # the file
+    assert read < 0.5 * size  # a block of rows is squared at a time
 
 
 def test_read_file_of_another_program(tmp_path):

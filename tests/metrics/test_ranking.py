@@ -147,6 +147,7 @@ def test_evaluate_ranking_brute_force(queries, gallery, people, largest, seed, c
     assert_both_agree(result, distances, labels, is_query)
     plain = evaluate_ranking(*features, *labels)
     np.testing.assert_array_equal(plain.average_precision, result.average_precision)
+    np.testing.assert_array_equal(plain.cmc_every_match, result.cmc_every_match)  # whatever the size of a block
 
     distances[distances > 1000] = np.inf
     result = evaluate_distances(distances.astype(np.float32), *labels, gallery_is_query=is_query)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 from evaluations import mars_like, options, split_file, write_features
 
-from amem_cli.artifacts import results
+from amem_cli.artifacts import features, results
+from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.results import compare
 from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.metrics import ranking
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
@@ -57,6 +60,26 @@ def test_evaluate_how_features_were_extracted(tmp_path: Path, parents: str, clip
     file = mars_like(tmp_path / "f.h5", provenance=provenance)
     result = results.read(evaluate(options(tmp_path, file), Silent()).artifact)
     assert frames in result["choices"]["frames"]
+
+
+@pytest.mark.parametrize("protocol", ["mars", "own.toml"])
+def test_evaluate_leaves_features_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.toml").write_text(
+        'name = "own"\nlayout = "folder"\n[protocol]\nkind = "cross-camera-splits"\nsplits = 1\n'
+    )
+    monkeypatch.setattr(ranking, "BLOCK_BYTES", 2**18)
+    number = np.arange(6000)
+    rows = np.random.default_rng(0).standard_normal((6000, 512), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    names = [str(row) for row in number]
+    table = Features(protocol, names, 1 + number // 4, 1 + number % 2, number % 1000 == 0, rows, {})
+    path = features.write(tmp_path / "f.h5", table, Provenance("extract-features", {}))
+    tracemalloc.start()
+    evaluate(options(tmp_path, path, protocol=protocol), Silent())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < rows.nbytes / 2
 
 
 def test_evaluate_intervals_contain_the_figures(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_nearest_ties_keep_the_gallery_order(tmp_path: Path, monkeypatch: pytest
 
 def test_read_mapped_is_on_disk_and_checked(tmp_path: Path) -> None:
     path = write_gallery(tmp_path / "a.h5", unit_rows(40, 16), folder="/data/people")
-    table = features.read(path, people=False, mapped=True)
+    table = features.read(path, people=False)
     assert isinstance(table.features, np.memmap)
     assert np.array_equal(table.features, unit_rows(40, 16))
     assert (table.folder, table.camera[0]) == ("/data/people", "hall")
@@ -76,7 +76,7 @@ def test_read_mapped_is_on_disk_and_checked(tmp_path: Path) -> None:
     content[-9] ^= 1
     path.write_bytes(content)
     with pytest.raises(BadData, match="damaged"):
-        features.read(path, people=False, mapped=True)
+        features.read(path, people=False)
 
 
 def test_read_mapped_other_programs(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_read_mapped_other_programs(tmp_path: Path) -> None:
         if scale == 1:
             assert Gallery([path]).cameras == ["1", "1"]
     with pytest.raises(BadData, match="not L2-normalised"):
-        features.read(path, people=False, mapped=True)
+        features.read(path, people=False)
 
 
 def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
