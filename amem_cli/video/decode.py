@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Picture:
 
     def rgb(self) -> np.ndarray:
         """(H, W, 3) uint8, rotated as the video says."""
-        return np.rot90(self.frame.to_ndarray(format="rgb24"), self._quarter_turns)
+        return np.rot90(_converter(0).reformat(self.frame, format="rgb24", threads=1).to_ndarray(), self._quarter_turns)
 
     def small_yuv(self, height: int) -> np.ndarray:
         """(3, height, w) uint8: luma and the two colour differences, reduced by averaging, rotated."""
@@ -50,8 +51,15 @@ class Picture:
         size = height, max(16, round(full_width * height / full_height))
         if self._quarter_turns % 2:
             size = size[::-1]
-        small = self.frame.reformat(width=size[1], height=size[0], format="yuv444p", interpolation="AREA")
+        shape = {"width": size[1], "height": size[0], "format": "yuv444p"}
+        small = _converter(height).reformat(self.frame, **shape, interpolation="AREA", threads=1)
         return np.rot90(small.to_ndarray(), self._quarter_turns, axes=(1, 2))
+
+
+@lru_cache(maxsize=8)
+def _converter(height: int) -> Any:
+    """FFmpeg's converter for pictures of a height, kept: to set one up takes longer than to convert. So do threads."""
+    return import_av().video.reformatter.VideoReformatter()
 
 
 class Camera:

@@ -10,9 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from scipy import ndimage
-from torch.nn import functional
 
 from amem_cli.video.decode import Camera, Picture
 
@@ -27,7 +25,7 @@ HOLE = 0.6  # the outline of a person is at least so strong, relative to the bac
 DOUBTFUL = 0.3  # score of a region that can continue a track, but begins none
 WINDOW = 13, 7  # rows and columns over which holes are closed
 MOST_CHANGED = 0.6  # of the picture: the camera moved or the light was switched
-BLACK, LIGHT, MOST_GAIN = (16, 128, 128), 100.0, 5.0  # YUV of black; a picture with less light above it is brightened
+BLACK, LIGHT, MOST_GAIN = 16, 100.0, 5.0  # luma of black; a picture with less light above it is brightened
 
 
 class MotionBoxes:
@@ -51,16 +49,16 @@ class MotionBoxes:
         if small.shape not in self._backgrounds:  # shorter than the time between two samples
             return np.zeros((0, 5), np.float32)
         background, luma_limit, gain = self._backgrounds[small.shape]
-        pixels = brightened(small, gain)
-        mask = foreground(pixels, background, luma_limit)
+        mask = foreground(small, background, luma_limit, gain)
         boxes = regions(mask)
         for box in boxes:
             left, top, wide, high = box[:4].astype(int)
             place = slice(top, top + high), slice(left, left + wide)
-            if not stands_out(pixels[0].numpy()[place], background[0].numpy()[place], mask[place]):
+            here, there = (brightened(luma[place], gain) for luma in (small[0], background[0]))
+            if not stands_out(here, there, mask[place]):
                 box[4] = min(box[4], DOUBTFUL)
         height, width = picture.size
-        scale = np.array([width / pixels.shape[2], height / pixels.shape[1]] * 2 + [1.0])
+        scale = np.array([width / small.shape[2], height / small.shape[1]] * 2 + [1.0])
         return (boxes * scale).astype(np.float32)
 
     def _update(self, seconds: float) -> None:
@@ -85,39 +83,64 @@ class MotionBoxes:
                 yield picture.seconds, picture.small_yuv(HEIGHT)
 
 
-def background_of(samples: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """The median (3, h, w) of YUV pictures and the least difference (h, w) of its luma, brightened; the gain."""
-    stack = np.stack(samples)
-    middle = np.partition(stack, len(stack) // 2, axis=0)[len(stack) // 2]
-    deviation = np.abs(stack[:, 0].astype(np.int16) - middle[0])
-    spread = np.partition(deviation, len(stack) // 3, axis=0)[len(stack) // 3]  # small where people pass, too
-    gain = float(np.clip(LIGHT / max(np.percentile(middle[0], 95) - BLACK[0], 1), 1, MOST_GAIN))
+def background_of(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
+    """The median (3, h, w) uint8 of YUV pictures, and the least difference (h, w) of its luma with the gain that
+    brightens dark pictures to the limits of bright ones."""
+    middle = kth_smallest(samples, len(samples) // 2)
+    deviation = [np.maximum(luma, middle[0]) - np.minimum(luma, middle[0]) for luma, *_ in samples]
+    spread = kth_smallest(deviation, len(samples) // 3)  # small where people pass, too
+    gain = float(np.clip(LIGHT / max(np.percentile(middle[0], 95) - BLACK, 1), 1, MOST_GAIN))
     limit = np.clip(LUMA + 3.0 * gain * spread, LUMA, 4 * LUMA)
-    return brightened(middle, gain), torch.from_numpy(limit.astype(np.float32)), gain
+    return middle, limit.astype(np.float32), gain
 
 
-def brightened(pixels: np.ndarray, gain: float) -> torch.Tensor:
-    """A YUV picture (3, h, w) as differences from black, times `gain`: dark pictures have the limits of bright ones."""
-    return (torch.from_numpy(np.ascontiguousarray(pixels)).float() - torch.tensor(BLACK).view(3, 1, 1)) * gain
+def kth_smallest(samples: list[np.ndarray], k: int) -> np.ndarray:
+    """The k-th smallest value, from 0, of each pixel of uint8 pictures; six times faster than `np.partition`.
+
+    >>> kth_smallest([np.uint8([3, 9]), np.uint8([5, 0]), np.uint8([200, 7])], 1).tolist()
+    [5, 7]
+    """
+    found = np.zeros_like(samples[0])
+    for bit in (128, 64, 32, 16, 8, 4, 2, 1):
+        candidate = found | np.uint8(bit)
+        count = np.zeros(found.shape, np.uint8 if len(samples) < 256 else np.uint32)
+        for sample in samples:
+            count += sample >= candidate
+        found = np.where(count >= len(samples) - k, candidate, found)
+    return found
 
 
-def foreground(pixels: torch.Tensor, background: torch.Tensor, luma_limit: torch.Tensor) -> np.ndarray:
-    """(h, w) bool from `brightened` pictures (3, h, w): other than the background and no shadow; holes are closed."""
-    luma = pixels[0] - background[0]
-    luma = luma - luma.median().clamp(-40, 40)  # automatic exposure changes the whole picture
-    colour = (pixels[1:] - background[1:]).abs().sum(0)
-    shadow = (luma < 0) & (luma > (SHADOW - 1) * background[0]) & (colour < COLOUR)
-    changed = ((luma.abs() > luma_limit) & ~shadow) | (colour > COLOUR)
-    if changed.float().mean() > MOST_CHANGED:
+def brightened(luma: np.ndarray, gain: float) -> np.ndarray:
+    """Luma as float differences from black, times `gain`."""
+    return (luma.astype(np.float32) - BLACK) * np.float32(gain)
+
+
+def foreground(picture: np.ndarray, background: np.ndarray, luma_limit: np.ndarray, gain: float) -> np.ndarray:
+    """(h, w) bool from YUV pictures (3, h, w): other than the background and no shadow; holes are closed."""
+    behind, difference = brightened(background[0], gain), picture[0].astype(np.int16) - background[0]
+    counts = np.bincount(difference.ravel() + 255).cumsum()
+    median = float(counts.searchsorted((counts[-1] + 1) // 2) - 255) * gain
+    luma = difference * np.float32(gain) - np.float32(np.clip(median, -40, 40))  # automatic exposure changes all of it
+    differences = np.maximum(picture[1:], background[1:]) - np.minimum(picture[1:], background[1:])
+    colour = differences.sum(0, dtype=np.uint16)
+    shadow = (luma < 0) & (luma > (SHADOW - 1) * behind) & (colour < COLOUR / gain)
+    changed = ((np.abs(luma) > luma_limit) & ~shadow) | (colour > COLOUR / gain)
+    if changed.mean() > MOST_CHANGED:
         return np.zeros(changed.shape, bool)
-    mask = (functional.avg_pool2d(changed.float()[None], 3, stride=1, padding=1)[0] > 0.5).numpy()
-    return ~_widened(~_widened(mask))
+    return ~_widened(~_widened(_majority(changed)))
+
+
+def _majority(mask: np.ndarray) -> np.ndarray:
+    """(h, w) bool: most of the nine pixels around a place; there are none outside."""
+    count = _framed(mask, 1, 1).view(np.uint8)
+    count = count[:-2] + count[1:-1] + count[2:]
+    return count[:, :-2] + count[:, 1:-1] + count[:, 2:] >= 5
 
 
 def _widened(mask: np.ndarray) -> np.ndarray:
     """(h, w) bool: something within 6 rows and 3 columns of a pixel. Windows grow to twice their size at a time."""
     for size in WINDOW:
-        mask = np.pad(mask, ((size // 2, size // 2), (0, 0)))
+        mask = _framed(mask, size // 2, 0)
         reach = 1
         while reach < size:
             step = min(reach, size - reach)
@@ -125,6 +148,14 @@ def _widened(mask: np.ndarray) -> np.ndarray:
             reach += step
         mask = mask.T
     return mask
+
+
+def _framed(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """A mask with False around it, as `np.pad` in an eighth of its time."""
+    high, wide = mask.shape
+    framed = np.zeros((high + 2 * rows, wide + 2 * columns), bool)
+    framed[rows : rows + high, columns : columns + wide] = mask
+    return framed
 
 
 def stands_out(luma: np.ndarray, background: np.ndarray, mask: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from amem_cli.video.decode import Camera
-from amem_cli.video.motion import MotionBoxes, background_of, brightened, foreground, regions, stands_out
+from amem_cli.video.motion import MotionBoxes, background_of, foreground, kth_smallest, regions, stands_out
 from amem_cli.video.tracks import Tracker, iou, shared_area
 from tests import videos
 from tests.videos import crossing, write_video
@@ -103,10 +103,32 @@ def test_foreground_is_the_same_in_a_dark_picture() -> None:
         pictures = [((picture - black) * light + black).round().astype(np.uint8) for picture in (wall, person)]
         background, limit, gain = background_of(pictures[:1] * 3)
         assert gain == pytest.approx(1 if light == 1 else 4, rel=0.1)
-        found.append(foreground(brightened(pictures[1], gain), background, limit))
+        found.append(foreground(pictures[1], background, limit, gain))
     assert (found[0] == found[1]).all()
     assert found[0][12:48, 32:43].all()
     assert found[0].sum() < 1.3 * 40 * 15
+
+
+@pytest.mark.parametrize("count", [1, 2, 163, 300])
+def test_kth_smallest_as_numpy(count: int) -> None:
+    samples = list(np.random.default_rng(count).integers(0, 256, (count, 3, 20), dtype=np.uint8))
+    for k in {0, count // 3, count // 2, count - 1}:
+        assert np.array_equal(kth_smallest(samples, k), np.partition(samples, k, axis=0)[k])
+
+
+def test_foreground_by_hand() -> None:
+    """Ten grey levels more light everywhere are no change; a shadow is none, unless it has a colour; dots are none."""
+    background = np.full((3, 60, 100), 128, np.uint8)
+    picture = background.copy()
+    picture[0] += 10
+    picture[0, 10:40, 10:30] -= 50  # a shadow
+    picture[0, 10:40, 60:80] -= 50
+    picture[1, 10:40, 60:80] += 12
+    picture[0, 50, ::9] = 255
+    mask = foreground(picture, background, np.full((60, 100), 17, np.float32), 1.0)
+    assert mask[10:40, 61:79].all()
+    assert mask[:, 58:82].sum() == mask.sum()
+    assert not foreground(background // 4, background, np.full((60, 100), 17, np.float32), 1.0).any()  # lights are off
 
 
 def test_regions_parts_above_each_other_are_one() -> None:
