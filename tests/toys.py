@@ -63,7 +63,7 @@ def write_arm(path: Path, positive: list[str]) -> Path:
         torch.nn.init.zeros_(head.weight)
         head.bias.data = torch.tensor([9.0 if name in positive else -9.0 for name in names])
         start += head.out_features
-    return save_arm(path, arm, config, Provenance("train-arm", {}))
+    return save_arm(path, arm, config, Provenance("train-arm", {"dataset": "peta"}))
 
 
 def write_main(path: Path) -> Path:

@@ -64,7 +64,8 @@ def as_json(result: "SearchResult") -> dict[str, Any]:
     """The hits of each query, without their rows."""
     queries = [dataclasses.asdict(one) for one in result.found]
     found = [{"query": one["query"], "results": [hit for hit in one["hits"] if hit.pop("row") >= 0]} for one in queries]
-    return {"queries": found, "searched": result.searched, "seconds": result.seconds}
+    figures = {"searched": result.searched, "seconds": result.seconds, "trained_on": result.gallery.trained_on}
+    return {"queries": found} | figures
 
 
 def print_hits(result: "SearchResult") -> None:

@@ -81,13 +81,15 @@ def _extract_split(
         if options.on_bad_image == "skip":
             unreadable = output.with_suffix(".unreadable.txt")
             split = replace(split, test=tuple(without_unreadable(split.test, unreadable, processes, progress)))
+        described = checkpoint.read_description(model_file)
+        trained_on = str(described["provenance"]["options"].get("dataset", ""))
         short = tuple(shortened(tracklet, config.clip_frames, options.clips) for tracklet in split.test)
         split = replace(split, test=short)
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
         provenance = Provenance(
             command="extract-features",
             options=options.fingerprint() | resolved | {"split_source": split.source},
-            parents={checkpoint.read_description(model_file)["kind"]: parent(model_file)},
+            parents={described["kind"]: parent(model_file) | {"dataset": trained_on}},
             data=tracklets_digest(split.test),
             engine=engine_version(engine_name),
         )

@@ -61,6 +61,11 @@ class Gallery:
         """The SHA-256 of the model, empty if the files do not say."""
         return model_of(self.tables[0])
 
+    @property
+    def trained_on(self) -> str:
+        """The data set that the model was trained on, empty if the files do not say."""
+        return str(_model_entry(self.tables[0]).get("dataset", ""))
+
     @cached_property
     def tracklets(self) -> list[str]:
         return [name for table in self.tables for name in table.tracklet]
@@ -154,5 +159,9 @@ def _merge(
 
 def model_of(table: Features) -> str:
     """The SHA-256 of the model that made the features, empty if the file does not say."""
+    return str(_model_entry(table).get("sha256", ""))
+
+
+def _model_entry(table: Features) -> dict[str, str]:
     parents = table.provenance.get("parents", {})
-    return str(parents.get("amem-main", parents.get("amem-arm", {})).get("sha256", ""))
+    return parents.get("amem-main", parents.get("amem-arm", {}))

@@ -23,7 +23,7 @@ function play(place) {
   screen_.className = clip;
   screen_.setAttribute("role", "img");
   screen_.setAttribute("aria-label", `frames of ${name}`);
-  document.getElementById("name").textContent = name;
+  document.getElementById("name").textContent = `${clips[current].closest(".person").querySelector("h3").textContent}: ${name}`;
   document.getElementById("about").textContent = about;
   draw();
   if (still) stop(); else start();

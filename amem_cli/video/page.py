@@ -33,6 +33,7 @@ BYTES_PER_FRAME = 2800
 ATTRIBUTE, MOST_TAGS = 0.5, 8
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between the marks of a timeline, below hours
 LEAST_ONE = 0.4  # less: rather another person
+DOUBTFUL_BELOW, NEAR_LIMIT = 0.8, 0.8  # how probable; of the limit
 _page = partial(render, __package__, "page", ())
 WORDS = ((0.95, "almost certainly"), (0.8, "very likely"), (0.6, "probably"), (0.0, "perhaps"))
 
@@ -66,14 +67,16 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
         members[person].append(row)
     tags = _tags(labels, gallery.tracklets, members) if labels else {}
     people: list[dict[str, Any]] = []
+    known = len(set(gallery.cameras))
     for person, rows in members.items():
         cameras = list(dict.fromkeys(gallery.cameras[row] for row in rows))
+        about = [sureness(linked, rows), next_person(linked, person)]
         people.append(
             {
                 "number": person,
                 "cameras": cameras,
-                "sure": sureness(linked, rows),
-                "apart": next_person(linked, person),
+                "about": [seen_by(cameras, len(rows), known), *(text for text, _ in about)],
+                "doubtful": any(doubtful for _, doubtful in about),
                 "clips": [clips[row] for row in rows],
                 "tags": tags.get(person, []),
             }
@@ -83,10 +86,12 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
     facts = [
         counted(len(set(gallery.cameras)), "camera"), counted(len(gallery), "track"),
         counted(linked.people, "person", "people"), f"{linked.in_several_cameras()} seen by several cameras",
+        f"{sum(one['doubtful'] for one in people)} doubtful",
     ]  # fmt: skip
     return _page(
         title="Who is where", facts=facts, people=people, tags=every, used=used, clips=clips,
         timelines=timelines(linked), faults=tracklets.faults, generated=is_generated(tracklets.folder),
+        calibrated=linked.calibration is not None,
     )  # fmt: skip
 
 
@@ -105,6 +110,7 @@ def write_search_page(result: SearchResult, out: Path, progress: Progress) -> No
     if missing:
         progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
     used = [f"features: {path.name}" for path in result.gallery.paths]
+    used += [f"model trained on {result.gallery.trained_on}"] if result.gallery.trained_on else []
     used.append(f"calibration: {result.calibration.name}" if result.calibration else "no calibration")
     atomic.write_text(out, search_page(result, frames, used))
 
@@ -125,8 +131,8 @@ def search_page(result: SearchResult, frames_of: Mapping[str, Sequence[Path]], u
             asked = _clips([name], frames_of, [camera], unknown, unknown[0], f"q{number}-asked-")
             shown = [replace(asked[0], note="looked for"), *shown]
         clips += shown
-        people.append({"number": number, "heading": f"Nearest to {found.query}", "cameras": [], "sure": "",
-                       "apart": "", "clips": shown, "tags": []})  # fmt: skip
+        people.append({"number": number, "heading": f"Nearest to {found.query}", "about": [], "doubtful": False,
+                       "clips": shown, "tags": []})  # fmt: skip
     from_gallery = all(found.row is not None for found in result.found)  # a video or a folder may show real people
     generated = from_gallery and all(
         table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
@@ -134,7 +140,7 @@ def search_page(result: SearchResult, frames_of: Mapping[str, Sequence[Path]], u
     facts = [counted(len(people), "query", "queries"), f"{result.searched} tracklets searched"]
     return _page(
         title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
-        generated=generated,
+        generated=generated, calibrated=True,
     )  # fmt: skip
 
 
@@ -153,29 +159,45 @@ def in_words(probability: float) -> str:
     return f"{word} {who} person ({'more than 99' if sure > 0.99 else f'{100 * sure:.0f}'} %)"
 
 
-def sureness(linked: Linked, rows: Sequence[int]) -> str:
-    """About the tracks of one person: by the least sure of them."""
+def seen_by(cameras: Sequence[str], tracks: int, known: int) -> str:
+    """Where a person was seen; `known` is the number of all cameras.
+
+    >>> seen_by(["hall", "door"], 3, 2), seen_by(["hall"], 1, 1)
+    ('Seen by hall and door.', 'Seen once.')
+    """
+    if len(cameras) > 1:
+        return f"Seen by {', '.join(cameras[:-1])} and {cameras[-1]}."
+    if known > 1:
+        return f"Seen by {cameras[0]} only: nobody in another camera is alike enough to count as the same."
+    return "Seen once." if tracks == 1 else f"Seen {tracks} times."
+
+
+def sureness(linked: Linked, rows: Sequence[int]) -> tuple[str, bool]:
+    """How sure it is that the tracks of a person are one, by the least sure of them; and whether it is doubtful."""
     if len(rows) == 1:
-        return "seen once"
+        return "", False
     chances = linked.probability[list(rows)]
-    if np.isnan(chances).all():
-        far = float(np.nanmax(linked.distance[list(rows)]))
-        alike = "look very much alike" if far < linked.threshold / 3 else "look alike"
-        return f"{alike}; how sure is unknown (squared distance {far:.2f}, up to {linked.threshold:.2g} is one person)"
-    return in_words(float(np.nanmin(chances)))
+    if not np.isnan(chances).all():
+        chance = float(np.nanmin(chances))
+        return f"The {len(rows)} tracks are {in_words(chance)}.", chance < DOUBTFUL_BELOW
+    far = float(np.nanmax(linked.distance[list(rows)])) / max(linked.threshold, 1e-9)
+    alike = "very much alike" if far < 1 / 3 else "alike" if far < NEAR_LIMIT else "only just alike enough"
+    return f"The {len(rows)} tracks look {alike} (difference {100 * far:.0f} % of the limit).", far >= NEAR_LIMIT
 
 
-def next_person(linked: Linked, person: int) -> str:
-    """About the most similar other person; empty if there is none."""
+def next_person(linked: Linked, person: int) -> tuple[str, bool]:
+    """About the most similar other person, and whether it is doubtful that it is another; empty if there is none."""
     other, far = linked.most_similar(person)
     if not other:
-        return ""
+        return "", False
     if linked.together(person, other):
-        return f"Most similar is person {other}, in view at the same time: another person."
+        return f"Most similar is person {other}, in view at the same time: another person.", False
     if linked.calibration is not None:
-        return f"Most similar is person {other}: {in_words(float(linked.calibration.probability(np.array(far))))}."
-    how = "nearly" if far < 1.5 * linked.threshold else "not"
-    return f"Most similar is person {other}, {how} alike enough to count as the same (squared distance {far:.2f})."
+        chance = float(linked.calibration.probability(np.array(far)))
+        return f"Most similar is person {other}: {in_words(chance)}.", chance > 1 - DOUBTFUL_BELOW
+    part = far / max(linked.threshold, 1e-9)
+    how = "who could be the same: compare the pictures" if part < 1.5 else "not alike enough to be the same"
+    return f"Most similar is person {other}, {how} (difference {100 * part:.0f} % of the limit).", part < 1.5
 
 
 def clock(seconds: float) -> str:

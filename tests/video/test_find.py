@@ -1,5 +1,7 @@
 """From videos to the page; the page in a browser."""
 
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,13 +84,19 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     how = ["--boxes", "hall.txt", "--device", "cpu", "--model"]
     assert run(["find", "hall.mp4", *how, "arm.safetensors", "--out", "answer"]) == 0
     assert "was trained on" not in capsys.readouterr().err
-    assert "model: arm.safetensors" in Path("answer/index.html").read_text()
+    page = Path("answer/index.html").read_text()
+    assert re.search(r"model: arm.safetensors \(\w{8}\), trained on peta", page)
+    assert "Seen once." in page
+    assert "0 doubtful" in page
     gallery = Path("answer/workspace/features/tracks.h5")
     table = features.read(gallery, people=False)
     assert table.features.shape == (1, 512)
     assert table.provenance["parents"].keys() == {"amem-arm"}
+    assert table.provenance["parents"]["amem-arm"]["dataset"] == "peta"
     search = ["search", "hall.mp4", "--gallery", str(gallery), *how]
-    assert run([*search, "arm.safetensors"]) == 0
+    capsys.readouterr()
+    assert run([*search, "arm.safetensors", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["trained_on"] == "peta"
     assert run([*search, "other.safetensors"]) == 2
     assert "the gallery's features are of another model" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.link import Linked, limits_of, link, link_tracks, overlapping
 from amem_cli.video.options import LinkOptions
-from amem_cli.video.page import next_person
+from amem_cli.video.page import next_person, seen_by, sureness
 from tests.video.galleries import unit_rows, write_gallery
 
 
@@ -133,15 +133,39 @@ def test_most_similar_brute_force(tmp_path: Path) -> None:
     assert linked.most_similar(4)[0] == 1
     assert linked.together(1, 4)
     assert not linked.together(2, 3)
-    assert next_person(linked, 4) == "Most similar is person 1, in view at the same time: another person."
-    assert "not alike enough to count as the same" in next_person(linked, 2)
-    assert "nearly alike enough" in next_person(replace(linked, threshold=linked.most_similar(2)[1] / 1.4), 2)
+    together = "Most similar is person 1, in view at the same time: another person."
+    assert next_person(linked, 4) == (together, False)
+    assert "not alike enough to be the same" in next_person(linked, 2)[0]
+    text, doubtful = next_person(replace(linked, threshold=linked.most_similar(2)[1] / 1.4), 2)
+    assert ("could be the same" in text, "(difference 140 % of the limit)" in text, doubtful) == (True,) * 3
     alone = link_tracks(gallery, 4.0, None)
     assert alone.people == 2  # only the two that overlap are apart
     sure = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
     apart = Linked(gallery, np.array([1, 2, 3, 4, 5, 6]), np.zeros(6), 0.5, 0, sure)
-    assert next_person(apart, 3).endswith("almost certainly another person (more than 99 %).")
-    assert next_person(Linked(gallery, np.ones(6, int), np.zeros(6), 0.5, 0, None), 1) == ""
+    assert next_person(apart, 3)[0].endswith("almost certainly another person (more than 99 %).")
+    near = replace(apart, calibration=replace(sure, probability=Probability(6.0, -3.8, None)))
+    assert [next_person(one, 3)[1] for one in (apart, near)] == [False, True]
+    assert next_person(Linked(gallery, np.ones(6, int), np.zeros(6), 0.5, 0, None), 1) == ("", False)
+
+
+@pytest.mark.parametrize(
+    ("far", "chance", "text", "doubtful"),
+    [
+        (0.1, None, "The 2 tracks look very much alike (difference 20 % of the limit).", False),
+        (0.3, None, "The 2 tracks look alike (difference 60 % of the limit).", False),
+        (0.45, None, "The 2 tracks look only just alike enough (difference 90 % of the limit).", True),
+        (0.1, 5.0, "The 2 tracks are almost certainly one person (98 %).", False),
+        (0.45, 5.0, "The 2 tracks are probably one person (62 %).", True),
+    ],
+)
+def test_sureness_of_two_tracks(far: float, chance: float | None, text: str, doubtful: bool, tmp_path: Path) -> None:
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", unit_rows(3, 32))])
+    known = Calibration(Probability(chance, -10.0, None), 0.5, 0.001, "x") if chance else None
+    linked = Linked(gallery, np.array([1, 1, 2]), np.array([far, far, np.nan]), 0.5, 0, known)
+    assert sureness(linked, [0, 1]) == (text, doubtful)
+    assert sureness(linked, [2]) == ("", False)
+    assert seen_by(["a"], 1, 2) == "Seen by a only: nobody in another camera is alike enough to count as the same."
+    assert seen_by(["a"], 3, 1) == "Seen 3 times."
 
 
 def test_overlapping_by_hand() -> None:
