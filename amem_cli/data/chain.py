@@ -77,13 +77,16 @@ class _Link:
 def chain_of(
     manifest: Manifest, workspace: Path, split: int | None, *, data_root: DataRoot = None, deep: bool = False
 ) -> list[ArtifactState]:
-    """The six stages of a data set, in order, with several splits each stage for all of them or for one.
+    """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
+    without identities the four that do not need people.
 
     An artifact whose parent is stale is stale too; `deep` also verifies checksums and compares the images. Raises
     `UsageError` for a data set without tracklets.
     """
     of = ChainOf(manifest, workspace, split, data_root)
     states = _states(of, deep)
+    if manifest.layout == "tracks":
+        states = [state for state in states if state.stage not in ("train-amem", "evaluate")]
     if not deep:
         return states
     found: dict[str, Dataset] = {}  # by name, each read once

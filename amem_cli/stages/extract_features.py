@@ -83,8 +83,7 @@ def _extract_split(
             split = replace(split, test=tuple(without_unreadable(split.test, unreadable, processes, progress)))
         described = checkpoint.read_description(model_file)
         trained_on = str(described["provenance"]["options"].get("dataset", ""))
-        short = tuple(shortened(tracklet, config.clip_frames, options.clips) for tracklet in split.test)
-        split = replace(split, test=short)
+        split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in split.test))
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
         provenance = Provenance(
             command="extract-features",

@@ -58,7 +58,7 @@ class Collector:
 
     def report(self, queries: int, seed: int) -> content.Report:
         source = self.source
-        result = self._section(lambda: results.read(self.states[-1].path, remedy=source.run("evaluate")))
+        result = self._people_section(lambda: results.read(self.states[-1].path, remedy=source.run("evaluate")))
         return content.Report(
             dataset=source.manifest.name,
             split=source.number,
@@ -67,9 +67,9 @@ class Collector:
             generated=is_generated(source.manifest.folder(source.data_root).parent),
             notes=self._notes(),
             result=result,
-            camera_pairs=self._section(lambda: camera_pairs(source)),
-            ranked_lists=self._section(lambda: self._ranked_lists(queries, seed)),
-            predictions=self._section(self._predictions),
+            camera_pairs=self._people_section(lambda: camera_pairs(source)),
+            ranked_lists=self._people_section(lambda: self._ranked_lists(queries, seed)),
+            predictions=self._people_section(self._predictions),
             curves=[
                 training_curves(state.stage, state.path.parent, state.command or source.command(state.stage))
                 for state in self.states
@@ -77,6 +77,11 @@ class Collector:
             ],
             artifacts=[_artifact(state) for state in self.states],
         )
+
+    def _people_section(self, collect: Callable[[], Any]) -> Any:
+        if self.source.manifest.layout == "tracks":
+            return Missing("These tracks have no identities: amem search, link and find compare them")
+        return self._section(collect)
 
     def _section(self, collect: Callable[[], Any]) -> Any:
         """What `collect` returns, or `Missing` with the reason and the command that helps."""

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from amem_cli.artifacts import atomic
-from amem_cli.data.manifest import require_people
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.source import Source
@@ -18,7 +17,6 @@ def report(out: Path, source: Source, progress: Progress, *, queries: int, seed:
     A section that cannot be made shows the reason and the command that makes its missing input. Raises `UsageError` if
     there are so many queries that the page would exceed 15 MB.
     """
-    require_people(source.manifest)
     atomic.require_writable(out)
     if queries < 1:
         raise UsageError("--queries", str(queries), why="at least 1 is needed")
@@ -28,7 +26,8 @@ def report(out: Path, source: Source, progress: Progress, *, queries: int, seed:
 
     collected = Collector(source, progress).report(queries, seed)
     sections = (collected.result, collected.ranked_lists, collected.predictions, *collected.curves)
-    if all(isinstance(section, Missing) for section in sections):
+    tracks = [one for one in collected.artifacts if one.sha256 and source.manifest.layout == "tracks"]
+    if not tracks and all(isinstance(section, Missing) for section in sections):
         command = next((one.state.command for one in collected.artifacts if one.state.command), "")
         remedy = f"Run: {command}" if command else "Check --workspace and --dataset"
         raise InputMissing("workspace", source.workspace.root, why="nothing to report on", remedy=remedy)

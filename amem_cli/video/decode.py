@@ -51,8 +51,7 @@ class Picture:
         size = height, max(16, round(full_width * height / full_height))
         if self._quarter_turns % 2:
             size = size[::-1]
-        shape = {"width": size[1], "height": size[0], "format": "yuv444p"}
-        small = _converter(height).reformat(self.frame, **shape, interpolation="AREA", threads=1)
+        small = _converter(height).reformat(self.frame, *size[::-1], "yuv444p", interpolation="AREA", threads=1)
         return np.rot90(small.to_ndarray(), self._quarter_turns, axes=(1, 2))
 
 

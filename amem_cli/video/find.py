@@ -59,8 +59,8 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
     gallery = Gallery([extracted.artifact])
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
-    trained_on = f", trained on {gallery.trained_on}" if gallery.trained_on else ""
-    used = [f"boxes: {cut.source}", f"model: {model.name} ({sha256_file(model)[:8]}){trained_on}"]
+    used = [f"boxes: {cut.source}", f"model: {model.name} ({sha256_file(model)[:8]})"]
+    used[1] += f", trained on {gallery.trained_on}" if gallery.trained_on else ""
     if known:
         rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
         used.append(f"calibration: {known.name}, at most {rate}")

@@ -64,7 +64,7 @@ class Gallery:
     @property
     def trained_on(self) -> str:
         """The data set that the model was trained on, empty if the files do not say."""
-        return str(_model_entry(self.tables[0]).get("dataset", ""))
+        return model_of(self.tables[0], "dataset")
 
     @cached_property
     def tracklets(self) -> list[str]:
@@ -157,11 +157,8 @@ def _merge(
     return np.stack(found_best), np.stack(found_rows)
 
 
-def model_of(table: Features) -> str:
-    """The SHA-256 of the model that made the features, empty if the file does not say."""
-    return str(_model_entry(table).get("sha256", ""))
-
-
-def _model_entry(table: Features) -> dict[str, str]:
+def model_of(table: Features, what: str = "sha256") -> str:
+    """The SHA-256 of the model that made the features, or `what` else is recorded of it; empty if the file does not
+    say."""
     parents = table.provenance.get("parents", {})
-    return parents.get("amem-main", parents.get("amem-arm", {}))
+    return str(parents.get("amem-main", parents.get("amem-arm", {})).get(what, ""))

@@ -84,10 +84,9 @@ class MotionBoxes:
 
 
 def background_of(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:
-    """The median (3, h, w) uint8 of YUV pictures, and the least difference (h, w) of its luma with the gain that
-    brightens dark pictures to the limits of bright ones."""
+    """The median (3, h, w) uint8 of YUV pictures, the least difference (h, w) of brightened luma, and its gain."""
     middle = kth_smallest(samples, len(samples) // 2)
-    deviation = [np.maximum(luma, middle[0]) - np.minimum(luma, middle[0]) for luma, *_ in samples]
+    deviation = [np.abs(luma.astype(np.int16) - middle[0]).astype(np.uint8) for luma, *_ in samples]
     spread = kth_smallest(deviation, len(samples) // 3)  # small where people pass, too
     gain = float(np.clip(LIGHT / max(np.percentile(middle[0], 95) - BLACK, 1), 1, MOST_GAIN))
     limit = np.clip(LUMA + 3.0 * gain * spread, LUMA, 4 * LUMA)
@@ -95,11 +94,7 @@ def background_of(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, fl
 
 
 def kth_smallest(samples: list[np.ndarray], k: int) -> np.ndarray:
-    """The k-th smallest value, from 0, of each pixel of uint8 pictures; six times faster than `np.partition`.
-
-    >>> kth_smallest([np.uint8([3, 9]), np.uint8([5, 0]), np.uint8([200, 7])], 1).tolist()
-    [5, 7]
-    """
+    """The k-th smallest value, from 0, of each pixel of uint8 pictures; six times faster than `np.partition`."""
     found = np.zeros_like(samples[0])
     for bit in (128, 64, 32, 16, 8, 4, 2, 1):
         candidate = found | np.uint8(bit)
@@ -121,26 +116,20 @@ def foreground(picture: np.ndarray, background: np.ndarray, luma_limit: np.ndarr
     counts = np.bincount(difference.ravel() + 255).cumsum()
     median = float(counts.searchsorted((counts[-1] + 1) // 2) - 255) * gain
     luma = difference * np.float32(gain) - np.float32(np.clip(median, -40, 40))  # automatic exposure changes all of it
-    differences = np.maximum(picture[1:], background[1:]) - np.minimum(picture[1:], background[1:])
-    colour = differences.sum(0, dtype=np.uint16)
+    colour = np.abs(picture[1:].astype(np.int16) - background[1:]).sum(0, dtype=np.int16)
     shadow = (luma < 0) & (luma > (SHADOW - 1) * behind) & (colour < COLOUR / gain)
     changed = ((np.abs(luma) > luma_limit) & ~shadow) | (colour > COLOUR / gain)
     if changed.mean() > MOST_CHANGED:
         return np.zeros(changed.shape, bool)
-    return ~_widened(~_widened(_majority(changed)))
-
-
-def _majority(mask: np.ndarray) -> np.ndarray:
-    """(h, w) bool: most of the nine pixels around a place; there are none outside."""
-    count = _framed(mask, 1, 1).view(np.uint8)
+    count = np.pad(changed, 1).view(np.uint8)  # of the nine pixels around a place
     count = count[:-2] + count[1:-1] + count[2:]
-    return count[:, :-2] + count[:, 1:-1] + count[:, 2:] >= 5
+    return ~_widened(~_widened(count[:, :-2] + count[:, 1:-1] + count[:, 2:] >= 5))
 
 
 def _widened(mask: np.ndarray) -> np.ndarray:
     """(h, w) bool: something within 6 rows and 3 columns of a pixel. Windows grow to twice their size at a time."""
     for size in WINDOW:
-        mask = _framed(mask, size // 2, 0)
+        mask = np.pad(mask, ((size // 2, size // 2), (0, 0)))
         reach = 1
         while reach < size:
             step = min(reach, size - reach)
@@ -148,14 +137,6 @@ def _widened(mask: np.ndarray) -> np.ndarray:
             reach += step
         mask = mask.T
     return mask
-
-
-def _framed(mask: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """A mask with False around it, as `np.pad` in an eighth of its time."""
-    high, wide = mask.shape
-    framed = np.zeros((high + 2 * rows, wide + 2 * columns), bool)
-    framed[rows : rows + high, columns : columns + wide] = mask
-    return framed
 
 
 def stands_out(luma: np.ndarray, background: np.ndarray, mask: np.ndarray) -> bool:

@@ -67,20 +67,12 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
         members[person].append(row)
     tags = _tags(labels, gallery.tracklets, members) if labels else {}
     people: list[dict[str, Any]] = []
-    known = len(set(gallery.cameras))
     for person, rows in members.items():
         cameras = list(dict.fromkeys(gallery.cameras[row] for row in rows))
-        about = [sureness(linked, rows), next_person(linked, person)]
-        people.append(
-            {
-                "number": person,
-                "cameras": cameras,
-                "about": [seen_by(cameras, len(rows), known), *(text for text, _ in about)],
-                "doubtful": any(doubtful for _, doubtful in about),
-                "clips": [clips[row] for row in rows],
-                "tags": tags.get(person, []),
-            }
-        )
+        seen = seen_by(cameras, len(rows), len(set(gallery.cameras)))
+        (sure, one), (apart, other) = sureness(linked, rows), next_person(linked, person)
+        people.append({"number": person, "cameras": cameras, "about": [seen, sure, apart], "doubtful": one or other,
+                       "clips": [clips[row] for row in rows], "tags": tags.get(person, [])})  # fmt: skip
     people.sort(key=lambda one: (-len(one["cameras"]), one["number"]))
     every = sorted({tag for one in people for tag in one["tags"]})
     facts = [
@@ -149,22 +141,14 @@ def counted(number: int, one: str, several: str = "") -> str:
 
 
 def in_words(probability: float) -> str:
-    """How sure, in words and per cent, of one person or of another.
-
-    >>> in_words(0.97), in_words(0.004)
-    ('almost certainly one person (97 %)', 'almost certainly another person (more than 99 %)')
-    """
+    """How sure, in words and per cent, of one person or of another."""
     who, sure = ("one", probability) if probability >= LEAST_ONE else ("another", 1 - probability)
     word = next(word for least, word in WORDS if sure >= least)
     return f"{word} {who} person ({'more than 99' if sure > 0.99 else f'{100 * sure:.0f}'} %)"
 
 
 def seen_by(cameras: Sequence[str], tracks: int, known: int) -> str:
-    """Where a person was seen; `known` is the number of all cameras.
-
-    >>> seen_by(["hall", "door"], 3, 2), seen_by(["hall"], 1, 1)
-    ('Seen by hall and door.', 'Seen once.')
-    """
+    """Where a person was seen; `known` is the number of all cameras."""
     if len(cameras) > 1:
         return f"Seen by {', '.join(cameras[:-1])} and {cameras[-1]}."
     if known > 1:
@@ -182,7 +166,7 @@ def sureness(linked: Linked, rows: Sequence[int]) -> tuple[str, bool]:
         return f"The {len(rows)} tracks are {in_words(chance)}.", chance < DOUBTFUL_BELOW
     far = float(np.nanmax(linked.distance[list(rows)])) / max(linked.threshold, 1e-9)
     alike = "very much alike" if far < 1 / 3 else "alike" if far < NEAR_LIMIT else "only just alike enough"
-    return f"The {len(rows)} tracks look {alike} (difference {100 * far:.0f} % of the limit).", far >= NEAR_LIMIT
+    return f"The {len(rows)} tracks look {alike} (difference {100 * far:.0f} % of the usual limit).", far >= NEAR_LIMIT
 
 
 def next_person(linked: Linked, person: int) -> tuple[str, bool]:
@@ -197,15 +181,11 @@ def next_person(linked: Linked, person: int) -> tuple[str, bool]:
         return f"Most similar is person {other}: {in_words(chance)}.", chance > 1 - DOUBTFUL_BELOW
     part = far / max(linked.threshold, 1e-9)
     how = "who could be the same: compare the pictures" if part < 1.5 else "not alike enough to be the same"
-    return f"Most similar is person {other}, {how} (difference {100 * part:.0f} % of the limit).", part < 1.5
+    return f"Most similar is person {other}, {how} (difference {100 * part:.0f} % of the usual limit).", part < 1.5
 
 
 def clock(seconds: float) -> str:
-    """Time in a video.
-
-    >>> clock(75.4), clock(3725)
-    ('1:15', '1:02:05')
-    """
+    """Time in a video."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -217,11 +197,7 @@ def period(first: float, last: float) -> str:
 
 
 def readable(attribute: str) -> str:
-    """An attribute of PETA in words.
-
-    >>> readable("upperBodyRed"), readable("personalLess30"), readable("carryingNothing")
-    ('upper body red', 'under 30', 'carrying nothing')
-    """
+    """An attribute of PETA in words."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z0-9])", " ", attribute).lower()
     words = re.sub(r"^(personal|carrying|accessory) (?!nothing|other)", "", words)
     return words.replace("accessory nothing", "no accessory").replace("less ", "under ").replace("larger ", "over ")

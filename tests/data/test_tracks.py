@@ -103,7 +103,7 @@ def test_stages_that_need_people_say_so(folder: Path, capsys: pytest.CaptureFixt
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_backbone", "one_thread")
 def test_tracks_through_the_stages_and_tools(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    """Labels, TAE, features, a search by description, a picture of attributes; what needs people says so."""
+    """Labels, TAE, features, a search by description, a picture of attributes, a report; what needs people says so."""
     toys.write_arm(Path("arm.safetensors"), ["upperBodyRed"])
     on = ["--dataset", "people/people.toml"]
     small = ["--image-size", "32x32", "--batch-size", "4", "--epochs", "1"]
@@ -124,13 +124,18 @@ def test_tracks_through_the_stages_and_tools(folder: Path, capsys: pytest.Captur
     assert [round(hit["fits"], 3) for hit in query["results"]] == [1.0] * 3
     assert run(["show", "attributes", *on]) == 0
     assert Image.open("attributes.png").width > 100
-    for command in (["show", "ranking"], ["show", "cmc"], ["show", "frames"], ["show", "attention"], ["report"]):
+    for command in (["show", "ranking"], ["show", "cmc"], ["show", "frames"], ["show", "attention"]):
         capsys.readouterr()
         assert run([*command, *on]) == 65
         error = capsys.readouterr().err
         assert error.startswith("error: data set people: its tracks have no identities")
         assert "Compare them with amem search, link or find" in error
         assert len(error.splitlines()) == 1
+    assert run(["report", *on]) == 0
+    page = Path("report.html").read_text()
+    assert page.count("These tracks have no identities") == 5
+    assert ("train-amem" in page, "amem evaluate" in page, "<h3>train-tae</h3>" in page) == (False, False, True)
+    assert run(["report", *on, "--workspace", "none"]) == 66
 
 
 def test_labels_of_tracks_have_no_person(folder: Path) -> None:

@@ -137,7 +137,7 @@ def test_most_similar_brute_force(tmp_path: Path) -> None:
     assert next_person(linked, 4) == (together, False)
     assert "not alike enough to be the same" in next_person(linked, 2)[0]
     text, doubtful = next_person(replace(linked, threshold=linked.most_similar(2)[1] / 1.4), 2)
-    assert ("could be the same" in text, "(difference 140 % of the limit)" in text, doubtful) == (True,) * 3
+    assert ("could be the same" in text, "(difference 140 % of the usual limit)" in text, doubtful) == (True,) * 3
     alone = link_tracks(gallery, 4.0, None)
     assert alone.people == 2  # only the two that overlap are apart
     sure = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
@@ -151,9 +151,9 @@ def test_most_similar_brute_force(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("far", "chance", "text", "doubtful"),
     [
-        (0.1, None, "The 2 tracks look very much alike (difference 20 % of the limit).", False),
-        (0.3, None, "The 2 tracks look alike (difference 60 % of the limit).", False),
-        (0.45, None, "The 2 tracks look only just alike enough (difference 90 % of the limit).", True),
+        (0.1, None, "The 2 tracks look very much alike (difference 20 % of the usual limit).", False),
+        (0.3, None, "The 2 tracks look alike (difference 60 % of the usual limit).", False),
+        (0.45, None, "The 2 tracks look only just alike enough (difference 90 % of the usual limit).", True),
         (0.1, 5.0, "The 2 tracks are almost certainly one person (98 %).", False),
         (0.45, 5.0, "The 2 tracks are probably one person (62 %).", True),
     ],
