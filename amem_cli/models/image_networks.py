@@ -22,7 +22,7 @@ class ImageMaps(nn.Module):
 
     def __init__(self, name: str, weights: str = ""):
         super().__init__()
-        self.network: Any = image_network(name, weights or None)
+        self.network: Any = image_network(name, weights)
         self.out_channels = OUT_CHANNELS[name]
         normalisation = self.network.normalisation
         self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1), persistent=False)
@@ -43,15 +43,16 @@ class MiddleMaps(ImageMaps):
     def __init__(self, weights: str = ""):
         super().__init__("mobilenet_v2", weights)
         features = self.network.features
-        self.out_channels = features[14].conv[0][0].out_channels
-        self.network.features = nn.Sequential(*features[:14], features[14].conv[0])
+        expansion = features[14].conv[0]
+        self.out_channels = expansion[0].out_channels
+        self.network.features = nn.Sequential(*features[:14], expansion)
 
 
-def image_network(name: str, weights: str | Path | None = None) -> Any:
+def image_network(name: str, weights: str | Path = "") -> Any:
     """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C).
 
     With last stride 1: the last maps are H/16 x W/16, not H/32 x W/32. `weights`: a file, "imagenet" (see
-    `weight_file`) or None. Raises as `load_pretrained`.
+    `weight_file`) or "". Raises as `load_pretrained`.
     """
     import torchvision
 
@@ -61,7 +62,7 @@ def image_network(name: str, weights: str | Path | None = None) -> Any:
     setattr(network, head.removesuffix(".1"), nn.Identity())
     network.head_keys = (f"{head}.weight", f"{head}.bias")
     network.normalisation = IMAGENET
-    if path := weight_file(str(weights or ""), name):
+    if path := weight_file(str(weights), name):
         load_pretrained(network, path, name)
     return network
 

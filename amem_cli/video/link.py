@@ -49,7 +49,7 @@ class Linked:
     @cached_property
     def _means(self) -> np.ndarray:
         """(P, D) the mean features of each person."""
-        rows = np.concatenate([np.asarray(table.features) for table in self.gallery.tables]).astype(np.float64)
+        rows = np.concatenate([table.features for table in self.gallery.tables], dtype=np.float64)
         return np.stack([rows[self.person == person].mean(0) for person in range(1, self.people + 1)])
 
     def most_similar(self, person: int) -> tuple[int, float]:
@@ -82,7 +82,7 @@ def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibrat
     count = len(gallery)
     needed = PAIR_BYTES * count**2
     require_memory("features", f"of {count} tracks", needed, free_memory(), "Link shorter parts of the videos")
-    rows = np.concatenate([np.asarray(table.features) for table in gallery.tables]).astype(np.float64)
+    rows = np.concatenate([table.features for table in gallery.tables], dtype=np.float64)
     distances = np.maximum(2 - 2 * rows @ rows.T, 0)
     apart = overlapping(gallery.cameras, gallery.seconds)
     labels, scale = np.ones(count, int), np.ones(1)
@@ -92,7 +92,6 @@ def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibrat
         scale = threshold / limits
     if count > 1:
         constrained = np.where(apart, APART, (distances + distances.T) / 2 * scale)
-        np.fill_diagonal(constrained, 0)
         labels = fcluster(linkage(squareform(constrained, checks=False), "average"), threshold, "distance")
     number: dict[int, int] = {}
     person = np.array([number.setdefault(label, len(number) + 1) for label in labels.tolist()])

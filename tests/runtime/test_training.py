@@ -127,6 +127,7 @@ def test_validation_due() -> None:
 def test_mean_losses_and_check_finite() -> None:
     batches = [{"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"a": torch.tensor(2.0), "b": torch.tensor(0.0)}]
     assert mean_losses(batches) == {"a": 1.5, "b": 2.0}
+    assert mean_losses(batches[:1]) == {"a": 1.0, "b": 4.0}
     check_finite({"a": 1.0})
     for value in (math.nan, math.inf):
         with pytest.raises(BadData, match="b is not finite"):

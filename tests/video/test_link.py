@@ -107,6 +107,21 @@ def test_link_tracks_without_a_threshold_relative_to_people_in_view_together(tmp
         assert linked.distance[0] == pytest.approx(0.6, abs=1e-5) or people[2] == 3
 
 
+def test_link_tracks_without_a_threshold_each_pair_has_its_limit(tmp_path: Path) -> None:
+    """People in view together are at 1.3 in two cameras and at 0.6 in the third, so the limits are 0.65 and 0.3."""
+    wide, near, close = (2 * np.arcsin(np.sqrt(far) / 2) for far in (1.3, 0.5, 0.6))
+    angles = np.array([0, wide, -near, -near - wide, 0, close])
+    rows = np.zeros((6, 4))
+    rows[:4, 0], rows[:4, 1] = np.cos(angles[:4]), np.sin(angles[:4])
+    rows[4:, 2], rows[4:, 3] = np.cos(angles[4:]), np.sin(angles[4:])
+    together = np.array([0.0, 0.5])
+    paths = [write_gallery(tmp_path / f"{name}.h5", rows[at : at + 2], camera=name, first_seconds=together)
+             for name, at in (("a", 0), ("b", 2), ("c", 4))]  # fmt: skip
+    linked = link_tracks(Gallery(paths), None, None)
+    assert linked.threshold == pytest.approx(0.3)
+    assert linked.person.tolist() == [1, 2, 1, 3, 4, 5]
+
+
 def test_link_tracks_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = Gallery(three_people(tmp_path))
     monkeypatch.setattr("amem_cli.video.link.free_memory", lambda: 6 * 6 * 32)
@@ -145,6 +160,7 @@ def test_most_similar_brute_force(tmp_path: Path) -> None:
     assert next_person(apart, 3)[0].endswith("almost certainly another person (more than 99 %).")
     near = replace(apart, calibration=replace(sure, probability=Probability(6.0, -3.8, None)))
     assert [next_person(one, 3)[1] for one in (apart, near)] == [False, True]
+    assert Linked(gallery, np.array([1, 1, 1, 1, 1, 2]), np.zeros(6), 0.5, 0, None).most_similar(2)[0] == 1
     assert next_person(Linked(gallery, np.ones(6, int), np.zeros(6), 0.5, 0, None), 1) == ("", False)
 
 
