@@ -128,6 +128,16 @@ def listing(rows: Iterable[str], most: int = 20) -> str:
     return shown if len(rows) <= most else f"{shown}; ... ({len(rows)} in all)"
 
 
+def counted(number: int, things: str) -> str:
+    """The number with the noun in singular or plural.
+
+    >>> counted(1, "folders"), counted(1, "people"), counted(2, "people")
+    ('1 folder', '1 person', '2 people')
+    """
+    one = {"people": "person", "queries": "query", "processes": "process"}.get(things, things[:-1])
+    return f"{number} {one if number == 1 else things}"
+
+
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """`Did you mean X? ` with the most similar of `known`, one that starts with `word` if possible; else empty.
 

@@ -4,12 +4,26 @@ import dataclasses
 import os
 import shlex
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean
 from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, DataOptions, flag_of, preset_value
 from amem_cli.text import decode_text
+
+# Words of other tools -> ours; of several flags the first that the command has is suggested.
+OTHER_NAMES = {
+    "lr": "learning-rate", "wd": "weight-decay", "batch-size": "people-per-batch",
+    "bs": "batch-size people-per-batch", "batch": "batch-size", "gpu": "device", "gpus": "device",
+    "out": "workspace", "output": "out workspace", "output-dir": "workspace", "save-dir": "workspace",
+    "data": "data-root", "size": "image-size", "arch": "backbone", "model": "backbone",
+    "pretrained": "weights", "checkpoint": "weights model", "fp16": "precision", "amp": "precision",
+    "seq-len": "clip-frames", "num-instances": "clips-per-person", "test": "evaluate", "label": "label-videos",
+    "predict": "extract-features", "infer": "extract-features", "check": "data check", "walkers": "data walkers",
+    "root": "data-root", "gamma": "lr-factor", "step-size": "lr-step", "num-frames": "clip-frames",
+    "logdir": "workspace", "visualize": "show", "version": "version", "help": "help",
+}  # fmt: skip
 
 
 def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", config: Path | None = None) -> Any:
@@ -64,10 +78,20 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
         if name in known:
             values[name] = convert(cls, name, value, f"--config {path}: {key}")
         elif name not in COMMON and (key in own or name not in elsewhere):
-            meant = did_you_mean(name, known).replace("_", "-")
-            remedy = f"{meant}See: amem config show {command}"
+            remedy = f"{suggestion(key, [flag_of(one)[2:] for one in known])}See: amem config show {command}"
             raise UsageError("--config", path, why=f"unknown option '{key}'", remedy=remedy)
     return values
+
+
+def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """`Did you mean X? ` for an option of another tool or a mistyped one; `known` have dashes.
+
+    >>> suggestion("lr", ["learning-rate", "lr-step"], "--"), suggestion("batch_size", ["people-per-batch"])
+    ('Did you mean --learning-rate? ', 'Did you mean people-per-batch? ')
+    """
+    word, known = word.replace("_", "-"), list(known)
+    ours = [name for name in OTHER_NAMES.get(word, "").split() if name in known]
+    return f"Did you mean {prefix}{ours[0]}? " if ours else did_you_mean(word, known, prefix)
 
 
 def convert(cls: type, name: str, value: Any, where: str) -> Any:

@@ -169,7 +169,7 @@ def open_input(path: Path, kind: str, *, remedy: str = "") -> BinaryIO:
     except IsADirectoryError as error:
         raise BadData(kind, path, why="this is a folder, not a file", remedy=remedy) from error
     except OSError as error:
-        raise disk_error(path, error) from error
+        raise input_error(path, error, kind) from error
     except ValueError as error:
         raise BadData(kind, path, why=str(error), remedy=remedy) from error
 
@@ -204,3 +204,12 @@ def disk_error(path: Path, error: OSError, what: str = "file") -> DiskError:
         error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     why = (error.strerror or str(error)).lower()
     return DiskError(what, path, why=why, remedy=_REMEDIES.get(error.errno or 0, "Check the disk"))
+
+
+def input_error(path: str | Path, error: OSError, what: str = "file") -> DiskError:
+    """An `OSError` while `path` was read. A folder above it that may not be entered is named in its place."""
+    above = (one for one in reversed(Path(path).parents) if os.path.isdir(one) and not os.access(one, os.X_OK))
+    if denied := error.errno == errno.EACCES and next(above, None):
+        what, path = "folder", denied
+    remedy = "Check its permissions" if error.errno == errno.EACCES else "Check the disk or the folder"
+    return DiskError(what, path, why=(error.strerror or str(error)).lower(), remedy=remedy)

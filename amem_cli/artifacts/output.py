@@ -102,9 +102,10 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
         raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
     except OSError as error:
         if not output.is_file() or error.errno not in NOT_WRITABLE:  # an artifact can be read, and reused
-            with contextlib.suppress(OSError):
-                holder.unlink()  # it may be empty
-            lock.release()
+            if lock.is_locked:
+                with contextlib.suppress(OSError):
+                    holder.unlink()  # it may be empty
+                lock.release()
             raise atomic.disk_error(output, error, "output") from error
     try:
         yield

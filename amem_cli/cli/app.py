@@ -16,19 +16,8 @@ import typer
 from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
 from amem_cli.cli.remedies import CONTINUING, command_line
 from amem_cli.cli.root import app
-from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, did_you_mean, out_of_memory
-
-# Words of other tools -> ours; of several flags the first that the command has is suggested.
-OTHER_NAMES = {
-    "lr": "--learning-rate", "wd": "--weight-decay", "batch-size": "--people-per-batch",
-    "bs": "--batch-size --people-per-batch", "batch": "--batch-size", "gpu": "--device", "gpus": "--device",
-    "out": "--workspace", "output": "--out --workspace", "output-dir": "--workspace", "save-dir": "--workspace",
-    "data": "--data-root", "size": "--image-size", "arch": "--backbone", "model": "--backbone",
-    "pretrained": "--weights", "checkpoint": "--weights --model", "fp16": "--precision", "amp": "--precision",
-    "seq-len": "--clip-frames", "num-instances": "--clips-per-person", "test": "evaluate", "label": "label-videos",
-    "predict": "extract-features", "infer": "extract-features", "check": "data check", "walkers": "data walkers",
-    "visualize": "show", "version": "--version", "help": "--help",
-}  # fmt: skip
+from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, out_of_memory
+from amem_cli.resolve import OTHER_NAMES, suggestion
 
 
 def run(arguments: list[str]) -> int:
@@ -66,13 +55,15 @@ def _run(arguments: list[str], debug: bool) -> int:
     except OSError as error:
         if debug:
             raise
-        reason = (error.strerror or str(error)).lower()
-        where = error.filename or "standard output"
-        return _fail(f"file {where}: {reason}. Check the disk or the folder.", DiskError.exit_code)
+        from amem_cli.artifacts.atomic import input_error
+
+        failed = input_error(error.filename or "standard output", error)
+        return _fail(str(failed), failed.exit_code)
     except Exception as error:
         if hasattr(error, "format_message"):  # Typer's usage errors, of a class that depends on its version
-            if error.format_message():  # empty if Typer has printed the help, for a command without arguments
-                _fail(usage_error(error, arguments), 2)
+            if text := error.format_message():  # empty if Typer has printed the help, for a command without arguments
+                denied = text.endswith("is not readable.")
+                return _fail(usage_error(error, arguments), DiskError.exit_code if denied else 2)
             return 2
         if out_of_memory(error) and not debug:
             remedy = "Use smaller batches, clips or images, fewer --workers, or another machine"
@@ -102,16 +93,14 @@ def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
     Reads attributes of the error, because its class is Typer's or Click's, depending on Typer's version. Typer
     suggests commands itself.
     """
-    message, suggestion = error.format_message(), ""
+    message, meant = error.format_message(), ""
     if hasattr(error, "possibilities"):  # an unknown option
         message, typed = error.message, error.option_name
         shown = [one for one in error.ctx.command.get_params(error.ctx) if not getattr(one, "hidden", False)]
         flags = [flag for parameter in shown for flag in parameter.opts]
-        ours = [flag for flag in OTHER_NAMES.get(typed.lstrip("-"), "").split() if flag in flags]
-        near = {flag.lstrip("-"): flag for flag in flags}
-        suggestion = f"Did you mean {ours[0]}? " if ours else did_you_mean(typed.lstrip("-"), near, "--")
+        meant = suggestion(typed.lstrip("-"), [flag.lstrip("-") for flag in flags], "--")
     elif (typed := message.removeprefix("No such command '").partition("'")[0]) in OTHER_NAMES:
-        suggestion = f"Did you mean 'amem {OTHER_NAMES[typed]}'? "
+        meant = f"Did you mean 'amem {OTHER_NAMES[typed]}'? "
     message = " ".join(message.split())
     if "Input should be" in message:  # Typer's, which does not name the value
         names = getattr(error.param, "opts", ())
@@ -119,5 +108,7 @@ def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
         after += [word.partition("=")[2] for word in arguments if word.partition("=")[0] in names and "=" in word]
         message = f"{message.partition(': ')[0]}: {message.partition('should be a ')[2].partition(',')[0]} is needed"
         message += "".join(f", not {value!r}" for value in after[:1])
+    if message.endswith("is not readable."):
+        return f"{message} Check its permissions."
     message += "" if message.endswith(("?", ".")) else "."
-    return f"{message} {suggestion}See {error.ctx.command_path if error.ctx else 'amem'} --help."
+    return f"{message} {meant}See {error.ctx.command_path if error.ctx else 'amem'} --help."

@@ -57,7 +57,7 @@ Seed = Annotated[int, typer.Option(help=HELP["seed"])]
 Config = Annotated[Path | None, typer.Option(help="TOML file as `amem config show` prints it; flags win over it")]
 Preset = Annotated[str, choice(*PRESETS, help="the paper; small: ImageNet start, for a CPU; strong: for a GPU")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="print warnings and errors only")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress, log or summary; results and warnings are printed")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="print what would run, and exit")]
 
 

@@ -11,6 +11,7 @@ from typer import Option
 from amem_cli.cli import console, flags
 from amem_cli.cli.flags import command
 from amem_cli.cli.root import app
+from amem_cli.errors import counted
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.options import FindOptions, LinkOptions, SearchOptions, TrackletOptions
 
@@ -100,7 +101,8 @@ def link(output: flags.Output, options: LinkOptions) -> None:
     figures |= {"in_several_cameras": linked.in_several_cameras(), "threshold": linked.threshold}
     if output.as_json:
         return console.print_json(figures | {"warnings": progress.warnings})
-    print(f"link: {out / 'identities.csv'}: {linked.people} people in {len(linked.person)} tracks")
+    tracks = counted(len(linked.person), "tracks")
+    print(f"link: {out / 'identities.csv'}: {counted(linked.people, 'people')} in {tracks}")
     print(f"  {figures['in_several_cameras']} of them in several cameras; one person up to a squared distance of "
           f"{linked.threshold:.3g}")  # fmt: skip
 
@@ -122,4 +124,5 @@ def find(output: flags.Output, options: FindOptions) -> None:
         return console.print_json({"page": answer.page, **figures, "used": answer.used, "warnings": progress.warnings})
     print(f"find: {answer.page}, open it in a browser")
     several = figures["in_several_cameras"]
-    print(f"  {linked.people} people in {len(linked.person)} tracks, {several} in several cameras")
+    tracks = counted(len(linked.person), "tracks")
+    print(f"  {counted(linked.people, 'people')} in {tracks}, {several} in several cameras")

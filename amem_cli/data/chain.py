@@ -16,7 +16,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.data import tracklets
 from amem_cli.data.datasets import Dataset, read_dataset
 from amem_cli.data.manifest import Manifest, load_manifest, protocol_of
-from amem_cli.errors import AmemError, listing
+from amem_cli.errors import AmemError, DiskError, counted, listing
 from amem_cli.options import COMMANDS, PRESETS, DataOptions, Schedule, TrainAmemOptions, flag_of, preset_value
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
@@ -222,6 +222,8 @@ def _state(link: _Link, of: ChainOf, deep: bool) -> ArtifactState:
         for file in files if deep else ():
             verify(file)
         state = replace(state, provenance=read_provenance(path))
+    except DiskError:
+        raise
     except (AmemError, OSError, ValueError) as error:
         provenance = _intact_provenance(files) or _options_to_repeat(link, of)
         return replace(state, state="damaged", why=str(error), command=link.command(provenance))
@@ -247,7 +249,7 @@ def _unfinished(path: Path) -> str:
         with contextlib.suppress(AmemError, OSError, KeyError, TypeError):
             position = checkpoint.read_description(parts[0])["position"]
             return f"{position['step']} of {position.get('total') or '?'} steps"
-    return f"{len(parts)} parts are finished" if parts else ""
+    return f"{counted(len(parts), 'parts')} finished" if parts else ""
 
 
 def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
-from amem_cli.errors import AmemError, BadData, listing, printable
+from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, listing, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
 OTHER_IMAGES = {".webp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jp2", ".ppm", ".pgm"}
@@ -66,7 +66,7 @@ def check_dataset(
     """Compare a data set with its manifest: counts, tables, splits, hashes of metadata; `deep` decodes every image.
 
     A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`. Raises
-    `InputMissing` for a missing folder and `DiskError` for one that is not writable.
+    `InputMissing` for a missing folder and `DiskError` for what cannot be read or written.
     """
     root = existing_folder(manifest, data_root)
     problems: list[str] = []
@@ -83,6 +83,8 @@ def check_dataset(
     except BadRows as error:
         remedy = f". {error.remedy}" if error.remedy else ""
         problems += [f"{error.what}: {error.reason}: {row}{remedy}" for row in error.rows]
+    except DiskError:
+        raise
     except AmemError as error:
         problems.append(str(error))
     guess = None if counts else guess_layout(root)
@@ -103,7 +105,7 @@ def guess_layout(root: Path) -> str | None:
         try:
             if reader.find(Path(root)) is not None:
                 return layout
-        except AmemError:
+        except (BadData, InputMissing):
             continue
     return None
 
@@ -182,7 +184,7 @@ def _describe(dataset: Dataset) -> tuple[dict[str, int], list[str], list[str]]:
             f"{len(dataset.partitions)} random partitions and {len(dataset.evaluated)} evaluated attributes from "
             "PETA.mat, whose labels equal those of Label.txt in every row"
             if dataset.partitions
-            else "no random partitions (PETA.mat is missing or does not fit): split by person"
+            else "no random partitions (PETA.mat is missing, does not fit or has none): split by person"
         )
     remarks += [note for note in dataset.notes if files.IGNORED in note]
     return dataset_counts(dataset), [note for note in dataset.notes if files.IGNORED not in note], remarks

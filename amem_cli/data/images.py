@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amem_cli.artifacts.atomic import open_regular
+from amem_cli.artifacts.atomic import input_error, open_regular
 from amem_cli.errors import BadData
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
     """The bytes of an image file, and its pixels as they are stored, neither rotated nor converted.
 
     The format is that of the content, not of the suffix. Raises `BadData` naming the file when it is missing, empty, no
-    JPEG, PNG or BMP, damaged, larger than 50 megapixels or 256 MiB, or made to take minutes to decode.
+    JPEG, PNG or BMP, damaged, larger than 50 megapixels or 256 MiB, or made to take minutes to decode; `DiskError`
+    when it may not be read.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -59,6 +60,8 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
         image.load()
     except FileNotFoundError as error:
         raise BadData("image", path, why="not found") from error
+    except PermissionError as error:
+        raise input_error(path, error, "image") from error
     except UnidentifiedImageError as error:
         raise _undecodable(path, ValueError("it is not a JPEG, PNG or BMP image")) from error
     except Exception as error:  # Pillow raises many kinds for damaged files

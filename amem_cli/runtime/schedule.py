@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, counted
 from amem_cli.options import Schedule, flag_of
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.memory import free_memory, require_memory
@@ -87,7 +87,8 @@ def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes:
     the default precision on CUDA.
     """
     total = math.prod(getattr(options, name) for name in factors)
-    line = f"batch: {total} {unit}, {total // processes.world_size} on each of {processes.world_size} process(es)"
+    each = total // processes.world_size
+    line = f"batch: {total} {unit}, {each} on each of {counted(processes.world_size, 'processes')}"
     if options.accumulate > 1:
         line += f"; optimiser step: {options.accumulate} batches, {options.accumulate * total} {unit}"
     progress.log(line)

@@ -22,7 +22,7 @@ from amem_cli.data.chain import command_of, warn_about_stale
 from amem_cli.data.datasets import missing_tracklets, protocol_counts
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol, protocol_of
 from amem_cli.data.readers.features import read_any
-from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing
 from amem_cli.metrics.calibration import calibrate, fit_probability
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.conventions import count_by_conventions
@@ -132,7 +132,7 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
         folder = files[0].parent
         files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
     elif len(files) != wanted:
-        why = f"{protocol_of(manifest).name} needs {wanted} features file(s), {len(files)} given"
+        why = f"{protocol_of(manifest).name} needs {counted(wanted, 'features files')}, {len(files)} given"
         raise UsageError("--features", why=why, remedy="Give one for each split, in the order of the splits")
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
@@ -235,7 +235,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     single = protocol_of(manifest).kind == "single-split"
     gallery = np.full(len(table.is_query), True) if single else ~table.is_query
     if not len(query) or not gallery.any():
-        why = f"has {len(query)} queries and {gallery.sum()} gallery tracklets"
+        why = f"has {counted(len(query), 'queries')} and {counted(int(gallery.sum()), 'gallery tracklets')}"
         raise BadData("features", path, why=why, remedy="Mark the queries in is_query")
     people = np.where(gallery, table.person_id, JUNK)  # the matrix on the disk stays whole: other rows are junk
     labels = (table.person_id[query], people, table.camera_id[query], table.camera_id)

@@ -121,7 +121,7 @@ def check_memory() -> Iterator[Finding]:
 
 def check_workspace(workspace: Path) -> Iterator[Finding]:
     """Whether the workspace, which may not exist yet, can be written to, and the free space of its disk."""
-    folder = next(place for place in (workspace.absolute(), *workspace.absolute().parents) if place.exists())
+    folder = next(place for place in (workspace.absolute(), *workspace.absolute().parents) if os.path.exists(place))
     try:
         with tempfile.TemporaryFile(dir=folder, prefix=".amem-doctor-"):
             free = shutil.disk_usage(folder).free

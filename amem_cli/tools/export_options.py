@@ -28,9 +28,12 @@ class ExportOptions:
             named = {suffix: name for name, suffix in SUFFIXES.items()}
             object.__setattr__(self, "format", named.get(self.out.suffix, "onnx"))
         if self.out.suffix != SUFFIXES[self.format]:
-            raise UsageError("--out", self.out, why=f"--format {self.format} writes {SUFFIXES[self.format]} files")
+            remedy = "Name a file that ends in .onnx (ONNX), .xml (OpenVINO) or .pt2 (torch.export)"
+            why = f"--format {self.format} writes {SUFFIXES[self.format]} files"
+            raise UsageError("--out", self.out, why=why, remedy=remedy)
         if self.int8 and (self.format != "openvino" or not self.dataset):
             remedy = "Use --format openvino and --dataset NAME"
             raise UsageError("--int8", why="it is for OpenVINO and needs clips for calibration", remedy=remedy)
         if self.split is not None and (self.split < 0 or not self.dataset):
-            raise UsageError("--split", str(self.split), why="it is a number from 0 on, with --dataset")
+            why, remedy = "it is a number from 0 on, with --dataset", "Use --dataset NAME --split 0"
+            raise UsageError("--split", str(self.split), why=why, remedy=remedy)

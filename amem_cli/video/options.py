@@ -3,7 +3,7 @@
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
-from amem_cli.errors import UsageError
+from amem_cli.errors import UsageError, counted
 from amem_cli.options import DEVICE_HELP, check_device, option
 
 BOXES = (
@@ -37,7 +37,7 @@ class TrackletOptions:
             raise UsageError("--min-frames", str(self.min_frames), why="must be at least 1")
         for flag, values in (("--boxes", self.boxes), ("--camera", self.cameras)):
             if len(values) not in (0, 1, len(self.videos)):
-                why = f"{len(values)} given for {len(self.videos)} videos"
+                why = f"{len(values)} given for {counted(len(self.videos), 'videos')}"
                 raise UsageError(flag, why=why, remedy="Give one for all, or one for each in their order")
 
 
@@ -78,7 +78,7 @@ class LinkOptions:
             why = "not a squared distance of unit vectors, from 0 to 4"
             raise UsageError("--threshold", f"{self.threshold:g}", why=why)
         if self.tracks and len(self.tracks) != len(self.files):
-            why = f"{len(self.tracks)} folders for {len(self.files)} files"
+            why = f"{counted(len(self.tracks), 'folders')} for {counted(len(self.files), 'files')}"
             raise UsageError("--tracks", why=why, remedy="Give one for each")
 
 

@@ -224,3 +224,18 @@ def test_open_regular(tmp_path):
         assert file.read() == b"content"
     with pytest.raises(IsADirectoryError):
         atomic.open_regular(tmp_path)
+
+
+def test_input_error_names_the_folder_that_may_not_be_entered(tmp_path, monkeypatch):
+    path = tmp_path / "closed" / "inner" / "x.h5"
+    path.parent.mkdir(parents=True)
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    assert str(atomic.input_error(path, denied, "features")) == (
+        f"features {path}: permission denied. Check its permissions."
+    )
+    monkeypatch.setattr(os, "access", lambda path, mode: "closed" not in str(path))
+    assert str(atomic.input_error(path, denied)) == (
+        f"folder {tmp_path / 'closed'}: permission denied. Check its permissions."
+    )
+    broken = OSError(errno.EIO, os.strerror(errno.EIO))
+    assert str(atomic.input_error(path, broken)).startswith(f"file {path}: input/output error. Check the disk")

@@ -1,6 +1,9 @@
 """Usage errors are one line with exit code 2, and suggest the nearest name."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,10 +81,45 @@ def test_other_usage_errors(typed: str, line: str, capsys: pytest.CaptureFixture
     assert usage_line(typed.split(), capsys).startswith(f"error: {line}")
 
 
-def test_mistyped_name_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "my.toml").write_text("[train-amem]\nlearning-rat = 1.0\n")
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("learning-rat", "learning-rate"), ("lr", "learning-rate"), ("batch_size", "people-per-batch"),
+        ("epoch", "epochs"), ("num-workers", "workers"), ("gamma", "lr-factor"),
+    ],
+)  # fmt: skip
+def test_mistyped_name_in_a_file(name: str, meant: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "my.toml").write_text(f"[train-amem]\n{name} = 1.0\n")
     line = usage_line(["train-amem", "--dry-run", "--config", str(tmp_path / "my.toml")], capsys)
-    assert "Did you mean learning-rate?" in line
+    assert f"Did you mean {meant}?" in line
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (
+            "status --workspace .",
+            "Invalid value for '--workspace' (env var: 'AMEM_WORKSPACE'): path '.' is not readable.",
+        ),
+        ("data check {}/own.toml", "folder {}/own: permission denied."),
+        ("train-arm --config {}/own.toml", "Invalid value for '--config': path '{}/own.toml' is not readable."),
+    ],
+)
+def test_without_permission(typed: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own.toml").write_text('name = "own"\nlayout = "folder"\nroot = "own"\n')
+    scandir = os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if str(path) == str(tmp_path / "own"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    if "folder" not in line:
+        monkeypatch.setattr(os, "access", lambda *arguments: False)
+    assert run(typed.format(tmp_path).split()) == 74
+    assert capsys.readouterr().err == f"error: {line.format(tmp_path)} Check its permissions.\n"
 
 
 def test_usage_error_without_context() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from amem_cli.data.readers import files
-from amem_cli.errors import BadData, InputMissing
+from amem_cli.errors import BadData, DiskError, InputMissing
 
 SYSTEM = ("@eaDir", "__MACOSX", "lost+found", "#recycle", "$RECYCLE.BIN", "System Volume Information")
 
@@ -68,6 +68,13 @@ def test_frames_in_order_in_doubt(names, why):
         files.frames_in_order(names)
 
 
+def test_frames_in_order_decimals_before_another_number():
+    with pytest.raises(ValueError, match=r"12\.56_f2 and 12\.8_f3 have decimals"):
+        files.frames_in_order(["12.8_f3.jpg", "12.56_f2.jpg"])
+    assert files.frames_in_order(["0.mp4_10.jpg", "0.mp4_9.jpg"]) == ("0.mp4_9.jpg", "0.mp4_10.jpg")
+    assert files.order_note({"7/1": ["0.25.jpg", "0.5.jpg", "1.jpg"]}) == ()
+
+
 def test_image_folders_ignores_system_and_empty_folders(tmp_path: Path):
     for name in (*SYSTEM, "empty", "ann", ".hidden"):
         (tmp_path / name / "2.jpg").mkdir(parents=True)  # Synology makes a folder of thumbnails for each image
@@ -75,8 +82,8 @@ def test_image_folders_ignores_system_and_empty_folders(tmp_path: Path):
     (tmp_path / "empty" / "1.jpg").unlink()
     found, ignored = files.image_folders(tmp_path)
     assert found == {"ann": ["1.jpg"]}
-    assert sorted(ignored) == sorted([*SYSTEM, "empty"])
-    assert files.ignored_note(ignored)[0].startswith("7 folders ignored")
+    assert sorted(ignored) == sorted([*SYSTEM, "empty", "ann/2.jpg"])
+    assert files.ignored_note(ignored)[0].startswith("8 folders ignored")
     assert files.ignored_note([]) == ()
 
 
@@ -135,7 +142,7 @@ def test_frames_in_order_unknown(names, why):
 def test_order_note():
     folders = {"7/1": ["f1.png", "F12.png"], "7/2": ["a1.png", "b1.png", "a2.png"], "7/3": ["1.png", "1 (1).png"]}
     (note,) = files.order_note(folders)
-    assert note.startswith("frames in 1 folders have names of several kinds")
+    assert note.startswith("1 folder with frame names of several kinds")
     assert note.endswith(": 7/2 (a1.png, b1.png)")
 
 
@@ -148,7 +155,7 @@ def test_image_files_unreadable_folder(tree, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(BadData, match="b: permission denied"):
+    with pytest.raises(DiskError, match="b: permission denied"):
         list(files.image_files(root))
 
 

@@ -59,10 +59,21 @@ def test_read_system_and_empty_folders_change_no_ids(people):
     assert note.startswith("6 folders ignored")
 
 
+def test_read_images_at_other_levels_are_reported(people, tree):
+    root = people({"5": TWO, "9": TWO})
+    for name in ("5/loose.jpg", "5/1/more/1.jpg", "backup/5/1/1.jpg", "5/1/none/readme.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    ignored, left_out = folder.read(root, "own", Protocol()).notes
+    assert left_out == "images left out, not in <person>/<camera>: 5; 5/1/more; backup"
+    assert ignored.startswith("1 folder ignored")
+    assert ignored.endswith(": 5/1/none")
+
+
 def test_read_lone_people_are_distractors(people):
     root = people({"1": ("3", "10", "4"), "2": TWO, "3": TWO, "4": TWO, "5": ("2",), "6": ("1",)})
     dataset = folder.read(root, "own", Protocol(splits=20, train_fraction=0.25, seed=1))
-    assert dataset.notes == ("2 people seen in one camera are in the galleries only: 5; 6",)
+    assert dataset.notes == ("2 people seen in one camera, in the galleries only: 5; 6",)
     for split in dataset.splits:
         assert len({t.person_id for t in split.train}) == 1
         queries = {t.name for t, query in zip(split.test, split.is_query, strict=True) if query}
@@ -81,7 +92,7 @@ def test_read_split_file(people):
     assert [t.name for t in split.train] == ["ada/1", "ada/2"]
     assert [t.name for t in split.test] == ["bea/1", "bea/2", "cleo/1"]
     assert (split.is_query, split.source) == ((True, False, False), "file splits.json")
-    assert dataset.notes == ("1 people are not in splits.json: dora",)
+    assert dataset.notes == ("1 person not in splits.json: dora",)
     for test, why in ((["bea", "zoe", "eve"], "not in .*: eve; zoe"), (["cleo"], "two cameras: split 0")):
         file.write_text(json.dumps([{"train": ["ada"], "test": test}]))
         with pytest.raises(BadData, match=why):
@@ -95,7 +106,7 @@ def test_read_refuses(people, tree):
         folder.read(people({"1": TWO, "3": ("1",)}), "own", Protocol())
     root = people({"2": TWO})
     tree("1/9.jpg")
-    assert "images of 1 that are in no camera's folder are left out" in folder.read(root, "own", Protocol()).notes
+    assert "images left out, not in <person>/<camera>: 1" in folder.read(root, "own", Protocol()).notes
     people({"01": TWO})
     tree("2/2/001.jpg")
     with pytest.raises(BadData, match=r"'01' and '1' are the same number; 2/2: .* have the same number"):
@@ -112,7 +123,7 @@ def test_market1501(tree):
     assert [path.name for path in dataset.paths] == [TRAIN[2], TRAIN[1], TRAIN[0]]
     assert dataset.person_ids == (2, 2, 7)
     assert all(path.is_file() and path.is_absolute() for path in dataset.paths)
-    assert dataset.notes == ("1 junk images (person -1) left out",)
+    assert dataset.notes == ("1 junk image (person -1) left out",)
     counts = market1501.extra_counts(root)
     assert counts == {
         "test_images": 4, "distractor_images": 1, "junk_images": 1, "real_test_images": 2, "query_images": 2,
@@ -184,7 +195,7 @@ def test_read_several_tracklets_in_a_camera(tree):
     (split,) = dataset.splits
     assert [t.name.split("/", 1)[1] for t in split.test[:4]] == ["1/2", "1/10", "2/2", "2/10"]
     assert split.is_query == (True, True, False, False, False, False)
-    assert dataset.notes == ("1 people seen in one camera are in the galleries only: 3",)
+    assert dataset.notes == ("1 person seen in one camera, in the galleries only: 3",)
 
 
 def test_read_level_split_with_queries(tree, form):
@@ -226,7 +237,7 @@ def test_read_other_depth_names_the_levels(form):
 def test_read_second_copies(people):
     root = people({"1": TWO, "2": TWO}, frames=("1.jpg", "2.jpg", "2 (1).jpg", "3 (1).jpg"))
     (note,) = folder.read(root, "own", Protocol()).notes
-    assert note.startswith("4 images are second copies by their names: 1/1/2 (1).jpg")
+    assert note.startswith("4 images with the name of a second copy: 1/1/2 (1).jpg")
 
 
 @pytest.mark.parametrize("name", ["my_Splits.json", "train_ids.txt", "Partition.mat", "query.txt", "val.lst"])
@@ -258,7 +269,7 @@ def test_read_two_names_of_one_spelling(people):
 def test_read_frames_of_unknown_order(people):
     root = people({"1": TWO, "2": TWO}, frames=("a1.jpg", "b1.jpg"))
     (note,) = folder.read(root, "own", Protocol()).notes
-    assert note.startswith("frames in 4 folders have names of several kinds")
+    assert note.startswith("4 folders with frame names of several kinds")
 
 
 def test_read_split_file_in_other_unicode(people, tmp_path):
@@ -279,7 +290,7 @@ def test_images_of_any_tree(tree):
     )
     assert people.person_ids == (1, 1, 2)
     names = images.read(tree("q/0002_c1s1_1.jpg", "g/0002C3T1F1.jpg", "-1_c1.jpg", below="m") / "m", "own")
-    assert (names.person_ids, names.notes) == ((2, 2), ("1 junk images (person -1) left out",))
+    assert (names.person_ids, names.notes) == ((2, 2), ("1 junk image (person -1) left out",))
     with pytest.raises(BadData, match=r"1 .webp files"):
         images.read(tree("1.webp", below="none") / "none", "own")
 
@@ -287,4 +298,4 @@ def test_images_of_any_tree(tree):
 def test_market1501_second_copies(tree):
     root = tree(TRAIN[0], TRAIN[0].replace(".jpg", " (1).jpg"), below="bounding_box_train")
     (note,) = market1501.read(root, "market1501").notes
-    assert note.startswith("1 images are second copies by their names: bounding_box_train/0007_c2s1_000100_01 (1).jpg")
+    assert note.startswith("1 image with the name of a second copy: bounding_box_train/0007_c2s1_000100_01 (1).jpg")

@@ -174,6 +174,34 @@ def test_read_peta_mat_of_other_images_is_noted(with_table, root):
     assert "10 images there, 9 here" in dataset.notes[0]
 
 
+def respelt(table):
+    table["partition_attribute"] = table.pop("partion_attribute")
+
+
+@pytest.mark.parametrize(
+    ("change", "partitions"),
+    [
+        (respelt, 5),
+        (lambda table: table.pop("partion_attribute"), 0),
+        (lambda table: table.update(partion_attribute=table["partion_attribute"][0]), 1),  # a cell of one struct
+        (lambda table: table.update(attribute=[name.ljust(30) for name in table["attribute"]]), 5),
+    ],
+)
+def test_read_peta_mat_variants(with_table, change, partitions):
+    dataset = with_table(change)
+    assert (len(dataset.partitions), len(dataset.evaluated)) == (partitions, 3)
+
+
+def test_read_counts_system_folders(root):
+    base = root / "PETA dataset"
+    for name in ("@eaDir/archive/1.jpg", "MIT/archive/__MACOSX/1.jpg"):
+        (base / name).parent.mkdir(parents=True)
+        (base / name).touch()
+    (note,) = peta.read(root, "peta").notes
+    assert note.startswith("2 folders ignored")
+    assert note.endswith(": @eaDir; MIT/__MACOSX")
+
+
 @pytest.mark.parametrize(
     ("field", "change", "why"),
     [

@@ -42,7 +42,7 @@ def test_ilids_drawn_splits(ilids):
     (ilids / SEQUENCES / "cam1" / "@eaDir").mkdir()
     dataset = ilids_vid.read(ilids, "ilids-vid", Protocol(splits=3, train_fraction=0.4, seed=2))
     assert (dataset.numbered, len(dataset.splits)) == (True, 3)
-    assert dataset.notes[0].startswith("1 folders ignored")
+    assert dataset.notes[0].startswith("1 folder ignored")
     for split in dataset.splits:
         assert split.source == "drawn with seed 2"
         assert len(split.train) == 4
@@ -64,7 +64,7 @@ def test_ilids_official_splits(ilids):
     dataset = ilids_vid.read(ilids, "ilids-vid", Protocol())
     assert [{t.person_id for t in split.test} for split in dataset.splits] == [{1, 4}, {5, 300}]
     assert [{t.person_id for t in split.train} for split in dataset.splits] == [{2, 5, 300}, {1, 2, 4}]
-    assert dataset.notes[0].startswith("1 folders ignored")
+    assert dataset.notes[0].startswith("1 folder ignored")
     for bad, why in (([[1, 2, 3, 4, 4]], "row 0"), ([[1, 2, 3, 4]], "counts 4 people .* 5 are there")):
         savemat(file, {"ls_set": bad})
         with pytest.raises(BadData, match=why):
@@ -76,7 +76,7 @@ def test_ilids_split_file_with_absent_people(ilids):
     file.write_text(json.dumps([{"train": ["person001", "person300"], "test": ["person002", "person299"]}]))
     dataset = ilids_vid.read(ilids, "ilids-vid", Protocol())
     assert dataset.notes == (
-        "2 people are not in splits.json: person004; person005",
+        "2 people not in splits.json: person004; person005",
         "1 people of splits.json have no images in both cameras: person299",
     )
     assert [t.name for t in dataset.splits[0].test] == ["cam1/person002", "cam2/person002"]

@@ -146,7 +146,7 @@ class Lines(Progress):
 def test_log_batch_size() -> None:
     progress = Lines()
     log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", Processes(0, 2, CPU), progress)
-    assert progress.lines[0] == ("batch: 30 images, 15 on each of 2 process(es); optimiser step: 2 batches, 60 images")
+    assert progress.lines[0] == ("batch: 30 images, 15 on each of 2 processes; optimiser step: 2 batches, 60 images")
     for precision, device, lines in (("auto", "cpu", 0), ("auto", "cuda", 1), ("fp32", "cuda", 0)):
         progress, alone = Lines(), Processes(0, 1, torch.device(device))
         log_batch_size(options(batch_size=30, precision=precision), ("batch_size",), "images", alone, progress)

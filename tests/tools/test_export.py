@@ -353,11 +353,11 @@ def test_export_differs_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--out", "a.bin"], 2, "--format onnx writes .onnx files"),
+        (["--out", "a.bin"], 2, "--format onnx writes .onnx files. Name a file that ends in .onnx (ONNX), .xml"),
         (["--out", "a.onnx", "--format", "openvino"], 2, "--format openvino writes .xml files"),
         (["--out", "a.onnx", "--int8", "--dataset", "mars"], 2, "Use --format openvino and --dataset NAME"),
         (["--out", "a.xml", "--int8"], 2, "Use --format openvino and --dataset NAME"),
-        (["--out", "a.pt2", "--split", "1"], 2, "--split 1: it is a number from 0 on, with --dataset"),
+        (["--out", "a.pt2", "--split", "1"], 2, "from 0 on, with --dataset. Use --dataset NAME --split 0"),
         (["--out", "a.pt2", "--split", "-1", "--dataset", "prid2011"], 2, "--split -1: it is a number"),
         (["--out", "a.pt2", "--frames", "empty"], 65, "--frames empty: the folder has no images"),
         (["--out", "a.pt2", "--dataset", "mras"], 2, "Did you mean mars?"),

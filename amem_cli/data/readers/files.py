@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts.atomic import read_bytes
+from amem_cli.artifacts.atomic import input_error, read_bytes
 from amem_cli.data.images import IMAGE_SUFFIXES
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import AmemError, BadData, InputMissing, listing
+from amem_cli.errors import BadData, InputMissing, counted, listing
 from amem_cli.person_ids import UNKNOWN
 from amem_cli.text import decode_text
 
@@ -23,8 +23,8 @@ MOST_BYTES_OF_METADATA = 256 * 2**20  # the largest metadata file of the five da
 MOST_FOLDERS_SEARCHED = 2000
 # Left behind by network drives, archivers and operating systems: these names, and all that begin with @, #, $ or ~.
 SYSTEM_FOLDERS = {"__macosx", "lost+found", "system volume information", "network trash folder", "temporary items"}
-SYSTEM_FOLDERS |= {"recycler", "recycled"}
-IGNORED = "folders ignored"
+SYSTEM_FOLDERS |= {"recycler", "recycled", "found.000", "lost.dir", "thevolumesettingsfolder", "__pycache__"}
+IGNORED = "ignored, left by an operating system or without images at the place of the layout"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
 YEAR_LAST = re.compile(r"(?<!\d)(\d\d?([-._ ])\d\d?\2|(?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2]))(?:19|20)\d\d(?!\d)")
 TWELVE_HOURS = re.compile(r"(?<!\d)(12|[01]?\d)(?:\D\d\d){0,2}[ _.-]?([ap])\.?m(?![a-z])", re.IGNORECASE)
@@ -46,7 +46,7 @@ def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str
     """The names of the images (by their suffix) and of the subfolders of `folder`, each sorted, without hidden names.
 
     Folders that an operating system left are included with `system`. Raises `InputMissing` for a missing folder and
-    `BadData` for one that cannot be read.
+    `DiskError` for one that may not be read, `BadData` for what is no folder.
     """
     images, folders = [], []
     try:
@@ -60,6 +60,8 @@ def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str
                     images.append(entry.name)
     except FileNotFoundError as error:
         raise InputMissing("folder", folder, why="not found") from error
+    except PermissionError as error:
+        raise input_error(error.filename or folder, error, "folder") from error
     except OSError as error:
         raise BadData("folder", error.filename or folder, why=(error.strerror or str(error)).lower()) from error
     return sorted(images), sorted(name for name in folders if system or not is_system_folder(name))
@@ -77,8 +79,8 @@ def is_system_folder(name: str) -> bool:
 def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], list[str]]:
     """The folders `depth` levels below `parent` that hold images, each with its image names; and the ignored folders.
 
-    Those have no images or were left by an operating system (`@eaDir`, `__MACOSX`, ...). Names are relative to
-    `parent`.
+    Those have no images, or lie deeper, or were left by an operating system (`@eaDir`, `__MACOSX`, ...). Names are
+    relative to `parent`.
     """
     folders: dict[str, list[str]] = {}
     ignored = []
@@ -88,8 +90,9 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
         if not is_system_folder(name):
             if depth > 1:
                 inner, others = image_folders(parent / name, depth - 1)
-            elif images := list_folder(parent / name)[0]:
-                folders[name] = images
+            elif (content := list_folder(parent / name, system=True))[0]:
+                folders[name] = content[0]
+                ignored += [f"{name}/{folder}" for folder in content[1]]
                 continue
         folders |= {f"{name}/{folder}": images for folder, images in inner.items()}
         ignored += [f"{name}/{folder}" for folder in others] if inner else [name]
@@ -98,8 +101,7 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
 
 def ignored_note(folders: list[str]) -> tuple[str, ...]:
     """One note about folders that the reader ignored, none when there are none."""
-    note = f"{len(folders)} {IGNORED}, without images or left by an operating system: {listing(folders, 5)}"
-    return (note,) if folders else ()
+    return (f"{counted(len(folders), 'folders')} {IGNORED}: {listing(folders, 5)}",) if folders else ()
 
 
 def is_image_name(name: str) -> bool:
@@ -129,10 +131,12 @@ def why_empty(folder: Path) -> str:
     return f"{kinds}, but {count} {suffix or 'other'} files"
 
 
-def image_files(root: Path) -> Iterator[str]:
+def image_files(root: Path, ignored: list[str] | None = None) -> Iterator[str]:
     """Paths of all image files below `root`, relative to it with `/`, in order of number; links to folders and the
-    folders that operating systems leave are skipped."""
+    folders that operating systems leave are skipped, these are added to `ignored`."""
     for place, folders, names in os.walk(root, onerror=_refuse):
+        if ignored is not None:
+            ignored += [str(Path(place, name).relative_to(root)) for name in folders if is_system_folder(name)]
         folders[:] = sorted(
             (name for name in folders if not name.startswith(".") and not is_system_folder(name)), key=natural_key
         )
@@ -141,7 +145,9 @@ def image_files(root: Path) -> Iterator[str]:
 
 
 def _refuse(error: OSError) -> None:
-    raise BadData("folder", error.filename, why=(error.strerror or str(error)).lower()) from error
+    if isinstance(error, FileNotFoundError):
+        raise InputMissing("folder", error.filename, why="not found") from error
+    raise input_error(error.filename, error, "folder") from error
 
 
 def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
@@ -155,7 +161,7 @@ def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> P
         if accept(folder):
             return folder
         if remaining:
-            with contextlib.suppress(AmemError):
+            with contextlib.suppress(BadData, InputMissing):
                 queue += [(folder / name, remaining - 1) for name in list_folder(folder)[1]]
     return None
 
@@ -228,6 +234,9 @@ def _times(stems: list[str]) -> list[Any] | None:
     matches = [match for stem in stems if (match := FRACTION_STEM.fullmatch(stem))]
     fractions = {match[3] for match in matches if match[3]}
     prefixes, ends = ({match[group] for match in matches} for group in (1, 4))
+    inner = {len(digits) for prefix in prefixes for digits in re.findall(r"\d[.,](\d+)", prefix)}
+    if len(prefixes) > 1 and len(inner) > 1:  # 12.8_f3, 12.56_f2
+        raise ValueError(f"{min(stems)} and {max(stems)} have decimals and other numbers; write them with one length")
     if len(matches) < len(stems) or len(ends) > 1 or not fractions or "." in "".join(prefixes):
         return None
     times = [(natural_key(match[1]), Decimal(f"{match[2]}.{match[3] or 0}")) for match in matches]
@@ -244,15 +253,16 @@ def order_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """One note about folders of frames whose names differ in more than their numbers, none without any.
 
     >>> order_note({"7/1": ["f1.png", "f2.png"], "7/2": ["a1.png", "b1.png", "a2.png"]})
-    ('frames in 1 folders have names of several kinds, so their order may be wrong: 7/2 (a1.png, b1.png)',)
+    ('1 folder with frame names of several kinds, whose order may be wrong: 7/2 (a1.png, b1.png)',)
     """
     mixed = []
     for folder, images in folders.items():
         stems = {name: os.path.splitext(name)[0].casefold() for name in sorted(images, reverse=True)}
-        kinds = {re.sub(r"\d+", "0", stem): name for name, stem in stems.items() if not COPY_STEM.fullmatch(stem)}
+        own = {name: stem for name, stem in stems.items() if not COPY_STEM.fullmatch(stem)}
+        kinds = {re.sub(r"\d+(?:[.,]\d+)?", "0", stem): name for name, stem in own.items()}
         if len(kinds) > 1:
             mixed.append(f"{folder} ({', '.join(sorted(kinds.values())[:2])})")
-    what = f"frames in {len(mixed)} folders have names of several kinds, so their order may be wrong"
+    what = f"{counted(len(mixed), 'folders')} with frame names of several kinds, whose order may be wrong"
     return (f"{what}: {listing(mixed, 5)}",) if mixed else ()
 
 
@@ -260,7 +270,7 @@ def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     """One note about images whose names file managers and browsers give to a second copy, none without any.
 
     >>> copies_note({"7/2": ["1.png", "1 (1).png", "2 (1).png", "3.png", "3 - Copy.png"]})
-    ('2 images are second copies by their names: 7/2/1 (1).png; 7/2/3 - Copy.png',)
+    ('2 images with the name of a second copy: 7/2/1 (1).png; 7/2/3 - Copy.png',)
     """
     copies = []
     for folder, images in folders.items():
@@ -268,7 +278,8 @@ def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
             stem, suffix = os.path.splitext(name)
             if (match := COPY_STEM.fullmatch(stem)) and match[1] + suffix in images:
                 copies.append(f"{folder}/{name}")
-    return (f"{len(copies)} images are second copies by their names: {listing(copies, 5)}",) if copies else ()
+    what = f"{counted(len(copies), 'images')} with the name of a second copy"
+    return (f"{what}: {listing(copies, 5)}",) if copies else ()
 
 
 def read_tracklet(

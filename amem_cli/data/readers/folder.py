@@ -9,13 +9,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from amem_cli.data.readers import files, splits
-from amem_cli.data.readers.files import BadRows, list_folder, natural_key
+from amem_cli.data.readers.files import BadRows, image_files, list_folder, natural_key
 from amem_cli.data.readers.splits import PeopleSplit, Protocol, is_plain_name, looks_like_splits
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, counted, listing
 
 WHAT = "data folder"
 LEVELS = ("split", "person", "camera", "tracklet")
@@ -53,7 +53,7 @@ def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoD
     if untested:
         raise BadRows("split file", file, why="no test person is seen in two cameras", rows=untested)
     if unlisted := sorted(set(tracklets_of) - splits.listed_people(listed)):
-        notes += (f"{len(unlisted)} people are not in {file.name}: {listing(unlisted, 5)}",)
+        notes += (f"{counted(len(unlisted), 'people')} not in {file.name}: {listing(unlisted, 5)}",)
     return splits.numbered_splits(name, tracklets_of, protocol, notes, file, listed)
 
 
@@ -133,12 +133,17 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     sides = _sides(parts, bad) if "split" in levels else {}
     if bad:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
-    notes = files.ignored_note(ignored) + files.copies_note(folders) + files.order_note(folders)
-    if loose := [folder for folder in list_folder(place)[1] if len(levels) > 1 and list_folder(place / folder)[0]]:
-        notes += (f"images of {listing(loose, 5)} that are in no {levels[-1]}'s folder are left out",)
+    above = {str(one) for name in folders for one in PurePosixPath(name).parents[:-1]}.union(list_folder(place)[1])
+    outside = sorted(one for one in above if list_folder(place / one)[0])
+    deeper = [one for one in ignored if not files.is_system_folder(Path(one).name) and any(image_files(place / one))]
+    notes = files.ignored_note([one for one in ignored if one not in deeper])
+    notes += files.copies_note(folders) + files.order_note(folders)
+    if outside + deeper:
+        notes += (f"images left out, not in <{'>/<'.join(levels)}>: {listing(outside + deeper, 5)}",)
     cameras_first = all(map(CAMERA_NAME.fullmatch, names[0])) and not all(map(CAMERA_NAME.fullmatch, names[1]))
     if not given and (cameras_first or len(names[0]) < len(names[1])):
-        notes += (f"{len(names[0])} people in {len(names[1])} cameras: if the first level is the camera, set "
+        people = counted(len(names[0]), "people")
+        notes += (f"{people} in {len(names[1])} cameras: if the first level is the camera, set "
                   'folders = "camera/person" in the manifest, else "person/camera"',)  # fmt: skip
     return tracklets_of, sides, notes, place
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from amem_cli.data.readers.splits import Protocol, listed_people, numbered_splits
 from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, read_official_splits, two_camera_tracklets
 from amem_cli.data.tracklets import VideoDataset
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, counted, listing
 
 CAMERAS = ("cam1", "cam2")  # query, gallery
 WHAT = "iLIDS-VID folder"
@@ -26,7 +26,7 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     file = find_split_file(root, sequences)
     listed = read_official_splits(file, people) if file else ()
     if file and (unlisted := sorted(set(tracklets_of) - listed_people(listed))):
-        notes += (f"{len(unlisted)} people are not in {file.name}: {listing(unlisted, 5)}",)
+        notes += (f"{counted(len(unlisted), 'people')} not in {file.name}: {listing(unlisted, 5)}",)
     return numbered_splits(name, tracklets_of, protocol, notes, file, listed)
 
 

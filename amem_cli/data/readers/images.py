@@ -6,7 +6,7 @@ from pathlib import Path
 
 from amem_cli.data.readers import files
 from amem_cli.data.tracklets import ImageDataset
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, counted
 from amem_cli.person_ids import JUNK
 
 PERSON_IN_NAME = re.compile(r"(-1|\d{1,15})_?c\d.*", re.IGNORECASE)  # as in Market-1501 and MARS
@@ -18,7 +18,8 @@ def read(root: Path, name: str) -> ImageDataset:
     A person is the number at the start of all file names (`0002_c1s1_000451_03.jpg`), else the last folder, else the
     image itself. Raises `BadData` when there are no images.
     """
-    images = list(files.image_files(root))
+    ignored: list[str] = []
+    images = list(files.image_files(root, ignored))
     if not images:
         raise BadData("image folder", root, why=files.why_empty(root))
     parts = [image.rpartition("/") for image in images]
@@ -28,15 +29,15 @@ def read(root: Path, name: str) -> ImageDataset:
         people = [int(match[1]) for match in matches if match]
     else:
         people = [folders[folder] for folder, _, _ in parts] if len(folders) > 1 else list(range(1, len(images) + 1))
-    return image_dataset(name, root.absolute(), dict(zip(images, people, strict=True)))
+    return image_dataset(name, root.absolute(), dict(zip(images, people, strict=True)), ignored)
 
 
-def image_dataset(name: str, folder: Path, person_of: Mapping[str, int]) -> ImageDataset:
-    """The images of `folder` (path in it -> person) without junk, with notes about junk and second copies."""
+def image_dataset(name: str, folder: Path, person_of: Mapping[str, int], ignored: list[str]) -> ImageDataset:
+    """The images of `folder` (path in it -> person) without junk; notes about junk, copies and ignored folders."""
     kept = {image: person for image, person in person_of.items() if person != JUNK}
-    notes = files.copies_note({folder.name: kept})
+    notes = files.ignored_note(ignored) + files.copies_note({folder.name: kept})
     if junk := len(person_of) - len(kept):
-        notes += (f"{junk} junk images (person -1) left out",)
+        notes += (f"{counted(junk, 'junk images')} (person -1) left out",)
     return ImageDataset(name, tuple(folder / image for image in kept), tuple(kept.values()), notes)
 
 

@@ -25,7 +25,7 @@ def read(root: Path, name: str) -> ImageDataset:
     if folder is None:
         raise BadData(WHAT, root, why="no bounding_box_train in it", remedy=f"Expected {LAYOUT}")
     train = (folder / "bounding_box_train").absolute()
-    dataset = image_dataset(name, train, _people(train))
+    dataset = image_dataset(name, train, _people(train), image_folders(train)[1])
     if not dataset.paths:
         raise BadData(WHAT, train, why=why_empty(train), remedy=f"Expected {LAYOUT}")
     return dataset

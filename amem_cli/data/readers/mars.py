@@ -18,7 +18,7 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers.files import BadRows, find_folder, frames_in_order, read_text, whole_numbers
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, counted, listing
 from amem_cli.person_ids import JUNK
 
 WHAT = "MARS folder"
@@ -98,7 +98,7 @@ def parse_info(
         if times > 1 or row not in people
     ]
     if bad:
-        raise BadRows("MARS tables", path, why=f"{len(bad)} bad rows", rows=bad, remedy=REMEDY)
+        raise BadRows("MARS tables", path, why=counted(len(bad), "bad rows"), rows=bad, remedy=REMEDY)
     return Split(train, test, tuple(row in queries for row in range(1, len(test) + 1)), "official")
 
 
@@ -155,7 +155,7 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
         present = {name for person, images in folders.items() for name in images if name.startswith(f"{person}C")}
         stems = {os.path.splitext(name)[0] for name in listed}
         if extra := sum(os.path.splitext(name)[0] not in stems for name in present):
-            notes += (f"{extra} images in {folder.name} are not in {name_file.name}",)
+            notes += (f"{counted(extra, 'images')} in {folder.name} and not in {name_file.name}",)
         converted = {os.path.splitext(name)[0]: name for name in present.difference(listed)}  # .JPG or .png here
         return [name if name in present else converted.get(os.path.splitext(name)[0]) for name in listed], notes
 
@@ -170,7 +170,7 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
     for first, last, person, _ in rows.tolist():
         counts[person_folder(person)] += max(last - first + 1, 0)
     wrong = [
-        f"{person}: {len(in_order.get(person, ()))} images, {count} in the table"
+        f"{person}: {counted(len(in_order.get(person, ())), 'images')}, {count} in the table"
         for person, count in counts.items()
         if count > MOST_IMAGES or (person in in_order and len(in_order[person]) != count)
     ]

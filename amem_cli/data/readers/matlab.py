@@ -32,7 +32,7 @@ def read_matlab(path: Path, variable: str, what: str) -> Any:
     """
     content = read_bytes(path, what, most=MOST_BYTES_OF_METADATA)
     if content[:10] == b"MATLAB 7.3" or content[:4] == b"\x89HDF":
-        raise BadData(what, path, why="it is a MATLAB 7.3 file", remedy="Save it again in MATLAB with -v7")
+        raise BadData(what, path, why="it is a MATLAB 7.3 file", remedy="Save it again in MATLAB or Octave with -v7")
     try:
         return _read(content, variable)
     except (ValueError, RecursionError) as error:

@@ -19,7 +19,7 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers.files import BadRows, list_folder, whole_numbers
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import AttributeDataset
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, counted, listing
 
 # In the order of PETA.mat.
 SUBSETS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "i-LID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR")
@@ -79,7 +79,9 @@ def read(root: Path, name: str) -> AttributeDataset:
     paths, rows, people, unlabelled = [], [], [], []
     number_of: dict[tuple[str, str], int] = {}
     notes: tuple[str, ...] = ()
+    ignored = list(filter(files.is_system_folder, list_folder(base, system=True)[1]))
     for subset in read_subsets(base):
+        ignored += [f"{subset.name}/{folder}" for folder in files.image_folders(subset.folder)[1]]
         notes += files.copies_note({subset.name: subset.images})
         for image in subset.images:
             key = subset.key(image)
@@ -93,8 +95,9 @@ def read(root: Path, name: str) -> AttributeDataset:
         why = f"none of its {len(unlabelled)} images has a label" if unlabelled else files.why_empty(base)
         raise BadData(WHAT, base, why=why, remedy=f"Expected {LAYOUT}")
     labels = np.array(rows, dtype=np.uint8)
+    notes += files.ignored_note(ignored)
     if unlabelled:
-        notes += (f"{len(unlabelled)} images without a label left out: {listing(unlabelled, 5)}",)
+        notes += (f"{counted(len(unlabelled), 'images')} without a label left out: {listing(unlabelled, 5)}",)
     partitions: tuple[dict[str, np.ndarray], ...] = ()
     evaluated: tuple[int, ...] = ()
     table_path = find_table(root, base)
@@ -200,22 +203,24 @@ def parse_labels(text: str, where: str, bad: list[str]) -> dict[str, frozenset[s
 
 
 def read_peta_mat(path: Path) -> PetaTable:
-    """`PETA.mat`: struct `peta` with `data`, `attribute`, `selected_attribute`, `partion_attribute` (sic). Raises
-    `BadData` when a field is missing, has another shape, or holds impossible values."""
-    try:
-        peta = read_matlab(path, "peta", TABLE)
-        names = [OTHER_SPELLINGS.get(name, name) for name in peta["attribute"]]
-        data, selected = (whole_numbers(peta[field], path, field, TABLE) for field in ("data", "selected_attribute"))
-        partitions = [
-            {side: whole_numbers(cell[side], path, f"partition {number} {side}", TABLE) - 1 for side in SIDES}
-            for number, cell in enumerate(peta["partion_attribute"], start=1)
-        ]
-    except (KeyError, TypeError) as error:
-        raise BadData(TABLE, path, why=f"the struct peta lacks a field ({error})") from error
+    """`PETA.mat`: struct `peta` with `data`, `attribute`, `selected_attribute`, `partion_attribute` (sic), which may be
+    absent. Raises `BadData` when a field is missing, has another shape, or holds impossible values."""
 
     def refuse(why: str) -> BadData:
-        return BadData(TABLE, path, why=why)
+        return BadData(TABLE, path, why=why, remedy="Take PETA.mat from the archive of PETA, or move it elsewhere")
 
+    try:
+        peta = read_matlab(path, "peta", TABLE)
+        # SciPy writes a list of texts as rows of one length
+        names = [OTHER_SPELLINGS.get(name.rstrip(), name.rstrip()) for name in peta["attribute"]]
+        data, selected = (whole_numbers(peta[field], path, field, TABLE) for field in ("data", "selected_attribute"))
+        cells = peta.get("partion_attribute", peta.get("partition_attribute", []))
+        partitions = [
+            {side: whole_numbers(cell[side], path, f"partition {number} {side}", TABLE) - 1 for side in SIDES}
+            for number, cell in enumerate([cells] if isinstance(cells, dict) else cells, start=1)
+        ]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise refuse(f"the struct peta lacks a field ({error})") from error
     if sorted(names) != sorted(ATTRIBUTES):
         raise refuse(f"its {len(names)} attributes are not the 105 ({listing(names, 5)})")
     if data.ndim != 2 or data.shape[1] != 4 + len(names):

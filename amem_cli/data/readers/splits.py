@@ -17,14 +17,14 @@ from msgspec import Meta, Struct
 from amem_cli.artifacts.atomic import read_bytes
 from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA, BadRows, image_files
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, counted, listing
 from amem_cli.randomness import keyed_generator
 from amem_cli.text import decode_text
 
 MOST_SPLITS = 1000
 SPLITS_NAME = re.compile(
-    r".*split.*|.*(?<![a-z])(?:train(?:ing)?|test(?:ing)?|val(?:idation)?|query|probe|gallery|partitions?|folds?|"
-    r"protocols?|ls_set)(?![a-z]).*\.(?:json|mat|txt|csv|tsv|lst|xlsx?|np[yz]|pkl|pickle|ya?ml)"
+    r".*split.*|.*(?<![a-z])(?:(?:train(?:ing)?|test(?:ing)?|val(?:idation)?|query|probe|gallery)[ _-]?(?:sets?|ids?|"
+    r"idx|ind(?:ex|ices)?|lists?|names?|people|persons?)?|partitions?|folds?|protocols?|ls_set)(?![a-z]).*\.(?:json|mat|txt|csv|tsv|lst|xlsx?|np[yz]|pkl|pickle|ya?ml)"
 )
 Name = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")]  # files are named after it
 ProtocolKind = Literal["", "single-split", "cross-camera-splits"]  # empty: the one of the layout
@@ -91,7 +91,7 @@ def read_split_file(path: Path) -> tuple[PeopleSplit, ...]:
 def looks_like_splits(path: Path) -> bool:
     """Whether a file, or a folder of files without images, may say who is for training and who for the test: by name.
 
-    >>> names = "splits.zip", "train_ids.txt", "5folds.json", "latest.txt", "test.png"
+    >>> names = "splits.zip", "trainids.txt", "5folds.json", "latest.txt", "test.png"
     >>> [bool(SPLITS_NAME.fullmatch(name)) for name in names]
     [True, True, True, False, False]
     """
@@ -195,6 +195,7 @@ def numbered_splits(
             raise BadData("data set", name, why=why, remedy=remedy)
         people = draw_splits(pairs, protocol.splits, protocol.train_fraction, protocol.seed)
         if alone:
-            notes += (f"{len(alone)} people seen in one camera are in the galleries only: {listing(alone, 5)}",)
+            who = counted(len(alone), "people")
+            notes += (f"{who} seen in one camera, in the galleries only: {listing(alone, 5)}",)
     splits = tuple(cross_camera_split(tracklets_of, split, alone, source) for split in people)
     return VideoDataset(name, splits, numbered=True, notes=notes)
