@@ -151,7 +151,7 @@ def test_chain_unfinished_features(tmp_path: Path) -> None:
         provenance = Provenance("extract-features", {"flip": True})
         checkpoint.save(parts / f"{number}.safetensors", "amem-shard", TENSORS, provenance)
     found = chain_of(load_manifest("mars"), tmp_path, None)[4]
-    assert (found.state, found.why) == ("unfinished", "2 parts are finished")
+    assert (found.state, found.why) == ("unfinished", "2 parts finished")
     assert "--flip" in found.command
 
 
