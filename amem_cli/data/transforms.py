@@ -21,8 +21,11 @@ def read_image(path: str | Path, height: int, width: int, box: Box = FULL_IMAGE)
     image = open_rgb(path)
     if image.size != (width, height) or box != FULL_IMAGE:
         left, upper, right, lower = box
-        corners = (left * image.width, upper * image.height, right * image.width, lower * image.height)
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box=corners)
+        across = (left * image.width, 0, right * image.width, image.height)
+        down = (0, upper * image.height, width, lower * image.height)
+        # Width, then height, as Pillow up to 12 does: 13 takes another order for tall images, and rounds differently.
+        image = image.resize((width, image.height), Image.Resampling.BILINEAR, box=across)
+        image = image.resize((width, height), Image.Resampling.BILINEAR, box=down)
     return np.asarray(image)
 
 
