@@ -1,7 +1,8 @@
 """Features files as one gallery: memory-mapped rows, their cameras and times, exact nearest neighbours."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -39,12 +40,16 @@ def read_calibration(path: Path) -> Calibration:
 class Gallery:
     """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
 
-    Raises `UsageError` when two files have features of different models.
+    Data sets of one name with cameras of one name, such as two answers of `amem find`, are named by their place:
+    tracks-1, tracks-2. Raises `UsageError` when two files have features of different models.
     """
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
         self.tables = [features.read(path, people=False) for path in self.paths]
+        self.renamed = self._doubled and len({table.dataset for table in self.tables}) < len(self.tables)
+        if self.renamed:
+            self.tables = [replace(one, dataset=f"{one.dataset}-{n}") for n, one in enumerate(self.tables, start=1)]
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
         first = self.tables[0]
         for path, table in zip(self.paths, self.tables, strict=True):
@@ -71,17 +76,20 @@ class Gallery:
         return [name for table in self.tables for name in table.tracklet]
 
     @cached_property
+    def _cameras(self) -> list[list[str]]:
+        return [table.camera or [str(camera) for camera in table.camera_id.tolist()] for table in self.tables]
+
+    @cached_property
+    def _doubled(self) -> bool:
+        """Whether two files have a camera of the same name."""
+        return any(set(one) & set(other) for one, other in itertools.combinations(self._cameras, 2))
+
+    @cached_property
     def cameras(self) -> list[str]:
         """The names of the cameras, or their numbers where a file has no names; with several files, after their
         data set's name if two of them have a camera of the same name."""
-        named = [table.camera or [str(camera) for camera in table.camera_id.tolist()] for table in self.tables]
-        sets = [set(names) for names in named]
-        doubled = any(one & other for i, one in enumerate(sets) for other in sets[i + 1 :])
-        return [
-            f"{table.dataset}:{name}" if doubled else name
-            for table, names in zip(self.tables, named, strict=True)
-            for name in names
-        ]
+        heads = [f"{table.dataset}:" * self._doubled for table in self.tables]
+        return [head + name for head, names in zip(heads, self._cameras, strict=True) for name in names]
 
     @cached_property
     def seconds(self) -> np.ndarray:

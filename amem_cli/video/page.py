@@ -144,7 +144,11 @@ def in_words(probability: float) -> str:
     """How sure, in words and per cent, of one person or of another."""
     who, sure = ("one", probability) if probability >= LEAST_ONE else ("another", 1 - probability)
     word = next(word for least, word in WORDS if sure >= least)
-    return f"{word} {who} person ({'more than 99' if sure > 0.99 else f'{100 * sure:.0f}'} %)"
+    return f"{word} {who} person ({per_cent(sure)})"
+
+
+def per_cent(sure: float) -> str:
+    return "more than 99 %" if sure > 0.99 else f"{100 * sure:.0f} %"
 
 
 def seen_by(cameras: Sequence[str], tracks: int, known: int) -> str:
@@ -267,7 +271,7 @@ def _clips(
         first, last = seconds[row]
         known = not (np.isnan(first) or np.isnan(last))
         when = period(first, last) if known else ""
-        note = "" if np.isnan(chances[row]) else f"{100 * chances[row]:.0f} %"
+        note = "" if np.isnan(chances[row]) else f"same person: {per_cent(chances[row])}"
         length = float(last - first) if known else None
         clips.append(Clip(f"{prefix}{row}", name, camera, when, length, len(frames), _sheet(frames), note))
     return clips

@@ -129,6 +129,9 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
 
     Raises `UsageError` for unknown attributes, `InputMissing` without a labels file.
     """
+    if gallery.renamed:
+        why = "two files are of data sets with one name"
+        raise UsageError("--gallery", why=why, remedy="Search by description in one at a time")
     files = options.labels or tuple(Workspace(options.workspace).labels(table.dataset) for table in gallery.tables)
     first = gallery.tables[0]
     name = first.dataset if first.dataset in SHIPPED else Path(first.folder, f"{first.dataset}.toml")

@@ -31,6 +31,7 @@ from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
+from amem_cli.video.link import link_tracks
 from amem_cli.video.options import TrackletOptions
 from amem_cli.video.page import search_page
 from amem_cli.video.search import SearchOptions, search
@@ -133,6 +134,17 @@ def test_search_same_name_in_two_files(tmp_path: Path) -> None:
     hit = search(SearchOptions(query="tue:hall/0001", gallery=paths), Silent()).found[0].hits[0]
     assert (hit.dataset, hit.tracklet, hit.camera) == ("mon", "hall/0001", "mon:hall")
     assert (hit.first_seconds, hit.last_seconds) == (0.123, 1.123)
+
+
+def test_gallery_of_two_files_of_data_sets_with_one_name(tmp_path: Path) -> None:
+    """Two answers of find: their cameras are not the same, though their names are."""
+    paths = (write_gallery(tmp_path / "a.h5", unit_rows(2)), write_gallery(tmp_path / "b.h5", unit_rows(2)))
+    hit = search(SearchOptions(query="people-2:hall/0001", gallery=paths), Silent()).found[0].hits[0]
+    assert (hit.dataset, hit.tracklet, hit.camera) == ("people-1", "hall/0001", "people-1:hall")
+    linked = link_tracks(Gallery(paths), 0.5, None)
+    assert (linked.person.tolist(), linked.forbidden) == ([1, 2, 1, 2], 0)
+    with pytest.raises(UsageError, match="data sets with one name"):
+        search(SearchOptions(with_=("upperBodyRed",), gallery=paths), Silent())
 
 
 def test_gallery_of_two_models(tmp_path: Path) -> None:
