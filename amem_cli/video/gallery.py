@@ -47,6 +47,8 @@ class Gallery:
     def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
         self.tables = [features.read(path, people=False) for path in self.paths]
+        self._cameras = [one.camera or [str(camera) for camera in one.camera_id.tolist()] for one in self.tables]
+        self._doubled = any(set(one) & set(other) for one, other in itertools.combinations(self._cameras, 2))
         self.renamed = self._doubled and len({table.dataset for table in self.tables}) < len(self.tables)
         if self.renamed:
             self.tables = [replace(one, dataset=f"{one.dataset}-{n}") for n, one in enumerate(self.tables, start=1)]
@@ -74,15 +76,6 @@ class Gallery:
     @cached_property
     def tracklets(self) -> list[str]:
         return [name for table in self.tables for name in table.tracklet]
-
-    @cached_property
-    def _cameras(self) -> list[list[str]]:
-        return [table.camera or [str(camera) for camera in table.camera_id.tolist()] for table in self.tables]
-
-    @cached_property
-    def _doubled(self) -> bool:
-        """Whether two files have a camera of the same name."""
-        return any(set(one) & set(other) for one, other in itertools.combinations(self._cameras, 2))
 
     @cached_property
     def cameras(self) -> list[str]:

@@ -143,9 +143,8 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
     lines = []
     for row, (name, camera) in enumerate(zip(gallery.tracklets, gallery.cameras, strict=True)):
         numbers = [*gallery.seconds[row], linked.distance[row], linked.probability[row]]
-        texts = [
-            "" if np.isnan(value) else f"{value:.4g}" if i > 1 else f"{value:.3f}" for i, value in enumerate(numbers)
-        ]
+        forms = zip(numbers, (".3f", ".3f", ".4g", ".4g"), strict=True)
+        texts = ["" if np.isnan(value) else format(value, form) for value, form in forms]
         lines.append([name, gallery.tables[gallery.file_of(row)].dataset, camera, linked.person[row], *texts])
     boxes: dict[str, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
     for file, (features, folder) in enumerate(zip(gallery.tables, folders, strict=True)):

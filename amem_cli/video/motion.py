@@ -7,7 +7,6 @@ becomes background.
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -65,22 +64,17 @@ class MotionBoxes:
         """The backgrounds of the block that begins at `seconds`, one for each shape of pictures."""
         begin, end = seconds - WINDOW_SECONDS, seconds + BLOCK_SECONDS + WINDOW_SECONDS
         while not self._finished and (not self._samples or self._samples[-1][0] < end):
-            sample = next(self._sampled(), None)
+            due = self._samples[-1][0] + SAMPLE_SECONDS if self._samples else 0.0
+            sample = next((picture for picture in self._ahead if picture.seconds >= due), None)
             if sample is None:
                 self._finished = True
             else:
-                self._samples.append(sample)
+                self._samples.append((sample.seconds, sample.small_yuv(HEIGHT)))
         while len(self._samples) > 1 and self._samples[0][0] < begin:
             self._samples.popleft()
         samples = [pixels for at, pixels in self._samples if at <= end]
         shapes = {pixels.shape for pixels in samples}  # the files of a camera can differ, and a stream can change
         self._backgrounds = {shape: background_of([s for s in samples if s.shape == shape]) for shape in shapes}
-
-    def _sampled(self) -> Iterator[tuple[float, np.ndarray]]:
-        due = self._samples[-1][0] + SAMPLE_SECONDS if self._samples else 0.0
-        for picture in self._ahead:
-            if picture.seconds >= due:
-                yield picture.seconds, picture.small_yuv(HEIGHT)
 
 
 def background_of(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:

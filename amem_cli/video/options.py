@@ -15,6 +15,11 @@ THRESHOLD = "squared distance (0 to 4) up to which tracks are one person"
 CALIBRATION = "result of amem evaluate --calibrate"
 
 
+def _check_threshold(threshold: float | None) -> None:
+    if threshold is not None and not 0 <= threshold <= 4:
+        raise UsageError("--threshold", f"{threshold:g}", why="not a squared distance of unit vectors, from 0 to 4")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackletOptions:
     """`amem tracklets`. Raises `UsageError` for values out of range."""
@@ -31,8 +36,8 @@ class TrackletOptions:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        if self.fps < 0:
-            raise UsageError("--fps", f"{self.fps:g}", why="must not be negative")
+        if not 0 <= self.fps < float("inf"):
+            raise UsageError("--fps", f"{self.fps:g}", why="must be a number from 0")
         if self.min_frames < 1:
             raise UsageError("--min-frames", str(self.min_frames), why="must be at least 1")
         for flag, values in (("--boxes", self.boxes), ("--camera", self.cameras)):
@@ -54,9 +59,11 @@ class FindOptions(TrackletOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_threshold(self.threshold)
         if self.threshold is not None and self.calibration is not None:
-            why = "--threshold and --calibration exclude each other"
-            raise UsageError("threshold", why=why, remedy="Leave one out")
+            raise UsageError(
+                "threshold", why="--threshold and --calibration exclude each other", remedy="Leave one out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +81,7 @@ class LinkOptions:
             why = "give either --threshold or --calibration" if self.threshold is None else "both are given"
             remedy = "amem evaluate --calibrate 0.001 writes a calibration; a threshold is a squared distance, 0 to 4"
             raise UsageError("threshold", why=why, remedy=remedy)
-        if self.threshold is not None and not 0 <= self.threshold <= 4:
-            why = "not a squared distance of unit vectors, from 0 to 4"
-            raise UsageError("--threshold", f"{self.threshold:g}", why=why)
+        _check_threshold(self.threshold)
         if self.tracks and len(self.tracks) != len(self.files):
             why = f"{counted(len(self.tracks), 'folders')} for {counted(len(self.files), 'files')}"
             raise UsageError("--tracks", why=why, remedy="Give one for each")

@@ -22,7 +22,7 @@ from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.html import render, webp
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.link import Linked
-from amem_cli.video.search import SearchResult
+from amem_cli.video.search import Hit, SearchResult
 from amem_cli.video.tracklets import Tracklets
 
 FRAME = (80, 160)  # width, height of a frame on the page
@@ -111,13 +111,10 @@ def search_page(result: SearchResult, frames_of: Mapping[str, Sequence[Path]], u
     """The page of `amem search --out`: a row per query with its hits."""
     people, clips = [], []
     for number, found in enumerate(result.found, start=1):
-        rows = np.array([[np.nan if t is None else t for t in (h.first_seconds, h.last_seconds)] for h in found.hits])
-        chances = np.array([np.nan if hit.probability is None else hit.probability for hit in found.hits])
-        names = [hit.tracklet for hit in found.hits]
-        shown = _clips(names, frames_of, [h.camera for h in found.hits], rows.reshape(-1, 2), chances, f"q{number}-")
-        notes = [_note(hit.probability, hit.distance, hit.fits) for hit in found.hits]
-        numbered = enumerate(zip(shown, notes, strict=True), start=1)
-        shown = [replace(clip, note=f"{place}. {note}") for place, (clip, note) in numbered]
+        times = np.array([(hit.first_seconds, hit.last_seconds) for hit in found.hits], float).reshape(-1, 2)
+        names, cameras = [hit.tracklet for hit in found.hits], [hit.camera for hit in found.hits]
+        shown = _clips(names, frames_of, cameras, times, np.full(len(names), np.nan), f"q{number}-")
+        shown = [replace(clip, note=f"{hit.rank}. {_note(hit)}") for clip, hit in zip(shown, found.hits, strict=True)]
         if found.row is not None and (name := result.gallery.tracklets[found.row]) in frames_of:
             camera, unknown = result.gallery.cameras[found.row], np.full((1, 2), np.nan)
             asked = _clips([name], frames_of, [camera], unknown, unknown[0], f"q{number}-asked-")
@@ -207,10 +204,10 @@ def readable(attribute: str) -> str:
     return words.replace("accessory nothing", "no accessory").replace("less ", "under ").replace("larger ", "over ")
 
 
-def _note(probability: float | None, distance: float | None, fits: float | None) -> str:
-    parts = [in_words(probability)] if probability is not None else []
-    parts += [f"squared distance {distance:.3f}"] if distance is not None and probability is None else []
-    parts += [f"fits the description by {100 * fits:.0f} %"] if fits is not None else []
+def _note(hit: Hit) -> str:
+    parts = [in_words(hit.probability)] if hit.probability is not None else []
+    parts += [f"squared distance {hit.distance:.3f}"] if hit.distance is not None and hit.probability is None else []
+    parts += [f"fits the description by {100 * hit.fits:.0f} %"] if hit.fits is not None else []
     return ", ".join(parts)
 
 

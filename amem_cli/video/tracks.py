@@ -120,10 +120,8 @@ class Tracker:
         pairs = [(t, r) for t, r in zip(*chosen, strict=True) if overlap[t, r] >= least]
         for t, r in pairs:
             tracks[t].update(rows[r])
-        joined, used = {t for t, _ in pairs}, {r for _, r in pairs}
-        return [track for t, track in enumerate(tracks) if t not in joined], rows[
-            [r for r in range(len(rows)) if r not in used]
-        ]
+        joined, used = {t for t, _ in pairs}, [r for _, r in pairs]
+        return [track for t, track in enumerate(tracks) if t not in joined], np.delete(rows, used, axis=0)
 
 
 def iou(one: np.ndarray, other: np.ndarray, enlarged: float = 0.0) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Videos to tracks: decoding, times, motion, MOT files, resume, and every kind of bad input."""
 
 import csv
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, Usag
 from amem_cli.runtime.progress import Silent
 from amem_cli.video import tracklets
 from amem_cli.video.crops import coloured, split_at_edges, split_at_gaps
+from amem_cli.video.options import FindOptions
 from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 from tests.videos import FIGURE, WIDTH, crossing, mot_lines, write_video
 
@@ -312,11 +314,13 @@ def test_cut_tracklets_outside_boxes_and_jumps_are_told(video: Path, tmp_path: P
 
 def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
     cases = [
-        ({"fps": -1}, "--fps"), ({"min_frames": 0}, "--min-frames"), ({"cameras": ("a/b",)}, "plain name"),
+        ({"fps": -1}, "--fps"), ({"fps": math.nan}, "--fps"), ({"min_frames": 0}, "--min-frames"), ({"cameras": ("a/b",)}, "plain name"),
         ({"cameras": ("a", "b", "c")}, "3 given for 2 videos"), ({"boxes": ("moton",)}, "Did you mean motion"),
         ({"boxes": ("torchvision:yolo",)}, "no detector of this name"), ({}, "several videos are called"),
         ({"boxes": ("absent.txt",)}, "not found"),
     ]  # fmt: skip
+    with pytest.raises(UsageError, match="--threshold 5: not a squared distance"):
+        FindOptions(videos=(video,), out=tmp_path, threshold=5.0)
     for options, why in cases:
         with pytest.raises(AmemError, match=why):
             cut(tmp_path / "out", video, video, **({"cameras": ("a",)} if "boxes" in options else {}) | options)
