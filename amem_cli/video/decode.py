@@ -186,10 +186,10 @@ def _open(file: Path) -> Any:
             why = "the recording stopped before its index (moov) was written, and without it no picture can be decoded"
             raise BadData("video", file, why=why, remedy="Copy it again from the camera, or repair it") from error
         raise BadData("video", file, why=why, remedy="Check that a player shows it") from error
+    except (IsADirectoryError, UnicodeError) as error:
+        raise BadData("video", file, why=_reason(error)) from error
     except OSError as error:
         raise input_error(file, error, "video") from error
-    except UnicodeError as error:
-        raise BadData("video", file, why=_reason(error)) from error
     except ValueError as error:
         raise BadData("video", file, why=str(error), remedy="Copy it to a file first") from error
 

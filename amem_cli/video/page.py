@@ -17,7 +17,7 @@ from amem_cli.artifacts.paths import is_generated
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.data.images import open_rgb
 from amem_cli.data.readers.files import frames_in_order, list_folder
-from amem_cli.errors import listing
+from amem_cli.errors import counted, listing
 from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.html import render, webp
 from amem_cli.runtime.progress import Progress
@@ -76,8 +76,8 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
     people.sort(key=lambda one: (-len(one["cameras"]), one["number"]))
     every = sorted({tag for one in people for tag in one["tags"]})
     facts = [
-        counted(len(set(gallery.cameras)), "camera"), counted(len(gallery), "track"),
-        counted(linked.people, "person", "people"), f"{linked.in_several_cameras()} seen by several cameras",
+        counted(len(set(gallery.cameras)), "cameras"), counted(len(gallery), "tracks"),
+        counted(linked.people, "people"), f"{linked.in_several_cameras()} seen by several cameras",
         f"{sum(one['doubtful'] for one in people)} doubtful",
     ]  # fmt: skip
     return _page(
@@ -126,15 +126,11 @@ def search_page(result: SearchResult, frames_of: Mapping[str, Sequence[Path]], u
     generated = from_gallery and all(
         table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
     )
-    facts = [counted(len(people), "query", "queries"), f"{result.searched} tracklets searched"]
+    facts = [counted(len(people), "queries"), f"{result.searched} tracklets searched"]
     return _page(
         title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
         generated=generated, calibrated=True,
     )  # fmt: skip
-
-
-def counted(number: int, one: str, several: str = "") -> str:
-    return f"{number} {one if number == 1 else several or one + 's'}"
 
 
 def in_words(probability: float) -> str:

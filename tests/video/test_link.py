@@ -250,7 +250,7 @@ def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch:
         ({}, "give either --threshold or --calibration"), ({"threshold": 5.0}, "from 0 to 4"),
         ({"threshold": -0.1}, "from 0 to 4"),
         ({"threshold": 0.5, "calibration": Path("x")}, "both are given"),
-        ({"threshold": 0.5, "tracks": (Path(),)}, "1 folders"),
+        ({"threshold": 0.5, "tracks": (Path(),)}, "1 folder for"),
     ],
 )  # fmt: skip
 def test_link_options(options: dict, why: str, tmp_path: Path) -> None:

@@ -314,7 +314,8 @@ def test_cut_tracklets_outside_boxes_and_jumps_are_told(video: Path, tmp_path: P
 
 def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
     cases = [
-        ({"fps": -1}, "--fps"), ({"fps": math.nan}, "--fps"), ({"min_frames": 0}, "--min-frames"), ({"cameras": ("a/b",)}, "plain name"),
+        ({"fps": -1}, "--fps"), ({"fps": math.nan}, "--fps"), ({"min_frames": 0}, "--min-frames"),
+        ({"cameras": ("a/b",)}, "plain name"),
         ({"cameras": ("a", "b", "c")}, "3 given for 2 videos"), ({"boxes": ("moton",)}, "Did you mean motion"),
         ({"boxes": ("torchvision:yolo",)}, "no detector of this name"), ({}, "several videos are called"),
         ({"boxes": ("absent.txt",)}, "not found"),
