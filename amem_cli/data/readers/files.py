@@ -48,23 +48,18 @@ def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str
     Folders that an operating system left are included with `system`. Raises `InputMissing` for a missing folder and
     `DiskError` for one that may not be read, `BadData` for what is no folder.
     """
-    images, folders = [], []
     try:
         with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif is_image_name(entry.name):
-                    images.append(entry.name)
+            visible = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
     except FileNotFoundError as error:
         raise InputMissing("folder", folder, why="not found") from error
     except PermissionError as error:
         raise input_error(error.filename or folder, error, "folder") from error
     except OSError as error:
         raise BadData("folder", error.filename or folder, why=(error.strerror or str(error)).lower()) from error
-    return sorted(images), sorted(name for name in folders if system or not is_system_folder(name))
+    images = sorted(name for name, is_folder in visible.items() if not is_folder and is_image_name(name))
+    folders = (name for name, is_folder in visible.items() if is_folder)
+    return images, sorted(name for name in folders if system or not is_system_folder(name))
 
 
 def is_system_folder(name: str) -> bool:
@@ -82,19 +77,14 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
     Those have no images, or lie deeper, or were left by an operating system (`@eaDir`, `__MACOSX`, ...). Names are
     relative to `parent`.
     """
+    if depth == 0:
+        images, deeper = list_folder(parent, system=True)
+        return ({"": images}, deeper) if images else ({}, [])
     folders: dict[str, list[str]] = {}
     ignored = []
     for name in list_folder(parent, system=True)[1]:
-        inner: dict[str, list[str]] = {}
-        others: list[str] = []
-        if not is_system_folder(name):
-            if depth > 1:
-                inner, others = image_folders(parent / name, depth - 1)
-            elif (content := list_folder(parent / name, system=True))[0]:
-                folders[name] = content[0]
-                ignored += [f"{name}/{folder}" for folder in content[1]]
-                continue
-        folders |= {f"{name}/{folder}": images for folder, images in inner.items()}
+        inner, others = ({}, []) if is_system_folder(name) else image_folders(parent / name, depth - 1)
+        folders |= {f"{name}/{folder}".rstrip("/"): images for folder, images in inner.items()}
         ignored += [f"{name}/{folder}" for folder in others] if inner else [name]
     return folders, ignored
 
