@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import re
 import shlex
 from collections import Counter
@@ -21,17 +22,16 @@ from amem_cli.options import COMMANDS, PRESETS, DataOptions, Schedule, TrainAmem
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 
-DataRoot = Path | None  # None: the commands take their default
-
 
 @dataclass(frozen=True)
 class ChainOf:
-    """The data set of a chain, and its split; None: the official split, or all of several."""
+    """The data set of a chain, and its split; None: the official split, or all of several. Without `data_root` the
+    commands take their default."""
 
     manifest: Manifest
     workspace: Path
     split: int | None
-    data_root: DataRoot = None
+    data_root: Path | None = None
 
     @property
     def argument(self) -> str:
@@ -75,7 +75,7 @@ class _Link:
 
 
 def chain_of(
-    manifest: Manifest, workspace: Path, split: int | None, *, data_root: DataRoot = None, deep: bool = False
+    manifest: Manifest, workspace: Path, split: int | None, *, data_root: Path | None = None, deep: bool = False
 ) -> list[ArtifactState]:
     """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
     without identities the four that do not need people.
@@ -87,16 +87,15 @@ def chain_of(
     states = _states(of, deep)
     if manifest.layout == "tracks":
         states = [state for state in states if state.stage not in ("train-amem", "evaluate")]
-    if not deep:
-        return states
-    found: dict[str, Dataset] = {}  # by name, each read once
-    for place, state in enumerate(states):
+
+    @functools.cache
+    def dataset(name: str) -> Dataset:
+        of_name = manifest if name == manifest.name else load_manifest(name)
+        return read_dataset(of_name, data_root or DataOptions.data_root)
+
+    for place, state in enumerate(states if deep else ()):
         with contextlib.suppress(AmemError, KeyError, IndexError):  # without the data set nothing can be compared
-            name = state.provenance["options"]["dataset"]
-            if name not in found:
-                of_name = manifest if name == manifest.name else load_manifest(name)
-                found[name] = read_dataset(of_name, data_root or DataOptions.data_root)
-            states[place] = _compared_with_images(state, found[name], of)
+            states[place] = _compared_with_images(state, dataset(state.provenance["options"]["dataset"]), of)
     return states
 
 
@@ -128,7 +127,9 @@ def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Pa
     return tracklets.images_digest(images) if state.stage == "train-tae" else tracklets.tracklets_digest(chosen), images
 
 
-def command_of(stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: DataRoot = None) -> str:
+def command_of(
+    stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: Path | None = None
+) -> str:
     """The command that makes the artifact of a stage, with the options of what was made before it."""
     return _stage_command(stage, ChainOf(manifest, workspace, split, data_root))
 
@@ -139,7 +140,12 @@ def _stage_command(stage: str, of: ChainOf) -> str:
 
 
 def warn_about_stale(
-    manifest: Manifest, workspace: Path, split: int | None, stage: str, progress: Progress, data_root: DataRoot = None
+    manifest: Manifest,
+    workspace: Path,
+    split: int | None,
+    stage: str,
+    progress: Progress,
+    data_root: Path | None = None,
 ) -> None:
     """Warn about each artifact of an earlier stage that was made from other inputs than the current ones. A damaged
     artifact is not reported here: loading it fails."""
@@ -173,14 +179,11 @@ def _states(of: ChainOf, deep: bool) -> list[ArtifactState]:
         role = {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.get(state.stage, "")
         if role and role not in needed and state.state == "missing":
             found[place] = replace(state, state="unused", why="the model was trained without it")
-    counts = Counter(state.stage for state in found if state.state == "missing")
-    found = [
-        replace(state, command=re.sub(r"--split \d+", "--split all", state.command))
-        if state.state == "missing" and counts[state.stage] > 1
-        else state
-        for state in found
-    ]
-    return [*found[:-1], _without_features(found[-1], of)]
+    several = Counter(state.stage for state in found if state.state == "missing")
+    for place, state in enumerate(found):
+        if state.state == "missing" and several[state.stage] > 1:
+            found[place] = replace(state, command=re.sub(r"--split \d+", "--split all", state.command))
+    return found
 
 
 def _links(of: ChainOf) -> list[_Link]:
@@ -286,18 +289,6 @@ def _with_main(state: ArtifactState, link: _Link, main: Path) -> ArtifactState:
     if state.state == "damaged" and str(main) in state.why:
         return replace(state, command=state.command.removesuffix(" --force"))
     return state
-
-
-def _without_features(evaluated: ArtifactState, of: ChainOf) -> ArtifactState:
-    """If splits have no features, the command for the first of them comes before `evaluate`."""
-    place = Workspace(of.workspace)
-    name = of.manifest.name
-    without = [number for number in range(of.splits) if not place.features(name, number).is_file()]
-    if not without or evaluated.state != "missing":
-        return evaluated
-    stage = "extract-features" if place.amem_main(name, without[0]).is_file() else "train-amem"
-    command = _stage_command(stage, replace(of, split=without[0]))
-    return replace(evaluated, why=f"{len(without)} of {of.splits} splits have no features", command=command)
 
 
 def repeated_flags(stage: str, given: str, provenance: dict[str, Any]) -> str:
