@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
-from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
+from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset, frames_of
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, listing, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
@@ -77,7 +77,7 @@ def check_dataset(
         dataset = read_dataset(manifest, data_root)
         counts, notes, remarks = _describe(dataset)
         tracklets = dataset.tracklets if isinstance(dataset, VideoDataset) else []
-        problems += notes + _repeated_tracklets(tracklets)
+        problems += notes
         counts |= READERS[manifest.layout].extra_counts(root)
         problems += _other_images(root)
     except BadRows as error:
@@ -92,7 +92,11 @@ def check_dataset(
     rows = _count_rows(manifest, counts, problems) + _metadata_rows(manifest, root, problems)
     if deep:
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
-        rows.append(_check_images(root, image_list, progress, problems, remarks, tracklets))
+        row, digests = _check_images(root, image_list, progress, problems, remarks)
+        rows.append(row)
+    else:
+        digests = _digests_of_equal_starts(tracklets)
+    problems += _repeated_images(tracklets, digests)
     shown = tuple(map(printable, problems[:MOST_PROBLEMS]))
     return CheckReport(
         manifest.name, manifest.title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like
@@ -147,23 +151,18 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
     return [FoundFolder(folder, layout, f"amem data check {name}.toml", text)]
 
 
-def _repeated_tracklets(tracklets: list[Tracklet]) -> list[str]:
-    """Pairs of tracklets with the same images, found by their first frames."""
+def _digests_of_equal_starts(tracklets: list[Tracklet]) -> dict[Path, str]:
+    """The SHA-256 of the frames of tracklets whose first frame is also that of another one."""
 
     def digest(path: Path) -> str:
-        return sha256_file(path) if path.is_file() else str(path)
+        return sha256_file(path) if path.is_file() else ""
 
     with ThreadPoolExecutor() as threads:
         firsts = list(threads.map(digest, (tracklet.frames[0] for tracklet in tracklets)))
-    first_of: dict[str, Tracklet] = {}
-    repeated = []
-    for tracklet, first in zip(tracklets, firsts, strict=True):
-        other = first_of.setdefault(first, tracklet)
-        if other is not tracklet:
-            one, two = (set(map(digest, each.frames)) for each in (tracklet, other))
-            if one <= two or two <= one:
-                repeated.append(f"{tracklet.name} has the same images as {other.name}")
-    return repeated
+        times = Counter(firsts)
+        alike = [tracklet for tracklet, first in zip(tracklets, firsts, strict=True) if times[first] > 1]
+        frames = list(frames_of(alike))
+        return dict(zip(frames, threads.map(digest, frames), strict=True))
 
 
 def _other_images(root: Path) -> list[str]:
@@ -216,17 +215,12 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
 
 
 def _check_images(
-    root: Path,
-    image_list: Path,
-    progress: Callable[[int, int], None],
-    problems: list[str],
-    remarks: list[str],
-    tracklets: list[Tracklet],
-) -> CheckRow:
-    """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged.
-    Images that occur twice in a tracklet or under two people are problems too."""
+    root: Path, image_list: Path, progress: Callable[[int, int], None], problems: list[str], remarks: list[str]
+) -> tuple[CheckRow, dict[Path, str]]:
+    """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged. Also
+    returns the SHA-256 of each image."""
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
-    lines, damaged, digests = [], 0, dict[str, str]()
+    lines, damaged, digests = [], 0, dict[Path, str]()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, len(paths), IMAGES_AT_ONCE):
             block = paths[start : start + IMAGES_AT_ONCE]
@@ -235,10 +229,9 @@ def _check_images(
                 # as sha256sum writes it: a line with an escaped path begins with a backslash
                 escaped = path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
                 lines.append(f"{chr(92) * (escaped != path)}{digest}  {escaped}\n")
-                damaged, digests[path] = damaged + bool(fault), digest
+                damaged, digests[image_list.parent / path] = damaged + bool(fault), digest
                 problems += [f"{printable(path)}: {fault}"] if fault else []
                 progress(done, len(paths))
-    _report_copies(tracklets, digests, image_list.parent, problems)
     if image_list.exists():
         place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
         remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")
@@ -246,27 +239,26 @@ def _check_images(
         write_bytes(image_list, "".join(lines).encode("utf-8", "surrogateescape"))
         remarks.append(f"list of images written to {image_list}")
     note = "every image file, also those that no stage reads"
-    return CheckRow("images decoded", len(paths), len(paths) - damaged, note, not damaged)
+    return CheckRow("images decoded", len(paths), len(paths) - damaged, note, not damaged), digests
 
 
-def _report_copies(tracklets: list[Tracklet], digests: dict[str, str], below: Path, problems: list[str]) -> None:
-    """Add tracklets of repeated images, tracklets with the same images in any order, and images under two people."""
+def _repeated_images(tracklets: list[Tracklet], digests: Mapping[Path, str]) -> list[str]:
+    """Tracklets of repeated images, tracklets with the same images in any order, and images under two people."""
     first_of: dict[frozenset[str], Tracklet] = {}
     owner_of: dict[str, Tracklet] = {}
-    shared: list[str] = []
+    problems, shared = [], []
     for tracklet in tracklets:
-        frames = [os.path.relpath(frame, below) for frame in tracklet.frames]
-        times = Counter(digests.get(frame) or frame for frame in frames)
+        times = Counter(digests.get(frame) or str(frame) for frame in tracklet.frames)
         if len(times) > 1 and min(times.values()) > 1:
             problems.append(f"{tracklet.name}: every image is there {min(times.values())} times, under different names")
         other = first_of.setdefault(frozenset(times), tracklet)
-        line = f"{tracklet.name} has the same images as {other.name}"
-        problems += [line] if other is not tracklet and line not in problems else []
+        problems += [f"{tracklet.name} has the same images as {other.name}"] if other is not tracklet else []
         owners = [owner_of.setdefault(digest, tracklet) for digest in times]
         others = {one.name for one in owners if one.person_id != tracklet.person_id and one.person_id > 0}
         shared += [f"{tracklet.name} and {name}" for name in sorted(others) if tracklet.person_id > 0]
     if shared:
         problems.append(f"tracklets of two people have images in common: {listing(shared, 5)}")
+    return problems
 
 
 def _hash_image(path: Path) -> tuple[str, str]:
