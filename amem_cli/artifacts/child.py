@@ -6,11 +6,15 @@ import os
 import subprocess
 import sys
 
+SECONDS, BYTES_PER_SECOND = 60.0, 8e6  # time limit, longer for large files
+MEMORY, MEMORY_PER_BYTE = 4 << 30, 6  # memory limit, plus this times the file's size
 
-def call_in_child(function: str, *arguments: str, seconds: float, memory: int, content: bytes = b"") -> bytes:
-    """The standard output of `function` ("module:name") in a child process with `content` on its standard input. Raises
-    `ValueError` with the reason when it fails, or needs more than `seconds` or `memory` bytes."""
-    command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, function, str(memory), *arguments]
+
+def call_in_child(function: str, *arguments: str, size: int, content: bytes = b"") -> bytes:
+    """The standard output of `function` ("module:name"), which reads a file of `size` bytes, in a child process with
+    `content` on its standard input. Raises `ValueError` with the reason when it fails, or needs more than the limits."""
+    seconds, memory = SECONDS + size / BYTES_PER_SECOND, str(MEMORY + MEMORY_PER_BYTE * size)
+    command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, function, memory, *arguments]
     # each thread of OpenBLAS would reserve memory
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
     try:

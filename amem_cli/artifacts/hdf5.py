@@ -29,8 +29,6 @@ Wanted = tuple[str, Columns, Columns, str]  # kind ("": any), columns, optional 
 LARGEST_FILE = 8 << 30
 LARGEST_RATIO = 1100  # limit of a column's bytes relative to its bytes in the file; deflate reaches 1032
 USER_BLOCK = 512  # HDF5's user block, which holds the checksum
-TRIAL_SECONDS, TRIAL_BYTES_PER_SECOND = 30.0, 8e6  # time limit of the child process
-TRIAL_MEMORY = 4 << 30  # its memory limit, plus four times the file's size
 
 
 class Malformed(ValueError):
@@ -101,10 +99,8 @@ def opened(
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 atomic.verify_checksum(content, kind, path, remedy=remedy)  # type: ignore[arg-type]
         else:
-            seconds, memory = TRIAL_SECONDS + size / TRIAL_BYTES_PER_SECOND, TRIAL_MEMORY + 4 * size
-            arguments = (f"{__name__}:parse_in_child", str(path), json.dumps(wanted))
             try:
-                call_in_child(*arguments, seconds=seconds, memory=memory)
+                call_in_child(f"{__name__}:parse_in_child", str(path), json.dumps(wanted), size=size)
             except ValueError as error:
                 raise BadData(kind, path, why=str(error), remedy=remedy) from error
         try:

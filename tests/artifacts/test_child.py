@@ -2,6 +2,7 @@
 
 import pytest
 
+from amem_cli.artifacts import child
 from amem_cli.artifacts.child import call_in_child
 
 
@@ -16,12 +17,13 @@ from amem_cli.artifacts.child import call_in_child
         ("bytearray(1 << 29)", "MemoryError"),
     ],
 )
-def test_call_in_child_fails(program, why):
-    seconds = 0.6 if "sleep" in program else 60
+def test_call_in_child_fails(program, why, monkeypatch):
+    monkeypatch.setattr(child, "SECONDS", 0.6 if "sleep" in program else 60)
+    monkeypatch.setattr(child, "MEMORY", 1 << 29)
     with pytest.raises(ValueError, match=why):
-        call_in_child("builtins:exec", program, seconds=seconds, memory=1 << 29)
+        call_in_child("builtins:exec", program, size=0)
 
 
 def test_call_in_child_output():
     copy = "import sys; sys.stdout.write(sys.stdin.read().upper())"
-    assert call_in_child("builtins:exec", copy, seconds=60, memory=1 << 40, content=b"abc") == b"ABC"
+    assert call_in_child("builtins:exec", copy, size=3, content=b"abc") == b"ABC"

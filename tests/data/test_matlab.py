@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from amem_cli.artifacts import child
 from amem_cli.data.readers import matlab
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.errors import AmemError, BadData, InputMissing
@@ -52,7 +53,7 @@ def test_read_matlab_refuses_other_files(tmp_path):
 
 @pytest.mark.slow
 def test_read_matlab_memory_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(matlab, "MOST_MEMORY", 300 * 2**20)
+    monkeypatch.setattr(child, "MEMORY", 300 * 2**20)
     savemat(tmp_path / "a.mat", {"table": np.zeros((1, 64 * 2**20), np.int8)}, do_compression=True)
     with pytest.raises(BadData, match=r"allocate|memory|MemoryError"):
         read_matlab(tmp_path / "a.mat", "table", "table")

@@ -18,10 +18,7 @@ from amem_cli.artifacts.child import call_in_child
 from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA
 from amem_cli.errors import BadData
 
-MOST_SECONDS = 120
-MOST_MEMORY = 2 * 2**30
 MOST_ARRAY_BYTES = 4 * 2**30
-BYTES_PER_SECOND = 8_000_000
 
 
 def read_matlab(path: Path, variable: str, what: str) -> Any:
@@ -41,8 +38,7 @@ def read_matlab(path: Path, variable: str, what: str) -> Any:
 
 @functools.lru_cache(maxsize=4)  # a child process needs half a second
 def _read(content: bytes, variable: str) -> Any:
-    function = f"{__name__}:write_variable"
-    return json.loads(call_in_child(function, variable, seconds=MOST_SECONDS, memory=MOST_MEMORY, content=content))
+    return json.loads(call_in_child(f"{__name__}:write_variable", variable, size=len(content), content=content))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -52,9 +48,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises as `read_matlab`.
     """
     content = read_bytes(path, "features", most=min(MOST_ARRAY_BYTES, path.stat().st_size))
-    memory, seconds = MOST_MEMORY + 6 * len(content), MOST_SECONDS + len(content) // BYTES_PER_SECOND
     try:
-        written = call_in_child(f"{__name__}:write_arrays", seconds=seconds, memory=memory, content=content)
+        written = call_in_child(f"{__name__}:write_arrays", size=len(content), content=content)
         with np.load(io.BytesIO(written), allow_pickle=False) as arrays:
             return dict(arrays)
     except ValueError as error:
