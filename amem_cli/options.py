@@ -28,9 +28,7 @@ BACKBONES = {  # --backbone: module and class, imported when the backbone is bui
 
 Engine = Literal["auto", "torch", "eager", "openvino"]
 BadImage = Literal["stop", "skip"]
-LrSchedule = Literal["step", "cosine"]
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
-LR_SCHEDULE_HELP = "step: --lr-step (P); cosine: down to 0 at the end (D)"
 # Scripts and config files may give these to all six stages; where a stage has no such option, they have no effect.
 COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
@@ -123,7 +121,9 @@ class Schedule(DataOptions):
     accumulate: int = option(1, "batches per optimiser step, gradients averaged (D)")
     weight_decay: float = option(5e-4, "Adam's weight decay (P)")
     warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=50)
-    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP)
+    lr_schedule: Literal["step", "cosine"] = option(
+        "step", "step: --lr-step (P); cosine: down to 0 at the end (D)", small="cosine", strong="cosine"
+    )
     lr_step: int = option(60, "epochs between multiplications of the learning rate by --lr-factor (P)")
     lr_factor: float = option(0.2, "factor of the learning rate every --lr-step epochs (P)")
     validate: float = option(0.0, "fraction of training people used for validation; 0: train on all (D)")
@@ -188,7 +188,6 @@ class TrainArmOptions(Schedule):
     epochs: int = option(60, "passes over the training images (D)", small=4)
     batch_size: int = option(64, "images per batch (D)", small=32)
     learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=3.5e-4)
-    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
     lr_step: int = option(25, "epochs between multiplications of the rate by --lr-factor (D)")
 
 
@@ -222,7 +221,6 @@ class TrainTaeOptions(Adversarial):
     freeze_bn: float = option(
         1.0, "fraction of the steps after which batch norm uses its running statistics; 1: never (D)", small=0.6
     )
-    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +255,6 @@ class TrainAmemOptions(Adversarial):
     epochs: int = option(240, "passes over the training tracklets (D)", small=30, strong=120)
     learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3.5e-4, strong=3.5e-4)
     warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=20, strong=500)
-    lr_schedule: LrSchedule = option("step", LR_SCHEDULE_HELP, small="cosine", strong="cosine")
     neck: Literal["none", "bn"] = option(
         "none", "bn: batch norm on f_s before the classifier and in the test (D)", small="bn", strong="bn"
     )
