@@ -1,6 +1,5 @@
 """Remedies in errors as the user's own command line, changed where it must be."""
 
-import dataclasses
 import os
 import re
 import shlex
@@ -45,7 +44,6 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
     if not match or match[1] not in COMMANDS:
         return remedy
     cls, given = COMMANDS[match[1]], remedy.split()
-    known = {field.name for field in dataclasses.fields(cls)}
     trains = match[1].startswith("train-")  # the other stages have the same values under every preset
     words = ["--preset", preset] if trains and preset != PRESETS[0] and "--preset" not in given else []
     words += ["--config", str(config)] if config else []
@@ -53,13 +51,9 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
         without = resolve(cls, {}, preset=preset, config=config)
     except AmemError:  # the file's table for that stage: its own run reports it
         return remedy
-    folders = {}
-    for name in known & set(COMMON) & set(dataclasses.asdict(options)) - {"resume"}:
-        value = getattr(options, name)
-        if flag_of(name) in given or value in (getattr(without, name), ""):
-            continue
-        if name in ("workspace", "data_root"):
-            folders[name] = value
-        else:
-            words += [flag_of(name), str(value)]
+    shared = [name for name in COMMON if hasattr(options, name) and hasattr(without, name) and name != "resume"]
+    values = {name: getattr(options, name) for name in shared if flag_of(name) not in given}
+    folders = {name: values.pop(name) for name in ("workspace", "data_root") if name in values}
+    for name, value in values.items():
+        words += [] if value in (getattr(without, name), "") else [flag_of(name), str(value)]
     return " ".join([remedy, *map(shlex.quote, words)]) + folder_flags(**folders)
