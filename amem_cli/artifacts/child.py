@@ -12,7 +12,7 @@ MEMORY, MEMORY_PER_BYTE = 4 << 30, 6  # memory limit, plus this times the file's
 
 def call_in_child(function: str, *arguments: str, size: int, content: bytes = b"") -> bytes:
     """The standard output of `function` ("module:name"), which reads a file of `size` bytes, in a child process with
-    `content` on its standard input. Raises `ValueError` with the reason when it fails, or needs more than the limits."""
+    `content` on its standard input. Raises `ValueError` with the reason when it fails, or exceeds the limits."""
     seconds, memory = SECONDS + size / BYTES_PER_SECOND, str(MEMORY + MEMORY_PER_BYTE * size)
     command = [sys.executable, "-P", "-W", "ignore", "-m", __name__, function, memory, *arguments]
     # each thread of OpenBLAS would reserve memory

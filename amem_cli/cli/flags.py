@@ -77,13 +77,13 @@ class Output:
     quiet: Quiet = False
 
 
-def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Callable[[Callable], Callable]:
     """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field.
 
-    The fields have an `Annotated` type, or are made by `option`; others have no flag.
+    The fields have an `Annotated` type, or are made by `option`; others have no flag. `note` ends the help.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+    def decorate(function: Callable) -> Callable:
         declared = inspect.signature(function).parameters.values()
         groups: dict[str, Any] = {p.name: p.annotation for p in declared if dataclasses.is_dataclass(p.annotation)}
         flags_of = {name: _group_flags(group) for name, group in groups.items()}
@@ -106,13 +106,13 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[Callable[.
         places = [one.upper() if takes[one] else flag_of(one) for one in ("out", "folder", "workspace") if one in takes]
         force = "force" in takes
         call.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
-        app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples))(call)
+        app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples, note=note))(call)
         return function
 
     return decorate
 
 
-def stage_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def stage_command(name: str, *examples: str) -> Callable[[Callable], Callable]:
     """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass.
 
     The function gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags
@@ -122,7 +122,7 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], C
     flags = _stage_flags(cls, name)
     options_of_others = [option for option in COMMON if option not in cls.__dataclass_fields__]
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Callable) -> Callable:
         parameters = inspect.signature(function).parameters
         further = [one for one in parameters.values() if one.name not in ("options", "progress", "as_json")]
 
@@ -150,15 +150,15 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], C
             try:
                 results = function(options, progress, **others)
             except AmemError as error:
-                remedy = remedies.for_command(error.remedy, ["--workspace"], force=True)
-                error.remedy = remedies.for_stage(remedy, options, preset or PRESETS[0], config)
+                error.remedy = remedies.for_stage(error.remedy, options, preset or PRESETS[0], config)
                 raise
             if results is not None and first_process():
                 console.print_stages(results, progress, as_json)
 
         general = list(inspect.signature(call).parameters.values())[:-1]
         call.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]
-        app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples, note=LEGEND))(call)
+        call.__doc__ = function.__doc__
+        command(app, name, *examples, note=LEGEND)(call)
         return function
 
     return decorate
