@@ -104,8 +104,7 @@ def require_package(name: str, option: str) -> None:
     """Raise `InputMissing` if a package that an option needs is not installed."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own, has a spec without origin
-        why, remedy = f"the package {name} is not installed", f"Run: python -m pip install {name}"
-        raise InputMissing(option, name, why=why, remedy=remedy)
+        raise InputMissing(option, name, why="not installed", remedy=f"Run: python -m pip install {name}")
 
 
 def printable(text: str) -> str:

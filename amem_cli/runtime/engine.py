@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from amem_cli.errors import InputMissing, UsageError
+from amem_cli.errors import UsageError, require_package
 from amem_cli.runtime.folding import fold
 
 CPU = torch.device("cpu")
@@ -40,18 +40,16 @@ def resolve_engine(engine: str, device: torch.device, precision: str, *, clips: 
 
     Raises `InputMissing` if OpenVINO is not installed, `UsageError` for OpenVINO on CUDA.
     """
-    installed = importlib.util.find_spec("openvino") is not None
     if engine == "auto":
         if device.type == "cuda":
             return "eager"
+        installed = importlib.util.find_spec("openvino") is not None
         return "openvino" if installed and not (clips and precision == "bf16") else "torch"
     if engine == "openvino":
         if device.type != "cpu":
             why = f"OpenVINO runs on the CPU here, not on {device}"
             raise UsageError("--engine", engine, why=why, remedy="Use --engine auto, or --device cpu")
-        if not installed:
-            remedy = "Run: python -m pip install openvino"
-            raise InputMissing("--engine", engine, why="the package openvino is not installed", remedy=remedy)
+        require_package("openvino", "--engine")
     return engine
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from amem_cli.artifacts import atomic, features, hdf5
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.readers.features import import_pyarrow, read_foreign
-from amem_cli.errors import BadData, DiskError, OutputExists, UsageError
+from amem_cli.data.readers.features import read_foreign
+from amem_cli.errors import BadData, DiskError, OutputExists, UsageError, require_package
 
 BLOCK_ROWS = 65536
 HDF5 = (".h5", ".hdf5")
@@ -81,7 +81,8 @@ def _columns(table: Features) -> dict[str, Any]:
 
 def _write_parquet(out: Path, table: Features) -> None:
     """Id columns and `features` as fixed-size lists of float32, in row groups of 65,536."""
-    arrow = import_pyarrow()
+    require_package("pyarrow", "package")
+    import pyarrow as arrow
     from pyarrow import parquet
 
     columns = {name: arrow.array(values) for name, values in _columns(table).items()}

@@ -106,10 +106,10 @@ def test_log_needs_a_tracker_that_can_be_opened(tmp_path: Path, monkeypatch: pyt
 def test_log_to_needs_the_package(spec: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     for name in ("tensorboard", "wandb", "mlflow"):
-        with pytest.raises(InputMissing, match=f"{name}: the package {name} is not installed"):
+        with pytest.raises(InputMissing, match=f"{name}: not installed"):
             TrainArmOptions(log_to=name)  # type: ignore[arg-type]
     assert amem(["train-arm", "--log-to", "wandb", "--dry-run"]) == 66
-    line = "error: --log-to wandb: the package wandb is not installed. Run: python -m pip install wandb.\n"
+    line = "error: --log-to wandb: not installed. Run: python -m pip install wandb.\n"
     assert capsys.readouterr().err == line
     assert amem(["train-arm", "--tensorboard", "--dry-run"]) == 66
     assert amem(["train-arm", "--log-to", "excel", "--dry-run"]) == 2

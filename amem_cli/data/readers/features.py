@@ -21,7 +21,7 @@ from amem_cli.artifacts import atomic, features
 from amem_cli.artifacts.features import Features
 from amem_cli.data.readers.files import read_text, whole_numbers
 from amem_cli.data.readers.matlab import read_arrays
-from amem_cli.errors import AmemError, BadData, InputMissing, UsageError, listing
+from amem_cli.errors import AmemError, BadData, UsageError, listing, require_package
 from amem_cli.options import DataOptions
 from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.runtime.memory import free_memory, require_memory
@@ -196,7 +196,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
 
 
 def _read_parquet(path: Path) -> dict[str, Any]:
-    import_pyarrow()
+    require_package("pyarrow", "package")
     from pyarrow import parquet
 
     table = parquet.read_table(path)
@@ -210,16 +210,6 @@ def _read_parquet(path: Path) -> dict[str, Any]:
         else:
             values[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
     return values
-
-
-def import_pyarrow() -> Any:
-    """pyarrow; raises `InputMissing` with the command that installs it."""
-    try:
-        import pyarrow
-    except ImportError as error:
-        remedy = "Run: python -m pip install 'amem[parquet]' (or pyarrow)"
-        raise InputMissing("Parquet", why="the package pyarrow is not installed", remedy=remedy) from error
-    return pyarrow
 
 
 # -- from columns to a table -------------------------------------------------------------------------------------------
