@@ -62,14 +62,11 @@ def embed(
     if images.dtype != torch.uint8 or images.ndim != 5 or images.shape[-1] != 3 or 0 in images.shape:
         why = f"are {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}, not uint8 (B, T, H, W, 3)"
         raise UsageError("clips", why=why, remedy="Give RGB frames as uint8, colours on the last axis")
-    if images.shape[2] % 16 or images.shape[3] % 16:
-        why = f"have frames of {images.shape[2]} x {images.shape[3]} pixels"
-        raise UsageError("clips", why=why, remedy="Resize both sides to multiples of 16, as in training")
-    wanted = vars(model).get("image_size", images.shape[2:4])
-    if tuple(images.shape[2:4]) != tuple(wanted):
-        size, trained = (" x ".join(map(str, pixels)) for pixels in (images.shape[2:4], wanted))
-        why = f"have frames of {size} pixels, and the model was trained on {trained}"
-        raise UsageError("clips", why=why, remedy="Resize them to model.image_size")
+    height, width = images.shape[2:4]
+    trained = vars(model).get("image_size")
+    if (height, width) != (trained or (height - height % 16, width - width % 16)):
+        wanted = f"{trained[0]} x {trained[1]}, as in training" if trained else "multiples of 16"
+        raise UsageError("clips", why=f"have frames of {height} x {width} pixels", remedy=f"Resize them to {wanted}")
     with process_group(device) as processes:
         # not OpenVINO: compiling would take longer than one call saves
         engine_name = "torch" if processes.device.type == "cpu" else "eager"

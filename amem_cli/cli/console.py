@@ -94,14 +94,10 @@ def print_stages(results: "StageResult | list[StageResult]", progress: Progress,
         print_json(document | {"seconds": seconds, "warnings": progress.warnings})
     elif not progress.quiet:
         for result in results:
-            _print_stage(result, seconds)
-
-
-def _print_stage(result: "StageResult", seconds: float) -> None:
-    metrics = {name: value for name, value in _flat(result.metrics).items() if isinstance(value, int | float)}
-    print(f"{result.stage}: {result.artifact} ({'reused' if result.reused else f'{seconds:.0f} s'})")
-    if text := ", ".join(f"{name} {value:.4g}" for name, value in metrics.items() if "per_attribute" not in name):
-        print_wrapped(text, "  ")
+            print(f"{result.stage}: {result.artifact} ({'reused' if result.reused else f'{seconds:.0f} s'})")
+            figures = {name: one for name, one in _flat(result.metrics).items() if isinstance(one, int | float)}
+            if text := ", ".join(f"{name} {one:.4g}" for name, one in figures.items() if "per_attribute" not in name):
+                print_wrapped(text, "  ")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
