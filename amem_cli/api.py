@@ -123,8 +123,7 @@ def evaluate(
     given = [features] if isinstance(features, Features | str | Path) else list(features)
     wanted = 1 if manifest.protocol.kind == "single-split" else manifest.protocol.splits
     if len(given) != wanted:
-        why = f"{manifest.protocol.name} needs {wanted}, {len(given)} given"
-        raise UsageError("features", why=why, remedy="Give one per split, in the order of the splits")
+        raise UsageError("features", why=f"{len(given)} given, not {wanted}", remedy="Give one per split, in order")
     tables = [one if isinstance(one, Features) else read_features(one, manifest.name) for one in given]
     names = [Path(f"#{number}") if isinstance(one, Features) else Path(one) for number, one in enumerate(given)]
     options = EvaluateOptions(protocol=str(protocol), bootstrap=bootstrap, rerank=rerank, seed=seed, device=device)

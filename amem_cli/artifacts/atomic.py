@@ -134,8 +134,7 @@ def verify_checksum(content: bytes, kind: str, path: Path, *, remedy: str = "") 
     """Raise `BadData` unless `content`, read from `path`, contains a checksum and matches it."""
     match = _CHECKSUM.search(content)
     if match is None:
-        why = "it has no amem checksum: it is damaged, or another program wrote it"
-        raise BadData(kind, path, why=why, remedy=remedy)
+        raise BadData(kind, path, why="no amem checksum: it is damaged, or another program wrote it", remedy=remedy)
     start, end = match.span()
     digest = hashlib.sha256(content[:start])
     digest.update(CHECKSUM_BLANK)

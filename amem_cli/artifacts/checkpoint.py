@@ -88,9 +88,8 @@ def described_by(saved: Checkpoint) -> Iterator[None]:
     except BadData:
         raise
     except Exception as error:
-        why = f"its description does not describe a model of amem ({type(error).__name__}: {error})"
-        remedy = KINDS[saved.description["kind"]]
-        raise BadData("checkpoint", saved.path, why=why, remedy=remedy) from error
+        why = f"its description is malformed ({type(error).__name__}: {error})"
+        raise BadData("checkpoint", saved.path, why=why, remedy=KINDS[saved.description["kind"]]) from error
 
 
 def read_description(path: Path, *, remedy: str = "") -> dict[str, Any]:

@@ -67,8 +67,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Results by file name, for a comparison. Raises `UsageError` without files, and if protocols or conventions
     differ, with each difference. What the models were trained on may differ."""
     if not files:
-        remedy = "For example: amem evaluate --compare baseline.json amem.json"
-        raise UsageError("--compare", why="no result files given", remedy=remedy)
+        raise UsageError("--compare", why="no result files", remedy="Run: amem evaluate --compare a.json b.json")
     named = [(path.stem if len({f.stem for f in files}) == len(files) else str(path), read(path)) for path in files]
     _, first = named[0]
     for path, (_, other) in zip(files[1:], named[1:], strict=True):
@@ -83,8 +82,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
             if other.get(count) != first.get(count):
                 differences.append(f"{count} {first.get(count)} there, {other.get(count)} here")
         if differences:
-            why = f"cannot be compared with {files[0]} ({listing(differences)})"
-            raise UsageError("result", path, why=why, remedy="Compare runs of one protocol on the same people")
+            raise UsageError("result", path, why=f"cannot be compared with {files[0]} ({listing(differences)})")
     for path, (_, result) in zip(files, named, strict=True):
         rank = result.get("rank")
         rates = [*(rank.get(k) if isinstance(rank, dict) else None for k in ("1", "5", "20")), result.get("mAP")]

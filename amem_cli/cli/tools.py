@@ -236,8 +236,7 @@ def reproduce(request: Request, output: flags.Output, dry_run: flags.DryRun = Fa
 
         plain = Request("sizes", data_root=request.data_root, workspace=request.workspace)
         if request != plain or dry_run:
-            why = "sizes needs neither data nor training, only --workspace, --json and --quiet apply"
-            raise UsageError("reproduce", why=why, remedy="Leave the other options out")
+            raise UsageError("sizes", why="it only takes --workspace, --json and --quiet", remedy="Leave the rest out")
         table = sizes(request.workspace)
         if output.as_json:
             return console.print_json(table)

@@ -98,8 +98,7 @@ def require_kind(manifest: Manifest, kind: Kind) -> None:
     """Raise `UsageError` unless the data set is of `kind`."""
     if manifest.kind != kind:
         fitting = ", ".join(name for name in SHIPPED if load_manifest(name).kind == kind)
-        why = f"it holds {CONTENT[manifest.kind]}, not {CONTENT[kind]}"
-        raise UsageError("data set", manifest.name, why=why, remedy=f"Choose {fitting} or your own .toml")
+        raise UsageError("data set", manifest.name, why=f"no {CONTENT[kind]} in it", remedy=f"Choose {fitting}")
 
 
 def protocol_of(manifest: Manifest) -> Protocol:
@@ -112,9 +111,8 @@ def protocol_of(manifest: Manifest) -> Protocol:
 def require_people(manifest: Manifest) -> None:
     """Raise `BadData` for tracks without identities."""
     if manifest.layout == "tracks":
-        why = "its tracks have no identities, and this command needs labelled people"
-        remedy = "Compare them with amem search, link or find, or sort them into <person>/<camera>/<frame>.jpg"
-        raise BadData("data set", manifest.name, why=why, remedy=remedy)
+        remedy = "Use amem search, link or find, or sort them into <person>/<camera>/<frame>.jpg"
+        raise BadData("data set", manifest.name, why="its tracks have no identities", remedy=remedy)
 
 
 def _is_path(text: str) -> bool:
@@ -171,8 +169,7 @@ def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
     """The protocol with its defaults and the number of splits in its split file."""
     if KINDS[file.layout] != "video":
         if file.protocol is not None:
-            why = f"layout {file.layout} has no tracklets and cannot have a [protocol]"
-            raise UsageError("manifest", path, why=why)
+            raise UsageError("manifest", path, why=f"layout {file.layout} has no tracklets, so no [protocol]")
         return None
     kind: ProtocolKind = "single-split" if file.layout in ("mars", "tracks") else "cross-camera-splits"
     protocol = file.protocol or Protocol()
@@ -182,8 +179,7 @@ def _protocol(file: ManifestFile, path: Path) -> Protocol | None:
     if file.protocol and file.protocol.kind not in ("", kind):
         raise UsageError("manifest", path, why=f"protocol.kind of layout {file.layout} must be {kind!r}")
     if drawn and (official or protocol.file):
-        why = "splits, train_fraction and seed of [protocol] have no meaning with an official split or a split file"
-        raise UsageError("manifest", path, why=why)
+        raise UsageError("manifest", path, why="it sets splits, train_fraction or seed, but the split is fixed")
     if protocol.file is None:
         return msgspec.structs.replace(protocol, splits=1) if official and kind != "single-split" else protocol
     if file.layout != "folder" or official:

@@ -45,8 +45,7 @@ def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, 
         else:
             list_file.unlink(missing_ok=True)
     if len(bad) > MOST_SKIPPED * len(paths):
-        why = f"{len(bad)} of {len(paths)} images cannot be decoded (see {list_file})"
-        raise BadData("images", why=why, remedy="Check the disk or fetch the data set again")
+        raise BadData("images", why=f"{len(bad)} of {len(paths)} cannot be decoded", remedy=f"See {list_file}")
     return np.array([row for row in range(len(paths)) if row not in bad], dtype=np.int64)
 
 

@@ -66,8 +66,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     manifest = manifest_of_protocol(options.protocol)
     protocol = protocol_of(manifest)
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
-        why = f"protocol {protocol.name} is for data set {manifest.name}"
-        raise UsageError("--dataset", options.dataset, why=why, remedy="Leave --dataset out")
+        raise UsageError("--dataset", options.dataset, why=f"the protocol is for {manifest.name}")
     files = features_files(options, manifest)
     role = "features" if protocol.kind == "single-split" else "features {}"
     provenance = Provenance(
@@ -127,8 +126,7 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
             raise UsageError("--features", why="two files are for the same split", remedy="Give one for each split")
         beyond = listing(str(order[number]) for number in sorted(order) if number >= wanted)
         if beyond:
-            why = f"{protocol_of(manifest).name} has the splits 0 to {wanted - 1}, but there is {beyond}"
-            raise UsageError("--features", why=why, remedy="Give one for each split")
+            raise UsageError("--features", why=f"no split {beyond}", remedy=f"Give one for each of 0 to {wanted - 1}")
         folder = files[0].parent
         files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
     elif len(files) != wanted:
@@ -165,7 +163,7 @@ def refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
         recorded = table.provenance.get("options", {}).get("split")
         if isinstance(recorded, int) and recorded != number:
             why = f"it has features of split {recorded}, but is given for split {number}"
-            raise BadData("features", path, why=why, remedy="Give one file for each split, in the order of the splits")
+            raise BadData("features", path, why=why, remedy="Give one per split, in their order")
 
 
 def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: EvaluateOptions) -> None:

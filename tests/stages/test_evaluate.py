@@ -229,7 +229,7 @@ def test_evaluate_text_file(tmp_path: Path) -> None:
 
 
 def test_compare_no_files() -> None:
-    with pytest.raises(UsageError, match="--compare: no result files given"):
+    with pytest.raises(UsageError, match="--compare: no result files"):
         compare([])
 
 

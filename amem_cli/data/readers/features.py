@@ -81,8 +81,7 @@ def read_foreign(
         raise UsageError("--queries", queries, why=f"{path} says which rows are queries", remedy="Leave it out")
     for role in ROLES if "query" in groups or "gallery" in groups else ():
         if "features" not in groups.get(role, {}):
-            remedy = "Give the other file: amem features convert QUERIES OUT.h5 --gallery GALLERY"
-            raise UsageError(WHAT, path, why=f"there are no features of the {role}", remedy=remedy)
+            raise UsageError(WHAT, path, why=f"no features of the {role}", remedy="Give the other file with --gallery")
     if "query" in groups:
         rows, is_query = _joined(path, groups["query"], groups["gallery"], notes)
     else:
@@ -218,8 +217,7 @@ def _read_parquet(path: Path) -> dict[str, Any]:
 def _joined(path: Path, query: Rows, gallery: Rows, notes: list[str]) -> tuple[Rows, np.ndarray]:
     """Queries and gallery below each other, without the gallery's copies of queries; and which rows are queries."""
     if query.keys() != gallery.keys():
-        why = f"queries have {listing(sorted(query))}, the gallery has {listing(sorted(gallery))}"
-        raise BadData(WHAT, path, why=why)
+        raise BadData(WHAT, path, why=f"queries have {listing(sorted(query))}, gallery {listing(sorted(gallery))}")
     for part in (query, gallery):
         _same_length(path, part, notes)
     number, *shapes = len(query["features"]), query["features"].shape, gallery["features"].shape
@@ -313,8 +311,8 @@ def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
         rows["features"] = features = features.T
         notes.append("features are one column per row of the table, as in MATLAB: turned")
     if len(set(lengths.values()) | {len(features)}) > 1 or not len(features):
-        why = f"the columns have {', '.join(f'{n} {name}' for name, n in lengths.items())} and {len(features)} features"
-        raise BadData(WHAT, path, why=why)
+        counts = ", ".join(f"{number} {name}" for name, number in lengths.items())
+        raise BadData(WHAT, path, why=f"it has {counts} and {len(features)} features")
 
 
 def _ids_of_names(rows: Rows, names: list[str], notes: list[str]) -> None:

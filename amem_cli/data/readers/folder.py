@@ -41,8 +41,7 @@ def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoD
         names = sorted({path.name for folder in (root, place) for path in folder.iterdir() if looks_like_splits(path)})
         if names:
             why = f"{names[0]} may hold its splits, but the manifest does not name it"
-            remedy = "Name it by file in [protocol] of the manifest, or move it elsewhere"
-            raise BadData(WHAT, root, why=why, remedy=remedy)
+            raise BadData(WHAT, root, why=why, remedy="Set file in its [protocol], or move it elsewhere")
         return splits.numbered_splits(name, tracklets_of, protocol, notes, None)
     file = Path(protocol.file)
     listed = splits.as_present(splits.read_split_file(file), tracklets_of)

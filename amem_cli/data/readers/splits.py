@@ -139,7 +139,7 @@ def present_people(
     )
     empty = [f"split {number}" for number, split in enumerate(kept) if not split.train or not split.test]
     if empty:
-        why = f"{len(absent)} of its people have no images ({', '.join(absent[:3])}, ...), so train or test is empty"
+        why = f"{len(absent)} of its people have no images ({listing(absent, 3)}): train or test is empty"
         raise BadRows("split file", path, why=why, rows=empty)
     return kept, absent
 
@@ -190,9 +190,8 @@ def numbered_splits(
         source = f"drawn with seed {protocol.seed}"
         pairs = set(tracklets_of).difference(alone)
         if len(pairs) < 2:
-            why = f"a split needs two people in two cameras each, there are {len(pairs)}"
-            remedy = 'For train-tae alone use layout = "images"'
-            raise BadData("data set", name, why=why, remedy=remedy)
+            why = f"a split needs two people in two cameras, there are {len(pairs)}"
+            raise BadData("data set", name, why=why, remedy='For train-tae alone use layout = "images"')
         people = draw_splits(pairs, protocol.splits, protocol.train_fraction, protocol.seed)
         if alone:
             who = counted(len(alone), "people")

@@ -25,9 +25,8 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
     found = files.find_folder(root, has_people)
     others = sorted(set(list_folder(found)[1]) - set(cameras)) if found else []
     if found and (more := [other for other in others if files.image_folders(found / other)[0]]):
-        why = f"{listing(more, 5)} next to {cameras[0]} and {cameras[1]}: this layout has two cameras"
-        remedy = 'Use layout = "folder" with folders = "camera/person", or move them elsewhere'
-        raise BadData("camera folders", found, why=why, remedy=remedy)
+        why = f"this layout has two cameras, and {listing(more, 5)} are next to them"
+        raise BadData("camera folders", found, why=why, remedy='Use layout "folder", folders "camera/person"')
     return found
 
 
@@ -44,8 +43,8 @@ def find_split_file(root: Path, sequences: Path) -> Path | None:
     for suffix in (".json", ".mat"):
         fitting = sorted(path for path in found if path.suffix.lower() == suffix)
         if len(fitting) > 1:
-            why = f"several files look like splits: {listing(str(file.relative_to(root)) for file in fitting)}"
-            raise BadData("splits", root, why=why, remedy="Keep the one to use, and move the others elsewhere")
+            names = listing(str(file.relative_to(root)) for file in fitting)
+            raise BadData("splits", root, why=f"several files look like splits: {names}", remedy="Keep one of them")
         if fitting:
             return fitting[0]
     if found:
@@ -68,9 +67,8 @@ def read_official_splits(path: Path, people: list[str]) -> tuple[PeopleSplit, ..
     if wrong:
         raise BadRows(what, path, why=f"rows of ls_set that do not list the people 1 to {count} once each", rows=wrong)
     if count != len(people):
-        why = f"ls_set counts {count} people by their place in the sorted folders, and {len(people)} are there"
-        remedy = "For a part of the data set, use a splits.json that names the people"
-        raise BadData(what, path, why=why, remedy=remedy)
+        why = f"ls_set has {count} people, and {len(people)} are here"
+        raise BadData(what, path, why=why, remedy="For a part of the data set use a splits.json")
 
     def names(places: list[int]) -> tuple[str, ...]:
         return tuple(people[place - 1] for place in sorted(places))
