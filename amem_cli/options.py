@@ -161,9 +161,7 @@ class Adversarial(Schedule):
     panel: ClassVar[str] = "Adversarial loss"
 
     adversarial_weight: float = option(1e-3, "weight of the adversarial term; 0: none (D)", small=0.0)
-    adversarial_form: Literal["non-saturating", "minimax"] = option(
-        "non-saturating", "minimax: the literal form of eq. 4 and 5 (D)"
-    )
+    adversarial_form: Literal["non-saturating", "minimax"] = option("non-saturating", "minimax: as eq. 4 and 5 say (D)")
     discriminator_learning_rate: float = option(2e-4, "the discriminator's rate (Adam, beta1 0.5 as in DCGAN) (D)")
 
 
@@ -208,9 +206,7 @@ class TrainTaeOptions(Adversarial):
     """`train-tae`: the texture auto-encoder on single images (Fig. 3, eq. 4)."""
 
     dataset: str = option("market1501", DATASET_HELP)
-    tae_encoder: Literal["resnet18", "mobilenet_v2"] = option(
-        "resnet18", "encoder: ResNet-18 (P), or MobileNetV2 to 1/16 (D)", small="mobilenet_v2"
-    )
+    tae_encoder: Literal["resnet18", "mobilenet_v2"] = option("resnet18", "ResNet-18 (P)", small="mobilenet_v2")
     weights: str = setting(
         "", "the encoder's ImageNet weights: a file, or imagenet; empty: none", small="imagenet", strong="imagenet"
     )
@@ -218,9 +214,7 @@ class TrainTaeOptions(Adversarial):
     batch_size: int = option(64, "images per batch (D)", small=16)
     learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)", small=2e-3)
     weight_decay: float = option(5e-4, "Adam's weight decay (P)", small=0.0)
-    freeze_bn: float = option(
-        1.0, "fraction of the steps after which batch norm uses its running statistics; 1: never (D)", small=0.6
-    )
+    freeze_bn: float = option(1.0, "fraction of the steps after which batch norm is frozen; 1: never (D)", small=0.6)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,12 +249,8 @@ class TrainAmemOptions(Adversarial):
     epochs: int = option(240, "passes over the training tracklets (D)", small=30, strong=120)
     learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3.5e-4, strong=3.5e-4)
     warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=20, strong=500)
-    neck: Literal["none", "bn"] = option(
-        "none", "bn: batch norm on f_s before the classifier and in the test (D)", small="bn", strong="bn"
-    )
-    mirror: Literal["off", "on"] = option(
-        "off", "on: the test averages f_s over each clip and its mirror image (D)", small="on"
-    )
+    neck: Literal["none", "bn"] = option("none", "bn: f_s goes through batch norm (D)", small="bn", strong="bn")
+    mirror: Literal["off", "on"] = option("off", "on: the test averages each clip and its mirror image (D)", small="on")
     label_smoothing: float = option(0.0, "label smoothing of the identity loss (D)", small=0.1, strong=0.1)
     triplet: Literal["margin", "soft-margin"] = option(
         "margin", "triplet loss: hinge with --margin, eq. 7 (P), or softplus without a margin (D)",
@@ -280,9 +270,7 @@ class TrainAmemOptions(Adversarial):
         "copy", "MEM's embedding starts by copying the frame, at the textures' statistics, or at random (D)"
     )
     backbone_lr_factor: float = option(1.0, "learning rate of the backbone relative to --learning-rate; 0: frozen (D)")
-    fc_lr_factor: float = option(
-        1.0, "learning rate of the fully-connected layer that gives f_s, relative to --learning-rate (D)", small=0.1
-    )
+    fc_lr_factor: float = option(1.0, "rate of the layer that gives f_s relative to --learning-rate (D)", small=0.1)
     fusion_start: Literal["random", "zero"] = option(
         "random",
         "zero: f_s starts as that of the baseline, without f_A and f_M, and training adds them (D)",
@@ -291,9 +279,7 @@ class TrainAmemOptions(Adversarial):
     mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")
-    erase: float = option(
-        0.0, "probability of erasing a rectangle, the same in all frames of a clip (D)", small=0.5, strong=0.5
-    )
+    erase: float = option(0.0, "probability of erasing one rectangle in all frames (D)", small=0.5, strong=0.5)
     jitter: float = option(0.0, "strength of random brightness, contrast, saturation and sharpness of a clip (D)")
     clip_sampling: Literal["consecutive", "segments"] = option(
         "consecutive", "training clips: consecutive frames (P), or one frame of each of T segments (D; not with MEM)"
