@@ -56,10 +56,7 @@ def check_split(split: str) -> None:
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """ "256x128" -> (256, 128), height and width in pixels; both are multiples of 16 from 32 to 2048.
-
-    Raises `UsageError`.
-    """
+    """ "256x128" -> (256, 128), height and width, multiples of 16 from 32 to 2048; `UsageError` for others."""
     match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     size = (int(match[1]), int(match[2])) if match else (0, 0)
     if not all(32 <= side <= LARGEST_SIDE and side % 16 == 0 for side in size):

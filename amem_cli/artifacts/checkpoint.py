@@ -48,8 +48,7 @@ class Checkpoint:
 
 
 def save(path: Path, kind: str, tensors: "dict[str, torch.Tensor]", provenance: Provenance, **described: Any) -> Path:
-    """Write a checkpoint; the same content gives the same bytes. `described` are more entries of the
-    description, e.g. `model` (the dimensions that rebuild it)."""
+    """Write a checkpoint; the same content gives the same bytes. `described` adds entries, such as `model`."""
     import safetensors.torch
 
     head = {"kind": kind, "schema": SCHEMA, "created_by": CREATED_BY, "provenance": provenance.as_json()}

@@ -87,8 +87,7 @@ def read_attributes(path: Path, kind: str) -> dict[str, Any]:
 def opened(
     path: Path, kind: str, wanted: Wanted = ("", {}, {}, ""), *, remedy: str = "", largest: int | None = LARGEST_FILE
 ) -> Iterator[h5py.File]:
-    """A file, verified by its checksum or, without one, by reading `wanted` in a child process. Any error inside is
-    `BadData`."""
+    """A file, verified by its checksum or else by reading `wanted` in a child process. Any error is `BadData`."""
     with atomic.open_input(path, kind, remedy=remedy) as source:
         size = os.fstat(source.fileno()).st_size
         if largest is not None and size > largest:

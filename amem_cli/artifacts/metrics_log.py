@@ -48,8 +48,7 @@ def keep_samples(folder: Path, last_step: int) -> None:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The lines that are JSON objects, each with its content; none when the file cannot be read. A line that a crash
-    cut off is left out."""
+    """The complete lines that are JSON objects, each with its content; none when the file cannot be read."""
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -59,8 +59,7 @@ def write(path: Path, labels: PseudoLabels, provenance: Provenance) -> Path:
 
 
 def read(path: Path, *, remedy: str = "amem label-videos writes such a file") -> PseudoLabels:
-    """Read a labels file; raises `BadData` for columns and attributes that contradict each other, and like
-    `hdf5.read`."""
+    """Read a labels file. Raises `BadData` if columns and attributes contradict each other, and like `hdf5.read`."""
     attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE)
     columns.setdefault("person_id", np.zeros(0, np.int64))
     try:

@@ -1,7 +1,4 @@
-"""The command line: `run` executes a command and turns every error into one line and an exit code.
-
-Stages are imported inside the commands, so that `amem --help` does not import torch.
-"""
+"""The command line: `run` executes a command and turns every error into one line and an exit code."""
 
 import os
 import signal

@@ -200,10 +200,7 @@ def _group_flags(group: Any) -> list[inspect.Parameter]:
 
 
 def _flag(field: dataclasses.Field, kind: Any, panel: str, *, envvar: bool = False) -> Any:
-    """Type and flag of an option, for Typer; the help ends with default, preset and environment variable.
-
-    With `envvar` Typer reads the variable.
-    """
+    """Type and flag of an option, for Typer, which reads its environment variable only with `envvar`."""
     value, env = field.default, field.metadata["env"]
     notes = [] if value in ("", (), None, dataclasses.MISSING) or kind is bool else [f"default: {value}"]
     notes += [f"{preset}: {other}" for preset, other in field.metadata["presets"].items()] + [f"env: {env}"] * bool(env)
@@ -236,10 +233,7 @@ def _check_names(options: Any) -> None:
 
 
 def config_text(commands: list[str], preset: str) -> str:
-    """The TOML file of `amem config show` and `--config`: a table per command, each option with its help and its value.
-
-    Folders are commented out, since a file overrides the environment variables AMEM_DATA and AMEM_WORKSPACE.
-    """
+    """The TOML file of `amem config show`, a table per command. Folders are comments: a file overrides AMEM_DATA."""
     head = _comment(CONFIG_HEAD.format(version=__version__, preset=preset))
     return "\n".join([*head, "", *(_table(command, preset) for command in commands)])
 

@@ -36,10 +36,7 @@ def for_command(remedy: str, places: Collection[str], force: bool) -> str:
 
 
 def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> str:
-    """The remedy of a stage that ran with these options: another stage's command gets those that both have.
-
-    They are preset, config file, folders, device, seed, image size and the like; what the command names already stays.
-    """
+    """The remedy of a stage that ran with these options: another stage's command gets those that both have."""
     match = re.match(r"Run: amem (\S+)", remedy)
     if not match or match[1] not in COMMANDS:
         return remedy

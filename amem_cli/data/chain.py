@@ -25,8 +25,7 @@ from amem_cli.runtime.progress import Progress
 
 @dataclass(frozen=True)
 class ChainOf:
-    """The data set of a chain, and its split; None: the official split, or all of several. Without `data_root` the
-    commands take their default."""
+    """The data set of a chain and its split; None: the official one, or all. No `data_root`: the default one."""
 
     manifest: Manifest
     workspace: Path
@@ -100,8 +99,7 @@ def chain_of(
 
 
 def _compared_with_images(state: ArtifactState, dataset: Dataset, of: ChainOf) -> ArtifactState:
-    """The state, stale if it was made from other images than those of the data set now; why says if some are newer.
-    Artifacts that were made from a part of the images are not compared."""
+    """The state, stale if made from other images than those now there. One made from a part is not compared."""
     options, recorded = state.provenance["options"], state.provenance.get("data")
     part = options.get("clips") or options.get("frames") or options.get("on_bad_image") == "skip"
     if state.state != "ready" or part or not recorded:
@@ -147,8 +145,7 @@ def warn_about_stale(
     progress: Progress,
     data_root: Path | None = None,
 ) -> None:
-    """Warn about each artifact of an earlier stage that was made from other inputs than the current ones. A damaged
-    artifact is not reported here: loading it fails."""
+    """Warn about each stale artifact of an earlier stage. Damaged ones are not reported: loading them fails."""
     for link in chain_of(manifest, workspace, split, data_root=data_root):
         if link.stage == stage:
             return
@@ -256,8 +253,7 @@ def _unfinished(path: Path) -> str:
 
 
 def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:
-    """A provenance with the options for an artifact that is missing. They are those of its unfinished run or of another
-    split, else preset, image size and seed of a training here."""
+    """A provenance for a missing artifact: its unfinished run's, another split's, or preset, size, seed of a run."""
     links = _links(replace(of, split=None))
     for one in (link, *(other for other in links if other.stage == link.stage)):
         if provenance := _intact_provenance([one.path, *_parts(one.path)], verified=False):

@@ -125,8 +125,7 @@ class FoundFolder:
 
 
 def find_datasets(folder: Path) -> list[FoundFolder]:
-    """The data sets in `folder` if it is a data root, else the data set that `folder` itself is. Raises `BadData` when
-    no layout fits."""
+    """The data sets in a data root, or the one that `folder` itself is. Raises `BadData` when no layout fits."""
     shipped = {manifest.root: manifest for manifest in map(load_manifest, SHIPPED)}
 
     def as_shipped(place: Path, data_root: Path) -> FoundFolder:
@@ -217,8 +216,7 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
 def _check_images(
     root: Path, image_list: Path, progress: Callable[[int, int], None], problems: list[str], remarks: list[str]
 ) -> tuple[CheckRow, dict[Path, str]]:
-    """Decode every image below `root`; write the list for `sha256sum -c`, unless it exists or an image is damaged. Also
-    returns the SHA-256 of each image."""
+    """Decode every image below `root` and write the list for `sha256sum -c`; also returns each image's SHA-256."""
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
     lines, damaged, digests = [], 0, dict[Path, str]()
     with ThreadPoolExecutor(os.cpu_count()) as threads:

@@ -37,8 +37,7 @@ def segment_clip(length: int, frames: int, generator: np.random.Generator) -> np
 
 
 def inference_clips(length: int, frames: int) -> np.ndarray:
-    """Frame indices (clips, frames) int64 of consecutive clips that cover every frame of the tracklet once. The last
-    clip is filled by `reflect`."""
+    """Frames (clips, frames) int64 of consecutive clips that cover the tracklet once; `reflect` fills the last one."""
     clips = -(-length // frames)
     return reflect(np.arange(clips * frames), length).reshape(clips, frames)
 

@@ -1,7 +1,4 @@
-"""From a manifest and a data root to a data set, and its numbers under the names that manifests use in `[counts]`.
-
-`READERS` has one reader for each `layout` that a manifest can name.
-"""
+"""From a manifest and a data root to a data set and its counts; `READERS` has one reader for each `layout`."""
 
 from collections import defaultdict
 from collections.abc import Callable

@@ -1,7 +1,4 @@
-"""Decodes image files: for networks, pictures and `amem data check --deep`.
-
-Pillow is imported when the first image is opened, so that folder readers can use the suffixes without it.
-"""
+"""Decodes image files. Pillow is imported with the first image: folder readers need only the suffixes."""
 
 import errno
 import io
@@ -76,8 +73,7 @@ def _read(path: str | Path) -> bytes:
 
 
 def open_rgb(path: str | Path) -> "Image.Image":
-    """An image in RGB, rotated as its EXIF says; grey, palette, CMYK and 16-bit images are converted. Raises `BadData`
-    as `open_image` does."""
+    """An image in RGB, rotated as its EXIF says, converted from any mode. Raises `BadData` as `open_image` does."""
     import numpy as np
     from PIL import Image, ImageOps
 

@@ -1,7 +1,4 @@
-"""Data set manifests: layout, protocol, counts, citation, from `data_manifests/*.toml` or the user's file.
-
-`amem_cli.data.datasets` reads the data set itself.
-"""
+"""Data set manifests: layout, protocol, counts, citation, from `data_manifests/*.toml` or the user's file."""
 
 import re
 import tomllib
@@ -47,8 +44,7 @@ class ManifestFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Manifest(ManifestFile, frozen=True, kw_only=True):
-    """A data set: the completed keys of its file `path`. `root` is a folder below the data root or an absolute path.
-    `shipped` is false for the user's own file."""
+    """A data set. `root` is a folder below the data root or an absolute path; `shipped` is false for the user's own."""
 
     path: Path
     shipped: bool

@@ -46,8 +46,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class VideoDataset:
-    """A data set of tracklets with its splits; `numbered` data sets have several and need `--split`. `notes` are
-    warnings: what the reader left out."""
+    """Tracklets with splits; `numbered` ones have several and need `--split`. `notes`: what the reader left out."""
 
     name: str
     splits: tuple[Split, ...]

@@ -1,7 +1,4 @@
-"""One process, or several started by torchrun: rank, device, shards of the work, DistributedDataParallel.
-
-The same command works in both cases. When a process fails, torchrun stops the others and reports the cause.
-"""
+"""One process, or several of torchrun, which stops all of them and reports the cause when one fails."""
 
 import contextlib
 import ctypes
@@ -88,10 +85,7 @@ class Processes:
         return parallel
 
     def synchronise_batch_norm(self, module: torch.nn.Module) -> torch.nn.Module:
-        """`module` with BN over the batches of all processes (`--sync-batchnorm`); unchanged in one process.
-
-        Raises `UsageError` on a CPU, where PyTorch has no such layer.
-        """
+        """`module` with BN over the batches of all processes; unchanged in one. Raises `UsageError` on a CPU."""
         if self.world_size == 1:
             return module
         if self.device.type != "cuda":

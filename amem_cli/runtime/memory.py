@@ -10,8 +10,7 @@ CGROUP = Path("/sys/fs/cgroup")  # of the container, in version 2
 
 
 def require_memory(flag: str, value: str | None, needed: int, free: int | None, remedy: str) -> None:
-    """Raise `UsageError` if the `needed` bytes are more than the `free` ones: without it the system kills the process,
-    and without a word."""
+    """Raise `UsageError` if more bytes are `needed` than `free`, before the system kills the process."""
     if free is not None and needed > free:
         why = f"needs at least {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
         raise UsageError(flag, value, why=why, remedy=remedy)

@@ -83,9 +83,7 @@ def require_batch_memory(options: Any, factors: tuple[str, ...], processes: Proc
 
 
 def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:
-    """Log the batch size over all processes, the product of the options `factors`, the effect of `--accumulate`, and
-    the default precision on CUDA.
-    """
+    """Log the batch size over all processes, the effect of `--accumulate`, and the default precision on CUDA."""
     total = math.prod(getattr(options, name) for name in factors)
     each = total // processes.world_size
     line = f"batch: {total} {unit}, {each} on each of {counted(processes.world_size, 'processes')}"

@@ -1,5 +1,4 @@
-"""The log of a training (means of its losses in metrics.jsonl, trackers, validations, sample pictures), and the end of
-each step."""
+"""The log of a training (metrics.jsonl, trackers, validations, sample pictures), and the end of each step."""
 
 import io
 import time

@@ -1,7 +1,4 @@
-"""The state of a training between two steps. Saved with weights and optimisers, so that resuming is exact.
-
-Random numbers need no state: each is keyed by (seed, epoch, index).
-"""
+"""The state of a training between two steps. Random numbers need none: each is keyed by (seed, epoch, index)."""
 
 import shutil
 import time
@@ -24,10 +21,7 @@ PREVIOUS = "previous"  # the folder for files of a finished training while its s
 
 @dataclass(frozen=True)
 class Run(Generic[Chosen]):
-    """One training: its folder, options, provenance, processes, networks and optimisers.
-
-    The networks are not wrapped in DistributedDataParallel: the wrapped ones have the same parameters.
-    """
+    """One training. Its networks are not wrapped in DistributedDataParallel; the wrapped ones share the parameters."""
 
     folder: Path
     options: Chosen
@@ -44,8 +38,7 @@ class Run(Generic[Chosen]):
 
 @dataclass
 class TrainState:
-    """Position and figures of a training; `step` counts optimiser steps over all epochs, about `total` of them; all
-    counts start at 0."""
+    """Position and figures of a training; `step` counts optimiser steps over all epochs, about `total` of them."""
 
     epoch: int = 0
     step_in_epoch: int = 0
@@ -148,10 +141,7 @@ def remove_states(run: Run) -> None:
 
 
 def set_aside(folder: Path) -> None:
-    """Move best weights, samples and metrics of a finished training into `previous`, until its successor is finished.
-
-    What is there already stays: it belongs to the training whose checkpoint is still in place.
-    """
+    """Move best weights, samples and metrics of a finished training into `previous`, unless that is there already."""
     finished = any((folder / f"{model}.safetensors").is_file() for model in ("arm", "tae", "amem"))
     if finished and not (folder / PREVIOUS).exists():
         (folder / PREVIOUS).mkdir()

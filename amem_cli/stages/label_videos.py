@@ -94,10 +94,7 @@ def label_tracklets(
     tracklets: Sequence[Tracklet], bar: Loop, *, config: ArmConfig, engine: Engine, options: LabelVideosOptions,
     device: torch.device,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Temporal means of attribute probabilities: `probabilities` (n, A) float32, and `frames` (n,) int64.
-
-    Every frame counts once. A batch can hold frames of several tracklets.
-    """
+    """Means over all frames: `probabilities` (n, A) float32, `frames` (n,) int64. Batches hold several tracklets."""
     owners = np.repeat(np.arange(len(tracklets)), [len(tracklet) for tracklet in tracklets])  # tracklet of each frame
     inside = np.concatenate([np.arange(len(tracklet)) for tracklet in tracklets])  # its index in the tracklet
     frames_of_batch = even_batches(len(owners), options.batch_size)

@@ -13,8 +13,7 @@ from amem_cli.weights.normalisation import HARA_2018, HARA_2020, Normalisation
 
 @dataclass(frozen=True)
 class MappedWeights:
-    """Tensors under our keys. `normalisation` is None if the file does not determine it. `notes` say what was removed
-    around the network."""
+    """Tensors under our keys. `normalisation`: None if the file does not say it. `notes`: what was removed."""
 
     tensors: dict[str, Tensor]
     key_mapping: str

@@ -275,8 +275,7 @@ def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
 def read_tracklet(
     root: Path, name: str, images: Iterable[str], ids: tuple[int, int], bad: list[str]
 ) -> Tracklet | None:
-    """The tracklet in the folder `name` below `root`; `ids` are person and camera. If the order of its frames is
-    unknown, it is None, and the reason is added to `bad`."""
+    """The tracklet in folder `name`; `ids`: person, camera. None, and why in `bad`, if its frames' order is unknown."""
     try:
         return Tracklet(name, *ids, str((root / name).absolute()), frames_in_order(images))
     except ValueError as error:

@@ -99,8 +99,7 @@ def _image_folders(root: Path, depth: int = DEEPEST) -> list[tuple[str, ...]]:
 
 
 def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[str, str], tuple[str, ...], Path]:
-    """Person's name -> tracklets in order of camera, people in order of name; tracklet's name -> side; notes; and the
-    folder of the first level."""
+    """Person -> tracklets by camera; tracklet -> side; notes; the folder of the first level."""
     levels = (given or DEFAULT).split("/")
     place = root
     folders, ignored = files.image_folders(place, len(levels))
@@ -182,8 +181,7 @@ def _split_of_folders(root: Path, tracklets_of: Mapping[str, list[Tracklet]], si
 
 
 def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:
-    """The names as numbers, if all are positive numbers (0 and -1 mean distractor and junk); else 1, 2, ... Two names
-    for one number ("1" and "01") are added to `bad`."""
+    """Names -> numbers: their own if all are positive, else 1, 2, ...; two names for one number are added to `bad`."""
     ordered = sorted(names, key=lambda name: (natural_key(name), name))
     if all(name.isascii() and name.isdigit() and len(name) <= 15 and int(name) >= 1 for name in ordered):
         by_number: dict[int, str] = {}

@@ -19,8 +19,7 @@ PERSON = re.compile(r"(-1|\d{1,15})/")
 
 
 def read(root: Path, name: str) -> ImageDataset:
-    """The training images, sorted by name; junk (person -1) is dropped. Raises `BadData` when there are none and
-    `BadRows` for names without a person."""
+    """The training images, without junk (-1). Raises `BadData` without any, `BadRows` for names of no person."""
     folder = find(root)
     if folder is None:
         raise BadData(WHAT, root, why="no bounding_box_train in it", remedy=f"Expected {LAYOUT}")

@@ -25,8 +25,8 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
     found = files.find_folder(root, has_people)
     others = sorted(set(list_folder(found)[1]) - set(cameras)) if found else []
     if found and (more := [other for other in others if files.image_folders(found / other)[0]]):
-        why = f"this layout has two cameras, and {listing(more, 5)} are next to them"
-        raise BadData("camera folders", found, why=why, remedy='Use layout "folder", folders "camera/person"')
+        why = f"{listing(more, 5)} next to {cameras[0]} and {cameras[1]}"
+        raise BadData("camera folders", found, why=why, remedy='Use layout = "folder", folders = "camera/person"')
     return found
 
 
