@@ -49,9 +49,8 @@ def embed(
     `clips` is (B, T, H, W, 3) uint8 RGB: T >= 1 consecutive frames at the image size of the training, (H, W) in
     `model.image_size` of a model from `load_main_model`. `one_tracklet`: the clips belong to one tracklet; the result
     is (1, 512), f_s averaged over the clips and then normalised, as in `amem extract-features`. `batch_size` is the
-    number of clips per forward pass; `device` and `precision` are as on the command line. Moves the model to the device
-    and sets eval mode.
-    Raises `UsageError` for clips of another type or shape.
+    number of clips per forward pass; `device` and `precision` are as on the command line. The model moves to the
+    device, in eval mode. Raises `UsageError` for clips of another type or shape.
     """
     import torch
 

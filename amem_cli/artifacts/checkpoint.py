@@ -1,7 +1,6 @@
 """Checkpoints: tensors in safetensors with a JSON description and a checksum inside; the state of a stopped training.
 
 The description holds kind, schema, model dimensions, options and parents, so no flag can contradict the weights.
-Reading uses no pickle.
 """
 
 import contextlib
@@ -135,11 +134,7 @@ def save_state(
     provenance: Provenance,
     position: dict[str, Any],
 ) -> Path:
-    """Write weights, optimisers and position after `step`; keep this state and the newest of an earlier step.
-
-    States of later steps are removed: they are damaged, or belong to an abandoned run. Random draws need no state,
-    because their keys are (seed, epoch, index).
-    """
+    """Write weights, optimisers and position after `step`; keep this state and the newest of an earlier step."""
     tensors: dict[str, torch.Tensor] = {}
     groups: dict[str, Any] = {}
     for name, module in modules.items():

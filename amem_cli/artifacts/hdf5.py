@@ -1,7 +1,6 @@
 """HDF5 tables: built and written in memory, checked against their checksum before the HDF5 library reads them.
 
-The library can crash or hang on a damaged file. A file of another program has no checksum, so a child process reads it
-first.
+The library can crash or hang on a damaged file, so a child process first reads those that have no checksum.
 """
 
 import contextlib
@@ -64,9 +63,7 @@ def read(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing.
 
-    With `mapped`, float32 columns (rows, D) stay on the disk as memory maps, for files of any size, unless they are
-    compressed or of another type; their values are not checked.
-
+    With `mapped`, float32 columns (rows, D) are memory maps, unchecked, unless compressed or of another type.
     Raises `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another
     type, of unequal length, not finite, or stored in another file.
     """

@@ -44,10 +44,8 @@ class OutputSlot:
     def is_current(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
         """True if the artifact exists with this provenance, so that the stage has nothing to do.
 
-        `warn` is called if some of the `images` it was made from were replaced since.
-
-        False without an artifact, with `--force`, and with `--resume never`. Raises `OutputExists` with every
-        difference if the artifact has another provenance, and `BadData` if it is damaged.
+        False without it, with `--force` and `--resume never`. Warns if some of its `images` were replaced since.
+        Raises `OutputExists` with every difference from another provenance, and `BadData` if the artifact is damaged.
         """
         if not self.path.is_file() or self.options.force:
             return False
@@ -80,9 +78,8 @@ class OutputSlot:
 def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
     """Hold the lock on the file `output` inside the context; the system releases it if the process dies.
 
-    Temporary files of crashed writers next to the output are removed. Without `owner` nothing is locked. Raises
-    `Locked` with the holder if another run has the lock, and `DiskError` if the disk is full or cannot be written to,
-    unless `output` exists.
+    Temporary files of crashed writers are removed. Without `owner` nothing is locked. Raises `Locked` with the holder
+    if another run has the lock, and, unless `output` exists, `DiskError` if the disk cannot be written to.
     """
     if not owner:
         yield

@@ -81,11 +81,8 @@ def parent(path: Path) -> dict[str, str]:
 
 
 def weights_parent(weights: str, path: Path | None) -> dict[str, dict[str, str]]:
-    """The entry among the parents of `--weights`, a file or a name, and the file `path` that it stands for.
-
-    Empty without weights. Weights by name are recorded as in "imagenet (mobilenet_v2-b0353104.pth)". Raises
-    `InputMissing` without the file.
-    """
+    """The parents' entry of `--weights`, in `path`; by name as in "imagenet (mobilenet_v2-b0353104.pth)". Empty without
+    weights; raises `InputMissing` without the file."""
     if path is None:
         return {}
     if not path.is_file():

@@ -1,7 +1,6 @@
 """Long inference in shards: each is a complete file with a checksum, and a second run computes the missing ones.
 
-How tracklets are divided into shards, and shards into batches, does not depend on the number of processes, so neither
-does the merged file.
+Neither shards nor batches depend on the number of processes, so neither does the merged file.
 """
 
 import shutil
@@ -34,8 +33,8 @@ def plan_shards(tracklets: Sequence[Sized]) -> list[range]:
 class Shards:
     """The shards of one unfinished output, in a folder next to it, named after the provenance.
 
-    The main process makes the folder, after removing old shards if `fresh`, and logs its time over all runs to
-    metrics.jsonl. With several processes the caller needs a barrier after the construction.
+    The main process makes the folder, without old shards if `fresh`, and logs its time over all runs to metrics.jsonl.
+    With several processes the caller needs a barrier after the construction.
     """
 
     def __init__(self, output: Path, provenance: Provenance, *, fresh: bool, is_main: bool):

@@ -87,8 +87,7 @@ def _fail(message: str, exit_code: int) -> int:
 def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
     """One line for a usage error of Typer: the fault, a suggestion, and the command for help.
 
-    Reads attributes of the error, because its class is Typer's or Click's, depending on Typer's version. Typer
-    suggests commands itself.
+    Typer suggests commands itself. The class of the error is Typer's or Click's, depending on Typer's version.
     """
     message, meant = error.format_message(), ""
     if hasattr(error, "possibilities"):  # an unknown option

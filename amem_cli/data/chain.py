@@ -79,7 +79,7 @@ def chain_of(
     """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
     without identities the four that do not need people.
 
-    An artifact whose parent is stale is stale too; `deep` also verifies checksums and compares the images. Raises
+    An artifact with a stale parent is stale too; `deep` also verifies checksums and compares the images. Raises
     `UsageError` for a data set without tracklets.
     """
     of = ChainOf(manifest, workspace, split, data_root)

@@ -179,11 +179,7 @@ def missing_tracklets(manifest: Manifest, counts: dict[str, int]) -> list[dict[s
 
 
 def count_differences(manifest: Manifest, dataset: Dataset) -> list[str]:
-    """The counts that differ from the manifest's, one line each ("train_tracklets: 300 instead of 8298").
-
-    Empty for a complete data set and for a manifest without counts. Counts of `amem data check` alone (images of
-    folders that no stage reads) are left out.
-    """
+    """The counts that differ from the manifest's, one line each ("train_tracklets: 300 instead of 8298")."""
     counts = dataset_counts(dataset)
     return [
         f"{key}: {counts[key]} instead of {expected}"

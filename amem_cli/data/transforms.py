@@ -15,8 +15,7 @@ Rectangle = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 def read_image(path: str | Path, height: int, width: int, box: Box = FULL_IMAGE) -> np.ndarray:
     """The region `box` of an image, resized bilinearly: uint8 RGB (height, width, 3).
 
-    Grey, palette, CMYK and 16-bit images become RGB; EXIF rotation is applied. Raises `BadData` naming the file when
-    it is missing or does not decode.
+    Any mode becomes RGB; EXIF rotation is applied. Raises `BadData` when the file is missing or does not decode.
     """
     image = open_rgb(path)
     if image.size != (width, height) or box != FULL_IMAGE:

@@ -1,7 +1,6 @@
 """`--on-bad-image skip`: unreadable images are left out and listed, never replaced by others.
 
-They are found before the work begins, so that all batches, also those of a resumed run, equal those of a data set
-without them.
+They are found before the work begins: all batches, also of a resumed run, are those of a data set without them.
 """
 
 from collections.abc import Sequence
@@ -52,9 +51,8 @@ def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, 
 def without_unreadable(
     tracklets: Sequence[Tracklet], list_file: Path, processes: Processes, progress: Progress
 ) -> list[Tracklet]:
-    """The tracklets without the frames that `readable_rows` finds unreadable; the frames around a gap become
-    neighbours. Raises like `readable_rows`, and `BadData` if a tracklet has no readable frame.
-    """
+    """The tracklets without their unreadable frames; the frames around a gap become neighbours. Raises like
+    `readable_rows`, and `BadData` if a tracklet has no readable frame."""
     frames = [frame for tracklet in tracklets for frame in tracklet.frames]
     readable = set(readable_rows(frames, list_file, processes, progress).tolist())
     kept, first = [], 0

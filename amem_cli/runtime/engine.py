@@ -66,9 +66,8 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 class Engine:
     """A network ready to run: uint8 (B, H, W, 3) or (B, T, H, W, 3) -> float32 (B, ...), both on the host.
 
-    When a batch does not fit into GPU memory, the engine warns and halves the batch size, also for later calls;
-    `batch_limit` is the largest number of items computed at once, or 0 for no limit. Raises `UsageError` when a single
-    item does not fit.
+    When a batch does not fit into GPU memory, the engine warns and halves the batch size, also for later calls:
+    `batch_limit`, 0 for no limit. Raises `UsageError` when a single item does not fit.
     """
 
     def __init__(self, run: Callable[[Tensor], Tensor], warn: Callable[[str], None]):
@@ -97,8 +96,7 @@ def prepare(
     """A copy of `network` in eval mode as an `Engine` on `device`; `network` itself does not change.
 
     `network` takes pixels in [0, 1], (B, 3, H, W) or (B, 3, T, H, W). `precision` is "fp32" or "bf16", `engine` a
-    result of `resolve_engine`. `warn` receives warnings. Raises `UsageError` when engine "torch" cannot trace the
-    network; no other engine takes over.
+    result of `resolve_engine`. Raises `UsageError` when engine "torch" cannot trace the network.
     """
     network = copy.deepcopy(network).to(device).eval().requires_grad_(False)
     if engine == "openvino":

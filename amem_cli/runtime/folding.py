@@ -1,7 +1,6 @@
 """A trained network rewritten for inference: batch normalisation (BN) folded into the convolutions before it.
 
-The input normalisation is not folded: the first convolution pads the normalised image with zeros, which represent
-the mean colour and not for black.
+The input normalisation is not folded: the first convolution pads the normalised image with zeros, the mean colour.
 """
 
 import torch

@@ -87,8 +87,8 @@ class _Value(NamedTuple):
 class WeightFile:
     """The tensors of a file under the file's own keys.
 
-    `module_prefix`: every key begins with `module.`. `not_opened`: classes and functions of the objects next to the
-    weights, which were not made. `normalisation` is set only by checkpoints of amem.
+    `module_prefix`: every key begins with `module.`. `not_opened`: the classes of objects that became stand-ins.
+    `normalisation` is set only by checkpoints of amem.
     """
 
     path: Path

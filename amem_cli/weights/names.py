@@ -1,7 +1,6 @@
 """Weights by name: where the file of `--weights imagenet` or `--weights kinetics` is.
 
-The places, in this order: torch's hub cache, an installed package that carries the weights (its SHA-256 is compared),
-torchvision's download.
+The places, in this order: torch's hub cache, an installed package with the weights, torchvision's download.
 """
 
 import re

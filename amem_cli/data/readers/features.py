@@ -61,12 +61,9 @@ def read_foreign(
     """Features of another program, and notes about what was changed or assumed.
 
     For files that do not say it themselves, `gallery` is the file of the gallery, and `queries` says which rows are
-    queries: the number of rows at the beginning, or a text file of names, one a line.
-
-    Rows become float32 of unit length. Text ids are numbered; `provenance` has the numbers. A query that is also in the
-    gallery is kept once.
-    Raises `InputMissing`, `BadData` for damage and missing columns, and `UsageError` when nothing says which rows are
-    queries.
+    queries: the number of rows at the beginning, or a text file of names, one a line. Rows become float32 of unit
+    length. Text ids are numbered; `provenance` has the numbers. A query that is also in the gallery is kept once.
+    Raises `InputMissing`, `BadData` for damage and missing columns, `UsageError` when nothing says what is a query.
     """
     notes: list[str] = []
     groups = _groups(path, notes)

@@ -33,8 +33,7 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
 def find_split_file(root: Path, sequences: Path) -> Path | None:
     """The file that looks like splits next to the sequences, above them up to `root`, or one folder below these.
 
-    A .json file comes before a .mat file, which needs the complete data set. Raises `BadData` for several files and
-    for one of another type.
+    .json comes before .mat, which needs the complete data set. Raises `BadData` for several files, and other types.
     """
     inside = [place for place in sequences.parents if place.is_relative_to(root)]
     above = dict.fromkeys((*sequences.parents[:2], *inside))
@@ -81,9 +80,8 @@ def two_camera_tracklets(
 ) -> tuple[dict[str, list[Tracklet]], list[str], tuple[str, ...]]:
     """Person's name -> both tracklets, for people with images in both cameras; all people with images; and notes.
 
-    Tracklets are called "cam1/person001"; the person's id is the number in the folder's name. Raises `BadData` if
-    there is no person, `BadRows` for folder names without a number or with an equal number, and for frames of
-    unknown order.
+    Tracklets are called "cam1/person001"; the person's id is the number in it. Raises `BadData` if there is no person,
+    `BadRows` for folder names without a number or with an equal number, and for frames of unknown order.
     """
     tracklets_of: dict[str, list[Tracklet]] = {}
     person_of: dict[int, str] = {}
