@@ -119,19 +119,14 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     if not files:
         workspace = Workspace(options.workspace)
         files = [workspace.features(manifest.name, None if single else number) for number in range(wanted)]
-    matches = [re.search(r"-split(\d+)\.\w+$", path.name) for path in files]
-    order = {int(match[1]): path for match, path in zip(matches, files, strict=True) if match}
-    if all(matches) and not single:
-        if len(order) < len(files):
-            raise UsageError("--features", why="two files are for the same split", remedy="Give one for each split")
-        beyond = listing(str(order[number]) for number in sorted(order) if number >= wanted)
-        if beyond:
-            raise UsageError("--features", why=f"no split {beyond}", remedy=f"Give one for each of 0 to {wanted - 1}")
-        folder = files[0].parent
-        files = [order.get(number, folder / f"{manifest.name}-split{number}.h5") for number in range(wanted)]
-    elif len(files) != wanted:
-        why = f"{protocol_of(manifest).name} needs {counted(wanted, 'features files')}, {len(files)} given"
-        raise UsageError("--features", why=why, remedy="Give one for each split, in the order of the splits")
+    numbers = [int(match[1]) for path in files if (match := re.search(r"-split(\d+)\.\w+$", path.name))]
+    if len(numbers) == len(files) and not single:
+        if sorted(numbers) != list(range(wanted)):
+            why = f"by their names for the splits {listing(map(str, sorted(numbers)))}"
+            raise UsageError("--features", why=why, remedy=f"Give one for each of 0 to {wanted - 1}")
+        files = [path for _, path in sorted(zip(numbers, files, strict=True))]
+    if len(files) != wanted:
+        raise UsageError("--features", why=f"{len(files)} given, not {wanted}", remedy="Give one per split, in order")
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
         named = listing((str(files[number]) for number in missing), 3)
