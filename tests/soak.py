@@ -28,7 +28,7 @@ import torch
 import toys
 from faults import flip_bit
 
-from amem_cli.artifacts import checkpoint, shards
+from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
@@ -38,6 +38,7 @@ from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm, save_main
 from amem_cli.models.config import ArmConfig, model_config
 from amem_cli.options import BACKBONES, ExtractFeaturesOptions, LabelVideosOptions
+from amem_cli.runtime import sharding
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.extract_features import extract_features
 from amem_cli.stages.label_videos import label_videos
@@ -64,7 +65,7 @@ def stages(folder: Path) -> list[Stage]:
         folder / "data", WalkerOptions(people=8, frames=(6, 12), images_per_person=3, height=64, width=32)
     )
     torch.manual_seed(0)
-    shards.FRAMES_PER_SHARD, BACKBONES["i3d"] = 40, "tiny3d:Tiny3D"
+    sharding.FRAMES_PER_SHARD, BACKBONES["i3d"] = 40, "tiny3d:Tiny3D"
     provenance = Provenance("train-amem", {})
     arm_config = ArmConfig(backbone="resnet18", image_size="32x32")
     arm = save_arm(folder / "arm.safetensors", ARM(arm_config.backbone), arm_config, provenance)

@@ -15,11 +15,11 @@ import processes
 import pytest
 import torch
 
-from amem_cli.artifacts import shards
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm
 from amem_cli.models.config import ArmConfig
+from amem_cli.runtime import sharding
 from amem_cli.stages.train_amem import stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "tiny_backbone")]
@@ -56,7 +56,7 @@ def signals(number: int, owner: Any, name: str, call: int = 0) -> Callable[[int]
 def test_signal_during_labelling(
     number: int, owner: Any, name: str, call: int, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 40)
+    monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 40)
     torch.manual_seed(0)
     config = ArmConfig(backbone="resnet18", image_size="32x32")
     arm = save_arm(tmp_path / "arm.safetensors", ARM("resnet18"), config, Provenance("train-arm", {}))

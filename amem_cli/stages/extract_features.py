@@ -17,7 +17,6 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.artifacts.shards import Shards, plan_shards
 from amem_cli.data.chain import command_of, warn_about_stale
 from amem_cli.data.clips import inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
@@ -32,7 +31,7 @@ from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Loop, Progress, Silent
-from amem_cli.runtime.sharding import compute_shards
+from amem_cli.runtime.sharding import Shards
 
 BYTES_PER_TRACKLET = 10_000  # two features and the name, in a shard and again in the merged file
 
@@ -96,21 +95,18 @@ def _extract_split(
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
         if is_main:
             atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
-        shards = Shards(output, provenance, fresh=options.resume == "never", is_main=is_main)
-        processes.barrier()
+        shards = Shards(output, provenance, processes, fresh=options.resume == "never")
         compute = partial(
             extract_tracklets, clip_shape=(config.clip_frames, *config.height_width), device=device,
             engine=prepare(model, device, precision, engine_name, progress.warn),
             batch_size=options.batch_size, workers=options.workers, flip=options.flip,
         )  # fmt: skip
         clips = [-(-len(tracklet) // config.clip_frames) for tracklet in split.test]
-        compute_shards(shards, split.test, clips, compute, processes, progress, "clips")
+        columns: dict[str, Any] = shards.compute(split.test, clips, compute, progress, "clips")
         if is_main:
-            columns = shards.merge(plan_shards(split.test))
             columns |= seen_in(manifest.folder(options.data_root), split.test) if manifest.layout == "tracks" else {}
             features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
-            shards.remove()
-        processes.barrier()
+        shards.remove()
         return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
 
 

@@ -15,7 +15,6 @@ from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
-from amem_cli.artifacts.shards import Shards, plan_shards
 from amem_cli.data.chain import command_of
 from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, warn_about_counts
@@ -29,7 +28,7 @@ from amem_cli.options import LabelVideosOptions
 from amem_cli.runtime.distributed import process_group
 from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Loop, Progress, Silent
-from amem_cli.runtime.sharding import compute_shards
+from amem_cli.runtime.sharding import Shards
 
 BYTES_PER_TRACKLET = 2048  # probabilities, labels and names, in a shard and again in the merged file
 
@@ -66,13 +65,11 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
             if is_main:
                 atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(tracklets))
-            shards = Shards(output, provenance, fresh=options.resume == "never", is_main=is_main)
-            processes.barrier()
+            shards = Shards(output, provenance, processes, fresh=options.resume == "never")
             engine = prepare(arm, device, precision, engine_name, progress.warn)
             compute = partial(label_tracklets, config=config, engine=engine, options=options, device=device)
-            compute_shards(shards, tracklets, [*map(len, tracklets)], compute, processes, progress, "frames")
+            columns = shards.compute(tracklets, [*map(len, tracklets)], compute, progress, "frames")
             if is_main:
-                columns = shards.merge(plan_shards(tracklets))
                 labels = PseudoLabels(
                     dataset=manifest.name,
                     tracklet=[tracklet.name for tracklet in tracklets],
@@ -85,8 +82,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                     provenance=provenance.as_json(),
                 )
                 pseudo_labels.write(output, labels, provenance)
-                shards.remove()
-            processes.barrier()
+            shards.remove()
             return StageResult("label-videos", output, False, summary(pseudo_labels.read(output)))
 
 

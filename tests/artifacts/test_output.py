@@ -3,15 +3,17 @@
 import os
 
 import pytest
+import torch
 from faults import flip_bit
 from writers import write
 
 from amem_cli.artifacts import atomic, checkpoint, output
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.artifacts.shards import Shards
 from amem_cli.errors import BadData, Locked, OutputExists
 from amem_cli.options import Options
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.sharding import Shards
 
 MADE, OTHER = Provenance("evaluate", {"seed": 0}), Provenance("evaluate", {"seed": 1})
 FORMATS = ["result.json", "labels.h5", "arm.safetensors"]
@@ -98,7 +100,8 @@ def test_is_current_sweeps_what_a_killed_run_left(tmp_path, name):
     left = [tmp_path / "state-00000003.safetensors", tmp_path / "state-00000004.safetensors"]
     for state, provenance in zip(left, (MADE, OTHER), strict=True):
         checkpoint.save(state, "amem-state", {}, provenance)
-    shards = [Shards(path, provenance, fresh=False, is_main=True).folder for provenance in (MADE, OTHER)]
+    alone = Processes(0, 1, torch.device("cpu"))
+    shards = [Shards(path, provenance, alone, fresh=False).folder for provenance in (MADE, OTHER)]
     assert output.OutputSlot("thing", path, Options()).is_current(MADE, [], print)
     assert [shard.exists() for shard in shards] == [False, True]  # those of other options can be continued
     assert [state.exists() for state in left] == [name.endswith(".h5"), True]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from toys import tensors_equal
 
-from amem_cli.artifacts import checkpoint, shards
+from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data import loading
@@ -27,6 +27,7 @@ from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm, save_main
 from amem_cli.models.config import ArmConfig, model_config
 from amem_cli.options import TrainAmemOptions
+from amem_cli.runtime import sharding
 from amem_cli.runtime.distributed import process_group
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_arm as arm_stage
@@ -59,7 +60,7 @@ FILES = {
 @pytest.fixture
 def several_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """For each process."""
-    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 20)
+    monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 20)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from toys import write_main
 
-from amem_cli.artifacts import features, shards
+from amem_cli.artifacts import features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos
@@ -18,6 +18,7 @@ from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
 from amem_cli.models.checkpoints import load_main_model, save_main
 from amem_cli.options import ExtractFeaturesOptions
+from amem_cli.runtime import sharding
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages import extract_features as stage
 from amem_cli.stages.extract_features import extract_features
@@ -79,7 +80,7 @@ def test_extract_features_mean_over_clips_normalised(walkers: Path, main_file: P
 def test_extract_features_batches_and_shards(
     walkers: Path, main_file: Path, extracted: Path, tmp_path: Path, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 30)
+    monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 30)
     (result,) = extract_features(options(walkers, main_file, tmp_path, batch_size=batch_size), Silent())
     found = features.read(result.artifact).features
     np.testing.assert_allclose(found, features.read(extracted).features, atol=2e-5)
@@ -107,7 +108,7 @@ def test_extract_features_reused_or_refused(walkers: Path, main_file: Path, extr
 def test_extract_features_rerun_computes_missing_shards(
     walkers: Path, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 30)
+    monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 30)
     complete = extract_features(options(walkers, main_file, tmp_path / "whole"), Silent())[0].artifact.read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(features, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -213,7 +214,7 @@ def test_extract_features_clips(
         raise LookupError
 
     split = read_videos(load_manifest("mars"), walkers).splits[0]
-    monkeypatch.setattr(stage, "compute_shards", stop)
+    monkeypatch.setattr(sharding.Shards, "compute", stop)
     with pytest.raises(LookupError):
         extract_features(options(walkers, main_file, tmp_path, clips=1), Silent())
 

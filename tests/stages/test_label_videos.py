@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from amem_cli.artifacts import checkpoint, pseudo_labels, shards
+from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.clips import shortened
@@ -18,6 +18,7 @@ from amem_cli.errors import InputMissing, OutputExists
 from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import load_arm
 from amem_cli.options import LabelVideosOptions
+from amem_cli.runtime import sharding
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import label_videos as stage
 from amem_cli.stages.label_videos import label_videos
@@ -37,7 +38,7 @@ def arm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "FRAMES_PER_SHARD", 40)
+    monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 40)
 
 
 def options(walkers: Path, arm_file: Path, workspace: Path, **changed: object) -> LabelVideosOptions:
@@ -151,7 +152,7 @@ def test_label_videos_frames(walkers: Path, arm_file: Path, tmp_path: Path, monk
         raise LookupError
 
     train = read_videos(load_manifest("mars"), walkers).splits[0].train
-    monkeypatch.setattr(stage, "compute_shards", stop)
+    monkeypatch.setattr(sharding.Shards, "compute", stop)
     with pytest.raises(LookupError):
         label_videos(options(walkers, arm_file, tmp_path, frames=2), Silent())
 

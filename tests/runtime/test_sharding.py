@@ -4,14 +4,17 @@ import errno
 
 import numpy as np
 import pytest
+import torch
 from faults import KILL, flip_bit, hit, in_child
 
-from amem_cli.artifacts import shards as module
 from amem_cli.artifacts.metrics_log import recorded_seconds
+from amem_cli.artifacts.output import is_complete
 from amem_cli.artifacts.paths import metrics_path
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.artifacts.shards import Shards, plan_shards
 from amem_cli.errors import DiskError
+from amem_cli.runtime import sharding as module
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.sharding import Shards, plan_shards
 
 PROVENANCE, OTHER = Provenance("extract-features", {"seed": 0}), Provenance("extract-features", {"seed": 1})
 
@@ -27,7 +30,7 @@ def columns(number, rows=3):
 
 
 def make(output, *, fresh=False, provenance=PROVENANCE, is_main=True):
-    return Shards(output, provenance, fresh=fresh, is_main=is_main)
+    return Shards(output, provenance, Processes(0 if is_main else 1, 1, torch.device("cpu")), fresh=fresh)
 
 
 def test_merge_order_and_dtypes(tmp_path):
@@ -49,15 +52,15 @@ def test_has_missing_or_damaged(tmp_path):
     shards.path(2).write_bytes(shards.path(2).read_bytes()[:50])
     shards.path(3).unlink()
     again = make(tmp_path / "mars.h5")
-    assert [again.has(number) for number in range(4)] == [True, False, False, False]
+    assert [is_complete(again.path(number)) for number in range(4)] == [True, False, False, False]
 
 
 def test_shards_of_other_provenance_and_fresh(tmp_path):
     make(tmp_path / "mars.h5").write(0, columns(0))
-    assert not make(tmp_path / "mars.h5", provenance=OTHER).has(0)
-    assert not make(tmp_path / "prid2011.h5").has(0)
-    assert make(tmp_path / "mars.h5", fresh=True, is_main=False).has(0)
-    assert not make(tmp_path / "mars.h5", fresh=True).has(0)
+    assert not is_complete(make(tmp_path / "mars.h5", provenance=OTHER).path(0))
+    assert not is_complete(make(tmp_path / "prid2011.h5").path(0))
+    assert is_complete(make(tmp_path / "mars.h5", fresh=True, is_main=False).path(0))
+    assert not is_complete(make(tmp_path / "mars.h5", fresh=True).path(0))
 
 
 def test_main_process_makes_the_folder(tmp_path):
@@ -94,7 +97,7 @@ def test_fault_loses_only_the_current_shard(tmp_path, at, fault):
     def write_all():
         shards = make(tmp_path / "x.h5")
         for number in range(2):
-            if not shards.has(number):
+            if not is_complete(shards.path(number)):
                 shards.write(number, columns(number))
 
     def run():
@@ -106,7 +109,7 @@ def test_fault_loses_only_the_current_shard(tmp_path, at, fault):
     else:
         with pytest.raises(DiskError):
             run()
-    assert all(make(tmp_path / "x.h5").has(number) for number in range(at // 6))
+    assert all(is_complete(make(tmp_path / "x.h5").path(number)) for number in range(at // 6))
     write_all()
     np.testing.assert_array_equal(
         make(tmp_path / "x.h5").merge([range(3), range(3, 6)])["features"][:, 0], [0, 0, 0, 1, 1, 1]
