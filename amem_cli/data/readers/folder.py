@@ -51,8 +51,6 @@ def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoD
     untested = [f"split {k}" for k, split in enumerate(listed) if all(len(cameras_of[p]) == 1 for p in split.test)]
     if untested:
         raise BadRows("split file", file, why="no test person is seen in two cameras", rows=untested)
-    if unlisted := sorted(set(tracklets_of) - splits.listed_people(listed)):
-        notes += (f"{counted(len(unlisted), 'people')} not in {file.name}: {listing(unlisted, 5)}",)
     return splits.numbered_splits(name, tracklets_of, protocol, notes, file, listed)
 
 

@@ -6,10 +6,10 @@ splits are in `train_test_splits_ilidsvid.mat`; other copies have them as `split
 
 from pathlib import Path
 
-from amem_cli.data.readers.splits import Protocol, listed_people, numbered_splits
+from amem_cli.data.readers.splits import Protocol, numbered_splits
 from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, read_official_splits, two_camera_tracklets
 from amem_cli.data.tracklets import VideoDataset
-from amem_cli.errors import BadData, counted, listing
+from amem_cli.errors import BadData
 
 CAMERAS = ("cam1", "cam2")  # query, gallery
 WHAT = "iLIDS-VID folder"
@@ -25,8 +25,6 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     tracklets_of, people, notes = two_camera_tracklets(sequences, CAMERAS, WHAT)
     file = find_split_file(root, sequences)
     listed = read_official_splits(file, people) if file else ()
-    if file and (unlisted := sorted(set(tracklets_of) - listed_people(listed))):
-        notes += (f"{counted(len(unlisted), 'people')} not in {file.name}: {listing(unlisted, 5)}",)
     return numbered_splits(name, tracklets_of, protocol, notes, file, listed)
 
 

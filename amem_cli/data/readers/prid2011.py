@@ -30,10 +30,10 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     by_rule = people_by_rule(shared)
     file = find_split_file(root, multi_shot)
     listed = read_official_splits(file, by_rule) if file else ()
-    if file is None:
-        shared = {person: shared[person] for person in by_rule}
-    elif different := sorted((listed_people(listed) & set(shared)) ^ set(by_rule)):
+    if file and (different := sorted((listed_people(listed) & set(shared)) ^ set(by_rule))):
         notes += (f"people in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both: {listing(different, 5)}",)
+    kept = listed_people(listed) if file else set(by_rule)
+    shared = {person: pair for person, pair in shared.items() if person in kept}
     return numbered_splits(name, shared, protocol, notes, file, listed)
 
 

@@ -184,6 +184,8 @@ def numbered_splits(
     if file is not None:
         alone, source = [], f"file {file.name}"
         people, absent = present_people(listed, tracklets_of, file)
+        if unlisted := sorted(set(tracklets_of) - listed_people(listed)):
+            notes += (f"{counted(len(unlisted), 'people')} not in {file.name}: {listing(unlisted, 5)}",)
         if absent:
             notes += (f"{len(absent)} people of {file.name} have no images in both cameras: {listing(absent, 5)}",)
     else:
