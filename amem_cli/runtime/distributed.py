@@ -154,7 +154,8 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
             torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
         yield Processes(torch.distributed.get_rank(), world_size, chosen)
     except RuntimeError as error:
-        if not _is_communication_error(error):
+        of_communication = (torch.distributed.DistError, torch.distributed.DistBackendError)
+        if not (isinstance(error, of_communication) or "gloo" in str(error).lower() or "Connection" in str(error)):
             raise
         why = f"another process ended ({str(error).splitlines()[0].rstrip('.')}); saved work is kept"
         raise Interrupted(signal.SIGTERM, why=why, remedy=SAME_COMMAND) from error
@@ -180,8 +181,3 @@ def _end_with_parent() -> None:
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
-
-
-def _is_communication_error(error: RuntimeError) -> bool:
-    kinds = (torch.distributed.DistError, torch.distributed.DistBackendError)
-    return isinstance(error, kinds) or "gloo" in str(error).lower() or "Connection" in str(error)

@@ -95,12 +95,12 @@ def test_load_manifest_split_file_counts_splits(own, tmp_path):
         (FOLDER + "[protocol]\ntrain_fraction = nan", "> 0.0"),
         (FOLDER + "[protocol]\nseed = -1", ">= 0"),
         (FOLDER + '[protocol]\nkind = "single-split"', "must be 'cross-camera-splits'"),
-        (FOLDER + '[protocol]\nfile = "s.json"\nseed = 1', "have no meaning with"),
+        (FOLDER + '[protocol]\nfile = "s.json"\nseed = 1', "the split is fixed"),
         (FOLDER + '[counts]\npeople = "many"', "in counts"),
         (FOLDER + 'root = "a\\u0000b"', "is not a path"),
-        ('name = "a"\nlayout = "mars"\n[protocol]\nsplits = 3', "have no meaning with an official split"),
+        ('name = "a"\nlayout = "mars"\n[protocol]\nsplits = 3', "the split is fixed"),
         ('name = "a"\nlayout = "prid2011"\n[protocol]\nfile = "s.json"', "for layout folder"),
-        ('name = "a"\nlayout = "peta"\n[protocol]\nsplits = 3', r"cannot have a \[protocol\]"),
+        ('name = "a"\nlayout = "peta"\n[protocol]\nsplits = 3', r"so no \[protocol\]"),
     ],
 )
 def test_load_manifest_bad_values(own, text, why):
@@ -147,7 +147,7 @@ def test_load_manifest_other_levels(own, levels):
 def test_load_manifest_levels(own):
     assert own(FOLDER + 'folders = "split/person/camera"').protocol.splits == 1
     assert own(FOLDER + 'folders = "camera/person"').protocol.splits == 10
-    with pytest.raises(UsageError, match="no meaning with an official split"):
+    with pytest.raises(UsageError, match="the split is fixed"):
         own(FOLDER + 'folders = "split/person/camera"\n[protocol]\nseed = 3')
     with pytest.raises(UsageError, match="folders"):
         own('name = "a"\nlayout = "mars"\nfolders = "person/camera"')

@@ -66,7 +66,7 @@ def test_without_unreadable_one_in_a_hundred(tracklets: list[Tracklet], tmp_path
         tracklets[0].frames[at].write_bytes(b"")
     assert sum(map(len, find(tracklets, tmp_path / "list.txt")[0])) == 208
     tracklets[0].frames[2].write_bytes(b"")
-    with pytest.raises(BadData, match=r"3 of 210 images cannot be decoded \(see .*list.txt\)"):
+    with pytest.raises(BadData, match=r"images: 3 of 210 cannot be decoded\. See .*list\.txt"):
         find(tracklets, tmp_path / "list.txt")
     assert len((tmp_path / "list.txt").read_text().splitlines()) == 3
 
