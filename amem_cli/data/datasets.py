@@ -12,12 +12,11 @@ from amem_cli.artifacts.paths import is_generated
 from amem_cli.data.manifest import Manifest, protocol_of, require_kind
 from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011, tracks
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
-from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.runtime.progress import Progress
 
 Dataset = VideoDataset | ImageDataset | AttributeDataset
-MOST_DIFFERENCES = 4  # in the warning of a stage; `amem data check` lists all
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,7 @@ def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress, 
     if differences and is_generated(manifest.folder(data_root).parent):
         progress.warn(f"{manifest.name}: generated people, not the data set ({differences[0]})")
     elif differences:
-        shown = "; ".join(differences[:MOST_DIFFERENCES]) + ("; ..." if len(differences) > MOST_DIFFERENCES else "")
-        progress.warn(f"{manifest.name} is incomplete or has other counts than its manifest: {shown}")
+        progress.warn(f"{manifest.name} is incomplete or has other counts than its manifest: {listing(differences, 4)}")
     for note in dataset.notes:
         progress.warn(f"{manifest.name}: {note}")
 
@@ -171,18 +169,15 @@ def protocol_counts(person_ids: np.ndarray, camera_ids: np.ndarray, is_query: np
 def missing_tracklets(manifest: Manifest, counts: dict[str, int]) -> list[dict[str, Any]]:
     """The `protocol_counts` of features that differ from the manifest's, as {"count", "expected", "found"}. Junk is
     left out: no figure depends on it, and many programs drop it."""
-    return [
-        {"count": key, "expected": expected, "found": counts[key]}
-        for key, expected in manifest.counts.items()
-        if key in counts and key != "junk_tracklets" and counts[key] != expected
-    ]
+    return [row for row in _differing(manifest, counts) if row["count"] != "junk_tracklets"]
+
+
+def _differing(manifest: Manifest, counts: dict[str, int]) -> list[dict[str, Any]]:
+    expected = {key: number for key, number in manifest.counts.items() if counts.get(key, number) != number}
+    return [{"count": key, "expected": number, "found": counts[key]} for key, number in expected.items()]
 
 
 def count_differences(manifest: Manifest, dataset: Dataset) -> list[str]:
     """The counts that differ from the manifest's, one line each ("train_tracklets: 300 instead of 8298")."""
-    counts = dataset_counts(dataset)
-    return [
-        f"{key}: {counts[key]} instead of {expected}"
-        for key, expected in manifest.counts.items()
-        if key in counts and counts[key] != expected
-    ]
+    rows = _differing(manifest, dataset_counts(dataset))
+    return [f"{row['count']}: {row['found']} instead of {row['expected']}" for row in rows]

@@ -88,7 +88,7 @@ def test_warn_about_counts_shows_four():
     progress = Silent()
     datasets.warn_about_counts(load_manifest("mars"), video(False, 1), progress, Path("data"))
     assert progress.warnings[0].count("instead of") == 4
-    assert progress.warnings[0].endswith("; ...")
+    assert progress.warnings[0].endswith(" in all)")
     empty = datasets.dataset_counts(video(False, 1))
     assert (empty["shortest"], empty["longest"]) == (0, 0)
 
