@@ -148,10 +148,10 @@ def status(
 
     Of a data set with several splits it lists all.
     """
-    from amem_cli.data.chain import chain_of
+    from amem_cli.data.chain import Chain
 
     source = Where(folders.workspace, folders.data_root, dataset, split).source()
-    states = chain_of(source.manifest, folders.workspace, split, data_root=folders.data_root, deep=verify)
+    states = Chain(source.manifest, folders.workspace, split, folders.data_root).states(deep=verify)
     following = next((state.command for state in states if state.state not in ("ready", "unused")), None)
     if as_json:
         fields = ("stage", "split", "path", "state", "why", "command")

@@ -24,27 +24,6 @@ from amem_cli.runtime.progress import Progress
 
 
 @dataclass(frozen=True)
-class ChainOf:
-    """The data set of a chain and its split; None: the official one, or all. No `data_root`: the default one."""
-
-    manifest: Manifest
-    workspace: Path
-    split: int | None
-    data_root: Path | None = None
-
-    @property
-    def argument(self) -> str:
-        """The data set as commands name it."""
-        return self.manifest.name if self.manifest.shipped else str(self.manifest.path)
-
-    @property
-    def splits(self) -> int:
-        """The number of splits, 0 for one official split. Raises `UsageError` for a data set without tracklets."""
-        protocol = protocol_of(self.manifest)
-        return 0 if protocol.kind == "single-split" else protocol.splits
-
-
-@dataclass(frozen=True)
 class ArtifactState:
     """The state of one artifact and, unless it is ready, `why` and the `command` that makes it."""
 
@@ -73,32 +52,62 @@ class _Link:
         return f"amem {self.stage}{self.flags}{repeated_flags(self.stage, self.flags, provenance)}{self.folders}{end}"
 
 
-def chain_of(
-    manifest: Manifest, workspace: Path, split: int | None, *, data_root: Path | None = None, deep: bool = False
-) -> list[ArtifactState]:
-    """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
-    without identities the four that do not need people.
+@dataclass(frozen=True)
+class Chain:
+    """The artifacts of a data set in a workspace, for one split (None: the official one, or all)."""
 
-    An artifact with a stale parent is stale too; `deep` also verifies checksums and compares the images. Raises
-    `UsageError` for a data set without tracklets.
-    """
-    of = ChainOf(manifest, workspace, split, data_root)
-    states = _states(of, deep)
-    if manifest.layout == "tracks":
-        states = [state for state in states if state.stage not in ("train-amem", "evaluate")]
+    manifest: Manifest
+    workspace: Path
+    split: int | None = None
+    data_root: Path | None = None
 
-    @functools.cache
-    def dataset(name: str) -> Dataset:
-        of_name = manifest if name == manifest.name else load_manifest(name)
-        return read_dataset(of_name, data_root or DataOptions.data_root)
+    @property
+    def argument(self) -> str:
+        """The data set as commands name it."""
+        return self.manifest.name if self.manifest.shipped else str(self.manifest.path)
 
-    for place, state in enumerate(states if deep else ()):
-        with contextlib.suppress(AmemError, KeyError, IndexError):  # without the data set nothing can be compared
-            states[place] = _compared_with_images(state, dataset(state.provenance["options"]["dataset"]), of)
-    return states
+    @property
+    def splits(self) -> int:
+        """The number of splits, 0 for one official split. Raises `UsageError` for a data set without tracklets."""
+        protocol = protocol_of(self.manifest)
+        return 0 if protocol.kind == "single-split" else protocol.splits
+
+    def states(self, *, deep: bool = False) -> list[ArtifactState]:
+        """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
+        without identities the four that do not need people.
+
+        An artifact with a stale parent is stale too; `deep` also verifies checksums and compares the images. Raises
+        `UsageError` for a data set without tracklets.
+        """
+        states = _states(self, deep)
+        if self.manifest.layout == "tracks":
+            states = [state for state in states if state.stage not in ("train-amem", "evaluate")]
+
+        @functools.cache
+        def dataset(name: str) -> Dataset:
+            manifest = self.manifest if name == self.manifest.name else load_manifest(name)
+            return read_dataset(manifest, self.data_root or DataOptions.data_root)
+
+        for place, state in enumerate(states if deep else ()):
+            with contextlib.suppress(AmemError, KeyError, IndexError):  # without the data set nothing can be compared
+                states[place] = _compared_with_images(state, dataset(state.provenance["options"]["dataset"]), self)
+        return states
+
+    def command(self, stage: str) -> str:
+        """The command that makes the artifact of a stage, with the options of what was made before it."""
+        link = next(link for link in _links(self) if link.stage == stage)
+        return link.command(_options_to_repeat(link, self), end="")
+
+    def warn_about_stale(self, stage: str, progress: Progress) -> None:
+        """Warn about each stale artifact of an earlier stage. Damaged ones are not reported: loading them fails."""
+        for link in self.states():
+            if link.stage == stage:
+                return
+            if link.state == "stale":
+                progress.warn(f"{link.path} is stale: {link.why}. To update it: {link.command}")
 
 
-def _compared_with_images(state: ArtifactState, dataset: Dataset, of: ChainOf) -> ArtifactState:
+def _compared_with_images(state: ArtifactState, dataset: Dataset, of: Chain) -> ArtifactState:
     """The state, stale if made from other images than those now there. One made from a part is not compared."""
     options, recorded = state.provenance["options"], state.provenance.get("data")
     part = options.get("clips") or options.get("frames") or options.get("on_bad_image") == "skip"
@@ -107,7 +116,7 @@ def _compared_with_images(state: ArtifactState, dataset: Dataset, of: ChainOf) -
     digest, images = _images_of(state, dataset)
     if digest == recorded:
         return replace(state, why=newer_images(images, state.path))
-    command = f"{_stage_command(state.stage, replace(of, split=state.split))} --force"
+    command = f"{replace(of, split=state.split).command(state.stage)} --force"
     return replace(state, state="stale", why="made from other images than those now there", command=command)
 
 
@@ -125,38 +134,10 @@ def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Pa
     return tracklets.images_digest(images) if state.stage == "train-tae" else tracklets.tracklets_digest(chosen), images
 
 
-def command_of(
-    stage: str, manifest: Manifest, workspace: Path, split: int | None, data_root: Path | None = None
-) -> str:
-    """The command that makes the artifact of a stage, with the options of what was made before it."""
-    return _stage_command(stage, ChainOf(manifest, workspace, split, data_root))
-
-
-def _stage_command(stage: str, of: ChainOf) -> str:
-    link = next(link for link in _links(of) if link.stage == stage)
-    return link.command(_options_to_repeat(link, of), end="")
-
-
-def warn_about_stale(
-    manifest: Manifest,
-    workspace: Path,
-    split: int | None,
-    stage: str,
-    progress: Progress,
-    data_root: Path | None = None,
-) -> None:
-    """Warn about each stale artifact of an earlier stage. Damaged ones are not reported: loading them fails."""
-    for link in chain_of(manifest, workspace, split, data_root=data_root):
-        if link.stage == stage:
-            return
-        if link.state == "stale":
-            progress.warn(f"{link.path} is stale: {link.why}. To update it: {link.command}")
-
-
 # -- the states --------------------------------------------------------------------------------------------------------
 
 
-def _states(of: ChainOf, deep: bool) -> list[ArtifactState]:
+def _states(of: Chain, deep: bool) -> list[ArtifactState]:
     links, states = _links(of), dict[Path, ArtifactState]()
     for link in links:
         state = _state(link, of, deep)
@@ -183,7 +164,7 @@ def _states(of: ChainOf, deep: bool) -> list[ArtifactState]:
     return found
 
 
-def _links(of: ChainOf) -> list[_Link]:
+def _links(of: Chain) -> list[_Link]:
     place, folders = Workspace(of.workspace), folder_flags(workspace=of.workspace, data_root=of.data_root)
     name, on = of.manifest.name, f" --dataset {shlex.quote(of.argument)}"
     numbers: Sequence[int | None] = [of.split] if of.split is not None else range(of.splits) or [None]
@@ -208,7 +189,7 @@ def _links(of: ChainOf) -> list[_Link]:
     ]
 
 
-def _state(link: _Link, of: ChainOf, deep: bool) -> ArtifactState:
+def _state(link: _Link, of: Chain, deep: bool) -> ArtifactState:
     """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
     path, state = link.path, ArtifactState(link.stage, link.path, "ready", split=link.split)
     if path.is_dir():
@@ -252,7 +233,7 @@ def _unfinished(path: Path) -> str:
     return f"{counted(len(parts), 'parts')} finished" if parts else ""
 
 
-def _options_to_repeat(link: _Link, of: ChainOf) -> dict[str, Any]:
+def _options_to_repeat(link: _Link, of: Chain) -> dict[str, Any]:
     """A provenance for a missing artifact: its unfinished run's, another split's, or preset, size, seed of a run."""
     links = _links(replace(of, split=None))
     for one in (link, *(other for other in links if other.stage == link.stage)):

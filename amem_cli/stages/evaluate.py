@@ -18,7 +18,7 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace, metrics_path
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.chain import command_of, warn_about_stale
+from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import missing_tracklets, protocol_counts
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol, protocol_of
 from amem_cli.data.readers.features import read_any
@@ -89,7 +89,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             progress.warn("several splits have the same features file")
         if not options.features:
             for number in range(len(files)):
-                warn_about_stale(manifest, options.workspace, None if len(files) == 1 else number, "evaluate", progress)
+                chain = Chain(manifest, options.workspace, None if len(files) == 1 else number)
+                chain.warn_about_stale("evaluate", progress)
         tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
         if protocol.kind != "single-split":
             refuse_other_splits(tables, files)
@@ -350,4 +351,4 @@ def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -
     if options.features:  # perhaps of another program
         return "Convert it with amem features convert, or write it as the documentation's page on files says"
     split = None if protocol_of(manifest).kind == "single-split" else number
-    return f"Run: {command_of('extract-features', manifest, options.workspace, split)}"
+    return f"Run: {Chain(manifest, options.workspace, split).command('extract-features')}"

@@ -17,7 +17,7 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
-from amem_cli.data.chain import command_of, warn_about_stale
+from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
@@ -63,12 +63,13 @@ def _extract_split(
     workspace = Workspace(options.workspace)
     output = workspace.features(manifest.name, number)
     model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
+    chain = Chain(manifest, options.workspace, number, options.data_root)
     remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
     if not options.model and manifest.layout != "tracks":
-        remedy = f"Run: {command_of('train-amem', manifest, options.workspace, number, options.data_root)}"
+        remedy = f"Run: {chain.command('train-amem')}"
     model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)
     if not options.model and is_main:
-        warn_about_stale(manifest, options.workspace, number, "extract-features", progress, options.data_root)
+        chain.warn_about_stale("extract-features", progress)
     if manifest.layout != "tracks":  # their people are unknown
         check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)

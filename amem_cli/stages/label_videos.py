@@ -15,7 +15,7 @@ from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
-from amem_cli.data.chain import command_of
+from amem_cli.data.chain import Chain
 from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader
@@ -41,7 +41,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         workspace = Workspace(options.workspace)
         arm_file = Path(options.arm) if options.arm else workspace.arm
         manifest = load_manifest(options.dataset)
-        command = command_of("train-arm", manifest, options.workspace, None, options.data_root)
+        command = Chain(manifest, options.workspace, None, options.data_root).command("train-arm")
         arm, config = load_arm(arm_file, remedy="Check --arm" if options.arm else f"Run: {command}")
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress, options.data_root)

@@ -15,7 +15,7 @@ import numpy as np
 from amem_cli.artifacts import atomic, pseudo_labels, results
 from amem_cli.artifacts.metrics_log import read_lines, recorded_seconds
 from amem_cli.artifacts.paths import is_generated, metrics_path, sample_pictures
-from amem_cli.data.chain import ArtifactState, chain_of
+from amem_cli.data.chain import ArtifactState, Chain
 from amem_cli.data.datasets import count_differences
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError
@@ -54,7 +54,7 @@ class Collector:
 
     def __init__(self, source: Source, progress: Progress):
         self.source, self.progress = source, progress
-        self.states = chain_of(source.manifest, source.workspace.root, source.number, data_root=source.data_root)
+        self.states = Chain(source.manifest, source.workspace.root, source.number, source.data_root).states()
 
     def report(self, queries: int, seed: int) -> content.Report:
         source = self.source

@@ -14,7 +14,7 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import read_provenance
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.chain import command_of
+from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import Manifest, Protocol, load_manifest, protocol_of
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
@@ -96,7 +96,7 @@ class Source:
 
     def command(self, stage: str) -> str:
         """The command that makes the artifact of a stage."""
-        return command_of(stage, self.manifest, self.workspace.root, self.number, self.data_root)
+        return Chain(self.manifest, self.workspace.root, self.number, self.data_root).command(stage)
 
     def run(self, stage: str) -> str:
         """The remedy for a missing artifact of a stage."""

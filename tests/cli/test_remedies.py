@@ -20,7 +20,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import app, run
 from amem_cli.cli.remedies import CONTINUING, for_command
-from amem_cli.data.chain import chain_of
+from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import read_dataset, read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import attributes_digest, images_digest, tracklets_digest
@@ -150,7 +150,7 @@ def test_chain_unfinished_features(tmp_path: Path) -> None:
     for number in range(2):
         provenance = Provenance("extract-features", {"flip": True})
         checkpoint.save(parts / f"{number}.safetensors", "amem-shard", TENSORS, provenance)
-    found = chain_of(load_manifest("mars"), tmp_path, None)[4]
+    found = Chain(load_manifest("mars"), tmp_path).states()[4]
     assert (found.state, found.why) == ("unfinished", "2 parts finished")
     assert "--flip" in found.command
 

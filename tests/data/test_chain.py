@@ -11,7 +11,7 @@ from writers import some_features, some_labels
 from amem_cli.artifacts import checkpoint, features, paths, pseudo_labels, results
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data import chain as chains
-from amem_cli.data.chain import chain_of, warn_about_stale
+from amem_cli.data.chain import Chain
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.splits import Protocol
 from amem_cli.runtime.progress import Silent
@@ -42,7 +42,7 @@ def save_amem(place, parents, options=None):
 
 
 def states(place, deep=False):
-    return {link.stage: link for link in chain_of(load_manifest("mars"), place.root, None, deep=deep)}
+    return {link.stage: link for link in Chain(load_manifest("mars"), place.root).states(deep=deep)}
 
 
 def own(path: str, name: str, splits: int) -> Manifest:
@@ -59,7 +59,7 @@ def test_chain_finished(finished):
 
 def test_chain_empty(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    links = chain_of(load_manifest("mars"), Path("workspace"), None)
+    links = Chain(load_manifest("mars"), Path("workspace")).states()
     assert [(link.state, link.command) for link in links] == [
         ("missing", "amem train-arm"),
         ("missing", "amem label-videos --dataset mars"),
@@ -72,7 +72,7 @@ def test_chain_empty(tmp_path, monkeypatch):
 
 def test_chain_split_of_own_manifest(tmp_path):
     root = tmp_path / "my runs"
-    links = chain_of(own("my.toml", "mine", 5), root, 3)
+    links = Chain(own("my.toml", "mine", 5), root, 3).states()
     assert [link.command for link in links][-3:] == [
         f"amem train-amem --dataset my.toml --split 3 --workspace '{root}'",
         f"amem extract-features --dataset my.toml --split 3 --workspace '{root}'",
@@ -107,7 +107,7 @@ def test_chain_baseline_needs_no_labels(finished):
 def test_warn_about_stale_names_what_comes_before(finished):
     def warnings(stage):
         progress = Silent()
-        warn_about_stale(load_manifest("mars"), finished.root, None, stage, progress)
+        Chain(load_manifest("mars"), finished.root).warn_about_stale(stage, progress)
         return progress.warnings
 
     checkpoint.save(finished.tae, "amem-tae", {"w": torch.zeros(2)}, Provenance("train-tae", {"seed": 1}))
@@ -122,9 +122,9 @@ def test_chain_one_of_the_splits_changed(tmp_path):
         features.write(place.features("p", number), some_features(), Provenance("extract-features", {"split": number}))
     scored = {f"features {number}": parent(place.features("p", number)) for number in range(3)}
     results.write(place.results("p-splits"), {}, Provenance("evaluate", {}, scored))
-    assert chain_of(manifest, tmp_path, 0)[-1].state == "ready"
+    assert Chain(manifest, tmp_path, 0).states()[-1].state == "ready"
     features.write(place.features("p", 2), some_features(2), Provenance("extract-features", {"split": 2}))
-    assert chain_of(manifest, tmp_path, 0)[-1].state == "stale"
+    assert Chain(manifest, tmp_path, 0).states()[-1].state == "stale"
 
 
 @pytest.mark.parametrize("stage", STAGES)

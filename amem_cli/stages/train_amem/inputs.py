@@ -14,7 +14,7 @@ from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import parent
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.chain import command_of
+from amem_cli.data.chain import Chain
 from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
@@ -96,7 +96,8 @@ def parents(options: TrainAmemOptions, dataset: str) -> dict[str, dict[str, str]
 
 def run_before(stage: str, options: TrainAmemOptions) -> str:
     """The remedy for a missing input that `stage` makes."""
-    return f"Run: {command_of(stage, load_manifest(options.dataset), options.workspace, None, options.data_root)}"
+    chain = Chain(load_manifest(options.dataset), options.workspace, None, options.data_root)
+    return f"Run: {chain.command(stage)}"
 
 
 def labels_file(options: TrainAmemOptions, dataset: str) -> Path:

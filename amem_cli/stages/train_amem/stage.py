@@ -11,7 +11,7 @@ from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import StageResult, is_complete, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
-from amem_cli.data.chain import warn_about_stale
+from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import read_frames
@@ -84,7 +84,7 @@ def _train_split(
             tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
         data = inputs.training_data(options, manifest.name, tracklets)
         if options.uses_aem and not options.labels and processes.is_main:
-            warn_about_stale(manifest, options.workspace, number, "train-tae", progress, options.data_root)
+            Chain(manifest, options.workspace, number, options.data_root).warn_about_stale("train-tae", progress)
         precision = resolve_precision(options.precision, processes.device)
         weights = inputs.initial_weights(options, progress)
         resolved = {"dataset": manifest.name, "precision": precision, "split": number}
