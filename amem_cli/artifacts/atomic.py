@@ -134,7 +134,7 @@ def verify_checksum(content: bytes, kind: str, path: Path, *, remedy: str = "") 
     """Raise `BadData` unless `content`, read from `path`, contains a checksum and matches it."""
     match = _CHECKSUM.search(content)
     if match is None:
-        raise BadData(kind, path, why="no amem checksum: it is damaged, or another program wrote it", remedy=remedy)
+        raise BadData(kind, path, why="it has no amem checksum: it is damaged or of another program", remedy=remedy)
     start, end = match.span()
     digest = hashlib.sha256(content[:start])
     digest.update(CHECKSUM_BLANK)
