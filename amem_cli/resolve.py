@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from amem_cli.errors import InputMissing, UsageError, did_you_mean
+from amem_cli.errors import InputMissing, UsageError, did_you_mean, require_known
 from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, DataOptions, flag_of, preset_value
 from amem_cli.text import decode_text
 
@@ -31,9 +31,7 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", con
 
     A flag that is None was not given. Raises `UsageError` for an unknown preset, name or value.
     """
-    if preset not in PRESETS:
-        remedy = f"{did_you_mean(preset, PRESETS)}Use {' or '.join(PRESETS)}"
-        raise UsageError("--preset", preset, why="unknown preset", remedy=remedy)
+    require_known("--preset", [preset], PRESETS)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         values[field.name] = preset_value(field, preset)
@@ -64,10 +62,7 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
         raise UsageError("--config", path, why=f"not a readable TOML file ({error})", remedy=remedy) from error
     command = next(command for command, options in COMMANDS.items() if options is cls)
     tables = {name: value for name, value in document.items() if isinstance(value, dict)}
-    for name in tables:
-        if name not in COMMANDS:
-            remedy = f"{did_you_mean(name, COMMANDS)}Tables are named like commands: {', '.join(COMMANDS)}"
-            raise UsageError("--config", path, why=f"unknown table [{name}]", remedy=remedy)
+    require_known(f"--config {path}: table", tables, COMMANDS)
     own = tables.get(command, {})
     entries = {name: value for name, value in document.items() if name not in tables} | own
     elsewhere = {field.name for options in COMMANDS.values() for field in dataclasses.fields(options)}

@@ -126,8 +126,8 @@ def test_read_config_lists_and_hyphens(config):
         ("epoch = 3", r"unknown option 'epoch'\. Did you mean epochs\?"),
         ("[train-amem]\npredict-frame = 3", r"'predict-frame'\. Did you mean predict-frames\?"),
         ("[train-amem]\nhold-out = 0.2", "unknown option 'hold-out'"),  # another command's, in this one's table
-        ("[train_amem]\nseed = 3", r"unknown table \[train_amem\]\. Did you mean train-amem\?"),
-        ("[trainer]\nx = 3", r"unknown table \[trainer\]"),
+        ("[train_amem]\nseed = 3", r"table train_amem: not found\. Did you mean train-amem\?"),
+        ("[trainer]\nx = 3", r"table trainer: not found"),
         ("[train-amem.more]\nx = 3", "unknown option 'more'"),
         ("seed = 1.5", "seed: expected `int`, got `float`: 1.5"),
         ("seed = true", "seed: expected `int`, got `bool`: True"),
@@ -265,5 +265,5 @@ def test_parse_duration(text, seconds):
 
 
 def test_resolve_unknown_preset():
-    with pytest.raises(UsageError, match=r"--preset large: unknown preset\. .*Use paper or small"):
+    with pytest.raises(UsageError, match=r"--preset large: not found\. .*Available: paper, small"):
         resolve(TrainArmOptions, {}, preset="large")
