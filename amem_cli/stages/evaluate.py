@@ -217,10 +217,8 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
 
 def _name_of_model(provenance: dict[str, Any]) -> str | None:
     """The model file that `amem extract-features` used; None if the provenance does not state it."""
-    try:
-        (name,) = (file["name"] for kind, file in provenance["parents"].items() if kind in ("amem-main", "amem-arm"))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
+    parents = provenance.get("parents", {})
+    name = next((parents[kind].get("name") for kind in ("amem-main", "amem-arm") if kind in parents), None)
     return name if provenance.get("command") == "extract-features" and isinstance(name, str) else None
 
 
