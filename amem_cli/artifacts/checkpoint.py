@@ -13,14 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import (
-    CREATED_BY,
-    SCHEMA,
-    Provenance,
-    check_provenance,
-    kind_error,
-    parse_json_object,
-)
+from amem_cli.artifacts.provenance import Provenance, check_provenance, head_of, kind_error, parse_json_object
 from amem_cli.errors import BadData, listing
 
 if TYPE_CHECKING:
@@ -50,8 +43,8 @@ def save(path: Path, kind: str, tensors: "dict[str, torch.Tensor]", provenance: 
     """Write a checkpoint; the same content gives the same bytes. `described` adds entries, such as `model`."""
     import safetensors.torch
 
-    head = {"kind": kind, "schema": SCHEMA, "created_by": CREATED_BY, "provenance": provenance.as_json()}
-    description = head | {"checksum": atomic.CHECKSUM_BLANK.decode()} | described
+    tail = {"provenance": provenance.as_json(), "checksum": atomic.CHECKSUM_BLANK.decode()}
+    description = head_of(kind) | tail | described
     # one key, because safetensors writes several in no fixed order
     header = {_HEADER_KEY: json.dumps(description, sort_keys=True)}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -19,7 +19,7 @@ import numpy as np
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.child import call_in_child
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, check_provenance, kind_error
+from amem_cli.artifacts.provenance import Provenance, check_provenance, head_of, kind_error
 from amem_cli.errors import BadData, listing
 
 Columns = dict[str, tuple[str, int]]  # name -> (dtype: "str" or NumPy's name, number of axes)
@@ -38,7 +38,7 @@ def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Proven
     """Write the attributes of `rows` that `columns` names (arrays of length N, lists of N str) with a checksum. Raises
     `BadData` for strings that UTF-8 cannot encode, e.g. some file names."""
     document = json.dumps(provenance.as_json(), sort_keys=True)
-    head = {"kind": kind, "schema": SCHEMA, "dataset": rows.dataset, "created_by": CREATED_BY, "provenance": document}
+    head = head_of(kind) | {"dataset": rows.dataset, "provenance": document}
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", userblock_size=USER_BLOCK) as file:
         for name, value in (head | attributes).items():

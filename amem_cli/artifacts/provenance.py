@@ -19,7 +19,6 @@ from amem_cli.artifacts.atomic import sha256_file, sha256_lines
 from amem_cli.errors import BadData, InputMissing, OutputExists
 from amem_cli.options import COMMANDS
 
-CREATED_BY = f"amem {__version__}"
 SCHEMA = 1
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "h5py")
 
@@ -95,6 +94,11 @@ def versions() -> dict[str, str]:
     """The versions that can change a result."""
     packages = {name: metadata.version(name) for name in _PACKAGES}
     return {"amem": __version__, "python": platform.python_version()} | packages
+
+
+def head_of(kind: str) -> dict[str, Any]:
+    """The first entries of every artifact."""
+    return {"kind": kind, "schema": SCHEMA, "created_by": f"amem {__version__}"}
 
 
 def kind_error(head: Mapping[str, Any], kind: str) -> str:

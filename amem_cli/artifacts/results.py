@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, kind_error, parse_json_object
+from amem_cli.artifacts.provenance import Provenance, head_of, kind_error, parse_json_object
 from amem_cli.errors import BadData, UsageError, listing
 
 KIND = "amem-results"
@@ -14,9 +14,8 @@ KIND = "amem-results"
 
 def write(path: Path, result: dict[str, Any], provenance: Provenance) -> Path:
     """Write a result with a checksum; `stages/evaluate` defines its fields."""
-    head = {"kind": KIND, "schema": SCHEMA, "created_by": CREATED_BY}
     tail = {"provenance": provenance.as_json(), "checksum": atomic.CHECKSUM_BLANK.decode()}
-    text = json.dumps(head | result | tail, indent=1, allow_nan=False)
+    text = json.dumps(head_of(KIND) | result | tail, indent=1, allow_nan=False)
     return atomic.write_bytes(path, atomic.fill_checksum(text.encode()))
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from amem_cli.artifacts import atomic, checkpoint
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, Provenance, parent
+from amem_cli.artifacts.provenance import Provenance, head_of, parent
 from amem_cli.data.datasets import read_dataset, split_numbers, warn_about_counts
 from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
@@ -124,7 +124,7 @@ def describe(subject: Subject, options: ExportOptions, versions: dict[str, str])
     shape = ["batch", *(["frames"] if main else []), "height", "width", 3]
     widths = (512, 1) if main else (len(subject.config.attributes),)
     return {
-        "kind": "amem-export", "schema": SCHEMA, "created_by": CREATED_BY, "network": subject.kind,
+        **head_of("amem-export"), "network": subject.kind,
         "format": options.format, "opset": OPSET if options.format == "onnx" else None,
         "input": {"name": INPUT, "dtype": "uint8", "colours": "RGB", "shape": shape},
         "outputs": {name: ["batch", width] for name, width in zip(OUTPUTS[subject.kind], widths, strict=True)},

@@ -10,7 +10,7 @@ from typing import Any
 from scipy import stats
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import CREATED_BY, SCHEMA, versions
+from amem_cli.artifacts.provenance import head_of, versions
 from amem_cli.data.manifest import load_manifest
 from amem_cli.tools import paper
 from amem_cli.tools.reproduce.plan import Plan, Run
@@ -41,7 +41,7 @@ def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
 
 def header(what: str, file: str, title: str) -> dict[str, Any]:
     """The first fields of every table."""
-    header = {"kind": "amem-reproduction", "schema": SCHEMA, "created_by": CREATED_BY, "versions": versions()}
+    header = head_of("amem-reproduction") | {"versions": versions()}
     return header | {"what": what, "file": file, "title": title, "complete": True}
 
 
