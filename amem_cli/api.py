@@ -114,14 +114,12 @@ def evaluate(
     conventions as text. `device` computes the distances; auto is the CPU.
     Raises `UsageError` for an unknown protocol or a wrong number of features, otherwise as `read_features`.
     """
-    from amem_cli.data.manifest import manifest_of_protocol
+    from amem_cli.data.manifest import manifest_of_protocol, protocol_of
     from amem_cli.stages import evaluate as stage
 
     manifest = manifest_of_protocol(protocol)
-    assert manifest.protocol is not None
     given = [features] if isinstance(features, Features | str | Path) else list(features)
-    wanted = 1 if manifest.protocol.kind == "single-split" else manifest.protocol.splits
-    if len(given) != wanted:
+    if len(given) != (wanted := len(protocol_of(manifest).numbers)):
         raise UsageError("features", why=f"{len(given)} given, not {wanted}", remedy="Give one per split, in order")
     tables = [one if isinstance(one, Features) else read_features(one, manifest.name) for one in given]
     names = [Path(f"#{number}") if isinstance(one, Features) else Path(one) for number, one in enumerate(given)]

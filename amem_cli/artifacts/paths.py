@@ -43,6 +43,11 @@ class Workspace:
         return self.root / "results" / f"{protocol}.json"
 
 
+def features_role(split: int | None) -> str:
+    """The role of a features file among the parents of a result."""
+    return "features" if split is None else f"features {split}"
+
+
 def _numbered(dataset: str, split: int | None) -> str:
     return dataset if split is None else f"{dataset}-split{split}"
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.output import newer_images, read_provenance, verify
-from amem_cli.artifacts.paths import Workspace
+from amem_cli.artifacts.paths import Workspace, features_role
 from amem_cli.data import tracklets
 from amem_cli.data.datasets import Dataset, read_dataset
 from amem_cli.data.manifest import Manifest, load_manifest, protocol_of
@@ -65,12 +65,6 @@ class Chain:
     def argument(self) -> str:
         """The data set as commands name it."""
         return self.manifest.name if self.manifest.shipped else str(self.manifest.path)
-
-    @property
-    def splits(self) -> int:
-        """The number of splits, 0 for one official split. Raises `UsageError` for a data set without tracklets."""
-        protocol = protocol_of(self.manifest)
-        return 0 if protocol.kind == "single-split" else protocol.splits
 
     def states(self, *, deep: bool = False) -> list[ArtifactState]:
         """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
@@ -167,11 +161,10 @@ def _states(of: Chain, deep: bool) -> list[ArtifactState]:
 def _links(of: Chain) -> list[_Link]:
     place, folders = Workspace(of.workspace), folder_flags(workspace=of.workspace, data_root=of.data_root)
     name, on = of.manifest.name, f" --dataset {shlex.quote(of.argument)}"
-    numbers: Sequence[int | None] = [of.split] if of.split is not None else range(of.splits) or [None]
+    protocol = protocol_of(of.manifest)
+    numbers = protocol.numbers if of.split is None else [of.split]
     flags = {number: on if number is None else f"{on} --split {number}" for number in numbers}
     main = {number: {"amem-main": place.amem_main(name, number)} for number in numbers}
-    features = {f"features {number}": place.features(name, number) for number in range(of.splits)}
-    protocol = protocol_of(of.manifest).name if of.manifest.shipped else of.argument
     labels, trained = place.labels(name), {"labels": place.labels(name), "tae": place.tae}
     return [
         _Link("train-arm", place.arm, "", {}, folders),
@@ -181,9 +174,9 @@ def _links(of: Chain) -> list[_Link]:
         *(_Link("extract-features", place.features(name, n), flags[n], main[n], folders, n) for n in numbers),
         _Link(
             "evaluate",
-            place.results(protocol_of(of.manifest).name),
-            f" --protocol {shlex.quote(protocol)}",
-            features or {"features": place.features(name, None)},
+            place.results(protocol.name),
+            f" --protocol {shlex.quote(protocol.name if of.manifest.shipped else of.argument)}",
+            {features_role(number): place.features(name, number) for number in protocol.numbers},
             folder_flags(workspace=of.workspace),
         ),
     ]

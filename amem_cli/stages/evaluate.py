@@ -16,7 +16,7 @@ from amem_cli.artifacts import atomic, results
 from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
-from amem_cli.artifacts.paths import Workspace, metrics_path
+from amem_cli.artifacts.paths import Workspace, features_role, metrics_path
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import missing_tracklets, protocol_counts
@@ -68,11 +68,10 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
         raise UsageError("--dataset", options.dataset, why=f"the protocol is for {manifest.name}")
     files = features_files(options, manifest)
-    role = "features" if protocol.kind == "single-split" else "features {}"
     provenance = Provenance(
         command="evaluate",
         options=options.fingerprint() | {"protocol": protocol.name},
-        parents={role.format(number): parent(path) for number, path in enumerate(files)},
+        parents={features_role(number): parent(path) for number, path in zip(protocol.numbers, files, strict=True)},
     )
     output = Workspace(options.workspace).results(protocol.name)
     with output_slot("result", output, options):
@@ -88,9 +87,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if len(set(hashes)) < len(hashes):
             progress.warn("several splits have the same features file")
         if not options.features:
-            for number in range(len(files)):
-                chain = Chain(manifest, options.workspace, None if len(files) == 1 else number)
-                chain.warn_about_stale("evaluate", progress)
+            for number in protocol.numbers:
+                Chain(manifest, options.workspace, number).warn_about_stale("evaluate", progress)
         tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
         if protocol.kind != "single-split":
             refuse_other_splits(tables, files)
@@ -114,12 +112,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
 
 def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     """The features files in split order. Raises `InputMissing` that lists the missing ones with commands."""
-    single = protocol_of(manifest).kind == "single-split"
-    wanted = 1 if single else protocol_of(manifest).splits
-    files = list(options.features)
-    if not files:
-        workspace = Workspace(options.workspace)
-        files = [workspace.features(manifest.name, None if single else number) for number in range(wanted)]
+    splits, workspace = protocol_of(manifest).numbers, Workspace(options.workspace)
+    single, wanted = splits == [None], len(splits)
+    files = list(options.features) or [workspace.features(manifest.name, number) for number in splits]
     numbers = [int(match[1]) for path in files if (match := re.search(r"-split(\d+)\.\w+$", path.name))]
     if len(numbers) == len(files) and not single:
         if sorted(numbers) != list(range(wanted)):
@@ -348,5 +343,5 @@ def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -
     """The remedy for features of a split that are missing or damaged."""
     if options.features:  # perhaps of another program
         return "Convert it with amem features convert, or write it as the documentation's page on files says"
-    split = None if protocol_of(manifest).kind == "single-split" else number
+    split = number if number in protocol_of(manifest).numbers else None
     return f"Run: {Chain(manifest, options.workspace, split).command('extract-features')}"

@@ -45,6 +45,11 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=0)] = 0
     file: str | None = None
 
+    @property
+    def numbers(self) -> list[int | None]:
+        """The numbers of the splits; None for the official one."""
+        return [None] if self.kind == "single-split" else list(range(self.splits))
+
 
 class PeopleSplit(Struct, frozen=True, forbid_unknown_fields=True):
     """Names of the training people and of the test people: disjoint, each in sorted order."""
