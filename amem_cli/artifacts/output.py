@@ -14,7 +14,7 @@ import filelock
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import Provenance, check_provenance, parse_json_object
-from amem_cli.errors import AmemError, BadData, Locked
+from amem_cli.errors import AmemError, Locked
 from amem_cli.options import Options
 
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
@@ -49,10 +49,7 @@ class OutputSlot:
         """
         if not self.path.is_file() or self.options.force:
             return False
-        try:
-            verify(self.path)
-        except BadData as error:
-            raise BadData(self.kind, self.path, why=error.why, remedy="Use --force to make it again") from error
+        verify(self.path, self.kind, "Use --force to make it again")
         provenance.check_same(self.kind, self.path, read_provenance(self.path))
         if self.options.resume == "never":
             return False
@@ -145,15 +142,15 @@ def newer_images(images: Iterable[Path], artifact: Path) -> str:
     return f"{artifact} is older than {newer} of its images, but {same}" if newer else ""
 
 
-def verify(path: Path) -> None:
+def verify(path: Path, kind: str = "artifact", remedy: str = "") -> None:
     """Compare an artifact with its checksum. Raises `BadData` if it is damaged."""
     if path.suffix == ".h5":
         from amem_cli.artifacts import hdf5
 
-        with hdf5.opened(path, "file"):
+        with hdf5.opened(path, kind, remedy=remedy):
             pass
     else:
-        atomic.read_checked(path, "artifact")
+        atomic.read_checked(path, kind, remedy=remedy)
 
 
 def is_complete(path: Path) -> bool:
