@@ -11,7 +11,7 @@ from msgspec import Struct
 from amem_cli.artifacts.atomic import read_bytes
 from amem_cli.data.readers.folder import LEVELS
 from amem_cli.data.readers.splits import Name, Protocol, ProtocolKind, read_split_file
-from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, printable
+from amem_cli.errors import BadData, UsageError, did_you_mean, printable
 from amem_cli.text import decode_text
 
 SHIPPED = ("mars", "ilids-vid", "prid2011", "market1501", "peta")
@@ -121,11 +121,9 @@ def _available(word: str, names: tuple[str, ...]) -> str:
 
 def _load(path: Path, shipped: bool) -> Manifest:
     try:
-        content = read_bytes(path, "manifest", most=MOST_MANIFEST_BYTES)
+        content = read_bytes(path, "manifest", remedy=_available(path.stem, SHIPPED), most=MOST_MANIFEST_BYTES)
         values = tomllib.loads(decode_text(content))
         file = msgspec.convert(values, ManifestFile)
-    except InputMissing as error:
-        raise InputMissing("manifest", path, why="not found", remedy=_available(path.stem, SHIPPED)) from error
     except msgspec.ValidationError as error:
         raise UsageError("manifest", path, why=_explain(str(error))) from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
