@@ -24,7 +24,7 @@ def test_image_maps_shapes(name, channels):
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
 def test_image_maps_normalise_and_equal_torchvision(name):
     torch.manual_seed(0)
-    maps = ImageMaps(name).eval()
+    maps = ImageMaps(name)  # in training mode: untrained statistics would shrink the maps of MobileNetV2 to 1e-6
     images, layouts = torch.rand(2, 3, 64, 32), []
     first = next(module for module in maps.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_pre_hook(lambda _, x: layouts.append(x[0].is_contiguous(memory_format=torch.channels_last)))
@@ -32,7 +32,7 @@ def test_image_maps_normalise_and_equal_torchvision(name):
     with torch.no_grad():
         found = maps(images)
         assert layouts == [True]
-        torch.testing.assert_close(found.mean(dim=(2, 3)), maps.network((images - mean) / std))
+        torch.testing.assert_close(found.mean(dim=(2, 3)), maps.network((images - mean) / std), atol=1e-3, rtol=0)
     assert (found >= 0).all()
 
 

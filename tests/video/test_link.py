@@ -40,6 +40,7 @@ def test_link_tracks_threshold_zero_and_four(tmp_path: Path) -> None:
     assert link_tracks(gallery, 4.0, None).people == 1
     one = link_tracks(Gallery([write_gallery(tmp_path / "one.h5", unit_rows(1))]), 0.5, None)
     assert (one.person.tolist(), np.isnan(one.distance).all()) == ([1], True)
+    assert link_tracks(Gallery([write_gallery(tmp_path / "two.h5", unit_rows(1)[[0, 0]])]), 0.5, None).people == 1
 
 
 def average_linkage(far: np.ndarray, threshold: float) -> list[list[int]]:
