@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from amem_cli.artifacts import features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.errors import UsageError
+from amem_cli.metrics.calibration import Probability
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.checkpoints import save_main
 from amem_cli.models.config import model_config
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 from amem_cli.video import find as find_module
-from amem_cli.video.page import clock, in_words, marks, period, readable
+from amem_cli.video.gallery import Calibration, Gallery
+from amem_cli.video.link import Linked
+from amem_cli.video.page import clock, find_page, in_words, marks, period, readable
+from amem_cli.video.tracklets import Tracklets
 from tests.browser import Browser, needs_chromium
 from tests.toys import write_arm, write_tae
 from tests.video.galleries import unit_rows, write_gallery
@@ -143,6 +149,24 @@ def test_words() -> None:
         "over 60", "upper body long sleeve", "carrying nothing",
     ]  # fmt: skip
     assert (period(12.1, 12.9), period(12.1, 13.0)) == ("0:12", "0:12 to 0:13")
+
+
+def test_find_page_says_how_sure(tmp_path: Path) -> None:
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", np.array([[1.0, 0], [0.8, 0.6], [-1, 0]]))])
+    for name in gallery.tracklets:
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (10, 20)).save(tmp_path / name / "000001.jpg")
+    tracks = Tracklets(tmp_path, tmp_path / "x.toml", {}, 0, 0, "motion", faults=["<gap>"])
+    known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
+    linked = Linked(gallery, np.array([1, 1, 2]), np.array([0.1, 0.55, np.nan]), 0.5, 0, known)
+    page = find_page(linked, tracks, None, ["boxes: motion"])
+    assert "The per cents were measured on labelled people of other cameras." in page
+    assert ("<b>same person: more than 99 %</b>" in page, "<b>same person: 62 %</b>" in page) == (True, True)
+    assert "The 2 tracks are probably one person (62 %)." in page
+    assert (page.count('class="doubt"'), "1 doubtful" in page, "&lt;gap&gt;" in page) == (1, True, True)
+    unknown = find_page(replace(linked, calibration=None), tracks, None, ["boxes: motion"])
+    assert "Nobody has measured how often this model is right" in unknown
+    assert "The 2 tracks look only just alike enough (difference 110 % of the usual limit)." in unknown
 
 
 def test_marks_are_round_times() -> None:
