@@ -234,13 +234,9 @@ class TrainAmemOptions(Adversarial):
     branch: Literal["inception", "conv3d", "conv2d"] = option("inception", "appearance and motion branch (P)")
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
     weights: str = setting(
-        "",
-        "backbone weights: a file (Kinetics, an amem-main or amem-arm), imagenet (mobilenet_v2, resnet50), kinetics "
-        "(s3d, r3d_18, mc3_18, r2plus1d_18), or auto: the workspace's ARM if it is of this network, else imagenet; "
-        "empty: from scratch",
-        small="auto",
-        strong="auto",
-    )
+        "", "backbone weights: a file (also an amem-main or amem-arm), imagenet, kinetics, or auto: the workspace's "
+        "ARM if it is of this network, else imagenet; empty: from scratch", small="auto", strong="auto",
+    )  # fmt: skip
     labels: str = setting("", "pseudo-labels file; empty: the workspace's")
     tae: str = setting("", "TAE checkpoint; empty: the workspace's")
     clip_frames: int = option(8, "T, frames per clip (P)", small=4)
@@ -272,9 +268,7 @@ class TrainAmemOptions(Adversarial):
     backbone_lr_factor: float = option(1.0, "learning rate of the backbone relative to --learning-rate; 0: frozen (D)")
     fc_lr_factor: float = option(1.0, "rate of the layer that gives f_s relative to --learning-rate (D)", small=0.1)
     fusion_start: Literal["random", "zero"] = option(
-        "random",
-        "zero: f_s starts as that of the baseline, without f_A and f_M, and training adds them (D)",
-        small="zero",
+        "random", "zero: f_s starts as that of the baseline, and training adds f_A and f_M (D)", small="zero"
     )
     mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
