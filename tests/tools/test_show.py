@@ -240,7 +240,7 @@ def test_report_refuses_and_shrinks(source: Source, tmp_path: Path, monkeypatch:
     asked: list[int] = []
     page = "amem_cli.pictures.report.page.report_page"
     monkeypatch.setattr(page, lambda _, frames: asked.append(frames) or "x" * frames)
-    found = SimpleNamespace(result=1, ranked_lists=1, predictions=1, curves=[])
+    found = SimpleNamespace(result=1, ranked_lists=1, predictions=1, curves=[], artifacts=[])
     monkeypatch.setattr(Collector, "report", lambda *_: found)
     monkeypatch.setattr(report_module, "LARGEST_PAGE", 10)
     assert report(tmp_path / "r.html", source, Silent(), queries=3, seed=0).stat().st_size == 8
