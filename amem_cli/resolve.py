@@ -67,14 +67,17 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
     entries = {name: value for name, value in document.items() if name not in tables} | own
     elsewhere = {field.name for options in COMMANDS.values() for field in dataclasses.fields(options)}
     known = {field.name for field in dataclasses.fields(cls)}
-    values = {}
+    values, unknown = {}, []
     for key, value in entries.items():
         name = key.replace("-", "_")
         if name in known:
             values[name] = convert(cls, name, value, f"--config {path}: {key}")
         elif name not in COMMON and (key in own or name not in elsewhere):
-            remedy = f"{suggestion(key, [flag_of(one)[2:] for one in known])}See: amem config show {command}"
-            raise UsageError("--config", path, why=f"unknown option '{key}'", remedy=remedy)
+            unknown.append(key)
+    if unknown:
+        meant = "".join(suggestion(key, [flag_of(one)[2:] for one in known]) for key in unknown)
+        why = f"unknown {'options' if len(unknown) > 1 else 'option'} {', '.join(map(repr, unknown))}"
+        raise UsageError("--config", path, why=why, remedy=f"{meant}See: amem config show {command}")
     return values
 
 

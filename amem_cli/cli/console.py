@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from amem_cli.errors import printable
 from amem_cli.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         numeric = number > 0 and all(re.match(r"$|-$|[+-]?\d", row[number]) for row in rows)
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(printable(cell), STYLES.get(cell, "")) for cell in row))
     # no markup: names and paths may contain brackets and colons
     Console(width=_width(), highlight=False, markup=False, emoji=False).print(table)
 
@@ -59,7 +60,7 @@ def print_wrapped(text: str, indent: str = "", further: str | None = None) -> No
     further = indent + "  " if further is None else further
     wrapper = textwrap.TextWrapper(_width(), initial_indent=indent, subsequent_indent=further)
     wrapper.break_long_words = wrapper.break_on_hyphens = False
-    print(wrapper.fill(text))
+    print(wrapper.fill(printable(text)))
 
 
 def _width() -> int:

@@ -12,7 +12,7 @@ from typer import Argument, Option
 from amem_cli.cli import console, flags, video
 from amem_cli.cli.flags import choice, command
 from amem_cli.cli.root import app, config_app, data_app, features_app, weights_app
-from amem_cli.errors import UsageError
+from amem_cli.errors import UsageError, counted
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.export_options import ExportOptions
@@ -280,7 +280,8 @@ def convert_features(
         return console.print_json(found)
     for note in found["notes"]:
         Progress(output.quiet).log(note)
-    print(f"{' and '.join(found['out'])}: {found['rows']} rows, {found['queries']} queries")
+    rows, queries = counted(found["rows"], "rows"), counted(found["queries"], "queries")
+    print(f"{' and '.join(found['out'])}: {rows}, {queries}")
 
 
 @command(app, "export", "amem export amem-main.safetensors --out amem.onnx", "amem export arm.safetensors --out a.xml")

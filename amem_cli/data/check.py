@@ -137,8 +137,8 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
         return [as_shipped(folder / root, folder) for root in fitting]
     layout = guess_layout(folder)
     if layout is None:
-        why = f"it has none of the layouts {', '.join(READERS)}"
-        raise BadData("folder", folder, why=why, remedy="Give the folder that the data set's archives unpack to")
+        remedy = "Give the folder that the data set's archives unpack to"
+        raise BadData("folder", folder, why=files.why_empty(folder), remedy=remedy)
     place = folder.absolute()
     if place.name in shipped and shipped[place.name].layout == layout:
         return [as_shipped(folder, place.parent)]

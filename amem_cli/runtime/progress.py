@@ -108,7 +108,7 @@ class Progress:
     def log(self, text: str) -> None:
         """Print a line, unless quiet."""
         if not self.quiet:
-            self._print(text)
+            self._print(printable(text))
 
     def warn(self, text: str) -> None:
         """Print a warning once, even when quiet, and keep it for the summary."""

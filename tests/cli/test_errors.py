@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from amem_cli.cli.app import run, usage_error
+from amem_cli.cli.console import print_table, print_wrapped
 from amem_cli.errors import BadData
 from amem_cli.runtime.progress import Progress
 
@@ -122,6 +123,12 @@ def test_without_permission(typed: str, line: str, tmp_path: Path, capsys: pytes
     assert capsys.readouterr().err == f"error: {line.format(tmp_path)} Check its permissions.\n"
 
 
+def test_mistyped_names_in_a_file_come_at_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "my.toml").write_text("lr = 1.0\nwd = 1\nfoo = 2\n")
+    line = usage_line(["train-amem", "--dry-run", "--config", str(tmp_path / "my.toml")], capsys)
+    assert "unknown options 'lr', 'wd', 'foo'. Did you mean learning-rate? Did you mean weight-decay? See:" in line
+
+
 def test_usage_error_without_context() -> None:
     class Error(Exception):
         ctx = None
@@ -137,6 +144,13 @@ def test_errors_and_warnings_escape_control_characters(text: str, capsys: pytest
     assert str(BadData("image", text, why=f"is {text}")).isprintable()
     Progress(quiet=True).warn(text)
     assert capsys.readouterr().err.removesuffix("\n").isprintable()
+    Progress().log(text)
+    assert capsys.readouterr().err.removesuffix("\n").isprintable()
+    print_table(["names"], [[text]])
+    assert text not in (printed := capsys.readouterr().out)
+    assert all(line.isprintable() for line in printed.split("\n"))
+    print_wrapped(text)
+    assert capsys.readouterr().out.removesuffix("\n").isprintable()
 
 
 @pytest.mark.parametrize(

@@ -308,8 +308,8 @@ def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
         rows["features"] = features = features.T
         notes.append("features are one column per row of the table, as in MATLAB: turned")
     if len(set(lengths.values()) | {len(features)}) > 1 or not len(features):
-        counts = ", ".join(f"{number} {name}" for name, number in lengths.items())
-        raise BadData(WHAT, path, why=f"it has {counts} and {len(features)} features")
+        columns = ", ".join(f"{count} {name}" for name, count in lengths.items())
+        raise BadData(WHAT, path, why=f"the columns have {columns}{' and ' * bool(columns)}{len(features)} features")
 
 
 def _ids_of_names(rows: Rows, names: list[str], notes: list[str]) -> None:
