@@ -50,7 +50,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         numeric = number > 0 and all(re.match(r"$|-$|[+-]?\d", row[number]) for row in rows)
         table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(printable(cell), STYLES.get(cell, "")) for cell in row))
+        lines = ("\n".join(map(printable, cell.split("\n"))) for cell in row)
+        table.add_row(*(Text(line, STYLES.get(line, "")) for line in lines))
     # no markup: names and paths may contain brackets and colons
     Console(width=_width(), highlight=False, markup=False, emoji=False).print(table)
 

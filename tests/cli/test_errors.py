@@ -149,6 +149,8 @@ def test_errors_and_warnings_escape_control_characters(text: str, capsys: pytest
     print_table(["names"], [[text]])
     assert text not in (printed := capsys.readouterr().out)
     assert all(line.isprintable() for line in printed.split("\n"))
+    print_table(["names"], [["path\nwhy"]])  # as `amem status` gives them
+    assert [line.strip() for line in capsys.readouterr().out.split("\n")][-4:-2] == ["path", "why"]
     print_wrapped(text)
     assert capsys.readouterr().out.removesuffix("\n").isprintable()
 
