@@ -78,7 +78,8 @@ def print_hits(result: "SearchResult") -> None:
             name = f"{hit.dataset}:{hit.tracklet}" if several else hit.tracklet
             when = "" if hit.first_seconds is None else f"{hit.first_seconds:.1f}-{hit.last_seconds:.1f}"
             far = "" if hit.distance is None else f"{hit.distance:.3f}"
-            rates = ["" if rate is None else f"{100 * rate:.0f} %" for rate in (hit.probability, hit.fits)]
+            chances = (hit.probability, hit.fits)  # none is 100 %
+            rates = ["" if p is None else "> 99 %" if p > 0.99 else f"{100 * p:.0f} %" for p in chances]
             rows.append([str(hit.rank), name, hit.camera, when, far, *rates])
         used = [place for place in range(len(columns)) if place < 3 or any(row[place] for row in rows)]
         table = [[row[place] for place in used] for row in rows]

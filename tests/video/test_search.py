@@ -237,8 +237,10 @@ class Counting(Silent):
 
 
 def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
-    gallery = write_gallery(tmp_path / "a.h5", unit_rows(5))
-    known = Calibration(Probability(4.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
+    rows = unit_rows(5)
+    rows[4] = rows[1]
+    gallery = write_gallery(tmp_path / "a.h5", rows)
+    known = Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
     monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda path: known)
     command = ["search", "hall/0002", "--gallery", str(gallery), "--top", "2", "--calibration", "mars.json"]
     assert run([*command, "--json"]) == 0
@@ -246,9 +248,10 @@ def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     hits = document["queries"][0]["results"]
     assert len(hits) == 2
     for hit in hits:
-        assert hit["probability"] == pytest.approx(1 / (1 + np.exp(-4 + 5 * hit["distance"])))
+        assert hit["probability"] == pytest.approx(1 / (1 + np.exp(-5 + 5 * hit["distance"])))
     assert run(command) == 0
-    assert "same person" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert ("same person" in table, table.count("> 99 %"), "100 %" in table) == (True, 1, False)
 
 
 def test_search_folder_needs_the_gallery_model(tmp_path: Path) -> None:
