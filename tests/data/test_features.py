@@ -181,6 +181,7 @@ def test_read_foreign_row_without_direction(tmp_path, value):
         ({"gf": GALLERY[:, :1]}, r"\(2, 2\), the gallery \(3, 1\)"),
         ({"gf": GALLERY[None]}, "not a matrix"),
         ({"q_pids": [1.5, 2.0]}, "not whole numbers"),
+        ({"q_pids": np.zeros(2, "M8[D]")}, r"person_id holds datetime64\[D\], neither numbers nor texts"),
         ({"query_label": [1, 2]}, "'q_pids' and 'query_label' are both person_id"),
         ({"g_pids": None}, "gallery camera_id; features"),
     ],

@@ -300,6 +300,8 @@ def _same_length(path: Path, rows: Rows, notes: list[str]) -> None:
             rows[name] = np.char.decode(rows[name], "utf-8", "replace")
         if rows[name].dtype == object and any(value is None for value in rows[name].flat):
             raise BadData(WHAT, path, why=f"{name} has missing values")
+        if rows[name].dtype.kind in "cmMV":
+            raise BadData(WHAT, path, why=f"{name} holds {rows[name].dtype}, neither numbers nor texts")
     lengths = {name: len(values) for name, values in rows.items() if name != "features"}
     features = rows["features"]
     if features.ndim != 2 or features.dtype.kind not in "biuf":
