@@ -10,6 +10,7 @@ of other projects (`peers.py`); without it the rows that need one are left out, 
 
 import argparse
 import contextlib
+import datetime
 import json
 import platform
 import sys
@@ -125,8 +126,8 @@ def _steps(found: dict[str, Any]) -> Iterator[Comparison]:
             yield Comparison(title, None, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1])
 
 
-def page(about: dict[str, Any], figures: dict[str, Any]) -> str:
-    """`docs/PERFORMANCE.md`: machine, comparisons, growth."""
+def page(about: dict[str, Any], figures: dict[str, Any], days: dict[str, str]) -> str:
+    """`docs/PERFORMANCE.md`: machine, the days of the measurements, comparisons, growth."""
     versions = ", ".join(f"{name} {about[name]}" for name in ("python", *PACKAGES) if name in about)
     lines = [
         "# Speed",
@@ -136,6 +137,7 @@ def page(about: dict[str, Any], figures: dict[str, Any]) -> str:
         "",
         *([about["note"], ""] if "note" in about else []),
         f"{about['processor']}, {about['threads']} threads, {versions}. No GPU was used.",
+        f"Measured on {', '.join(sorted(set(days.values())))}.",
         "",
         "| work | of one large convolution's rate | baseline, fp32 | measured | times faster |",
         "|---|---|---|---|---|",
@@ -187,10 +189,12 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     about = machine()
-    saved = json.loads(FIGURES.read_text("utf-8")) if FIGURES.is_file() else {"machine": about, "figures": {}}
+    saved = (
+        json.loads(FIGURES.read_text("utf-8")) if FIGURES.is_file() else {"machine": about, "figures": {}, "days": {}}
+    )
     if saved["machine"] != about and not options.page:
         print(f"dropping the figures of another machine: {saved['machine']}", file=sys.stderr)
-        saved = {"machine": about, "figures": {}}
+        saved = {"machine": about, "figures": {}, "days": {}}
     chosen = [part for name in options.parts or PARTS for part in (GROWTH if name == "growth" else (name,))]
     for part in [] if options.page else chosen:
         if part in NEED_PEER and peers.peer_i3d(options.peers) is None:
@@ -198,10 +202,11 @@ def main() -> None:
             continue
         print(f"{part} ...", file=sys.stderr, flush=True)
         saved["figures"][part] = measure(part, options.runs, options.peers)
+        saved["days"][part] = datetime.date.today().isoformat()
         atomic.write_text(FIGURES, json.dumps(saved, indent=1) + "\n")
     if curves := growth_curves(saved["figures"]):
         growth.draw(curves, PLOT)
-    atomic.write_text(PAGE, page(saved["machine"], saved["figures"]))
+    atomic.write_text(PAGE, page(saved["machine"], saved["figures"], saved["days"]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The benchmarks: their arithmetic by hand, agreement of what they compare, and the page that they write."""
 
 import copy
+import datetime
 import importlib
 import json
 import sys
@@ -65,6 +66,7 @@ def test_side_by_side_adds_figures_and_drops_those_of_another_machine(load, tmp_
     assert "training is left out: no pytorch-i3d in --peers" in capsys.readouterr().err
     text = (tmp_path / "PAGE").read_text()
     assert "a processor, 2 threads, python 3.11.0, torch 2.14, numpy 2.4." in text
+    assert f"Measured on {datetime.date.today()}." in text
     assert "a note\n\nNot measured, or without other projects' code: extraction, " in text
     monkeypatch.setattr(module, "machine", lambda: MACHINE | {"torch": "2.15"})
     assert run("decoding") == {"decoding"}
@@ -73,7 +75,7 @@ def test_side_by_side_adds_figures_and_drops_those_of_another_machine(load, tmp_
 def test_page_matches_the_figures_in_docs(load):
     module = load("side_by_side")
     saved = json.loads(module.FIGURES.read_text("utf-8"))
-    assert module.page(saved["machine"], saved["figures"]) == module.PAGE.read_text("utf-8")
+    assert module.page(saved["machine"], saved["figures"], saved["days"]) == module.PAGE.read_text("utf-8")
 
 
 def test_decoding_methods_agree(load, tmp_path):

@@ -63,14 +63,9 @@ CONVENTIONS = (
 
 
 def count_by_conventions(
-    features: np.ndarray,
-    people: np.ndarray,
-    cameras: np.ndarray,
-    is_query: np.ndarray,
-    *,
-    mars: bool,
+    features: np.ndarray, people: np.ndarray, cameras: np.ndarray, is_query: np.ndarray, *, mars: bool,
     device: str | None,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, Any]]:  # fmt: skip
     """A row of figures for each of `CONVENTIONS`, over the test rows (N, D) and their (N,) labels.
 
     `mars`: the queries may stay in the gallery, as on MARS. A row has `rank`, `mAP`, the numbers of `queries` and
@@ -114,13 +109,9 @@ def _cmc(
 
 
 def one_per_person_cmc(
-    query: np.ndarray,
-    gallery: np.ndarray,
-    query_people: np.ndarray,
-    people: np.ndarray,
-    query_cameras: np.ndarray,
-    cameras: np.ndarray,
-) -> np.ndarray:
+    query: np.ndarray, gallery: np.ndarray, query_people: np.ndarray, people: np.ndarray,
+    query_cameras: np.ndarray, cameras: np.ndarray,
+) -> np.ndarray:  # fmt: skip
     """The expected CMC (20,) when one item of each person is drawn from the cameras that are not the query's.
 
     The drawn match is closer than the item of another person with a probability, the fraction of that person's items
