@@ -172,7 +172,7 @@ def build_networks(
     mem_start = (tae.encoder, tae.decoder) if tae else None
     amem = build_amem(config, str(weights or ""), mem_start, options.embedding_start).to(processes.device)
     if options.fusion_start == "zero":
-        nn.init.zeros_(amem.main.similarity.weight.detach()[:, amem.main.backbone.out_channels :])
+        nn.init.zeros_(amem.main.similarity.weight[:, amem.main.backbone.out_channels :])
     if not options.backbone_lr_factor:
         amem.main.backbone.requires_grad_(False)
     discriminator_adam = None
