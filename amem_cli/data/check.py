@@ -19,7 +19,7 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset, frames_of
-from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, listing, printable
+from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
 OTHER_IMAGES = {".webp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jp2", ".ppm", ".pgm"}
@@ -179,8 +179,8 @@ def _describe(dataset: Dataset) -> tuple[dict[str, int], list[str], list[str]]:
         remarks.append(f"splits: {', '.join(sorted({split.source for split in dataset.splits}))}")
     if isinstance(dataset, AttributeDataset):
         remarks.append(
-            f"{len(dataset.partitions)} random partitions and {len(dataset.evaluated)} evaluated attributes from "
-            "PETA.mat, whose labels equal those of Label.txt in every row"
+            f"{counted(len(dataset.partitions), 'random partitions')} and {len(dataset.evaluated)} evaluated "
+            "attributes from PETA.mat, whose labels equal those of Label.txt in every row"
             if dataset.partitions
             else "no random partitions (PETA.mat is missing, does not fit or has none): split by person"
         )
