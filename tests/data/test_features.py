@@ -254,8 +254,7 @@ def test_read_foreign_torch(tmp_path):
 
 def test_read_foreign_csv(tmp_path):
     np.save(tmp_path / "x.npy", QUERIES)
-    table = tmp_path / "x.csv"
-    table.write_text('tracklet,pid,camid,is_query\n"a,\nb",1,1,True\nc\u2028d,2,2,False\n')
+    (table := tmp_path / "x.csv").write_text('tracklet,pid,camid,is_query\n"a,\nb",1,1,True\nc\u2028d,2,2,False\n')
     assert read(tmp_path / "x.npy")[0].tracklet == ["a,\nb", "c\u2028d"]
     for separator, end, coding in ((";", "\r\n", "utf-16"), ("\t", "\r", "utf-8-sig")):
         rows = ("tracklet", "pid", "camid", "is_query"), ("a", "01", "1", "1"), (), ("b", "2", "2", "0"), ()
