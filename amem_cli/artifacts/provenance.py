@@ -130,7 +130,7 @@ class _Recorded(msgspec.Struct):
 
 def check_provenance(document: Any, kind: str, path: Path) -> dict[str, Any]:
     """The provenance from the file `path`, a dict or its JSON text; `BadData` when its entries have other types."""
-    document = parse_json_object(document, kind, path) if not isinstance(document, dict) else document
+    document = parse_json_object(document, kind, path) if isinstance(document, str | bytes) else document
     try:
         msgspec.convert(document, _Recorded)
     except msgspec.ValidationError as error:

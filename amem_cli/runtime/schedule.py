@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from amem_cli.errors import BadData, counted
+from amem_cli.errors import BadData
 from amem_cli.options import Schedule, flag_of
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.memory import free_memory, require_memory
@@ -85,8 +85,9 @@ def require_batch_memory(options: Any, factors: tuple[str, ...], processes: Proc
 def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:
     """Log the batch size over all processes, the effect of `--accumulate`, and the default precision on CUDA."""
     total = math.prod(getattr(options, name) for name in factors)
-    each = total // processes.world_size
-    line = f"batch: {total} {unit}, {each} on each of {counted(processes.world_size, 'processes')}"
+    line = f"batch: {total} {unit}"
+    if processes.world_size > 1:
+        line += f", {total // processes.world_size} on each of {processes.world_size} processes"
     if options.accumulate > 1:
         line += f"; optimiser step: {options.accumulate} batches, {options.accumulate * total} {unit}"
     progress.log(line)

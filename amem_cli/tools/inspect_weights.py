@@ -45,14 +45,15 @@ class WeightsReport:
 def inspect_weights(path: str | Path) -> WeightsReport:
     """Compare a weight file with every network. Raises as `read_weight_file`."""
     file = read_weight_file(Path(path))
-    # image networks first: their files also fit the inflated ones
-    networks = {name: _empty(name) for name in {**IMAGE_NETWORKS, **BACKBONES}}
-    candidates = {name: weights_for(network, file, name) for name, network in networks.items()}
-    architecture = max(candidates, key=lambda name: matching(networks[name], candidates[name].tensors))
-    network, weights = networks[architecture], candidates[architecture]
+    # inflated networks last: files of image networks fit them too
+    named = {**IMAGE_NETWORKS, **BACKBONES}
+    networks = [(name, _empty(name)) for name in named]
+    networks += [(name, _empty(name, inflated=True)) for name in IMAGE_NETWORKS if name in BACKBONES]
+    candidates = [(name, network, weights_for(network, file, name)) for name, network in networks]
+    architecture, network, weights = max(candidates, key=lambda each: matching(each[1], each[2].tensors))
     known = 2 * matching(network, weights.tensors) > len(weights.tensors)
     shapes = listing((f"{key} {tuple(tensor.shape)}" for key, tensor in file.tensors.items()), most=6)
-    unknown = [f"fewer than half of its tensors match any of {', '.join(candidates)}; it holds {shapes}"]
+    unknown = [f"fewer than half of its tensors match any of {', '.join(named)}; it holds {shapes}"]
     problems = misfits(network, weights.tensors) if known else unknown
     return WeightsReport(
         path=file.path,
@@ -80,9 +81,9 @@ def check_weights(architecture: str, path: str | Path) -> None:
     require_fit(network, weights_for(network, file, architecture), file.path, architecture)
 
 
-def _empty(architecture: str) -> Any:
-    """The network on the meta device, without values."""
+def _empty(architecture: str, inflated: bool = False) -> Any:
+    """The network on the meta device, without values; an image network, unless `inflated`, where there are both."""
     with torch.device("meta"):
-        if architecture in IMAGE_NETWORKS:
+        if architecture in IMAGE_NETWORKS and not inflated:
             return image_network(architecture)
         return backbone_class(architecture)(strides="stock")

@@ -150,7 +150,7 @@ def test_log_batch_size() -> None:
     for precision, device, lines in (("auto", "cpu", 0), ("auto", "cuda", 1), ("fp32", "cuda", 0)):
         progress, alone = Lines(), Processes(0, 1, torch.device(device))
         log_batch_size(options(batch_size=30, precision=precision), ("batch_size",), "images", alone, progress)
-        assert progress.lines.pop(0) == "batch: 30 images, 30 on each of 1 process"
+        assert progress.lines.pop(0) == "batch: 30 images"
         assert len([line for line in progress.lines if "bf16" in line]) == lines
 
 

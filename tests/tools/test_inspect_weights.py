@@ -9,6 +9,7 @@ from tiny3d import Tiny3D
 
 from amem_cli.cli.app import run as amem
 from amem_cli.errors import BadData
+from amem_cli.models.backbones import backbone_class
 from amem_cli.options import BACKBONES
 from amem_cli.tools import inspect_weights as tool
 from amem_cli.tools.inspect_weights import check_weights, inspect_weights
@@ -19,6 +20,12 @@ from amem_cli.weights.normalisation import HARA_2020, IMAGENET, PLUS_MINUS_ONE, 
 def saved(path, tensors):
     torch.save(tensors, path)
     return path
+
+
+def report_of(tensors, monkeypatch):
+    file = WeightFile(Path("w"), tensors, "PyTorch", False, 0, "")
+    monkeypatch.setattr(tool, "read_weight_file", lambda path: file)
+    return inspect_weights("w")
 
 
 @pytest.fixture
@@ -82,7 +89,13 @@ def test_inspect_weights_recognises_every_network(monkeypatch):
     assert expected.keys() == {*BACKBONES, *tool.IMAGE_NETWORKS}
     for name, normalisation in expected.items():
         tensors = {key: torch.zeros(tensor.shape) for key, tensor in tool._empty(name).state_dict().items()}
-        file = WeightFile(Path("w"), tensors, "PyTorch", False, 0, "")
-        monkeypatch.setattr(tool, "read_weight_file", lambda path, file=file: file)
-        report = inspect_weights("w")
+        report = report_of(tensors, monkeypatch)
         assert (report.architecture, report.problems, report.normalisation) == (name, (), normalisation)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_inspect_weights_recognises_inflated_networks(name, monkeypatch):
+    tensors = {key: torch.zeros(tensor.shape) for key, tensor in backbone_class(name)().state_dict().items()}
+    assert any(tensor.dim() == 5 for tensor in tensors.values())
+    report = report_of(tensors, monkeypatch)
+    assert (report.architecture, report.problems) == (name, ())
