@@ -198,7 +198,7 @@ def test_read_compressed(tmp_path, monkeypatch):
         ({"kind": None, "dataset": None}, "lacks the attributes kind, dataset"),
         ({"dataset": np.bytes_(b"\xff")}, "not a readable"),
         ({"provenance": "[" * 50_000}, "not JSON"),
-        ({"provenance": h5py.Empty("S1")}, "not JSON"),
+        ({"provenance": h5py.Empty("S1")}, "its provenance is malformed"),
         ({"provenance": '{"parents": {"arm": "x"}}'}, "its provenance is malformed"),
     ],
 )

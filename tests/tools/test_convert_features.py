@@ -140,7 +140,7 @@ def test_command_features_convert(tmp_path, capsys):
     assert run([*arguments, "--queries", "1"]) == 73
     assert run([*arguments, "--queries", "1", "--force"]) == 0
     captured = capsys.readouterr()
-    assert "3 rows, 1 queries" in captured.out
+    assert "3 rows, 1 query" in captured.out
     assert "a = 1; b = 2" in captured.err
 
 

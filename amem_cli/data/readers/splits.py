@@ -192,7 +192,9 @@ def numbered_splits(
         if unlisted := sorted(set(tracklets_of) - listed_people(listed)):
             notes += (f"{counted(len(unlisted), 'people')} not in {file.name}: {listing(unlisted, 5)}",)
         if absent:
-            notes += (f"{len(absent)} people of {file.name} have no images in both cameras: {listing(absent, 5)}",)
+            notes += (
+                f"no images in both cameras of {counted(len(absent), 'people')} in {file.name}: {listing(absent, 5)}",
+            )
     else:
         source = f"drawn with seed {protocol.seed}"
         pairs = set(tracklets_of).difference(alone)
