@@ -1,4 +1,7 @@
-"""The command line: `run` executes a command and turns every error into one line and an exit code."""
+"""The command line: `run` executes a command and turns every error into one line and an exit code.
+
+Stages are imported inside the commands, so that `amem --help` does not import torch.
+"""
 
 import os
 import signal

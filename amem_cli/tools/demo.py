@@ -55,11 +55,11 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
     size = {"image_size": IMAGE_SIZE}
     train_arm(options("train-arm", epochs=6, weights=start, **size), progress)
     label_videos(options("label-videos", subset="all"), progress)
-    train_tae(options("train-tae", epochs=16, batch_size=4, weights=start, **size), progress)
+    train_tae(options("train-tae", epochs=14, batch_size=4, weights=start, **size), progress)
     # frames t+3 and t+6: the legs move more, and t is always 1, so that f_M can say where they will be
     motion = {"predict_frames": 2, "predict_stride": 3, "mem_lr_factor": 1.0}
     whole = {"flip": 0.0, "crop": 0.0}  # people and scene stay in their places, which is easier to predict
-    train_amem(options("train-amem", epochs=11, people_per_batch=4, clip_frames=8, **motion, **whole, **size), progress)
+    train_amem(options("train-amem", epochs=10, people_per_batch=4, clip_frames=8, **motion, **whole, **size), progress)
     extract_features(options("extract-features"), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
