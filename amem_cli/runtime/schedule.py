@@ -1,9 +1,12 @@
 """The schedule of a training: learning rate, batches per step, validation; and the losses of a step."""
 
+import copy
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from amem_cli.errors import BadData
 from amem_cli.options import Schedule, flag_of
@@ -67,19 +70,57 @@ def check_finite(losses: dict[str, float]) -> None:
         raise BadData("loss", why=f"{', '.join(bad)} is not finite", remedy=remedy)
 
 
-def require_batch_memory(options: Any, factors: tuple[str, ...], processes: Processes, frames: int = 1) -> None:
-    """Raise `UsageError` for batches that cannot fit: their pixels and, in any network, the first maps, in float32.
+def require_batch_memory(
+    options: Any, factors: tuple[str, ...], processes: Processes, frames: int = 1, item_bytes: int = 0
+) -> None:
+    """Raise `UsageError` for batches that cannot fit: `item_bytes` for each item (see `saved_bytes`), or else their
+    pixels and, in any network, the first maps, in float32.
 
     A batch has the product of the options `factors` items of `frames` frames each.
     """
     copies = 1 if getattr(options, "checkpoint_activations", False) else LEAST_COPIES
     items = math.prod(getattr(options, name) for name in factors) // processes.world_size
-    needed = 12 * copies * items * frames * math.prod(options.height_width)
+    needed = items * (item_bytes or 12 * copies * frames * math.prod(options.height_width))
     cuda = processes.device.type == "cuda"
     free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
     flag = "clip_frames" if frames > 1 else factors[0]
     remedy = "Lower it" + f", {flag_of(factors[0])}" * (frames > 1) + " or --image-size; --accumulate adds batches up"
     require_memory(flag_of(flag), str(getattr(options, flag)), needed, free, remedy)
+
+
+def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any], *shape: int) -> int:
+    """The bytes that autograd keeps of `forward(network, pixels)` for the backward pass, in float32.
+
+    `pixels` have this shape; parameters do not count. A copy of the network runs on the meta device, without values.
+    """
+    empty = copy.deepcopy(network).to("meta")
+    parameters = {each.untyped_storage()._cdata for each in empty.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}  # held until the end, so that each has its own key
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward(empty, torch.empty(shape, device="meta"))
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def require_activation_memory(
+    options: Any,
+    factors: tuple[str, ...],
+    processes: Processes,
+    network: nn.Module,
+    precision: str,
+    forward: Callable[[Any, torch.Tensor], Any] = nn.Module.__call__,
+) -> None:
+    """Raise `UsageError` for batches whose activations do not fit; see `require_batch_memory` and `saved_bytes`."""
+    frames = getattr(options, "clip_frames", 1)
+    two = (2, 3, frames, *options.height_width) if hasattr(options, "clip_frames") else (2, 3, *options.height_width)
+    kept = saved_bytes(network, forward, *two) // (4 if precision == "bf16" else 2)
+    require_batch_memory(options, factors, processes, frames, kept)
 
 
 def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:

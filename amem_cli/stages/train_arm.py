@@ -77,6 +77,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             config = ArmConfig(backbone=options.backbone, image_size=options.image_size)
             model = ARM(config.backbone, weights=options.weights).to(processes.device)
             log_pretrained(model, progress.log)
+            schedule.require_activation_memory(options, ("batch_size",), processes, model, precision)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(model)
             optimizer = adam(model, options)

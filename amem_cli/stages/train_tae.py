@@ -91,6 +91,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             config = TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
             tae = TAE(config.encoder, options.weights).to(device)
             log_pretrained(tae, progress.log)
+            schedule.require_activation_memory(options, ("batch_size",), processes, tae, precision)
             discriminator = Discriminator(*options.height_width).to(device)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(tae)

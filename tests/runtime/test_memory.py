@@ -1,14 +1,16 @@
 """Refusal of work that needs more memory than there is."""
 
 import contextlib
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from amem_cli.cli.app import run
 from amem_cli.errors import UsageError
 from amem_cli.metrics.rerank import rerank_bytes
-from amem_cli.options import TrainAmemOptions
+from amem_cli.options import TrainAmemOptions, TrainTaeOptions
 from amem_cli.runtime import schedule
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.memory import require_memory
@@ -56,6 +58,39 @@ def test_long_clips_are_refused_at_once(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(schedule, "free_memory", lambda: 64_000_000_000)
     assert run(["train-amem", "--clip-frames", "2000", "--device", "cpu", "--data-root", "none"]) == 2
     assert "--clip-frames 2000: needs at least 100.7 GB" in capsys.readouterr().err
+
+
+def test_saved_bytes() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 7, 1))
+    kept = 3 + 5  # the inputs of the two convolutions; the ReLU keeps its output, which is the second one
+    assert schedule.saved_bytes(network, nn.Module.__call__, 2, 3, 4, 6) == 4 * 2 * 4 * 6 * kept
+    assert network[0].weight.device.type == "cpu"
+
+
+def test_require_activation_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 1000, 1), nn.ReLU(), nn.Conv2d(1000, 1, 1))
+    image = 4 * 64 * 32 * 1003
+
+    def fits(free: int, precision: str = "fp32", forward: Any = nn.Module.__call__, **options: Any) -> bool:
+        monkeypatch.setattr(schedule, "free_memory", lambda: free)
+        made: Any = TrainAmemOptions(**options) if "clip_frames" in options else TrainTaeOptions(**options)
+        factors = ("people_per_batch", "clips_per_person") if "clip_frames" in options else ("batch_size",)
+        with contextlib.suppress(UsageError):
+            schedule.require_activation_memory(made, factors, ALONE, network, precision, forward)
+            return True
+        return False
+
+    tae: Any = {"image_size": "64x32", "batch_size": 10}
+    assert fits(10 * image, **tae)
+    assert not fits(10 * image - 1, **tae)
+    assert fits(5 * image, "bf16", **tae)
+    amem: Any = {"image_size": "64x32", "clip_frames": 8, "people_per_batch": 2, "clips_per_person": 2}
+
+    def of_clips(network: nn.Module, clips: torch.Tensor) -> torch.Tensor:
+        return network(clips.transpose(1, 2).flatten(0, 1))
+
+    assert fits(4 * 8 * image, forward=of_clips, **amem)
+    assert not fits(4 * 8 * image - 1, forward=of_clips, **amem)
 
 
 def test_rerank_bytes() -> None:

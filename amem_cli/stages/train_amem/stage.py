@@ -106,6 +106,8 @@ def _train_split(
         log_pretrained(networks.amem, progress.log)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
+        main, maps = networks.amem.main, MainModel.feature_maps
+        schedule.require_activation_memory(options, BATCH, processes, main, precision, maps)
         modules = {"amem": networks.amem, "discriminator": networks.discriminator, "average": networks.average}
         optimizers = {"adam": networks.adam, "discriminator-adam": networks.discriminator_adam}
         run = Run(
