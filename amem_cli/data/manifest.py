@@ -94,7 +94,8 @@ def require_kind(manifest: Manifest, kind: Kind) -> None:
     """Raise `UsageError` unless the data set is of `kind`."""
     if manifest.kind != kind:
         fitting = ", ".join(name for name in SHIPPED if load_manifest(name).kind == kind)
-        raise UsageError("data set", manifest.name, why=f"no {CONTENT[kind]} in it", remedy=f"Choose {fitting}")
+        remedy = f"Choose {fitting} or your own .toml"
+        raise UsageError("data set", manifest.name, why=f"it has no {CONTENT[kind]}", remedy=remedy)
 
 
 def protocol_of(manifest: Manifest) -> Protocol:

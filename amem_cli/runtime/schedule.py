@@ -94,6 +94,9 @@ def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any],
     `pixels` have this shape; parameters do not count. A copy of the network runs on the meta device, without values.
     """
     empty = copy.deepcopy(network).to("meta")
+    for layer in empty.modules():
+        if isinstance(layer, nn.SyncBatchNorm):  # in training mode it takes tensors of a GPU only
+            layer.eval()
     parameters = {each.untyped_storage()._cdata for each in empty.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held until the end, so that each has its own key
 

@@ -1,6 +1,7 @@
 """Refusal of work that needs more memory than there is."""
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,20 @@ def test_saved_bytes() -> None:
     kept = 3 + 5  # the inputs of the two convolutions; the ReLU keeps its output, which is the second one
     assert schedule.saved_bytes(network, nn.Module.__call__, 2, 3, 4, 6) == 4 * 2 * 4 * 6 * kept
     assert network[0].weight.device.type == "cpu"
+
+
+def test_saved_bytes_of_synchronised_batch_norm(tmp_path: Path) -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Conv2d(5, 7, 1))
+    shape = (2, 3, 4, 6)
+    expected = 4 * 2 * 4 * 6 * (3 + 5 + 5)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+        statistics = 4 * 4 * 5  # two a channel, and their copies
+        assert expected <= schedule.saved_bytes(network, nn.Module.__call__, *shape) <= expected + statistics
+        assert network.training
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_require_activation_memory(monkeypatch: pytest.MonkeyPatch) -> None:
