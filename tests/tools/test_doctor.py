@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from amem_cli.cli.app import run
 from amem_cli.data.manifest import SHIPPED
 from amem_cli.runtime import memory
@@ -64,10 +66,10 @@ def test_check_workspace_below_a_file(tmp_path):
     assert doctor.exit_code(found) == 74
 
 
-def test_check_workspace_full(tmp_path, monkeypatch):
-    assert {finding.state for finding in doctor.check_workspace(tmp_path)} == {"ok"}
-    monkeypatch.setattr(doctor, "LITTLE_DISK", 1e18)
-    assert [finding.state for finding in doctor.check_workspace(tmp_path)] == ["ok", "problem"]
+@pytest.mark.parametrize(("least", "state"), [(0, "ok"), (1e18, "problem")])
+def test_check_workspace_free_disk(tmp_path, monkeypatch, least, state):
+    monkeypatch.setattr(doctor, "LITTLE_DISK", least)
+    assert [finding.state for finding in doctor.check_workspace(tmp_path)] == ["ok", state]
 
 
 def test_check_data_sets_states(tmp_path):
