@@ -44,6 +44,20 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
         assert getattr(options, "image_size", "") in ("96x48", "")
 
 
+@pytest.mark.parametrize(("load", "threads", "warned"), [(7.5, None, True), (7.5, "1", False), (3.9, None, False)])
+def test_demo_on_a_busy_machine_warns(monkeypatch, load, threads, warned):
+    from amem_cli.tools import demo
+
+    progress = Silent()
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    demo.warn_if_busy(progress)
+    assert [("load 7.5" in line and "OMP_NUM_THREADS=1" in line) for line in progress.warnings] == [True] * warned
+
+
 def test_demo_without_weights_warns_and_trains_from_scratch(monkeypatch):
     from amem_cli.tools import demo
 

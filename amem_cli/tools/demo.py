@@ -1,5 +1,6 @@
 """`amem demo`: the pipeline on generated walking people."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
 
     A rerun keeps what is finished.
     """
+    warn_if_busy(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
@@ -75,6 +77,14 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
     by_picture = SearchOptions(gallery=gallery, top=5, query=query)
     by_description = SearchOptions(gallery=gallery, top=5, with_=(DESCRIPTION,), labels=labels)
     return [search(options, progress) for options in (by_picture, by_description)]
+
+
+def warn_if_busy(progress: Progress) -> None:
+    """A warning if other programs use all cores: threads that wait for one another make the training slow then."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load >= cores and "OMP_NUM_THREADS" not in os.environ:
+        why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
+        progress.warn(f"{why}. If progress is slow, stop and run: OMP_NUM_THREADS=1 amem demo")
 
 
 def weights_or_warning(progress: Progress) -> str:
