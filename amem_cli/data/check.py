@@ -22,7 +22,6 @@ from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset, fr
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
-OTHER_IMAGES = {".webp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jp2", ".ppm", ".pgm"}
 IMAGES_AT_ONCE = 4096  # per task of the thread pool, so that a million images are not a million futures
 
 
@@ -81,8 +80,8 @@ def check_dataset(
         counts |= READERS[manifest.layout].extra_counts(root)
         problems += _other_images(root)
     except BadRows as error:
-        remedy = f". {error.remedy}" if error.remedy else ""
-        problems += [f"{error.what}: {error.reason}: {row}{remedy}" for row in error.rows]
+        problems += [f"{error.what}: {error.reason}: {row}" for row in error.rows]
+        problems[0] += f". {error.remedy}" if error.remedy else ""
     except DiskError:
         raise
     except AmemError as error:
@@ -144,6 +143,9 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
         return [as_shipped(folder, place.parent)]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", place.name).strip("._-")[:100] or "own"
     values = {"name": name, "layout": layout, "root": str(place)}
+    train = files.find_folder(place, lambda folder: folder.name.lower() in ("train", "bounding_box_train"))
+    if layout == "images" and train:
+        values["root"] = str(train)
     if layout == "folder" and (guessed := folder_reader.guess(place)):
         values |= {"root": str(guessed[0]), "folders": guessed[1]}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
@@ -166,8 +168,8 @@ def _digests_of_equal_starts(tracklets: list[Tracklet]) -> dict[Path, str]:
 
 def _other_images(root: Path) -> list[str]:
     """A line about images of formats that no reader takes, which would be left out."""
-    names = (name for _, _, names in os.walk(root) for name in names)
-    found = Counter(suffix for name in names if (suffix := os.path.splitext(name)[1].lower()) in OTHER_IMAGES)
+    names = (name for _, _, names in files.walk(root) for name in names)
+    found = Counter(suffix for name in names if (suffix := os.path.splitext(name)[1].lower()) in files.OTHER_IMAGES)
     many = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.items()))
     return [f"{many} files are not read: convert them to one of {', '.join(IMAGE_SUFFIXES)}"] if found else []
 
@@ -260,8 +262,8 @@ def _repeated_images(tracklets: list[Tracklet], digests: Mapping[Path, str]) -> 
 
 
 def _hash_image(path: Path) -> tuple[str, str]:
-    """The SHA-256 of an image file, and the reason why it does not decode; one of the two is empty."""
+    """The SHA-256 of an image file, and the reason why it cannot be read or decoded; one of the two is empty."""
     try:
         return hashlib.sha256(open_image(path)[0]).hexdigest(), ""
-    except BadData as error:
+    except AmemError as error:
         return "", error.why

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from amem_cli.cli.app import run
+from amem_cli.data import check
 from amem_cli.data.check import FoundFolder, check_dataset, find_datasets, guess_layout
 from amem_cli.data.manifest import load_manifest
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, DiskError
 
 
 def image(path: Path, colour: int = 0) -> Path:
@@ -140,6 +141,11 @@ def test_check_dataset_deep_undecodable_image(shop, tmp_path):
         (["Market/bounding_box_train/0002_c1s1_000451_03.jpg"], "market1501"),
         (["prid_2011/multi_shot/cam_b/person_0001/0001.png"], "folder"),
         (["multi_shot/cam_a/person_0001/a.png", "multi_shot/cam_b/person_0001/a.png"], "prid2011"),
+        (["lot/cam_a/person_0001/a.png", "lot/cam_b/person_0001/a.png"], "folder"),
+        (["sequences/cam1/ann/a.png", "sequences/cam2/ann/a.png"], "folder"),  # no numbers
+        (["bbox_train/0001/t1/a.jpg", "bbox_test/0002/t1/a.jpg"], "folder"),  # levels that the tables do not have
+        (["bounding_box_train/0001/c1/a.jpg"], "folder"),
+        (["bounding_box_train/p1/p1_c1.jpg", "bounding_box_train/p1/p1_c2.jpg"], "images"),  # no person's number
         (["sequences/cam1/person001/a.png", "sequences/cam2/person001/a.png"], "ilids-vid"),
         (["TownCentre/archive/1_1.jpg"], "peta"),
         (["anna/door/1.jpg"], "folder"),
@@ -179,9 +185,10 @@ def test_data_check_command_with_a_folder(tmp_path, capsys):
 
 
 def test_check_dataset_images_that_are_not_read(shop, tmp_path):
-    for name in ("3.webp", "4.TIF", "5.tif"):
+    for name in ("3.webp", "4.TIF", "5.tif", "@eaDir/6.gif"):
+        (tmp_path / "shop" / "1" / "1" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "shop" / "1" / "1" / name).touch()
-    (problem,) = check_dataset(shop, tmp_path).problems
+    problem = check_dataset(shop, tmp_path).problems[-1]
     assert problem.startswith("2 .tif, 1 .webp files are not read: convert them to one of .jpg,")
 
 
@@ -215,6 +222,27 @@ def test_check_dataset_bad_rows_have_their_reason(tmp_path):
     (tmp_path / "own.toml").write_text('name = "own"\nlayout = "folder"\n[protocol]\nfile = "s.json"\n')
     report = check_dataset(load_manifest(tmp_path / "own.toml"), tmp_path)
     assert report.problems[0] == f"split file: people who are not in {tmp_path / 'own'}: 9"
+
+
+def test_check_dataset_deep_counts_what_may_not_be_read(shop, tmp_path, monkeypatch):
+    def refuse(path):
+        if path.name == "2.png":
+            raise DiskError("image", path, why="permission denied")
+        return open_image(path)
+
+    open_image = check.open_image
+    monkeypatch.setattr(check, "open_image", refuse)
+    report = check_dataset(shop, tmp_path, deep=True)
+    assert report.problem_count == 8
+    assert report.problems[0] == "shop/1/1/2.png: permission denied"
+    assert (report.rows[-1].expected, report.rows[-1].found) == (16, 8)
+
+
+def test_find_datasets_leaves_test_images_out(tmp_path):
+    for name in ("pytorch/train/0001/0001_c1_1.jpg", "pytorch/train/0001/0001_c2_1.jpg", "pytorch/query/0002/a.jpg"):
+        image(tmp_path / "new" / name)
+    [found] = find_datasets(tmp_path / "new")
+    assert found.manifest == f'name = "new"\nlayout = "images"\nroot = "{tmp_path}/new/pytorch/train"\n'
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,13 @@ def test_image_files_unreadable_folder(tree, monkeypatch):
     ("names", "why"),
     [
         (["a/b/1.JPG"], "for example a/b/1.JPG"),
-        (["1.webp", "2.WEBP", "readme.txt"], "but 2 .webp files"),
+        (["1.webp", "2.WEBP", "readme.txt"], "but 2 .webp files, which must be converted$"),
+        (["1.jfif"], "but 1 .jfif files, which must be converted$"),
+        (["a/0001", "a/0002"], "but 2 files without a suffix$"),
+        (["a.txt", "b.txt"], "but 2 .txt files$"),
         (["set.zip"], "archive that is not unpacked"),
+        (["set.tar.xz"], "archive that is not unpacked"),
+        (["set.zip.001", "set.zip.002"], "archive that is not unpacked"),
         (["@eaDir/1.jpg"], r"holds no images \(.jpg, .jpeg, .png, .bmp\)$"),
     ],
 )
@@ -172,7 +177,34 @@ def test_why_empty(tree, names, why):
     assert re.search(why, files.why_empty(tree(*names)))
 
 
-@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_why_missing(tree):
+    root = tree("a/b/deep.zip", "a/train.tar", "test.7z", "readme.txt")
+    assert files.why_missing(root, "x") == "no x in it, but archives that are not unpacked: test.7z; a/train.tar"
+    assert files.why_missing(root / "a" / "b" / "none", "x") == "no x in it"
+
+
+def test_image_files_behind_links(tree):
+    root = tree("a/1.jpg", "a/b/2.jpg", below="real")
+    (root / "own").mkdir()
+    (root / "own" / "link").symlink_to(root / "real" / "a")
+    (root / "real" / "a" / "b" / "up").symlink_to(root / "real")
+    assert list(files.image_files(root / "own")) == ["link/1.jpg", "link/b/2.jpg"]
+    assert list(files.image_files(root / "real")) == ["a/1.jpg", "a/b/2.jpg"]
+    (root / "real" / "c").mkdir()
+    (root / "real" / "c" / "other").symlink_to(root / "own")
+    (root / "own" / "back").symlink_to(root / "real" / "c")
+    assert len(list(files.image_files(root / "own"))) == 2
+    assert files.why_empty(root / "own").endswith("for example link/1.jpg")
+
+
+def test_find_named(tree):
+    root = tree("x/BBox_Train/bbox_train/0001/1.jpg", "y/z/other/1.jpg")
+    assert files.find_named(root, "bbox_train") == root / "x" / "BBox_Train" / "bbox_train"
+    assert files.find_named(root, "other") == root / "y" / "z" / "other"
+    assert files.find_named(root, "none") is None
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_read_text_codings(tmp_path: Path, coding):
-    (tmp_path / "a.txt").write_bytes("é 1\r\n2".encode(coding))
-    assert files.read_text(tmp_path / "a.txt", "list") == "é 1\n2"
+    (tmp_path / "a.txt").write_bytes("1 é\r\n2".encode(coding))
+    assert files.read_text(tmp_path / "a.txt", "list") == "1 é\n2"

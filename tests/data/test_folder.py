@@ -141,8 +141,10 @@ def test_market1501_without_images(tree):
 
 
 def test_market1501_by_person_folders(tree):
-    root = tree("0002/0002_c1s1_000451_03.jpg", "0007/a.jpg", "-1/b.jpg", below="bounding_box_train")
-    assert market1501.read(root, "market1501").person_ids == (2, 7)
+    root = tree("0002/c1/0002_c1s1_000451_03.jpg", "0007/a.jpg", "-1/b.jpg", "@eaDir/c.jpg", below=market1501.TRAIN)
+    dataset = market1501.read(root, "market1501")
+    assert dataset.person_ids == (2, 7)
+    assert dataset.notes[0].endswith(": @eaDir")
 
 
 FORMS = {
@@ -204,9 +206,17 @@ def test_read_level_split_with_queries(tree, form):
     (split,) = folder.read(root, "own", Protocol(), "split/person/camera").splits
     queries = {t.name for t, query in zip(split.test, split.is_query, strict=True) if query}
     assert queries == {"query/0003/c2", "query/0004/c1"}
-    tree("val/0003/c1/1.jpg", "train/0003/c1/1.jpg", below="own")
-    with pytest.raises(BadData, match=r"val/0003/c1: its folder is not named train.*; 0003 is in training and test"):
+    tree("dev/0003/c1/1.jpg", "train/0003/c1/1.jpg", below="own")
+    with pytest.raises(BadData, match=r"dev/0003/c1: its folder is not named train.*; 0003 is in training and test"):
         folder.read(root, "own", Protocol(), "split/person/camera")
+
+
+def test_read_level_split_with_validation_people(form):
+    root = form("split/person/camera", sides=("training", "validation", "testing", "testing"))
+    place, levels = folder.guess(root)
+    (split,) = folder.read(place, "own", Protocol(), levels).splits
+    assert {t.person_id for t in split.train} == {1, 2}
+    assert split.source == "the folders of the level split, val among train"
 
 
 def test_read_level_split_without_training(form):
@@ -221,6 +231,13 @@ def test_read_doubts_cameras_first(people):
     assert note.startswith("2 people in 3 cameras")
     assert folder.read(root, "own", Protocol(), "person/camera").notes == ()
     assert folder.guess(root)[1] == "camera/person"  # people outnumber cameras
+
+
+def test_guess_cameras_before_people_and_tracklets(people, tree):
+    root = people({f"{hall}/{person}": ("t1", "t2") for hall in ("hallA", "hallB") for person in ("1", "2", "3")})
+    assert folder.guess(root)[1] == "camera/person/tracklet"
+    single = tree(*(f"{n}/000{n}_c{c}s1_1.jpg" for n in "12" for c in "12"), below="images/train")
+    assert folder.guess(single / "images") is None  # single images, of several cameras
 
 
 def test_read_doubts_names_of_cameras(people):
@@ -241,9 +258,10 @@ def test_read_second_copies(people):
 
 
 @pytest.mark.parametrize("name", ["my_Splits.json", "train_ids.txt", "Partition.mat", "query.txt", "val.lst"])
-@pytest.mark.parametrize("place", ["", "inner/"])  # of an archive
+@pytest.mark.parametrize("place", ["", "inner/", "meta/a/b/"])
 def test_read_split_file_that_is_not_named(people, name, place):
-    root = people({f"{place}1": TWO, f"{place}2": TWO})
+    root = people({f"{place}1": TWO, f"{place}2": TWO} if place == "inner/" else {"1": TWO, "2": TWO})
+    (root / place).mkdir(parents=True, exist_ok=True)
     (root / place / "latest.txt").write_text("no splits")
     folder.read(root, "own", Protocol())
     (root / place / name).write_text("[]")

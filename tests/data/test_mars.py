@@ -91,6 +91,20 @@ def test_read_in_the_order_of_the_tables(copy):
 
 
 @pytest.mark.slow
+def test_read_folders_of_their_own_name_and_lists_of_paths(copy):
+    root = copy()
+    for side in ("train", "test"):
+        (root / f"bbox_{side}").rename(root / "inner")
+        (root / f"bbox_{side}").mkdir()
+        (root / "inner").rename(root / f"bbox_{side}" / f"bbox_{side}")
+        for file in (root / "info").glob(f"{side}_name.txt"):
+            file.write_text("".join(f'"bbox_{side}\\{name[:4]}/{name}"\r\n' for name in file.read_text().split()))
+    (split,) = mars.read(root, "mars").splits
+    assert [(t.person_id, t.camera_id, len(t)) for t in (*split.train, *split.test)] == TRAIN + TEST
+    assert all(path.is_file() for t in split.train for path in t.frames)
+
+
+@pytest.mark.slow
 def test_read_unpadded_frames_in_order_of_number(copy):
     root = copy([(1, 1, 12), (1, 2, 1), (7, 1, 2)], name=lambda name: re.sub("F0+", "F", name))
     first = mars.read(root, "mars").splits[0].train[0]
@@ -131,7 +145,11 @@ def test_read_missing_and_bad_tables(copy):
     with pytest.raises(BadRows, match=r"portrait\.jpg"):
         mars.read(root, "mars")
     (root / "info" / "tracks_train_info.mat").unlink()
-    with pytest.raises(BadData, match=r"no tracks_train_info\.mat"):
+    with pytest.raises(BadData, match=r"no tracks_train_info\.mat in it\. Take info/ from the code MARS-evaluation"):
+        mars.read(root, "mars")
+    (root / "bbox_test").rename(root / "other")
+    (root / "bbox_test.zip").touch()
+    with pytest.raises(BadData, match=r"no bbox_test in it, but archives that are not unpacked: bbox_test\.zip"):
         mars.read(root, "mars")
     with pytest.raises(BadData, match="no bbox_train"):
         mars.read(root / "info", "mars")

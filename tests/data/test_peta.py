@@ -82,6 +82,20 @@ def test_read_person_folders(tree):
     assert dataset.labels[:, ATTRIBUTES.index("personalFemale")].tolist() == [1, 1, 0]
 
 
+@pytest.mark.parametrize("place", ["archive/archive", "{0}/archive", "."])
+def test_read_archives_at_other_levels(root, place):
+    expected = peta.read(root, "peta")
+    for subset in (root / "PETA dataset").iterdir():
+        (subset / "archive").rename(root / "images of it")
+        shutil.rmtree(subset)
+        (subset / place.format(subset.name)).parent.mkdir(parents=True, exist_ok=True)
+        (root / "images of it").rename(subset / place.format(subset.name))
+    dataset = peta.read(root, "peta")
+    assert [path.name for path in dataset.paths] == NAMES
+    np.testing.assert_array_equal(dataset.labels, expected.labels)
+    assert peta.extra_counts(root) == {"labels_without_images": 1, "images_without_labels": 0}
+
+
 def test_read_processed_form(with_table, root, tree):
     archives = with_table()
     shutil.rmtree(root / "PETA dataset")

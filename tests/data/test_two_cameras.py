@@ -149,12 +149,25 @@ def test_third_camera_is_refused(ilids, tree):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["i-LIDS-VID/train-test_people_splits", "elsewhere", SEQUENCES])
-def test_split_file_of_any_name_is_used(ilids, tree, place):
-    name = tree("Train_Test_Splits.mat", below=place) / place / "Train_Test_Splits.mat"
-    savemat(name, {"ls_set": [[3, 1, 2, 5, 4]]})
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("i-LIDS-VID/train-test_people_splits", "Train_Test_Splits.mat"),
+        ("a/b/c", "splits.mat"),  # three folders deep
+        (SEQUENCES, "splits.mat"),
+        (".", "ilidsvid.mat"),  # the only .mat file
+    ],
+)
+def test_split_file_of_any_name_is_used(ilids, tree, place, name):
+    savemat(tree(name, below=place) / place / name, {"ls_set": [[3, 1, 2, 5, 4]]})
     (split,) = ilids_vid.read(ilids, "ilids-vid", Protocol()).splits
-    assert split.source == "file Train_Test_Splits.mat"
+    assert split.source == f"file {name}"
+
+
+def test_prid_with_short_tracklets_alone(tree):
+    root = tree("cam_a/person_0001/1.png", "cam_b/person_0001/1.png")
+    with pytest.raises(BadData, match=r"no person up to 200 has 27 frames in both.*folders = .camera/person"):
+        prid2011.read(root, "prid2011", Protocol())
 
 
 @pytest.mark.slow

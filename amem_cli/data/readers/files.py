@@ -25,7 +25,8 @@ MOST_FOLDERS_SEARCHED = 2000
 SYSTEM_FOLDERS = {"__macosx", "lost+found", "system volume information", "network trash folder", "temporary items"}
 SYSTEM_FOLDERS |= {"recycler", "recycled", "found.000", "lost.dir", "thevolumesettingsfolder", "__pycache__"}
 IGNORED = "ignored, left by an operating system or without images at the place of the layout"
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar", ".xz", ".bz2", ".zst", ".z01", ".001")
+OTHER_IMAGES = {".webp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".jp2", ".ppm", ".pgm", ".jfif", ".jpe"}
 YEAR_LAST = re.compile(r"(?<!\d)(\d\d?([-._ ])\d\d?\2|(?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2]))(?:19|20)\d\d(?!\d)")
 TWELVE_HOURS = re.compile(r"(?<!\d)(12|[01]?\d)(?:\D\d\d){0,2}[ _.-]?([ap])\.?m(?![a-z])", re.IGNORECASE)
 EXPONENT = re.compile(r"[+]?\d+(?:\.\d+)?e[+-]?\d+", re.IGNORECASE)
@@ -106,10 +107,9 @@ def is_image_name(name: str) -> bool:
 def why_empty(folder: Path) -> str:
     """The reason why a reader found no image in `folder`: they lie elsewhere in it, or it has other files."""
     suffixes: Counter[str] = Counter()
-    for place, folders, names in itertools.islice(os.walk(folder), MOST_FOLDERS_SEARCHED):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and not is_system_folder(name))
+    for place, _, names in itertools.islice(walk(folder), MOST_FOLDERS_SEARCHED):
         if images := sorted(filter(is_image_name, names)):
-            example = Path(place, images[0]).relative_to(folder)
+            example = (place / images[0]).relative_to(folder)
             return f"no images at the expected place in it, but for example {example}"
         suffixes.update(os.path.splitext(name)[1].lower() for name in names if not name.startswith("."))
     kinds = f"it holds no images ({', '.join(IMAGE_SUFFIXES)})"
@@ -118,20 +118,45 @@ def why_empty(folder: Path) -> str:
     if packed := sorted(set(suffixes) & set(ARCHIVES)):
         return f"{kinds}, but an archive that is not unpacked ({', '.join(packed)})"
     suffix, count = suffixes.most_common(1)[0]
-    return f"{kinds}, but {count} {suffix or 'other'} files"
+    convert = ", which must be converted" if suffix in OTHER_IMAGES else ""
+    return f"{kinds}, but {count} {f'{suffix} files' if suffix else 'files without a suffix'}{convert}"
+
+
+def why_missing(root: Path, what: str) -> str:
+    """The reason why a reader found no `what` in `root`, with the archives that lie there."""
+    packed = [str(path.relative_to(root)) for pattern in ("*", "*/*") for path in sorted(root.glob(pattern))
+              if path.name.lower().endswith(ARCHIVES)]  # fmt: skip
+    return f"no {what} in it" + (f", but archives that are not unpacked: {listing(packed, 3)}" if packed else "")
+
+
+def images_at(folder: Path, depth: int) -> bool:
+    """Whether the first image below `folder` is `depth` folders down; true without any image."""
+    first = next(image_files(folder), None)
+    return first is None or first.count("/") == depth
 
 
 def image_files(root: Path, ignored: list[str] | None = None) -> Iterator[str]:
-    """Paths of all image files below `root`, relative to it with `/`, in order of number; links to folders and the
-    folders that operating systems leave are skipped, these are added to `ignored`."""
-    for place, folders, names in os.walk(root, onerror=_refuse):
+    """Paths of all image files below `root`, relative to it with `/`, in order of number; the folders that operating
+    systems leave are skipped and added to `ignored`."""
+    for place, system, names in walk(root, onerror=_refuse):
         if ignored is not None:
-            ignored += [str(Path(place, name).relative_to(root)) for name in folders if is_system_folder(name)]
-        folders[:] = sorted(
-            (name for name in folders if not name.startswith(".") and not is_system_folder(name)), key=natural_key
-        )
+            ignored += [str((place / name).relative_to(root)) for name in system]
         for name in sorted(filter(is_image_name, names), key=lambda name: (natural_key(name), name)):
-            yield Path(place, name).relative_to(root).as_posix()
+            yield (place / name).relative_to(root).as_posix()
+
+
+def walk(root: Path, onerror: Callable[[OSError], None] | None = None) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Each folder below `root` in order of number, also behind links, with the names of the folders in it that an
+    operating system left and of its files. Links to a folder above them are skipped, as are hidden folders."""
+
+    def enters(path: Path) -> bool:
+        loop = path.is_symlink() and any(folder.resolve().is_relative_to(path.resolve()) for folder in path.parents)
+        return not (loop or path.name.startswith(".") or is_system_folder(path.name))
+
+    for place, folders, names in os.walk(root, onerror=onerror, followlinks=True):
+        system = list(filter(is_system_folder, folders))
+        folders[:] = sorted((name for name in folders if enters(Path(place, name))), key=natural_key)
+        yield Path(place), system, names
 
 
 def _refuse(error: OSError) -> None:
@@ -154,6 +179,15 @@ def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> P
             with contextlib.suppress(BadData, InputMissing):
                 queue += [(folder / name, remaining - 1) for name in list_folder(folder)[1]]
     return None
+
+
+def find_named(root: Path, name: str) -> Path | None:
+    """The first folder called `name`, in letters of any case, up to four levels down. Some archivers unpack a folder
+    into one of its own name: then it is the inner one."""
+    found = find_folder(root, lambda folder: folder.name.lower() == name, depth=4)
+    while found and (inner := [folder for folder in list_folder(found)[1] if folder.lower() == name]):
+        found = found / inner[0]
+    return found
 
 
 def natural_key(name: str) -> tuple[tuple[int, str], ...]:

@@ -1,7 +1,7 @@
 """Own data in folders whose levels the manifest names, `<person>/<camera>/<frame>.jpg` by default.
 
 The levels are `person`, `camera`, `tracklet` and `split` in any order. Without `camera` the names of the frames have
-it (`0001_C6_F0001.jpg`); `split` has folders named train, query, gallery or test. Each last folder is one tracklet.
+it (`0001_C6_F0001.jpg`); `split` has folders named train, val, query, gallery or test. The last one is a tracklet.
 """
 
 import re
@@ -13,14 +13,15 @@ from pathlib import Path, PurePosixPath
 
 from amem_cli.data.readers import files, splits
 from amem_cli.data.readers.files import BadRows, image_files, list_folder, natural_key
-from amem_cli.data.readers.splits import PeopleSplit, Protocol, is_plain_name, looks_like_splits
+from amem_cli.data.readers.splits import PeopleSplit, Protocol, is_plain_name
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, counted, listing
 
 WHAT = "data folder"
 LEVELS = ("split", "person", "camera", "tracklet")
 DEFAULT = "person/camera"
-SPLIT_NAME = re.compile(r"(?:[a-z]+_)*(train|test|query|probe|gallery)", re.IGNORECASE)
+SPLIT_NAME = re.compile(r"(?:[a-z]+_)*(train|val|test|query|probe|gallery)(?:ing|idation)?", re.IGNORECASE)
+TRAIN = ("train", "val")  # train-amem --validate holds out people of its own
 CAMERA_NAME = re.compile(r"(?:c|cam|camera|view|kamera)[ _-]?[a-z0-9]{1,3}", re.IGNORECASE)
 CAMERA_IN_FRAME = re.compile(r"(?<![a-z])c(?:am)?_?(\d+)", re.IGNORECASE)
 DEEPEST, FOLDERS_GUESSED_FROM = 5, 2000
@@ -34,13 +35,12 @@ def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoD
     test gallery, with their ids. Raises `BadData` if there is no person, `BadRows` with every folder that cannot be
     read or every listed person without a folder.
     """
-    tracklets_of, sides, notes, place = _tracklets(root, folders)
+    tracklets_of, sides, notes = _tracklets(root, folders)
     if sides:
         return VideoDataset(name, (_split_of_folders(root, tracklets_of, sides),), numbered=True, notes=notes)
     if protocol.file is None:
-        names = sorted({path.name for folder in (root, place) for path in folder.iterdir() if looks_like_splits(path)})
-        if names:
-            why = f"{names[0]} may hold its splits, but the manifest does not name it"
+        if found := splits.find_split_files(root):
+            why = f"{found[0].relative_to(root)} may hold its splits, but the manifest does not name it"
             raise BadData(WHAT, root, why=why, remedy="Set file in its [protocol], or move it elsewhere")
         return splits.numbered_splits(name, tracklets_of, protocol, notes, None)
     file = Path(protocol.file)
@@ -76,9 +76,12 @@ def guess(root: Path) -> tuple[Path, str] | None:
     if not 2 <= len(left) <= 3:
         return None
     cameras = [level for level, own in enumerate(left) if all(map(CAMERA_NAME.fullmatch, own))]
-    if not cameras and _camera_of([next(iter(list_folder(root.joinpath(*rows[0]))[0]))]) and len(left) == 2:
+    in_names = {_camera_of([image]) for image in list_folder(root.joinpath(*rows[0]))[0]}
+    if len(in_names) > 1:  # single images of one person
+        return None
+    if not cameras and in_names != {""} and len(left) == 2:
         return root, "/".join((*levels, "person", "tracklet"))
-    fewest = min((1, 0) if len(left) == 2 else (1,), key=lambda level: len(left[level]))
+    fewest = min((1, 0), key=lambda level: len(left[level]))
     others = iter(("person", "tracklet"))
     camera = cameras[0] if cameras else fewest
     return root, "/".join((*levels, *("camera" if level == camera else next(others) for level in range(len(left)))))
@@ -96,8 +99,8 @@ def _image_folders(root: Path, depth: int = DEEPEST) -> list[tuple[str, ...]]:
     return found
 
 
-def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[str, str], tuple[str, ...], Path]:
-    """Person -> tracklets by camera; tracklet -> side; notes; the folder of the first level."""
+def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[str, str], tuple[str, ...]]:
+    """Person -> tracklets by camera; tracklet -> side; notes."""
     levels = (given or DEFAULT).split("/")
     place = root
     folders, ignored = files.image_folders(place, len(levels))
@@ -141,7 +144,7 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
         people = counted(len(names[0]), "people")
         notes += (f"{people} in {len(names[1])} cameras: if the first level is the camera, set "
                   'folders = "camera/person" in the manifest, else "person/camera"',)  # fmt: skip
-    return tracklets_of, sides, notes, place
+    return tracklets_of, sides, notes
 
 
 def _camera_of(images: Iterable[str]) -> str:
@@ -151,15 +154,15 @@ def _camera_of(images: Iterable[str]) -> str:
 
 
 def _sides(parts: Mapping[str, Mapping[str, str]], bad: list[str]) -> dict[str, str]:
-    """Tracklet's name -> "train", "query", "gallery" or "test"; faults are added to `bad`."""
+    """Tracklet's name -> "train", "val", "query", "gallery" or "test"; faults are added to `bad`."""
     sides: dict[str, str] = {}
     for name, own in parts.items():
         if match := SPLIT_NAME.fullmatch(own["split"]):
             sides[name] = match[1].lower().replace("probe", "query")
         else:
-            bad.append(f"{name}: its folder is not named train, query, gallery or test")
+            bad.append(f"{name}: its folder is not named train, val, query, gallery or test")
     train, test = (
-        {parts[name]["person"] for name, side in sides.items() if (side == "train") is t} for t in (True, False)
+        {parts[name]["person"] for name, side in sides.items() if (side in TRAIN) is t} for t in (True, False)
     )
     bad += [f"{person} is in training and test" for person in sorted(train & test)]
     return sides
@@ -167,9 +170,10 @@ def _sides(parts: Mapping[str, Mapping[str, str]], bad: list[str]) -> dict[str, 
 
 def _split_of_folders(root: Path, tracklets_of: Mapping[str, list[Tracklet]], sides: Mapping[str, str]) -> Split:
     """The split of the level `split`: queries are its folder query, or those of the rule for splits of people."""
-    train = tuple(person for person, own in tracklets_of.items() if sides[own[0].name] == "train")
+    train = tuple(person for person, own in tracklets_of.items() if sides[own[0].name] in TRAIN)
     test = tuple(person for person in tracklets_of if person not in train)
-    split = splits.cross_camera_split(tracklets_of, PeopleSplit(train, test), (), "the folders of the level split")
+    source = "the folders of the level split" + ", val among train" * ("val" in sides.values())
+    split = splits.cross_camera_split(tracklets_of, PeopleSplit(train, test), (), source)
     if "query" in sides.values():
         split = replace(split, is_query=tuple(sides[tracklet.name] == "query" for tracklet in split.test))
     if not train or not any(split.is_query) or all(split.is_query):

@@ -6,6 +6,7 @@ splits are in `train_test_splits_ilidsvid.mat`; other copies have them as `split
 
 from pathlib import Path
 
+from amem_cli.data.readers.files import why_missing
 from amem_cli.data.readers.splits import Protocol, numbered_splits
 from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, read_official_splits, two_camera_tracklets
 from amem_cli.data.tracklets import VideoDataset
@@ -21,7 +22,8 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     cam1, gallery cam2. Raises `BadData` when there are no images and `BadRows` for splits that do not fit."""
     sequences = find(root)
     if sequences is None:
-        raise BadData(WHAT, root, why="no sequences/cam1 and cam2 in it", remedy=f"Expected {LAYOUT}")
+        why = why_missing(root, "sequences/cam1 and cam2")
+        raise BadData(WHAT, root, why=why, remedy=f"Expected {LAYOUT}")
     tracklets_of, people, notes = two_camera_tracklets(sequences, CAMERAS, WHAT)
     file = find_split_file(root, sequences)
     listed = read_official_splits(file, people) if file else ()

@@ -6,54 +6,60 @@
 import re
 from pathlib import Path
 
-from amem_cli.data.readers.files import BadRows, find_folder, image_folders, list_folder, why_empty
+from amem_cli.data.readers.files import BadRows, find_named, image_files, why_empty, why_missing
 from amem_cli.data.readers.images import image_dataset
 from amem_cli.data.tracklets import ImageDataset
 from amem_cli.errors import BadData
 from amem_cli.person_ids import DISTRACTOR, JUNK
 
-WHAT = "Market-1501 folder"
+WHAT, TRAIN = "Market-1501 folder", "bounding_box_train"
 LAYOUT = "bounding_box_train/0002_c1s1_000451_03.jpg"
 IMAGE_NAME = re.compile(r"(-1|\d{1,15})_.+")
-PERSON = re.compile(r"(-1|\d{1,15})/")
+PERSON = re.compile(r"(-1|\d{1,15})/.+")
 
 
 def read(root: Path, name: str) -> ImageDataset:
     """The training images, without junk (-1). Raises `BadData` without any, `BadRows` for names of no person."""
-    folder = find(root)
-    if folder is None:
-        raise BadData(WHAT, root, why="no bounding_box_train in it", remedy=f"Expected {LAYOUT}")
-    train = (folder / "bounding_box_train").absolute()
-    dataset = image_dataset(name, train, _people(train), image_folders(train)[1])
+    found, ignored = find_named(root, TRAIN), list[str]()
+    if found is None:
+        raise BadData(WHAT, root, why=why_missing(root, TRAIN), remedy=f"Expected {LAYOUT}")
+    train = found.absolute()
+    dataset = image_dataset(name, train, _people(train, ignored), ignored)
     if not dataset.paths:
         raise BadData(WHAT, train, why=why_empty(train), remedy=f"Expected {LAYOUT}")
     return dataset
 
 
 def find(root: Path) -> Path | None:
-    """The folder with `bounding_box_train`, up to three levels down."""
-    return find_folder(root, lambda folder: (folder / "bounding_box_train").is_dir())
+    """The folder with `bounding_box_train`, if its images are in it or in folders of people."""
+    found = find_named(root, TRAIN)
+    first = next(image_files(found), "") if found else ""
+    return found.parent if found and first.count("/") < 2 and (not first or _person(first)) else None
+
+
+def _person(image: str) -> re.Match[str] | None:
+    return IMAGE_NAME.fullmatch(image.rpartition("/")[2]) or PERSON.fullmatch(image)
 
 
 def extra_counts(root: Path) -> dict[str, int]:
     """Images in the test folders, for `amem data check`; nothing for folders that are missing."""
-    folder = find(root)
+    test, query = find_named(root, "bounding_box_test"), find_named(root, "query")
     counts: dict[str, int] = {}
-    if folder and (folder / "bounding_box_test").is_dir():
-        people = list(_people(folder / "bounding_box_test").values())
+    if test:
+        people = list(_people(test).values())
         junk, distractors = people.count(JUNK), people.count(DISTRACTOR)
         counts = {"test_images": len(people), "distractor_images": distractors, "junk_images": junk}
         counts["real_test_images"] = len(people) - distractors - junk
-    if folder and (folder / "query").is_dir():
-        counts["query_images"] = len(_people(folder / "query"))
+    if query:
+        counts["query_images"] = len(_people(query))
     return counts
 
 
-def _people(folder: Path) -> dict[str, int]:
-    """Path in `folder` -> person, for every image in it or in its person folders."""
-    images = list_folder(folder)[0]
-    images += [f"{person}/{image}" for person, names in image_folders(folder)[0].items() for image in names]
-    matches = [(image, IMAGE_NAME.fullmatch(image.rpartition("/")[2]) or PERSON.match(image)) for image in images]
+def _people(folder: Path, ignored: list[str] | None = None) -> dict[str, int]:
+    """Path in `folder` -> person, for every image in it and below; `ignored` gets the folders that are left out."""
+    images = list(image_files(folder, ignored))
+    matches = [(image, _person(image)) for image in images]
     if bad := [repr(image) for image, match in matches if match is None]:
-        raise BadRows(WHAT, folder, why="names that begin with no person's number", rows=bad)
+        why, remedy = "names that begin with no person's number", 'Use layout = "images", which takes any names'
+        raise BadRows(WHAT, folder, why=why, rows=bad, remedy=remedy)
     return {image: int(match[1]) for image, match in matches if match}

@@ -34,22 +34,24 @@ def read(root: Path, name: str) -> VideoDataset:
     The lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises
     `BadData` when images or tables are missing, and `BadRows` with every row that does not fit its images.
     """
-    images = find(root)
+    train, test = (files.find_named(root, f"bbox_{side}") for side in ("train", "test"))
     info = find_folder(root, lambda folder: (folder / "tracks_train_info.mat").is_file())
-    if images is None:
-        raise BadData(WHAT, root, why="no bbox_train and bbox_test in it", remedy=f"Expected {LAYOUT}")
+    if train is None or test is None:
+        missing = "bbox_test" if train else "bbox_train" if test else "bbox_train and bbox_test"
+        raise BadData(WHAT, root, why=files.why_missing(root, missing), remedy=f"Expected {LAYOUT}")
     if info is None:
-        raise BadData(WHAT, root, why="no tracks_train_info.mat in it", remedy=f"Expected {LAYOUT}")
+        why = files.why_missing(root, "tracks_train_info.mat")
+        raise BadData(WHAT, root, why=why, remedy=f"Take info/ from the code MARS-evaluation; expected {LAYOUT}")
     train_rows = read_table(info / "tracks_train_info.mat", "track_train_info", 4)
     test_rows = read_table(info / "tracks_test_info.mat", "track_test_info", 4)
     query_rows = read_table(info / "query_IDX.mat", "query_IDX", 1)[:, 0]
-    train_names, train_notes = _names(images / "bbox_train", info / "train_name.txt", train_rows)
-    test_names, test_notes = _names(images / "bbox_test", info / "test_name.txt", test_rows)
+    train_names, train_notes = _names(train, info / "train_name.txt", train_rows)
+    test_names, test_notes = _names(test, info / "test_name.txt", test_rows)
     table = parse_info(train_names, test_names, train_rows, test_rows, query_rows, path=info)
     notes = train_notes + test_notes
     sides = []
-    for side, rows in (("train", table.train), ("test", table.test)):
-        folder, name_file = images / f"bbox_{side}", info / f"{side}_name.txt"
+    for side, folder, rows in (("train", train, table.train), ("test", test, table.test)):
+        name_file = info / f"{side}_name.txt"
         present = tuple(replace(row, folder=str(folder.absolute() / row.folder)) for row in rows if row.files)
         if not present:
             listed = f"; none of the images that {name_file.name} lists is there" if name_file.is_file() else ""
@@ -63,8 +65,9 @@ def read(root: Path, name: str) -> VideoDataset:
 
 
 def find(root: Path) -> Path | None:
-    """The folder with `bbox_train` and `bbox_test`, up to three levels down."""
-    return find_folder(root, lambda folder: (folder / "bbox_train").is_dir() and (folder / "bbox_test").is_dir())
+    """The folder above `bbox_train`, if there is `bbox_test` too, and the images are in folders of people."""
+    train, test = (files.find_named(root, f"bbox_{side}") for side in ("train", "test"))
+    return train.parent if train and test and files.images_at(train, 1) else None
 
 
 def person_folder(person_id: int) -> str:
@@ -149,7 +152,8 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
     folders, ignored = files.image_folders(folder)
     notes = files.ignored_note([f"{folder.name}/{name}" for name in ignored])
     if name_file.is_file():
-        listed = [line.strip() for line in read_text(name_file, "MARS image list").splitlines() if line.strip()]
+        lines = read_text(name_file, "MARS image list").splitlines()
+        listed = [re.split(r"[/\\]", line.strip(" \t\"'"))[-1] for line in lines if line.strip()]
         if strange := [repr(name) for name in listed if FRAME_NAME.fullmatch(name) is None]:
             raise BadRows("MARS image list", name_file, why="these are not MARS image names", rows=strange)
         present = {name for person, images in folders.items() for name in images if name.startswith(f"{person}C")}

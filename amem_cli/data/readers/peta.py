@@ -73,10 +73,10 @@ def read(root: Path, name: str) -> AttributeDataset:
     """
     base = find(root)
     if base is None:
-        raise BadData(WHAT, root, why="no <subset>/archive in it", remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, root, why=files.why_missing(root, "<subset>/archive"), remedy=f"Expected {LAYOUT}")
     if not _has_subset(base):
         return _read_processed(root, base, name)
-    paths, rows, people, unlabelled = [], [], [], []
+    paths, rows, people, unlabelled, names = [], [], [], [], []
     number_of: dict[tuple[str, str], int] = {}
     notes: tuple[str, ...] = ()
     ignored = list(filter(files.is_system_folder, list_folder(base, system=True)[1]))
@@ -89,6 +89,7 @@ def read(root: Path, name: str) -> AttributeDataset:
                 unlabelled.append(f"{subset.name}/{image}")
                 continue
             paths.append(subset.folder / image)
+            names.append(subset.name)
             rows.append([attribute in subset.labels[key] for attribute in ATTRIBUTES])
             people.append(number_of.setdefault((subset.name, key), len(number_of)))
     if not paths:
@@ -104,7 +105,7 @@ def read(root: Path, name: str) -> AttributeDataset:
     if table_path is not None:
         table = read_peta_mat(table_path)
         evaluated = table.evaluated
-        if [path.parent.parent.name for path in paths] == [SUBSETS[number - 1] for number in table.subset]:
+        if names == [SUBSETS[number - 1] for number in table.subset]:
             _compare(table_path, table.labels, labels, paths)
             partitions = table.partitions
         else:
@@ -151,7 +152,14 @@ def find(root: Path) -> Path | None:
 
 def _has_subset(folder: Path) -> bool:
     known = any((folder / subset / "archive").is_dir() for subset in SUBSETS)
-    return known or any((folder / name / "archive" / "Label.txt").is_file() for name in list_folder(folder)[1])
+    return known or any(_archive(folder / name) for name in list_folder(folder)[1])
+
+
+def _archive(subset: Path) -> Path | None:
+    """The folder of a subset's images: `archive`, also one folder deeper than it should be, or the subset itself."""
+    inner = subset / subset.name / "archive"
+    places = (subset / "archive", subset / "archive" / "archive", inner, subset)
+    return next((place for place in places if place.is_dir() and _named(place, "label.txt")), None)
 
 
 def find_table(root: Path, base: Path) -> Path | None:
@@ -169,16 +177,17 @@ def _named(folder: Path, name: str) -> Path | None:
 def read_subsets(base: Path) -> list[Subset]:
     """The subsets below `base`, the ten of PETA in its order and then others by name. Raises `BadRows` with every
     unknown attribute and every key that has two different lines."""
-    names = [name for name in list_folder(base)[1] if (base / name / "archive").is_dir()]
+    names = [name for name in list_folder(base)[1] if _archive(base / name) or (base / name / "archive").is_dir()]
     order = {name: place for place, name in enumerate(SUBSETS)}
     subsets: list[Subset] = []
     bad: list[str] = []
     for name in sorted(names, key=lambda name: (order.get(name, len(order)), name)):
-        folder = (base / name / "archive").absolute()
+        folder = (_archive(base / name) or base / name / "archive").absolute()
         own = [f"{person}/{image}" for person, names in files.image_folders(folder)[0].items() for image in names]
         images = sorted(list_folder(folder)[0] + own, key=lambda image: (image.lower(), image))
         labels_file = _named(folder, "label.txt") or folder / "Label.txt"
-        labels = parse_labels(files.read_text(labels_file, "PETA labels"), f"{name}/archive/{labels_file.name}", bad)
+        where = str(labels_file.relative_to(base.absolute()))
+        labels = parse_labels(files.read_text(labels_file, "PETA labels"), where, bad)
         subsets.append(Subset(name, folder, tuple(images), labels))
     if bad:
         raise BadRows("PETA labels", base, why="lines that cannot be read", rows=bad)

@@ -6,7 +6,7 @@ testing; the tracklets of a test person in the first camera are queries, those i
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +15,13 @@ import msgspec
 from msgspec import Meta, Struct
 
 from amem_cli.artifacts.atomic import read_bytes
-from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA, BadRows, image_files
+from amem_cli.data.readers.files import (
+    MOST_BYTES_OF_METADATA,
+    MOST_FOLDERS_SEARCHED,
+    BadRows,
+    image_files,
+    list_folder,
+)
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, counted, listing
 from amem_cli.randomness import keyed_generator
@@ -106,6 +112,20 @@ def looks_like_splits(path: Path) -> bool:
     if path.is_dir():
         return any(map(Path.is_file, path.iterdir())) and next(image_files(path), None) is None
     return path.is_file()
+
+
+def find_split_files(root: Path, depth: int = 4) -> list[Path]:
+    """What looks like splits in `root` and up to `depth` levels down, outside of folders of images."""
+    found, queue = list[Path](), deque([(root, depth)])
+    for _ in range(MOST_FOLDERS_SEARCHED):
+        if not queue:
+            break
+        folder, remaining = queue.popleft()
+        images, folders = list_folder(folder)
+        if not images or folder == root:
+            found += sorted(path for path in folder.iterdir() if looks_like_splits(path))
+            queue += [(folder / name, remaining - 1) for name in folders if remaining]
+    return found
 
 
 def is_plain_name(name: str) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from amem_cli.data.readers import files
 from amem_cli.data.readers.files import BadRows, list_folder
 from amem_cli.data.readers.matlab import read_matlab
-from amem_cli.data.readers.splits import MOST_SPLITS, PeopleSplit, looks_like_splits, read_split_file
+from amem_cli.data.readers.splits import MOST_SPLITS, PeopleSplit, find_split_files, looks_like_splits, read_split_file
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, listing
 
@@ -30,19 +30,27 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
     return found
 
 
+def as_original(found: Path | None, camera: str, words: tuple[str, ...]) -> Path | None:
+    """`found` if it seems to be the data set itself and not somebody's own two cameras: its people have numbers, their
+    folders images, and a folder above is called by one of `words`."""
+    people = list_folder(found / camera)[1] if found else []
+    named = found and any(word in part.lower() for part in found.absolute().parts for word in words)
+    numbered = people and any(map(str.isdigit, people[0]))
+    return found if found and named and numbered and files.images_at(found / camera, 1) else None
+
+
 def find_split_file(root: Path, sequences: Path) -> Path | None:
-    """The file that looks like splits next to the sequences, above them up to `root`, or one folder below these.
+    """The file that looks like splits in `root`, or next to or above the sequences; else any .mat file.
 
     .json comes before .mat, which needs the complete data set. Raises `BadData` for several files, and other types.
     """
-    inside = [place for place in sequences.parents if place.is_relative_to(root)]
-    above = dict.fromkeys((*sequences.parents[:2], *inside))
-    near = [place / name for place in inside for name in list_folder(place)[1] if place / name != sequences]
-    found = {path for place in (sequences, *above, *near) for path in place.iterdir() if looks_like_splits(path)}
+    above = [path for place in sequences.parents[:2] for path in place.iterdir() if looks_like_splits(path)]
+    places = dict.fromkeys((root, *sequences.parents[:2]))
+    found = {*above, *find_split_files(root)} or {path for place in places for path in sorted(place.glob("*.mat"))}
     for suffix in (".json", ".mat"):
         fitting = sorted(path for path in found if path.suffix.lower() == suffix)
         if len(fitting) > 1:
-            names = listing(str(file.relative_to(root)) for file in fitting)
+            names = listing(map(str, fitting))
             raise BadData("splits", root, why=f"several files look like splits: {names}", remedy="Keep one of them")
         if fitting:
             return fitting[0]
