@@ -77,8 +77,8 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
         ]
         if other["protocol"] != first["protocol"]:
             differences.insert(0, f"protocol {first['protocol']} there, {other['protocol']} here")
-        for count in ("queries", "gallery"):
-            if other.get(count) != first.get(count):
+        for count in ("queries", "valid_queries", "gallery"):
+            if count in first and other.get(count, first[count]) != first[count]:
                 differences.append(f"{count} {first.get(count)} there, {other.get(count)} here")
         if differences:
             raise UsageError("result", path, why=f"cannot be compared with {files[0]} ({listing(differences)})")

@@ -128,12 +128,16 @@ def print_result(result: dict[str, Any], path: Path) -> None:
     ]
     cells = [[name, *_rates(rates), _per_cent(rates.get("mAP_official"))] for name, rates in rows if rates]
     print_table(["", *RATES, "mAP\nofficial"], cells)
+    if without_queries:
+        print_wrapped(f"without queries: {queries_of(without_queries)}, none of them in the gallery")
     if interval := result.get("interval"):
         ends = (f"{name} {'-'.join(map(_per_cent, interval[name]))}" for name in ("rank-1", "mAP"))
         print_wrapped(f"95 % interval over {'splits' if std else 'queries'}: {', '.join(ends)}")
     if calibration := result.get("calibration"):
         true, false = (100 * calibration[f"{kind}_match_rate"] for kind in ("true", "false"))
-        accepts = f"accepts {true:.1f} % of true pairs and {false:.3g} % of false pairs"
+        counts = (calibration.get(f"{kind}_pairs") for kind in ("genuine", "impostor"))
+        pairs = ["" if count is None else f"{count:.0f} " for count in counts]
+        accepts = f"accepts {true:.1f} % of {pairs[0]}true pairs and {false:.3g} % of {pairs[1]}false pairs"
         print_wrapped(f"same person if the cosine similarity exceeds {calibration['threshold_cosine']:.4f}: {accepts}")
         if (error := calibration.get("calibration_error")) is not None:
             off = f"off by {100 * error:.1f} % on people it was not fitted on"
@@ -157,7 +161,7 @@ def _print_conventions(rows: list[dict[str, Any]]) -> None:
 
 def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, paper: bool) -> None:
     """Results of one protocol next to each other; with `paper` also Table 5 for this data set."""
-    from amem_cli.artifacts.results import queries_of
+    from amem_cli.artifacts.results import incomplete_of, queries_of
     from amem_cli.data.manifest import SHIPPED, load_manifest
     from amem_cli.tools.paper import CITED, RESULTS
 
@@ -170,13 +174,16 @@ def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, p
         rows += [(name, [v if v is None else v / 100 for v in values]) for name, values in printed if values]
     names = ("rank-1", "rank-5", "rank-20", "mAP")
     if as_json:
-        print_json({name: dict(zip(names, values, strict=True)) for name, values in rows})
+        bases = {name: {"over": queries_of(result), "gallery": result["gallery"]} for name, result in results}
+        print_json({name: dict(zip(names, values, strict=True)) | bases.get(name, {}) for name, values in rows})
         return
     cells = ([name, *map(_per_cent, values)] for name, values in rows)
     print_table(["", *names], cells, title=f"{results[0][1]['protocol']}, per cent")
     base = f"{', '.join(name for name, _ in results)}: {queries_of(results[0][1])}, gallery {results[0][1]['gallery']}"
     official = load_manifest(dataset).counts if paper and dataset in SHIPPED else {}
     print_wrapped(base + (f"; the paper: {official['query_tracklets']} queries of {dataset}" if official else ""))
+    for incomplete in sorted({incomplete_of(result) for _, result in results} - {""}):
+        print_wrapped(incomplete)
 
 
 def print_chain(states: "list[ArtifactState]", workspace: Path, following: str | None) -> None:

@@ -52,7 +52,7 @@ GALLERY = {
 }
 RATES = ("rank", "mAP", "mAP_official")
 PAIR_RATES = ("threshold_cosine", "false_match_rate", "true_match_rate")
-CALIBRATED = ("threshold_squared_distance", *PAIR_RATES, "intercept", "slope")
+CALIBRATED = ("threshold_squared_distance", *PAIR_RATES, "impostor_pairs", "genuine_pairs", "intercept", "slope")
 
 
 def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:

@@ -47,7 +47,9 @@ def draw_cmc(picture: Picture, source: Source, progress: Progress) -> tuple[Path
     chance = result["chance"].get("cmc")
     title = f"{result['protocol']}: {results.queries_of(result)}"
     figure = cmc_figure({source.model_name(result): result["cmc"]}, chance, title)
-    return save_picture(figure, picture.out), {"rank": result["rank"], "mAP": result["mAP"]}
+    return save_picture(figure, picture.out), {
+        name: result[name] for name in ("rank", "mAP", "queries", "valid_queries", "gallery") if name in result
+    }
 
 
 def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:

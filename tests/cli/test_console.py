@@ -21,8 +21,10 @@ ROW = {"rank": {"1": 0.876, "5": 1.0, "10": 1.0, "20": 1.0}, "mAP": 0.5, "mAP_of
 RESULT: dict[str, Any] = ROW | {
     "protocol": "a-protocol-of-my-own", "dataset": "mars", "queries": 1980, "gallery": 11310, "chance": ROW,
     "interval": {"rank-1": [0.801, 0.852], "mAP": [0.701, 0.752]},
-    "gallery_without_queries": ROW, "reranked": ROW, "flipped": ROW, "standard_deviation": ROW,
-    "calibration": {"threshold_cosine": 0.51234, "true_match_rate": 0.9, "false_match_rate": 0.001},
+    "gallery_without_queries": ROW | {"queries": 1980, "valid_queries": 1840},
+    "reranked": ROW, "flipped": ROW, "standard_deviation": ROW,
+    "calibration": {"threshold_cosine": 0.5, "true_match_rate": 0.9, "false_match_rate": 0.001, "genuine_pairs": 57},
+    "incomplete": [{"count": "query_tracklets", "expected": 1980, "found": 12}],
     "choices": {"distance": "squared Euclidean between features", "ties": "stable by gallery position"},
 }  # fmt: skip
 FOLDER = Path("/a/rather/long/way/[red]/the/place/where/experiments/live")
@@ -55,8 +57,18 @@ PRINTERS = {
     "prediction": lambda: console.print_prediction(ERRORS | {"mse_other_motion": 0.2}),
 }
 EXPECTED = {
-    "result": ["1980 queries, gallery", "std", "re-ranked", "87.6", "50.0", "80.1-85.2", "written to out.json"],
-    "comparison": ["paper: AMEM", "86.7", "79.3", "a-result-with-a-long-name", "1980 queries of mars"],
+    "result": [
+        "1980 queries, gallery",
+        "queries: 1840 queries with a match, of 1980",
+        "90.0 % of 57 true",
+        "std",
+        "re-ranked",
+        "87.6",
+        "50.0",
+        "80.1-85.2",
+        "written to out.json",
+    ],
+    "comparison": ["paper: AMEM", "86.7", "79.3", "a-result-with-a-long-name", "1980 queries of mars", "not the whole"],
     "chain": ["features/ilids-vid-split3.h5", "image_size: 256x128 there", "next: amem extract-features"],
     "check": ["/[red]/", "509914", "NO", "... 30 problems in total", "not ok"],
     "findings": ["??  free disk", "-> Free some space", "amem works here, with problems: free disk"],
@@ -83,7 +95,8 @@ def test_output(name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.Mo
 def test_comparison_as_json(capsys: pytest.CaptureFixture) -> None:
     console.print_comparison([("ours", RESULT)], True, paper=True)
     found = json.loads(capsys.readouterr().out)
-    assert found["ours"] == {"rank-1": 0.876, "rank-5": 1.0, "rank-20": 1.0, "mAP": 0.5}
+    rates = {"rank-1": 0.876, "rank-5": 1.0, "rank-20": 1.0, "mAP": 0.5}
+    assert found["ours"] == rates | {"over": "1980 queries", "gallery": 11310}
     assert found["paper: AMEM"]["rank-1"] == pytest.approx(0.867)
 
 

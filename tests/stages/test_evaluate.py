@@ -239,11 +239,13 @@ def test_compare_no_files() -> None:
         ({"protocol": "prid-10split"}, "protocol mars there, prid-10split here"),
         ({"choices": {"ties": "random", "splits": "0", "extra_data": "b"}}, r"(ties: 'stable' there, 'random' here)"),
         ({"queries": 7}, "queries 8 there, 7 here"),
+        ({"valid_queries": 5}, "valid_queries 6 there, 5 here"),
         ({}, ""),
     ],
 )
 def test_compare_other_conventions(tmp_path: Path, changed: dict[str, object], why: str) -> None:
     one = {"protocol": "mars", "choices": {"ties": "stable", "splits": "drawn", "extra_data": "a"}, "queries": 8}
+    one["valid_queries"] = 6
     one |= {"rank": dict.fromkeys(("1", "5", "20"), 0.5), "mAP": 0.25}
     other = one | {"choices": {"ties": "stable", "extra_data": "b"}} | changed
     files = [tmp_path / "one.json", tmp_path / "other.json"]

@@ -66,7 +66,9 @@ def test_evaluate_conventions_over_splits(tmp_path: Path) -> None:
     manifest = tmp_path / "own.toml"
     manifest.write_text('name = "own"\nlayout = "folder"\n[protocol]\nsplits = 2\n[counts]\nquery_tracklets = 5\n')
     files = [as_npz(split_file(tmp_path / f"own-split{n}.h5", right, "own")) for n, right in enumerate((4, 2))]
-    result = evaluate(options(tmp_path, *files, protocol=str(manifest), conventions=True), Silent()).metrics
+    given = options(tmp_path, *files, protocol=str(manifest), conventions=True, calibrate=0.5)
+    result = evaluate(given, Silent()).metrics
+    assert [result["calibration"][f"{kind}_pairs"] for kind in ("genuine", "impostor")] == [4, 12]
     rows = {row["code_base"]: row for row in result["conventions"]}
     assert rows["torchreid"]["rank"]["1"] == rows["AP3D"]["rank"]["1"] == pytest.approx((1 + 2 / 4) / 2)
     assert (rows["torchreid"]["gallery"], rows["TF-CLIP"]["gallery"]) == (4, 8)

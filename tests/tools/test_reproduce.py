@@ -47,7 +47,8 @@ def filled(request):
     table = new_table(planned, [])
     for run in planned.runs:
         rank = {k: RATES[f"rank-{k}"] + run.seed / 100 for k in ("1", "5", "20")}
-        table = add_run(table, run, {"rank": rank, "mAP": RATES["mAP"] + run.seed / 100, "chance": CHANCE}, {})
+        scores = {"rank": rank, "mAP": RATES["mAP"] + run.seed / 100, "chance": CHANCE}
+        table = add_run(table, run, scores | {"queries": 12, "valid_queries": 11, "gallery": 40}, {})
     return table
 
 
@@ -200,6 +201,7 @@ def test_table_mean_std_and_paper(tmp_path):
     assert "|   paper | 83.3 | 93.3 | 96.4 | 75.1 |" in text
     assert "3 of 3 runs" in text
     assert "Chance on mars: rank-1 1.0, mAP 2.0." in text
+    assert "Our rates on mars are over 11 queries with a match, of 12, gallery 40." in text
 
 
 def test_table_differences_over_pairs_of_seeds():
@@ -222,10 +224,11 @@ def test_table_differences_over_pairs_of_seeds():
 
 
 def test_table_predicted_frames_next_to_copies(tmp_path):
-    frames = {"psnr": 20.44, "psnr_copied": 20.2, "ssim": 0.493, "ssim_copied": 0.555, "mse_ratio": 0.95}
+    frames = {"psnr": 20.44, "psnr_copied": 20.2, "ssim": 0.493, "ssim_copied": 0.555, "mse_ratio": 0.95, "clips": 48}
     planned = plan(Request("figure4", rows=("mem-c1",), seeds=1, workspace=tmp_path))
     text = as_markdown(add_run(new_table(planned, []), planned.runs[0], None, frames), tmp_path)
     assert "| Baseline + MEM (c=1) | 20.4 | 0.49 | 0.95 | - |\n|   copy | 20.2 | 0.56 | 1 | - |" in text
+    assert "Predicted frames: means over 48 clips." in text
     assert "](reproduce/mem-c1/seed0/predicted-frames-mars.png)" in text
     assert "rank-1" not in text.partition("## Commands")[0]
 

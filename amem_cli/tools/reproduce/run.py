@@ -76,4 +76,4 @@ def _measure_predictions(plan: Plan, one: Run) -> dict[str, float]:
     if errors["mse_ratio"] is None:
         why = "nothing moves in them, so a copy has no error to compare with"
         raise BadData("predicted frames of", one.dataset, why=why)
-    return {key: errors[key] for key in (*PREDICTIONS, *COPIES) if errors[key] is not None}
+    return {key: errors[key] for key in (*PREDICTIONS, *COPIES, "clips") if errors[key] is not None}

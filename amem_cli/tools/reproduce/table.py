@@ -11,6 +11,7 @@ from scipy import stats
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import head_of, versions
+from amem_cli.artifacts.results import queries_of
 from amem_cli.data.manifest import load_manifest
 from amem_cli.tools import paper
 from amem_cli.tools.reproduce.plan import Plan, Run
@@ -50,7 +51,7 @@ def _empty_row(run: Run, scored: bool) -> dict[str, Any]:
     return {
         "configuration": row.name, "title": row.title, "dataset": run.dataset, "compared_with": row.compared_with,
         "paper": printed.fractions() if printed and scored else None,
-        "ours": {}, "chance": None, "workspaces": [], "pictures": [],
+        "ours": {}, "chance": None, "over": "", "workspaces": [], "pictures": [],
     }  # fmt: skip
 
 
@@ -66,6 +67,7 @@ def add_run(
     if scores:
         figures = {f"rank-{k}": scores["rank"][k] for k in ("1", "5", "20")} | {"mAP": scores["mAP"]} | figures
         row["chance"] = {"rank-1": scores["chance"]["rank"]["1"], "mAP": scores["chance"]["mAP"]}
+        row["over"] = f"{queries_of(scores)}, gallery {scores['gallery']}"
     for name, figure in figures.items():
         values = [*_values(row, name), figure]
         std = statistics.stdev(values) if len(values) > 1 else None
@@ -157,12 +159,16 @@ def remarks(table: dict[str, Any]) -> list[str]:
     """The sentences below a table: data, initial weights, completeness, chance, notes."""
     scratch = [f"{', '.join(table['from_scratch'])} from scratch"] if table["from_scratch"] else []
     chances = {row["dataset"]: row["chance"] for row in table["rows"] if row["chance"]}
+    over = {row["dataset"]: row["over"] for row in table["rows"] if row["over"]}
+    clips = {row["ours"]["clips"]["mean"] for row in table["rows"] if "clips" in row["ours"]}
     finished = f"{table['runs_done']} of {table['runs']} runs (rows x seeds) are finished."
     return [
         f"Data: {', '.join(table['datasets'])}. Preset: {table['preset']}. Mean ± standard deviation over seeds.",
         f"Initial weights: {'; '.join([*table['weights'], *scratch])}.",
         *([f"Settings: {table['config']}."] if table["config"] else []),
         finished if table["complete"] else f"Not complete: {finished}",
+        *(f"Our rates on {dataset} are over {base}." for dataset, base in over.items()),
+        *([f"Predicted frames: means over {' or '.join(f'{n:g}' for n in sorted(clips))} clips."] if clips else []),
         *(f"Chance on {d}: rank-1 {_per_cent(c['rank-1'])}, mAP {_per_cent(c['mAP'])}." for d, c in chances.items()),
         *table["notes"],
     ]
