@@ -1,4 +1,4 @@
-"""Checks of single values of options, with errors that name the flag. Imports nothing heavy."""
+"""The values that options may have, with errors that name the flag. Imports nothing heavy."""
 
 import re
 from collections.abc import Callable
@@ -34,12 +34,17 @@ def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def check_ranges(options: Any) -> None:
-    """Raise `UsageError` for a value outside the range of its option."""
+def check_values(options: Any) -> None:
+    """Raise `UsageError` for a value that its option cannot have: number, device, split, image size."""
     for why, (holds, names) in RANGES.items():
         for name in names.split():
             if hasattr(options, name) and not holds(getattr(options, name)):
                 raise UsageError(flag_of(name), str(getattr(options, name)), why=why)
+    check_device(options.device)
+    if not re.fullmatch(r"|all|\d{1,3}", split := getattr(options, "split", "")):
+        raise UsageError("--split", split, why="not a split", remedy="Use a number such as 0, or all")
+    if size := getattr(options, "image_size", ""):
+        parse_image_size(size)
 
 
 def check_device(device: str) -> None:
@@ -47,12 +52,6 @@ def check_device(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         why = "GPUs of Apple are not supported" if device == "mps" else "not supported"
         raise UsageError("--device", device, why=why, remedy="Use auto, cpu, cuda or cuda:N")
-
-
-def check_split(split: str) -> None:
-    """Raise `UsageError` unless `split` is empty, a number or "all"."""
-    if not re.fullmatch(r"|all|\d{1,3}", split):
-        raise UsageError("--split", split, why="not a split", remedy="Use a number such as 0, or all")
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from amem_cli.errors import InputMissing, UsageError, require_package
-from amem_cli.option_values import check_device, check_ranges, check_split, flag_of, parse_duration, parse_image_size
+from amem_cli.option_values import check_values, flag_of, parse_duration, parse_image_size
 
 PRESETS = ("paper", "small", "strong")
 IMAGENET_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2")  # those with `--weights imagenet`
@@ -77,13 +77,9 @@ class Options:
     force: bool = setting(False, "overwrite output of another configuration")
 
     def __post_init__(self) -> None:
-        check_device(self.device)
-        check_ranges(self)
-        if self.resume not in ("auto", "never"):
-            self._check_state_file()
-
-    def _check_state_file(self) -> None:
-        raise UsageError("--resume", self.resume, why="this command has no state files", remedy="Use auto or never")
+        check_values(self)
+        if self.resume not in ("auto", "never") and not isinstance(self, Schedule):
+            raise UsageError("--resume", self.resume, why="this command has no state files", remedy="Use auto or never")
 
     def fingerprint(self) -> dict[str, Any]:
         """The options that affect the result, as JSON values: provenance records and compares them."""
@@ -143,9 +139,7 @@ class Schedule(DataOptions):
         parse_duration(self.time_limit)
         for name in {self.log_to, "tensorboard" if self.tensorboard else "none"} - {"none"}:
             require_package(name, "--log-to")
-
-    def _check_state_file(self) -> None:
-        if not Path(self.resume).is_file():
+        if self.resume not in ("auto", "never") and not Path(self.resume).is_file():
             raise InputMissing("--resume", self.resume, why="not found", remedy="Use auto, never or a state file")
 
     @property
@@ -284,9 +278,8 @@ class TrainAmemOptions(Adversarial):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_split(self.split)
-        if self.uses_mem:
-            self.require("clip_sampling", self.clip_sampling == "consecutive", "MEM needs consecutive frames")
+        consecutive = self.clip_sampling == "consecutive"
+        self.require("clip_sampling", consecutive or not self.uses_mem, "MEM needs consecutive frames")
         if self.uses_mem and not 1 <= self.predict_frames * self.predict_stride <= self.clip_frames - 2:
             stride, most = self.predict_stride, (self.clip_frames - 2) // self.predict_stride
             room = "T - c needs 1 <= c <= T - 2" if stride == 1 else f"T - {stride}c needs 1 <= c <= (T - 2) / {stride}"
@@ -314,12 +307,6 @@ class ExtractFeaturesOptions(DataOptions):
     image_size: str = option("", "height x width; empty: the size the model was trained at")
     flip: bool = option(False, "also average f_s over mirrored clips, for evaluate --flip")
     clips: int = option(0, "at most this many clips of a tracklet, evenly spaced; 0: all")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_split(self.split)
-        if self.image_size:
-            parse_image_size(self.image_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from amem_cli.cli import console, flags, video
 from amem_cli.cli.flags import choice, command
 from amem_cli.cli.root import app, config_app, data_app, features_app, weights_app
 from amem_cli.errors import UsageError, counted
-from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, check_device
+from amem_cli.option_values import check_device
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.export_options import ExportOptions
 from amem_cli.tools.reproduce.tables import Request

@@ -4,7 +4,8 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from amem_cli.errors import UsageError, counted
-from amem_cli.options import DEVICE_HELP, check_device, option
+from amem_cli.option_values import check_device
+from amem_cli.options import DEVICE_HELP, option
 
 BOXES = (
     "motion | torchvision[:MODEL] | MOT file; once, or once per video; empty: torchvision if its weights are on this "
