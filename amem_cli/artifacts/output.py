@@ -84,24 +84,20 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
     name = atomic.lock_path(output)
     lock, holder = filelock.FileLock(name, timeout=0), name.with_suffix(".holder")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-        atomic.sweep_temporaries(output)
-        holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-    except filelock.Timeout as error:
-        who = "unknown"
-        with contextlib.suppress(OSError):
-            who = holder.read_text()[:200]
-        why = f"another run is writing it ({who})"
-        raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
-    except OSError as error:
-        if not output.is_file() or error.errno not in NOT_WRITABLE:  # an artifact can be read, and reused
-            if lock.is_locked:
-                with contextlib.suppress(OSError):
-                    holder.unlink()  # it may be empty
-                lock.release()
-            raise atomic.disk_error(output, error, "output") from error
-    try:
+        try:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            atomic.sweep_temporaries(output)
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        except filelock.Timeout as error:
+            who = "unknown"
+            with contextlib.suppress(OSError):
+                who = holder.read_text()[:200]
+            why = f"another run is writing it ({who})"
+            raise Locked("output", output, why=why, remedy="Wait for it, or use another --workspace") from error
+        except OSError as error:
+            if not output.is_file() or error.errno not in NOT_WRITABLE:  # an artifact can be read, and reused
+                raise atomic.disk_error(output, error, "output") from error
         yield
     finally:
         if lock.is_locked:
