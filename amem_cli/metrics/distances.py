@@ -51,10 +51,15 @@ def squared_distances(
     query: np.ndarray, gallery: np.ndarray, query_squares: np.ndarray, gallery_squares: np.ndarray
 ) -> np.ndarray:
     """|q - g|^2 (Q, G), never negative, from features and their `squared_norms`."""
-    distances = (query * query.dtype.type(-2)) @ gallery.T
-    distances += gallery_squares
+    distances = _without_query_squares(query, gallery, gallery_squares)
     distances += query_squares[:, None]
     return np.maximum(distances, 0, out=distances)
+
+
+def _without_query_squares(query: np.ndarray, gallery: np.ndarray, gallery_squares: np.ndarray) -> np.ndarray:
+    distances = (query * query.dtype.type(-2)) @ gallery.T
+    distances += gallery_squares
+    return distances
 
 
 def distance_blocks(query: np.ndarray, gallery: np.ndarray, device: str) -> Callable[[slice], np.ndarray]:
@@ -62,13 +67,7 @@ def distance_blocks(query: np.ndarray, gallery: np.ndarray, device: str) -> Call
     product runs on `device`, without TF32 and autocast, which would reorder near neighbours."""
     squares = squared_norms(query, gallery)[1]
     if device == "cpu":
-
-        def rows(block: slice) -> np.ndarray:
-            distances = (query[block] * query.dtype.type(-2)) @ gallery.T
-            distances += squares
-            return distances
-
-        return rows
+        return lambda block: _without_query_squares(query[block], gallery, squares)
 
     import torch
 
