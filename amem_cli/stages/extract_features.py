@@ -20,11 +20,10 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
-from amem_cli.data.loading import FrameBatches, even_batches, loader
+from amem_cli.data.loading import FrameBatches, even_batches, loader, without_unreadable
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, people, tracklets_digest
-from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.models.checkpoints import load_feature_model
 from amem_cli.options import ExtractFeaturesOptions

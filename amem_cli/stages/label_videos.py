@@ -18,10 +18,9 @@ from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, warn_about_counts
-from amem_cli.data.loading import FrameBatches, even_batches, loader
+from amem_cli.data.loading import FrameBatches, even_batches, loader, without_unreadable
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet, frames_of, known_people, select_tracklets, tracklets_digest
-from amem_cli.data.unreadable import without_unreadable
 from amem_cli.models.checkpoints import load_arm
 from amem_cli.models.config import ArmConfig
 from amem_cli.options import LabelVideosOptions

@@ -18,11 +18,10 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.datasets import read_attributes, warn_about_counts
-from amem_cli.data.loading import ImageBatches, loader
+from amem_cli.data.loading import ImageBatches, loader, readable_rows
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset, attributes_digest
-from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData, UsageError
 from amem_cli.losses import arm_loss
 from amem_cli.metrics.attributes import attribute_metrics

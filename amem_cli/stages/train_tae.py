@@ -19,11 +19,10 @@ from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.data.datasets import read_attributes, read_images, read_videos, warn_about_counts
-from amem_cli.data.loading import ImageBatches, loader
+from amem_cli.data.loading import ImageBatches, loader, readable_rows
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, frames_of, images_digest
-from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from amem_cli.data.loading import without_unreadable
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Silent

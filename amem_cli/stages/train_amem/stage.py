@@ -14,11 +14,10 @@ from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
-from amem_cli.data.loading import read_frames
+from amem_cli.data.loading import read_frames, without_unreadable
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import check_people
 from amem_cli.data.tracklets import Split, Tracklet, frames_of, people, tracklets_digest
-from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import AMEM, SIMILARITY_FEATURE, MainModel
