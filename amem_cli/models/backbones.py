@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from amem_cli.errors import UsageError
 from amem_cli.options import BACKBONES
 from amem_cli.weights.loading import load_pretrained
-from amem_cli.weights.names import weight_file
 from amem_cli.weights.normalisation import Normalisation
 
 
@@ -37,8 +36,7 @@ def build_backbone(
     if strides not in ("reid", "stock"):
         raise UsageError("strides", why=f"{strides!r} not found", remedy='Choose "reid" or "stock"')
     network: Any = backbone_class(name)(strides=strides)
-    if path := weight_file(str(weights or ""), name):
-        load_pretrained(network, path, name)
+    load_pretrained(network, weights, name)
     return network
 
 

@@ -1,13 +1,11 @@
 """Image networks up to their last maps, with last stride 1: ResNet and MobileNetV2, in the ARM and in the TAE."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from amem_cli.weights.loading import load_pretrained
-from amem_cli.weights.names import weight_file
 from amem_cli.weights.normalisation import IMAGENET
 
 OUT_CHANNELS = {"resnet18": 512, "resnet50": 2048, "mobilenet_v2": 1280}
@@ -24,9 +22,9 @@ class ImageMaps(nn.Module):
         super().__init__()
         self.network: Any = image_network(name, weights)
         self.out_channels = OUT_CHANNELS[name]
-        normalisation = self.network.normalisation
-        self.register_buffer("mean", torch.tensor(normalisation.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(normalisation.std).view(1, 3, 1, 1), persistent=False)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(self.network.normalisation, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         net = self.network
@@ -48,11 +46,10 @@ class MiddleMaps(ImageMaps):
         self.network.features = nn.Sequential(*features[:14], expansion)
 
 
-def image_network(name: str, weights: str | Path = "") -> Any:
+def image_network(name: str, weights: str = "") -> Any:
     """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C).
 
-    With last stride 1: the last maps are H/16 x W/16, not H/32 x W/32. `weights`: a file, "imagenet" (see
-    `weight_file`) or "". Raises as `load_pretrained`.
+    With last stride 1: the last maps are H/16 x W/16, not H/32 x W/32. `weights` and errors as in `load_pretrained`.
     """
     import torchvision
 
@@ -62,8 +59,7 @@ def image_network(name: str, weights: str | Path = "") -> Any:
     setattr(network, head.removesuffix(".1"), nn.Identity())
     network.head_keys = (f"{head}.weight", f"{head}.bias")
     network.normalisation = IMAGENET
-    if path := weight_file(str(weights), name):
-        load_pretrained(network, path, name)
+    load_pretrained(network, weights, name)
     return network
 
 

@@ -4,6 +4,7 @@ torch reads tensors with `weights_only=True`. Other objects of a checkpoint beco
 """
 
 import codecs
+import contextlib
 import hashlib
 import io
 import pickletools
@@ -13,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -76,13 +77,6 @@ class _DictStandIn:
         return OrderedDict()
 
 
-class _Value(NamedTuple):
-    """A value of a scanned pickle: the number of items that hashing it visits, and the global that makes it."""
-
-    items: int
-    made_by: str = ""
-
-
 @dataclass(frozen=True)
 class WeightFile:
     """The tensors of a file under the file's own keys.
@@ -107,7 +101,11 @@ def read_weight_file(path: Path) -> WeightFile:
     content = read_bytes(path, "weights", remedy="Give the path of a weight file with --weights FILE")
     if not content:
         raise _refused(path, "the file is empty")
-    _refuse_text(path, content)
+    with contextlib.suppress(UnicodeDecodeError):
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(content[:80])
+        if "\0" not in text:
+            remedy = "A web page or a Git LFS pointer may have been saved in its place: download the weight file itself"
+            raise _refused(path, f"it is a text file that begins {text.strip()[:50]!r}", remedy)
     normalisation = None
     stand_ins: dict[str, type] = {}
     try:
@@ -140,16 +138,6 @@ def _refused(path: Path, why: str, remedy: str = DOWNLOAD_AGAIN) -> BadData:
     return BadData("weights", path, why=why, remedy=remedy)
 
 
-def _refuse_text(path: Path, content: bytes) -> None:
-    try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(content[:80])
-    except UnicodeDecodeError:
-        return
-    if "\0" not in text:
-        remedy = "A web page or a Git LFS pointer may have been saved in its place: download the weight file itself"
-        raise _refused(path, f"it is a text file that begins {text.strip()[:50]!r}", remedy)
-
-
 def _read_zip(path: Path, content: bytes, stand_ins: dict[str, type]) -> tuple[object, str]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = archive.infolist()
@@ -172,14 +160,12 @@ def _read_zip(path: Path, content: bytes, stand_ins: dict[str, type]) -> tuple[o
 
 
 def _scan_pickle(path: Path, stream: BinaryIO, stand_ins: dict[str, type]) -> None:
-    """Scan the next pickle of `stream` without executing it: add its stand-ins, and reject hash bombs.
-
-    A hash bomb is a dictionary key of tuples nested so that hashing it takes exponential time, which cannot be
-    interrupted. The stack holds, for each value, the number of items that hashing it visits.
-    """
-    stack: list[_Value] = []
-    below_marks: list[list[_Value]] = []
-    memo: dict[int, _Value] = {}
+    """Scan the next pickle of `stream` without executing it: add its stand-ins, and reject hash bombs, dictionary keys
+    of tuples nested so that hashing them takes exponential time, which cannot be interrupted. The stack holds, for each
+    value, the number of items that hashing it visits, and the global that makes it."""
+    stack: list[tuple[int, str]] = []
+    below_marks: list[list[tuple[int, str]]] = []
+    memo: dict[int, tuple[int, str]] = {}
     visited = 0
     opcodes: Iterator[tuple[pickletools.OpcodeInfo, Any, Any]] = pickletools.genops(stream)
     for opcode, argument, position in opcodes:
@@ -190,7 +176,7 @@ def _scan_pickle(path: Path, stream: BinaryIO, stand_ins: dict[str, type]) -> No
             name = _global_name(path, argument)
             if name not in _OPENED:
                 stand_ins.setdefault(name, type(name, (_StandIn,), {}))
-            stack.append(_Value(1, name))
+            stack.append((1, name))
         elif opcode.name == "MARK":
             below_marks.append(stack)
             stack = []
@@ -199,31 +185,29 @@ def _scan_pickle(path: Path, stream: BinaryIO, stand_ins: dict[str, type]) -> No
         elif opcode.name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         else:
-            values: list[_Value] = []
+            values: list[tuple[int, str]] = []
             taken = len(opcode.stack_before)
             if pickletools.markobject in opcode.stack_before:
                 values, stack = stack, below_marks.pop()
                 taken = opcode.stack_before.index(pickletools.markobject)
             values += [stack.pop() for _ in range(taken)]
-            items = sum(value.items for value in values)
+            items = sum(visits for visits, _ in values)
             visited += items
             if visited > MAX_HASHED_ITEMS_PER_BYTE * (position + 1) or len(stand_ins) > MAX_STAND_INS:
                 raise _refused(path, "its dictionary keys would need unbounded time to read", "Do not use this file")
-            made_by = values[-1].made_by if opcode.name in _MAKE_OR_FILL else ""
+            made_by = values[-1][1] if opcode.name in _MAKE_OR_FILL else ""
             if opcode.name in ("SETITEM", "SETITEMS") and made_by in stand_ins:
                 stand_ins[made_by] = _DictStandIn
-            made = _Value(1 + items if "TUPLE" in opcode.name else 1, made_by)
+            made = (1 + items if "TUPLE" in opcode.name else 1, made_by)
             stack += [made] * len(opcode.stack_after)
 
 
 def _global_name(path: Path, argument: str) -> str:
     """The full name of a global, with that of Python 3 for one of Python 2, as torch reads it."""
     module, _, name = argument.partition(" ")
-    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
-    full = f"{module}.{name}"
+    full = ".".join(NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name)))
     if full not in _OPENED and (full.rpartition(".")[0] in _REFUSED or full == "builtins.bytearray"):
-        why = f"it holds more than tensors: opening it would execute {full}"
-        raise _refused(path, why, STATE_DICT_ONLY)
+        raise _refused(path, f"it holds more than tensors: opening it would execute {full}", STATE_DICT_ONLY)
     return full
 
 
@@ -259,7 +243,7 @@ def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:
     if others := [str(key) for key, value in tensors.items() if not _is_weight(key, value)]:
         why = f"its state dict holds more than dense tensors with plain names: {listing(others)}"
         raise _refused(path, why, STATE_DICT_ONLY)
-    return dict(tensors)
+    return tensors
 
 
 def _find_tensors(loaded: object, depth: int) -> dict | None:
@@ -269,7 +253,7 @@ def _find_tensors(loaded: object, depth: int) -> dict | None:
     inner = (_find_tensors(loaded.get(key), depth - 1) for key in WRAPPERS if depth)
     values = {key: _from_array(value) for key, value in loaded.items()}
     here = values if any(isinstance(value, Tensor) for value in values.values()) else None
-    return next((found for found in inner if found is not None), here)
+    return next(filter(None, inner), here)
 
 
 def _from_array(value: object) -> object:
@@ -280,13 +264,11 @@ def _from_array(value: object) -> object:
         case _StandIn(
             state=(_, tuple(shape), _StandIn(args=(str(kind), *_), state=(_, order, *_)), turned, bytes(data))
         ):
-            try:
+            with contextlib.suppress(TypeError, ValueError):  # text, objects, dates
                 array = np.frombuffer(data, np.dtype(f"{order}{kind}"))
                 array = array.reshape(shape[::-1]).T if turned else array.reshape(shape)
                 value.state = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
                 return value.state
-            except (TypeError, ValueError):  # text, objects, dates
-                pass
     return value
 
 

@@ -18,22 +18,26 @@ from torch import Tensor, nn
 from amem_cli.errors import BadData, listing
 from amem_cli.weights.files import WeightFile, read_weight_file
 from amem_cli.weights.key_mappings import MappedWeights, map_keys
+from amem_cli.weights.names import weight_file
 
+BATCH_COUNTER = "num_batches_tracked"  # of batch norm, an integer, absent in old files
 _OTHER_PART = re.compile(r"(fc|classifier|heads?|logits|last_linear|bottleneck|bnneck|feat|feat_bn|embedding|NL_\d)\.")
 
 
-def load_pretrained(network: Any, path: str | Path, architecture: str) -> None:
-    """Load a file into `network`, a module with `head_keys`, and set its `normalisation` to what the weights expect.
+def load_pretrained(network: Any, given: str | Path | None, architecture: str) -> None:
+    """Load weights into `network`, a module with `head_keys`, and set its `normalisation` to what they expect.
 
-    `architecture` is the name of a backbone, or resnet18 / resnet50. Keys of a head that the network lacks are left
-    out, `num_batches_tracked` may be missing, and every floating-point type is converted to float32. What was loaded is
-    the text of the network's attribute `pretrained`.
-
-    Raises `InputMissing` without the file, and `BadData` if it cannot be read as weights or does not fit.
+    `given` is a file, a name (see `weight_file`), or empty for none. `architecture` is the name of a backbone, or
+    resnet18 / resnet50. Keys of a head that the network lacks are left out, `num_batches_tracked` may be missing, and
+    every floating-point type is converted to float32. What was loaded is the text of the network's attribute
+    `pretrained`. Raises as `weight_file` and `read_weight_file`, and `BadData` if the weights do not fit.
     """
-    file = read_weight_file(Path(path))
+    path = weight_file(str(given or ""), architecture)
+    if path is None:
+        return
+    file = read_weight_file(path)
     weights = weights_for(network, file, architecture)
-    require_fit(network, weights, file.path, architecture)
+    require_fit(network, weights, path, architecture)
     expected = network.state_dict().keys()
     network.load_state_dict({key: value for key, value in weights.tensors.items() if key in expected}, strict=False)
     network.normalisation = weights.normalisation or network.normalisation
@@ -80,10 +84,10 @@ def fitted(weights: MappedWeights, network: nn.Module) -> MappedWeights:
     return dataclasses.replace(weights, tensors=tensors)
 
 
-def matching(network: Any, tensors: Mapping[str, Tensor]) -> int:
+def matching(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     """The number of tensors whose key and shape the network has."""
-    expected = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    return sum(expected.get(key) == tensor.shape for key, tensor in tensors.items())
+    expected = network.state_dict()
+    return sum(key in expected and expected[key].shape == tensor.shape for key, tensor in tensors.items())
 
 
 def inflate_weight(weight: Tensor, frames: int) -> Tensor:
@@ -102,12 +106,12 @@ def require_fit(network: Any, weights: MappedWeights, path: Path, architecture: 
 def misfits(network: Any, tensors: Mapping[str, Tensor]) -> list[str]:
     """Every key that is missing, superfluous, of another shape or type, or not finite in float32."""
     expected = network.state_dict()
-    rows = [f"missing {key}" for key in expected if key not in tensors and not _is_counter(key)]
+    rows = [f"missing {key}" for key in expected if key not in tensors and not key.endswith(BATCH_COUNTER)]
     rows += [f"left over {key}" for key in tensors if key not in expected and key not in network.head_keys]
     for key, tensor in tensors.items():
         if key in expected and tensor.shape != expected[key].shape:
             rows.append(f"{key} is {tuple(tensor.shape)}, not {tuple(expected[key].shape)}")
-        if not tensor.is_floating_point() and not _is_counter(key):
+        if not tensor.is_floating_point() and not key.endswith(BATCH_COUNTER):
             rows.append(f"{key} is {tensor.dtype}, not floating point")
         elif not tensor.float().isfinite().all():
             rows.append(f"{key} has values that are NaN, infinite or beyond float32")
@@ -120,7 +124,3 @@ def head_classes(network: Any, tensors: Mapping[str, Tensor]) -> int | None:
     """The number of classes of the classification head in a file, None without one."""
     head = next((tensors[key] for key in network.head_keys if key in tensors), None)
     return head.shape[0] if head is not None and head.dim() else None
-
-
-def _is_counter(key: str) -> bool:
-    return key.endswith("num_batches_tracked")

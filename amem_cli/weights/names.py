@@ -50,11 +50,10 @@ def _in_package() -> Path | None:
     """The file in the installed package, None without the package. Nothing of the package is imported."""
     try:
         path = Path(str(metadata.distribution(PACKAGE).locate_file(_FILE)))
-    except metadata.PackageNotFoundError:
+        digest = sha256_file(path)
+    except (metadata.PackageNotFoundError, FileNotFoundError):
         return None
-    if not path.is_file():
-        return None
-    if sha256_file(path) != _SHA256:
+    if digest != _SHA256:
         remedy = f"Install {PACKAGE} again, or give --weights FILE"
         raise BadData("weights", path, why="its SHA-256 is not that of the published file", remedy=remedy)
     return path

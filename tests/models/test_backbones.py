@@ -6,10 +6,10 @@ import torchvision
 from torch import nn
 
 from amem_cli.errors import BadData, UsageError
-from amem_cli.models import backbones
 from amem_cli.models.backbones import Normalisation, build_backbone, normalise
 from amem_cli.models.recomputation import blocks_of
 from amem_cli.options import BACKBONES
+from amem_cli.weights import loading
 from amem_cli.weights.normalisation import HARA_2018, IMAGENET, PLUS_MINUS_ONE, TORCHVISION_KINETICS
 
 # channels, T' from 8 frames with re-identification strides, (T', H', W') of 16 x 64 x 64 with stock strides
@@ -52,7 +52,7 @@ def test_torchvision_networks_equal_torchvision(name, tmp_path, monkeypatch):
         torchvision.models.video, {"s3d": "S3D"}.get(name, name.upper()).replace("PLUS", "Plus") + "_Weights"
     )
     torch.save(theirs.state_dict(), path)
-    monkeypatch.setattr(backbones, "weight_file", lambda *key: {("kinetics", name): path}[key])
+    monkeypatch.setattr(loading, "weight_file", lambda *key: {("kinetics", name): path}[key])
     net = build_backbone(name, strides="stock", weights="kinetics").eval()
     caught = []
     theirs.avgpool.register_forward_pre_hook(lambda module, inputs: caught.append(inputs[0]))

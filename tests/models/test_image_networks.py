@@ -6,8 +6,8 @@ import torchvision
 from torch import nn
 
 from amem_cli.errors import BadData
-from amem_cli.models import image_networks
 from amem_cli.models.image_networks import ImageMaps, image_network
+from amem_cli.weights import loading
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", 512), ("resnet50", 2048), ("mobilenet_v2", 1280)])
@@ -42,7 +42,7 @@ def test_image_network_loads_by_name_and_file(name, tmp_path, monkeypatch):
     theirs, path = getattr(torchvision.models, name)().state_dict(), tmp_path / "w.pth"
     torch.save(theirs, path)
     by_name = {("imagenet", name): path, (str(path), name): path}
-    monkeypatch.setattr(image_networks, "weight_file", lambda *key: by_name.get(key))
+    monkeypatch.setattr(loading, "weight_file", lambda *key: by_name.get(key))
     head = "fc" if name == "resnet18" else "classifier"
     for weights in (path, "imagenet"):
         loaded = image_network(name, weights).state_dict()
