@@ -91,16 +91,16 @@ class MainModel(nn.Module):
 
 def erase(clip: Tensor, rectangles: Tensor) -> Tensor:
     """A copy of clips (B, 3, T, H, W) with a rectangle (top, left, bottom, right) of each at the mean of ImageNet, at
-    the same place in all frames; an empty rectangle changes nothing."""
+    the same place in all frames."""
     clip = clip.clone()
-    colour = torch.tensor(IMAGENET.mean, dtype=clip.dtype, device=clip.device).view(3, 1, 1, 1)
+    colour = clip.new_tensor(IMAGENET.mean).view(3, 1, 1, 1)
     for frames, (top, left, bottom, right) in zip(clip, rectangles.tolist(), strict=True):
         frames[:, :, top:bottom, left:right] = colour
     return clip
 
 
 class AmemOutput(NamedTuple):
-    """The training model's output for a batch of clips; None or empty for modules that the model lacks."""
+    """Of a batch of clips; None or empty for modules that the model lacks."""
 
     maps: FeatureMaps
     similarity_feature: Tensor  # (B, 512)
@@ -120,11 +120,8 @@ class AMEM(nn.Module):
         self.mem = mem
 
     def forward(self, clip: Tensor, start: Tensor, rounds: int, erased: Tensor | None = None) -> AmemOutput:
-        """Clips (B, 3, T, H, W) in [0, 1]; MEM starts at frame `start` (B,) int64, zero-based, of each clip.
-
-        `erased` (B, 4): see `erase`. The backbone does not see these pixels; MEM's frames keep them, because the TAE
-        was trained on complete images.
-        """
+        """Clips (B, 3, T, H, W) in [0, 1]; MEM starts at frame `start` (B,) int64, zero-based, of each clip. The pixels
+        `erased` (B, 4) (see `erase`) are hidden from the backbone; MEM's frames keep them, as in the TAE's training."""
         maps = self.main.feature_maps(clip if erased is None else erase(clip, erased))
         similarity_feature = self.main.similarity_feature(maps)
         predictions: list[Prediction] = []
@@ -170,8 +167,6 @@ def build_amem(
     by default untrained; `embedding_start` as in `MEM`."""
     main = build_main_model(config, weights)
     aem = AEM(BRANCH_CHANNELS) if config.appearance else None
-    mem = None
-    if config.motion:
-        encoder, decoder = tae or mem_parts(config.tae or TaeConfig(image_size=config.image_size))
-        mem = MEM(BRANCH_CHANNELS, encoder, decoder, embedding_start)
+    parts = tae or mem_parts(config.tae or TaeConfig(image_size=config.image_size)) if config.motion else None
+    mem = MEM(BRANCH_CHANNELS, *parts, embedding_start) if parts else None
     return AMEM(main, config.people, aem, mem)

@@ -1,17 +1,13 @@
 """Class-activation maps of f_s: how much each position of f_B, f_A and f_M contributes, exact and without gradients.
 
 After Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016; the class score is replaced by
-the similarity of a clip with itself. f_s is linear in the three maps:
+the similarity of a clip with itself. With W_P, the columns of the similarity layer for f_P, f_s is linear in the maps:
 
     f_s = b + sum over P in {B, A, M} of mean over (x, y) of W_P f_P(x, y),
-
-where W_P are the columns of the similarity layer for f_P. So ||f_s||^2 = <f_s, f_s> is a sum over positions:
-
     A_P(x, y) = <f_s, W_P f_P(x, y)> / ||f_s||^2,     sum over P of mean(A_P) + <f_s, b> / ||f_s||^2 = 1.
 
-W_P^T f_s is the gradient of ||f_s||^2 / 2 with respect to the pooled map: Grad-CAM (Selvaraju et al. 2017) gives the
-same maps. mean(A_P) is the *share* of P. f_B is the mean of BF over T', so the same formula with BF gives A_B(t', x,
-y).
+Grad-CAM (Selvaraju et al. 2017) gives the same maps. mean(A_P) is the *share* of P. f_B is the mean of BF over T', so
+the same formula with BF gives A_B(t', x, y).
 """
 
 from typing import NamedTuple

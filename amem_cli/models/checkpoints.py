@@ -1,7 +1,7 @@
-"""The checkpoints of the four networks: amem-arm, amem-tae, amem-model and amem-main.
+"""The checkpoints of the networks: amem-arm, amem-tae, amem-model and amem-main.
 
 Each has the network's configuration, which rebuilds it. A checkpoint whose configuration or tensors do not fit is
-`BadData`, a missing one `InputMissing` with the command that makes it.
+`BadData`, a missing one `InputMissing` with the `remedy`, the command that makes it.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def save_tae(
 
 
 class TaeParts(NamedTuple):
-    """The parts of an `amem-tae` that MEM starts from."""
+    """The parts of an `amem-tae` that MEM starts from, and the discriminator."""
 
     encoder: FrozenTextureEncoder
     decoder: TextureDecoder
@@ -61,20 +61,17 @@ class TaeParts(NamedTuple):
 
 
 def load_tae(path: Path, image_size: str, *, remedy: str = "") -> TaeParts:
-    """The parts of an `amem-tae` that MEM starts from. Raises `UsageError` if it was trained at another image size."""
+    """The parts of an `amem-tae`. Raises `UsageError` if it was trained at another image size."""
     saved = checkpoint.load(path, "amem-tae", remedy=remedy)
     with checkpoint.described_by(saved):
         config = msgspec.convert(saved.description["model"], TaeConfig)
     if config.image_size != image_size:
-        remedy = "Use the same size in train-tae and train-amem"
         why = f"the TAE in {path} was trained at {config.image_size}"
-        raise UsageError("--image-size", image_size, why=why, remedy=remedy)
-    encoder, decoder = mem_parts(config)
-    discriminator = Discriminator(*config.height_width)
-    checkpoint.load_into(encoder, saved, "encoder.")
-    checkpoint.load_into(decoder, saved, "decoder.")
-    checkpoint.load_into(discriminator, saved, "discriminator.")
-    return TaeParts(encoder, decoder, discriminator, config)
+        raise UsageError("--image-size", image_size, why=why, remedy="Use one size in train-tae and train-amem")
+    parts = TaeParts(*mem_parts(config), Discriminator(*config.height_width), config)
+    for name in ("encoder", "decoder", "discriminator"):
+        checkpoint.load_into(getattr(parts, name), saved, f"{name}.")
+    return parts
 
 
 def main_file(output: Path) -> Path:
@@ -83,13 +80,9 @@ def main_file(output: Path) -> Path:
 
 
 def save_amem(
-    output: Path,
-    amem: AMEM,
-    discriminator: Discriminator | None,
-    config: ModelConfig,
-    provenance: Provenance,
+    output: Path, amem: AMEM, discriminator: Discriminator | None, config: ModelConfig, provenance: Provenance,
     metrics: dict[str, Any],
-) -> None:
+) -> None:  # fmt: skip
     """Write the `amem-main`, then the `amem-model` at `output`: when the latter exists, both are complete."""
     save_main(main_file(output), amem.main, config, provenance)
     tensors = checkpoint.prefixed("amem.", amem)
@@ -99,7 +92,7 @@ def save_amem(
 
 
 def load_amem(path: Path, *, remedy: str = "") -> tuple[AMEM, ModelConfig]:
-    """The training model of an `amem-model`, in eval mode on the CPU; `remedy` as in `load_main_model`."""
+    """The training model of an `amem-model`, in eval mode on the CPU."""
     amem, config = _load(path, "amem-model", build_amem, remedy, "amem.")
     return amem.eval(), config
 
@@ -111,7 +104,7 @@ def save_main(path: Path, main: MainModel, config: ModelConfig, provenance: Prov
 
 
 def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, ModelConfig]:
-    """The main model of an `amem-main`, on the CPU; `remedy` is the command that makes it, if known."""
+    """The main model of an `amem-main`, on the CPU."""
     return _load(path, "amem-main", build_main_model, remedy)
 
 

@@ -55,11 +55,9 @@ class TaeConfig(_Config):
 class ModelConfig(_Config):
     """AMEM: `modules` is the row of Table 3; `appearance` and `motion` are true if the model has the branch.
 
-    With `fused` f_s uses f_B and the branches' features, without it f_B alone ("after enhancement"). `people` is the
-    number of training identities. MEM predicts every `predict_stride`-th frame. `neck` is batch normalisation on f_s.
-    `mirror`: the test averages f_s over each clip and its mirror image.
-    `tae` is the TAE that MEM started from (None: the paper's). `normalisation` is the input that the backbone's weights
-    expect; None before the backbone is built.
+    `people` is the number of training identities; `fused`, `neck` and `mirror` as in `MainModel`. `tae` is the TAE that
+    MEM started from (None: the paper's), `normalisation` the input that the backbone's weights expect (None before the
+    backbone is built).
     """
 
     backbone: str

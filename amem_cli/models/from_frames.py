@@ -47,11 +47,9 @@ def resize_weights(old: int, new: int) -> Tensor:
 
 
 def trace(network: FromFrames, frames: int) -> tuple[torch.export.ExportedProgram, int | None]:
-    """`network` as a program of torch.export for any batch and frame size, and the fewest frames of its clips.
-
-    `frames` is T of training, 0 for images. Clips may be shorter and longer, but not as short that the backbone makes
-    one map in time of them. Where T itself is (second value: None), all clips must have T frames.
-    """
+    """`network` as a program of torch.export for any batch and frame size, and the fewest frames of its clips: so many
+    that the backbone makes two maps in time of them. Where it makes one of T frames, all clips must have T (second
+    value: None). `frames` is T of training, 0 for images."""
     dim = torch.export.Dim
     sizes = [dim("batch"), dim("height", min=2), dim("width", min=2), dim.STATIC]
     example, fewest = torch.zeros((2, 48, 40, 3), dtype=torch.uint8), None

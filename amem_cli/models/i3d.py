@@ -26,9 +26,8 @@ def same_padding(
     >>> same_padding((8, 113, 4), (7, 7, 3), (2, 2, 1))
     ((2, 3, 1), (1, 0, 0))
     """
-    totals = [
-        ((size - 1) // step) * step + width - size for size, width, step in zip(sizes, kernel, stride, strict=True)
-    ]
+    axes = zip(sizes, kernel, stride, strict=True)
+    totals = [((size - 1) // step) * step + width - size for size, width, step in axes]
     return tuple(total // 2 for total in totals), tuple(total - 2 * (total // 2) for total in totals)
 
 
@@ -47,8 +46,10 @@ class MaxPoolSame(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         before, extra = same_padding(x.shape[2:], self.kernel, self.stride)
-        before = tuple(0 if valid else b for b, valid in zip(before, self.valid, strict=True))
-        extra = tuple(0 if valid else e for e, valid in zip(extra, self.valid, strict=True))
+        before, extra = (
+            tuple(0 if valid else size for size, valid in zip(sizes, self.valid, strict=True))
+            for sizes in (before, extra)
+        )
         # where the stride is above 1, ceil_mode covers the extra element without a copy
         in_pooling = all(step > 1 for e, step in zip(extra, self.stride, strict=True) if e) and not any(self.valid)
         if not in_pooling:
@@ -84,21 +85,15 @@ class Unit3D(nn.Module):
 
 
 def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1x1x1 convolution: (B, C_in, T, H, W), (C_out, C_in, 1, 1, 1) -> (B, C_out, T, H, W).
-
-    Computed as a 2-D convolution over all frames: on a CPU torch's 3-D one returns channels-first, and every pooling
-    after it is many times slower.
-    """
+    """A 1x1x1 convolution: (B, C_in, T, H, W), (C_out, C_in, 1, 1, 1) -> (B, C_out, T, H, W), as a 2-D one over all
+    frames: on a CPU torch's 3-D one returns channels-first, and every pooling after it is many times slower."""
     frames = x.transpose(1, 2).flatten(0, 1)  # (B T, C_in, H, W)
     return F.conv2d(frames, weight[..., 0], bias).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
 class InceptionBlock(nn.Module):
-    """One 3-D Inception block (Table 2): (B, in_channels, T, H, W) -> (B, out_channels, T, H, W).
-
-    `channels` of b0; b1a -> b1b; b2a -> b2b; max-pooling -> b3b, concatenated in this order. `kernel` of b1b and b2b:
-    (3, 3, 3) or (1, 3, 3).
-    """
+    """One 3-D Inception block (Table 2): (B, in_channels, T, H, W) -> (B, out_channels, T, H, W). `channels` of b0; b1a
+    -> b1b; b2a -> b2b; max-pooling -> b3b, concatenated in this order. `kernel` of b1b and b2b."""
 
     def __init__(self, in_channels: int, channels: tuple[int, int, int, int, int, int], kernel: Size3 = (3, 3, 3)):
         super().__init__()

@@ -23,22 +23,16 @@ class Prediction(NamedTuple):
 class MEM(nn.Module):
     """MEM with the TAE's frozen encoder and its decoder, which is fine-tuned.
 
-    The decoder's BN keeps the TAE's running statistics (D): with those of a batch of a few people, images reconstructed
-    from the frozen encoder's textures had twice the error (0.0102 instead of 0.0051 on generated people).
-
-    `start` (D) is the initialisation of the embedding. "copy": the identity on the current texture plus random
-    weights for f_M: the first predictions are reconstructions of the current frame, and training adds the motion.
-    "statistics": random convolutions, the last BN with mean and standard deviation of true textures. "random":
-    PyTorch's default.
+    The decoder's BN keeps the TAE's running statistics (D): with those of a batch of a few people, reconstructed images
+    had twice the error. `start` (D) is the initialisation of the embedding. "copy": the identity on the current texture
+    plus random weights for f_M: the first predictions are reconstructions of the current frame, and training adds the
+    motion. "statistics": random convolutions, the last BN with mean and std of true textures. "random": PyTorch's.
     """
 
     def __init__(
-        self,
-        motion_channels: int,
-        encoder: FrozenTextureEncoder,
-        decoder: TextureDecoder,
+        self, motion_channels: int, encoder: FrozenTextureEncoder, decoder: TextureDecoder,
         start: Literal["copy", "statistics", "random"] = "copy",
-    ):
+    ):  # fmt: skip
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder

@@ -36,12 +36,8 @@ class _Recomputed(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         if not torch.is_grad_enabled():
             return super().forward(*inputs)
-        return checkpoint(
-            super().forward,
-            *inputs,
-            use_reentrant=False,
-            context_fn=lambda: (contextlib.nullcontext(), _FrozenStatistics(self)),  # forward, recomputation
-        )
+        contexts = contextlib.nullcontext(), _FrozenStatistics(self)  # of the forward pass and of the recomputation
+        return checkpoint(super().forward, *inputs, use_reentrant=False, context_fn=lambda: contexts)
 
 
 class _FrozenStatistics:

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from amem_cli.models.config import TaeConfig
 from amem_cli.models.image_networks import ImageMaps, MiddleMaps
 
-TEXTURE_CHANNELS = 512  # of ResNet-18
-
 
 def set_batch_norm_mode(module: nn.Module, *, training: bool) -> None:
     """Training or eval mode of every batch norm in `module`; eval mode uses and keeps the running statistics."""
@@ -29,12 +27,13 @@ class TextureEncoder(nn.Module):
     the TAE's training; MEM uses them as the scale of its textures.
     """
 
+    texture_mean: Tensor
+    texture_std: Tensor
+
     def __init__(self, name: str = "resnet18", weights: str = ""):
         super().__init__()
         self.maps = MiddleMaps(weights) if name == "mobilenet_v2" else ImageMaps(name, weights)
         self.channels = self.maps.out_channels
-        self.texture_mean: Tensor
-        self.texture_std: Tensor
         self.register_buffer("texture_mean", torch.zeros(self.channels))
         self.register_buffer("texture_std", torch.ones(self.channels))
 
@@ -56,17 +55,16 @@ class FrozenTextureEncoder(TextureEncoder):
 
 
 class TextureDecoder(nn.Module):
-    """Four blocks of 3x3 stride-2 transposed convolution, BN and ReLU, then a sigmoid: texture -> images. The last
-    block has no ReLU."""
+    """Four blocks of 3x3 stride-2 transposed convolution, BN and ReLU: texture -> images. The last block has a sigmoid
+    in the place of the ReLU. 512 `channels` are those of ResNet-18."""
 
-    def __init__(self, channels: int = TEXTURE_CHANNELS) -> None:
+    def __init__(self, channels: int = 512) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inputs, outputs in ((channels, 256), (256, 128), (128, 64), (64, 3)):
-            last = outputs == 3
             layers.append(nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1, bias=False))
-            layers += [nn.BatchNorm2d(outputs)] + ([] if last else [nn.ReLU(inplace=True)])
-        self.layers = nn.Sequential(*layers, nn.Sigmoid())
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*layers[:-1], nn.Sigmoid())
 
     def forward(self, texture: Tensor) -> Tensor:
         return self.layers(texture)

@@ -22,14 +22,9 @@ class S3D(nn.Module):
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
         self.features = torchvision.models.video.s3d(weights=None).features
-        if strides == "reid":
-            first, second = (
-                index
-                for index, layer in enumerate(self.features)
-                if isinstance(layer, nn.MaxPool3d) and layer.stride == (2, 2, 2)
-            )
-            self.features[first].stride = (1, 2, 2)
-            self.features[second] = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))
+        if strides == "reid":  # the two poolings that halve time
+            self.features[7].stride = (1, 2, 2)
+            self.features[13] = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.features(clip)
