@@ -8,11 +8,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class AttributeScore:
-    """One attribute over the N images; rates are in [0, 1] and NaN where the denominator is 0.
-
-    `positives` counts the labels 1, `true_positive_rate` = TP / (TP + FN), `true_negative_rate` = TN / (TN + FP),
-    `f1` = 2 TP / (2 TP + FP + FN).
-    """
+    """One attribute over the N images: `positives` are its labels 1, `true_positive_rate` = TP / (TP + FN),
+    `true_negative_rate` = TN / (TN + FP), `f1` = 2 TP / (2 TP + FP + FN), NaN where the denominator is 0."""
 
     name: str
     positives: int
@@ -36,15 +33,12 @@ class AttributeMetrics:
 
 
 def attribute_metrics(
-    probabilities: np.ndarray,
-    labels: np.ndarray,
-    names: Sequence[str],
-    subset: Sequence[int] | None = None,
+    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], subset: Sequence[int] | None = None
 ) -> AttributeMetrics:
     """Compare `probabilities` (N, A) in [0, 1] with `labels` (N, A), 0 or 1; `names` are the A columns.
 
-    An attribute is predicted where its probability is **above** 0.5. All measures are over the columns
-    `subset` (for example the 35 that are usual for PETA; default: all).
+    An attribute is predicted where its probability is **above** 0.5. All measures are over the columns `subset`
+    (default: all).
 
     mA is the mean of (TPR + TNR) / 2 over the attributes. With Y the labels of an image and F its predictions,
     accuracy is |Y & F| / |Y | F|, precision |Y & F| / |F| (0 when F is empty) and recall |Y & F| / |Y|, averaged over

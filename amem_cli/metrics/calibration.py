@@ -13,6 +13,7 @@ from amem_cli.person_ids import JUNK
 
 BLOCK_DISTANCES = 8_000_000  # the memory of a block: 32 MB in float32, and some copies
 BINS, FARTHEST = 4000, 4.0  # of squared distances between L2-normalised features
+CENTRES = (np.arange(BINS) + 0.5) * FARTHEST / BINS
 RELIABILITY_BINS = 10
 
 
@@ -40,9 +41,7 @@ def calibrate(
     Features and the four arrays of `labels` (ids, cameras) as in `evaluate_ranking`. Excluded are junk and pairs of one
     person in one camera. Gallery distractors (id 0) are impostors; a query with id 0 is a person, as other programs
     count people from 0. Of n impostor pairs, floor(rate * n) may match, so the threshold is the distance of the next
-    one (infinity when all may match): with impostors at 1, 4, 9 and 16, a rate of 0.25 gives 4. It needs memory for a
-    block of 8 million distances and for the distances of the impostor pairs that may match.
-
+    one (infinity when all may match): with impostors at 1, 4, 9 and 16, a rate of 0.25 gives 4.
     Raises `BadData` as `evaluate_ranking` does, and when there are no impostor or no genuine pairs.
     """
     query, gallery = read_features(query_features, gallery_features)
@@ -59,24 +58,16 @@ def calibrate(
     if false_match_rate < 1:
         allowed = min(allowed, impostors - 1)
 
-    blocks, nearest = [], np.empty(0, gallery.dtype)  # nearest: the allowed + 1 nearest impostors so far
-    for genuine, others in _pair_distances(query, gallery, checked, known, kept):
-        blocks.append(genuine)
-        nearest = np.concatenate([nearest, others])
+    genuine, nearest = np.empty((2, 0), gallery.dtype)  # nearest: the allowed + 1 nearest impostors so far
+    for same_person, others in _pair_distances(query, gallery, checked, known, kept):
+        genuine, nearest = np.concatenate([genuine, same_person]), np.concatenate([nearest, others])
         if len(nearest) > allowed:
             nearest = np.partition(nearest, allowed)[: allowed + 1]
-    genuine = np.concatenate(blocks)
     if len(genuine) == 0:
         raise BadData("calibration", why="no person is seen by two cameras, once as a query and once in the gallery")
-
     threshold = float(nearest.max()) if len(nearest) > allowed else float("inf")
-    return Calibration(
-        threshold=threshold,
-        false_match_rate=float(np.count_nonzero(nearest < threshold) / impostors),
-        true_match_rate=float(np.count_nonzero(genuine < threshold) / len(genuine)),
-        impostor_pairs=impostors,
-        genuine_pairs=len(genuine),
-    )
+    false_match, true_match = float((nearest < threshold).sum() / impostors), float((genuine < threshold).mean())
+    return Calibration(threshold, false_match, true_match, impostors, len(genuine))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,24 +95,22 @@ def fit_probability(query_features: Features, gallery_features: Features, *label
     known = checked.query_ids != JUNK
     kept = checked.gallery_ids != JUNK
     people = np.unique(checked.query_ids[known])
-    halves = [np.isin(people, people[place::2]) for place in (0, 1)]
 
-    def counts(of: np.ndarray | None = None) -> np.ndarray:
-        """(2, BINS): impostor and genuine pairs, whose people are both in `of`."""
+    def counts(queries: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(2, BINS): impostor and genuine pairs of these queries and gallery items."""
         total = np.zeros((2, BINS))
-        inside = known, kept
-        if of is not None:
-            inside = known & np.isin(checked.query_ids, of), kept & np.isin(checked.gallery_ids, of)
-        if inside[0].any() and inside[1].any():
-            for pairs in _pair_distances(query, gallery, checked, *inside):
-                for row, distances in zip((1, 0), pairs, strict=True):
-                    total[row] += np.histogram(np.minimum(distances, FARTHEST), BINS, (0, FARTHEST))[0]
+        for pairs in _pair_distances(query, gallery, checked, queries, items) if queries.any() else ():
+            for row, distances in zip((1, 0), pairs, strict=True):
+                total[row] += np.histogram(np.minimum(distances, FARTHEST), BINS, (0, FARTHEST))[0]
         return total
 
-    every = counts()
+    every = counts(known, kept)
     if not every.sum(1).all():
         raise BadData("calibration", why="there are no pairs of one person in two cameras, or none of different people")
-    folds = [counts(people[half]) for half in halves] if len(people) >= 4 else []
+    halves = [people[place::2] for place in (0, 1)] if len(people) >= 4 else []
+    folds = [
+        counts(known & np.isin(checked.query_ids, half), kept & np.isin(checked.gallery_ids, half)) for half in halves
+    ]
     error = None
     if folds and all(fold.sum(1).all() for fold in folds):
         error = float(np.mean([_calibration_error(_fit(a), b) for a, b in (folds, folds[::-1])]))
@@ -132,24 +121,22 @@ def _fit(counts: np.ndarray) -> tuple[float, float]:
     """Intercept and slope by maximum likelihood, each kind of pair with weight 1/2 and Platt's smoothed targets."""
     from scipy.optimize import minimize
 
-    centres = (np.arange(BINS) + 0.5) * FARTHEST / BINS
     totals = counts.sum(1, keepdims=True)
     weights = counts / totals / 2
     targets = np.array([1 / (totals[0, 0] + 2), (totals[1, 0] + 1) / (totals[1, 0] + 2)])[:, None]
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        score = parameters[0] + parameters[1] * centres
+        score = parameters[0] + parameters[1] * CENTRES
         wrong = weights * (expit(score) - targets)
         value = (weights * (np.logaddexp(0, score) - targets * score)).sum()
-        return value, np.array([wrong.sum(), (wrong * centres).sum()])
+        return value, np.array([wrong.sum(), (wrong * CENTRES).sum()])
 
     intercept, slope = minimize(loss, np.array([2.0, -2.0]), jac=True, method="BFGS").x
     return float(intercept), float(slope)
 
 
 def _calibration_error(parameters: tuple[float, float], counts: np.ndarray) -> float:
-    centres = (np.arange(BINS) + 0.5) * FARTHEST / BINS
-    probability = expit(parameters[0] + parameters[1] * centres)
+    probability = expit(parameters[0] + parameters[1] * CENTRES)
     weights = counts / counts.sum(1, keepdims=True) / 2
     places = np.minimum((probability * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     excess = weights.sum(0) * probability - weights[1]  # predicted minus observed

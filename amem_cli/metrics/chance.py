@@ -7,11 +7,7 @@ from amem_cli.person_ids import JUNK
 
 
 def chance(
-    query_ids: np.ndarray,
-    gallery_ids: np.ndarray,
-    query_cameras: np.ndarray,
-    gallery_cameras: np.ndarray,
-    ranks: int = 50,
+    query_ids: np.ndarray, gallery_ids: np.ndarray, query_cameras: np.ndarray, gallery_cameras: np.ndarray, ranks: int
 ) -> tuple[np.ndarray, float]:
     """The expected CMC (ranks,) and mAP (mean precision at the matches) over the queries that have a match.
 

@@ -7,17 +7,12 @@ from amem_cli.randomness import keyed_generator
 
 
 def bootstrap_interval(per_query_values: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
-    """(low, high), 95 %, of the percentile bootstrap for the mean of `per_query_values` (Q,).
-
-    For mAP the values are `Ranking.average_precision`, for rank-1 `first_match_rank == 1` of the queries with a match.
-    NaN (a query without a match) is left out. Queries are drawn with replacement from a generator keyed by `seed`, so
-    two measures over equally many queries get the same draws. The interval reflects the choice of queries, not the
-    training.
+    """(low, high), 95 %, of the percentile bootstrap for the mean of `per_query_values` (Q,): the choice of queries
+    varies, not the training. NaN (a query without a match) is left out; raises `BadData` when no value is left. The
+    draws are keyed by `seed`, so two measures over equally many queries get the same.
 
     >>> bootstrap_interval(np.array([1.0, 1.0, np.nan]), seed=0, resamples=1000)
     (1.0, 1.0)
-
-    Raises `BadData` when no value is left.
     """
     values = np.asarray(per_query_values, dtype=np.float64)
     values = values[~np.isnan(values)]

@@ -14,14 +14,13 @@ MEASURES = ("mse", "psnr", "ssim")
 def prediction_errors(
     true: np.ndarray, predicted: np.ndarray, current: np.ndarray, by_other_motion: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """The errors of the predictions for one clip.
+    """The errors of the predictions for one clip, as JSON values.
 
-    `true`, `predicted` and `by_other_motion` are the frames t+1 ... t+c, (c, H, W, 3); `current` is frame t,
-    (H, W, 3). All are uint8, or float in [0, 1]. `by_other_motion` was predicted from the f_M of another clip.
+    `true`, `predicted` and `by_other_motion` (predicted from the f_M of another clip) are the frames t+1 ... t+c,
+    (c, H, W, 3); `current` is frame t, (H, W, 3). All are uint8, or float in [0, 1].
 
-    Returns `mse` (pixels in [0, 1]), `psnr` (dB, of that mean) and `ssim` (mean over the frames), the same with
-    `_copied` for frame t repeated, `mse_other_motion`, and `rounds`: the first six for each of t+1 ... t+c. `psnr` is
-    None where the MSE is 0, `mse_other_motion` without `by_other_motion`, so every value can go into JSON.
+    Returns `mse` (pixels in [0, 1]), `psnr` (dB, of that mean; None where it is 0) and `ssim` (mean over the frames),
+    the same with `_copied` for frame t repeated, `mse_other_motion`, and `rounds`: the first six for each frame.
     """
     rounds = []
     for wanted, guess in zip(true, predicted, strict=True):
@@ -39,8 +38,8 @@ def mean_errors(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The means of several clips' `prediction_errors`, with ratios to copying.
 
     `mse_ratio` and `other_motion_ratio` are the mean MSE (of the predictions, of those from another clip's f_M) over
-    the mean MSE of copying; None where copying is exact. Where `other_motion_ratio` is no larger than `mse_ratio`, the
-    motion feature is not used. `better_than_copying` is true only if MSE, PSNR and SSIM agree. `clips` counts them.
+    the mean MSE of copying; None where copying is exact. Where the second is no larger than the first, f_M is not used.
+    `better_than_copying` is true only if MSE, PSNR and SSIM agree. `clips` counts them.
     """
     means: dict[str, Any] = {"clips": len(errors)}
     for name in (*MEASURES, *(f"{name}_copied" for name in MEASURES), "mse_other_motion"):

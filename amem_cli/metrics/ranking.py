@@ -247,11 +247,9 @@ def _count_in_threads(
 def _count_closer(
     distances: np.ndarray, subsets: list[np.ndarray], rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """How many items of each subset of the gallery are closer to `rows[p]` than the item `columns[p]` is.
-
-    `distances` (B, G); a subset is an array of increasing columns; `rows` (P,) increases. Returns (P, subsets) int64.
-    Of two items at equal distance the one with the lower column is closer.
-    """
+    """(P, subsets) int64: how many items of each subset of the gallery, an array of increasing columns of `distances`
+    (B, G), are closer to `rows[p]` than the item `columns[p]` is. `rows` (P,) increases. Of two items at equal distance
+    the one with the lower column is closer."""
     closer, up_to = np.empty((2, len(rows), len(subsets)), np.int64)
     bounds = np.searchsorted(rows, np.arange(len(distances) + 1))
     for row, start, stop in zip(distances, bounds[:-1], bounds[1:], strict=True):

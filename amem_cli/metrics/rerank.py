@@ -24,9 +24,7 @@ def rerank(
     compares k-reciprocal neighbourhoods of size `k1`, expanded by eq. 5, with the Gaussian weights of eq. 7, averaged
     over the `k2` nearest rows (eq. 11). Neighbours are searched among queries and gallery together, without ids and
     cameras; at equal distance queries come first, then the gallery in its order. A gallery that contains the queries is
-    not changed, as in the authors' code.
-
-    Raises `BadData` as `evaluate_ranking` does.
+    not changed, as in the authors' code. Raises as `evaluate_ranking`.
     """
     query, gallery = read_features(query_features, gallery_features)
     distances = np.empty((len(query), len(gallery)), query.dtype)  # first, so that too little memory fails at once
