@@ -120,13 +120,9 @@ def prefixed(prefix: str, module: "torch.nn.Module") -> "dict[str, torch.Tensor]
 
 
 def save_state(
-    folder: Path,
-    step: int,
-    modules: "dict[str, torch.nn.Module]",
-    optimizers: "dict[str, torch.optim.Optimizer]",
-    provenance: Provenance,
-    position: dict[str, Any],
-) -> Path:
+    folder: Path, step: int, modules: "dict[str, torch.nn.Module]", optimizers: "dict[str, torch.optim.Optimizer]",
+    provenance: Provenance, position: dict[str, Any],
+) -> Path:  # fmt: skip
     """Write weights, optimisers and position after `step`; keep this state and the newest of an earlier step."""
     tensors: dict[str, torch.Tensor] = {}
     groups: dict[str, Any] = {}
@@ -140,10 +136,9 @@ def save_state(
     path = folder / f"state-{step:08d}.safetensors"
     save(path, "amem-state", tensors, provenance, position=position | {"step": step}, param_groups=groups)
     paths = states(folder)
-    keep = [path, *paths[: paths.index(path)][-1:]]
-    for other in paths:
-        if other not in keep:
-            other.unlink()
+    number = paths.index(path)
+    for other in paths[: max(0, number - 1)] + paths[number + 1 :]:
+        other.unlink()
     return path
 
 
@@ -155,10 +150,9 @@ def load_state(
         load_into(module, state, f"{name}/")
     for name, optimizer in optimizers.items():
         values: dict[int, dict[str, torch.Tensor]] = {}
-        for key, tensor in state.tensors.items():
-            if key.startswith(f"{name}/"):
-                _, index, entry = key.split("/")
-                values.setdefault(int(index), {})[entry] = tensor
+        for key in (key for key in state.tensors if key.startswith(f"{name}/")):
+            _, index, entry = key.split("/")
+            values.setdefault(int(index), {})[entry] = state.tensors[key]
         optimizer.load_state_dict({"state": values, "param_groups": state.description["param_groups"][name]})
     return state.description["position"]
 

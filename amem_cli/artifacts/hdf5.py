@@ -61,12 +61,10 @@ def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Proven
 def read(
     path: Path, kind: str, columns: Columns, *, remedy: str = "", optional: Columns | None = None, mapped: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing.
-
-    With `mapped`, float32 columns (rows, D) are memory maps, unchecked, unless compressed or of another type.
-    Raises `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another
-    type, of unequal length, not finite, or stored in another file.
-    """
+    """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing. With
+    `mapped`, float32 columns (rows, D) are memory maps, unchecked, unless compressed or of another type. Raises
+    `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another type, of
+    unequal length, not finite, or stored in another file."""
     wanted = (kind, columns, optional or {}, str(path) if mapped else "")
     with opened(path, f"{kind} file", wanted, remedy=remedy, largest=None if mapped else LARGEST_FILE) as file:
         attributes, values = _parse(file, *wanted)
@@ -127,11 +125,10 @@ def _parse(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Attributes and columns. Raises `Malformed`, or for damage nearly any exception of h5py."""
     attributes = {name: _text(value) for name, value in file.attrs.items()}
-    if kind:
-        missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in attributes]
-        why = f"lacks the attributes {', '.join(missing)}" if missing else kind_error(attributes, kind)
-        if why:
-            raise Malformed(why)
+    missing = [name for name in ("kind", "schema", "dataset", "created_by") if name not in attributes]
+    why = f"lacks the attributes {', '.join(missing)}" if missing else kind_error(attributes, kind)
+    if kind and why:
+        raise Malformed(why)
     present = columns | {name: spec for name, spec in optional.items() if name in file}
     values = {name: _column(file, name, *spec, mapped) for name, spec in present.items()}
     lengths = {name: len(column) for name, column in values.items()}
@@ -140,8 +137,8 @@ def _parse(
     return attributes, values
 
 
-def _plain(file: h5py.File, name: str) -> h5py.Dataset:
-    """A column that is stored in this file; raises `Malformed`."""
+def _column(file: h5py.File, name: str, dtype: str, axes: int, mapped: str) -> Any:
+    """The values of a column that is stored in this file."""
     link = file.get(name, getlink=True)
     if link is None:
         raise Malformed(f"has no column '{name}'")
@@ -149,11 +146,6 @@ def _plain(file: h5py.File, name: str) -> h5py.Dataset:
     plain = isinstance(link, h5py.HardLink) and isinstance(column := file[name], h5py.Dataset)
     if not plain or column.is_virtual or column.external:
         raise Malformed(f"'{name}' is not a plain data set in this file")
-    return column
-
-
-def _column(file: h5py.File, name: str, dtype: str, axes: int, mapped: str) -> Any:
-    column = _plain(file, name)
     if column.ndim != axes:
         raise Malformed(f"'{name}' has {column.ndim} axes, not {axes}")
     plain = axes == 2 and column.dtype == np.float32 and column.size and not column.chunks

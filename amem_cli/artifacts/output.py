@@ -42,11 +42,9 @@ class OutputSlot:
     options: Options
 
     def is_current(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
-        """True if the artifact exists with this provenance, so that the stage has nothing to do.
-
-        False without it, with `--force` and `--resume never`. Warns if some of its `images` were replaced since.
-        Raises `OutputExists` with every difference from another provenance, and `BadData` if the artifact is damaged.
-        """
+        """True if the artifact exists with this provenance, so that the stage has nothing to do; false with `--force`
+        and `--resume never`. Warns if some of its `images` were replaced since. Raises `OutputExists` with every
+        difference from another provenance, and `BadData` if the artifact is damaged."""
         if not self.path.is_file() or self.options.force:
             return False
         verify(self.path, self.kind, "Use --force to make it again")
@@ -73,11 +71,9 @@ class OutputSlot:
 
 @contextlib.contextmanager
 def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
-    """Hold the lock on the file `output` inside the context; the system releases it if the process dies.
-
-    Temporary files of crashed writers are removed. Without `owner` nothing is locked. Raises `Locked` with the holder
-    if another run has the lock, and, unless `output` exists, `DiskError` if the disk cannot be written to.
-    """
+    """Hold the lock on the file `output` inside the context, if `owner`; the system releases it if the process dies.
+    Temporary files of crashed writers are removed. Raises `Locked` with the holder if another run has the lock, and,
+    unless `output` exists, `DiskError` if the disk cannot be written to."""
     if not owner:
         yield
         return
@@ -108,8 +104,8 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_slot(kind: str, path: Path, options: Options, *, is_main: bool = True) -> Iterator[OutputSlot]:
-    """Lock `path` for this run while the context is open; the main process holds the lock for the others. Raises
-    `Locked` if another run writes it, and `DiskError` if the disk is full or cannot be written."""
+    """Lock `path` for this run while the context is open; the main process holds the lock for the others. Raises as
+    `locked`."""
     with locked(path, owner=is_main):
         yield OutputSlot(kind, path, options)
 
@@ -140,19 +136,18 @@ def newer_images(images: Iterable[Path], artifact: Path) -> str:
 
 def verify(path: Path, kind: str = "artifact", remedy: str = "") -> None:
     """Compare an artifact with its checksum. Raises `BadData` if it is damaged."""
-    if path.suffix == ".h5":
-        from amem_cli.artifacts import hdf5
-
-        with hdf5.opened(path, kind, remedy=remedy):
-            pass
-    else:
+    if path.suffix != ".h5":
         atomic.read_checked(path, kind, remedy=remedy)
+        return
+    from amem_cli.artifacts import hdf5
+
+    with hdf5.opened(path, kind, remedy=remedy):
+        pass
 
 
 def is_complete(path: Path) -> bool:
     """True if the artifact exists and matches its checksum."""
-    try:
+    with contextlib.suppress(AmemError):
         verify(path)
-    except AmemError:
-        return False
-    return True
+        return True
+    return False

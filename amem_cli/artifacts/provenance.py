@@ -26,11 +26,8 @@ _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "h5py")
 @dataclass(frozen=True)
 class Provenance:
     """`options` are those that affect the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256
-    of the data set's listing. Times and paths are left out: the same run gives the same bytes anywhere.
-
-    `engine` is the inference engine, such as "openvino 2026.1.0". It is recorded like a version and not compared,
-    because all engines agree to 1e-5.
-    """
+    of the data set's listing. The inference `engine` ("openvino 2026.1.0") is recorded like a version, not compared:
+    all engines agree to 1e-5. Times and paths are left out: the same run gives the same bytes anywhere."""
 
     command: str
     options: dict[str, Any]
