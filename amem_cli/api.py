@@ -23,11 +23,9 @@ __all__ = ["embed", "evaluate", "load_main_model", "read_features", "read_labels
 
 
 def load_main_model(path: str | Path) -> "MainModel":
-    """The main model of an `amem-main.safetensors` (backbone, branches, FC layer), in eval mode on the CPU.
-
-    `model(clips)` maps float pixels in [0, 1], (B, 3, T, H, W), to f_s (B, 512), not normalised; `embed` does all
-    steps. Raises `InputMissing` for a missing file and `BadData` for a damaged one or another kind of file.
-    """
+    """The main model of an `amem-main.safetensors` (backbone, branches, FC layer), in eval mode on the CPU: float
+    pixels in [0, 1], (B, 3, T, H, W), to f_s (B, 512), not normalised; `embed` does all steps. Raises `InputMissing`
+    for a missing file and `BadData` for a damaged one or another kind of file."""
     from amem_cli.models.checkpoints import load_main_model as load
 
     model, config = load(Path(path))
@@ -77,11 +75,9 @@ def embed(
 
 
 def read_features(path: str | Path, dataset: str = "") -> Features:
-    """A features file of any model: one row per tracklet, `features` (N, D) float32, L2-normalised.
-
-    A file of another program (.npz, .mat, .pt, ...) is read as by `amem evaluate`; what was changed is a warning.
-    Raises `InputMissing`, `BadData` for a damaged file, and `UsageError` when nothing says which rows are queries.
-    """
+    """A features file of any model: one row per tracklet, `features` (N, D) float32, L2-normalised. A file of another
+    program (.npz, .mat, .pt, ...) is read as by `amem evaluate`; what was changed is a warning. Raises `InputMissing`,
+    `BadData` for a damaged file, and `UsageError` when nothing says which rows are queries."""
     table, notes = read_any(Path(path), dataset)
     for note in notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
@@ -89,10 +85,8 @@ def read_features(path: str | Path, dataset: str = "") -> Features:
 
 
 def read_labels(path: str | Path) -> PseudoLabels:
-    """A pseudo-labels file: one row per tracklet, `probabilities` (N, 105) float32 and `labels` (N, 105) uint8.
-
-    Raises `InputMissing` for a missing file and `BadData` for a damaged one.
-    """
+    """A pseudo-labels file: one row per tracklet, `probabilities` (N, 105) float32 and `labels` (N, 105) uint8. Raises
+    `InputMissing` for a missing file and `BadData` for a damaged one."""
     return pseudo_labels.read(Path(path))
 
 

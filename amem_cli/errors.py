@@ -37,11 +37,8 @@ class UsageError(AmemError):
 
 
 class BadData(AmemError):
-    """A data set, image, checkpoint or other input that is damaged or of the wrong kind.
-
-    The stages replace damaged artifacts with `--force` only, which is added to the remedy; `train-amem` first tries to
-    write its `amem-main` again without training.
-    """
+    """An input that is damaged or of the wrong kind. The stages replace damaged artifacts with `--force` only, which is
+    added to the remedy; `train-amem` first tries to write its `amem-main` again without training."""
 
     exit_code = 65
 
@@ -89,7 +86,7 @@ class Terminated(BaseException):
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether a machine or device without enough memory caused an error of Python, NumPy, torch or a worker of torch.
+    """Whether too little memory of a machine or device caused an error of Python, NumPy, torch or a worker of torch.
 
     >>> out_of_memory(MemoryError()), out_of_memory(ValueError("x"))
     (True, False)
@@ -138,9 +135,8 @@ def counted(number: int, things: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """`Did you mean X? ` with the most similar of `known`, one that starts with `word` if possible; else empty.
-
-    The `prefix` is put before X.
+    """`Did you mean X? ` with the most similar of `known`, one that starts with `word` if possible; else empty. The
+    `prefix` is put before X.
 
     >>> did_you_mean("ilids", ["mars", "ilids-vid"])
     'Did you mean ilids-vid? '
