@@ -65,7 +65,7 @@ def test_read_images_at_other_levels_are_reported(people, tree):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     ignored, left_out = folder.read(root, "own", Protocol()).notes
-    assert left_out == "images left out, not in <person>/<camera>: 5; 5/1/more; backup"
+    assert left_out == "3 folders with images left out, not in <person>/<camera>: 5; 5/1/more; backup"
     assert ignored.startswith("1 folder ignored")
     assert ignored.endswith(": 5/1/none")
 
@@ -106,7 +106,7 @@ def test_read_refuses(people, tree):
         folder.read(people({"1": TWO, "3": ("1",)}), "own", Protocol())
     root = people({"2": TWO})
     tree("1/9.jpg")
-    assert "images left out, not in <person>/<camera>: 1" in folder.read(root, "own", Protocol()).notes
+    assert "1 folder with images left out, not in <person>/<camera>: 1" in folder.read(root, "own", Protocol()).notes
     people({"01": TWO})
     tree("2/2/001.jpg")
     with pytest.raises(BadData, match=r"'01' and '1' are the same number; 2/2: .* have the same number"):

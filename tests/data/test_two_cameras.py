@@ -77,7 +77,7 @@ def test_ilids_split_file_with_absent_people(ilids):
     dataset = ilids_vid.read(ilids, "ilids-vid", Protocol())
     assert dataset.notes == (
         "2 people not in splits.json: person004; person005",
-        "no images in both cameras of 1 person in splits.json: person299",
+        "1 person in splits.json without images in both cameras: person299",
     )
     assert [t.name for t in dataset.splits[0].test] == ["cam1/person002", "cam2/person002"]
     assert {t.person_id for t in dataset.splits[0].train} == {1, 300}
@@ -118,8 +118,8 @@ def test_prid_split_file(prid):
     file.write_text(json.dumps(splits))
     dataset = prid2011.read(prid, "prid2011", Protocol())
     assert dataset.notes == (
-        "people in splits_prid2011.json or of the 27-frame rule, not both: person_0002; person_0200",
-        "no images in both cameras of 1 person in splits_prid2011.json: person_0150",
+        "2 people in splits_prid2011.json or of the 27-frame rule, not both: person_0002; person_0200",
+        "1 person in splits_prid2011.json without images in both cameras: person_0150",
     )
     assert dataset.splits[0].source == "file splits_prid2011.json"
     # beyond 200 the numbers are different people in the two cameras

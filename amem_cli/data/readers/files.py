@@ -5,7 +5,7 @@ import itertools
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -44,11 +44,9 @@ class BadRows(BadData):
 
 
 def list_folder(folder: Path, system: bool = False) -> tuple[list[str], list[str]]:
-    """The names of the images (by their suffix) and of the subfolders of `folder`, each sorted, without hidden names.
-
-    Folders that an operating system left are included with `system`. Raises `InputMissing` for a missing folder and
-    `DiskError` for one that may not be read, `BadData` for what is no folder.
-    """
+    """The names of the images (by their suffix) and of the subfolders of `folder`, each sorted, without hidden names;
+    those of `SYSTEM_FOLDERS` with `system`. Raises `InputMissing` for a missing folder, `DiskError` for one that may
+    not be read, `BadData` for what is no folder."""
     try:
         with os.scandir(folder) as entries:
             visible = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
@@ -73,11 +71,8 @@ def is_system_folder(name: str) -> bool:
 
 
 def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], list[str]]:
-    """The folders `depth` levels below `parent` that hold images, each with its image names; and the ignored folders.
-
-    Those have no images, or lie deeper, or were left by an operating system (`@eaDir`, `__MACOSX`, ...). Names are
-    relative to `parent`.
-    """
+    """The folders `depth` levels below `parent` that hold images, each with its image names; and the ignored folders,
+    which have no images, lie deeper, or were left by an operating system. Names are relative to `parent`."""
     if depth == 0:
         images, deeper = list_folder(parent, system=True)
         return ({"": images}, deeper) if images else ({}, [])
@@ -90,9 +85,18 @@ def image_folders(parent: Path, depth: int = 1) -> tuple[dict[str, list[str]], l
     return folders, ignored
 
 
+def note(what: str, rows: Collection[str], after: str = "") -> tuple[str, ...]:
+    """One note of a reader about `rows`, with their number, the name of `what` and the first five; none without any.
+
+    >>> note("people", ["7"], "not in splits.json")
+    ('1 person not in splits.json: 7',)
+    """
+    return (f"{counted(len(rows), what)} {after}: {listing(rows, 5)}",) if rows else ()
+
+
 def ignored_note(folders: list[str]) -> tuple[str, ...]:
-    """One note about folders that the reader ignored, none when there are none."""
-    return (f"{counted(len(folders), 'folders')} {IGNORED}: {listing(folders, 5)}",) if folders else ()
+    """A note about folders that the reader ignored."""
+    return note("folders", folders, IGNORED)
 
 
 def is_image_name(name: str) -> bool:
@@ -274,7 +278,7 @@ def _times(stems: list[str]) -> list[Any] | None:
 
 
 def order_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """One note about folders of frames whose names differ in more than their numbers, none without any.
+    """A note about folders of frames whose names differ in more than their numbers.
 
     >>> order_note({"7/1": ["f1.png", "f2.png"], "7/2": ["a1.png", "b1.png", "a2.png"]})
     ('1 folder with frame names of several kinds, whose order may be wrong: 7/2 (a1.png, b1.png)',)
@@ -286,12 +290,11 @@ def order_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
         kinds = {re.sub(r"\d+(?:[.,]\d+)?", "0", stem): name for name, stem in own.items()}
         if len(kinds) > 1:
             mixed.append(f"{folder} ({', '.join(sorted(kinds.values())[:2])})")
-    what = f"{counted(len(mixed), 'folders')} with frame names of several kinds, whose order may be wrong"
-    return (f"{what}: {listing(mixed, 5)}",) if mixed else ()
+    return note("folders", mixed, "with frame names of several kinds, whose order may be wrong")
 
 
 def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
-    """One note about images whose names file managers and browsers give to a second copy, none without any.
+    """A note about images whose names file managers and browsers give to a second copy.
 
     >>> copies_note({"7/2": ["1.png", "1 (1).png", "2 (1).png", "3.png", "3 - Copy.png"]})
     ('2 images with the name of a second copy: 7/2/1 (1).png; 7/2/3 - Copy.png',)
@@ -302,8 +305,7 @@ def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
             stem, suffix = os.path.splitext(name)
             if (match := COPY_STEM.fullmatch(stem)) and match[1] + suffix in images:
                 copies.append(f"{folder}/{name}")
-    what = f"{counted(len(copies), 'images')} with the name of a second copy"
-    return (f"{what}: {listing(copies, 5)}",) if copies else ()
+    return note("images", copies, "with the name of a second copy")
 
 
 def read_tracklet(

@@ -15,7 +15,7 @@ from amem_cli.data.readers import files, splits
 from amem_cli.data.readers.files import BadRows, image_files, list_folder, natural_key
 from amem_cli.data.readers.splits import PeopleSplit, Protocol, is_plain_name
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
-from amem_cli.errors import BadData, counted, listing
+from amem_cli.errors import BadData, counted
 
 WHAT = "data folder"
 LEVELS = ("split", "person", "camera", "tracklet")
@@ -137,8 +137,7 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     deeper = [one for one in ignored if not files.is_system_folder(Path(one).name) and any(image_files(place / one))]
     notes = files.ignored_note([one for one in ignored if one not in deeper])
     notes += files.copies_note(folders) + files.order_note(folders)
-    if outside + deeper:
-        notes += (f"images left out, not in <{'>/<'.join(levels)}>: {listing(outside + deeper, 5)}",)
+    notes += files.note("folders", outside + deeper, f"with images left out, not in <{'>/<'.join(levels)}>")
     cameras_first = all(map(CAMERA_NAME.fullmatch, names[0])) and not all(map(CAMERA_NAME.fullmatch, names[1]))
     if not given and (cameras_first or len(names[0]) < len(names[1])):
         people = counted(len(names[0]), "people")

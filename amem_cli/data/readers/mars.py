@@ -18,7 +18,7 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers.files import BadRows, find_folder, frames_in_order, read_text, whole_numbers
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
-from amem_cli.errors import BadData, counted, listing
+from amem_cli.errors import BadData, counted
 from amem_cli.person_ids import JUNK
 
 WHAT = "MARS folder"
@@ -180,6 +180,5 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
     ]
     if wrong:
         raise BadRows(WHAT, folder, why="people whose images do not fit the table", rows=wrong)
-    if unknown := sorted(set(in_order) - set(counts)):
-        notes += (f"people in {folder.name} that are not in the table: {listing(unknown, 5)}",)
+    notes += files.note("people", sorted(set(in_order) - set(counts)), f"in {folder.name} that are not in the table")
     return [name for person, count in counts.items() for name in in_order.get(person, [None] * count)], notes

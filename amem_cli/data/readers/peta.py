@@ -19,7 +19,7 @@ from amem_cli.data.readers import files
 from amem_cli.data.readers.files import BadRows, list_folder, whole_numbers
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.data.tracklets import AttributeDataset
-from amem_cli.errors import BadData, counted, listing
+from amem_cli.errors import BadData, listing
 
 # In the order of PETA.mat.
 SUBSETS = ("3DPeS", "CAVIAR4REID", "CUHK", "GRID", "i-LID", "MIT", "PRID", "SARC3D", "TownCentre", "VIPeR")
@@ -96,9 +96,7 @@ def read(root: Path, name: str) -> AttributeDataset:
         why = f"none of its {len(unlabelled)} images has a label" if unlabelled else files.why_empty(base)
         raise BadData(WHAT, base, why=why, remedy=f"Expected {LAYOUT}")
     labels = np.array(rows, dtype=np.uint8)
-    notes += files.ignored_note(ignored)
-    if unlabelled:
-        notes += (f"{counted(len(unlabelled), 'images')} without a label left out: {listing(unlabelled, 5)}",)
+    notes += files.ignored_note(ignored) + files.note("images", unlabelled, "without a label left out")
     partitions: tuple[dict[str, np.ndarray], ...] = ()
     evaluated: tuple[int, ...] = ()
     table_path = find_table(root, base)

@@ -11,7 +11,7 @@ from amem_cli.data.readers.files import image_folders
 from amem_cli.data.readers.splits import Protocol, listed_people, numbered_splits
 from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, read_official_splits, two_camera_tracklets
 from amem_cli.data.tracklets import Tracklet, VideoDataset
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData
 
 CAMERAS = ("cam_a", "cam_b")  # query, gallery
 WHAT = "PRID-2011 folder"
@@ -32,8 +32,9 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     by_rule = people_by_rule(shared)
     file = find_split_file(root, multi_shot)
     listed = read_official_splits(file, by_rule) if file else ()
-    if file and (different := sorted((listed_people(listed) & set(shared)) ^ set(by_rule))):
-        notes += (f"people in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both: {listing(different, 5)}",)
+    if file:
+        different = sorted((listed_people(listed) & set(shared)) ^ set(by_rule))
+        notes += files.note("people", different, f"in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both")
     if not file and not by_rule:
         why = f"no person up to {IN_BOTH_CAMERAS} has {FEWEST_FRAMES} frames in both cameras"
         remedy = 'Add its split file; for own cameras use layout = "folder", folders = "camera/person"'

@@ -21,9 +21,10 @@ from amem_cli.data.readers.files import (
     BadRows,
     image_files,
     list_folder,
+    note,
 )
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
-from amem_cli.errors import BadData, counted, listing
+from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
 from amem_cli.text import decode_text
 
@@ -209,12 +210,8 @@ def numbered_splits(
     if file is not None:
         alone, source = [], f"file {file.name}"
         people, absent = present_people(listed, tracklets_of, file)
-        if unlisted := sorted(set(tracklets_of) - listed_people(listed)):
-            notes += (f"{counted(len(unlisted), 'people')} not in {file.name}: {listing(unlisted, 5)}",)
-        if absent:
-            notes += (
-                f"no images in both cameras of {counted(len(absent), 'people')} in {file.name}: {listing(absent, 5)}",
-            )
+        notes += note("people", sorted(set(tracklets_of) - listed_people(listed)), f"not in {file.name}")
+        notes += note("people", absent, f"in {file.name} without images in both cameras")
     else:
         source = f"drawn with seed {protocol.seed}"
         pairs = set(tracklets_of).difference(alone)
@@ -222,8 +219,6 @@ def numbered_splits(
             why = f"a split needs two people in two cameras, there are {len(pairs)}"
             raise BadData("data set", name, why=why, remedy='For train-tae alone use layout = "images"')
         people = draw_splits(pairs, protocol.splits, protocol.train_fraction, protocol.seed)
-        if alone:
-            who = counted(len(alone), "people")
-            notes += (f"{who} seen in one camera, in the galleries only: {listing(alone, 5)}",)
+        notes += note("people", alone, "seen in one camera, in the galleries only")
     splits = tuple(cross_camera_split(tracklets_of, split, alone, source) for split in people)
     return VideoDataset(name, splits, numbered=True, notes=notes)
