@@ -1,5 +1,6 @@
 """`amem data check`: compares a data set with its manifest and names every difference; the CLI prints the report."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
-from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset, frames_of
+from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
@@ -38,7 +39,7 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """The first 20 problems and the number of all; `remarks` are not faults. `looks_like` is the layout that the folder
+    """The first problems and the number of all; `remarks` are not faults. `looks_like` is the layout that the folder
     seems to have when it could not be read as the manifest's."""
 
     name: str
@@ -74,10 +75,10 @@ def check_dataset(
     tracklets: list[Tracklet] = []
     try:
         dataset = read_dataset(manifest, data_root)
-        counts, notes, remarks = _describe(dataset)
         tracklets = dataset.tracklets if isinstance(dataset, VideoDataset) else []
-        problems += notes
-        counts |= READERS[manifest.layout].extra_counts(root)
+        remarks = _remarks(dataset)
+        problems += [note for note in dataset.notes if note not in remarks]
+        counts = dataset_counts(dataset) | READERS[manifest.layout].extra_counts(root)
         problems += _other_images(root)
     except BadRows as error:
         problems += [f"{error.what}: {error.reason}: {row}" for row in error.rows]
@@ -96,20 +97,16 @@ def check_dataset(
     else:
         digests = _digests_of_equal_starts(tracklets)
     problems += _repeated_images(tracklets, digests)
-    shown = tuple(map(printable, problems[:MOST_PROBLEMS]))
-    return CheckReport(
-        manifest.name, manifest.title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like
-    )
+    name, title, shown = manifest.name, manifest.title, tuple(map(printable, problems[:MOST_PROBLEMS]))
+    return CheckReport(name, title, root, tuple(rows), shown, len(problems), tuple(remarks), looks_like)
 
 
 def guess_layout(root: Path) -> str | None:
     """The layout of an unknown folder, recognised by the names in it ("mars", ..., "folder"), or None."""
     for layout, reader in READERS.items():
-        try:
-            if reader.find(Path(root)) is not None:
+        with contextlib.suppress(BadData, InputMissing):
+            if reader.find(root) is not None:
                 return layout
-        except (BadData, InputMissing):
-            continue
     return None
 
 
@@ -155,15 +152,14 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
 def _digests_of_equal_starts(tracklets: list[Tracklet]) -> dict[Path, str]:
     """The SHA-256 of the frames of tracklets whose first frame is also that of another one."""
 
-    def digest(path: Path) -> str:
-        return sha256_file(path) if path.is_file() else ""
+    def digests(paths: list[Path]) -> list[str]:
+        return list(threads.map(lambda path: sha256_file(path) if path.is_file() else "", paths))
 
     with ThreadPoolExecutor() as threads:
-        firsts = list(threads.map(digest, (tracklet.frames[0] for tracklet in tracklets)))
+        firsts = digests([tracklet.frames[0] for tracklet in tracklets])
         times = Counter(firsts)
-        alike = [tracklet for tracklet, first in zip(tracklets, firsts, strict=True) if times[first] > 1]
-        frames = list(frames_of(alike))
-        return dict(zip(frames, threads.map(digest, frames), strict=True))
+        frames = [frame for t, first in zip(tracklets, firsts, strict=True) if times[first] > 1 for frame in t.frames]
+        return dict(zip(frames, digests(frames), strict=True))
 
 
 def _other_images(root: Path) -> list[str]:
@@ -174,20 +170,18 @@ def _other_images(root: Path) -> list[str]:
     return [f"{many} files are not read: convert them to one of {', '.join(IMAGE_SUFFIXES)}"] if found else []
 
 
-def _describe(dataset: Dataset) -> tuple[dict[str, int], list[str], list[str]]:
-    """Counts, notes (problems here) and remarks of the data set."""
-    remarks = []
+def _remarks(dataset: Dataset) -> list[str]:
+    """The origin of the splits, and the notes about ignored folders."""
+    remarks = [note for note in dataset.notes if files.IGNORED in note]
     if isinstance(dataset, VideoDataset):
-        remarks.append(f"splits: {', '.join(sorted({split.source for split in dataset.splits}))}")
-    if isinstance(dataset, AttributeDataset):
-        remarks.append(
-            f"{counted(len(dataset.partitions), 'random partitions')} and {len(dataset.evaluated)} evaluated "
-            "attributes from PETA.mat, whose labels equal those of Label.txt in every row"
-            if dataset.partitions
-            else "no random partitions (PETA.mat is missing, does not fit or has none): split by person"
-        )
-    remarks += [note for note in dataset.notes if files.IGNORED in note]
-    return dataset_counts(dataset), [note for note in dataset.notes if files.IGNORED not in note], remarks
+        remarks.insert(0, f"splits: {', '.join(sorted({split.source for split in dataset.splits}))}")
+    if isinstance(dataset, AttributeDataset) and dataset.partitions:
+        partitions, evaluated = counted(len(dataset.partitions), "random partitions"), len(dataset.evaluated)
+        equal = "whose labels equal those of Label.txt in every row"
+        remarks.insert(0, f"{partitions} and {evaluated} evaluated attributes from PETA.mat, {equal}")
+    elif isinstance(dataset, AttributeDataset):
+        remarks.insert(0, "no random partitions (PETA.mat is missing, does not fit or has none): split by person")
+    return remarks
 
 
 def _count_rows(manifest: Manifest, counts: dict[str, int], problems: list[str]) -> list[CheckRow]:

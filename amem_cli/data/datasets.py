@@ -113,26 +113,16 @@ def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
 
 
 def dataset_counts(dataset: Dataset) -> dict[str, int]:
-    """Images and people of any data set, attributes of PETA, tracklets of a video data set.
-
-    For videos `people`, `tracklets`, `images`, `shortest` and `longest` (frames) are over all splits, the others are
-    of split 0. Galleries are counted without junk, once with the queries and once without them.
-    """
-    if isinstance(dataset, VideoDataset):
-        return _video_counts(dataset)
-    counts = {"images": len(dataset.paths), "people": len(set(map(int, dataset.person_ids)))}
-    if isinstance(dataset, AttributeDataset):
-        counts |= {
-            "attributes": len(dataset.attributes),
-            "evaluated_attributes": len(dataset.evaluated),
-            "partitions": len(dataset.partitions),
-        }
-    return counts
-
-
-def _video_counts(dataset: VideoDataset) -> dict[str, int]:
-    split = dataset.splits[0]
-    every = dataset.tracklets
+    """Images and people of any data set, attributes of PETA, tracklets of a video data set. Of the latter `people`,
+    `tracklets`, `images`, `shortest` and `longest` (frames) are over all splits, the others of split 0. Galleries are
+    counted without junk, once with the queries and once without them."""
+    if not isinstance(dataset, VideoDataset):
+        counts = {"images": len(dataset.paths), "people": len(set(map(int, dataset.person_ids)))}
+        if isinstance(dataset, AttributeDataset):
+            counts |= {"attributes": len(dataset.attributes), "evaluated_attributes": len(dataset.evaluated)}
+            counts["partitions"] = len(dataset.partitions)
+        return counts
+    split, every = dataset.splits[0], dataset.tracklets
     queries = [tracklet for tracklet, is_query in zip(split.test, split.is_query, strict=True) if is_query]
     counts = {"splits": len(dataset.splits), "cameras": len({tracklet.camera_id for tracklet in every})}
     groups = {"": every, "train_": split.train, "test_": split.test, "query_": queries}

@@ -26,8 +26,8 @@ MOST_MANIFEST_BYTES = 2**20
 
 
 class ManifestFile(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The keys of a manifest's TOML file. `notes` explain unexpected counts; `sha256` is of metadata files. `folders`
-    names the levels of layout `folder`, such as "person/camera/tracklet"."""
+    """The TOML file. `notes` explain unexpected counts; `sha256` is of metadata files. `folders` names the levels of
+    layout `folder`, such as "person/camera/tracklet"."""
 
     name: Name
     layout: Layout
@@ -51,11 +51,9 @@ class Manifest(ManifestFile, frozen=True, kw_only=True):
 
     @property
     def kind(self) -> Kind:
-        """The kind of data in the data set."""
         return KINDS[self.layout]
 
     def folder(self, data_root: str | Path) -> Path:
-        """The folder of the data set; an absolute `root` wins over `data_root`."""
         return Path(data_root) / self.root
 
 
@@ -69,10 +67,9 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
         return _load(Path(text), shipped=False)
     if text not in SHIPPED:
         raise UsageError("data set", text, why="not found", remedy=_available(text, SHIPPED))
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "data_manifests"  # of an installed wheel; in a source tree they are next to the package
-    folder = inside if inside.is_dir() else package.parent / "data_manifests"
-    return _load(folder / f"{text}.toml", shipped=True)
+    package, file = Path(__file__).resolve().parent.parent, f"data_manifests/{text}.toml"
+    inside = package / file  # of an installed wheel; in a source tree they are next to the package
+    return _load(inside if inside.is_file() else package.parent / file, shipped=True)
 
 
 def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
@@ -94,8 +91,8 @@ def require_kind(manifest: Manifest, kind: Kind) -> None:
     """Raise `UsageError` unless the data set is of `kind`."""
     if manifest.kind != kind:
         fitting = ", ".join(name for name in SHIPPED if load_manifest(name).kind == kind)
-        remedy = f"Choose {fitting} or your own .toml"
-        raise UsageError("data set", manifest.name, why=f"it has no {CONTENT[kind]}", remedy=remedy)
+        why = f"it has no {CONTENT[kind]}"
+        raise UsageError("data set", manifest.name, why=why, remedy=f"Choose {fitting} or your own .toml")
 
 
 def protocol_of(manifest: Manifest) -> Protocol:
@@ -123,8 +120,7 @@ def _available(word: str, names: tuple[str, ...]) -> str:
 def _load(path: Path, shipped: bool) -> Manifest:
     try:
         content = read_bytes(path, "manifest", remedy=_available(path.stem, SHIPPED), most=MOST_MANIFEST_BYTES)
-        values = tomllib.loads(decode_text(content))
-        file = msgspec.convert(values, ManifestFile)
+        file = msgspec.convert(tomllib.loads(decode_text(content)), ManifestFile)
     except msgspec.ValidationError as error:
         raise UsageError("manifest", path, why=_explain(str(error))) from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors

@@ -32,11 +32,8 @@ class Tracklet:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Tracklets of the training people and of the test people; no person is in both.
-
-    `test` holds queries and gallery; row i is a query where `is_query[i]`. `source` is the origin of the split
-    ("official", "file splits.json", "drawn with seed 0").
-    """
+    """Tracklets of the training people and of the test people; no person is in both. Row i of `test` is a query where
+    `is_query[i]`, else of the gallery. `source` is the origin of the split ("official", "drawn with seed 0")."""
 
     train: tuple[Tracklet, ...]
     test: tuple[Tracklet, ...]
@@ -72,12 +69,9 @@ class ImageDataset:
 
 @dataclass(frozen=True, slots=True)
 class AttributeDataset:
-    """N images with binary attributes (PETA).
-
-    `labels` is (N, len(attributes)) uint8; `person_ids` (N,) int64 number the people, for splits by person.
-    `partitions` are the official splits, each a mapping "train" | "val" | "test" -> row indices; `evaluated` are the
-    columns of the usual 35 attributes. Both are empty without PETA.mat.
-    """
+    """N images with binary attributes (PETA): `labels` is (N, len(attributes)) uint8; `person_ids` (N,) int64 number
+    the people. `partitions` are the official splits, each "train" | "val" | "test" -> row indices; `evaluated` are the
+    columns of the usual 35 attributes. Both are empty without PETA.mat."""
 
     name: str
     paths: tuple[Path, ...]

@@ -58,13 +58,11 @@ def read_any(path: Path, dataset: str, remedy: str = features.WRITERS) -> tuple[
 def read_foreign(
     path: Path, dataset: str, *, gallery: Path | None = None, queries: str = ""
 ) -> tuple[Features, list[str]]:
-    """Features of another program, and notes about what was changed or assumed.
-
-    For files that do not say it themselves, `gallery` is the file of the gallery, and `queries` says which rows are
-    queries: the number of rows at the beginning, or a text file of names, one a line. Rows become float32 of unit
-    length. Text ids are numbered; `provenance` has the numbers. A query that is also in the gallery is kept once.
-    Raises `InputMissing`, `BadData` for damage and missing columns, `UsageError` when nothing says what is a query.
-    """
+    """Features of another program, and notes about what was changed or assumed. For files that do not say it
+    themselves, `gallery` is the file of the gallery, and `queries` says which rows are queries: the number of rows at
+    the beginning, or a text file of names, one a line. Rows become float32 of unit length. Text ids are numbered;
+    `provenance` has the numbers. A query that is also in the gallery is kept once. Raises `InputMissing`, `BadData` for
+    damage and missing columns, `UsageError` when nothing says what is a query."""
     notes: list[str] = []
     groups = _groups(path, notes)
     if gallery is not None:
@@ -99,8 +97,8 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
     }  # fmt: skip
     reader = _read_folder if path.is_dir() else readers.get(path.suffix.lower())
     if reader is None:
-        known = ", ".join(readers)
-        raise UsageError(WHAT, path, why=f"unknown kind of file '{path.suffix}'", remedy=f"Known: {known}, and folders")
+        remedy = f"Known: {', '.join(readers)}, and folders"
+        raise UsageError(WHAT, path, why=f"unknown kind of file '{path.suffix}'", remedy=remedy)
     if reader is not _read_folder:
         atomic.open_input(path, WHAT).close()
     try:
@@ -113,16 +111,15 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
         raise BadData(WHAT, path, why=f"{why:.300}") from error
     groups: dict[str, Rows] = {}
     source: dict[tuple[str, str], str] = {}
-    for name, values in variables.items():
-        key = KNOWN.get(re.sub(r"[^a-z]", "", name.lower()))
-        if key == ("", "camera_id") and name == "camera" and "camera_id" in variables:
-            key = ("", "camera")
+    keys = {name: KNOWN.get(re.sub(r"[^a-z]", "", name.lower())) for name in variables}
+    if "camera" in variables and "camera_id" in variables:
+        keys["camera"] = ("", "camera")
+    for name, key in keys.items():
         if key is None:
             continue
-        if key in source:
+        if source.setdefault(key, name) != name:
             raise BadData(WHAT, path, why=f"'{source[key]}' and '{name}' are both {key[1]}", remedy="Leave one out")
-        source[key] = name
-        groups.setdefault(key[0], {})[key[1]] = values
+        groups.setdefault(key[0], {})[key[1]] = variables[name]
     if not any("features" in group for group in groups.values()):
         distances = " Distances cannot be converted." if any("dist" in name for name in variables) else ""
         remedy = f"Name them qf and gf, query_f and gallery_f, or features.{distances}"
@@ -171,13 +168,6 @@ def _read_torch(path: Path) -> dict[str, Any]:
     with torch.serialization.safe_globals(allowed):
         loaded = torch.load(path, map_location="cpu", weights_only=True)
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            return (value.detach().float() if value.is_floating_point() else value.detach()).numpy()
-        if isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
-            return np.stack([plain(one) for one in value])
-        return value
-
     if not isinstance(loaded, dict):
         raise ValueError(f"a {type(loaded).__name__}, not a dict of arrays")
     if all(NAME.match(Path(str(name)).stem) for name in loaded):
@@ -187,7 +177,11 @@ def _read_torch(path: Path) -> dict[str, Any]:
         if isinstance(value, dict):  # open-reid's extract_features: file name -> vector
             values.setdefault("names", [str(key) for key in value])
             value = list(value.values())
-        values[str(name)] = plain(value)
+        if isinstance(value, list | tuple) and value and isinstance(value[0], torch.Tensor):
+            value = torch.stack(list(value))
+        if isinstance(value, torch.Tensor):
+            value = (value.detach().float() if value.is_floating_point() else value.detach()).numpy()
+        values[str(name)] = value
     return values
 
 
@@ -268,9 +262,8 @@ def _table(path: Path, dataset: str, rows: Rows, is_query: np.ndarray, notes: li
     if "camera_id" not in rows:
         raise BadData(WHAT, path, why="it has no cameras", remedy="Add camera_id, or q_camids and g_camids")
     numbered: dict[str, dict[str, int]] = {}
-    cameras, people = (
-        _integers(path, rows.get(column, np.zeros(0)), column, numbered) for column in ("camera_id", "person_id")
-    )
+    cameras = _integers(path, rows["camera_id"], "camera_id", numbered)
+    people = _integers(path, rows.get("person_id", np.zeros(0)), "person_id", numbered)
     for column, numbers in numbered.items():
         notes.append(f"{column} are texts, numbered: {listing((f'{text} = {n}' for text, n in numbers.items()), 6)}")
     if len(people) and (people[is_query] == DISTRACTOR).any():

@@ -28,13 +28,10 @@ DEEPEST, FOLDERS_GUESSED_FROM = 5, 2000
 
 
 def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoDataset:
-    """All people below `root`, in the splits of `protocol.file`, of the level `split`, or in drawn ones.
-
-    Ids are the folders' names where all of them are positive numbers, otherwise they count the sorted names from 1.
-    With a split file only the people in it are used. Without one, people seen in one camera are distractors in every
-    test gallery, with their ids. Raises `BadData` if there is no person, `BadRows` with every folder that cannot be
-    read or every listed person without a folder.
-    """
+    """All people below `root`, in the splits of `protocol.file`, of the level `split`, or in drawn ones. Ids are the
+    folders' names where all of them are positive numbers, otherwise they count the sorted names from 1. With a split
+    file only the people in it are used. Raises `BadData` if there is no person, `BadRows` with every folder that cannot
+    be read or every listed person without a folder."""
     tracklets_of, sides, notes = _tracklets(root, folders)
     if sides:
         return VideoDataset(name, (_split_of_folders(root, tracklets_of, sides),), numbered=True, notes=notes)
@@ -66,7 +63,7 @@ def guess(root: Path) -> tuple[Path, str] | None:
     places = _image_folders(root)
     if not places:
         return None
-    depth = Counter(len(parts) for parts in places).most_common(1)[0][0]
+    depth = Counter(map(len, places)).most_common(1)[0][0]
     rows = [parts for parts in places if len(parts) == depth]
     while depth > 2 and len({parts[0] for parts in rows}) == 1:
         root, rows, depth = root / rows[0][0], [parts[1:] for parts in rows], depth - 1
@@ -122,10 +119,8 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     bad += [f"{name!r} cannot be stored as a name" for name in sorted(set.union(*names)) if not is_plain_name(name)]
     person_ids, camera_ids = _ids(names[0], "people", bad), _ids(names[1], "cameras", bad)
     tracklets_of: dict[str, list[Tracklet]] = {}
-    order = sorted(
-        parts, key=lambda name: (parts[name]["person"], natural_key(parts[name]["camera"]), natural_key(name))
-    )
-    for name in order:
+    keys = {name: (own["person"], natural_key(own["camera"]), natural_key(name)) for name, own in parts.items()}
+    for name in sorted(keys, key=keys.__getitem__):
         ids = (person_ids[parts[name]["person"]], camera_ids[parts[name]["camera"]])
         if tracklet := files.read_tracklet(place, name, folders[name], ids, bad):
             tracklets_of.setdefault(parts[name]["person"], []).append(tracklet)
@@ -141,8 +136,8 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     cameras_first = all(map(CAMERA_NAME.fullmatch, names[0])) and not all(map(CAMERA_NAME.fullmatch, names[1]))
     if not given and (cameras_first or len(names[0]) < len(names[1])):
         people = counted(len(names[0]), "people")
-        notes += (f"{people} in {len(names[1])} cameras: if the first level is the camera, set "
-                  'folders = "camera/person" in the manifest, else "person/camera"',)  # fmt: skip
+        remedy = 'if the first level is the camera, set folders = "camera/person" in the manifest, else "person/camera"'
+        notes += (f"{people} in {len(names[1])} cameras: {remedy}",)
     return tracklets_of, sides, notes
 
 
@@ -160,9 +155,8 @@ def _sides(parts: Mapping[str, Mapping[str, str]], bad: list[str]) -> dict[str, 
             sides[name] = match[1].lower().replace("probe", "query")
         else:
             bad.append(f"{name}: its folder is not named train, val, query, gallery or test")
-    train, test = (
-        {parts[name]["person"] for name, side in sides.items() if (side in TRAIN) is t} for t in (True, False)
-    )
+    train = {parts[name]["person"] for name, side in sides.items() if side in TRAIN}
+    test = {parts[name]["person"] for name, side in sides.items() if side not in TRAIN}
     bad += [f"{person} is in training and test" for person in sorted(train & test)]
     return sides
 
@@ -184,14 +178,10 @@ def _split_of_folders(root: Path, tracklets_of: Mapping[str, list[Tracklet]], si
 def _ids(names: Iterable[str], what: str, bad: list[str]) -> dict[str, int]:
     """Names -> numbers: their own if all are positive, else 1, 2, ...; two names for one number are added to `bad`."""
     ordered = sorted(names, key=lambda name: (natural_key(name), name))
-    if all(name.isascii() and name.isdigit() and len(name) <= 15 and int(name) >= 1 for name in ordered):
-        by_number: dict[int, str] = {}
-        for name in ordered:
-            if by_number.setdefault(int(name), name) != name:
-                bad.append(f"{what}: {by_number[int(name)]!r} and {name!r} are the same number")
-        return {name: int(name) for name in ordered}
-    by_letters: dict[str, str] = {}
+    numbers = all(name.isascii() and name.isdigit() and len(name) <= 15 and int(name) >= 1 for name in ordered)
+    first: dict[int | str, str] = {}
     for name in ordered:  # macOS decomposes letters like "é"
-        if by_letters.setdefault(unicodedata.normalize("NFC", name), name) != name:
-            bad.append(f"{what}: two folders are called {name!r}, with the letters composed and decomposed")
-    return {name: number for number, name in enumerate(sorted(names), start=1)}
+        if (other := first.setdefault(int(name) if numbers else unicodedata.normalize("NFC", name), name)) != name:
+            same = "the same number" if numbers else "the same name, with the letters composed and decomposed"
+            bad.append(f"{what}: {other!r} and {name!r} are {same}")
+    return {name: int(name) if numbers else place for place, name in enumerate(sorted(ordered), start=1)}

@@ -29,11 +29,9 @@ REMEDY = "The tables are damaged, reordered or of other images: take info/ from 
 
 
 def read(root: Path, name: str) -> VideoDataset:
-    """The tracklets in the order of the tables, with junk and distractors; a note reports those without any image.
-
-    The lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises
-    `BadData` when images or tables are missing, and `BadRows` with every row that does not fit its images.
-    """
+    """The tracklets in the order of the tables, with junk and distractors; a note reports those without any image. The
+    lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises `BadData`
+    when images or tables are missing, and `BadRows` with every row that does not fit its images."""
     train, test = (files.find_named(root, f"bbox_{side}") for side in ("train", "test"))
     info = find_folder(root, lambda folder: (folder / "tracks_train_info.mat").is_file())
     if train is None or test is None:
@@ -76,19 +74,15 @@ def person_folder(person_id: int) -> str:
 
 
 def parse_info(
-    train_names: Sequence[str | None],
-    test_names: Sequence[str | None],
-    train_rows: np.ndarray,
-    test_rows: np.ndarray,
-    query_rows: np.ndarray,
-    path: Path | None = None,
-) -> Split:
-    """The tracklets of all rows of both tables, each row checked against its images' names.
+    train_names: Sequence[str | None], test_names: Sequence[str | None], train_rows: np.ndarray, test_rows: np.ndarray,
+    query_rows: np.ndarray, path: Path | None = None,
+) -> Split:  # fmt: skip
+    """The tracklets of all rows of both tables, each row checked against its images' names, None for a missing image.
 
-    Names are those of the images, None for a missing image. `train_rows` and `test_rows` are (N, 4) int64 [first,
-    last, person, camera], `query_rows` (Q,) int64, all counted from 1. Checked: the ranges are consecutive from the
-    first name to the last; all names of a row have its person and camera and the same tracklet; no two rows are the
-    same tracklet; queries are different rows that show people. Raises `BadRows` with every bad row.
+    `train_rows` and `test_rows` are (N, 4) int64 [first, last, person, camera], `query_rows` (Q,) int64, all counted
+    from 1. Checked: the ranges are consecutive from the first name to the last; all names of a row have its person and
+    camera and the same tracklet; no two rows are the same tracklet; queries are different rows that show people. Raises
+    `BadRows` with every bad row.
     """
     bad: list[str] = []
     train = _parse_table("train", train_names, train_rows, bad)
@@ -144,11 +138,9 @@ def read_table(path: Path, variable: str, columns: int) -> np.ndarray:
 
 
 def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | None], tuple[str, ...]]:
-    """The list of image names that the table's rows refer to, None for missing images; and notes.
-
-    Without the name file the list is that of the sorted folders. In a subset of MARS some people are missing: the
-    list has None for each image of them in the table.
-    """
+    """The list of image names that the table's rows refer to, None for missing images; and notes. Without the name file
+    it is that of the sorted folders. In a subset of MARS some people are missing: the list has None for each of their
+    images in the table."""
     folders, ignored = files.image_folders(folder)
     notes = files.ignored_note([f"{folder.name}/{name}" for name in ignored])
     if name_file.is_file():

@@ -51,11 +51,8 @@ class Subset:
 
 @dataclass(frozen=True, slots=True)
 class PetaTable:
-    """The content of PETA.mat.
-
-    `people` (N,) int64 number the people, `subset` (N,) int64 counts `SUBSETS` from 1, `labels` is (N, 105) uint8 with
-    the columns of `ATTRIBUTES`, `partitions` are row indices from 0, and `evaluated` are columns.
-    """
+    """PETA.mat: `people` (N,) int64 number the people, `subset` (N,) int64 counts `SUBSETS` from 1, `labels` (N, 105)
+    uint8 has the columns of `ATTRIBUTES`, `partitions` are row indices from 0, `evaluated` are columns."""
 
     people: np.ndarray
     subset: np.ndarray
@@ -65,12 +62,10 @@ class PetaTable:
 
 
 def read(root: Path, name: str) -> AttributeDataset:
-    """All images with a label, subset after subset, by name without regard to case: the order of PETA.mat.
-
-    The evaluated attributes and the partitions come from PETA.mat. If it lists other images than the folders contain,
-    the partitions are left out with a note. Raises `BadData` when there are no images, `BadRows` for unknown attributes
-    and for every image whose labels in Label.txt and in PETA.mat differ.
-    """
+    """All images with a label, subset after subset, by name without regard to case: the order of PETA.mat, which has
+    the evaluated attributes and the partitions. If it lists other images than the folders contain, the partitions are
+    left out with a note. Raises `BadData` when there are no images, `BadRows` for unknown attributes and for every
+    image whose labels in Label.txt and in PETA.mat differ."""
     base = find(root)
     if base is None:
         raise BadData(WHAT, root, why=files.why_missing(root, "<subset>/archive"), remedy=f"Expected {LAYOUT}")
@@ -95,7 +90,7 @@ def read(root: Path, name: str) -> AttributeDataset:
     if not paths:
         why = f"none of its {len(unlabelled)} images has a label" if unlabelled else files.why_empty(base)
         raise BadData(WHAT, base, why=why, remedy=f"Expected {LAYOUT}")
-    labels = np.array(rows, dtype=np.uint8)
+    labels, person_ids = np.array(rows, dtype=np.uint8), np.array(people, dtype=np.int64)
     notes += files.ignored_note(ignored) + files.note("images", unlabelled, "without a label left out")
     partitions: tuple[dict[str, np.ndarray], ...] = ()
     evaluated: tuple[int, ...] = ()
@@ -109,7 +104,6 @@ def read(root: Path, name: str) -> AttributeDataset:
         else:
             counts = f"{len(table.subset)} images there, {len(paths)} here"
             notes += (f"the partitions of {table_path.name} do not fit these images ({counts}) and are not used",)
-    person_ids = np.array(people, dtype=np.int64)
     return AttributeDataset(name, tuple(paths), person_ids, labels, ATTRIBUTES, partitions, evaluated, notes)
 
 
@@ -119,21 +113,20 @@ def _read_processed(root: Path, base: Path, name: str) -> AttributeDataset:
     assert table_path is not None  # by `find`
     table, folder = read_peta_mat(table_path), (base / "images").absolute()
     images: dict[int, str] = {}
-    repeated = []
+    bad, total = [], len(table.labels)
     for image in list_folder(folder)[0]:
         number = int(match[1]) if (match := NUMBERED.fullmatch(image)) else 0
-        if not 1 <= number <= len(table.labels) or images.setdefault(number - 1, image) != image:
-            repeated.append(image)
-    if repeated:
-        why = f"names that are not one number each from 1 to {len(table.labels)}, the rows of {table_path.name}"
-        raise BadRows(WHAT, folder, why=why, rows=repeated)
+        if not 1 <= number <= total or images.setdefault(number - 1, image) != image:
+            bad.append(image)
+    if bad:
+        why = f"names that are not one number each from 1 to {total}, the rows of {table_path.name}"
+        raise BadRows(WHAT, folder, why=why, rows=bad)
     rows = np.array(sorted(images))
-    complete = len(rows) == len(table.labels)
-    absent = f"{len(table.labels) - len(rows)} of the {len(table.labels)} images in {table_path.name} are not here"
+    paths, absent = tuple(folder / images[row] for row in sorted(images)), total - len(rows)
+    why = f"{absent} of the {total} images in {table_path.name} are not here, so its partitions are not used"
     return AttributeDataset(
-        name, tuple(folder / images[row] for row in rows.tolist()), table.people[rows], table.labels[rows], ATTRIBUTES,
-        table.partitions if complete else (), table.evaluated,
-        () if complete else (f"{absent}, so its partitions are not used",),
+        name, paths, table.people[rows], table.labels[rows], ATTRIBUTES, () if absent else table.partitions,
+        table.evaluated, (why,) if absent else (),
     )  # fmt: skip
 
 
@@ -162,9 +155,9 @@ def _archive(subset: Path) -> Path | None:
 
 def find_table(root: Path, base: Path) -> Path | None:
     """PETA.mat next to the subsets, up to two levels above them, or anywhere in the data set's folder."""
-    places = (base, base.parent, base.parent.parent, root)
     elsewhere = files.find_folder(root, lambda folder: _named(folder, "peta.mat") is not None) or root
-    return next(filter(None, (_named(folder, "peta.mat") for folder in (*places, elsewhere))), None)
+    places = (base, base.parent, base.parent.parent, elsewhere)
+    return next(filter(None, (_named(folder, "peta.mat") for folder in places)), None)
 
 
 def _named(folder: Path, name: str) -> Path | None:

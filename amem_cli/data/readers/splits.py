@@ -7,7 +7,7 @@ testing; the tracklets of a test person in the first camera are queries, those i
 import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,9 +72,8 @@ def draw_splits(people: Iterable[str], splits: int, train_fraction: float, seed:
     to_train = min(max(round(train_fraction * len(names)), 1), len(names) - 1)
     drawn = []
     for number in range(splits):
-        order = keyed_generator(seed, "split", number).permutation(len(names)).tolist()
-        train, test = sorted(order[:to_train]), sorted(order[to_train:])
-        drawn.append(PeopleSplit(tuple(names[i] for i in train), tuple(names[i] for i in test)))
+        order = [names[place] for place in keyed_generator(seed, "split", number).permutation(len(names)).tolist()]
+        drawn.append(PeopleSplit(tuple(sorted(order[:to_train])), tuple(sorted(order[to_train:]))))
     return tuple(drawn)
 
 
@@ -154,13 +153,12 @@ def as_present(splits: Iterable[PeopleSplit], present: Iterable[str]) -> tuple[P
 
 
 def present_people(
-    splits: Sequence[PeopleSplit], present: Iterable[str], path: Path
+    splits: Sequence[PeopleSplit], present: Set[str], path: Path
 ) -> tuple[tuple[PeopleSplit, ...], list[str]]:
     """The splits without absent people (in a subset of a data set), and the absent names; `BadRows` for empty sides."""
-    known = set(present)
-    absent = sorted(listed_people(splits) - known)
+    absent = sorted(listed_people(splits) - present)
     kept = tuple(
-        PeopleSplit(*(tuple(name for name in side if name in known) for side in (split.train, split.test)))
+        PeopleSplit(*(tuple(filter(present.__contains__, side)) for side in (split.train, split.test)))
         for split in splits
     )
     empty = [f"split {number}" for number, split in enumerate(kept) if not split.train or not split.test]
@@ -182,11 +180,9 @@ def cross_camera_split(
     queries: list[Tracklet] = []
     gallery: list[Tracklet] = []
     for name in people.test:
-        first_camera = tracklets_of[name][0].camera_id
-        in_first = [tracklet for tracklet in tracklets_of[name] if tracklet.camera_id == first_camera]
-        others = [tracklet for tracklet in tracklets_of[name] if tracklet.camera_id != first_camera]
-        (queries if others else gallery).extend(in_first)
-        gallery += others
+        first, last = (tracklets_of[name][place].camera_id for place in (0, -1))
+        for tracklet in tracklets_of[name]:
+            (queries if tracklet.camera_id == first != last else gallery).append(tracklet)
     gallery += [tracklet for name in sorted(distractors) for tracklet in tracklets_of[name]]
     is_query = (True,) * len(queries) + (False,) * len(gallery)
     return Split(tuple(train), (*queries, *gallery), is_query, source)
@@ -200,16 +196,14 @@ def numbered_splits(
     file: Path | None,
     listed: tuple[PeopleSplit, ...] = (),
 ) -> VideoDataset:
-    """The data set with the splits `listed` in `file`, or, when `file` is None, with splits drawn by the protocol.
-
-    They are drawn among the people seen in two cameras; the others are distractors in every test gallery. Raises
-    `BadData` for fewer than two of them.
-    """
+    """The data set with the splits `listed` in `file`, or, when `file` is None, with splits drawn by the protocol among
+    the people seen in two cameras; the others are distractors in every test gallery. Raises `BadData` for fewer than
+    two of them."""
     cameras_of = {person: {tracklet.camera_id for tracklet in own} for person, own in tracklets_of.items()}
     alone = [person for person, cameras in cameras_of.items() if len(cameras) == 1]
     if file is not None:
         alone, source = [], f"file {file.name}"
-        people, absent = present_people(listed, tracklets_of, file)
+        people, absent = present_people(listed, set(tracklets_of), file)
         notes += note("people", sorted(set(tracklets_of) - listed_people(listed)), f"not in {file.name}")
         notes += note("people", absent, f"in {file.name} without images in both cameras")
     else:

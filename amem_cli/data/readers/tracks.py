@@ -41,8 +41,8 @@ def read(root: Path, name: str) -> VideoDataset:
     if not folders:
         raise BadData(WHAT, root, why="it holds no images", remedy=f"Expected {LAYOUT}")
     pairs = sorted((folder.split("/") for folder in folders), key=lambda pair: [(natural_key(n), n) for n in pair])
-    bad = [f"{part!r} cannot be stored as a name" for part in sorted({p for pair in pairs for p in pair})
-           if not is_plain_name(part)]  # fmt: skip
+    parts = sorted({part for pair in pairs for part in pair})
+    bad = [f"{part!r} cannot be stored as a name" for part in parts if not is_plain_name(part)]
     cameras = {camera: number for number, camera in enumerate(dict.fromkeys(camera for camera, _ in pairs), start=1)}
     tracklets = []
     for camera, track in pairs:
