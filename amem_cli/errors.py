@@ -13,11 +13,8 @@ SAME_COMMAND = "Run the same command again to continue"  # the command line puts
 
 
 class AmemError(Exception):
-    """An error that the user can fix.
-
-    `what` names the object ("labels", "checkpoint", "--split"), `path` its place, `why` the fault and `remedy` what to
-    do, each without a final full stop.
-    """
+    """An error that the user can fix. `what` names the object ("labels", "checkpoint", "--split"), `path` its place,
+    `why` the fault and `remedy` what to do, each without a final full stop."""
 
     exit_code = 70
 

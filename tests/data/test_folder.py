@@ -280,7 +280,7 @@ def test_read_folder_of_split_files(people):
 
 def test_read_two_names_of_one_spelling(people):
     root = people({unicodedata.normalize(form, "é"): TWO for form in ("NFC", "NFD")} | {"bea": TWO})
-    with pytest.raises(BadRows, match="two folders are called"):
+    with pytest.raises(BadRows, match="are the same name, with the letters composed"):
         folder.read(root, "own", Protocol())
 
 

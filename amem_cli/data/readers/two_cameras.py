@@ -40,10 +40,8 @@ def as_original(found: Path | None, camera: str, words: tuple[str, ...]) -> Path
 
 
 def find_split_file(root: Path, sequences: Path) -> Path | None:
-    """The file that looks like splits in `root`, or next to or above the sequences; else any .mat file.
-
-    .json comes before .mat, which needs the complete data set. Raises `BadData` for several files, and other types.
-    """
+    """The file that looks like splits in `root`, or next to or above the sequences; else any .mat file. .json comes
+    before .mat, which needs the complete data set. Raises `BadData` for several files, and other types."""
     above = [path for place in sequences.parents[:2] for path in place.iterdir() if looks_like_splits(path)]
     places = dict.fromkeys((root, *sequences.parents[:2]))
     found = {*above, *find_split_files(root)} or {path for place in places for path in sorted(place.glob("*.mat"))}
@@ -87,10 +85,8 @@ def two_camera_tracklets(
     sequences: Path, cameras: Cameras, what: str
 ) -> tuple[dict[str, list[Tracklet]], list[str], tuple[str, ...]]:
     """Person's name -> both tracklets, for people with images in both cameras; all people with images; and notes.
-
     Tracklets are called "cam1/person001"; the person's id is the number in it. Raises `BadData` if there is no person,
-    `BadRows` for folder names without a number or with an equal number, and for frames of unknown order.
-    """
+    `BadRows` for folder names without a number or with an equal number, and for frames of unknown order."""
     tracklets_of: dict[str, list[Tracklet]] = {}
     person_of: dict[int, str] = {}
     bad: list[str] = []
