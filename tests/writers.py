@@ -41,6 +41,13 @@ def write_labels(path: Path, content: int, provenance: Provenance) -> None:
     pseudo_labels.write(path, some_labels(content), provenance)
 
 
+def some_result(**changed: object) -> dict:
+    """The least that a result has."""
+    rates = {"rank": dict.fromkeys(("1", "5", "10", "20"), 0.5), "mAP": 0.25}
+    counts = {"queries": 8, "gallery": 9, "chance": rates, "cmc": [0.5]}
+    return {"protocol": "mars", "dataset": "mars", "choices": {}} | rates | counts | changed
+
+
 def write_result(path: Path, content: int, provenance: Provenance) -> None:
     results.write(path, {"protocol": "mars", "choices": {}, "mAP": content / 4}, provenance)
 

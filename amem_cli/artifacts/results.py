@@ -3,13 +3,48 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
+
+import msgspec
 
 from amem_cli.artifacts import atomic
-from amem_cli.artifacts.provenance import Provenance, head_of, kind_error, parse_json_object
+from amem_cli.artifacts.provenance import Provenance, check_provenance, head_of, kind_error, parse_json_object
 from amem_cli.errors import BadData, UsageError, listing
 
 KIND = "amem-results"
+Rate = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
+_Ranks = TypedDict("_Ranks", {"1": Rate, "5": Rate, "10": Rate, "20": Rate})
+_Interval = TypedDict("_Interval", {"rank-1": tuple[Rate, Rate], "mAP": tuple[Rate, Rate]})
+_Row = TypedDict("_Row", {"count": str, "expected": int, "found": int})  # noqa: UP013 - on one line
+_Pairs = TypedDict("_Pairs", {"true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float})  # noqa: UP013
+
+
+class _Rates(TypedDict):
+    rank: _Ranks
+    mAP: Rate
+    mAP_official: NotRequired[Rate]
+    cmc: NotRequired[list[Rate]]
+    interval: NotRequired[_Interval | None]
+    queries: NotRequired[int]
+    valid_queries: NotRequired[int]
+
+
+class _Result(_Rates):
+    """The entries of a result that readers depend on."""
+
+    protocol: str
+    dataset: str
+    choices: dict[str, Any]
+    gallery: int
+    gallery_without_queries: NotRequired[dict[str, Any] | None]
+    chance: _Rates
+    incomplete: NotRequired[list[_Row]]
+    standard_deviation: NotRequired[_Rates | None]
+    splits: NotRequired[list[_Rates]]
+    flipped: NotRequired[_Rates]
+    reranked: NotRequired[_Rates]
+    calibration: NotRequired[_Pairs]
+    conventions: NotRequired[list[dict[str, Any]]]
 
 
 def write(path: Path, result: dict[str, Any], provenance: Provenance) -> Path:
@@ -24,10 +59,17 @@ def read(path: Path, *, remedy: str = "amem evaluate writes such a file") -> dic
     content = atomic.read_checked(path, "result", remedy=remedy)
     document = parse_json_object(content.decode("utf-8", "replace"), "result", path)
     why = kind_error(document, KIND)
-    if not why and not (isinstance(document.get("protocol"), str) and isinstance(document.get("choices"), dict)):
-        why = "'protocol' or 'choices' is missing or of another type"
+    try:
+        if not why:
+            msgspec.convert(document, _Result)
+            for row in (document.get("gallery_without_queries"), *document.get("conventions", ())):
+                if row and row.get("rank"):  # it has none if no query has a match there, or if the code base fails
+                    msgspec.convert(row, _Rates)
+    except msgspec.ValidationError as error:
+        why = f"its content is malformed ({error})"
     if why:
         raise BadData("result", path, why=why, remedy=remedy)
+    check_provenance(document.get("provenance", {}), "result", path)
     return document
 
 
@@ -82,9 +124,4 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
                 differences.append(f"{count} {first.get(count)} there, {other.get(count)} here")
         if differences:
             raise UsageError("result", path, why=f"cannot be compared with {files[0]} ({listing(differences)})")
-    for path, (_, result) in zip(files, named, strict=True):
-        rank = result.get("rank")
-        rates = [*(rank.get(k) if isinstance(rank, dict) else None for k in ("1", "5", "20")), result.get("mAP")]
-        if not all(isinstance(rate, int | float) for rate in rates):
-            raise BadData("result", path, why="ranks or mAP are missing", remedy="amem evaluate writes such a file")
     return named

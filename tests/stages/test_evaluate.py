@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 from evaluations import mars_like, options, split_file, write_features
+from writers import some_result
 
 from amem_cli.artifacts import features, results
 from amem_cli.artifacts.features import Features
@@ -244,9 +245,7 @@ def test_compare_no_files() -> None:
     ],
 )
 def test_compare_other_conventions(tmp_path: Path, changed: dict[str, object], why: str) -> None:
-    one = {"protocol": "mars", "choices": {"ties": "stable", "splits": "drawn", "extra_data": "a"}, "queries": 8}
-    one["valid_queries"] = 6
-    one |= {"rank": dict.fromkeys(("1", "5", "20"), 0.5), "mAP": 0.25}
+    one = some_result(choices={"ties": "stable", "splits": "drawn", "extra_data": "a"}, valid_queries=6)
     other = one | {"choices": {"ties": "stable", "extra_data": "b"}} | changed
     files = [tmp_path / "one.json", tmp_path / "other.json"]
     for path, result in zip(files, (one, other), strict=True):

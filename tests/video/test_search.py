@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from writers import some_result
 
 import amem_cli.video.gallery as gallery_module
 from amem_cli.api import embed
@@ -267,7 +268,7 @@ def test_search_folder_needs_the_gallery_model(tmp_path: Path) -> None:
 def test_read_calibration_without_one(tmp_path: Path) -> None:
     from amem_cli.artifacts import results
 
-    path = results.write(tmp_path / "r.json", {"protocol": "x", "choices": {}}, Provenance("evaluate", {}))
+    path = results.write(tmp_path / "r.json", some_result(), Provenance("evaluate", {}))
     with pytest.raises(BadData, match="this result has none"):
         gallery_module.read_calibration(path)
 
