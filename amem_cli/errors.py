@@ -40,7 +40,10 @@ class BadData(AmemError):
     exit_code = 65
 
     def __init__(self, what: str, path: str | Path | None = None, *, why: str, remedy: str = ""):
-        if re.match(r"Run: amem (train-arm|train-tae|label-|extract-|evaluate)", remedy) and "--force" not in remedy:
+        if (
+            re.search(r"[Rr]un: amem (train-arm|train-tae|label-|extract-|evaluate)", remedy)
+            and "--force" not in remedy
+        ):
             remedy += " --force"
         super().__init__(what, path, why=why, remedy=remedy)
 
@@ -131,7 +134,7 @@ def counted(number: int, things: str) -> str:
     return f"{number} {one if number == 1 else things}"
 
 
-def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "", cutoff: float = 0.6) -> str:
     """`Did you mean X? ` with the most similar of `known`, one that starts with `word` if possible; else empty. The
     `prefix` is put before X.
 
@@ -140,7 +143,7 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """
     word, known = word.lower(), list(known)
     longer = [one for one in known if word and one.startswith(word)]
-    nearest = difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else 0.6)
+    nearest = difflib.get_close_matches(word, longer or known, n=1, cutoff=0.0 if longer else cutoff)
     return f"Did you mean {prefix}{nearest[0]}? " if nearest else ""
 
 

@@ -12,17 +12,30 @@ from amem_cli.errors import InputMissing, UsageError, did_you_mean, require_know
 from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, DataOptions, flag_of, preset_value
 from amem_cli.text import decode_text
 
-# Words of other tools -> ours; of several flags the first that the command has is suggested.
+# Words of other tools, without dashes -> our flags; of several the first that the command has is suggested.
 OTHER_NAMES = {
-    "lr": "learning-rate", "wd": "weight-decay", "batch-size": "people-per-batch",
-    "bs": "batch-size people-per-batch", "batch": "batch-size", "gpu": "device", "gpus": "device",
-    "out": "workspace", "output": "out workspace", "output-dir": "workspace", "save-dir": "workspace",
-    "data": "data-root", "size": "image-size", "arch": "backbone", "model": "backbone",
-    "pretrained": "weights", "checkpoint": "weights model", "fp16": "precision", "amp": "precision",
-    "seq-len": "clip-frames", "num-instances": "clips-per-person", "test": "evaluate", "label": "label-videos",
-    "predict": "extract-features", "infer": "extract-features", "check": "data check", "walkers": "data walkers",
-    "root": "data-root", "gamma": "lr-factor", "step-size": "lr-step", "num-frames": "clip-frames",
-    "logdir": "workspace", "visualize": "show", "version": "version", "help": "help",
+    "lr": "learning-rate", "wd": "weight-decay", "batchsize": "people-per-batch", "trainbatch": "people-per-batch",
+    "bs": "batch-size people-per-batch", "batch": "batch-size people-per-batch", "gpu": "device", "gpus": "device",
+    "gpuid": "device", "gpuids": "device", "cuda": "device", "cpu": "device", "nocuda": "device", "threads": "workers",
+    "j": "workers", "out": "workspace", "o": "out workspace", "output": "out workspace", "outdir": "out workspace",
+    "outputdir": "out workspace", "savedir": "out workspace", "logdir": "workspace", "logsdir": "workspace",
+    "expdir": "workspace", "data": "data-root", "datadir": "data-root", "datapath": "data-root", "root": "data-root",
+    "d": "dataset", "source": "dataset", "fold": "split", "size": "image-size", "imgsize": "image-size",
+    "height": "image-size", "width": "image-size", "a": "backbone", "arch": "backbone", "net": "backbone",
+    "model": "backbone features", "pretrained": "weights", "checkpoint": "model weights features",
+    "ckpt": "model weights features", "modelpath": "model weights features", "weights": "model features",
+    "fp16": "precision", "bf16": "precision", "half": "precision", "amp": "precision", "dtype": "precision",
+    "seqlen": "clip-frames", "numframes": "clip-frames", "numinstances": "clips-per-person", "gamma": "lr-factor",
+    "stepsize": "lr-step", "evalstep": "validate-epochs", "evalfreq": "validate-epochs", "overwrite": "force",
+    "wandb": "log-to", "tensorboard": "log-to", "tracker": "log-to", "features": "gallery", "topk": "top", "k": "top",
+}  # fmt: skip
+OTHER_COMMANDS = {
+    "test": "evaluate", "rerank": "evaluate --rerank", "label": "label-videos", "pseudo-label": "label-videos",
+    "predict": "extract-features", "infer": "extract-features", "inference": "extract-features",
+    "embed": "extract-features", "extract": "extract-features", "detect": "tracklets", "check": "data check",
+    "walkers": "data walkers", "download": "data check", "visualize": "show", "visualise": "show", "plot": "show",
+    "draw": "show", "info": "doctor", "ls": "status", "list": "status", "finetune": "train-amem",
+    "version": "--version", "help": "--help",
 }  # fmt: skip
 
 
@@ -83,9 +96,13 @@ def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
     >>> suggestion("lr", ["learning-rate", "lr-step"], "--"), suggestion("batch_size", ["people-per-batch"])
     ('Did you mean --learning-rate? ', 'Did you mean people-per-batch? ')
     """
-    word, known = word.replace("_", "-"), list(known)
-    ours = [name for name in OTHER_NAMES.get(word, "").split() if name in known]
-    return f"Did you mean {prefix}{ours[0]}? " if ours else did_you_mean(word, known, prefix)
+    word, known = word.lower().replace("_", "-"), list(known)
+    ours = [name for name in OTHER_NAMES.get(word.replace("-", ""), "").split() if name in known]
+    parts = {part.rstrip("s") for part in word.split("-")}  # of "max-epoch"
+    ours += [name for name in known if {part.rstrip("s") for part in name.split("-")} <= parts]
+    if ours or len(word) == 1:
+        return f"Did you mean {prefix}{ours[0]}? " if ours else ""
+    return did_you_mean(word, known, prefix, 0.75)
 
 
 def convert(cls: type, name: str, value: Any, where: str) -> Any:

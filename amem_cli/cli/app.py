@@ -17,7 +17,7 @@ from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands t
 from amem_cli.cli.remedies import CONTINUING, command_line
 from amem_cli.cli.root import app
 from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, out_of_memory
-from amem_cli.resolve import OTHER_NAMES, suggestion
+from amem_cli.resolve import OTHER_COMMANDS, suggestion
 
 
 def run(arguments: list[str]) -> int:
@@ -93,13 +93,24 @@ def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
     Typer suggests commands itself. The class of the error is Typer's or Click's, depending on Typer's version.
     """
     message, meant = error.format_message(), ""
+    shown = error.ctx.command.get_params(error.ctx) if error.ctx else []
+    flags = [flag.lstrip("-") for one in shown if not getattr(one, "hidden", False) for flag in one.opts]
     if hasattr(error, "possibilities"):  # an unknown option
         message, typed = error.message, error.option_name
-        shown = [one for one in error.ctx.command.get_params(error.ctx) if not getattr(one, "hidden", False)]
-        flags = [flag for parameter in shown for flag in parameter.opts]
-        meant = suggestion(typed.lstrip("-"), [flag.lstrip("-") for flag in flags], "--")
-    elif (typed := message.removeprefix("No such command '").partition("'")[0]) in OTHER_NAMES:
-        meant = f"Did you mean 'amem {OTHER_NAMES[typed]}'? "
+        meant = suggestion(typed.lstrip("-"), flags, "--")
+        commands = getattr(error.ctx.command, "commands", ())
+        if command := next((word for word in arguments if word in commands), ""):
+            meant = f"Options come after the command: {error.ctx.command_path} {command} {typed}. "
+    elif (typed := message.removeprefix("No such command '").partition("'")[0]) in OTHER_COMMANDS:
+        message, meant = f"No such command '{typed}'", f"Did you mean 'amem {OTHER_COMMANDS[typed]}'? "
+    elif "unexpected extra" in message:
+        word = message.partition("(s) (")[2].split()[0].rstrip(")")
+        if word[0] in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212":  # as word processors write them
+            meant = f"{word[0]!r} is not the character '-'. "
+        elif "=" in word and word.partition("=")[0] in flags:
+            meant = f"Did you mean --{word}? "
+        elif "dataset" in flags:
+            meant = f"Did you mean --dataset {word}? "
     message = " ".join(message.split())
     if "Input should be" in message:  # Typer's, which does not name the value
         names = getattr(error.param, "opts", ())

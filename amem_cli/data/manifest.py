@@ -83,7 +83,8 @@ def manifest_of_protocol(name_or_path: str | Path) -> Manifest:
     manifests = [load_manifest(name) for name in SHIPPED]
     by_protocol = {manifest.protocol.name: manifest for manifest in manifests if manifest.protocol}
     if text not in by_protocol:
-        raise UsageError("protocol", text, why="not found", remedy=_available(text, tuple(by_protocol)))
+        of_dataset = next((name for name, manifest in by_protocol.items() if manifest.name == text), text)
+        raise UsageError("protocol", text, why="not found", remedy=_available(of_dataset, tuple(by_protocol)))
     return by_protocol[text]
 
 
