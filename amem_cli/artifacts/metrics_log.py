@@ -48,11 +48,13 @@ def keep_samples(folder: Path, last_step: int) -> None:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The complete lines that are JSON objects, each with its content; none when the file cannot be read."""
+    """The complete lines that are JSON objects, each with its content; none without the file. Raises `DiskError`."""
     try:
         lines = path.read_text("utf-8", "replace").splitlines()
-    except OSError:
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise atomic.input_error(path, error, "metrics") from error
     for line in lines:
         with contextlib.suppress(ValueError, RecursionError):
             if isinstance(record := json.loads(line), dict):

@@ -14,7 +14,7 @@ import filelock
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import Provenance, check_provenance, parse_json_object
-from amem_cli.errors import AmemError, Locked
+from amem_cli.errors import AmemError, DiskError, Locked
 from amem_cli.options import Options
 
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
@@ -106,6 +106,8 @@ def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
 def output_slot(kind: str, path: Path, options: Options, *, is_main: bool = True) -> Iterator[OutputSlot]:
     """Lock `path` for this run while the context is open; the main process holds the lock for the others. Raises as
     `locked`."""
+    if path.is_dir():  # the replacing at the end would fail
+        raise DiskError(kind, path, why="a folder is in its place", remedy="Move it away")
     with locked(path, owner=is_main):
         yield OutputSlot(kind, path, options)
 

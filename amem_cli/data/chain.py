@@ -183,7 +183,8 @@ def _state(link: _Link, of: Chain, deep: bool) -> ArtifactState:
     """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
     path, state = link.path, ArtifactState(link.stage, link.path, "ready", split=link.split)
     if path.is_dir():
-        return replace(state, state="damaged", why=f"{path} is a folder", command=link.command({}))
+        command = link.command(_options_to_repeat(link, of), end="")
+        return replace(state, state="damaged", why=f"{path} is a folder: move it away", command=command)
     if not path.is_file():
         state = replace(state, state="missing", command=link.command(_options_to_repeat(link, of), end=""))
         done, provenance = _unfinished(path), _intact_provenance(_parts(path), verified=False)

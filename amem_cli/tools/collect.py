@@ -1,11 +1,12 @@
 """Collects the content of a workspace, section by section, for the page of `amem report`."""
 
+import contextlib
 import itertools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,11 @@ class Collector:
             ranked_lists=self._people_section(lambda: self._ranked_lists(queries, seed)),
             predictions=self._people_section(self._predictions),
             curves=[
-                training_curves(state.stage, state.path.parent, state.command or source.command(state.stage))
+                self._section(
+                    partial(
+                        training_curves, state.stage, state.path.parent, state.command or source.command(state.stage)
+                    )
+                )
                 for state in self.states
                 if state.stage.startswith("train-")
             ],
@@ -189,12 +194,14 @@ def _answers_to_compare(row: RankedRow) -> list[tuple[str, str]]:
 
 def _artifact(state: ArtifactState) -> content.Artifact:
     exists, provenance = state.path.is_file(), state.provenance or {}
-    parents = provenance.get("parents", {})
+    parents, seconds = provenance.get("parents", {}), 0.0
+    with contextlib.suppress(AmemError):  # the section of the curves reports the error
+        seconds = recorded_seconds(metrics_path(state.path))
     return content.Artifact(
         state,
         sha256=atomic.sha256_file(state.path) if exists else "",
         megabytes=state.path.stat().st_size / 1e6 if exists else None,
-        seconds=recorded_seconds(metrics_path(state.path)) or None if exists else None,
+        seconds=seconds or None if exists else None,
         details={
             "Options": _texts(provenance.get("options", {})),
             "Parents": {str(role): " ".join(map(str, parent.values())) for role, parent in parents.items()},
@@ -214,7 +221,8 @@ def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
     path = folder / "metrics.jsonl"
     records = [record for _, record in read_lines(path) if isinstance(record.get("step"), int | float)]
     if not records:
-        return Missing(f"{stage} has no curves yet", command)
+        why = f"{path} has no line that can be read" if path.exists() else f"{stage} has no curves yet"
+        return Missing(why, "" if path.exists() else command)
     return Curves(stage, path, curve_panels(records), recorded_seconds(path) or None, sample_pictures(folder))
 
 

@@ -210,6 +210,9 @@ def test_read_head(tmp_path, attributes, message):
 def test_read_missing_or_too_large(tmp_path):
     with pytest.raises(InputMissing, match="Run: amem extract-features"):
         read(tmp_path / "none.h5")
+    (tmp_path / "x.h5").touch()
+    with pytest.raises(BadData, match=r"it is empty\. Run: amem extract-features"):
+        read(tmp_path / "x.h5")
     with open(tmp_path / "x.h5", "wb") as file:
         file.truncate(hdf5.LARGEST_FILE + 1)  # sparse: needs no disk space
     with pytest.raises(BadData, match="larger than 8 GiB"):

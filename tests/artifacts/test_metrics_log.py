@@ -33,6 +33,11 @@ def test_recorded_seconds_of_the_last_number(tmp_path, last):
     assert metrics_log.recorded_seconds(path) == 7.5
 
 
+def test_read_lines_of_a_folder(tmp_path):
+    with pytest.raises(DiskError, match=r"metrics .*: is a directory"):
+        metrics_log.recorded_seconds(tmp_path)
+
+
 def test_keep_metrics_before_a_step(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics_log.keep_metrics(path, 2)

@@ -10,7 +10,7 @@ from writers import write
 from amem_cli.artifacts import atomic, checkpoint, output
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.errors import BadData, Locked, OutputExists
+from amem_cli.errors import BadData, DiskError, Locked, OutputExists
 from amem_cli.options import Options
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.sharding import Shards
@@ -83,6 +83,13 @@ def test_output_slot_lock(tmp_path):
             pass
     with locked(path):
         pass
+
+
+def test_output_slot_folder_in_its_place(tmp_path):
+    (tmp_path / "mars.h5").mkdir()
+    with pytest.raises(DiskError, match=r"a folder is in its place\. Move it away"):
+        with output.output_slot("features", tmp_path / "mars.h5", Options()):
+            pass
 
 
 def test_stage_result_as_json(tmp_path):

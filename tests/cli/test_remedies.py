@@ -225,6 +225,24 @@ def test_status_verify_other_stages(stage: str, tmp_path: Path, walkers: Path, c
     assert row() == ("stale", "made from other images than those now there")
 
 
+def test_unreadable_images_are_listed_by_the_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """The remedy names the data set and where it is."""
+    root = tmp_path / "my own"
+    (root / "0001/1").mkdir(parents=True)
+    for name in ("1.jpg", "2.jpg"):
+        (root / "0001/1" / name).write_bytes(b"\xff\xd8\xff torn")
+    (tmp_path / "it.toml").write_text(f'name = "it"\nlayout = "images"\nroot = "{root}"\n')
+    typed = ["train-tae", "--preset", "small", "--dataset", str(tmp_path / "it.toml"), "--data-root", str(root)]
+    assert (
+        run([*typed, "--workspace", str(tmp_path / "w"), "--batch-size", "2", "--epochs", "1", "--workers", "0"]) == 65
+    )
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    command = line.partition("skip; ")[2].removesuffix(" lists all such files.")
+    assert shlex.split(command) == ["amem", "data", "check", str(tmp_path / "it.toml"), "--deep", *typed[-2:]]
+    assert run(shlex.split(command)[1:]) == 65
+    assert "1.jpg" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", ["--arm", "--labels", "--tae", "--model"])
 def test_file_that_was_given_is_to_be_checked(option: str, where: list[str], capsys: pytest.CaptureFixture) -> None:
     """No stage would write the file of a mistyped flag."""
@@ -248,6 +266,7 @@ def test_evaluate_foreign_features(tmp_path: Path, where: list[str], capsys: pyt
 def test_damaged_artifact_is_replaced_with_force() -> None:
     remedy = "Run: amem label-videos --dataset mars"
     assert BadData("labels", why="no", remedy=remedy).remedy == f"{remedy} --force"
+    assert BadData("labels", why="no", remedy="Give --labels, or run: amem label-videos").remedy.endswith(" --force")
     assert BadData("labels", why="no", remedy=f"{remedy} --force").remedy == f"{remedy} --force"
     # without it, an amem-main is written again from the amem-model next to it: no training
     assert BadData("main", why="no", remedy="Run: amem train-amem").remedy == "Run: amem train-amem"

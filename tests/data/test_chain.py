@@ -160,7 +160,7 @@ def test_chain_folder_and_truncated_file(finished):
     for path in (finished.arm, finished.labels("mars"), finished.results("mars")):
         path.write_bytes(path.read_bytes()[:100])
     chain = states(finished)
-    assert chain["train-tae"].why == f"{finished.tae} is a folder"
+    assert chain["train-tae"].why == f"{finished.tae} is a folder: move it away"
     assert {chain[stage].state for stage in ("train-arm", "label-videos", "train-tae", "evaluate")} == {"damaged"}
 
 

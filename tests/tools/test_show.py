@@ -29,7 +29,7 @@ from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.tools import report as report_module
-from amem_cli.tools.collect import Collector, camera_pairs, curve_panels
+from amem_cli.tools.collect import Collector, Missing, camera_pairs, curve_panels, training_curves
 from amem_cli.tools.predictions import predict_clips
 from amem_cli.tools.report import report
 from amem_cli.tools.show import KINDS, show
@@ -261,6 +261,15 @@ def test_camera_pairs_are_rankings_of_one_camera(source: Source) -> None:
         table.camera_id[asked], table.camera_id[answers],
     )  # fmt: skip
     assert (pairs[0].rank_1, pairs[0].mAP, pairs[0].queries) == (by_hand.cmc[0], by_hand.mAP, by_hand.valid_queries)
+
+
+def test_training_curves_unreadable_file(tmp_path: Path) -> None:
+    assert training_curves("train-tae", tmp_path, "amem train-tae") == Missing(
+        "train-tae has no curves yet", "amem train-tae"
+    )
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\xff\x00\x1b[31m\n{'step")
+    assert training_curves("train-tae", tmp_path, "amem train-tae") == Missing(f"{path} has no line that can be read")
 
 
 def test_curve_panels_group_figures() -> None:
