@@ -130,7 +130,7 @@ def counted(number: int, things: str) -> str:
     >>> counted(1, "folders"), counted(1, "people"), counted(2, "people")
     ('1 folder', '1 person', '2 people')
     """
-    one = {"people": "person", "queries": "query", "processes": "process"}.get(things, things[:-1])
+    one = {"people": "person", "queries": "query", "processes": "process", "batches": "batch"}.get(things, things[:-1])
     return f"{number} {one if number == 1 else things}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, counted
 from amem_cli.options import Schedule, flag_of
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.memory import free_memory, require_memory
@@ -126,14 +126,19 @@ def require_activation_memory(
     require_batch_memory(options, factors, processes, frames, kept)
 
 
-def log_batch_size(options: Any, factors: tuple[str, ...], unit: str, processes: Processes, progress: Progress) -> None:
-    """Log the batch size over all processes, the effect of `--accumulate`, and the default precision on CUDA."""
-    total = math.prod(getattr(options, name) for name in factors)
+def log_batch_size(
+    options: Any, factors: tuple[str, ...], unit: str, steps: list[int], processes: Processes, progress: Progress
+) -> None:
+    """Log the batch size over all processes, the batches in each of the `steps` of the first epoch (`--accumulate` adds
+    them up), and the default precision on CUDA."""
+    total, most = math.prod(getattr(options, name) for name in factors), max(steps)
     line = f"batch: {total} {unit}"
     if processes.world_size > 1:
         line += f", {total // processes.world_size} on each of {processes.world_size} processes"
+    line += f"; first epoch: {counted(sum(steps), 'batches')}"
     if options.accumulate > 1:
-        line += f"; optimiser step: {options.accumulate} batches, {options.accumulate * total} {unit}"
+        line += f" in {counted(len(steps), 'optimiser steps')} of {most}, {most * total} {unit}"
+        line += f" (the last: {steps[-1]})" if steps[-1] < most else ""
     progress.log(line)
     if options.precision == "auto" and processes.device.type == "cuda":
         progress.log("precision: bf16, distances and losses in float32; --precision fp32 turns it off")

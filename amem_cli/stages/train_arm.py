@@ -133,11 +133,11 @@ def _train(
     best_file = run.folder / "arm-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
-    schedule.log_batch_size(options, ("batch_size",), "images", processes, progress)
     parallel = processes.data_parallel(model.train())
     steps = schedule.batches_per_step(
         len(shuffled_batches(len(train), options.batch_size, options.seed, 0)), options.accumulate
     )
+    schedule.log_batch_size(options, ("batch_size",), "images", steps, processes, progress)
 
     state.total = options.epochs * len(steps)
     with (

@@ -171,7 +171,6 @@ def _train(
     best_file = run.folder / "tae-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
-    schedule.log_batch_size(options, ("batch_size",), "images", processes, progress)
     parallel = Networks(
         processes.data_parallel(networks.tae.train()),
         processes.data_parallel(networks.discriminator.train(), broadcast_buffers=False),
@@ -181,6 +180,7 @@ def _train(
     steps = schedule.batches_per_step(
         len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate
     )
+    schedule.log_batch_size(options, ("batch_size",), "images", steps, processes, progress)
     state.total = options.epochs * len(steps)
     with (
         StopRequest(options, processes, progress.began) as stop,

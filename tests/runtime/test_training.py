@@ -145,12 +145,18 @@ class Lines(Progress):
 
 def test_log_batch_size() -> None:
     progress = Lines()
-    log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", Processes(0, 2, CPU), progress)
-    assert progress.lines[0] == ("batch: 30 images, 15 on each of 2 processes; optimiser step: 2 batches, 60 images")
+    two = Processes(0, 2, CPU)
+    for steps in ([2, 2, 1], [2], [1]):
+        log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", steps, two, progress)
+    assert [line.removeprefix("batch: 30 images, 15 on each of 2 processes; ") for line in progress.lines] == [
+        "first epoch: 5 batches in 3 optimiser steps of 2, 60 images (the last: 1)",
+        "first epoch: 2 batches in 1 optimiser step of 2, 60 images",
+        "first epoch: 1 batch in 1 optimiser step of 1, 30 images",
+    ]
     for precision, device, lines in (("auto", "cpu", 0), ("auto", "cuda", 1), ("fp32", "cuda", 0)):
         progress, alone = Lines(), Processes(0, 1, torch.device(device))
-        log_batch_size(options(batch_size=30, precision=precision), ("batch_size",), "images", alone, progress)
-        assert progress.lines.pop(0) == "batch: 30 images"
+        log_batch_size(options(batch_size=30, precision=precision), ("batch_size",), "images", [1] * 3, alone, progress)
+        assert progress.lines.pop(0) == "batch: 30 images; first epoch: 3 batches"
         assert len([line for line in progress.lines if "bf16" in line]) == lines
 
 

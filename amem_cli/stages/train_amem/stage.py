@@ -132,7 +132,6 @@ def _train(
     best_file = run.folder / "amem-main-best.safetensors"
     state = load_state(run, best_file)
     precision = run.provenance.options["precision"]
-    schedule.log_batch_size(options, BATCH, "clips", processes, progress)
     parallel = networks._replace(
         amem=processes.data_parallel(networks.amem.train()),
         discriminator=networks.discriminator
@@ -141,8 +140,9 @@ def _train(
     split = run.provenance.options["split"]
     title = "train-amem" if split is None else f"train-amem split {split}"
     first = [len(inputs.epoch_order(options, data, epoch)) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
-    steps_in_epoch = [len(schedule.batches_per_step(batches, options.accumulate)) for batches in first]
-    state.total = round(options.epochs * sum(steps_in_epoch) / len(first))
+    steps_in = [schedule.batches_per_step(batches, options.accumulate) for batches in first]
+    schedule.log_batch_size(options, BATCH, "clips", steps_in[0], processes, progress)
+    state.total = round(options.epochs * sum(map(len, steps_in)) / len(first))
     with (
         StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
