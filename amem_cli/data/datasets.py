@@ -12,7 +12,7 @@ from amem_cli.artifacts.paths import is_generated
 from amem_cli.data.manifest import Manifest, protocol_of, require_kind
 from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011, tracks
 from amem_cli.data.readers.two_cameras import as_original
-from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset
+from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset, people, tracklets_digest
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.runtime.progress import Progress
@@ -107,6 +107,17 @@ def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
     if number >= len(dataset.splits):
         raise UsageError("--split", split, why=f"{dataset.name} has the splits 0 to {len(dataset.splits) - 1}")
     return [number]
+
+
+def trained_test_people(provenance: dict[str, Any], dataset: VideoDataset, number: int | None) -> int | None:
+    """How many test people of split `number` a model of this provenance was trained on; None if that is not known,
+    because it was trained on other data than these."""
+    trained_on = provenance["options"].get("split")
+    known = trained_on is None or trained_on < len(dataset.splits)
+    train = dataset.splits[trained_on or 0].train if known else ()
+    if not train or tracklets_digest(train) != provenance.get("data", ""):
+        return None
+    return len({*people(train)}.intersection(people(dataset.splits[number or 0].test)))
 
 
 # -- counts ------------------------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips, shortened
-from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
+from amem_cli.data.datasets import read_videos, split_numbers, trained_test_people, warn_about_counts
 from amem_cli.data.loading import FrameBatches, even_batches, loader, without_unreadable
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
-from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, people, tracklets_digest
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, tracklets_digest
 from amem_cli.errors import BadData
 from amem_cli.models.checkpoints import load_feature_model
 from amem_cli.options import ExtractFeaturesOptions
@@ -150,21 +150,19 @@ def check_test_people(model_file: Path, dataset: VideoDataset, number: int | Non
     people are unknown is refused for another split and a warning for the same one. So is a model of another data set.
     """
     recorded = checkpoint.read_description(model_file)["provenance"]
-    trained_on, digest = recorded["options"].get("split"), recorded.get("data", "")
+    trained_on = recorded["options"].get("split")
     if recorded["options"].get("dataset") != dataset.name:
         progress.warn(f"{model_file} was trained on '{recorded['options'].get('dataset')}', not on '{dataset.name}'")
         return
-    known = trained_on is None or trained_on < len(dataset.splits)
-    train = dataset.splits[trained_on or 0].train if known else ()
-    remedy = f"Use the model of split {number}"
-    if not train or tracklets_digest(train) != digest:
+    common, remedy = trained_test_people(recorded, dataset, number), f"Use the model of split {number}"
+    if common is None:
         why = f"it was trained on split {trained_on} of other data than these, so its people may be test people here"
         if trained_on != number:
             raise BadData("model", model_file, why=why, remedy=remedy)
-        if digest:
+        if recorded.get("data"):
             progress.warn(f"{model_file}: {why}")
-    elif common := set(people(train)) & set(people(dataset.splits[number or 0].test)):
-        why = f"it was trained on split {trained_on}, with {len(common)} test people of split {number}"
+    elif common:
+        why = f"it was trained on split {trained_on}, with {common} test people of split {number}"
         raise BadData("model", model_file, why=why, remedy=remedy)
 
 

@@ -1,10 +1,13 @@
 """The input normalisation of the weights is stored in checkpoints and loaded from them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
+from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, tracklets_digest
 from amem_cli.errors import UsageError
 from amem_cli.models.amem import build_amem
 from amem_cli.models.checkpoints import load_amem, load_main_model, main_file, save_amem
@@ -35,15 +38,28 @@ def test_normalisation_is_stored_with_the_weights(tmp_path):
 
 
 def test_refuse_other_split(tmp_path):
-    provenance = Provenance("train-amem", {"dataset": "ilids-vid", "split": 3})
-    path = checkpoint.save(tmp_path / "m.safetensors", "amem-main", {"x": torch.zeros(1)}, provenance)
-    with pytest.raises(UsageError, match="trained on split 3 of ilids-vid"):
-        refuse_other_split(str(path), "ilids-vid", 4)
-    refuse_other_split(str(path), "ilids-vid", 3)
-    refuse_other_split(str(path), "prid2011", 4)
+    one, two, three = (Tracklet(f"{n}/1", n, 1, str(tmp_path), ("1.png",)) for n in (1, 2, 3))
+    splits = [((one, two), (three,)), ((two, one), (three,)), ((one, two), (three,)), ((one, three), (two,))]
+    splits = [Split(train, test, (True,), "drawn") for train, test in splits]
+    dataset = VideoDataset("ilids-vid", tuple(splits), numbered=True)
+    data = tracklets_digest(splits[0].train)
+
+    def weights(name, data):
+        provenance = Provenance("train-amem", {"dataset": "ilids-vid", "split": 0}, data=data)
+        return str(checkpoint.save(tmp_path / name, "amem-main", {"x": torch.zeros(1)}, provenance))
+
+    known, unknown = weights("known.safetensors", data), weights("unknown.safetensors", "of other images")
+    for number in (0, 1, 2):  # the same people
+        refuse_other_split(known, dataset, number)
+    with pytest.raises(UsageError, match="trained on split 0 of ilids-vid, with 1 test people of split 3"):
+        refuse_other_split(known, dataset, 3)
+    with pytest.raises(UsageError, match="perhaps with test people of split 1"):
+        refuse_other_split(unknown, dataset, 1)
+    refuse_other_split(unknown, dataset, 0)
+    refuse_other_split(known, replace(dataset, name="prid2011"), 3)
     (tmp_path / "other.pt").write_bytes(b"weights of another program")
-    for weights in ("", "kinetics", str(tmp_path / "other.pt"), str(tmp_path / "none.pt")):
-        refuse_other_split(weights, "ilids-vid", 4)
+    for name in ("", "kinetics", str(tmp_path / "other.pt"), str(tmp_path / "none.pt")):
+        refuse_other_split(name, dataset, 3)
 
 
 def test_normalisation_refuses():

@@ -22,8 +22,7 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     cam1, gallery cam2. Raises `BadData` when there are no images and `BadRows` for splits that do not fit."""
     sequences = find(root)
     if sequences is None:
-        why = why_missing(root, "sequences/cam1 and cam2")
-        raise BadData(WHAT, root, why=why, remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, root, why=why_missing(root, "sequences/cam1 and cam2"), remedy=f"Expected {LAYOUT}")
     tracklets_of, people, notes = two_camera_tracklets(sequences, CAMERAS, WHAT)
     file = find_split_file(root, sequences)
     listed = read_official_splits(file, people) if file else ()

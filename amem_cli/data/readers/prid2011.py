@@ -6,8 +6,7 @@ use the 178 of those that have at least 27 frames in each camera (they write "mo
 
 from pathlib import Path
 
-from amem_cli.data.readers import files
-from amem_cli.data.readers.files import image_folders
+from amem_cli.data.readers.files import image_folders, note, why_missing
 from amem_cli.data.readers.splits import Protocol, listed_people, numbered_splits
 from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, read_official_splits, two_camera_tracklets
 from amem_cli.data.tracklets import Tracklet, VideoDataset
@@ -25,8 +24,7 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     gallery cam_b. Raises `BadData` when there are no images and `BadRows` for splits that do not fit."""
     multi_shot = find(root)
     if multi_shot is None:
-        why = files.why_missing(root, "multi_shot/cam_a and cam_b")
-        raise BadData(WHAT, root, why=why, remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, root, why=why_missing(root, "multi_shot/cam_a and cam_b"), remedy=f"Expected {LAYOUT}")
     tracklets_of, _, notes = two_camera_tracklets(multi_shot, CAMERAS, WHAT)
     shared = {person: pair for person, pair in tracklets_of.items() if pair[0].person_id <= IN_BOTH_CAMERAS}
     by_rule = people_by_rule(shared)
@@ -34,7 +32,7 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     listed = read_official_splits(file, by_rule) if file else ()
     if file:
         different = sorted((listed_people(listed) & set(shared)) ^ set(by_rule))
-        notes += files.note("people", different, f"in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both")
+        notes += note("people", different, f"in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both")
     if not file and not by_rule:
         why = f"no person up to {IN_BOTH_CAMERAS} has {FEWEST_FRAMES} frames in both cameras"
         remedy = 'Add its split file; for own cameras use layout = "folder", folders = "camera/person"'

@@ -6,7 +6,7 @@ testing; the tracklets of a test person in the first camera are queries, those i
 
 import re
 import unicodedata
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,14 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from amem_cli.artifacts.atomic import read_bytes
-from amem_cli.data.readers.files import (
-    MOST_BYTES_OF_METADATA,
-    MOST_FOLDERS_SEARCHED,
-    BadRows,
-    image_files,
-    list_folder,
-    note,
-)
+from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA, BadRows, find_folder, image_files, list_folder, note
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
@@ -112,17 +105,16 @@ def looks_like_splits(path: Path) -> bool:
     return path.is_file()
 
 
-def find_split_files(root: Path, depth: int = 4) -> list[Path]:
-    """What looks like splits in `root` and up to `depth` levels down, outside of folders of images."""
-    found, queue = list[Path](), deque([(root, depth)])
-    for _ in range(MOST_FOLDERS_SEARCHED):
-        if not queue:
-            break
-        folder, remaining = queue.popleft()
-        images, folders = list_folder(folder)
-        if not images or folder == root:
-            found += sorted(path for path in folder.iterdir() if looks_like_splits(path))
-            queue += [(folder / name, remaining - 1) for name in folders if remaining]
+def find_split_files(root: Path) -> list[Path]:
+    """What looks like splits in `root` and up to four levels down, outside of folders of images."""
+    found: list[Path] = []
+
+    def collect(folder: Path) -> bool:
+        if folder == root or not list_folder(folder)[0]:
+            found.extend(sorted(filter(looks_like_splits, folder.iterdir())))
+        return False
+
+    find_folder(root, collect, depth=4)
     return found
 
 

@@ -33,10 +33,10 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
 def as_original(found: Path | None, camera: str, words: tuple[str, ...]) -> Path | None:
     """`found` if it seems to be the data set itself and not somebody's own two cameras: its people have numbers, their
     folders images, and a folder above is called by one of `words`."""
-    people = list_folder(found / camera)[1] if found else []
-    named = found and any(word in part.lower() for part in found.absolute().parts for word in words)
-    numbered = people and any(map(str.isdigit, people[0]))
-    return found if found and named and numbered and files.images_at(found / camera, 1) else None
+    if not found or not any(word in str(found.absolute()).lower() for word in words):
+        return None
+    numbered = any(map(str.isdigit, "".join(list_folder(found / camera)[1][:1])))
+    return found if numbered and files.images_at(found / camera, 1) else None
 
 
 def find_split_file(root: Path, sequences: Path) -> Path | None:

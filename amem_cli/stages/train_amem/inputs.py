@@ -15,10 +15,11 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import parent
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.chain import Chain
+from amem_cli.data.datasets import trained_test_people
 from amem_cli.data.loading import ClipBatches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
-from amem_cli.data.tracklets import Tracklet, people
+from amem_cli.data.tracklets import Tracklet, VideoDataset, people
 from amem_cli.errors import AmemError, BadData, UsageError, listing
 from amem_cli.models.amem import AMEM, build_amem
 from amem_cli.models.checkpoints import TaeParts, load_tae
@@ -120,16 +121,18 @@ def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | Non
     return path
 
 
-def refuse_other_split(weights: str, dataset: str, split: int | None) -> None:
-    """Raise `UsageError` for weights that were trained here on another split of the data set: that split trains on
-    most of the people that this one tests."""
+def refuse_other_split(weights: str, dataset: VideoDataset, split: int | None) -> None:
+    """Raise `UsageError` for weights that were trained here on another split of the data set with people that this one
+    tests, or on people that are not known."""
     try:
-        recorded = checkpoint.read_description(Path(weights))["provenance"]["options"]
-        trained_on = recorded["dataset"], recorded["split"]
+        recorded = checkpoint.read_description(Path(weights))["provenance"]
+        trained_on = recorded["options"]["dataset"], recorded["options"]["split"]
+        common = trained_test_people(recorded, dataset, split) if trained_on[0] == dataset.name else 0
     except (AmemError, KeyError, TypeError):  # no weights, weights by name, or a file of another program
         return
-    if trained_on[0] == dataset and trained_on[1] != split:
-        why = f"trained on split {trained_on[1]} of {dataset}, which includes test people of split {split}"
+    if common != 0 and trained_on[1] != split:
+        having = f"with {common}" if common else "perhaps with"
+        why = f"trained on split {trained_on[1]} of {dataset.name}, {having} test people of split {split}"
         raise UsageError("--weights", weights, why=why, remedy="Use weights from another data set")
 
 

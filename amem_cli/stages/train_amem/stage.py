@@ -60,7 +60,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
         for number, split in splits:
             inputs.training_labels(options, manifest.name, list(split.train))
             check_people(split.train, options.people_per_batch, options.clip_frames)
-            inputs.refuse_other_split(options.weights, manifest.name, number)
+            inputs.refuse_other_split(options.weights, dataset, number)
         inputs.initial_tae(options)
         results = []
         for number, split in progress.repeated(splits, "splits"):
