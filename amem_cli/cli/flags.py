@@ -145,6 +145,10 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable], Callable]:
                 progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} {verb} no effect")
             if preset and config and (fixed := fixed_by_file(options, preset, given)):
                 progress.warn(f"--preset {preset} has no effect on what {config} sets: {listing(fixed, 5)}")
+            for one in dataclasses.fields(options) if config else ():
+                place = os.environ.get(one.metadata["env"] or "")
+                if place and given[one.name] is None and Path(place) != getattr(options, one.name):
+                    progress.warn(f"{one.metadata['env']}={place} has no effect: {config} sets {flag_of(one.name)[2:]}")
             if dry_run:
                 return console.print_options(name, options, as_json)
             try:

@@ -65,6 +65,20 @@ def test_preset_beside_a_file_that_sets_its_values(tmp_path: Path, capsys: pytes
     assert "warning" not in capsys.readouterr().err
 
 
+def test_environment_beside_a_file_that_sets_its_values(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("AMEM_WORKSPACE", "mine")
+    monkeypatch.setenv("AMEM_DATA", "images")
+    file = tmp_path / "own.toml"
+    typed = ["train-arm", "--dry-run", "--config", str(file)]
+    file.write_text('workspace = "theirs"\ndata-root = "images"\n')
+    assert run(typed) == 0
+    assert capsys.readouterr().err == f"warning: AMEM_WORKSPACE=mine has no effect: {file} sets workspace\n"
+    assert run([*typed, "--workspace", "third"]) == 0
+    file.write_text("seed = 3\n")
+    assert run(typed) == 0
+    assert capsys.readouterr().err == ""
+
+
 @given(
     st.one_of(
         st.text(st.characters(exclude_categories=["Cs"])),

@@ -167,6 +167,13 @@ def test_plan_refuses(request_, message):
     assert message in str(caught.value)
 
 
+def test_plan_refuses_a_config_with_places(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('workspace = "theirs"\ndata-root = "d"\n')
+    with pytest.raises(UsageError, match=r"it sets workspace and data-root.*Give --workspace and --data-root as flags"):
+        plan(Request("table3", config=config))
+
+
 def test_plan_from_scratch():
     planned = plan(Request("table4", seeds=1, weights=("i3d=rgb.pt", "arm=imagenet")))
     assert planned.from_scratch == ["tae", "r3d", "p3d"]
