@@ -4,6 +4,7 @@ The levels are `person`, `camera`, `tracklet` and `split` in any order. Without 
 it (`0001_C6_F0001.jpg`); `split` has folders named train, val, query, gallery or test. The last one is a tracklet.
 """
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from amem_cli.data.readers import files, splits
-from amem_cli.data.readers.files import BadRows, image_files, list_folder, natural_key
+from amem_cli.data.readers.files import BadRows, image_files, is_image_name, list_folder, natural_key
 from amem_cli.data.readers.splits import PeopleSplit, Protocol, is_plain_name
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, counted
@@ -24,7 +25,7 @@ SPLIT_NAME = re.compile(r"(?:[a-z]+_)*(train|val|test|query|probe|gallery)(?:ing
 TRAIN = ("train", "val")  # train-amem --validate holds out people of its own
 CAMERA_NAME = re.compile(r"(?:c|cam|camera|view|kamera)[ _-]?[a-z0-9]{1,3}", re.IGNORECASE)
 CAMERA_IN_FRAME = re.compile(r"(?<![a-z])c(?:am)?_?(\d+)", re.IGNORECASE)
-DEEPEST, FOLDERS_GUESSED_FROM = 5, 2000
+FOLDERS_GUESSED_FROM = 2000
 
 
 def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoDataset:
@@ -60,7 +61,8 @@ def find(root: Path) -> Path | None:
 def guess(root: Path) -> tuple[Path, str] | None:
     """The folder with the first level, below `root`, and the names of the levels; None without two levels. A level is
     `split` or `camera` by its names; else the one with fewer names is `camera`, as people outnumber cameras."""
-    places = _image_folders(root)
+    with_images = (place for place, _, names in files.walk(root) if place != root and any(map(is_image_name, names)))
+    places = [place.relative_to(root).parts for place in itertools.islice(with_images, FOLDERS_GUESSED_FROM)]
     if not places:
         return None
     depth = Counter(map(len, places)).most_common(1)[0][0]
@@ -82,18 +84,6 @@ def guess(root: Path) -> tuple[Path, str] | None:
     others = iter(("person", "tracklet"))
     camera = cameras[0] if cameras else fewest
     return root, "/".join((*levels, *("camera" if level == camera else next(others) for level in range(len(left)))))
-
-
-def _image_folders(root: Path, depth: int = DEEPEST) -> list[tuple[str, ...]]:
-    """The paths of the folders with images up to `depth` levels down, of at most 2000."""
-    found: list[tuple[str, ...]] = []
-    if depth:
-        for name in list_folder(root)[1]:
-            images, _ = list_folder(root / name)
-            found += [(name,)] if images else [(name, *rest) for rest in _image_folders(root / name, depth - 1)]
-            if len(found) > FOLDERS_GUESSED_FROM:
-                break
-    return found
 
 
 def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[str, str], tuple[str, ...]]:
