@@ -70,12 +70,10 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True)
 class Probability:
-    """The probability that two tracklets show one person: 1 / (1 + exp(-(intercept + slope * squared distance))).
-
-    It is for a pair that is as likely to be one person as two before it is compared. `calibration_error` is the mean
+    """The probability that two tracklets show one person: 1 / (1 + exp(-(intercept + slope * squared distance))). It is
+    for a pair that is as likely to be one person as two before it is compared. `calibration_error` is the mean
     difference between probability and frequency (ECE, 10 bins, both kinds of pairs with equal weight) on people that
-    the curve was not fitted on, over two halves; None with fewer than four people.
-    """
+    the curve was not fitted on, over two halves; None with fewer than four people."""
 
     intercept: float
     slope: float

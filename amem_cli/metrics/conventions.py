@@ -14,11 +14,9 @@ BLOCK_VALUES = 2**23  # distances of a block of queries
 
 class Convention(NamedTuple):
     """How a code base counts. `queries_stay`: the gallery keeps the queries; `MARS`: on this data set alone.
-
     `all_queries`: sums are divided by all queries, not by those with a match. `cmc` is the fraction of the queries
     whose first match is among the k nearest; or of all matches with fewer than k wrong items before them; or of draws
-    of one item per person in the other cameras, here their expectation.
-    """
+    of one item per person in the other cameras, here their expectation."""
 
     code_base: str
     why: str

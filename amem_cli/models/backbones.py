@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from amem_cli.errors import UsageError
+from amem_cli.errors import require_known
 from amem_cli.options import BACKBONES
 from amem_cli.weights.loading import load_pretrained
 from amem_cli.weights.normalisation import Normalisation
@@ -31,10 +31,8 @@ def build_backbone(
     Raises `UsageError` for an unknown name, strides or weights, `InputMissing` without the file, `BadData` if the file
     is damaged or does not fit.
     """
-    if name not in BACKBONES:
-        raise UsageError("--backbone", why=f"{name!r} not found", remedy=f"Choose one of {', '.join(BACKBONES)}")
-    if strides not in ("reid", "stock"):
-        raise UsageError("strides", why=f"{strides!r} not found", remedy='Choose "reid" or "stock"')
+    require_known("--backbone", [name], BACKBONES)
+    require_known("strides", [strides], ("reid", "stock"))
     network: Any = backbone_class(name)(strides=strides)
     load_pretrained(network, weights, name)
     return network

@@ -68,8 +68,8 @@ def test_torchvision_networks_equal_torchvision(name, tmp_path, monkeypatch):
 
 def test_build_backbone_unknown_options():
     for arguments, why in (
-        ({"name": "i4d"}, r"'i4d' not found\. Choose one of i3d, r3d"),
-        ({"name": "r3d", "strides": "stok"}, 'Choose "reid" or "stock"'),
+        ({"name": "i4d"}, r"i4d: not found\. Did you mean i3d\? Available: i3d, r3d"),
+        ({"name": "r3d", "strides": "stok"}, "Did you mean stock"),
     ):
         with pytest.raises(UsageError, match=why):
             build_backbone(**arguments)
