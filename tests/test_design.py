@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "weights": GROUND | {"artifacts"},
     "models": GROUND | {"weights", "artifacts"},
     "runtime": GROUND | {"artifacts", "models", "weights"},
-    "data": GROUND | {"artifacts", "runtime"},
+    "data": GROUND | {"artifacts", "runtime", "weights"},
     "stages": STAGES,
     "pictures": GROUND | {"artifacts", "data", "metrics"},
     "video": STAGES | {"stages", "pictures"},

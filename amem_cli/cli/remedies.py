@@ -37,7 +37,7 @@ def for_command(remedy: str, places: Collection[str], force: bool) -> str:
 
 def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> str:
     """The remedy of a stage that ran with these options: another stage's command gets those that both have."""
-    if "NAME" in remedy:
+    if "NAME --deep" in remedy:
         name = f"{shlex.quote(options.dataset)} --deep{folder_flags(data_root=options.data_root)}"
         return remedy.replace("NAME --deep", name)
     match = re.match(r"Run: amem (\S+)", remedy)

@@ -111,9 +111,7 @@ def read_weight_file(path: Path) -> WeightFile:
         elif content[8:9] == b"{":
             loaded, container, normalisation = _read_safetensors(path, content)
         else:
-            stream = io.BytesIO(content)
-            for _ in range(5):  # magic number, protocol, system, state dict, storage keys
-                _scan_pickle(path, stream, stand_ins)
+            scan_pickles(path, content, stand_ins)
             loaded, container = _load_torch(content, stand_ins), "PyTorch (before 1.6)"
     except BadData:
         raise
@@ -147,13 +145,22 @@ def _read_zip(path: Path, content: bytes, stand_ins: dict[str, type]) -> tuple[o
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 native = {name: array.astype(array.dtype.newbyteorder("=")) for name, array in arrays.items()}
             return {name: torch.from_numpy(array) for name, array in native.items()}, "NumPy .npz"
-        pickles = [member for member in members if member.filename.lower().endswith("data.pkl")]
-        if not pickles:
+        if not any(member.filename.lower().endswith("data.pkl") for member in members):
             why = f"no weights in this zip archive, which holds {listing(archive.namelist(), most=3) or 'no files'}"
             raise _refused(path, why, "Unpack it and give the weight file inside")
-        for member in pickles:
-            _scan_pickle(path, io.BytesIO(archive.read(member)), stand_ins)
+    scan_pickles(path, content, stand_ins)
     return _load_torch(content, stand_ins), "PyTorch"
+
+
+def scan_pickles(path: Path, content: bytes, stand_ins: dict[str, type]) -> None:
+    """Scan a file of `torch.save` without executing it: add its stand-ins, and reject hash bombs."""
+    streams = [io.BytesIO(content)] * 5  # magic number, protocol, system, state dict, storage keys
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [name for name in archive.namelist() if name.lower().endswith("data.pkl")]
+            streams = [io.BytesIO(archive.read(name)) for name in names]
+    for stream in streams:
+        _scan_pickle(path, stream, stand_ins)
 
 
 def _scan_pickle(path: Path, stream: BinaryIO, stand_ins: dict[str, type]) -> None:

@@ -225,6 +225,7 @@ def test_status_verify_other_stages(stage: str, tmp_path: Path, walkers: Path, c
     assert row() == ("stale", "made from other images than those now there")
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_listed_by_the_check(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The remedy names the data set and where it is."""
     root = tmp_path / "my own"
@@ -257,6 +258,11 @@ def test_file_that_was_given_is_to_be_checked(option: str, where: list[str], cap
 def test_evaluate_foreign_features(tmp_path: Path, where: list[str], capsys: pytest.CaptureFixture) -> None:
     assert run(["evaluate", "--features", str(tmp_path / "none.npz"), *where]) == 66
     assert "extract-features" not in capsys.readouterr().err
+    np.savez(tmp_path / "f.npz", feats=np.eye(2), pids=[1, 1], camids=[1, 2])
+    assert run(["evaluate", "--features", str(tmp_path / "f.npz"), *where]) == 2
+    assert capsys.readouterr().err.endswith(
+        "OUT.h5 --queries N (the first N), or with --queries NAMES.txt or --gallery FILE.\n"
+    )
     table = some_features(person_id=np.array([1, 1]), camera_id=np.array([1, 2]))
     features.write(tmp_path / "f.h5", table, Provenance("other", {}))
     assert run(["evaluate", "--features", str(tmp_path / "f.h5"), "--flip", *where]) == 66

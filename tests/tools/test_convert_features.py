@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -147,3 +149,22 @@ def test_command_features_convert(tmp_path, capsys):
 def test_read_foreign_file_as_ours(tmp_path):
     with pytest.raises(BadData, match=r"not an HDF5 file\. Run: amem features convert .*x\.npz .*x\.h5"):
         features.read(tmp_path / "x.npz")
+
+
+def test_convert_hash_bomb(tmp_path):
+    key: object = ()
+    for _ in range(40):  # hashing it would take 2^40 steps
+        key = (key, key)
+    pickled = b"\x80\x02}" + pickle.dumps(key, 2)[2:-1] + b"K\x01s."
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickled)
+        archive.writestr("x/version", "3")
+    with pytest.raises(BadData, match="unbounded time"):
+        convert(tmp_path / "x.pt", tmp_path / "x.h5", "mars")
+
+
+def test_convert_columns_of_one_name(tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(2))
+    (tmp_path / "x.csv").write_text("pid,pid,camid,is_query\n1,2,1,1\n1,2,2,0\n")
+    with pytest.raises(BadData, match=r"x\.csv has two columns of one name"):
+        convert(tmp_path / "x.npy", tmp_path / "x.h5", "mars")

@@ -146,6 +146,8 @@ def _read_npy(path: Path) -> dict[str, Any]:
     separator = max(",;\t", key=text.partition("\n")[0].count)
     rows = filter(None, csv.reader(io.StringIO(text), delimiter=separator, strict=True))  # blank lines are empty
     header = next(rows, [])
+    if len(set(header)) < len(header):
+        raise ValueError(f"{table} has two columns of one name")
     columns = list(zip(*rows, strict=True)) or [()] * len(header)
     return values | dict(zip(header, map(np.array, columns), strict=True))
 
@@ -162,6 +164,9 @@ def _read_folder(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
+    from amem_cli.weights.files import scan_pickles
+
+    scan_pickles(path, atomic.read_bytes(path, WHAT), {})
     allowed: list[Any] = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?", "U1"))]
     for name, function in (("_reconstruct", np.array(0).__reduce__()[0]), ("scalar", np.int64(0).__reduce__()[0])):
         allowed += [(function, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core")]
