@@ -76,11 +76,12 @@ def check_dataset(
         tracklets = dataset.tracklets if isinstance(dataset, VideoDataset) else []
         remarks = _remarks(dataset)
         problems += [note for note in dataset.notes if note not in remarks]
-        counts = dataset_counts(dataset) | READERS[manifest.layout].extra_counts(root)
+        counts = dataset_counts(dataset)
+        counts |= READERS[manifest.layout].extra_counts(root)
         problems += _other_images(root)
     except BadRows as error:
         problems += [f"{error.what}: {error.reason}: {row}" for row in error.rows]
-        problems[0] += f". {error.remedy}" if error.remedy else ""
+        problems[-len(error.rows)] += f". {error.remedy}" if error.remedy else ""
     except DiskError:
         raise
     except AmemError as error:

@@ -224,6 +224,17 @@ def test_check_dataset_bad_rows_have_their_reason(tmp_path):
     assert report.problems[0] == f"split file: people who are not in {tmp_path / 'own'}: 9"
 
 
+def test_check_dataset_bad_rows_of_the_test_images(tmp_path):
+    image(tmp_path / "market1501/bounding_box_train/0002_c1s1_000451_03.jpg")
+    image(tmp_path / "market1501/bounding_box_train/-1_c1s1_000451_03.jpg")
+    image(tmp_path / "market1501/bounding_box_test/odd.jpg")
+    report = check_dataset(load_manifest("market1501"), tmp_path)
+    assert report.problems[0] == "1 junk image (person -1) left out"
+    assert report.problems[1].endswith("person's number: 'odd.jpg'. Use layout = \"images\", which takes any names")
+    assert {row.what: row.found for row in report.rows}["images"] == 1
+    assert report.looks_like is None
+
+
 def test_check_dataset_deep_counts_what_may_not_be_read(shop, tmp_path, monkeypatch):
     def refuse(path):
         if path.name == "2.png":
