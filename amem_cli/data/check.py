@@ -176,8 +176,7 @@ def _remarks(dataset: Dataset) -> list[str]:
         remarks.insert(0, f"splits: {', '.join(sorted({split.source for split in dataset.splits}))}")
     if isinstance(dataset, AttributeDataset) and dataset.partitions:
         partitions, evaluated = counted(len(dataset.partitions), "random partitions"), len(dataset.evaluated)
-        equal = "whose labels equal those of Label.txt in every row"
-        remarks.insert(0, f"{partitions} and {evaluated} evaluated attributes from PETA.mat, {equal}")
+        remarks.insert(0, f"{partitions} and {evaluated} evaluated attributes from PETA.mat")
     elif isinstance(dataset, AttributeDataset):
         remarks.insert(0, "no random partitions (PETA.mat is missing, does not fit or has none): split by person")
     return remarks

@@ -11,7 +11,6 @@ import numpy as np
 from amem_cli.artifacts.paths import is_generated
 from amem_cli.data.manifest import Manifest, protocol_of, require_kind
 from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011, tracks
-from amem_cli.data.readers.two_cameras import as_original
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset, people, tracklets_digest
 from amem_cli.errors import BadData, InputMissing, UsageError, listing
 from amem_cli.person_ids import DISTRACTOR, JUNK
@@ -31,14 +30,9 @@ class Reader:
 
 READERS: dict[str, Reader] = {
     "mars": Reader(lambda root, own: mars.read(root, own.name), mars.find),
-    "ilids-vid": Reader(
-        lambda root, own: ilids_vid.read(root, own.name, protocol_of(own)),
-        lambda root: as_original(ilids_vid.find(root), "cam1", ("lids", "sequences")),
-    ),
+    "ilids-vid": Reader(lambda root, own: ilids_vid.read(root, own.name, protocol_of(own)), ilids_vid.find),
     "prid2011": Reader(
-        lambda root, own: prid2011.read(root, own.name, protocol_of(own)),
-        lambda root: as_original(prid2011.find(root), "cam_a", ("prid", "multi_shot")),
-        prid2011.extra_counts,
+        lambda root, own: prid2011.read(root, own.name, protocol_of(own)), prid2011.find, prid2011.extra_counts
     ),
     "market1501": Reader(lambda root, own: market1501.read(root, own.name), market1501.find, market1501.extra_counts),
     "peta": Reader(lambda root, own: peta.read(root, own.name), peta.find, peta.extra_counts),

@@ -47,9 +47,8 @@ def draw_cmc(picture: Picture, source: Source, progress: Progress) -> tuple[Path
     chance = result["chance"].get("cmc")
     title = f"{result['protocol']}: {results.queries_of(result)}"
     figure = cmc_figure({source.model_name(result): result["cmc"]}, chance, title)
-    return save_picture(figure, picture.out), {
-        name: result[name] for name in ("rank", "mAP", "queries", "valid_queries", "gallery") if name in result
-    }
+    names = ("rank", "mAP", "queries", "valid_queries", "gallery")
+    return save_picture(figure, picture.out), {name: result.get(name) for name in names}
 
 
 def draw_attributes(picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:

@@ -99,19 +99,19 @@ def test_read_archives_at_other_levels(root, place):
 def test_read_processed_form(with_table, root, tree):
     archives = with_table()
     shutil.rmtree(root / "PETA dataset")
-    tree(*(f"{number:05d}.png" for number in range(1, 11)), below="images")
+    tree(*(f"{number:05d}.png" for number in range(1, 11)), below="Img")
     dataset = with_table(lambda table: [row.__setitem__(1, number // 3) for number, row in enumerate(table["data"])])
     assert [path.name for path in dataset.paths[::9]] == ["00001.png", "00010.png"]
     np.testing.assert_array_equal(dataset.labels, archives.labels)
     assert dataset.person_ids.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
     assert (len(dataset.partitions), dataset.evaluated, dataset.notes) == (5, archives.evaluated, ())
     assert peta.extra_counts(root) == {"images_without_labels": 0}
-    (root / "images" / "00004.png").unlink()
+    (root / "Img" / "00004.png").unlink()
     part = with_table()
     np.testing.assert_array_equal(part.labels, np.delete(archives.labels, 3, axis=0))
     assert part.partitions == ()
     assert part.notes == ("1 of the 10 images in PETA.mat are not here, so its partitions are not used",)
-    tree("00011.png", "1.jpg", below="images")
+    tree("00011.png", "1.jpg", below="Img")
     with pytest.raises(BadRows, match=r"00011.png; 1.jpg"):
         with_table()
 

@@ -68,6 +68,25 @@ def test_read_times_bad_rows(folder: Path) -> None:
         tracks.read_boxes(folder, ["door/0001"])
 
 
+def test_read_tells_what_is_left_out(folder: Path) -> None:
+    assert tracks.read(folder, "people").notes == ()
+    for name in ("loose.jpg", "door/loose.jpg", "hall/0001/deep/1.jpg", "hall/none/readme.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "tracks.csv").write_text(TABLE.replace("hall/0001", "hall/0002"))
+    ignored, left_out, unseen = tracks.read(folder, "people").notes
+    assert ignored.endswith(": hall/none")
+    assert left_out == "2 folders with images left out, not in <camera>/<track>: door; hall/0001/deep"
+    assert unseen == "1 track not in tracks.csv, so that no track has times: hall/0001"
+
+
+def test_read_tracks_one_level_deeper(folder: Path) -> None:
+    (folder / "door").rename(folder.parent / "door")
+    (folder / "hall").rename(folder.parent / "hall")
+    with pytest.raises(BadData, match=r"no images at the expected place in it, but for example .*/door/0001/0"):
+        tracks.read(folder.parent.parent, "people")
+
+
 def test_data_check_tracks(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["data", "check", "people/people.toml"]) == 0
     assert run(["data", "check", "people"]) == 0

@@ -7,7 +7,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -306,6 +306,17 @@ def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
             if (match := COPY_STEM.fullmatch(stem)) and match[1] + suffix in images:
                 copies.append(f"{folder}/{name}")
     return note("images", copies, "with the name of a second copy")
+
+
+def frame_notes(
+    place: Path, folders: Mapping[str, Iterable[str]], ignored: list[str], levels: Iterable[str]
+) -> tuple[str, ...]:
+    """Notes about folders of frames (see `image_folders`): ignored ones, names in doubt, and images at other levels."""
+    above = {str(one) for name in folders for one in PurePosixPath(name).parents[:-1]}.union(list_folder(place)[1])
+    outside = sorted(one for one in above if list_folder(place / one)[0])
+    deeper = [one for one in ignored if not is_system_folder(Path(one).name) and any(image_files(place / one))]
+    notes = ignored_note([one for one in ignored if one not in deeper]) + copies_note(folders) + order_note(folders)
+    return notes + note("folders", outside + deeper, f"with images left out, not in <{'>/<'.join(levels)}>")
 
 
 def read_tracklet(

@@ -10,10 +10,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from amem_cli.data.readers import files, splits
-from amem_cli.data.readers.files import BadRows, image_files, is_image_name, list_folder, natural_key
+from amem_cli.data.readers.files import BadRows, is_image_name, list_folder, natural_key
 from amem_cli.data.readers.splits import PeopleSplit, Protocol, is_plain_name
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, counted
@@ -117,12 +117,7 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     sides = _sides(parts, bad) if "split" in levels else {}
     if bad:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
-    above = {str(one) for name in folders for one in PurePosixPath(name).parents[:-1]}.union(list_folder(place)[1])
-    outside = sorted(one for one in above if list_folder(place / one)[0])
-    deeper = [one for one in ignored if not files.is_system_folder(Path(one).name) and any(image_files(place / one))]
-    notes = files.ignored_note([one for one in ignored if one not in deeper])
-    notes += files.copies_note(folders) + files.order_note(folders)
-    notes += files.note("folders", outside + deeper, f"with images left out, not in <{'>/<'.join(levels)}>")
+    notes = files.frame_notes(place, folders, ignored, levels)
     cameras_first = all(map(CAMERA_NAME.fullmatch, names[0])) and not all(map(CAMERA_NAME.fullmatch, names[1]))
     if not given and (cameras_first or len(names[0]) < len(names[1])):
         people = counted(len(names[0]), "people")

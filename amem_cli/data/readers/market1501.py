@@ -44,14 +44,12 @@ def _person(image: str) -> re.Match[str] | None:
 def extra_counts(root: Path) -> dict[str, int]:
     """Images in the test folders, for `amem data check`; nothing for folders that are missing."""
     test, query = find_named(root, "bounding_box_test"), find_named(root, "query")
-    counts: dict[str, int] = {}
+    counts = {"query_images": len(_people(query))} if query else {}
     if test:
         people = list(_people(test).values())
         junk, distractors = people.count(JUNK), people.count(DISTRACTOR)
-        counts = {"test_images": len(people), "distractor_images": distractors, "junk_images": junk}
+        counts |= {"test_images": len(people), "distractor_images": distractors, "junk_images": junk}
         counts["real_test_images"] = len(people) - distractors - junk
-    if query:
-        counts["query_images"] = len(_people(query))
     return counts
 
 

@@ -71,7 +71,7 @@ def read(root: Path, name: str) -> AttributeDataset:
         raise BadData(WHAT, root, why=files.why_missing(root, "<subset>/archive"), remedy=f"Expected {LAYOUT}")
     if not _has_subset(base):
         return _read_processed(root, base, name)
-    paths, rows, people, unlabelled, names = [], [], [], [], []
+    paths, rows, people, unlabelled = [], [], [], []
     number_of: dict[tuple[str, str], int] = {}
     notes: tuple[str, ...] = ()
     ignored = list(filter(files.is_system_folder, list_folder(base, system=True)[1]))
@@ -84,7 +84,6 @@ def read(root: Path, name: str) -> AttributeDataset:
                 unlabelled.append(f"{subset.name}/{image}")
                 continue
             paths.append(subset.folder / image)
-            names.append(subset.name)
             rows.append([attribute in subset.labels[key] for attribute in ATTRIBUTES])
             people.append(number_of.setdefault((subset.name, key), len(number_of)))
     if not paths:
@@ -98,7 +97,8 @@ def read(root: Path, name: str) -> AttributeDataset:
     if table_path is not None:
         table = read_peta_mat(table_path)
         evaluated = table.evaluated
-        if names == [SUBSETS[number - 1] for number in table.subset]:
+        subsets = [subset for subset, _ in number_of]  # of each person
+        if [subsets[person] for person in people] == [SUBSETS[number - 1] for number in table.subset]:
             _compare(table_path, table.labels, labels, paths)
             partitions = table.partitions
         else:
@@ -111,7 +111,7 @@ def _read_processed(root: Path, base: Path, name: str) -> AttributeDataset:
     """The images `images/00001.png` ..., each with the row of PETA.mat that its name counts from 1."""
     table_path = find_table(root, base)
     assert table_path is not None  # by `find`
-    table, folder = read_peta_mat(table_path), (base / "images").absolute()
+    table, folder = read_peta_mat(table_path), base.absolute()
     images: dict[int, str] = {}
     bad, total = [], len(table.labels)
     for image in list_folder(folder)[0]:
@@ -132,11 +132,10 @@ def _read_processed(root: Path, base: Path, name: str) -> AttributeDataset:
 
 def find(root: Path) -> Path | None:
     """The folder of the subsets: the first, up to three levels down, with a subfolder that has an `archive`; else the
-    one with numbered `images`, if PETA.mat is there."""
+    one of numbered images, if PETA.mat is there."""
 
     def has_numbered(folder: Path) -> bool:
-        images = list_folder(folder / "images")[0][:3] if (folder / "images").is_dir() else []
-        return any(map(NUMBERED.fullmatch, images)) and find_table(root, folder) is not None
+        return any(map(NUMBERED.fullmatch, list_folder(folder)[0][:3])) and find_table(root, folder) is not None
 
     return files.find_folder(root, _has_subset) or files.find_folder(root, has_numbered)
 

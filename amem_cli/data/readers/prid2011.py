@@ -6,9 +6,9 @@ use the 178 of those that have at least 27 frames in each camera (they write "mo
 
 from pathlib import Path
 
+from amem_cli.data.readers import two_cameras
 from amem_cli.data.readers.files import image_folders, note, why_missing
 from amem_cli.data.readers.splits import Protocol, listed_people, numbered_splits
-from amem_cli.data.readers.two_cameras import find_cameras, find_split_file, read_official_splits, two_camera_tracklets
 from amem_cli.data.tracklets import Tracklet, VideoDataset
 from amem_cli.errors import BadData
 
@@ -22,14 +22,14 @@ FEWEST_FRAMES = 27
 def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     """The people of the split file, or, without one, those of the 27-frame rule in drawn splits. Query is cam_a,
     gallery cam_b. Raises `BadData` when there are no images and `BadRows` for splits that do not fit."""
-    multi_shot = find(root)
+    multi_shot = two_cameras.find_cameras(root, CAMERAS)
     if multi_shot is None:
         raise BadData(WHAT, root, why=why_missing(root, "multi_shot/cam_a and cam_b"), remedy=f"Expected {LAYOUT}")
-    tracklets_of, _, notes = two_camera_tracklets(multi_shot, CAMERAS, WHAT)
+    tracklets_of, _, notes = two_cameras.two_camera_tracklets(multi_shot, CAMERAS, WHAT)
     shared = {person: pair for person, pair in tracklets_of.items() if pair[0].person_id <= IN_BOTH_CAMERAS}
     by_rule = people_by_rule(shared)
-    file = find_split_file(root, multi_shot)
-    listed = read_official_splits(file, by_rule) if file else ()
+    file = two_cameras.find_split_file(root, multi_shot)
+    listed = two_cameras.read_official_splits(file, by_rule) if file else ()
     if file:
         different = sorted((listed_people(listed) & set(shared)) ^ set(by_rule))
         notes += note("people", different, f"in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both")
@@ -43,8 +43,8 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
 
 
 def find(root: Path) -> Path | None:
-    """The folder with `cam_a` and `cam_b`: `multi_shot`, not `single_shot`."""
-    return find_cameras(root, CAMERAS)
+    """The folder with `cam_a` and `cam_b`, unless these seem to be somebody's own cameras."""
+    return two_cameras.as_original(two_cameras.find_cameras(root, CAMERAS), "cam_a", ("prid", "multi_shot"))
 
 
 def people_by_rule(tracklets_of: dict[str, list[Tracklet]]) -> list[str]:
@@ -58,10 +58,10 @@ def people_by_rule(tracklets_of: dict[str, list[Tracklet]]) -> list[str]:
 
 def extra_counts(root: Path) -> dict[str, int]:
     """The number of people in each camera, and of those that the 27-frame rule selects."""
-    multi_shot = find(root)
+    multi_shot = two_cameras.find_cameras(root, CAMERAS)
     if multi_shot is None:
         return {}
-    tracklets_of, _, _ = two_camera_tracklets(multi_shot, CAMERAS, WHAT)
+    tracklets_of, _, _ = two_cameras.two_camera_tracklets(multi_shot, CAMERAS, WHAT)
     return {
         "people_in_cam_a": len(image_folders(multi_shot / "cam_a")[0]),
         "people_in_cam_b": len(image_folders(multi_shot / "cam_b")[0]),

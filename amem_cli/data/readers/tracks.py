@@ -39,7 +39,7 @@ def read(root: Path, name: str) -> VideoDataset:
     Raises `BadData` without tracks, `BadRows` with every folder that cannot be read."""
     folders, ignored = files.image_folders(root, depth=2)
     if not folders:
-        raise BadData(WHAT, root, why="it holds no images", remedy=f"Expected {LAYOUT}")
+        raise BadData(WHAT, root, why=files.why_empty(root), remedy=f"Expected {LAYOUT}")
     pairs = sorted((folder.split("/") for folder in folders), key=lambda pair: [(natural_key(n), n) for n in pair])
     parts = sorted({part for pair in pairs for part in pair})
     bad = [f"{part!r} cannot be stored as a name" for part in parts if not is_plain_name(part)]
@@ -53,7 +53,10 @@ def read(root: Path, name: str) -> VideoDataset:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
     every = tuple(tracklets)
     split = Split(every, every, (False,) * len(every), "no identities")
-    return VideoDataset(name, (split,), numbered=False, notes=files.ignored_note(ignored))
+    times = read_times(root)
+    unseen = [tracklet.name for tracklet in every if tracklet.name not in times] if times else []
+    notes = files.note("tracks", unseen, "not in tracks.csv, so that no track has times")
+    return VideoDataset(name, (split,), False, files.frame_notes(root, folders, ignored, ("camera", "track")) + notes)
 
 
 def find(root: Path) -> Path | None:
