@@ -1,5 +1,6 @@
 """`amem` and `python -m amem_cli` (which torchrun starts)."""
 
+import io
 import signal
 import sys
 from types import FrameType
@@ -14,6 +15,8 @@ def main() -> None:
         from amem_cli.runtime.allocator import keep_freed_memory, let_idle_threads_sleep
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of names, where the output is ASCII; as standard error
     keep_freed_memory()
     let_idle_threads_sleep()
     for name in ("SIGTERM", "SIGHUP"):  # training replaces these by handlers that save its state

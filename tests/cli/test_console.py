@@ -120,8 +120,9 @@ def test_print_stages(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_tables_are_plain_in_an_ascii_pipe(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "amem_cli", "status", "--workspace", str(tmp_path)]
-    environment = os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
+    command = [sys.executable, "-m", "amem_cli", "status", "--workspace", str(tmp_path / "für")]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(command, capture_output=True, env=environment, check=True)
     assert b"next: amem train-arm" in done.stdout
+    assert rb"/f\xfcr" in done.stdout
     assert max(done.stdout) < 128
