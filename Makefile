@@ -15,12 +15,13 @@ demo: $(STAMP)
 
 # one process per core, each with one thread; `make test WORKERS=0` runs in one process
 WORKERS ?= auto
+SHARED := --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) $(SHARED)
 
 # the tests that take less than a second each
 quick: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not browser" --numprocesses $(WORKERS) $(SHARED)
 
 lint: $(STAMP)
 	$(BIN)/ruff check amem_cli tests benchmarks examples

@@ -110,8 +110,6 @@ CALLS = {
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, walkers: Path) -> Path:
     """A working folder with walkers in `data` and the manifest of the documentation."""
-    for name in ("AMEM_DATA", "AMEM_WORKSPACE"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").symlink_to(walkers)
     (tmp_path / "people").mkdir()

@@ -19,12 +19,6 @@ from amem_cli.resolve import resolve
 ALL = sorted(COMMANDS)
 
 
-@pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
-    monkeypatch.delenv("AMEM_DATA", raising=False)
-    monkeypatch.delenv("AMEM_WORKSPACE", raising=False)
-
-
 @pytest.fixture
 def config(tmp_path):
     def write(text):
@@ -241,19 +235,11 @@ def test_predict_frames_limit():
     assert TrainAmemOptions(modules="baseline", predict_frames=99).uses_mem is False  # nothing is predicted
 
 
-@pytest.mark.parametrize(
-    ("modules", "aem", "mem"),
-    [
-        ("baseline", False, False),
-        ("aem", True, False),
-        ("mem", False, True),
-        ("amem", True, True),
-        ("after-enhancement", True, True),
-    ],
-)
-def test_modules(modules, aem, mem):
-    found = TrainAmemOptions(modules=modules)
-    assert (found.uses_aem, found.uses_mem) == (aem, mem)
+def test_modules():
+    used = {"baseline": (False, False), "aem": (True, False), "mem": (False, True)}
+    for modules, expected in (used | dict.fromkeys(("amem", "after-enhancement"), (True, True))).items():
+        found = TrainAmemOptions(modules=modules)
+        assert (found.uses_aem, found.uses_mem) == expected
 
 
 @pytest.mark.parametrize(

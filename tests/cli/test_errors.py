@@ -148,7 +148,7 @@ def test_without_permission(typed: str, line: str, tmp_path: Path, capsys: pytes
     monkeypatch.setattr(os, "scandir", refuse)
     if "folder" not in line:
         monkeypatch.setattr(os, "access", lambda *arguments: False)
-    assert run(typed.format(tmp_path).split()) == 74
+    assert run([word.format(tmp_path) for word in typed.split()]) == 74
     assert capsys.readouterr().err == f"error: {line.format(tmp_path)} Check its permissions.\n"
 
 

@@ -23,7 +23,7 @@ TENSORS = {"w": torch.ones(2)}
 @pytest.fixture
 def finished(tmp_path):
     """A workspace with the six artifacts, each with its parents."""
-    place = paths.Workspace(tmp_path / "workspace")
+    place = paths.Workspace(tmp_path / "my runs")
     checkpoint.save(place.arm, "amem-arm", TENSORS, Provenance("train-arm", {}))
     checkpoint.save(place.tae, "amem-tae", TENSORS, Provenance("train-tae", {}))
     labelled = Provenance("label-videos", {"threshold": 0.4, "dataset": "mars"}, {"arm": parent(place.arm)})
@@ -87,8 +87,8 @@ def test_chain_changed_parent(finished):
     assert [link.state for link in chain.values()] == ["ready", "stale", "ready", "stale", "stale", "stale"]
     assert chain["label-videos"].why == f"made from another arm than {finished.arm}"
     assert chain["evaluate"].why == "a parent is stale (extract-features)"
-    commands = [f"amem label-videos --dataset mars --threshold 0.4 --workspace {finished.root} --force"]
-    commands += [f"amem train-amem --dataset mars --modules mem --workspace {finished.root} --force"]
+    commands = [f"amem label-videos --dataset mars --threshold 0.4 --workspace '{finished.root}' --force"]
+    commands += [f"amem train-amem --dataset mars --modules mem --workspace '{finished.root}' --force"]
     assert [chain["label-videos"].command, chain["train-amem"].command] == commands
     checkpoint.save(finished.arm, "amem-arm", TENSORS, Provenance("train-arm", {}))
     finished.labels("mars").unlink()
@@ -113,7 +113,7 @@ def test_warn_about_stale_names_what_comes_before(finished):
     checkpoint.save(finished.tae, "amem-tae", {"w": torch.zeros(2)}, Provenance("train-tae", {"seed": 1}))
     assert warnings("train-amem") == []
     (model,) = warnings("extract-features")
-    assert f"amem train-amem --dataset mars --modules mem --workspace {finished.root} --force" in model
+    assert f"amem train-amem --dataset mars --modules mem --workspace '{finished.root}' --force" in model
 
 
 def test_chain_one_of_the_splits_changed(tmp_path):
@@ -139,7 +139,7 @@ def test_chain_deep_finds_a_flipped_bit(finished, stage):
 
 def test_chain_damaged_model_keeps_options(finished):
     """The undamaged amem-main has the options of the damaged model, and vice versa."""
-    command = f"amem train-amem --dataset mars --modules mem --workspace {finished.root}"
+    command = f"amem train-amem --dataset mars --modules mem --workspace '{finished.root}'"
     flip_bit(finished.amem("mars", None))
     assert states(finished)["train-amem"].state == "ready"
     assert states(finished, deep=True)["train-amem"].command == f"{command} --force"

@@ -160,17 +160,18 @@ def test_guess_layout(tree, paths, layout):
 
 
 def test_find_datasets(tmp_path):
-    (tmp_path / "mars" / "bbox_train").mkdir(parents=True)
-    (tmp_path / "mars" / "bbox_test").mkdir()
+    root = tmp_path / "my data"
+    (root / "mars" / "bbox_train").mkdir(parents=True)
+    (root / "mars" / "bbox_test").mkdir()
     image(tmp_path / "an odd; name" / "shop 1" / "ann" / "door" / "1.jpg")
-    mars = FoundFolder(tmp_path / "mars", "mars", f"amem data check mars --data-root {tmp_path}")
-    assert find_datasets(tmp_path) == [mars]  # the data root
-    assert find_datasets(tmp_path / "mars") == [mars]
+    mars = FoundFolder(root / "mars", "mars", f"amem data check mars --data-root '{root}'")
+    assert find_datasets(root) == [mars]  # the data root
+    assert find_datasets(root / "mars") == [mars]
     [own] = find_datasets(tmp_path / "an odd; name" / "shop 1")
     assert (own.layout, own.command) == ("folder", "amem data check shop-1.toml")
     (tmp_path / "shop-1.toml").write_text(own.manifest)
     assert load_manifest(tmp_path / "shop-1.toml").folder("unused") == own.folder
-    (tmp_path / "mars").rename(tmp_path / "MARS-v1")
+    (root / "mars").rename(tmp_path / "MARS-v1")
     [renamed] = find_datasets(tmp_path / "MARS-v1")
     assert (renamed.layout, renamed.command) == ("mars", "amem data check MARS-v1.toml")
     with pytest.raises(BadData, match=r"it holds no images .*Give the folder"):

@@ -37,8 +37,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             Image.new("RGB", (20, 40), (30 * number, 5 * frame, 0)).save(root / name / f"{frame:06d}.jpg")
     (root / "tracks.csv").write_text(TABLE)
     (root / "people.toml").write_text('name = "people"\nlayout = "tracks"\nroot = "."\n')
-    for name in ("AMEM_DATA", "AMEM_WORKSPACE"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return root
 

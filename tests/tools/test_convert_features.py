@@ -147,8 +147,8 @@ def test_command_features_convert(tmp_path, capsys):
 
 
 def test_read_foreign_file_as_ours(tmp_path):
-    with pytest.raises(BadData, match=r"not an HDF5 file\. Run: amem features convert .*x\.npz .*x\.h5"):
-        features.read(tmp_path / "x.npz")
+    with pytest.raises(BadData, match=r"not an HDF5 file\. Run: amem features convert '.*my x\.npz' '.*my x\.h5'"):
+        features.read(tmp_path / "my x.npz")
 
 
 def test_convert_hash_bomb(tmp_path):

@@ -73,12 +73,13 @@ def test_check_workspace_free_disk(tmp_path, monkeypatch, least, state):
 
 
 def test_check_data_sets_states(tmp_path):
-    (tmp_path / "mars").mkdir()
-    (tmp_path / "peta").write_text("")
-    found = by_topic(doctor.check_data_sets(tmp_path))
+    root = tmp_path / "my data"
+    (root / "mars").mkdir(parents=True)
+    (root / "peta").write_text("")
+    found = by_topic(doctor.check_data_sets(root))
     states = {name: found[f"data set {name}"].state for name in ("mars", "peta", "prid2011")}
     assert states == {"mars": "problem", "peta": "problem", "prid2011": "note"}
-    assert found["data set mars"].remedy == f"Run: amem data check mars --data-root {tmp_path}"
+    assert found["data set mars"].remedy == f"Run: amem data check mars --data-root '{root}'"
     assert "data sets" in found
 
 

@@ -11,8 +11,6 @@ from torch import nn
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData
-from amem_cli.models.arm import ARM
-from amem_cli.models.backbones import build_backbone
 from amem_cli.models.image_networks import image_network
 from amem_cli.models.inflated import InflatedResNet50
 from amem_cli.weights.files import WeightFile
@@ -72,7 +70,7 @@ def test_load_pretrained_lists_every_misfit(state, tmp_path):
     broken |= {"other": torch.zeros(1), "conv.weight": torch.zeros(3, 2, 2, 2), "bn.running_var": -torch.ones(3)}
     broken |= {"conv.bias": torch.full((3,), 1e300, dtype=torch.float64), "bn.bias": torch.zeros(3, dtype=torch.int64)}
     broken |= {"fc.bias": torch.tensor([float("nan")])}
-    path = saved(tmp_path / "w.pt", broken)
+    path = saved(tmp_path / "my w.pt", broken)
     network = Network()
     before = {key: value.clone() for key, value in network.state_dict().items()}
     with pytest.raises(BadData) as caught:
@@ -86,7 +84,7 @@ def test_load_pretrained_lists_every_misfit(state, tmp_path):
         "left over other",
         "missing bn.weight",
     ]
-    assert f"amem weights inspect {path}" in caught.value.remedy
+    assert f"amem weights inspect '{path}'" in caught.value.remedy
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
 
@@ -227,16 +225,3 @@ def test_load_pretrained_reports_prefix_and_other_parts(state, tmp_path):
         f"loaded {path} as the network's own keys; prefix removed: net.; left out: head.a, head, scale, net.fc; "
         "not opened: argparse.Namespace"
     ]
-
-
-@pytest.mark.slow
-def test_resnet50_of_fast_reid_in_arm_and_inflated(tmp_path):
-    theirs = {key: torch.full(tensor.shape, 0.5, dtype=tensor.dtype) for key, tensor in resnet50().items()}
-    theirs["conv1.weight"] = torch.arange(9408.0).view(64, 3, 7, 7)
-    path = saved(tmp_path / "w.pth", {"model": under("backbone.", theirs) | beside("heads.weight"), "iteration": 3})
-    arm, inflated = ARM("resnet50", weights=str(path)), build_backbone("resnet50", weights=path)
-    found = arm.backbone.network.state_dict()
-    assert found.keys() == theirs.keys()
-    assert all(torch.equal(found[key], value) for key, value in theirs.items())
-    assert torch.equal(inflated.conv1.weight[:, :, 1], theirs["conv1.weight"])
-    assert not inflated.conv1.weight[:, :, [0, 2]].any()
