@@ -58,8 +58,8 @@ def test_signal_during_labelling(
 ) -> None:
     monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 40)
     torch.manual_seed(0)
-    config = ArmConfig(backbone="resnet18", image_size="32x32")
-    arm = save_arm(tmp_path / "arm.safetensors", ARM("resnet18"), config, Provenance("train-arm", {}))
+    config = ArmConfig(backbone="mobilenet_v2", image_size="32x32")
+    arm = save_arm(tmp_path / "arm.safetensors", ARM("mobilenet_v2"), config, Provenance("train-arm", {}))
     arguments = ["label-videos", "--arm", str(arm), "--data-root", str(walkers), "--device", "cpu", "--quiet"]
     arguments += ["--engine", "eager", "--workspace", str(tmp_path / "w")]
     ended = processes.amem(arguments, 1, tmp_path, signals(number, owner, name, call))
@@ -116,16 +116,15 @@ def test_sigterm_during_training(
     assert [(tmp_path / "w/amem/mars" / file).read_bytes() for file in FILES] == uninterrupted
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_second_signal_stops_training_at_once(number: int, walkers: Path, tmp_path: Path) -> None:
+def test_second_signal_stops_training_at_once(walkers: Path, tmp_path: Path) -> None:
     arguments = [*TRAIN, "--data-root", str(walkers), "--workspace", str(tmp_path / "w"), "--save-seconds", "1000"]
 
     def begin(rank: int) -> None:
-        signals(number, torch.optim.Adam, "step", 1)(rank)
-        signals(number, torch.optim.Adam, "step", 1)(rank)
+        for _ in range(2):
+            signals(signal.SIGINT, torch.optim.Adam, "step", 1)(rank)
 
     ended = processes.amem(arguments, 1, tmp_path, begin)
-    assert ended.codes == [128 + number]
+    assert ended.codes == [130]
     assert len(ended.errors) == 1
     assert not list(tmp_path.rglob("state-*"))
 

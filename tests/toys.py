@@ -27,12 +27,12 @@ COMMON: dict[str, Any] = {"image_size": "32x32", "log_steps": 1, "device": "cpu"
 
 
 def arm_options(walkers: Path, workspace: Path, **changed: Any) -> TrainArmOptions:
-    how = {"backbone": "resnet18", "partition": "none", "batch_size": 30, "epochs": 1} | COMMON
+    how = {"backbone": "mobilenet_v2", "partition": "none", "batch_size": 30, "epochs": 1} | COMMON
     return TrainArmOptions(data_root=walkers, workspace=workspace, **(how | changed))
 
 
 def tae_options(walkers: Path, workspace: Path, **changed: Any) -> TrainTaeOptions:
-    how = {"batch_size": 4, "epochs": 1} | COMMON
+    how = {"batch_size": 4, "epochs": 1, "tae_encoder": "mobilenet_v2"} | COMMON
     return TrainTaeOptions(data_root=walkers, workspace=workspace, **(how | changed))
 
 
@@ -55,7 +55,7 @@ def write_labels(path: Path, names: list[str], attributes: tuple[str, ...] = ATT
 
 def write_arm(path: Path, positive: list[str]) -> Path:
     """An untrained ARM that is sure that everybody has these attributes and no others."""
-    config = ArmConfig(backbone="resnet18", image_size="32x32")
+    config = ArmConfig(backbone="mobilenet_v2", image_size="32x32")
     arm = ARM(config.backbone)
     start = 0
     for head in arm.heads.classifiers:
@@ -71,19 +71,66 @@ def write_main(path: Path) -> Path:
     torch.manual_seed(0)
     options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
     config = model_config(options, people=4)
-    model = build_main_model(config)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm3d):
-            module.momentum = 1.0
-    with torch.no_grad():
-        model.train()(torch.rand(8, 3, 4, 1, 1) * torch.rand(8, 3, 4, 32, 32))
+    model = as_trained(build_main_model(config), 8, 4, 32, 32)
     return save_main(path, model, config, Provenance("train-amem", {}))
 
 
-def write_tae(path: Path, size: int = 32) -> Path:
+def write_tae(path: Path) -> Path:
     torch.manual_seed(0)
-    config = TaeConfig(image_size=f"{size}x{size}")
-    return save_tae(path, TAE(), Discriminator(size, size), config, Provenance("train-tae", {}), metrics={})
+    config = TaeConfig(image_size="32x32", encoder="mobilenet_v2")
+    return save_tae(path, TAE(config.encoder), Discriminator(32, 32), config, Provenance("train-tae", {}), metrics={})
+
+
+def as_trained(network: nn.Module, items: int, *shape: int) -> nn.Module:
+    """`network` with the BN statistics of random pixels, so that its outputs differ between items."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(items, 3, *[1] * len(shape)) * torch.rand(items, 3, *shape))
+    return network.eval()
+
+
+REPEATED = ("Bottleneck", "PseudoBlock", "PlaneBlock", "BasicBlock", "InvertedResidual")
+REPLACED: dict[str, dict[str, tuple[int, ...]]] = {  # inception blocks that change the channels, by a convolution or ()
+    "i3d": {"Mixed_3b": (192, 256), "Mixed_4b": (480, 832), "Mixed_5b": ()} | {f"Mixed_4{x}": () for x in "cdef"},
+    "s3d": {"features.5": (192, 256), "features.8": (480, 832)} | {f"features.{x}": () for x in (9, 10, 11, 12, 14)},
+}
+
+
+def shortened(network: Any, *shape: int, device: str = "cpu") -> Any:
+    """`network` without the blocks that keep the shape of their input, but for the first of each kind."""
+    same = {}
+
+    def note(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        same[module] = inputs[0].shape == output.shape
+
+    for module in network.modules():
+        if type(module).__name__ in REPEATED:
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *shape, device=device))
+    kinds = set()
+    for name, module in list(network.named_modules()):
+        module._forward_hooks.clear()
+        kind = (type(module), getattr(module, "kind", ""))
+        if same.get(module) and kind in kinds:
+            network.set_submodule(name, nn.Identity())
+        kinds |= {kind} if same.get(module) else set()
+    return network
+
+
+def small_main_model(**options: Any) -> nn.Module:
+    """The main model of these options with few blocks, untrained."""
+    chosen = TrainAmemOptions(**options)
+    with torch.device("meta"):  # most of the weights are never needed
+        model: Any = build_main_model(model_config(chosen, 2))
+        for block, channels in REPLACED.get(chosen.backbone, {}).items():
+            model.backbone.set_submodule(block, nn.Conv3d(*channels, 1) if channels else nn.Identity())
+    model = shortened(model, 8, 64, 32, device="meta").to_empty(device="cpu")
+    for module in model.modules():
+        getattr(module, "reset_parameters", lambda: None)()
+    return model
 
 
 def tensors_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -2,7 +2,6 @@
 
 import tracemalloc
 
-import h5py
 import numpy as np
 import pytest
 from writers import some_features
@@ -44,20 +43,6 @@ def test_write_and_read_hold_the_features_once(tmp_path):
     tracemalloc.stop()
     assert written < 1.5 * size  # the file
     assert read < 0.5 * size  # a block of rows is squared at a time
-
-
-def test_read_file_of_another_program(tmp_path):
-    table = some_features()
-    with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.attrs.update({"kind": features.KIND, "schema": 1, "dataset": "mars", "created_by": "my model"})
-        file["tracklet"] = np.array([b"a", b"b"])
-        file["features"] = table.features.astype(np.float64)
-        file["is_query"] = np.array([1, 0], np.uint8)
-        file["person_id"] = file["camera_id"] = table.person_id
-    found = features.read(tmp_path / "x.h5")
-    assert found.tracklet == ["a", "b"]
-    np.testing.assert_array_equal(found.is_query, [True, False])
-    np.testing.assert_array_equal(found.features, table.features)
 
 
 def test_read_rows_not_normalised(tmp_path):

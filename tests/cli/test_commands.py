@@ -179,16 +179,6 @@ def test_missing_input_names_the_command_that_makes_it(
     assert "--workspace" not in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_missing_and_empty_data_set(tmp_path: Path, walkers: Path, capsys: pytest.CaptureFixture) -> None:
-    assert run(["train-arm", "--data-root", str(tmp_path)]) == 66
-    assert "amem data walkers" in capsys.readouterr().err
-    (tmp_path / "mars").mkdir()
-    assert run(["train-amem", "--data-root", str(tmp_path)]) == 65
-    assert run(["train-amem", "--data-root", str(walkers), "--workspace", str(tmp_path)]) == 66
-    assert f"Run: amem label-videos --dataset mars --workspace {tmp_path}" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("count", [1, 2])
 def test_stage_prints_one_json_document(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

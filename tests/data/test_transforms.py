@@ -35,7 +35,7 @@ def smooth(height: int = 24, width: int = 16) -> np.ndarray:
 
 
 class Drawn:
-    """A generator that draws these values, one after another; `ranges` of `uniform`."""
+    """A generator that draws these values, one after another; the `ranges` that were asked for."""
 
     def __init__(self, *values: object):
         self.values = list(values)
@@ -47,6 +47,10 @@ class Drawn:
     def uniform(self, low: float, high: float, size: int | None = None) -> object:
         self.ranges.append((low, high))
         return np.array(self.values.pop(0)) if size else self.values.pop(0)
+
+    def integers(self, high: int) -> object:
+        self.ranges.append((0, high))
+        return self.values.pop(0)
 
 
 def encoded(pixels: np.ndarray, kind: str, **how: object) -> bytes:
@@ -264,16 +268,11 @@ def test_jitter_pixels_strength_0_changes_nothing():
 
 
 def test_random_rectangle():
-    assert random_rectangle(64, 32, 0, Drawn(0.0)) == (0, 0, 0, 0)
-    drawn = np.array([random_rectangle(64, 32, 0.4, keyed_generator(0, draw)) for draw in range(1000)])
-    chosen = drawn[drawn[:, 2] > 0]
-    assert 0.35 < len(chosen) / len(drawn) < 0.45
-    tall, wide = (chosen[:, 2:] - chosen[:, :2]).T
-    fractions, ratios = tall * wide / (64 * 32), tall / wide
-    assert 0.015 < fractions.min() < 0.04
-    assert 0.2 < fractions.max() < 0.27
-    assert 0.2 < ratios.min() < 0.5
-    assert 2.5 < ratios.max() < 4.5
-    assert chosen.min() == 0
-    assert chosen[:, 2].max() == 64
-    assert chosen[:, 3].max() == 32
+    assert random_rectangle(64, 32, 0.4, Drawn(0.4)) == (0, 0, 0, 0)
+    # 204.8 pixels, twice as high as wide: 20.2 x 10.1
+    generator = Drawn(0.39, 0.1, np.log(2), 44, 3)
+    assert random_rectangle(64, 32, 0.4, generator) == (44, 3, 64, 13)
+    assert generator.ranges == [(0.02, 0.25), (np.log(0.3), np.log(3.3)), (0, 45), (0, 23)]
+    # within the frame: 116 x 35 and 35 x 117
+    assert random_rectangle(64, 256, 1, Drawn(0.9, 0.25, np.log(3.3), 0, 221)) == (0, 221, 64, 256)
+    assert random_rectangle(256, 64, 1, Drawn(0.9, 0.25, np.log(0.3), 221, 0)) == (221, 0, 256, 64)

@@ -9,14 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from toys import shortened, small_main_model
 
-from amem_cli.attributes import GROUP_SIZES
 from amem_cli.errors import InputMissing, UsageError
-from amem_cli.models.amem import build_main_model
 from amem_cli.models.arm import ARM
-from amem_cli.models.config import model_config
 from amem_cli.models.i3d import InceptionBlock, MaxPoolSame, Unit3D
-from amem_cli.options import BACKBONES, TrainAmemOptions
+from amem_cli.options import BACKBONES
 from amem_cli.runtime.engine import Engine, autocast, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.folding import CubicMaxPool, Pointwise, fold
 
@@ -155,15 +153,15 @@ def test_engine_agrees(kind: str, engine: str) -> None:
 
 
 def network_of(name: str) -> tuple[nn.Module, Tensor]:
-    """The ARM with an image network, or the main model with a backbone; "neck": batch norm on f_s, mirrored clips."""
+    """The ARM with an image network, or the main model with a backbone; "neck": batch norm on f_s, mirrored clips.
+    With few blocks."""
     torch.manual_seed(0)
     images = smooth_images(3, 64, 32, 3)
     if name.startswith("arm-"):
-        return as_trained(ARM(name.removeprefix("arm-"), GROUP_SIZES), images), images
+        return as_trained(shortened(ARM(name.removeprefix("arm-")), 64, 32), images), images
     images = smooth_images(3, 4, 64, 32, 3)
-    neck = TrainAmemOptions(neck="bn", mirror="on", backbone="mobilenet_v2")
-    how = neck if name == "neck" else TrainAmemOptions(backbone=name)
-    return as_trained(build_main_model(model_config(how, 2)), images), images
+    how = {"neck": "bn", "mirror": "on", "backbone": "mobilenet_v2"} if name == "neck" else {"backbone": name}
+    return as_trained(small_main_model(**how), images), images
 
 
 @pytest.mark.slow

@@ -38,8 +38,8 @@ pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone", "several_sha
 
 TRAIN = ["--image-size", "32x32", "--epochs", "2", "--log-steps", "1"]
 COMMANDS = {
-    "train-arm": [*TRAIN, "--backbone", "resnet18", "--batch-size", "64", "--partition", "none"],
-    "train-tae": [*TRAIN, "--batch-size", "6"],
+    "train-arm": [*TRAIN, "--backbone", "mobilenet_v2", "--batch-size", "64", "--partition", "none"],
+    "train-tae": [*TRAIN, "--tae-encoder", "mobilenet_v2", "--batch-size", "6"],
     "train-amem": [
         *TRAIN, "--modules", "baseline", "--branch", "conv2d", "--clip-frames", "4", "--predict-frames", "2",
         "--clips-per-person", "2", "--people-per-batch", "4", "--gradient-steps", "0",
@@ -68,8 +68,8 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained ARM."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "arm.safetensors"
-    config = ArmConfig(backbone="resnet18", image_size="32x32")
-    return save_arm(path, ARM("resnet18"), config, Provenance("train-arm", {}))
+    config = ArmConfig(backbone="mobilenet_v2", image_size="32x32")
+    return save_arm(path, ARM("mobilenet_v2"), config, Provenance("train-arm", {}))
 
 
 def baseline_options(**changed: Any) -> TrainAmemOptions:

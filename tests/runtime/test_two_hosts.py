@@ -56,7 +56,7 @@ def launch(walkers: Path, workspace: Path) -> list[subprocess.Popen[str]]:
         # both namespaces have the same host name, from which torchrun would infer the rendezvous host
         torchrun += ["--rdzv-conf", f"is_host={int(address == HOSTS['amem-test-a'])}"]
         torchrun += ["--rdzv-id", "amem", "--local-addr", address]
-        torchrun += ["-m", "amem_cli", "train-arm", "--device", "cpu", "--quiet", "--backbone", "resnet18"]
+        torchrun += ["-m", "amem_cli", "train-arm", "--device", "cpu", "--quiet", "--backbone", "mobilenet_v2"]
         torchrun += ["--image-size", "32x32", "--batch-size", "64", "--partition", "none", "--epochs", "6"]
         torchrun += ["--save-seconds", "0", "--data-root", str(walkers), "--workspace", str(workspace)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": device}

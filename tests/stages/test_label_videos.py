@@ -30,8 +30,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def arm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small untrained ARM with probabilities above and below 0.5."""
     torch.manual_seed(0)
-    arm = ARM("resnet18", GROUP_SIZES)
-    described = {"backbone": "resnet18", "attributes": list(ATTRIBUTES), "image_size": "32x32"}
+    arm = ARM("mobilenet_v2", GROUP_SIZES)
+    described = {"backbone": "mobilenet_v2", "attributes": list(ATTRIBUTES), "image_size": "32x32"}
     path = tmp_path_factory.mktemp("arm") / "arm.safetensors"
     return checkpoint.save(path, "amem-arm", arm.state_dict(), Provenance("train-arm", {}), model=described)
 

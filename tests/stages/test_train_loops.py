@@ -36,7 +36,7 @@ from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
-SCHEDULE = {"epochs": 3, "learning_rate": 0.1, "lr_step": 1, "lr_factor": 0.5, "warmup_steps": 2}
+SCHEDULE = {"epochs": 3, "learning_rate": 0.1, "lr_schedule": "cosine", "warmup_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +114,13 @@ def test_loop_schedule_and_accumulation(
     per_epoch = steps // 3
     assert per_epoch >= 2
     warmup = [0.5, 1.0, *[1.0] * steps]
-    expected = [0.1 * 0.5 ** (number // per_epoch) * warmup[number] for number in range(steps)]
+    expected = [0.05 * (1 + np.cos(np.pi * number / steps)) * warmup[number] for number in range(steps)]
     assert [rates[0] for rates in recorder.rates] == pytest.approx(expected)
     if recorder.stage == "train-amem":
         for group, factor in ((1, 0.6), (2, 0.2), (3, 0.3)):
             assert [rates[group] for rates in recorder.rates] == pytest.approx([factor * rate for rate in expected])
         assert recorder.measured == [number % 2 == 0 for number in range(steps)]
+    assert recorder.reported == [{"train-arm": ARM, "train-tae": TAE, "train-amem": AMEM}[recorder.stage]]
     sizes = [len(batches) for batches in recorder.batches]
     assert set(sizes[: per_epoch - 1]) == {2}
     assert sizes[:per_epoch] == sizes[per_epoch : 2 * per_epoch]
@@ -135,16 +136,6 @@ def test_loop_freeze_bn(recorder: Recorder, walkers: Path, inputs: dict[str, str
     run("train-tae", walkers, tmp_path, inputs, epochs=2, freeze_bn=0.5)
     half = len(recorder.batch_norm_modes) // 2
     assert recorder.batch_norm_modes == [{True}] * half + [{False}] * half
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("recorder", STAGES, indirect=True)
-def test_loop_cosine(recorder: Recorder, walkers: Path, inputs: dict[str, str], tmp_path: Path) -> None:
-    run(recorder.stage, walkers, tmp_path, inputs, epochs=2, learning_rate=0.1, lr_schedule="cosine")
-    steps = len(recorder.rates)
-    expected = [0.05 * (1 + np.cos(np.pi * number / steps)) for number in range(steps)]
-    assert [rates[0] for rates in recorder.rates] == pytest.approx(expected)
-    assert recorder.reported == [{"train-arm": ARM, "train-tae": TAE, "train-amem": AMEM}[recorder.stage]]
 
 
 class Numbered:

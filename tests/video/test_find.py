@@ -20,7 +20,7 @@ from amem_cli.metrics.calibration import Probability
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.checkpoints import save_main
 from amem_cli.models.config import model_config
-from amem_cli.options import TrainAmemOptions
+from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 from amem_cli.video import find as find_module
 from amem_cli.video.gallery import Calibration, Gallery
@@ -36,15 +36,22 @@ from tests.walkers_videos import write_small_videos
 VOID = {"meta", "img", "br"}
 
 
-@pytest.fixture
-def answer(tmp_path: Path, tiny_backbone: None, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def answer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `amem find` makes of two videos with two people each."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMEM_WORKSPACE", raising=False)
+    folder = tmp_path_factory.mktemp("answer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
+        find_in_two_videos()
+    return folder / "answer"
+
+
+def find_in_two_videos() -> None:
     places = [crossing(), crossing(first=10, top=60, speed=1.5)]
     for name in ("hall", "door<b>"):
-        write_video(tmp_path / f"{name}.mp4", places)
-        (tmp_path / f"{name}.txt").write_text(mot_lines(places))
+        write_video(Path(f"{name}.mp4"), places)
+        Path(f"{name}.txt").write_text(mot_lines(places))
     write_arm(Path("arm.safetensors"), ["upperBodyRed", "carryingNothing"])
     options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
     config = model_config(options, 4)
@@ -53,7 +60,6 @@ def answer(tmp_path: Path, tiny_backbone: None, one_thread: None, monkeypatch: p
     command += ["--model", "model.safetensors", "--arm", "arm.safetensors", "--out", "answer", "--quiet"]
     assert run(command) == 0
     assert run(command) == 0  # everything is reused
-    return tmp_path / "answer"
 
 
 @pytest.mark.slow
@@ -82,7 +88,6 @@ def test_find_writes_everything(answer: Path) -> None:
 @pytest.mark.slow
 def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: None, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("AMEM_WORKSPACE", raising=False)
     write_video(Path("hall.mp4"), [crossing()])
     Path("hall.txt").write_text(mot_lines([crossing()]))
     for name in ("arm", "other"):

@@ -275,10 +275,10 @@ def test_cut_tracklets_detector_batches(video, tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b;c'd.mp4", "-i.mp4", "concat:x.mp4", "ünïcödé 人.mp4", "%d.mp4", "\udce9\n.mp4"])
-def test_cut_tracklets_odd_names(name: str, video: Path, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.write_bytes(video.read_bytes())
-    result = cut(tmp_path / "out", path)
+def test_cut_tracklets_odd_names(name: str, tmp_path: Path) -> None:
+    path = write_video(tmp_path / "short.mp4", ONE, frames=9).rename(tmp_path / name)
+    (tmp_path / "boxes.txt").write_text(mot_lines(ONE, frames=9))
+    result = cut(tmp_path / "out", path, boxes=(str(tmp_path / "boxes.txt"),))
     assert list(result.tracks.values()) == [1]
     assert len((tmp_path / "out/tracks.csv").read_text().splitlines()) == 2
     assert read_videos(load_manifest(str(result.manifest)), "data")
