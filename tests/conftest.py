@@ -83,3 +83,13 @@ def tiny_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
     from amem_cli.options import BACKBONES
 
     monkeypatch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
+
+
+@pytest.fixture(scope="module")
+def tiny_backbones() -> Iterator[None]:
+    """`tests/tiny3d.py` in place of I3D, also for the other fixtures of a file."""
+    from amem_cli.options import BACKBONES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
+        yield

@@ -20,18 +20,12 @@ from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, UsageError
-from amem_cli.options import BACKBONES
 
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_backbones() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
-        yield
+pytestmark = pytest.mark.usefixtures("tiny_backbones")
 
 
 @pytest.fixture(scope="module")
-def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def main_file(tmp_path_factory: pytest.TempPathFactory, tiny_backbones: None) -> Path:
     return write_main(tmp_path_factory.mktemp("main") / "amem-main.safetensors")
 
 

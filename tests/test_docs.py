@@ -28,10 +28,8 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import app, run
 from amem_cli.data.manifest import SHIPPED, load_manifest
-from amem_cli.models.amem import build_main_model
-from amem_cli.models.checkpoints import save_main
-from amem_cli.models.config import TaeConfig, model_config
-from amem_cli.options import BACKBONES, COMMANDS, TrainAmemOptions
+from amem_cli.models.config import TaeConfig
+from amem_cli.options import BACKBONES, COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -236,10 +234,7 @@ def _copy(folder: Path, dataset: str) -> Path:
 def _main_model(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """An untrained baseline with a tiny backbone."""
     patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
-    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
-    config = model_config(options, 4)
-    path = folder / "workspace/amem/mars/amem-main.safetensors"
-    return save_main(path, build_main_model(config), config, Provenance("train-amem", {}))
+    return toys.write_main(folder / "workspace/amem/mars/amem-main.safetensors")
 
 
 def _extract(folder: Path, patch: pytest.MonkeyPatch) -> None:

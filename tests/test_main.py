@@ -22,7 +22,7 @@ from amem_cli.models.config import ArmConfig
 from amem_cli.runtime import sharding
 from amem_cli.stages.train_amem import stage
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread", "tiny_backbone")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_backbones", "one_thread")]
 
 
 def signals(number: int, owner: Any, name: str, call: int = 0) -> Callable[[int], None]:
@@ -81,14 +81,10 @@ FILES = ("amem-main.safetensors", "amem-main-best.safetensors")
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+def uninterrupted(walkers: Path, tmp_path_factory: pytest.TempPathFactory, tiny_backbones: None) -> list[bytes]:
     """The weights of a training without a signal."""
-    from amem_cli.options import BACKBONES
-
     folder = tmp_path_factory.mktemp("uninterrupted")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
-        ended = processes.amem([*TRAIN, "--data-root", str(walkers), "--workspace", str(folder / "w")], 1, folder)
+    ended = processes.amem([*TRAIN, "--data-root", str(walkers), "--workspace", str(folder / "w")], 1, folder)
     assert ended.codes == [0], ended.text
     return [(folder / "w/amem/mars" / file).read_bytes() for file in FILES]
 

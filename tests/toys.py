@@ -39,7 +39,7 @@ def tae_options(walkers: Path, workspace: Path, **changed: Any) -> TrainTaeOptio
 def amem_options(walkers: Path, workspace: Path, **changed: Any) -> TrainAmemOptions:
     """MARS-like walkers; use with the fixture `tiny_backbone`."""
     how = {
-        "clip_frames": 4, "predict_frames": 2, "branch": "conv2d", "people_per_batch": 2, "clips_per_person": 2,
+        "clip_frames": 4, "predict_frames": 2, "branch_kernel": "1x3x3", "people_per_batch": 2, "clips_per_person": 2,
         "epochs": 1, "gradient_steps": 2,
     } | COMMON  # fmt: skip
     return TrainAmemOptions(data_root=walkers, workspace=workspace, **(how | changed))

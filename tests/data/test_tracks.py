@@ -15,10 +15,6 @@ from amem_cli.cli.app import run
 from amem_cli.data.check import find_datasets
 from amem_cli.data.readers import tracks
 from amem_cli.errors import BadData
-from amem_cli.models.amem import build_main_model
-from amem_cli.models.checkpoints import save_main
-from amem_cli.models.config import model_config
-from amem_cli.options import TrainAmemOptions
 
 TABLE = """tracklet,camera,video,first_frame,last_frame,first_seconds,last_seconds,frames,mean_confidence
 door/0001,door,a.mp4,1,9,0.000,0.320,9,0.9
@@ -39,12 +35,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "people.toml").write_text('name = "people"\nlayout = "tracks"\nroot = "."\n')
     monkeypatch.chdir(tmp_path)
     return root
-
-
-def model(tiny_backbone: None = None) -> Path:
-    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
-    config = model_config(options, 4)
-    return save_main(Path("model.safetensors"), build_main_model(config), config, Provenance("train-amem", {}))
 
 
 def test_read_tracks_cameras_and_order(folder: Path) -> None:
@@ -94,7 +84,7 @@ def test_data_check_tracks(folder: Path, capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.usefixtures("tiny_backbone", "one_thread")
 def test_extract_features_tracks_have_no_person(folder: Path, capsys: pytest.CaptureFixture) -> None:
     command = ["extract-features", "--dataset", "people/people.toml", "--device", "cpu", "--quiet", "--model"]
-    command.append(str(model()))
+    command.append(str(toys.write_main(Path("model.safetensors"))))
     assert run(command) == 0
     assert run(command) == 0  # reused
     path = Path("workspace/features/people.h5")
@@ -127,7 +117,7 @@ def test_tracks_through_the_stages_and_tools(folder: Path, capsys: pytest.Captur
     run_stage = [
         ["label-videos", *on, "--arm", "arm.safetensors"],
         ["train-tae", *on, *small],
-        ["extract-features", *on, "--model", str(model())],
+        ["extract-features", *on, "--model", str(toys.write_main(Path("model.safetensors")))],
     ]
     for command in run_stage:
         assert run([*command, "--device", "cpu", "--quiet"]) == 0

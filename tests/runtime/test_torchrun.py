@@ -13,7 +13,7 @@ from typing import Any
 import processes
 import pytest
 import torch
-from toys import tensors_equal
+from toys import tensors_equal, write_main
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import locked
@@ -24,7 +24,7 @@ from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.arm import ARM
-from amem_cli.models.checkpoints import save_arm, save_main
+from amem_cli.models.checkpoints import save_arm
 from amem_cli.models.config import ArmConfig, model_config
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime import sharding
@@ -80,9 +80,7 @@ def baseline_options(**changed: Any) -> TrainAmemOptions:
 @pytest.fixture
 def main(tmp_path: Path, tiny_backbone: None) -> Path:
     """An untrained main model with the tiny backbone."""
-    torch.manual_seed(0)
-    config = model_config(baseline_options(), 4)
-    return save_main(tmp_path / "main.safetensors", build_main_model(config), config, Provenance("train-amem", {}))
+    return write_main(tmp_path / "main.safetensors")
 
 
 @pytest.fixture

@@ -38,7 +38,10 @@ from amem_cli.tools import export as export_module
 from amem_cli.tools.export import FORMATS
 from amem_cli.tools.export_options import SUFFIXES
 
-pytestmark = [pytest.mark.skipif(torch.__version__ < "2.14", reason="too old"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.skipif(torch.__version__ < "2.14", reason="too old"),
+    pytest.mark.usefixtures("tiny_backbones", "one_thread"),
+]
 needs = {
     name: pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"needs {name}: pip install 'amem[export]'")
     for name in ("openvino", "nncf")
@@ -48,15 +51,8 @@ CPU = torch.device("cpu")
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_backbones() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
-        yield
-
-
 @pytest.fixture(scope="module")
-def main_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def main_file(tmp_path_factory: pytest.TempPathFactory, tiny_backbones: None) -> Path:
     torch.manual_seed(0)
     options = TrainAmemOptions(modules="aem", branch="conv2d", image_size="32x32", clip_frames=4, predict_frames=2)
     config = model_config(options, people=4)

@@ -36,7 +36,7 @@ from amem_cli.tools.report import report
 from amem_cli.tools.show import KINDS, show
 from amem_cli.tools.source import Picture, Source
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("tiny_backbones", "one_thread"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def split(walkers: Path):
 
 
 @pytest.fixture(scope="module")
-def workspace(walkers: Path, split, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def workspace(walkers: Path, split, tmp_path_factory: pytest.TempPathFactory, tiny_backbones: None) -> Workspace:
     """An untrained model, made-up labels, random features, and their result."""
     places = Workspace(tmp_path_factory.mktemp("workspace"))
     torch.manual_seed(0)

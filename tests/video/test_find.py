@@ -13,14 +13,9 @@ import pytest
 from PIL import Image
 
 from amem_cli.artifacts import features
-from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.errors import UsageError
 from amem_cli.metrics.calibration import Probability
-from amem_cli.models.amem import build_main_model
-from amem_cli.models.checkpoints import save_main
-from amem_cli.models.config import model_config
-from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 from amem_cli.video import find as find_module
 from amem_cli.video.gallery import Calibration, Gallery
@@ -28,7 +23,7 @@ from amem_cli.video.link import Linked
 from amem_cli.video.page import clock, find_page, in_words, marks, period, readable
 from amem_cli.video.tracklets import Tracklets
 from tests.browser import Browser, needs_chromium
-from tests.toys import write_arm, write_tae
+from tests.toys import write_arm, write_main, write_tae
 from tests.video.galleries import unit_rows, write_gallery
 from tests.videos import crossing, mot_lines, write_video
 from tests.walkers_videos import write_small_videos
@@ -37,12 +32,11 @@ VOID = {"meta", "img", "br"}
 
 
 @pytest.fixture(scope="module")
-def answer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def answer(tmp_path_factory: pytest.TempPathFactory, tiny_backbones: None) -> Path:
     """The folder that `amem find` makes of two videos with two people each."""
     folder = tmp_path_factory.mktemp("answer")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setitem(BACKBONES, "i3d", "tiny3d:Tiny3D")
         find_in_two_videos()
     return folder / "answer"
 
@@ -53,9 +47,7 @@ def find_in_two_videos() -> None:
         write_video(Path(f"{name}.mp4"), places)
         Path(f"{name}.txt").write_text(mot_lines(places))
     write_arm(Path("arm.safetensors"), ["upperBodyRed", "carryingNothing"])
-    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
-    config = model_config(options, 4)
-    save_main(Path("model.safetensors"), build_main_model(config), config, Provenance("train-amem", {}))
+    write_main(Path("model.safetensors"))
     command = ["find", "hall.mp4", "door<b>.mp4", "--boxes", "hall.txt", "--boxes", "door<b>.txt", "--device", "cpu"]
     command += ["--model", "model.safetensors", "--arm", "arm.safetensors", "--out", "answer", "--quiet"]
     assert run(command) == 0
@@ -101,7 +93,7 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     assert "0 doubtful" in page
     gallery = Path("answer/workspace/features/tracks.h5")
     table = features.read(gallery, people=False)
-    assert table.features.shape == (1, 512)
+    assert table.features.shape == (1, 1280)
     assert table.provenance["parents"].keys() == {"amem-arm"}
     assert table.provenance["parents"]["amem-arm"]["dataset"] == "peta"
     search = ["search", "hall.mp4", "--gallery", str(gallery), *how]

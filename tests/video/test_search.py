@@ -9,7 +9,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from writers import some_result
 
@@ -26,10 +25,7 @@ from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, UsageError
 from amem_cli.metrics.calibration import Probability
-from amem_cli.models.amem import build_main_model
-from amem_cli.models.checkpoints import save_main
-from amem_cli.models.config import model_config
-from amem_cli.options import TrainAmemOptions
+from amem_cli.models.checkpoints import load_main_model
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.link import link_tracks
@@ -37,6 +33,7 @@ from amem_cli.video.options import TrackletOptions
 from amem_cli.video.page import search_page
 from amem_cli.video.search import SearchOptions, search
 from amem_cli.video.tracklets import cut_tracklets
+from tests.toys import write_main
 from tests.video.galleries import unit_rows, write_attributes, write_gallery
 
 
@@ -198,10 +195,8 @@ def test_search_folder_and_video_by_their_features(tmp_path: Path) -> None:
     """A gallery of the tracklets' features, computed clip by clip."""
     from tests.videos import crossing, mot_lines, write_video  # skips where PyAV is not installed
 
-    torch.manual_seed(0)
-    config = model_config(TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2), 2)
-    main = build_main_model(config)
-    model = save_main(tmp_path / "m.safetensors", main, config, Provenance("train-amem", {}))
+    model = write_main(tmp_path / "m.safetensors")
+    main, _ = load_main_model(model)
     places = [crossing(), crossing(top=5, left=60), lambda frame: (150, 60) if frame < 1 else None]
     boxes = tmp_path / "film.txt"
     boxes.write_text(mot_lines(places, frames=9))
