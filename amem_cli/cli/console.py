@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 RANKS = ("1", "5", "10", "20")
 RATES = (*(f"rank-{k}" for k in RANKS), "mAP")
+COMMAND = r"(?<=[:>] )(?:amem|cd|python -m) (?:(?!, |; ).)*"  # in a text
 STYLES = {"ready": "green", "unfinished": "yellow", "stale": "yellow", "damaged": "red", "NO": "red"}  # of cells
 
 
@@ -57,11 +58,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
 
 
 def print_wrapped(text: str, indent: str = "", further: str | None = None) -> None:
-    """A text wrapped to the terminal; words and paths are not broken. `further` indents all lines but the first."""
+    """A text wrapped to the terminal; words, paths and commands are not. `further` indents all lines but the first."""
     further = indent + "  " if further is None else further
     wrapper = textwrap.TextWrapper(_width(), initial_indent=indent, subsequent_indent=further)
     wrapper.break_long_words = wrapper.break_on_hyphens = False
-    print(wrapper.fill(printable(text)))
+    whole = re.sub(COMMAND, lambda match: match[0].replace(" ", "\0"), printable(text))
+    print(wrapper.fill(whole).replace("\0", " "))
 
 
 def _width() -> int:

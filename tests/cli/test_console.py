@@ -92,6 +92,20 @@ def test_output(name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.Mo
         assert part in text
 
 
+def test_print_wrapped_keeps_commands_whole(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    commands = [
+        "cd '/a/long place/with data' && sha256sum --quiet -c mars-images.sha256",
+        "python -m pip install wandb",
+    ]
+    console.print_wrapped(f"note: compare with the earlier list of images: {commands[0]}")
+    console.print_wrapped(f"-> {commands[1]}", " " * 50)
+    console.print_wrapped("or generate people: amem data walkers walkers, then use them with --data-root walkers")
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:4] == [commands[0], "->", commands[1]]
+    assert lines[-2:] == ["or generate people: amem data walkers walkers, then use them", "with --data-root walkers"]
+
+
 def test_comparison_as_json(capsys: pytest.CaptureFixture) -> None:
     console.print_comparison([("ours", RESULT)], True, paper=True)
     found = json.loads(capsys.readouterr().out)

@@ -95,6 +95,12 @@ def test_ilids_bad_folders_are_all_named(ilids, tree):
     assert found == ["cam1/nobody", "cam1/person001", "cam2/person001", "cam2/person002"]
 
 
+def test_ilids_images_at_other_levels(ilids, tree):
+    tree("cam1/loose.png", "cam2/person001/deep/1.png", below=SEQUENCES)
+    (note,) = ilids_vid.read(ilids, "ilids-vid", Protocol()).notes
+    assert note == "2 folders with images left out, not in <camera>/<person>: cam1; cam2/person001/deep"
+
+
 def test_ilids_without_people(tree):
     with pytest.raises(BadData, match="no sequences/cam1"):
         ilids_vid.read(tree(), "ilids-vid", Protocol())

@@ -133,12 +133,6 @@ def why_missing(root: Path, what: str) -> str:
     return f"no {what} in it" + (f", but archives that are not unpacked: {listing(packed, 3)}" if packed else "")
 
 
-def images_at(folder: Path, depth: int) -> bool:
-    """Whether the first image below `folder` is `depth` folders down; true without any image."""
-    first = next(image_files(folder), None)
-    return first is None or first.count("/") == depth
-
-
 def image_files(root: Path, ignored: list[str] | None = None) -> Iterator[str]:
     """Paths of all image files below `root`, relative to it with `/`, in order of number; the folders that operating
     systems leave are skipped and added to `ignored`."""
@@ -308,15 +302,13 @@ def copies_note(folders: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
     return note("images", copies, "with the name of a second copy")
 
 
-def frame_notes(
-    place: Path, folders: Mapping[str, Iterable[str]], ignored: list[str], levels: Iterable[str]
-) -> tuple[str, ...]:
+def frame_notes(place: Path, folders: dict[str, list[str]], ignored: list[str], levels: str) -> tuple[str, ...]:
     """Notes about folders of frames (see `image_folders`): ignored ones, names in doubt, and images at other levels."""
     above = {str(one) for name in folders for one in PurePosixPath(name).parents[:-1]}.union(list_folder(place)[1])
     outside = sorted(one for one in above if list_folder(place / one)[0])
     deeper = [one for one in ignored if not is_system_folder(Path(one).name) and any(image_files(place / one))]
     notes = ignored_note([one for one in ignored if one not in deeper]) + copies_note(folders) + order_note(folders)
-    return notes + note("folders", outside + deeper, f"with images left out, not in <{'>/<'.join(levels)}>")
+    return notes + note("folders", outside + deeper, f"with images left out, not in <{levels.replace('/', '>/<')}>")
 
 
 def read_tracklet(

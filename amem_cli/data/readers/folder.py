@@ -117,7 +117,7 @@ def _tracklets(root: Path, given: str) -> tuple[dict[str, list[Tracklet]], dict[
     sides = _sides(parts, bad) if "split" in levels else {}
     if bad:
         raise BadRows(WHAT, root, why="folders that cannot be read", rows=bad)
-    notes = files.frame_notes(place, folders, ignored, levels)
+    notes = files.frame_notes(place, folders, ignored, given or DEFAULT)
     cameras_first = all(map(CAMERA_NAME.fullmatch, names[0])) and not all(map(CAMERA_NAME.fullmatch, names[1]))
     if not given and (cameras_first or len(names[0]) < len(names[1])):
         people = counted(len(names[0]), "people")

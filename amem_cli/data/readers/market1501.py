@@ -14,8 +14,7 @@ from amem_cli.person_ids import DISTRACTOR, JUNK
 
 WHAT, TRAIN = "Market-1501 folder", "bounding_box_train"
 LAYOUT = "bounding_box_train/0002_c1s1_000451_03.jpg"
-IMAGE_NAME = re.compile(r"(-1|\d{1,15})_.+")
-PERSON = re.compile(r"(-1|\d{1,15})/.+")
+PERSON = re.compile(r"(?:.*/)?(-1|\d{1,15})_[^/]+|(-1|\d{1,15})/.+")  # before the image's name, or the first folder's
 
 
 def read(root: Path, name: str) -> ImageDataset:
@@ -34,11 +33,7 @@ def find(root: Path) -> Path | None:
     """The folder with `bounding_box_train`, if its images are in it or in folders of people."""
     found = find_named(root, TRAIN)
     first = next(image_files(found), "") if found else ""
-    return found.parent if found and first.count("/") < 2 and (not first or _person(first)) else None
-
-
-def _person(image: str) -> re.Match[str] | None:
-    return IMAGE_NAME.fullmatch(image.rpartition("/")[2]) or PERSON.fullmatch(image)
+    return found.parent if found and first.count("/") < 2 and (not first or PERSON.fullmatch(first)) else None
 
 
 def extra_counts(root: Path) -> dict[str, int]:
@@ -56,8 +51,8 @@ def extra_counts(root: Path) -> dict[str, int]:
 def _people(folder: Path, ignored: list[str] | None = None) -> dict[str, int]:
     """Path in `folder` -> person, for every image in it and below; `ignored` gets the folders that are left out."""
     images = list(image_files(folder, ignored))
-    matches = [(image, _person(image)) for image in images]
+    matches = [(image, PERSON.fullmatch(image)) for image in images]
     if bad := [repr(image) for image, match in matches if match is None]:
         why, remedy = "names that begin with no person's number", 'Use layout = "images", which takes any names'
         raise BadRows(WHAT, folder, why=why, rows=bad, remedy=remedy)
-    return {image: int(match[1]) for image, match in matches if match}
+    return {image: int(match[1] or match[2]) for image, match in matches if match}

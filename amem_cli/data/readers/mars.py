@@ -65,7 +65,7 @@ def read(root: Path, name: str) -> VideoDataset:
 def find(root: Path) -> Path | None:
     """The folder above `bbox_train`, if there is `bbox_test` too, and the images are in folders of people."""
     train, test = (files.find_named(root, f"bbox_{side}") for side in ("train", "test"))
-    return train.parent if train and test and files.images_at(train, 1) else None
+    return train.parent if train and test and next(files.image_files(train), "/").count("/") == 1 else None
 
 
 def person_folder(person_id: int) -> str:

@@ -56,7 +56,7 @@ def read(root: Path, name: str) -> VideoDataset:
     times = read_times(root)
     unseen = [tracklet.name for tracklet in every if tracklet.name not in times] if times else []
     notes = files.note("tracks", unseen, "not in tracks.csv, so that no track has times")
-    return VideoDataset(name, (split,), False, files.frame_notes(root, folders, ignored, ("camera", "track")) + notes)
+    return VideoDataset(name, (split,), False, files.frame_notes(root, folders, ignored, "camera/track") + notes)
 
 
 def find(root: Path) -> Path | None:

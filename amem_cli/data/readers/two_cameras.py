@@ -36,7 +36,7 @@ def as_original(found: Path | None, camera: str, words: tuple[str, ...]) -> Path
     if not found or not any(word in str(found.absolute()).lower() for word in words):
         return None
     numbered = any(map(str.isdigit, "".join(list_folder(found / camera)[1][:1])))
-    return found if numbered and files.images_at(found / camera, 1) else None
+    return found if numbered and next(files.image_files(found / camera), "/").count("/") == 1 else None
 
 
 def find_split_file(root: Path, sequences: Path) -> Path | None:
@@ -90,27 +90,21 @@ def two_camera_tracklets(
     tracklets_of: dict[str, list[Tracklet]] = {}
     person_of: dict[int, str] = {}
     bad: list[str] = []
-    ignored: list[str] = []
-    copies: tuple[str, ...] = ()
-    for camera_id, camera in enumerate(cameras, start=1):
-        folders, others = files.image_folders(sequences / camera)
-        ignored += [f"{camera}/{name}" for name in others]
-        named = {f"{camera}/{name}": images for name, images in folders.items()}
-        copies += files.copies_note(named) + files.order_note(named)
-        for person, images in folders.items():
-            name = f"{camera}/{person}"
-            digits = "".join(character for character in person if character in "0123456789")
-            number = int(digits) if 1 <= len(digits) <= 15 else 0
-            if number < 1:
-                bad.append(f"{name}: no person's number in the name")
-            elif person_of.setdefault(number, person) != person:
-                bad.append(f"{name}: the same number as {person_of[number]}")
-            elif tracklet := files.read_tracklet(sequences, name, images, (number, camera_id), bad):
-                tracklets_of.setdefault(person, []).append(tracklet)
+    folders, ignored = files.image_folders(sequences, depth=2)
+    for name, images in folders.items():
+        camera, person = name.split("/")
+        digits = "".join(character for character in person if character in "0123456789")
+        number = int(digits) if 1 <= len(digits) <= 15 else 0
+        if number < 1:
+            bad.append(f"{name}: no person's number in the name")
+        elif person_of.setdefault(number, person) != person:
+            bad.append(f"{name}: the same number as {person_of[number]}")
+        elif tracklet := files.read_tracklet(sequences, name, images, (number, cameras.index(camera) + 1), bad):
+            tracklets_of.setdefault(person, []).append(tracklet)
     if bad:
         raise BadRows(what, sequences, why="folders that cannot be read", rows=bad)
     both = {person: tracklets for person, tracklets in sorted(tracklets_of.items()) if len(tracklets) == 2}
     if not both:
         why = f"no person has images in both {' and '.join(cameras)}" if tracklets_of else files.why_empty(sequences)
         raise BadData(what, sequences, why=why)
-    return both, sorted(tracklets_of), files.ignored_note(ignored) + copies
+    return both, sorted(tracklets_of), files.frame_notes(sequences, folders, ignored, "camera/person")
