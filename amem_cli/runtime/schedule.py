@@ -17,8 +17,6 @@ from amem_cli.runtime.progress import Progress
 if TYPE_CHECKING:
     from amem_cli.runtime.train_state import TrainState
 
-LEAST_COPIES = 4  # of a batch's values that a training keeps at least
-
 
 def learning_rate(options: Schedule, epochs: float, step: int) -> float:
     """The learning rate after `epochs`, such as 1.5, and global `step` (from 0), with a linear warm-up over
@@ -70,24 +68,6 @@ def check_finite(losses: dict[str, float]) -> None:
         raise BadData("loss", why=f"{', '.join(bad)} is not finite", remedy=remedy)
 
 
-def require_batch_memory(
-    options: Any, factors: tuple[str, ...], processes: Processes, frames: int = 1, item_bytes: int = 0
-) -> None:
-    """Raise `UsageError` for batches that cannot fit: `item_bytes` for each item (see `saved_bytes`), or else their
-    pixels and, in any network, the first maps, in float32.
-
-    A batch has the product of the options `factors` items of `frames` frames each.
-    """
-    copies = 1 if getattr(options, "checkpoint_activations", False) else LEAST_COPIES
-    items = math.prod(getattr(options, name) for name in factors) // processes.world_size
-    needed = items * (item_bytes or 12 * copies * frames * math.prod(options.height_width))
-    cuda = processes.device.type == "cuda"
-    free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
-    flag = "clip_frames" if frames > 1 else factors[0]
-    remedy = "Lower it" + f", {flag_of(factors[0])}" * (frames > 1) + " or --image-size; --accumulate adds batches up"
-    require_memory(flag_of(flag), str(getattr(options, flag)), needed, free, remedy)
-
-
 def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any], *shape: int) -> int:
     """The bytes that autograd keeps of `forward(network, pixels)` for the backward pass, in float32.
 
@@ -111,7 +91,7 @@ def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any],
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def require_activation_memory(
+def require_batch_memory(
     options: Any,
     factors: tuple[str, ...],
     processes: Processes,
@@ -119,11 +99,16 @@ def require_activation_memory(
     precision: str,
     forward: Callable[[Any, torch.Tensor], Any] = nn.Module.__call__,
 ) -> None:
-    """Raise `UsageError` for batches whose activations do not fit; see `require_batch_memory` and `saved_bytes`."""
-    frames = getattr(options, "clip_frames", 1)
-    two = (2, 3, frames, *options.height_width) if hasattr(options, "clip_frames") else (2, 3, *options.height_width)
-    kept = saved_bytes(network, forward, *two) // (4 if precision == "bf16" else 2)
-    require_batch_memory(options, factors, processes, frames, kept)
+    """Raise `UsageError` for batches, of the product of the options `factors`, whose activations do not fit."""
+    clips = hasattr(options, "clip_frames")
+    two = (2, 3, *([options.clip_frames] if clips else []), *options.height_width)
+    items = math.prod(getattr(options, name) for name in factors) // processes.world_size
+    needed = items * saved_bytes(network, forward, *two) // (4 if precision == "bf16" else 2)
+    cuda = processes.device.type == "cuda"
+    free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
+    flag = "clip_frames" if clips else factors[0]
+    remedy = "Lower it" + f", {flag_of(factors[0])}" * clips + " or --image-size; --accumulate adds batches up"
+    require_memory(flag_of(flag), str(getattr(options, flag)), needed, free, remedy)
 
 
 def log_batch_size(

@@ -49,7 +49,6 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         processes.require_divisible("--batch-size", options.batch_size)
-        schedule.require_batch_memory(options, ("batch_size",), processes)
         manifest = load_manifest(options.dataset)
         data = read_attributes(manifest, options.data_root)
         warn_about_counts(manifest, data, progress, options.data_root)
@@ -76,7 +75,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             config = ArmConfig(backbone=options.backbone, image_size=options.image_size)
             model = ARM(config.backbone, weights=options.weights).to(processes.device)
             log_pretrained(model, progress.log)
-            schedule.require_activation_memory(options, ("batch_size",), processes, model, precision)
+            schedule.require_batch_memory(options, ("batch_size",), processes, model, precision)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(model)
             optimizer = adam(model, options)

@@ -63,7 +63,6 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         device, is_main = processes.device, processes.is_main
         progress = progress if is_main else Silent()
         processes.require_divisible("--batch-size", options.batch_size)
-        schedule.require_batch_memory(options, ("batch_size",), processes)
         manifest = load_manifest(options.dataset)
         every_path, person_ids = training_images(manifest, options.data_root, progress)
         weights = weight_file(options.weights, options.tae_encoder)
@@ -90,7 +89,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             config = TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
             tae = TAE(config.encoder, options.weights).to(device)
             log_pretrained(tae, progress.log)
-            schedule.require_activation_memory(options, ("batch_size",), processes, tae, precision)
+            schedule.require_batch_memory(options, ("batch_size",), processes, tae, precision)
             discriminator = Discriminator(*options.height_width).to(device)
             if options.sync_batchnorm:
                 processes.synchronise_batch_norm(tae)

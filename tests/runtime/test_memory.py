@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from amem_cli.cli.app import run
 from amem_cli.errors import UsageError
 from amem_cli.metrics.rerank import rerank_bytes
 from amem_cli.options import TrainAmemOptions, TrainTaeOptions
@@ -25,40 +24,6 @@ def test_require_memory() -> None:
     with pytest.raises(UsageError) as raised:
         require_memory("--x", "1", 11_000_000_000, 10_000_000_000, "Lower it")
     assert str(raised.value) == "--x 1: needs at least 11.0 GB of memory, and 10.0 GB are free. Lower it."
-
-
-def test_require_batch_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = 8 * 4 * 8 * 256 * 128 * 3 * 4  # P x K clips of T frames, three colours, float32
-
-    def fits(free: int, processes: Processes = ALONE, **options: object) -> bool:
-        monkeypatch.setattr(schedule, "free_memory", lambda: free)
-        with contextlib.suppress(UsageError):
-            made = TrainAmemOptions(**options)
-            factors = ("people_per_batch", "clips_per_person")
-            schedule.require_batch_memory(made, factors, processes, made.clip_frames)
-            return True
-        return False
-
-    assert fits(4 * pixels)
-    assert not fits(4 * pixels - 1)
-    assert fits(2 * pixels, TWO)
-    assert not fits(2 * pixels - 1, TWO)
-    assert fits(pixels, checkpoint_activations=True)
-    assert not fits(4 * pixels, clip_frames=9)
-    assert fits(pixels, image_size="128x64")
-
-
-@pytest.mark.parametrize("command", ["train-arm", "train-tae"])
-def test_large_batches_are_refused_at_once(command: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(schedule, "free_memory", lambda: 4_000_000_000)
-    assert run([command, "--batch-size", "10000", "--device", "cpu", "--data-root", "none"]) == 2
-    assert "--batch-size 10000: needs at least 15.7 GB" in capsys.readouterr().err
-
-
-def test_long_clips_are_refused_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(schedule, "free_memory", lambda: 64_000_000_000)
-    assert run(["train-amem", "--clip-frames", "2000", "--device", "cpu", "--data-root", "none"]) == 2
-    assert "--clip-frames 2000: needs at least 100.7 GB" in capsys.readouterr().err
 
 
 def test_saved_bytes() -> None:
@@ -82,16 +47,18 @@ def test_saved_bytes_of_synchronised_batch_norm(tmp_path: Path) -> None:
         torch.distributed.destroy_process_group()
 
 
-def test_require_activation_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_batch_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Sequential(nn.Conv2d(3, 1000, 1), nn.ReLU(), nn.Conv2d(1000, 1, 1))
     image = 4 * 64 * 32 * 1003
 
-    def fits(free: int, precision: str = "fp32", forward: Any = nn.Module.__call__, **options: Any) -> bool:
+    def fits(
+        free: int, precision: str = "fp32", forward: Any = nn.Module.__call__, processes: Any = ALONE, **options: Any
+    ) -> bool:
         monkeypatch.setattr(schedule, "free_memory", lambda: free)
         made: Any = TrainAmemOptions(**options) if "clip_frames" in options else TrainTaeOptions(**options)
         factors = ("people_per_batch", "clips_per_person") if "clip_frames" in options else ("batch_size",)
         with contextlib.suppress(UsageError):
-            schedule.require_activation_memory(made, factors, ALONE, network, precision, forward)
+            schedule.require_batch_memory(made, factors, processes, network, precision, forward)
             return True
         return False
 
@@ -99,6 +66,8 @@ def test_require_activation_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fits(10 * image, **tae)
     assert not fits(10 * image - 1, **tae)
     assert fits(5 * image, "bf16", **tae)
+    assert fits(5 * image, processes=TWO, **tae)
+    assert not fits(5 * image - 1, processes=TWO, **tae)
     amem: Any = {"image_size": "64x32", "clip_frames": 8, "people_per_batch": 2, "clips_per_person": 2}
 
     def of_clips(network: nn.Module, clips: torch.Tensor) -> torch.Tensor:

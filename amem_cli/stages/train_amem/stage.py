@@ -52,7 +52,6 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         processes.require_divisible("--people-per-batch", options.people_per_batch, least=2)
-        schedule.require_batch_memory(options, BATCH, processes, options.clip_frames)
         manifest = load_manifest(options.dataset)
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress, options.data_root)
@@ -106,7 +105,7 @@ def _train_split(
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
         main, maps = networks.amem.main, MainModel.feature_maps
-        schedule.require_activation_memory(options, BATCH, processes, main, precision, maps)
+        schedule.require_batch_memory(options, BATCH, processes, main, precision, maps)
         modules = {"amem": networks.amem, "discriminator": networks.discriminator, "average": networks.average}
         optimizers = {"adam": networks.adam, "discriminator-adam": networks.discriminator_adam}
         run = Run(
