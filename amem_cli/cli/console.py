@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from amem_cli.data.check import CheckReport, FoundFolder
     from amem_cli.tools.doctor import Finding
     from amem_cli.tools.inspect_weights import WeightsReport
-    from amem_cli.tools.reproduce.table import Block
+    from amem_cli.tools.reproduce.run import Block
 
 RANKS = ("1", "5", "10", "20")
 RATES = (*(f"rank-{k}" for k in RANKS), "mAP")

@@ -18,13 +18,13 @@ from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.export_options import ExportOptions
 from amem_cli.tools.reproduce.tables import Request
-from amem_cli.tools.show import KINDS
 from amem_cli.walkers import WalkerOptions
 
 if TYPE_CHECKING:
     from amem_cli.tools.source import Source
 
 DATASET, DATA = TrainAmemOptions.dataset, TrainAmemOptions.data_root
+PICTURES = ("ranking", "frames", "attributes", "cmc", "attention")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def report(
 
 @command(app, "show", "amem show frames --out figure4.pdf --predict-frames 3", "amem show attention 0002C1T0001")
 def show(
-    kind: Annotated[str, choice(*KINDS, argument=True, help="what to draw")],
+    kind: Annotated[str, choice(*PICTURES, argument=True, help="what to draw")],
     where: Where,
     tracklets: Annotated[list[str] | None, Argument(help="tracklet names; empty: chosen automatically")] = None,
     out: Annotated[Path | None, Option(help=".png, .svg or .pdf; empty: KIND.png")] = None,
@@ -99,8 +99,7 @@ def show(
 
     With two tracklets, 'attributes' compares them.
     """
-    from amem_cli.tools.show import show
-    from amem_cli.tools.source import Picture
+    from amem_cli.tools.show import Picture, show
 
     wanted = Picture(tracklets or [], out or Path(f"{kind}.png"), predict_frames, seed)
     picture, figures = show(kind, wanted, where.source(), Progress(quiet=as_json))
@@ -245,8 +244,7 @@ def reproduce(request: Request, output: flags.Output, dry_run: flags.DryRun = Fa
     chain = plan(request)
     if dry_run:
         return console.print_json(chain.as_json()) if output.as_json else print(chain.script())
-    from amem_cli.tools.reproduce.run import run
-    from amem_cli.tools.reproduce.table import blocks, remarks
+    from amem_cli.tools.reproduce.run import blocks, remarks, run
 
     table = run(chain, Progress(output.quiet))
     if output.as_json:

@@ -38,10 +38,8 @@ class DemoResult(NamedTuple):
 
 
 def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
-    """Generate people in `folder`/data, run the six stages with `--preset small`, draw the pictures, search.
-
-    A rerun keeps what is finished.
-    """
+    """Generate people in `folder`/data, run the six stages with `--preset small`, draw the pictures, search. A rerun
+    keeps what is finished."""
     warn_if_busy(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():

@@ -1,4 +1,4 @@
-"""What `amem show` and `amem report` are about: data set, split, workspace and data root; what a picture shows."""
+"""What `amem show` and `amem report` are about: data set, split, workspace and data root."""
 
 import re
 from collections.abc import Sequence
@@ -28,16 +28,6 @@ MODEL_NAMES = {  # the paper's, by --modules
     "after-enhancement": "baseline after enhancement",
     "amem": "AMEM",
 }
-
-
-@dataclass(frozen=True)
-class Picture:
-    """What to draw: tracklets by `names`, the file, the number of predicted frames, the seed of random queries."""
-
-    names: Sequence[str]
-    out: Path
-    rounds: int | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,10 +131,8 @@ class Source:
         return dict(zip(rows.tolist(), ranking.average_precision.tolist(), strict=True))
 
     def model_name(self, result: dict[str, Any]) -> str:
-        """The paper's name for the model of a result, from the provenance of result, features and checkpoint.
-
-        "this model" for a model of another program, or one that is no longer in the workspace.
-        """
+        """The paper's name for the model of a result, from the provenance of result, features and checkpoint. "this
+        model" for a model of another program, or one that is no longer in the workspace."""
         provenance = result.get("provenance", {})
         main_file = self.workspace.amem_main(*self.key)
         for path in (self.features_file, main_file):

@@ -16,7 +16,7 @@ from amem_cli.options import BACKBONES
 from amem_cli.runtime.progress import Silent
 from amem_cli.tools import paper
 from amem_cli.tools.reproduce.plan import plan
-from amem_cli.tools.reproduce.table import add_run, as_markdown, new_table, write
+from amem_cli.tools.reproduce.run import add_run, as_markdown, new_table, write
 from amem_cli.tools.reproduce.tables import TABLES, Request
 
 TINY = """

@@ -30,11 +30,10 @@ from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.tools import draw
 from amem_cli.tools import report as report_module
-from amem_cli.tools.collect import Collector, Missing, camera_pairs, curve_panels, training_curves
 from amem_cli.tools.predictions import predict_clips
-from amem_cli.tools.report import report
-from amem_cli.tools.show import KINDS, show
-from amem_cli.tools.source import Picture, Source
+from amem_cli.tools.report import Collector, Missing, camera_pairs, curve_panels, report, training_curves
+from amem_cli.tools.show import KINDS, Picture, show
+from amem_cli.tools.source import Source
 
 pytestmark = [pytest.mark.usefixtures("tiny_backbones", "one_thread"), pytest.mark.slow]
 

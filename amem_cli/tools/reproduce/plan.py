@@ -32,10 +32,8 @@ class Command:
 
 @dataclass(frozen=True)
 class Run:
-    """One row on one data set with one seed: the commands that other rows need too (`inputs`), and its own.
-
-    `drawing` is the command that draws `picture`, for tables of predicted frames.
-    """
+    """One row on one data set with one seed: the commands that other rows need too (`inputs`), and its own; `drawing`
+    draws `picture`, for tables of predicted frames."""
 
     row: Row
     dataset: str
@@ -48,7 +46,6 @@ class Run:
 
     @property
     def lines(self) -> list[str]:
-        """Its own commands as typed by a user."""
         return [command.line for command in self.commands] + [self.drawing] * bool(self.drawing)
 
 
@@ -87,16 +84,17 @@ class Plan:
 
     @property
     def from_scratch(self) -> list[str]:
-        """The networks that are trained without weights: arm, tae, backbones."""
+        """The networks that are trained without weights."""
         return [name for (name, _), weights in self.trainings.items() if not weights]
 
     def advice(self) -> str:
         """A warning about networks that are trained from scratch, or nothing."""
-        warning = (
+        if not self.from_scratch:
+            return ""
+        return (
             f"Trained from scratch: {', '.join(self.from_scratch)}. The paper starts from ImageNet or Kinetics "
             "weights (--weights NAME=FILE) and its schedule assumes them; do not compare rows with and without weights"
         )
-        return warning if self.from_scratch else ""
 
     def script(self) -> str:
         """The chain as a shell script."""
@@ -109,7 +107,7 @@ class Plan:
         return "\n".join([*lines, "", "# The same command without --dry-run then writes the table."])
 
     def as_json(self) -> dict[str, Any]:
-        """The chain in machine-readable form: all `commands`; the same divided into `shared` inputs and `runs`."""
+        """All `commands`; the same divided into `shared` inputs and `runs`."""
         shared = [command.line for command in self.shared]
         runs = [{"row": r.row.name, "dataset": r.dataset, "seed": r.seed, "commands": r.lines} for r in self.runs]
         commands = shared + [line for run in self.runs for line in run.lines]

@@ -17,7 +17,7 @@ from amem_cli.models.branches import BRANCH_CHANNELS, build_branch
 from amem_cli.models.config import model_config
 from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.tools import paper
-from amem_cli.tools.reproduce.table import Block, block_as_markdown, header
+from amem_cli.tools.reproduce.run import Block, block_as_markdown, header
 
 CLIP = (3, 8, 256, 128)  # channels, T, H, W of the paper
 I3D_MAPS = (3, 16, 8)  # T', H', W' of such a clip
@@ -74,10 +74,8 @@ def _main(modules: Any, kernel: Any = "3x3x3") -> MainModel:
 def _size(
     group: str, name: str, modules: list[Any], runs_on: tuple[int, ...] | None, paper_MB: float | None = None
 ) -> dict[str, Any]:
-    """A row for `modules`; `runs_on` is the input of the first one, whose GFLOP are counted.
-
-    `parameters` are learned; `values` also count the running means and variances of BN, as a weight file does.
-    """
+    """A row for `modules`; `runs_on` is the input of the first one, whose GFLOP are counted. `parameters` are learned;
+    `values` also count the running means and variances of BN, as a weight file does."""
     parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
     tensors = [tensor for module in modules for tensor in module.state_dict().values()]
     values = sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
