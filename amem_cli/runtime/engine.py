@@ -34,11 +34,8 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 def resolve_engine(engine: str, device: torch.device, precision: str, *, clips: bool) -> str:
     """ "eager", "torch" or "openvino". "auto" is eager on CUDA; on a CPU it is openvino if installed, otherwise torch.
 
-    Exception: for clips (`clips=True`) in bf16 on a CPU "auto" is torch, which was faster than OpenVINO on an Intel
-    processor with AMX (`docs/PERFORMANCE.md`) and equally fast on an AMD EPYC. The choice follows these rules alone,
-    never a timing, so that a rerun uses the same engine. `precision` is "fp32" or "bf16".
-
-    Raises `InputMissing` if OpenVINO is not installed, `UsageError` for OpenVINO on CUDA.
+    For clips in bf16 on a CPU "auto" is torch, which was never slower (`docs/PERFORMANCE.md`). No timing decides, so
+    that a rerun uses the same engine. Raises `InputMissing` without OpenVINO, `UsageError` for OpenVINO on CUDA.
     """
     if engine == "auto":
         if device.type == "cuda":
@@ -59,7 +56,7 @@ def engine_version(engine: str) -> str:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The autocast context for "fp32" (disabled) or "bf16"."""
+    """Autocast to bfloat16, or none for "fp32"."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
@@ -139,9 +136,7 @@ def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
 
 def as_pixels(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 (B, ..., H, W, 3) on the host -> float32 in [0, 1] (B, 3, ..., H, W) on `device`, channels last in memory.
-
-    (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes are copied to the device and converted there.
-    """
+    (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes are copied to the device and converted there."""
     moved = images.to(device, non_blocking=True)
     return moved.movedim(-1, 1).float().div_(255)
 

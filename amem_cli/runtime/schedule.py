@@ -48,31 +48,26 @@ def batches_per_step(batches: int, accumulate: int) -> list[int]:
 
 
 def validation_due(options: Schedule, state: "TrainState") -> bool:
-    """True between epochs if the epoch that just ended is followed by a validation."""
+    """True if the epoch that just ended is followed by a validation."""
     if not options.validate or state.step_in_epoch or not state.epoch:
         return False
     return state.epoch % options.validate_epochs == 0 or state.epoch == options.epochs
 
 
 def mean_losses(batches: list[dict[str, torch.Tensor]]) -> dict[str, float]:
-    """Scalar losses of the batches of a step, averaged, as numbers; one transfer from the device for all."""
+    """Scalar losses of the batches of a step, averaged, as numbers; one transfer from the device for all. Raises
+    `BadData` with those that are NaN or infinite; the saved state is kept."""
     rows = torch.stack([torch.stack(list(losses.values())) for losses in batches])
-    return dict(zip(batches[0], rows.mean(dim=0).tolist(), strict=True))
-
-
-def check_finite(losses: dict[str, float]) -> None:
-    """Raise `BadData` with the losses that are NaN or infinite; the saved state is kept."""
-    bad = [name for name, value in losses.items() if not math.isfinite(value)]
-    if bad:
+    means = dict(zip(batches[0], rows.mean(dim=0).tolist(), strict=True))
+    if bad := [name for name, value in means.items() if not math.isfinite(value)]:
         remedy = "Lower --learning-rate or use --precision fp32, with --resume never. The last saved state is kept"
         raise BadData("loss", why=f"{', '.join(bad)} is not finite", remedy=remedy)
+    return means
 
 
 def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any], *shape: int) -> int:
-    """The bytes that autograd keeps of `forward(network, pixels)` for the backward pass, in float32.
-
-    `pixels` have this shape; parameters do not count. A copy of the network runs on the meta device, without values.
-    """
+    """The bytes that autograd keeps of `forward(network, pixels)` for the backward pass, in float32, by a run without
+    values. `pixels` have this shape; parameters do not count."""
     empty = copy.deepcopy(network).to("meta")
     for layer in empty.modules():
         if isinstance(layer, nn.SyncBatchNorm):  # in training mode it takes tensors of a GPU only

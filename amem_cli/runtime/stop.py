@@ -4,7 +4,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from amem_cli.errors import SAME_COMMAND, Interrupted, Terminated
@@ -15,10 +15,8 @@ HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # the terminal was closed; W
 
 
 class StopRequest:
-    """A context around a training loop that handles signals and the time limit, which counts from `began`, else now.
-
-    A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once.
-    """
+    """A context around a training loop that handles signals and the time limit, which counts from `began`, else now. A
+    second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once."""
 
     def __init__(self, options: Schedule, processes: Processes, began: float | None = None):
         self._limit_text, self._limit = options.time_limit, parse_duration(options.time_limit)
@@ -37,7 +35,7 @@ class StopRequest:
         self._mark = time.monotonic()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
@@ -48,7 +46,7 @@ class StopRequest:
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     def measure(self, work: str) -> None:
-        """Record the duration of `work` (step, save or validation), from the last call until now."""
+        """Record the duration of `work` (step, save or validation) since the last call."""
         now = time.monotonic()
         self._slowest[work] = max(self._slowest[work], now - self._mark)
         self._mark = now

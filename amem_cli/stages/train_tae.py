@@ -155,7 +155,6 @@ def train_step(
                 (terms["discriminator"] / len(batches)).backward()
         losses.append(terms)
     values = schedule.mean_losses(losses)
-    schedule.check_finite(values)
     adam.step()
     if options.adversarial_weight:
         discriminator_adam.step()
@@ -221,10 +220,8 @@ def _train(
 def validate(
     tae: TAE, paths: list[Path], options: TrainTaeOptions, precision: str, progress: Progress
 ) -> tuple[dict[str, float], list[Tensor]]:
-    """The mean squared error of reconstructed validation images, pixels in [0, 1]; and rows of a sample picture.
-
-    Works on a copy of the network in eval mode. The rows are some images and their reconstructions.
-    """
+    """The mean squared error of reconstructed validation images, pixels in [0, 1]; and rows of a sample picture. Works
+    on a copy of the network in eval mode. The rows are some images and their reconstructions."""
     device, network = device_of(tae), evaluation_copy(tae)
     batches = np.split(np.arange(len(paths)), range(VALIDATION_BATCH, len(paths), VALIDATION_BATCH))
     images = loader(ImageBatches(paths, batches, options.height_width, augment=None), options.workers, device)

@@ -23,7 +23,6 @@ from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.runtime.schedule import (
     batches_per_step,
-    check_finite,
     learning_rate,
     log_batch_size,
     mean_losses,
@@ -124,14 +123,13 @@ def test_validation_due() -> None:
     assert not validation_due(options(), TrainState(epoch=2))
 
 
-def test_mean_losses_and_check_finite() -> None:
+def test_mean_losses() -> None:
     batches = [{"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"a": torch.tensor(2.0), "b": torch.tensor(0.0)}]
     assert mean_losses(batches) == {"a": 1.5, "b": 2.0}
     assert mean_losses(batches[:1]) == {"a": 1.0, "b": 4.0}
-    check_finite({"a": 1.0})
     for value in (math.nan, math.inf):
-        with pytest.raises(BadData, match="b is not finite"):
-            check_finite({"a": 1.0, "b": value})
+        with pytest.raises(BadData, match="loss: b is not finite"):
+            mean_losses([{"a": torch.tensor(1.0), "b": torch.tensor(value)}])
 
 
 class Lines(Progress):

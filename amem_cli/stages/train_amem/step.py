@@ -101,7 +101,6 @@ def train_step(
                 terms["copy_image"] = copy_error(batch, options)
         batch_losses.append(terms)
     values = schedule.mean_losses(batch_losses)
-    schedule.check_finite(values)
     adam.step()
     if adversarial and discriminator_adam is not None:
         discriminator_adam.step()
