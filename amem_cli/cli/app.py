@@ -88,10 +88,8 @@ def _fail(message: str, exit_code: int) -> int:
 
 
 def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
-    """One line for a usage error of Typer: the fault, a suggestion, and the command for help.
-
-    Typer suggests commands itself. The class of the error is Typer's or Click's, depending on Typer's version.
-    """
+    """One line for a usage error of Typer: the fault, a suggestion, and the command for help. Typer suggests commands
+    itself. The class of the error is Typer's or Click's, depending on Typer's version."""
     message, meant = error.format_message(), ""
     shown = error.ctx.command.get_params(error.ctx) if error.ctx else []
     flags = [flag.lstrip("-") for one in shown if not getattr(one, "hidden", False) for flag in one.opts]

@@ -78,10 +78,8 @@ class Output:
 
 
 def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Callable[[Callable], Callable]:
-    """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field.
-
-    The fields have an `Annotated` type, or are made by `option`; others have no flag. `note` ends the help.
-    """
+    """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field. The fields
+    have an `Annotated` type, or are made by `option`; others have no flag. `note` ends the help."""
 
     def decorate(function: Callable) -> Callable:
         declared = inspect.signature(function).parameters.values()

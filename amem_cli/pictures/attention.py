@@ -73,9 +73,7 @@ def _draw_clip(figure: SubFigure, clip: Attention, top: float) -> None:
 
 def heat_over_frames(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Frames (T, H, W, 3) uint8, in grey, under heat (H', W'), or (T', H', W'): frame i is under map floor(i T' / T).
-
-    The colours go from 0 to the largest value of `heat`; heat is spread smoothly over the pixels.
-    """
+    The colours go from 0 to the largest value of `heat`; heat is spread smoothly over the pixels."""
     maps = np.broadcast_to(heat, (len(frames), *heat.shape)) if heat.ndim == 2 else (
         heat[np.arange(len(frames)) * len(heat) // len(frames)]
     )  # fmt: skip

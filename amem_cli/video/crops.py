@@ -100,10 +100,8 @@ def coloured(picture: Picture, boxes: np.ndarray) -> np.ndarray:
 def cut_crops(
     camera: Camera, tracks: Iterable[CameraTrack], folder: Path, begin: int, report: Callable[[int], None]
 ) -> None:
-    """Write `folder`/<track>/<frame>.jpg for pictures from number `begin` on.
-
-    `report(number)` is called after each picture, when its crops are written.
-    """
+    """Write `folder`/<track>/<frame>.jpg for pictures from number `begin` on. `report(number)` is called after each
+    picture, when its crops are written."""
     wanted: dict[int, list[tuple[Path, np.ndarray]]] = defaultdict(list)
     for track in tracks:
         (folder / track.name).mkdir(parents=True, exist_ok=True)

@@ -63,9 +63,7 @@ def _converter(height: int) -> Any:
 
 class Camera:
     """The videos of one camera, in order. `faults` are lines about what could not be decoded, after `pictures()`.
-
-    Raises `InputMissing` or `BadData` for a file that is missing, no regular file, or without video.
-    """
+    Raises `InputMissing` or `BadData` for a file that is missing, no regular file, or without video."""
 
     def __init__(self, name: str, files: list[Path]):
         self.name, self.files = name, files
@@ -80,10 +78,8 @@ class Camera:
         ]
 
     def pictures(self) -> Iterator[Picture]:
-        """All pictures in order of presentation.
-
-        Damaged ones are left out but counted in the numbers; their times are added to `faults`.
-        """
+        """All pictures in order of presentation. Damaged ones are left out but counted in the numbers; their times are
+        added to `faults`."""
         self.faults, number, offset, step, decoded = [*self._disorder], 0, 0.0, LEAST_STEP, False
         for place, file in enumerate(self.files):
             last = offset

@@ -125,10 +125,8 @@ def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray:
 
 
 def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
-    """(N,) the probability that a tracklet fits: the geometric mean over the attributes, 0 without labels.
-
-    Raises `UsageError` for unknown attributes, `InputMissing` without a labels file.
-    """
+    """(N,) the probability that a tracklet fits: the geometric mean over the attributes, 0 without labels. Raises
+    `UsageError` for unknown attributes, `InputMissing` without a labels file."""
     if gallery.renamed:
         why = "two files are of data sets with one name"
         raise UsageError("--gallery", why=why, remedy="Search by description in one at a time")

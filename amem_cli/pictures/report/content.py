@@ -1,4 +1,4 @@
-"""The content of the report, section by section; `tools/collect.py` collects it, the page draws it."""
+"""The content of the report, section by section; `tools/report.py` collects it, the page draws it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -78,10 +78,8 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The training curves of one stage: panel title -> lines. `seconds` is the duration of the training.
-
-    `samples` are the sample pictures of its validations, by the number of steps done.
-    """
+    """The training curves of one stage: panel title -> lines. `seconds` is the duration of the training. `samples` are
+    the sample pictures of its validations, by the number of steps done."""
 
     stage: str
     path: Path
@@ -104,9 +102,7 @@ class Artifact:
 @dataclass(frozen=True, slots=True)
 class Report:
     """The content of the page; `result` is the content of a result file, `notes` are remarks about the data set.
-
-    `generated`: its people are generated.
-    """
+    `generated`: its people are generated."""
 
     dataset: str
     split: int | None

@@ -45,10 +45,8 @@ class TrainingData:
 
 
 def training_data(options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]) -> TrainingData:
-    """The training data of some tracklets, with some people used for validation.
-
-    Raises `BadData` for too few people or missing labels, `InputMissing` without a labels file.
-    """
+    """The training data of some tracklets, with some people used for validation. Raises `BadData` for too few people or
+    missing labels, `InputMissing` without a labels file."""
     train, validation = hold_out_people([t.person_id for t in tracklets], options.validate, options.seed, least=2)
     fit, held_out = [tracklets[row] for row in train], [tracklets[row] for row in validation]
     check_people(fit, options.people_per_batch, options.clip_frames)
@@ -58,11 +56,8 @@ def training_data(options: TrainAmemOptions, dataset: str, tracklets: list[Track
 
 
 def training_labels(options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]) -> Tensor | None:
-    """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`; None without AEM.
-
-    Raises `InputMissing` without the file and `BadData` if it lacks tracklets or attributes, or belongs to another data
-    set.
-    """
+    """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`; None without AEM. Raises `InputMissing`
+    without the file and `BadData` if it lacks tracklets or attributes, or belongs to another data set."""
     if not options.uses_aem:
         return None
     path = labels_file(options, dataset)
@@ -165,10 +160,8 @@ def build_networks(
     tae: TaeParts | None = None,
     weights: Path | None = None,
 ) -> Networks:
-    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights.
-
-    `tae` are the parts that MEM starts from, untrained by default.
-    """
+    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights. `tae` are
+    the parts that MEM starts from, untrained by default."""
     discriminator = None
     if config.motion:
         discriminator = (tae.discriminator if tae else Discriminator(*config.height_width)).to(processes.device)
