@@ -24,11 +24,10 @@ from amem_cli.metrics.prediction import mean_errors
 from amem_cli.models.amem import AMEM
 from amem_cli.models.checkpoints import load_amem
 from amem_cli.models.config import ModelConfig
+from amem_cli.pictures import report as content
 from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.ranked_lists import RankedRow
-from amem_cli.pictures.report import content
-from amem_cli.pictures.report.content import Curves, Missing
-from amem_cli.pictures.report.page import report_page
+from amem_cli.pictures.report import Curves, Missing, report_page
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools import predictions
 from amem_cli.tools.show import choose_query_rows, ranked_rows

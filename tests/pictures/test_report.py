@@ -16,7 +16,7 @@ from amem_cli.data.chain import ArtifactState
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import Answer, RankedRow
-from amem_cli.pictures.report.content import (
+from amem_cli.pictures.report import (
     Artifact,
     CameraPair,
     Comparison,
@@ -26,8 +26,9 @@ from amem_cli.pictures.report.content import (
     RankedLists,
     RankedQuery,
     Report,
+    lines_chart,
+    report_page,
 )
-from amem_cli.pictures.report.page import lines_chart, report_page
 from tests.browser import Browser, needs_chromium
 
 HOSTILE = '<script>window.hacked = 1</script>"\'><img src=x onerror="window.hacked = 1">&lt;{{ 7 * 7 }}$x_$'

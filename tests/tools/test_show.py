@@ -241,7 +241,7 @@ def test_report_refuses_and_shrinks(source: Source, tmp_path: Path, monkeypatch:
     with pytest.raises(UsageError, match="--queries 0"):
         report(tmp_path / "r.html", source, Silent(), queries=0, seed=0)
     asked: list[int] = []
-    page = "amem_cli.pictures.report.page.report_page"
+    page = "amem_cli.tools.report.report_page"
     monkeypatch.setattr(page, lambda _, frames: asked.append(frames) or "x" * frames)
     found = SimpleNamespace(result=1, ranked_lists=1, predictions=1, curves=[], artifacts=[])
     monkeypatch.setattr(Collector, "report", lambda *_: found)

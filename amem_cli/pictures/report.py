@@ -1,9 +1,10 @@
-"""The report as one HTML file."""
+"""The report as one HTML file: its content, section by section, which `tools/report.py` collects; and the page."""
 
 import io
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from matplotlib.ticker import NullFormatter
 from PIL import Image
 
 from amem_cli.artifacts.results import queries_of
+from amem_cli.data.chain import ArtifactState
 from amem_cli.data.images import open_rgb
-from amem_cli.pictures.attention import heat_over_frames
+from amem_cli.pictures.attention import Attention, heat_over_frames
 from amem_cli.pictures.attributes import THRESHOLD, AttributedTracklet, comparison_figure
 from amem_cli.pictures.cmc import draw_cmc
 from amem_cli.pictures.frames import evenly_spaced, read_frames, side_by_side
 from amem_cli.pictures.html import render, webp
-from amem_cli.pictures.ranked_lists import VERDICTS
-from amem_cli.pictures.report.content import CameraPair, Comparison, Curves, Lines, Missing, Report
+from amem_cli.pictures.predicted_frames import PredictedClip
+from amem_cli.pictures.ranked_lists import VERDICTS, RankedRow
 from amem_cli.pictures.style import ABSENT, COLOURS, HIGHLIGHT, INK, PRESENT, RULE, SOFT, STYLE, line_style, styled
 
 THUMBNAIL = (128, 64)  # (H, W) of a frame on the page; a high-resolution screen displays it at half that size
@@ -32,10 +34,114 @@ COMPARED_ATTRIBUTES = 18
 MOST_CAMERAS = 12
 SAMPLES, SAMPLE_HEIGHT = 8, 720  # sample pictures of each training, and their height in pixels
 RANKS = ("1", "5", "10", "20")
+Lines = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> (steps, values)
 # colours of the charts, as variables of the style sheet (light and dark)
 VARIABLES = {colour: f"var(--c{place})" for place, colour in enumerate(COLOURS)}
 VARIABLES |= {INK: "var(--ink)", SOFT: "var(--soft)", RULE: "var(--rule)", PRESENT: "var(--has)", ABSENT: "var(--not)"}
 VARIABLES |= {HIGHLIGHT: "var(--differs)"}
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Takes the place of a section: why it cannot be made, and the command that makes its input (if one is known)."""
+
+    why: str
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPair:
+    """Queries of one camera against the gallery of another: rates in [0, 1] over the queries with a match there."""
+
+    query_camera: int
+    answer_camera: int
+    queries: int
+    rank_1: float
+    mAP: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Attributes of a query and one of its answers: (A,) probabilities in [0, 1]; `answer_is` describes the answer."""
+
+    answer_is: str
+    names: Sequence[str]
+    query: np.ndarray
+    answer: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class RankedQuery:
+    """One ranked list, why it was chosen ("best", "worst", "random"), attributes, and attention maps."""
+
+    chosen: str
+    row: RankedRow
+    comparisons: Sequence[Comparison] = ()
+    attention: Attention | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedLists:
+    """All lists of the page; `frames_of` maps every tracklet in them to its frames, in order.
+
+    `attributes` describes the origin of the comparisons' probabilities, or why there are none; `no_attention` is the
+    reason why no query has attention maps.
+    """
+
+    queries: Sequence[RankedQuery]
+    frames_of: Mapping[str, Sequence[Path]]
+    attributes: str | Missing
+    no_attention: Missing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Clips with MEM's predictions, and the `mean_errors` of all measured ones."""
+
+    clips: Sequence[PredictedClip]
+    errors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Curves:
+    """The training curves of one stage: panel title -> lines. `seconds` is the duration of the training. `samples` are
+    the sample pictures of its validations, by the number of steps done."""
+
+    stage: str
+    path: Path
+    panels: Mapping[str, Lines]
+    seconds: float | None = None
+    samples: Sequence[tuple[int, Path]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One artifact of the chain; `details` are tables by their titles (options, parents, versions)."""
+
+    state: ArtifactState
+    sha256: str = ""
+    megabytes: float | None = None
+    seconds: float | None = None
+    details: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The content of the page; `result` is the content of a result file, `notes` are remarks about the data set.
+    `generated`: its people are generated."""
+
+    dataset: str
+    split: int | None
+    model: str
+    workspace: Path
+    generated: bool
+    notes: Sequence[str]
+    result: Mapping[str, Any] | Missing
+    camera_pairs: Sequence[CameraPair] | Missing
+    ranked_lists: RankedLists | Missing
+    predictions: Predictions | Missing
+    curves: Sequence[Curves | Missing]
+    artifacts: Sequence[Artifact]
 
 
 def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
