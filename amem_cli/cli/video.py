@@ -117,13 +117,11 @@ def find(output: flags.Output, options: FindOptions) -> None:
     """
     from amem_cli.video.find import find
 
-    progress = Progress(output.quiet)
-    answer = find(options, progress)
-    linked = answer.linked
+    page, linked, used = find(options, progress := Progress(output.quiet))
     figures = {"tracks": len(linked.person), "people": linked.people, "in_several_cameras": linked.in_several_cameras()}
     if output.as_json:
-        return console.print_json({"page": answer.page, **figures, "used": answer.used, "warnings": progress.warnings})
-    print(f"find: {answer.page}, open it in a browser")
+        return console.print_json({"page": page, **figures, "used": used, "warnings": progress.warnings})
+    print(f"find: {page}, open it in a browser")
     several = figures["in_several_cameras"]
     tracks = counted(len(linked.person), "tracks")
     print(f"  {counted(linked.people, 'people')} in {tracks}, {several} in several cameras")

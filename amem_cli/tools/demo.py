@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
@@ -28,24 +28,19 @@ IMAGE_SIZE = "96x48"  # minutes on two CPU cores
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
-class DemoResult(NamedTuple):
-    """The evaluation, the pictures, the errors of the predicted frames, a search by picture and one by description."""
+def demo(
+    folder: Path, seed: int, progress: Progress
+) -> tuple[StageResult, list[Path], dict[str, Any], list[SearchResult]]:
+    """Generate people in `folder`/data, run the six stages with `--preset small`, draw the pictures, search.
 
-    evaluation: StageResult
-    pictures: list[Path]
-    errors: dict[str, Any]
-    searches: list[SearchResult]
-
-
-def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
-    """Generate people in `folder`/data, run the six stages with `--preset small`, draw the pictures, search. A rerun
-    keeps what is finished."""
+    A rerun keeps what is finished. Returns the evaluation, the pictures, the errors of the predicted frames, and a
+    search by picture and one by description.
+    """
     warn_if_busy(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
             write_walkers(data, WalkerOptions(seed=seed, people=PEOPLE, frames=(20, 28), twins=TWINS), loop.show)
-
     start = weights_or_warning(progress)
 
     def options(command: str, **values: Any) -> Any:
@@ -64,7 +59,7 @@ def demo(folder: Path, seed: int, progress: Progress) -> DemoResult:
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
     pictures, errors = show_all(folder / "pictures", source, progress)
-    return DemoResult(result, pictures, errors, example_searches(source, progress))
+    return result, pictures, errors, example_searches(source, progress)
 
 
 def example_searches(source: Source, progress: Progress) -> list[SearchResult]:

@@ -1,10 +1,12 @@
-"""Cuts tracks out of the pictures of a camera, as JPEG files."""
+"""Cuts tracks out of the pictures of a camera, as JPEG files.
+
+The columns of a track (n, 7) are picture number, seconds, left, top, width, height, score.
+"""
 
 import io
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +23,6 @@ GAP, WAY = 0.2, 0.6  # seconds without a box; seconds before and after
 APART, FASTER = 0.3, 0.6  # of a box's height; of it per second
 REDUCED = 120  # height of the picture for colours
 COLOUR_WEIGHTS, OTHER_COLOUR = (0.5, 1.5, 1.5), 7.0  # of luma and the colour differences; grey levels
-
-
-@dataclass(frozen=True)
-class CameraTrack:
-    """A track of a camera; `rows` (n, 7) are picture number, seconds, left, top, width, height, score."""
-
-    name: str
-    rows: np.ndarray
 
 
 def inside(rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -60,7 +54,7 @@ def split_at_edges(rows: np.ndarray, widths: np.ndarray) -> list[np.ndarray]:
 
 
 def split_at_gaps(rows: np.ndarray) -> list[np.ndarray]:
-    """A track (n, 16), with colours after the columns of `CameraTrack`, in pieces.
+    """A track (n, 16), with colours after its other columns, in pieces.
 
     It is cut at gaps after which it goes on in another place, direction or colour: somebody left and another came. The
     straight ways before and after a gap are compared in its middle.
@@ -97,22 +91,20 @@ def coloured(picture: Picture, boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([boxes, (found * COLOUR_WEIGHTS).reshape(-1, 9)], axis=1)
 
 
-def cut_crops(
-    camera: Camera, tracks: Iterable[CameraTrack], folder: Path, begin: int, report: Callable[[int], None]
-) -> None:
-    """Write `folder`/<track>/<frame>.jpg for pictures from number `begin` on. `report(number)` is called after each
-    picture, when its crops are written."""
+def cut_crops(camera: Camera, tracks: Mapping[str, np.ndarray], folder: Path, begin: int) -> Iterator[int]:
+    """Write `folder`/<track>/<frame>.jpg for pictures from number `begin` on; yields each number when it is done."""
     wanted: dict[int, list[tuple[Path, np.ndarray]]] = defaultdict(list)
-    for track in tracks:
-        (folder / track.name).mkdir(parents=True, exist_ok=True)
-        for row in track.rows:
-            wanted[int(row[0])].append((folder / track.name / f"{int(row[0]):06d}.jpg", row[2:6]))
+    for name, rows in tracks.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for row in rows:
+            wanted[int(row[0])].append((folder / name / f"{int(row[0]):06d}.jpg", row[2:6]))
     for picture in camera.pictures():
-        if picture.number >= begin and picture.number in wanted:
-            pixels = picture.rgb()
-            for path, box in wanted[picture.number]:
-                path.write_bytes(_jpeg(pixels, box))
-        report(picture.number)
+        if picture.number >= begin:
+            if picture.number in wanted:
+                pixels = picture.rgb()
+                for path, box in wanted[picture.number]:
+                    path.write_bytes(_jpeg(pixels, box))
+            yield picture.number
 
 
 def _jpeg(pixels: np.ndarray, box: np.ndarray) -> bytes:

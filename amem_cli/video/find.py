@@ -1,7 +1,7 @@
 """`amem find`: from videos to one page that says who is where and when."""
 
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,9 @@ CLIPS, FRAMES = 6, 16  # of a track, for its features and its attributes
 PAGE = "index.html"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """The page, who was found, and what was used."""
-
-    page: Path
-    linked: Linked
-    used: list[str]
-
-
-def find(options: FindOptions, progress: Progress) -> Answer:
-    """Cut people out of videos, compare them, give each a number, and write the page. Finished steps are reused."""
+def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[str]]:
+    """Cut people out of videos, compare them, give each a number, and write the page; finished steps are reused.
+    Returns the page, the people, and lines on what was used."""
     out, home = options.out, Workspace(options.workspace)
     manifest = load_manifest(options.dataset)
     several = protocol_of(manifest).kind != "single-split"
@@ -75,7 +67,7 @@ def find(options: FindOptions, progress: Progress) -> Answer:
     with locked(out / PAGE):
         write_links(linked, out, (cut.folder,), progress)
         atomic.write_text(out / PAGE, find_page(linked, cut, labels, used))
-    return Answer(out / PAGE, linked, used)
+    return out / PAGE, linked, used
 
 
 def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progress) -> pseudo_labels.PseudoLabels | None:

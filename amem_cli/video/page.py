@@ -4,7 +4,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Clip:
     seconds: float | None
     columns: int
     source: str
-    note: str = ""
+    note: str
 
     @property
     def strip(self) -> list[int]:
@@ -60,8 +60,10 @@ class Clip:
 def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None, used: list[str]) -> str:
     """The page of `amem find`; `used` says what it was made with."""
     gallery = linked.gallery
-    images = {name: _images(tracklets.folder / name) for name in gallery.tracklets}
-    clips = _clips(gallery.tracklets, images, gallery.cameras, gallery.seconds, linked.probability)
+    frames = _chosen([_images(tracklets.folder / name) for name in gallery.tracklets])
+    notes = ["" if np.isnan(sure) else f"same person: {per_cent(sure)}" for sure in linked.probability]
+    columns = zip(gallery.tracklets, gallery.cameras, gallery.seconds, frames, notes, strict=True)
+    clips = [_clip(f"t{row}", *column) for row, column in enumerate(columns)]
     members: dict[int, list[int]] = defaultdict(list)
     for row, person in enumerate(linked.person.tolist()):
         members[person].append(row)
@@ -111,14 +113,16 @@ def search_page(result: SearchResult, frames_of: Mapping[str, Sequence[Path]], u
     """The page of `amem search --out`: a row per query with its hits."""
     people, clips = [], []
     for number, found in enumerate(result.found, start=1):
-        times = np.array([(hit.first_seconds, hit.last_seconds) for hit in found.hits], float).reshape(-1, 2)
-        names, cameras = [hit.tracklet for hit in found.hits], [hit.camera for hit in found.hits]
-        shown = _clips(names, frames_of, cameras, times, np.full(len(names), np.nan), f"q{number}-")
-        shown = [replace(clip, note=f"{hit.rank}. {_note(hit)}") for clip, hit in zip(shown, found.hits, strict=True)]
+        frames = _chosen([frames_of.get(hit.tracklet, ()) for hit in found.hits])
+        shown = []
+        for hit, own in zip(found.hits, frames, strict=True):
+            times = np.array([hit.first_seconds, hit.last_seconds], float)
+            note = f"{hit.rank}. {_note(hit)}"
+            shown.append(_clip(f"q{number}-{hit.rank}", hit.tracklet, hit.camera, times, own, note))
         if found.row is not None and (name := result.gallery.tracklets[found.row]) in frames_of:
-            camera, unknown = result.gallery.cameras[found.row], np.full((1, 2), np.nan)
-            asked = _clips([name], frames_of, [camera], unknown, unknown[0], f"q{number}-asked-")
-            shown = [replace(asked[0], note="looked for"), *shown]
+            camera, unknown = result.gallery.cameras[found.row], np.full(2, np.nan)
+            (own,) = _chosen([frames_of[name]])
+            shown.insert(0, _clip(f"q{number}-asked", name, camera, unknown, own, "looked for"))
         clips += shown
         people.append({"number": number, "heading": f"Nearest to {found.query}", "about": [], "doubtful": False,
                        "clips": shown, "tags": []})  # fmt: skip
@@ -251,31 +255,21 @@ def _images(folder: Path) -> list[Path]:
     return [folder / name for name in frames_in_order(list_folder(folder)[0])]
 
 
-def _clips(
-    names: Sequence[str], images: Mapping[str, Sequence[Path]], cameras: Sequence[str], seconds: np.ndarray,
-    chances: np.ndarray, prefix: str = "t",
-) -> list[Clip]:  # fmt: skip
-    """The tracks with their pictures; the more tracks, the fewer frames of each, so that the page stays small."""
-    most = int(min(MOST_FRAMES, max(3, MOST_BYTES / BYTES_PER_FRAME / max(len(names), 1))))
+def _chosen(tracks: Sequence[Sequence[Path]]) -> list[list[Path]]:
+    """The frames shown of each track: the more tracks, the fewer, so that the page stays small."""
+    most = int(min(MOST_FRAMES, max(3, MOST_BYTES / BYTES_PER_FRAME / max(len(tracks), 1))))
     shown = MOST_BYTES // (BYTES_PER_FRAME * most)  # tracks with pictures
-    clips = []
-    for row, (name, camera) in enumerate(zip(names, cameras, strict=True)):
-        frames = evenly_spaced(images.get(name, ()), most) if row < shown else []
-        first, last = seconds[row]
-        known = not (np.isnan(first) or np.isnan(last))
-        when = period(first, last) if known else ""
-        note = "" if np.isnan(chances[row]) else f"same person: {per_cent(chances[row])}"
-        length = float(last - first) if known else None
-        clips.append(Clip(f"{prefix}{row}", name, camera, when, length, len(frames), _sheet(frames), note))
-    return clips
+    return [evenly_spaced(frames, most) if row < shown else [] for row, frames in enumerate(tracks)]
 
 
-def _sheet(frames: Sequence[Path]) -> str:
-    """Frames side by side as a data address; empty without frames."""
+def _clip(key: str, name: str, camera: str, seconds: np.ndarray, frames: Sequence[Path], note: str) -> Clip:
+    """A track with its frames side by side; `seconds` (2,) are NaN if unknown."""
+    first, last = seconds.tolist()
+    when, length = ("", None) if np.isnan(seconds).any() else (period(first, last), last - first)
     if not frames:
-        return ""
+        return Clip(key, name, camera, when, length, 0, "", note)
     sheet = Image.new("RGB", (FRAME[0] * len(frames), FRAME[1]), (128, 128, 128))
     for place, path in enumerate(frames):
         picture = ImageOps.pad(open_rgb(path), FRAME, Image.Resampling.BILINEAR, color=(128, 128, 128))
         sheet.paste(picture, (place * FRAME[0], 0))
-    return webp(sheet, quality=55)
+    return Clip(key, name, camera, when, length, len(frames), webp(sheet, quality=55), note)

@@ -26,7 +26,7 @@ from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
 from amem_cli.errors import BadData, OutputExists, UsageError, listing, printable
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
-from amem_cli.video.crops import CameraTrack, coloured, cut_crops, inside, split_at_edges, split_at_gaps
+from amem_cli.video.crops import coloured, cut_crops, inside, split_at_edges, split_at_gaps
 from amem_cli.video.decode import Camera, Picture, import_av, sampled
 from amem_cli.video.options import TrackletOptions
 from amem_cli.video.tracks import Tracker
@@ -162,7 +162,7 @@ def _cut(
 ) -> dict[str, Any]:
     """Everything in `work`/data; returns the figures of `Tracklets`."""
     data, dropped, pictures = work / "data", 0, 0
-    tracks: dict[str, list[CameraTrack]] = {}
+    tracks: dict[str, dict[str, np.ndarray]] = {}
     tables: dict[str, BoxTable] = {}
     for number, camera in enumerate(cameras):
         table = _boxes(camera, sources[camera.name], options.fps, work / f"boxes-{number}", progress)
@@ -235,10 +235,8 @@ def _boxes(camera: Camera, source: Boxes, fps: float, folder: Path, progress: Pr
     document = json.loads(done.read_text())
     parts = [np.load(folder / f"part-{number:06d}.npz") for number in range(document["parts"])]
     heads, rows = (np.concatenate([part[name] for part in parts]) for name in ("heads", "rows"))
-    return BoxTable(
-        heads[:, 0].astype(int), heads[:, 1], heads[:, 2:4], heads[:, 4].astype(int), rows, document["last"],
-        document["faults"],
-    )  # fmt: skip
+    numbers, seconds, files = heads[:, 0].astype(int), heads[:, 1], heads[:, 4].astype(int)
+    return BoxTable(numbers, seconds, heads[:, 2:4], files, rows, document["last"], document["faults"])
 
 
 def _write_part(folder: Path, number: int, part: list[tuple[Any, np.ndarray]]) -> None:
@@ -260,8 +258,8 @@ def _leave_out(number: int, of: int, where: str, camera: Camera, progress: Progr
 
 def _tracks(
     camera: Camera, table: BoxTable, options: TrackletOptions, progress: Progress, *, split_crossings: bool
-) -> tuple[list[CameraTrack], int]:
-    """The tracks with enough frames, and the number of those that are too short."""
+) -> tuple[dict[str, np.ndarray], int]:
+    """The tracks (n, 7) with enough frames by their names, and the number of those that are too short."""
     rows = table.rows
     place = np.searchsorted(table.numbers, rows[:, 0])
     visible = inside(rows, table.sizes[place]) if len(rows) else np.zeros(0, bool)
@@ -271,19 +269,17 @@ def _tracks(
         people = [int(person) for person in np.unique(rows[:, 7]) if person >= 0]
         given = {f"{person:04d}": rows[rows[:, 7] == person, :7] for person in people}
         _warn_about_jumps(camera, given, progress)
-    else:
-        tracker, bounds = Tracker(split_crossings), np.searchsorted(rows[:, 0], table.numbers)
-        ends = [*bounds[1:], len(rows)]
-        for number, seconds, begin, end in zip(table.numbers, table.seconds, bounds, ends, strict=True):
-            tracker.step(int(number), float(seconds), np.delete(rows[begin:end, 2:], 5, axis=1))
-        widths = dict(zip(table.numbers.tolist(), table.sizes[:, 1].tolist(), strict=True))
-        tracks = [np.stack(track.rows) for track in tracker.finish()]
-        tracks = [piece[:, :7] for rows in tracks for piece in split_at_gaps(rows)]
-        pieces = [piece for rows in tracks for piece in split_at_edges(rows, np.array([widths[n] for n in rows[:, 0]]))]
-        long = sorted((rows for rows in pieces if len(rows) >= options.min_frames), key=lambda rows: rows[0, 0])
-        return [CameraTrack(f"{n:04d}", rows) for n, rows in enumerate(long, start=1)], len(pieces) - len(long)
-    kept = [CameraTrack(name, track) for name, track in given.items() if len(track) >= options.min_frames]
-    return kept, len(given) - len(kept)
+        kept = {name: track for name, track in given.items() if len(track) >= options.min_frames}
+        return kept, len(given) - len(kept)
+    tracker, bounds = Tracker(split_crossings), np.searchsorted(rows[:, 0], table.numbers)
+    for number, seconds, boxes in zip(table.numbers, table.seconds, np.split(rows[:, 2:], bounds[1:]), strict=True):
+        tracker.step(int(number), float(seconds), np.delete(boxes, 5, axis=1))
+    widths = dict(zip(table.numbers.tolist(), table.sizes[:, 1].tolist(), strict=True))
+    tracks = [np.stack(track.rows) for track in tracker.finish()]
+    tracks = [piece[:, :7] for rows in tracks for piece in split_at_gaps(rows)]
+    pieces = [piece for rows in tracks for piece in split_at_edges(rows, np.array([widths[n] for n in rows[:, 0]]))]
+    long = sorted((rows for rows in pieces if len(rows) >= options.min_frames), key=lambda rows: rows[0, 0])
+    return {f"{number:04d}": rows for number, rows in enumerate(long, start=1)}, len(pieces) - len(long)
 
 
 def _warn_about_jumps(camera: Camera, given: dict[str, np.ndarray], progress: Progress) -> None:
@@ -298,43 +294,34 @@ def _warn_about_jumps(camera: Camera, given: dict[str, np.ndarray], progress: Pr
         progress.warn(f"camera {camera.name}: ids that jump across the picture: {listing(jumps, 5)}")
 
 
-def _crops(camera: Camera, tracks: list[CameraTrack], folder: Path, marker: Path, progress: Progress) -> None:
+def _crops(camera: Camera, tracks: dict[str, np.ndarray], folder: Path, marker: Path, progress: Progress) -> None:
     """The crops of a camera; `marker` holds the number of the last picture whose crops are written."""
-    last = max((int(track.rows[-1, 0]) for track in tracks), default=0)
+    last = max((int(rows[-1, 0]) for rows in tracks.values()), default=0)
     done = json.loads(marker.read_text())["done"] if marker.exists() else 0
     if done >= last:
         return
-
     with progress.loop(f"crops of {camera.name}", last, done=done, unit="pictures") as bar:
-
-        def report(number: int) -> None:
-            nonlocal done
-            if number > done:
-                if bar.done < last:
-                    bar.advance(min(number, last) - bar.done)
-                if number % PART == 0:
-                    done = number
-                    atomic.write_text(marker, json.dumps({"done": number}))
-
-        cut_crops(camera, tracks, folder, done + 1, report)
-    atomic.write_text(marker, json.dumps({"done": last}))
+        for number in cut_crops(camera, tracks, folder, done + 1):
+            bar.advance(number - bar.done)
+            if number % PART == 0 or number == last:
+                atomic.write_text(marker, json.dumps({"done": number}))
+            if number == last:
+                break
 
 
 def _write_tables(
-    data: Path, cameras: list[Camera], tables: dict[str, BoxTable], tracks: dict[str, list[CameraTrack]], name: str
+    data: Path, cameras: list[Camera], tables: dict[str, BoxTable], tracks: dict[str, dict[str, np.ndarray]], name: str
 ) -> None:
     """tracks.csv, boxes.csv and the manifest."""
     summary, boxes = [], []
     for camera in cameras:
-        for track in tracks[camera.name]:
-            tracklet, rows = f"{camera.name}/{track.name}", track.rows
-            first, last = rows[0], rows[-1]
+        for track, rows in tracks[camera.name].items():
+            tracklet, first, last = f"{camera.name}/{track}", rows[0], rows[-1]
             at = np.searchsorted(tables[camera.name].numbers, first[0])
             video = printable(camera.files[tables[camera.name].files[at]].name)
             times = [int(first[0]), int(last[0]), f"{first[1]:.3f}", f"{last[1]:.3f}"]
             summary.append([tracklet, camera.name, video, *times, len(rows), f"{rows[:, 6].mean():.3f}"])
-            for row in rows:
-                boxes.append([tracklet, int(row[0]), f"{row[1]:.3f}", *(f"{value:.1f}" for value in row[2:6])])
+            boxes += [[tracklet, int(row[0]), f"{row[1]:.3f}", *(f"{v:.1f}" for v in row[2:6])] for row in rows]
     atomic.write_csv(data / "tracks.csv", TRACK_COLUMNS, summary)
     atomic.write_csv(data / "boxes.csv", BOX_COLUMNS, boxes)
     atomic.write_text(data / f"{name}.toml", f'name = {json.dumps(name)}\nlayout = "tracks"\nroot = "."\n')
