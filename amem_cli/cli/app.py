@@ -14,8 +14,8 @@ from typing import Any
 import typer
 
 from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
+from amem_cli.cli.flags import app
 from amem_cli.cli.remedies import CONTINUING, command_line
-from amem_cli.cli.root import app
 from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, out_of_memory
 from amem_cli.resolve import OTHER_COMMANDS, suggestion
 

@@ -1,4 +1,7 @@
-"""Commands, flags and the config file, derived from the options dataclasses (names, defaults, choices, help)."""
+"""The `amem` command and its groups; `stages`, `tools` and `video` add the commands.
+
+Their flags and the config file are derived from the options dataclasses (names, defaults, choices, help).
+"""
 
 import dataclasses
 import inspect
@@ -15,7 +18,6 @@ import typer
 
 from amem_cli import __version__
 from amem_cli.cli import console, remedies
-from amem_cli.cli.root import app, epilog
 from amem_cli.errors import AmemError, did_you_mean, listing
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
 from amem_cli.resolve import resolve
@@ -30,6 +32,55 @@ LEGEND = (
 )
 CONFIG_HEAD = """amem {version}, preset {preset}. Use: amem COMMAND --config THIS_FILE. A line left out keeps the
 preset's value; flags win. (P): the paper's choice; (D): ours, where the paper gives none."""
+ABOUT = """Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).
+
+Six stages, each writes an artifact that later stages read: train-arm,
+label-videos, train-tae, train-amem, extract-features, evaluate.
+
+Every command takes --help, and --debug for the traceback of an error.
+"""
+
+
+def new_app(help: str, *examples: str) -> typer.Typer:
+    names = {"help_option_names": ["-h", "--help"]}
+    return typer.Typer(help=help, epilog=epilog(*examples), no_args_is_help=True, context_settings=names)
+
+
+def epilog(*examples: str, note: str = "") -> str:
+    """The end of a help text: one example per line, each short enough not to be wrapped at 80 columns."""
+    return "\n\n".join(["Examples:", *examples, *([note] if note else [])])
+
+
+app = new_app(ABOUT, "amem demo", "amem doctor")
+data_app = new_app(
+    "Check or generate data sets.", "amem data walkers walkers", "amem data check mars --data-root walkers"
+)
+config_app = new_app(
+    "Write the options of all commands to a file.",
+    "amem config show > amem.toml",
+    "amem config show train-amem --preset small",
+)
+weights_app = new_app("Inspect weight files.", "amem weights inspect rgb_imagenet.pt")
+features_app = new_app("Convert features.", "amem features convert pytorch_result.mat features.h5 --dataset mars")
+app.add_typer(data_app, name="data")
+app.add_typer(features_app, name="features")
+app.add_typer(config_app, name="config")
+app.add_typer(weights_app, name="weights")
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"amem {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    pass
 
 
 def choice(*known: str, help: str, flag: str | None = None, argument: bool = False, **settings: Any) -> Any:

@@ -10,8 +10,7 @@ import typer
 from typer import Argument, Option
 
 from amem_cli.cli import console, flags, video
-from amem_cli.cli.flags import choice, command
-from amem_cli.cli.root import app, config_app, data_app, features_app, weights_app
+from amem_cli.cli.flags import app, choice, command, config_app, data_app, features_app, weights_app
 from amem_cli.errors import UsageError, counted
 from amem_cli.option_values import check_device
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Option
 
 from amem_cli.cli import console, flags
-from amem_cli.cli.flags import command
-from amem_cli.cli.root import app
+from amem_cli.cli.flags import app, command
 from amem_cli.errors import counted
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.options import FindOptions, LinkOptions, SearchOptions, TrackletOptions
