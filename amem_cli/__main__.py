@@ -12,7 +12,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     try:
         from amem_cli.cli.app import run
-        from amem_cli.runtime.allocator import keep_freed_memory, let_idle_threads_sleep
+        from amem_cli.runtime.memory import keep_freed_memory, let_idle_threads_sleep
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     if isinstance(sys.stdout, io.TextIOWrapper):

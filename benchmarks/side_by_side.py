@@ -143,7 +143,7 @@ def page(about: dict[str, Any], figures: dict[str, Any], days: dict[str, str]) -
         "|---|---|---|---|---|",
         *("| " + " | ".join(row.cells()) + " |" for row in comparisons(figures)),
         "",
-        "Baselines, with the system's allocator settings (amem's: `amem_cli/runtime/allocator.py`): for I3D the units",
+        "Baselines, with the system's allocator settings (amem's: `amem_cli/runtime/memory.py`): for I3D the units",
         "and poolings of piergiaj's port in eager PyTorch, with the same strides and weights; for the other networks",
         "eager PyTorch; for decoding PIL and torchvision's transforms, as re-identification code calls them; for",
         "ranking torchreid's evaluators, and an argsort per query.",

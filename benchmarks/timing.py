@@ -1,7 +1,7 @@
 """Times several methods for the same work, each in its own process, in turns.
 
 In their own processes, because the commands of amem set the allocator of the C library
-(`amem_cli/runtime/allocator.py`) and the baselines do not. In turns, so that other load on the machine slows all alike.
+(`amem_cli/runtime/memory.py`) and the baselines do not. In turns, so that other load on the machine slows all alike.
 """
 
 import multiprocessing
@@ -73,7 +73,7 @@ def _run(connection: Connection) -> tuple[float, float, Any, int | None]:
 def _serve(connection: Connection, method: Method, threads: int | None) -> None:
     try:
         if method.allocator:
-            from amem_cli.runtime.allocator import keep_freed_memory
+            from amem_cli.runtime.memory import keep_freed_memory
 
             keep_freed_memory()
         if threads:

@@ -307,10 +307,8 @@ def print_weights(report: "WeightsReport") -> None:
         mean, std = (", ".join(f"{value:.4g}" for value in values) for values in numbers)
         print_wrapped(f"{report.architecture}: {report.key_mapping}, {head}", "  ")
         print_wrapped(f"expects pixels in [0, 1], minus ({mean}), divided by ({std})", "  ")
-    for note in report.notes:
-        print_wrapped(note, "  ")
-    for problem in report.problems:
-        print_wrapped(f"problem: {problem}", "  ")
+    for line in (*report.notes, *(f"problem: {problem}" for problem in report.problems)):
+        print_wrapped(line, "  ")
     print(f"fits {report.architecture}" if report.fits else "does not fit")
 
 

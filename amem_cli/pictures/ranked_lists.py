@@ -31,7 +31,7 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {  # mark, colour, meaning
     "ignored": ("–", IGNORED, "ignored: junk, or same person and same camera"),
 }
 FRAME_SIZE = (192, 96)
-QUERY_FRAMES = 3
+QUERY_FRAMES, MOST_ANSWERS = 3, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +123,14 @@ def choose_queries(average_precisions: np.ndarray, how_many: int, seed: int = 0)
 
 
 @styled
-def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames, columns: int = 10) -> Figure:
+def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames) -> Figure:
     """Rows of a query (three of its frames) and its first answers (their middle frame).
 
     Right answers have a green border and a tick, wrong ones red and a cross, ignored ones grey and a dash. Rank and
     mark are above an answer; person, camera and distance d below it. `frames_of` maps a tracklet to its frames, in
     order. Raises `BadData` with every frame that cannot be read.
     """
-    columns = min(columns, max(len(row.answers) for row in rows))
+    columns = min(MOST_ANSWERS, max(len(row.answers) for row in rows))
     height = 1.5 * len(rows) + 1.1 * (len(rows) - 1)
     figure = Figure(figsize=(0.95 * columns + 2.25, height))
     grid = figure.subplots(

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +70,11 @@ def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes
     without = f", without {left_out} rows that are no visible, tracked pedestrian" if left_out else ""
     name = f"the boxes of {Path(choice).name}{without}"
     digest = sha256_lines(f"{frame} {boxes.tolist()}" for frame, boxes in table.items())[:16]
-    return Boxes(name, f"mot {digest}", partial(_listed, table), given)
+
+    def listed(camera: Camera, pictures: Iterator[Picture]) -> WithBoxes:
+        return ((picture, table.get(picture.number, np.zeros((0, 6)))) for picture in pictures)
+
+    return Boxes(name, f"mot {digest}", listed, given)
 
 
 def _motion(camera: Camera, pictures: Iterator[Picture]) -> WithBoxes:
@@ -132,10 +135,6 @@ def _mot_rows(path: Path) -> list[list[float]]:
     if not rows:
         raise BadData("boxes", path, why="it has no boxes", remedy=MOT_REMEDY)
     return rows
-
-
-def _listed(table: dict[int, np.ndarray], camera: Camera, pictures: Iterator[Picture]) -> WithBoxes:
-    return ((picture, table.get(picture.number, np.zeros((0, 6)))) for picture in pictures)
 
 
 def _detector(model: str, weights: Path | None, device: str) -> Boxes:

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only glibc has 
 # page faults of taking, writing and freeing 64 MB for the second time
 PROGRAM = """
 import ctypes, resource
-from amem_cli.runtime.allocator import keep_freed_memory
+from amem_cli.runtime.memory import keep_freed_memory
 print(keep_freed_memory())
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
@@ -62,18 +62,18 @@ def test_keep_freed_memory_off(name: str, value: str) -> None:
     ("name", "expected"), [("AMEM", "PASSIVE 10000"), ("OMP_WAIT_POLICY", "1 None"), ("KMP_BLOCKTIME", "None None")]
 )
 def test_let_idle_threads_sleep(name: str, expected: str) -> None:
-    program = "from amem_cli.runtime.allocator import *; let_idle_threads_sleep()"
+    program = "from amem_cli.runtime.memory import *; let_idle_threads_sleep()"
     shown = "print(*map(os.environ.get, ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')))"
     assert run(f"{program}; {shown}", **{name: "1"}) == [expected]
 
 
 def test_commands_make_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     from amem_cli import __main__
-    from amem_cli.runtime import allocator
+    from amem_cli.runtime import memory
 
     calls = []
-    monkeypatch.setattr(allocator, "keep_freed_memory", lambda: calls.append("memory"))
-    monkeypatch.setattr(allocator, "let_idle_threads_sleep", lambda: calls.append("threads"))
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: calls.append("memory"))
+    monkeypatch.setattr(memory, "let_idle_threads_sleep", lambda: calls.append("threads"))
     monkeypatch.setattr("amem_cli.cli.app.run", lambda arguments: calls.append("run") or 0)
     monkeypatch.setattr("signal.signal", lambda *_: None)
     with pytest.raises(SystemExit):

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import parent
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import trained_test_people
@@ -60,7 +59,7 @@ def training_labels(options: TrainAmemOptions, dataset: str, tracklets: list[Tra
     without the file and `BadData` if it lacks tracklets or attributes, or belongs to another data set."""
     if not options.uses_aem:
         return None
-    path = labels_file(options, dataset)
+    path = module_files(options, dataset)["labels"]
     remedy = "Check --labels" if options.labels else run_before("label-videos", options)
     labels = pseudo_labels.read(path, remedy=remedy)
     if labels.dataset != dataset:
@@ -75,33 +74,28 @@ def training_labels(options: TrainAmemOptions, dataset: str, tracklets: list[Tra
     return torch.from_numpy(rows[:, columns]).float()
 
 
-def initial_tae(options: TrainAmemOptions) -> TaeParts | None:
+def initial_tae(options: TrainAmemOptions, dataset: str) -> TaeParts | None:
     """The parts of the TAE that MEM starts from, None without MEM. Raises as `load_tae`."""
     if not options.uses_mem:
         return None
     remedy = "Check --tae" if options.tae else run_before("train-tae", options)
-    return load_tae(tae_file(options), options.image_size, remedy=remedy)
+    return load_tae(module_files(options, dataset)["tae"], options.image_size, remedy=remedy)
 
 
-def parents(options: TrainAmemOptions, dataset: str) -> dict[str, dict[str, str]]:
-    """The files that the modules train with, for the provenance: AEM's pseudo labels, MEM's TAE."""
-    files = {"labels": labels_file(options, dataset)} if options.uses_aem else {}
-    files |= {"tae": tae_file(options)} if options.uses_mem else {}
-    return {role: parent(path) for role, path in files.items()}
+def module_files(options: TrainAmemOptions, dataset: str) -> dict[str, Path]:
+    """The files that the modules train with: AEM's pseudo "labels", MEM's "tae"."""
+    files, workspace = {}, Workspace(options.workspace)
+    if options.uses_aem:
+        files["labels"] = Path(options.labels) if options.labels else workspace.labels(dataset)
+    if options.uses_mem:
+        files["tae"] = Path(options.tae) if options.tae else workspace.tae
+    return files
 
 
 def run_before(stage: str, options: TrainAmemOptions) -> str:
     """The remedy for a missing input that `stage` makes."""
     chain = Chain(load_manifest(options.dataset), options.workspace, None, options.data_root)
     return f"Run: {chain.command(stage)}"
-
-
-def labels_file(options: TrainAmemOptions, dataset: str) -> Path:
-    return Path(options.labels) if options.labels else Workspace(options.workspace).labels(dataset)
-
-
-def tae_file(options: TrainAmemOptions) -> Path:
-    return Path(options.tae) if options.tae else Workspace(options.workspace).tae
 
 
 def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | None:

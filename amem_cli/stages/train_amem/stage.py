@@ -10,7 +10,7 @@ from torch import Tensor
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import StageResult, is_complete, output_slot
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import Provenance, weights_parent
+from amem_cli.artifacts.provenance import Provenance, parent, weights_parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
@@ -60,7 +60,7 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
             inputs.training_labels(options, manifest.name, list(split.train))
             check_people(split.train, options.people_per_batch, options.clip_frames)
             inputs.refuse_other_split(options.weights, dataset, number)
-        inputs.initial_tae(options)
+        inputs.initial_tae(options, manifest.name)
         results = []
         for number, split in progress.repeated(splits, "splits"):
             results.append(_train_split(options, manifest, number, split, processes, progress))
@@ -85,11 +85,12 @@ def _train_split(
             Chain(manifest, options.workspace, number, options.data_root).warn_about_stale("train-tae", progress)
         precision = resolve_precision(options.precision, processes.device)
         weights = inputs.initial_weights(options, progress)
+        files = inputs.module_files(options, manifest.name)
         resolved = {"dataset": manifest.name, "precision": precision, "split": number}
         provenance = Provenance(
             command="train-amem",
             options=options.fingerprint() | resolved,
-            parents=weights_parent(options.weights, weights) | inputs.parents(options, manifest.name),
+            parents=weights_parent(options.weights, weights) | {role: parent(path) for role, path in files.items()},
             data=tracklets_digest(tracklets),
         )
         if slot.is_current(provenance, frames_of(tracklets), progress.warn):
@@ -98,7 +99,7 @@ def _train_split(
             return StageResult("train-amem", output, True, checkpoint.read_description(output)["metrics"])
 
         torch.manual_seed(keyed_seed(options.seed, "weights of AMEM"))
-        tae = inputs.initial_tae(options)
+        tae = inputs.initial_tae(options, manifest.name)
         config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
         networks = inputs.build_networks(config, options, processes, tae, weights)
         log_pretrained(networks.amem, progress.log)
