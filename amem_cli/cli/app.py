@@ -21,11 +21,8 @@ from amem_cli.resolve import OTHER_COMMANDS, suggestion
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command and return its exit code.
-
-    An `AmemError` becomes one line on standard error, with `--debug` a traceback. Any other exception is a bug: it
-    keeps its traceback, and the exit code is 70. A signal gives 130 or 143, also while an error is being printed.
-    """
+    """Run a command and return its exit code. An `AmemError` becomes one line, with `--debug` a traceback; any other
+    exception is a bug: it keeps its traceback, exit code 70. A signal gives 130 or 143."""
     try:
         return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:

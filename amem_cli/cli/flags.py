@@ -162,11 +162,9 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
 
 
 def stage_command(name: str, *examples: str) -> Callable[[Callable], Callable]:
-    """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass.
-
-    The function gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags
-    of the command. The results that it returns, one or a list, are printed.
-    """
+    """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass. It
+    gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags. The results
+    that it returns are printed."""
     cls = COMMANDS[name]
     flags = _stage_flags(cls, name)
     options_of_others = [option for option in COMMON if option not in cls.__dataclass_fields__]

@@ -38,11 +38,8 @@ class Attention:
 
 @styled
 def attention_figure(clips: Sequence[Attention]) -> Figure:
-    """The frames of each clip, and below them the same frames once for each row of heat.
-
-    The colours of a row go from 0 to the row's largest value, which its colour bar gives: a row shows where a map
-    contributes to f_s, its note how much. Negative heat is drawn as 0.
-    """
+    """The frames of each clip, and below them again for each row of heat, whose colours go from 0 to its largest value.
+    Negative heat is drawn as 0."""
     rows = [len(clip.rows) + 1 for clip in clips]
     figure = Figure(figsize=(0.62 * max(len(clip.frames) for clip in clips) + 0.6, 1.4 * sum(rows)))
     for part, clip in zip(

@@ -33,11 +33,8 @@ class AttributedTracklet:
 
 @styled
 def attributes_figure(tracklet: AttributedTracklet, names: Sequence[str], top: int = 5) -> Figure:
-    """Six frames of a tracklet, and next to them a panel for each attribute group with its `top` most probable ones.
-
-    `names` are the A columns' attributes, in PETA's spelling and in any order. Dark bars are above the threshold.
-    Raises `BadData` for unknown attributes and for frames that cannot be read.
-    """
+    """Six frames of a tracklet, and a panel for each attribute group with its `top` most probable ones; dark bars are
+    above the threshold. Raises `BadData` for unknown attributes and for frames that cannot be read."""
     probabilities = tracklet.probabilities
     groups = {
         group: sorted(columns, key=lambda column: -probabilities[column])[:top]
@@ -66,11 +63,8 @@ def attributes_figure(tracklet: AttributedTracklet, names: Sequence[str], top: i
 def comparison_figure(
     query: AttributedTracklet, answer: AttributedTracklet, names: Sequence[str], top: int = 24
 ) -> Figure:
-    """Two tracklets' attributes as mirrored bars, the query on the left; `top` lines of `compared_attributes`.
-
-    Their frames are shown if the query has some. Where one has an attribute and the other not, the line is highlighted
-    and its name is bold with an unequal sign. Raises `BadData` when neither has any attribute.
-    """
+    """Two tracklets' attributes as mirrored bars, the query on the left: `top` lines of `compared_attributes`,
+    highlighted where they differ. Their frames are shown if the query has some."""
     left, right = query.probabilities, answer.probabilities
     lines, left_out = compared_attributes(names, left, right, top)
     differs = (left > THRESHOLD) != (right > THRESHOLD)

@@ -16,11 +16,8 @@ MOST_RANKS = 50
 
 @styled
 def cmc_figure(curves: Mapping[str, Curve], chance: Curve | None = None, title: str = "") -> Figure:
-    """CMC curves as steps up to rank 50, or to the longest curve's end.
-
-    `curves` maps a name to (K,) float with cmc[k-1] = the share of queries, in [0, 1], with a right answer among their
-    first k. The legend gives each curve's rank-1. `chance` is the (K,) curve of a random order, drawn in grey.
-    """
+    """CMC curves as steps up to rank 50: name -> (K,) float, cmc[k-1] in [0, 1]; the legend gives each curve's rank-1.
+    `chance` is the curve of a random order, drawn in grey."""
     figure = Figure(figsize=(5.2, 3.9), layout="constrained")
     axes = figure.add_subplot()
     draw_cmc(axes, curves, chance)

@@ -15,11 +15,10 @@ from amem_cli import __version__
 
 
 def render(package: str, page: str, helpers: Iterable[Callable[..., Any]], **content: Any) -> str:
-    """The page PAGE.html.j2 of a package, with PAGE.css and PAGE.js, as HTML text.
+    """The page PAGE.html.j2 of a package, with PAGE.css and PAGE.js, as HTML text; it can use the `helpers`.
 
-    Jinja2 escapes everything that comes from outside (names, paths, options, messages). In addition the page's content
-    security policy allows its own script only, by its hash, and no address. The template can use the `helpers` as
-    functions, filters and tests.
+    Jinja2 escapes all that comes from outside (names, paths, options, messages). The page's content security policy
+    allows its own script only, by its hash, and no address.
     """
     files = [resources.files(package) / f"{page}.{kind}" for kind in ("html.j2", "css", "js")]
     template, style, script = (file.read_text("utf-8") for file in files)

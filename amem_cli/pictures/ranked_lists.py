@@ -74,9 +74,9 @@ def rank_answers(
 ) -> RankedRow:
     """The `top` gallery tracklets that are nearest to the query in row `query_row` of a features file.
 
-    `gallery` (N,) bool marks the rows of the gallery; the query itself is never shown, since it would be first in every
-    list, and ignored. Equal distances keep the order of the rows, as in the evaluation, which gave `average_precision`.
-    Without `show_ignored`, `top` answers that count are shown.
+    `gallery` (N,) bool marks the rows of the gallery; the query itself is left out. Equal distances keep the order of
+    the rows, as in the evaluation, which gave `average_precision`. Without `show_ignored`, `top` answers that count are
+    shown.
     """
     rows = np.flatnonzero(gallery & (np.arange(len(gallery)) != query_row))
     distances = np.linalg.norm(table.features[rows].astype(np.float64) - table.features[query_row], axis=1)
@@ -124,12 +124,9 @@ def choose_queries(average_precisions: np.ndarray, how_many: int, seed: int = 0)
 
 @styled
 def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames) -> Figure:
-    """Rows of a query (three of its frames) and its first answers (their middle frame).
-
-    Right answers have a green border and a tick, wrong ones red and a cross, ignored ones grey and a dash. Rank and
-    mark are above an answer; person, camera and distance d below it. `frames_of` maps a tracklet to its frames, in
-    order. Raises `BadData` with every frame that cannot be read.
-    """
+    """Rows of a query (three of its frames) and its first answers (their middle frame), with marks of `VERDICTS`, rank,
+    person, camera and distance d. `frames_of` maps a tracklet to its frames, in order. Raises `BadData` with every
+    frame that cannot be read."""
     columns = min(MOST_ANSWERS, max(len(row.answers) for row in rows))
     height = 1.5 * len(rows) + 1.1 * (len(rows) - 1)
     figure = Figure(figsize=(0.95 * columns + 2.25, height))

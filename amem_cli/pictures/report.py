@@ -82,11 +82,8 @@ class RankedQuery:
 
 @dataclass(frozen=True, slots=True)
 class RankedLists:
-    """All lists of the page; `frames_of` maps every tracklet in them to its frames, in order.
-
-    `attributes` describes the origin of the comparisons' probabilities, or why there are none; `no_attention` is the
-    reason why no query has attention maps.
-    """
+    """All lists of the page, with the frames of every tracklet in them; the origin of the `attributes`, or why there
+    are none; why no query has attention maps."""
 
     queries: Sequence[RankedQuery]
     frames_of: Mapping[str, Sequence[Path]]

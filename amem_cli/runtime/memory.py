@@ -54,9 +54,8 @@ def read_text(path: Path) -> str:
 def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the next batch, until the process ends. True if it does.
 
-    glibc (Linux) returns freed memory to the system, and every batch then waits until the system has mapped and zeroed
-    hundreds of megabytes. With this the process stays at its peak. AMEM_KEEP_FREED_MEMORY=0 and other settings of the
-    allocator in the environment turn it off.
+    Otherwise glibc (Linux) returns it, and every batch waits until the system has mapped and zeroed hundreds of
+    megabytes. AMEM_KEEP_FREED_MEMORY=0 turns it off, and so do the allocator's own variables in the environment.
     """
     configured = any(name.startswith(ALLOCATOR_VARIABLES) for name in os.environ)
     if configured or os.environ.get("AMEM_KEEP_FREED_MEMORY") == "0" or sys.platform != "linux":
@@ -66,9 +65,7 @@ def keep_freed_memory() -> bool:
 
 
 def let_idle_threads_sleep() -> None:
-    """Let OpenMP threads sleep after a short wait, unless the environment says how they wait; before torch is imported.
-
-    Threads that spin keep other programs on the same cores from running. Sleeping at once costs a tenth of the speed.
-    """
+    """Let OpenMP threads sleep after a short wait, unless the environment says how they wait: threads that spin keep
+    other programs from running; sleeping at once costs a tenth of the speed."""
     if not any(name in os.environ for name in WAITING_VARIABLES):
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=SPIN_COUNT)

@@ -296,8 +296,7 @@ def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
 def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict[str, Any]:
     """Means over the splits, their `standard_deviation`, a 95 % `interval`, and each split's figures in `splits`.
 
-    The interval resamples the splits. The splits have people in common, so it shows how much the choice of a split
-    matters. With one split there is neither.
+    The interval resamples the splits, which have people in common. With one split there is neither.
     """
     first = scores[0]
     rates = [{name: score[name] for name in RATES} for score in scores]

@@ -36,11 +36,8 @@ BYTES_PER_TRACKLET = 10_000  # two features and the name, in a shard and again i
 
 
 def extract_features(options: ExtractFeaturesOptions, progress: Progress) -> list[StageResult]:
-    """Extract the features of the test tracklets of one split, or of all; returns one features file per split.
-
-    A tracklet is cut into consecutive clips that cover every frame; f_s is averaged over the clips, then L2-normalised
-    (D). Raises `AmemError`s.
-    """
+    """Extract the features of the test tracklets of one split, or of all: f_s, averaged over consecutive clips that
+    cover every frame, then L2-normalised (D). Returns one features file per split. Raises `AmemError`s."""
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         manifest = load_manifest(options.dataset)

@@ -236,8 +236,7 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of the training, validation and test images among the readable ones, (n,) int64 each.
 
-    PETA's random partitions have people in both the training and the test set, so the result is too good;
-    `--partition person` avoids this. Raises `UsageError` for a partition that the data set lacks.
+    PETA's random partitions have people in training and test set. Raises `UsageError` for one that the data set lacks.
     """
     rows, test = np.arange(len(data.paths)), np.array([], dtype=np.int64)
     if options.partition == "person":

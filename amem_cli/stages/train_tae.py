@@ -54,11 +54,8 @@ class Networks(NamedTuple):
 
 
 def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
-    """Train encoder, decoder and discriminator; returns the checkpoint `amem-tae`.
-
-    After the training, mean and standard deviation of the textures are measured over all training images and stored
-    with the encoder: MEM needs their scale. Raises `AmemError`s.
-    """
+    """Train encoder, decoder and discriminator; returns the checkpoint `amem-tae`. It also has mean and standard
+    deviation of the textures over all training images, for MEM. Raises `AmemError`s."""
     with process_group(options.device) as processes:
         device, is_main = processes.device, processes.is_main
         progress = progress if is_main else Silent()

@@ -43,11 +43,9 @@ MICRO_BATCH = 2  # people of a training step; the paper's 8 need more memory tha
 
 
 def bench(device: str, precision: str, engine: str, quick: bool, progress: Progress) -> dict[str, Any]:
-    """Measure this machine on generated people and random weights: `machine`, `ceilings`, `rates` and `mars`.
-
-    `mars` is the time of each stage on MARS at these rates. `quick` measures for less time, and no training. Raises
-    `UsageError` and `InputMissing` as `resolve_engine`, and for a missing CUDA device.
-    """
+    """Measure this machine on generated people and random weights: `machine`, `ceilings`, `rates`, and in `mars` the
+    time of each stage at these rates. `quick` takes less time, without training. Raises `AmemError`s as
+    `resolve_engine`."""
     spend = QUICK_SECONDS if quick else SECONDS
     rates = []
     progress.log(f"bench: {'about a minute' if quick else 'a few minutes'} on two CPU cores, less on a GPU")

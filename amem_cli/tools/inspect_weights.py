@@ -22,9 +22,8 @@ STATISTICS = ("num_batches_tracked", "running_mean", "running_var", "moving_mean
 class WeightsReport:
     """The content of a weight file and the network it fits.
 
-    `architecture` is the most similar network: a `--backbone`, or an image network (of ARM, TAE, or to inflate), or
-    None if fewer than half of the tensors match any. `notes` say what is removed around it, `problems` lists every key
-    that does not fit.
+    `architecture` is the most similar `--backbone` or image network, None if fewer than half of the tensors match any.
+    `notes` say what is removed around it, `problems` lists every key that does not fit.
     """
 
     path: Path

@@ -32,9 +32,9 @@ def predict_clips(
 ) -> list[PredictedClip]:
     """MEM's predictions for the middle clip of each tracklet, from its second frame on.
 
-    Each clip is also predicted from the f_M of the clip before it (the first clip from that of the last; not for a
-    single clip), which shows whether f_M is used. `rounds` is by default as many as in training. Raises `UsageError`
-    for a model without MEM, no tracklet, and a clip that is too short for the number of rounds.
+    Each clip is also predicted from the f_M of the clip before it (the first from that of the last), which shows
+    whether f_M is used. `rounds` is as in training unless given. Raises `UsageError` for a model without MEM, no
+    tracklet, and too many rounds for a clip.
     """
     mem = amem.mem
     if mem is None:

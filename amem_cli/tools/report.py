@@ -53,11 +53,8 @@ FRAMES_PER_TRACKLET = (32, 16, 8, 4)  # in the dialog; fewer when the page would
 
 
 def report(out: Path, source: Source, progress: Progress, *, queries: int, seed: int) -> Path:
-    """Write the page of one data set (and split) to `out`; returns it.
-
-    A section that cannot be made shows the reason and the command that makes its missing input. Raises `UsageError` if
-    there are so many queries that the page would exceed 15 MB.
-    """
+    """Write the page of one data set (and split) to `out`; returns it. A section that cannot be made shows the reason
+    and a command. Raises `UsageError` for so many queries that the page would exceed 15 MB."""
     atomic.require_writable(out)
     if queries < 1:
         raise UsageError("--queries", str(queries), why="at least 1 is needed")
@@ -251,11 +248,8 @@ def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
 
 
 def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-    """The figures of metrics.jsonl as panels of lines on one scale: title -> name -> (steps, values).
-
-    A record holds numbers by name, and {"validation": {...}} or {"gradient_norms": {...}}. Values that are not finite
-    are left out; long runs are thinned to means over equal numbers of records.
-    """
+    """The figures of metrics.jsonl as panels of lines on one scale: title -> name -> (steps, values). Values that are
+    not finite are left out; long runs are thinned to means over equal numbers of records."""
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {title: {} for title in PANELS}
     for record in records:
         for title, name, value in _figures(record):

@@ -43,12 +43,8 @@ class Picture:
 
 
 def show(kind: str, picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
-    """Draw one picture of `kind`, one of `KINDS`; returns its path and figures about it.
-
-    Without names: ranked lists of the best, the worst and some random queries; predicted frames of queries, evenly
-    spaced; the first labelled tracklet's attributes; the attention of two queries. Raises `UsageError` for an unknown
-    suffix or tracklet.
-    """
+    """Draw one picture of `kind`, one of `KINDS`; returns its path and figures about it. Without names, the tracklets
+    are chosen. Raises `UsageError` for an unknown suffix or tracklet."""
     if picture.out.suffix.lower() not in FORMATS:
         raise UsageError("--out", picture.out, why=f"its suffix is none of {', '.join(FORMATS)}")
     if kind == "cmc" and picture.names:

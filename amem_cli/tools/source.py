@@ -32,11 +32,8 @@ MODEL_NAMES = {  # the paper's, by --modules
 
 @dataclass(frozen=True)
 class Source:
-    """`dataset` is a shipped manifest's name or the path of a TOML file; without `split`, split 0 of several.
-
-    Raises `UsageError` for a data set without tracklets and for a split that it does not have; reads the rest when it
-    is needed.
-    """
+    """The data set (a shipped name or the path of a TOML file) and a split, 0 of several by default. Raises
+    `UsageError` for one without tracklets, and for a split that it does not have; reads the rest when it is needed."""
 
     dataset: str
     data_root: Path

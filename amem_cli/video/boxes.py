@@ -37,10 +37,10 @@ def part_of(picture: Picture) -> int:
 
 @dataclass(frozen=True)
 class Boxes:
-    """`find(camera, pictures)` gives (picture, boxes (n, 6)) for pictures of a camera, in order.
+    """`find(camera, pictures)` gives (picture, boxes (n, 6)) in order: left, top, width, height, score, id.
 
-    A box is left, top, width, height, score, id; the id is -1 where the source does not track. `name` is for people,
-    `identity` for provenance. `given` are the frames of all boxes of a file.
+    The id is -1 where the source does not track. `name` is for people, `identity` for provenance. `given` are the
+    frames of all boxes of a file.
     """
 
     name: str

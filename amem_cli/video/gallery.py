@@ -40,8 +40,8 @@ def read_calibration(path: Path) -> Calibration:
 class Gallery:
     """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
 
-    Data sets of one name with cameras of one name, such as two answers of `amem find`, are named by their place:
-    tracks-1, tracks-2. Raises `UsageError` when two files have features of different models.
+    Data sets of one name with cameras of one name, as of two `amem find`, become tracks-1, tracks-2. Raises
+    `UsageError` when two files have features of different models.
     """
 
     def __init__(self, paths: Sequence[Path]):

@@ -180,11 +180,8 @@ def build_networks(
 
 
 def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:
-    """Adam for AMEM without the frozen encoder; a group's rate is `--learning-rate` x its `factor`.
-
-    The backbone has the factor `--backbone-lr-factor`, the layer of f_s `--fc-lr-factor`, MEM's embedding and decoder,
-    which start from the TAE, `--mem-lr-factor` (D).
-    """
+    """Adam for AMEM without the frozen encoder. The rates of the backbone, of the layer of f_s, and of MEM's embedding
+    and decoder, which start from the TAE, are `--learning-rate` x a factor of their own (D)."""
     special = [
         (amem.main.backbone, options.backbone_lr_factor), (amem.main.similarity, options.fc_lr_factor),
         (amem.mem, options.mem_lr_factor),

@@ -63,9 +63,8 @@ def train_step(
 ) -> StepResult:
     """One step of both optimisers with the mean gradients of `batches`.
 
-    AMEM minimises eq. 6; then MEM's discriminator is trained on the true and the predicted frames. Raises `BadData`
-    before the optimisers step if a loss is not finite. `measure_gradients` measures those of the first
-    batch, unless the backbone is frozen.
+    AMEM minimises eq. 6; then MEM's discriminator is trained on true and predicted frames. Raises `BadData` before they
+    step if a loss is not finite. `measure_gradients` measures those of the first batch, unless the backbone is frozen.
     """
     amem, discriminator, adam, discriminator_adam, average = networks
     device = batches[0].clip.device

@@ -128,11 +128,8 @@ def header(what: str, file: str, title: str) -> dict[str, Any]:
 def add_run(
     table: dict[str, Any], run: Run, scores: dict[str, Any] | None, figures: dict[str, float]
 ) -> dict[str, Any]:
-    """The table with a finished run: the `scores` of its evaluation, and `figures` of its predicted frames.
-
-    A figure is {"mean", "standard_deviation", "values"}, one value per seed; the standard deviation divides by n - 1
-    and is None for one seed.
-    """
+    """The table with a finished run: the `scores` of its evaluation, and `figures` of its predicted frames, each as
+    mean and standard deviation (with n - 1; None for one seed) over the `values` of the seeds."""
     row = next(r for r in table["rows"] if (r["configuration"], r["dataset"]) == (run.row.name, run.dataset))
     if scores:
         figures = {f"rank-{k}": scores["rank"][k] for k in ("1", "5", "20")} | {"mAP": scores["mAP"]} | figures
