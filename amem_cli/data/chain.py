@@ -89,6 +89,10 @@ class Chain:
         link = next(link for link in _links(self) if link.stage == stage)
         return link.command(_options_to_repeat(link, self), end="")
 
+    def run(self, stage: str) -> str:
+        """The remedy for a missing artifact of a stage."""
+        return f"Run: {self.command(stage)}"
+
     def warn_about_stale(self, stage: str, progress: Progress) -> None:
         """Warn about each stale artifact of an earlier stage. Damaged ones are not reported: loading them fails."""
         for link in self.states():

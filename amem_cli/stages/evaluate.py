@@ -343,4 +343,4 @@ def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -
     if options.features:  # perhaps of another program
         return "Convert it with amem features convert, or write it as the documentation's page on files says"
     split = number if number in protocol_of(manifest).numbers else None
-    return f"Run: {Chain(manifest, options.workspace, split).command('extract-features')}"
+    return Chain(manifest, options.workspace, split).run("extract-features")

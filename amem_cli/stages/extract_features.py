@@ -62,7 +62,7 @@ def _extract_split(
     chain = Chain(manifest, options.workspace, number, options.data_root)
     remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
     if not options.model and manifest.layout != "tracks":
-        remedy = f"Run: {chain.command('train-amem')}"
+        remedy = chain.run("train-amem")
     model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)
     if not options.model and is_main:
         chain.warn_about_stale("extract-features", progress)

@@ -82,13 +82,12 @@ def check_devices() -> Iterator[Finding]:
         device = torch.cuda.get_device_properties(number)
         value = {"device": f"cuda:{number}", "name": device.name, "memory": device.total_memory}
         yield Finding("device", f"cuda:{number} {device.name}, {_gb(device.total_memory)}", value=value)
-    if not torch.cuda.is_available():
-        if shutil.which("nvidia-smi"):
-            found = f"cpu: there is an NVIDIA driver, but torch {torch.__version__} finds no CUDA device"
-            remedy = "Run nvidia-smi; install the build of torch for this driver (pytorch.org/get-started/locally)"
-            yield Finding("device", found, "problem", remedy)
-        else:
-            yield Finding("device", "cpu (no CUDA device)", value=["cpu"])
+    if not torch.cuda.is_available() and shutil.which("nvidia-smi"):
+        found = f"cpu: there is an NVIDIA driver, but torch {torch.__version__} finds no CUDA device"
+        remedy = "Run nvidia-smi; install the build of torch for this driver (pytorch.org/get-started/locally)"
+        yield Finding("device", found, "problem", remedy)
+    elif not torch.cuda.is_available():
+        yield Finding("device", "cpu (no CUDA device)", value=["cpu"])
 
 
 def check_processors() -> Iterator[Finding]:

@@ -54,12 +54,8 @@ def predict_clips(
         assert feature is not None
         return feature
 
-    def reconstruct(frames: np.ndarray) -> np.ndarray:
-        return as_images(mem.decoder(mem.encoder(as_pixels(torch.from_numpy(frames), CPU))))
-
     def predict(current: np.ndarray, motion: torch.Tensor) -> np.ndarray:
-        frame = as_pixels(torch.from_numpy(current)[None], CPU)
-        predictions = mem(frame, motion, rounds)
+        predictions = mem(as_pixels(torch.from_numpy(current)[None], CPU), motion, rounds)
         return as_images(torch.cat([prediction.frame for prediction in predictions]))
 
     clips: list[PredictedClip] = []
@@ -70,7 +66,8 @@ def predict_clips(
             motion = motion_feature(frames)
             current, true = frames[START], frames[START + stride :: stride][:rounds]
             by_other = None if other is None else predict(current, other)
-            rows = (current, true, predict(current, motion), by_other, reconstruct(true))
+            reconstructed = as_images(mem.decoder(mem.encoder(as_pixels(torch.from_numpy(true), CPU))))
+            rows = (current, true, predict(current, motion), by_other, reconstructed)
             clips.append(PredictedClip(tracklet.name, *rows, stride))
             other = motion if len(tracklets) > 1 else None
             loop.advance()

@@ -16,7 +16,7 @@ import numpy as np
 from amem_cli.artifacts import atomic, pseudo_labels, results
 from amem_cli.artifacts.metrics_log import read_lines, recorded_seconds
 from amem_cli.artifacts.paths import is_generated, metrics_path, sample_pictures
-from amem_cli.data.chain import ArtifactState, Chain
+from amem_cli.data.chain import ArtifactState
 from amem_cli.data.datasets import count_differences
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, InputMissing, UsageError
@@ -78,11 +78,11 @@ class Collector:
 
     def __init__(self, source: Source, progress: Progress):
         self.source, self.progress = source, progress
-        self.states = Chain(source.manifest, source.workspace.root, source.number, source.data_root).states()
+        self.states = source.chain.states()
 
     def report(self, queries: int, seed: int) -> content.Report:
-        source = self.source
-        result = self._people_section(lambda: results.read(self.states[-1].path, remedy=source.run("evaluate")))
+        source, command = self.source, self.source.chain.command
+        result = self._people_section(lambda: results.read(self.states[-1].path, remedy=source.chain.run("evaluate")))
         return content.Report(
             dataset=source.manifest.name,
             split=source.number,
@@ -95,13 +95,9 @@ class Collector:
             ranked_lists=self._people_section(lambda: self._ranked_lists(queries, seed)),
             predictions=self._people_section(self._predictions),
             curves=[
-                self._section(
-                    partial(
-                        training_curves, state.stage, state.path.parent, state.command or source.command(state.stage)
-                    )
-                )
-                for state in self.states
-                if state.stage.startswith("train-")
+                self._section(partial(training_curves, one.stage, one.path.parent, one.command or command(one.stage)))
+                for one in self.states
+                if one.stage.startswith("train-")
             ],
             artifacts=[_artifact(state) for state in self.states],
         )
@@ -123,7 +119,7 @@ class Collector:
 
     @cached_property
     def model(self) -> Model:
-        return load_amem(self.source.workspace.amem(*self.source.key), remedy=self.source.run("train-amem"))
+        return load_amem(self.source.workspace.amem(*self.source.key), remedy=self.source.chain.run("train-amem"))
 
     def _notes(self) -> list[str]:
         try:

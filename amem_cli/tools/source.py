@@ -81,17 +81,13 @@ class Source:
         require_known("tracklet", names, known, "the data set has no tracklet of this name")
         return [known[name] for name in names]
 
-    def command(self, stage: str) -> str:
-        """The command that makes the artifact of a stage."""
-        return Chain(self.manifest, self.workspace.root, self.number, self.data_root).command(stage)
-
-    def run(self, stage: str) -> str:
-        """The remedy for a missing artifact of a stage."""
-        return f"Run: {self.command(stage)}"
+    @property
+    def chain(self) -> Chain:
+        return Chain(self.manifest, self.workspace.root, self.number, self.data_root)
 
     def label_all(self) -> str:
         """The command that labels all tracklets, not those of one subset."""
-        return re.sub(r" --subset \w+", "", self.command("label-videos")) + " --subset all"
+        return re.sub(r" --subset \w+", "", self.chain.command("label-videos")) + " --subset all"
 
     @property
     def key(self) -> tuple[str, int | None]:
@@ -104,7 +100,7 @@ class Source:
 
     @cached_property
     def features(self) -> Features:
-        return features.read(self.features_file, remedy=self.run("extract-features"))
+        return features.read(self.features_file, remedy=self.chain.run("extract-features"))
 
     @property
     def gallery(self) -> np.ndarray:

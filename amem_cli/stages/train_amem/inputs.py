@@ -94,8 +94,7 @@ def module_files(options: TrainAmemOptions, dataset: str) -> dict[str, Path]:
 
 def run_before(stage: str, options: TrainAmemOptions) -> str:
     """The remedy for a missing input that `stage` makes."""
-    chain = Chain(load_manifest(options.dataset), options.workspace, None, options.data_root)
-    return f"Run: {chain.command(stage)}"
+    return Chain(load_manifest(options.dataset), options.workspace, None, options.data_root).run(stage)
 
 
 def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | None:
