@@ -1,5 +1,6 @@
 """`amem find`: from videos to one page that says who is where and when."""
 
+import contextlib
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +29,11 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     Returns the page, the people, and lines on what was used."""
     out, home = options.out, Workspace(options.workspace)
     manifest = load_manifest(options.dataset)
-    several = protocol_of(manifest).kind != "single-split"
-    model = options.model or home.amem_main(manifest.name, 0 if several else None)
-    calibration = options.calibration or (None if options.threshold is not None else calibration_of(model, home))
+    protocol = protocol_of(manifest)
+    split = protocol.numbers[0]
+    model, calibration = options.model or home.amem_main(manifest.name, split), options.calibration
+    if calibration is None and options.threshold is None and model.is_file():
+        calibration = calibration_of(model, home.features(manifest.name, split), home.results(protocol.name))
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
     train = f"amem train-amem --preset small --modules baseline --dataset {at}"
     without = "Give --model, an ARM if you have no labelled people"
@@ -81,25 +84,12 @@ def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progres
     return pseudo_labels.read(result.artifact)
 
 
-def calibration_of(model: Path, workspace: Workspace) -> Path | None:
-    """A result of the workspace with a calibration of this model's distances, the first by name."""
-    if not model.is_file():
-        return None
-    digest = sha256_file(model)
-    made = set()
-    for path in sorted((workspace.root / "features").glob("*.h5")):
-        try:
-            table = features.read(path, people=False)
-        except AmemError:
-            continue
-        if model_of(table) == digest:
-            made.add(sha256_file(path))
-    for path in sorted((workspace.root / "results").glob("*.json")):
-        try:
-            parents = results.read(path)["provenance"]["parents"].values()
-            read_calibration(path)
-        except (AmemError, KeyError, AttributeError):
-            continue
-        if any(parent.get("sha256") in made for parent in parents):
-            return path
+def calibration_of(model: Path, table: Path, result: Path) -> Path | None:
+    """The `result`, if it has a calibration of distances in the features file `table`, which this model made."""
+    with contextlib.suppress(AmemError, KeyError, AttributeError):
+        by_model = model_of(features.read(table, people=False)) == sha256_file(model)
+        read_calibration(result)
+        made_from = results.read(result)["provenance"]["parents"].values()
+        if by_model and sha256_file(table) in [one.get("sha256") for one in made_from]:
+            return result
     return None

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amem_cli.artifacts import features
+from amem_cli.artifacts import features, results
+from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.cli.app import run
 from amem_cli.errors import UsageError
 from amem_cli.metrics.calibration import Probability
@@ -204,6 +206,25 @@ def test_detector_options_reach_the_detector(tmp_path: Path, monkeypatch: pytest
     for command in ("tracklets --out o", "search --gallery g.h5", "find --out o --model m"):
         assert run([*command.split(), "a.mp4", *how]) == 2
         assert given.pop() == ("torchvision", Path("w.pth"), "cpu")
+
+
+def test_calibration_of_the_model_that_made_the_features(tmp_path: Path) -> None:
+    model, other = tmp_path / "m", tmp_path / "o"
+    model.write_bytes(b"m")
+    other.write_bytes(b"o")
+    table = write_gallery(tmp_path / "a.h5", unit_rows(2), model=sha256_file(model))
+    numbers = dict.fromkeys(("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate"), 0.5)
+    content = {"protocol": "x", "choices": {}, "calibration": numbers}
+    result, of_others, without = (
+        results.write(tmp_path / name, made, Provenance("evaluate", {}, {"features": parent(source)}))
+        for name, made, source in (
+            ("a.json", content, table), ("b.json", content, other), ("c.json", content | {"calibration": None}, table)
+        )
+    )  # fmt: skip
+    assert find_module.calibration_of(model, table, result) == result
+    assert find_module.calibration_of(other, table, result) is None
+    assert [find_module.calibration_of(model, table, one) for one in (of_others, without)] == [None, None]
+    assert find_module.calibration_of(model, tmp_path / "none.h5", result) is None
 
 
 @pytest.mark.parametrize("step", ["extract_features", "label_videos"])
