@@ -51,8 +51,7 @@ def demo(
 
     result, pictures, errors, searches = demo(folder, seed, Progress(output.quiet))
     if output.as_json:
-        found = [video.as_json(one) for one in searches]
-        more = {"pictures": pictures, "predicted_frames": errors, "searches": found}
+        more = {"pictures": pictures, "predicted_frames": errors, "searches": [video.as_json(one) for one in searches]}
         return console.print_json(result.metrics | more)
     console.print_result(result.metrics, result.artifact)
     console.print_prediction(errors)

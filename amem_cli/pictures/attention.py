@@ -58,8 +58,7 @@ def _draw_clip(figure: SubFigure, clip: Attention, top: float) -> None:
         pixels = clip.frames if row is None else heat_over_frames(clip.frames, row.heat)
         for place, frame in enumerate(pixels):
             show_frame(axes[place], frame, above=str(place + 1) if row is None else "")
-        label = "frames" if row is None else f"{row.name}\n{row.note}"
-        axes[0].set_ylabel(label, rotation=0, ha="right", va="center")
+        axes[0].set_ylabel("frames" if row is None else f"{row.name}\n{row.note}", rotation=0, ha="right", va="center")
         if row is None:
             axes[-1].set_axis_off()
         else:

@@ -41,8 +41,7 @@ def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> n
 
 def side_by_side(frames: np.ndarray, columns: int, gap: int = 4, paper: int = 255) -> np.ndarray:
     """Frames (N, H, W, 3) as one picture (rows H', columns W', 3) in reading order, on `paper` (0 to 255)."""
-    missing = -len(frames) % columns
-    padded = np.pad(frames, ((0, missing), (0, gap), (0, gap), (0, 0)), constant_values=paper)
+    padded = np.pad(frames, ((0, -len(frames) % columns), (0, gap), (0, gap), (0, 0)), constant_values=paper)
     rows = [np.concatenate(list(row), axis=1) for row in np.split(padded, len(padded) // columns)]
     return np.concatenate(rows)[: -gap or None, : -gap or None]
 

@@ -128,8 +128,7 @@ def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
             batch = ({0: torch.export.Dim("batch")},)
             exported = torch.export.export(network, (example,), dynamic_shapes=batch)
             compiled[size] = core.compile_model(openvino.convert_model(exported), "CPU", settings)
-        pixels = as_pixels(images, CPU).contiguous()
-        return torch.from_numpy(compiled[size](pixels.numpy())[0].copy())
+        return torch.from_numpy(compiled[size](as_pixels(images, CPU).contiguous().numpy())[0].copy())
 
     return run
 
@@ -137,8 +136,7 @@ def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
 def as_pixels(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 (B, ..., H, W, 3) on the host -> float32 in [0, 1] (B, 3, ..., H, W) on `device`, channels last in memory.
     (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes are copied to the device and converted there."""
-    moved = images.to(device, non_blocking=True)
-    return moved.movedim(-1, 1).float().div_(255)
+    return images.to(device, non_blocking=True).movedim(-1, 1).float().div_(255)
 
 
 def device_of(module: torch.nn.Module) -> torch.device:

@@ -107,8 +107,7 @@ def _restore(run: Run) -> TrainState | None:
         run.progress.warn(f"{saved.path} has other options or inputs ({'; '.join(differences)}): starting again")
         return None
     position = checkpoint.load_state(saved, run.networks, run.optimizers)
-    machine = _machine(run)
-    changed = [f"{name} {position['machine'].get(name)} -> {now}" for name, now in machine.items()
+    changed = [f"{name} {position['machine'].get(name)} -> {now}" for name, now in _machine(run).items()
                if position["machine"].get(name) != now]  # fmt: skip
     if changed:
         run.progress.warn(f"the result can differ in the last digits from an uninterrupted run ({', '.join(changed)})")

@@ -288,8 +288,7 @@ def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
     }
     if options.bootstrap:
         valid = ranking.first_match_rank > 0
-        first = ranking.first_match_rank[valid] == 1
-        figures["interval"] = _interval(first, ranking.average_precision[valid], options)
+        figures["interval"] = _interval(ranking.first_match_rank[valid] == 1, ranking.average_precision[valid], options)
     return figures
 
 

@@ -181,8 +181,7 @@ def read_clips(options: ExportOptions, progress: Progress) -> Clips:
     split = dataset.splits[split_numbers(dataset, "" if options.split is None else str(options.split))[0] or 0]
     compared = [*own, *evenly_spaced(split.test, REAL_CLIPS)]
     scored = split if len(known_people(split.test)) and any(split.is_query) else None
-    calibration = evenly_spaced(split.train or split.test, CALIBRATION_CLIPS)
-    return Clips(compared, calibration, scored, not dataset.numbered)
+    return Clips(compared, evenly_spaced(split.train or split.test, CALIBRATION_CLIPS), scored, not dataset.numbered)
 
 
 def mean_ap(run: Run, split: Split, official: bool, subject: Subject, progress: Progress) -> float:
@@ -284,8 +283,7 @@ class OpenVino:
 
         scope = nncf.IgnoredScope(types=["MatMul"])
         with contextlib.redirect_stdout(sys.stderr):
-            data = nncf.Dataset(batches)
-            self.model = nncf.quantize(self.model, data, subset_size=len(batches), ignored_scope=scope)
+            self.model = nncf.quantize(self.model, nncf.Dataset(batches), subset_size=len(batches), ignored_scope=scope)
 
 
 FORMATS: dict[str, Any] = {"onnx": Onnx, "openvino": OpenVino, "torch-export": TorchExport}

@@ -50,8 +50,7 @@ def show(kind: str, picture: Picture, source: Source, progress: Progress) -> tup
     if kind == "cmc" and picture.names:
         raise UsageError("tracklet", picture.names[0], why="a CMC curve is over all queries", remedy="Leave it out")
     if kind == "attributes" and len(picture.names) > 2:
-        why = f"{len(picture.names)} were named"
-        raise UsageError("tracklets", why=why, remedy="Name one, or two to compare them")
+        raise UsageError("tracklets", why=f"{len(picture.names)} were named", remedy="Name one, or two to compare them")
     if kind != "attributes":
         require_people(source.manifest)
     atomic.require_writable(picture.out)

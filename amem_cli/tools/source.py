@@ -45,8 +45,7 @@ class Source:
         if self.split is not None and not several:
             raise UsageError("--split", str(self.split), why=f"{name} has one official split", remedy="Leave it out")
         if several and not 0 <= (self.split or 0) < self.protocol.splits:
-            why = f"{name} has the splits 0 to {self.protocol.splits - 1}"
-            raise UsageError("--split", str(self.split), why=why)
+            raise UsageError("--split", str(self.split), why=f"{name} has the splits 0 to {self.protocol.splits - 1}")
 
     @cached_property
     def manifest(self) -> Manifest:

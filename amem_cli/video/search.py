@@ -160,8 +160,7 @@ def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Qu
     """Names, features (Q, D), the query's own row in the gallery: of a tracklet, a folder, or a video."""
     path = Path(options.query)
     if path.is_dir():
-        tracklet = folder_tracklet("query", path)
-        return [path.name], embed([tracklet], gallery, options, progress), None
+        return [path.name], embed([folder_tracklet("query", path)], gallery, options, progress), None
     if path.is_file():
         return _video_queries(path, gallery, options, progress)
     row = gallery.row_of(options.query)

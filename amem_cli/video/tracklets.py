@@ -56,8 +56,7 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
     import_av()
     cameras = _cameras(options)
     sources = _sources(options, cameras)
-    named = sorted({source.name for source in sources.values()})
-    progress.log(f"boxes: {'; '.join(named)}")
+    progress.log(f"boxes: {'; '.join(sorted({source.name for source in sources.values()}))}")
     provenance = _provenance(options, cameras, sources)
     out = options.out.absolute()
     with locked(out):
@@ -153,8 +152,7 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
     if differences := provenance.differences(document):
         why = f"made from other videos or options ({listing(differences, 4)})"
         raise OutputExists("--out", out, why=why, remedy="Choose another folder, or --force to replace it")
-    manifest = out / f"{manifest_name(out)}.toml"
-    return Tracklets(folder=out, manifest=manifest, reused=True, **document["result"])
+    return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", reused=True, **document["result"])
 
 
 def _cut(
@@ -230,8 +228,7 @@ def _boxes(camera: Camera, source: Boxes, fps: float, folder: Path, progress: Pr
                     number, part = number + 1, []
                 part.append(((picture.number, picture.seconds, *picture.size, picture.file), coloured(picture, boxes)))
             _write_part(folder, number, part)
-        document = {"parts": number + 1, "last": last, "faults": camera.faults}
-        atomic.write_text(done, json.dumps(document))
+        atomic.write_text(done, json.dumps({"parts": number + 1, "last": last, "faults": camera.faults}))
     document = json.loads(done.read_text())
     parts = [np.load(folder / f"part-{number:06d}.npz") for number in range(document["parts"])]
     heads, rows = (np.concatenate([part[name] for part in parts]) for name in ("heads", "rows"))

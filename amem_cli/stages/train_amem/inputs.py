@@ -173,8 +173,7 @@ def build_networks(
         discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
     average = None
     if options.average_weights:
-        decay = get_ema_multi_avg_fn(options.average_weights)
-        average = AveragedModel(amem, multi_avg_fn=decay, use_buffers=True)
+        average = AveragedModel(amem, multi_avg_fn=get_ema_multi_avg_fn(options.average_weights), use_buffers=True)
     return Networks(amem, discriminator, adam(amem, options), discriminator_adam, average)
 
 

@@ -222,6 +222,5 @@ def sample_predictions(amem: AMEM, config: ModelConfig, tracklets: list[Tracklet
         clip = as_pixels(torch.from_numpy(frames)[None], device)
         start = torch.tensor([SAMPLE_START], device=device)
         output = network(clip, start, config.predict_frames)
-        batch = Batch(clip, start, None, start)
-        rows += [true_frames(batch, config)[:, 0], predicted_frames(output)[:, 0]]
+        rows += [true_frames(Batch(clip, start, None, start), config)[:, 0], predicted_frames(output)[:, 0]]
     return rows

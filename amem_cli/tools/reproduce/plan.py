@@ -78,8 +78,7 @@ class Plan:
             if command.name == "train-tae":
                 found["tae", options.tae_encoder] = options.weights
             elif command.name.startswith("train-"):
-                name = "arm" if command.name == "train-arm" else options.backbone
-                found[name, options.backbone] = options.weights
+                found["arm" if command.name == "train-arm" else options.backbone, options.backbone] = options.weights
         return found
 
     @property
@@ -180,8 +179,7 @@ def _run(request: Request, weights: dict[str, str], row: Row, dataset: str, seed
     commands = [command("train-amem", **on, **split, workspace=own, **options, **start(row.backbone))]
     if table.scored:
         commands.append(command("extract-features", **on, **split, workspace=own))
-        name = protocol.name if manifest.shipped else dataset
-        commands.append(command("evaluate", protocol=name, workspace=own))
+        commands.append(command("evaluate", protocol=protocol.name if manifest.shipped else dataset, workspace=own))
     picture, drawing = own / f"predicted-frames-{manifest.name}.png", ""
     if table.drawn:
         one = on | ({"split": "0"} if split else {}) | {"workspace": own, "out": picture}
