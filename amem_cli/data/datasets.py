@@ -53,12 +53,6 @@ def read_videos(manifest: Manifest, data_root: str | Path) -> VideoDataset:
     return cast(VideoDataset, read_dataset(manifest, data_root))
 
 
-def read_images(manifest: Manifest, data_root: str | Path) -> ImageDataset:
-    """The training images of a data set of single images; raises as `read_videos`."""
-    require_kind(manifest, "images")
-    return cast(ImageDataset, read_dataset(manifest, data_root))
-
-
 def read_attributes(manifest: Manifest, data_root: str | Path) -> AttributeDataset:
     """The images and labels of an attribute data set; raises as `read_videos`."""
     require_kind(manifest, "attributes")

@@ -18,11 +18,11 @@ from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
-from amem_cli.data.datasets import read_attributes, read_images, read_videos, warn_about_counts
+from amem_cli.data.datasets import read_dataset, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader, readable_rows
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
-from amem_cli.data.tracklets import AttributeDataset, ImageDataset, frames_of, images_digest
+from amem_cli.data.tracklets import VideoDataset, frames_of, images_digest
 from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae
@@ -258,12 +258,9 @@ def measure_textures(encoder: TextureEncoder, paths: list[Path], options: TrainT
 
 def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> tuple[list[Path], list[int]]:
     """Paths and person ids of the images: all of an image or attribute data set, the training frames of a video one."""
-    if manifest.kind == "video":
-        videos = read_videos(manifest, data_root)
-        warn_about_counts(manifest, videos, progress, data_root)
-        train = videos.splits[0].train
+    data = read_dataset(manifest, data_root)
+    warn_about_counts(manifest, data, progress, data_root)
+    if isinstance(data, VideoDataset):
+        train = data.splits[0].train
         return list(frames_of(train)), [tracklet.person_id for tracklet in train for _ in tracklet.files]
-    images: ImageDataset | AttributeDataset
-    images = read_images(manifest, data_root) if manifest.kind == "images" else read_attributes(manifest, data_root)
-    warn_about_counts(manifest, images, progress, data_root)
-    return list(images.paths), [int(person) for person in images.person_ids]
+    return list(data.paths), [int(person) for person in data.person_ids]

@@ -43,7 +43,6 @@ def test_read_dataset_folder_without_images(tmp_path):
 def test_read_dataset_other_kind(tmp_path):
     for read, other, fitting in (
         (datasets.read_videos, "peta", "mars, ilids-vid, prid2011"),
-        (datasets.read_images, "mars", "market1501"),
         (datasets.read_attributes, "mars", "peta"),
     ):
         with pytest.raises(UsageError, match=f"Choose {fitting}"):

@@ -17,7 +17,7 @@ from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.datasets import read_attributes, read_images, read_videos
+from amem_cli.data.datasets import read_attributes, read_dataset, read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, InputMissing, Interrupted, OutputExists, UsageError
 from amem_cli.models.amem import AMEM
@@ -173,7 +173,7 @@ def test_image_loop_data(
         count = len(data.paths)
     else:
         seen = [row for batches in recorder.batches for images in batches for row in images[:, 0, 0, 0].tolist()]
-        count = len(read_images(load_manifest("market1501"), walkers).paths)
+        count = len(read_dataset(load_manifest("market1501"), walkers).paths)
     epochs = [seen[: len(seen) // 2], seen[len(seen) // 2 :]]
     for epoch in epochs:
         assert len(set(epoch)) == len(epoch) > count - 4  # each image once, less an incomplete batch
@@ -365,7 +365,7 @@ def test_bad_image_stops_or_is_skipped(stage: str, walkers: Path, inputs: dict[s
     if stage == "train-arm":
         broken = [read_attributes(manifest, data).paths[3]]
     elif stage == "train-tae":
-        broken = [read_images(manifest, data).paths[3]]
+        broken = [read_dataset(manifest, data).paths[3]]
     else:
         broken = read_videos(manifest, data).splits[0].train[0].frames[1:-1]  # some are in every clip
     for path in broken:
