@@ -62,12 +62,14 @@ def _converter(height: int) -> Any:
 
 
 class Camera:
-    """The videos of one camera, in order. `faults` are lines about what could not be decoded, after `pictures()`.
-    Raises `InputMissing` or `BadData` for a file that is missing, no regular file, or without video."""
+    """The videos of one camera, in order. After `pictures()`, `last` is the number of the last one, and `faults` are
+    lines about what could not be decoded. Raises `InputMissing` or `BadData` for a file that is missing, no regular
+    file, or without video."""
 
     def __init__(self, name: str, files: list[Path]):
         self.name, self.files = name, files
         self.faults: list[str] = []
+        self.last = 0
         heads = [_head(file) for file in files]
         self.expected = sum(count for count, _ in heads)  # as the files say; 0: unknown
         created = [(at, file) for (_, at), file in zip(heads, files, strict=True) if at]
@@ -80,18 +82,18 @@ class Camera:
     def pictures(self) -> Iterator[Picture]:
         """All pictures in order of presentation. Damaged ones are left out but counted in the numbers; their times are
         added to `faults`."""
-        self.faults, number, offset, step, decoded = [*self._disorder], 0, 0.0, LEAST_STEP, False
+        self.faults, self.last, number, offset, step = [*self._disorder], 0, 0, 0.0, LEAST_STEP
         for place, file in enumerate(self.files):
             last = offset
             for seconds, frame in self._decoded(file, offset):
                 number += 1
                 step, last = seconds - last, seconds
                 if not frame.is_corrupt:
-                    decoded = True
+                    self.last = number
                     yield Picture(number, round(seconds, 6), place, frame)
             if number:
                 offset = last + max(step, LEAST_STEP)
-        if not decoded:
+        if not self.last:
             why = "no picture could be decoded"
             raise BadData("video", listing(map(str, self.files), 3), why=why, remedy="Check that a player shows it")
 

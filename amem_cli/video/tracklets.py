@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from amem_cli.errors import BadData, OutputExists, UsageError, listing, printabl
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
 from amem_cli.video.crops import coloured, cut_crops, inside, split_at_edges, split_at_gaps
-from amem_cli.video.decode import Camera, Picture, import_av, sampled
+from amem_cli.video.decode import Camera, import_av, sampled
 from amem_cli.video.options import TrackletOptions
 from amem_cli.video.tracks import Tracker
 
@@ -206,29 +205,19 @@ def _boxes(camera: Camera, source: Boxes, fps: float, folder: Path, progress: Pr
     folder.mkdir(exist_ok=True)
     done = folder / "done.json"
     if not done.exists():
-        stored = len(list(folder.glob("part-*.npz")))
-        last = 0
-        with progress.loop(f"boxes of {camera.name}", camera.expected, done=0, unit="pictures") as bar:
-
-            def decoded() -> Iterator[Picture]:
-                nonlocal last
-                for picture in camera.pictures():
-                    last = picture.number
-                    bar.total = max(bar.total, last)
-                    yield picture
-                    bar.advance(last - bar.done)
-                bar.total = last
-
-            part: list[tuple[Any, np.ndarray]] = []
-            number = stored
-            wanted = (picture for picture in sampled(decoded(), fps) if part_of(picture) >= stored)
+        number = stored = len(list(folder.glob("part-*.npz")))
+        part: list[tuple[Any, np.ndarray]] = []
+        with progress.loop(f"boxes of {camera.name}", camera.expected, unit="pictures") as bar:
+            wanted = (picture for picture in sampled(camera.pictures(), fps) if part_of(picture) >= stored)
             for picture, boxes in source.find(camera, wanted):
                 while part_of(picture) > number:
                     _write_part(folder, number, part)
                     number, part = number + 1, []
                 part.append(((picture.number, picture.seconds, *picture.size, picture.file), coloured(picture, boxes)))
+                bar.show(picture.number, max(bar.total, picture.number))
             _write_part(folder, number, part)
-        atomic.write_text(done, json.dumps({"parts": number + 1, "last": last, "faults": camera.faults}))
+            bar.show(camera.last, camera.last)
+        atomic.write_text(done, json.dumps({"parts": number + 1, "last": camera.last, "faults": camera.faults}))
     document = json.loads(done.read_text())
     parts = [np.load(folder / f"part-{number:06d}.npz") for number in range(document["parts"])]
     heads, rows = (np.concatenate([part[name] for part in parts]) for name in ("heads", "rows"))
