@@ -63,9 +63,8 @@ def _run(arguments: list[str], debug: bool) -> int:
                 return _fail(usage_error(error, arguments), DiskError.exit_code if denied else 2)
             return 2
         if out_of_memory(error) and not debug:
-            remedy = "Use smaller batches, clips or images, fewer --workers, or another machine"
             reason = (str(error).splitlines() or ["MemoryError"])[0]
-            return _fail(f"memory: not enough ({reason}). {remedy}.", 2)
+            return _fail(f"memory: not enough ({reason}). Use smaller batches, clips or images, or fewer --workers.", 2)
         traceback.print_exc()
         return _fail("this is a bug in amem. Please report the lines above.", 70)
 

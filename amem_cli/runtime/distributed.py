@@ -87,8 +87,7 @@ class Processes:
         if self.world_size == 1:
             return module
         if self.device.type != "cuda":
-            remedy = "Leave it out, or use one process"
-            raise UsageError("--sync-batchnorm", why="synchronised BN needs CUDA devices", remedy=remedy)
+            raise UsageError("--sync-batchnorm", why="synchronised BN needs CUDA devices", remedy="Leave it out")
         return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
 
 

@@ -129,8 +129,7 @@ def check_workspace(workspace: Path) -> Iterator[Finding]:
         return
     exists = "exists" if workspace.exists() else "will be created"
     yield Finding("workspace", f"{workspace} ({exists})", value=str(workspace))
-    remedy = "Free some space, or use another --workspace"
-    yield _check("free disk", _gb(free), free < LITTLE_DISK, remedy, free)
+    yield _check("free disk", _gb(free), free < LITTLE_DISK, "Free some space, or use another --workspace", free)
 
 
 def check_data_sets(data_root: Path) -> Iterator[Finding]:

@@ -95,8 +95,7 @@ def draw_attributes(picture: Picture, source: Source, progress: Progress) -> Dra
     known = {tracklet.name: tracklet for tracklet in (*source.content.train, *source.content.test)}
     row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
     if not row_of:
-        why = "it has no tracklet of this data set"
-        raise BadData("pseudo-labels", path, why=why, remedy=f"Run: {source.label_all()}")
+        raise BadData("pseudo-labels", path, why="no tracklet of this data set", remedy=f"Run: {source.label_all()}")
     names = picture.names or [next(iter(row_of))]
     source.tracklets(names)
     root = source.workspace.root

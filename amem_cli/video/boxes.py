@@ -57,8 +57,7 @@ def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes
     kind, _, model = choice.partition(":")
     if choice == "motion":
         if detector_weights:
-            remedy = "Leave it out, or --boxes torchvision"
-            raise UsageError("--detector-weights", why="motion uses none", remedy=remedy)
+            raise UsageError("--detector-weights", why="motion uses none", remedy="Leave it out")
         return Boxes("motion in front of a fixed background", "motion", _motion)
     if kind == "torchvision":
         return _detector(model or DEFAULT_DETECTOR, detector_weights, device)

@@ -31,8 +31,7 @@ def read_calibration(path: Path) -> Calibration:
     found = results.read(path).get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
-        remedy = "amem evaluate --calibrate 0.001 writes one"
-        raise BadData("calibration", path, why="this result has none", remedy=remedy)
+        raise BadData("calibration", path, why="this result has none", remedy="amem evaluate --calibrate writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name)
 

@@ -62,9 +62,7 @@ class FindOptions(TrackletOptions):
         super().__post_init__()
         _check_threshold(self.threshold)
         if self.threshold is not None and self.calibration is not None:
-            raise UsageError(
-                "threshold", why="--threshold and --calibration exclude each other", remedy="Leave one out"
-            )
+            raise UsageError("threshold", why="--threshold and --calibration exclude each other", remedy="Give one")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +112,8 @@ class SearchOptions:
             given = ",".join(getattr(self, name)).split(",")
             object.__setattr__(self, name, tuple(filter(None, given)))
         if not self.gallery:
-            remedy = "For example --gallery workspace/features/people.h5"
-            raise UsageError("--gallery", why="no features file given", remedy=remedy)
+            raise UsageError("--gallery", why="no features file given", remedy="Give workspace/features/NAME.h5")
         if not (self.query or self.with_ or self.without):
-            remedy = "Give a tracklet, a folder, a video or --with"
-            raise UsageError("query", why="nothing to search for", remedy=remedy)
+            raise UsageError("query", why="nothing to search for", remedy="Give a tracklet, folder, video or --with")
         if self.top < 1:
             raise UsageError("--top", str(self.top), why="must be at least 1")

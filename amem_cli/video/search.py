@@ -128,8 +128,7 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
     """(N,) the probability that a tracklet fits: the geometric mean over the attributes, 0 without labels. Raises
     `UsageError` for unknown attributes, `InputMissing` without a labels file."""
     if gallery.renamed:
-        why = "two files are of data sets with one name"
-        raise UsageError("--gallery", why=why, remedy="Search by description in one at a time")
+        raise UsageError("--gallery", why="two files are of data sets with one name", remedy="Search in one at a time")
     files = options.labels or tuple(Workspace(options.workspace).labels(table.dataset) for table in gallery.tables)
     first = gallery.tables[0]
     name = first.dataset if first.dataset in SHIPPED else Path(first.folder, f"{first.dataset}.toml")
@@ -146,8 +145,7 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
         of_tracklet |= {(table.dataset, name): value for name, value in zip(table.tracklet, fits, strict=True)}
     values = [of_tracklet.get((t.dataset, name), 0.0) for t in gallery.tables for name in t.tracklet]
     if not any(values):
-        why = "they have none of the gallery's tracklets"
-        raise BadData("labels", listing(map(str, files)), why=why, remedy=remedy)
+        raise BadData("labels", listing(map(str, files)), why="none of the gallery's tracklets", remedy=remedy)
     return np.array(values)
 
 

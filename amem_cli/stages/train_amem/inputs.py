@@ -63,8 +63,7 @@ def training_labels(options: TrainAmemOptions, dataset: str, tracklets: list[Tra
     remedy = "Check --labels" if options.labels else run_before("label-videos", options)
     labels = pseudo_labels.read(path, remedy=remedy)
     if labels.dataset != dataset:
-        why = f"they are of data set '{labels.dataset}', not '{dataset}'"
-        raise BadData("pseudo-labels", path, why=why, remedy=remedy)
+        raise BadData("pseudo-labels", path, why=f"of data set '{labels.dataset}', not '{dataset}'", remedy=remedy)
     missing = [name for name in ATTRIBUTES if name not in labels.attributes]
     if missing:
         why = f"{len(missing)} attributes are missing ({listing(missing, 5)})"

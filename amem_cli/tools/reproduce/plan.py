@@ -126,8 +126,7 @@ def plan(request: Request) -> Plan:
         raise UsageError("--config", request.config, why=why, remedy=remedy)
     datasets = request.datasets or table.datasets
     if len(datasets) > 1 and len(table.datasets) == 1:
-        why = f"{request.what} is about one data set"
-        raise UsageError("--dataset", ", ".join(datasets), why=why, remedy="Use one")
+        raise UsageError("--dataset", ", ".join(datasets), why=f"{request.what} is about one data set")
     names = [load_manifest(dataset).name for dataset in datasets if datasets != table.datasets]
     rows = [row for row in table.rows if not request.rows or row.name in request.rows]
     order = [(row, dataset, seed) for seed in range(request.seeds) for dataset in datasets for row in rows]

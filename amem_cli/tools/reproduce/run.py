@@ -35,8 +35,7 @@ Block = tuple[str, list[str], list[list[str]]]  # a printed table: title, column
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """Run a plan; returns the table as JSON (see `new_table`). An interrupted run leaves that of what is finished."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        remedy = "Print the commands with --dry-run and start each with torchrun"
-        raise UsageError("reproduce", why="it runs in one process", remedy=remedy)
+        raise UsageError("reproduce", why="runs in one process", remedy="Start each command of --dry-run with torchrun")
     for (_, network), weights in plan.trainings.items():
         if weights not in ("", "auto", *NAMES):  # those by name are found or downloaded
             check_weights(network, weights)
@@ -87,8 +86,7 @@ def _measure_predictions(plan: Plan, one: Run) -> dict[str, float]:
     source = Source(one.dataset, plan.request.data_root, one.workspace)
     _, errors = show("frames", Picture((), one.picture), source, Progress(quiet=True))
     if errors["mse_ratio"] is None:
-        why = "nothing moves in them, so a copy has no error to compare with"
-        raise BadData("predicted frames of", one.dataset, why=why)
+        raise BadData("predicted frames of", one.dataset, why="nothing moves in them, so a copy has no error")
     return {key: errors[key] for key in (*PREDICTIONS, *COPIES, "clips") if errors[key] is not None}
 
 
