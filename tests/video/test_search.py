@@ -181,7 +181,7 @@ def test_search_by_description_equal_fits_keep_the_gallery_order(tmp_path: Path)
     options = SearchOptions(gallery=(gallery,), labels=(labels,), with_=("upperBodyRed",), top=99)
     assert [hit.tracklet for hit in search(options, Silent()).found[0].hits] == names[1::2] + names[::2]
     other = write_attributes(tmp_path / "o.h5", ["door/0001"], np.ones((1, 1)), ("upperBodyRed",))
-    with pytest.raises(BadData, match=r"o\.h5: they have none of the gallery's tracklets"):
+    with pytest.raises(BadData, match=r"o\.h5: none of the gallery's tracklets"):
         search(replace(options, labels=(other,)), Silent())
     for name, given in (("people", "'my tracks/people.toml'"), ("mars", "mars")):
         unlabelled = write_gallery(tmp_path / f"{name}.h5", unit_rows(2), dataset=name, folder="my tracks")
