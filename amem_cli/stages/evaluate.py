@@ -75,14 +75,12 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     )
     output = Workspace(options.workspace).results(protocol.name)
     with output_slot("result", output, options):
-        if output.is_file() and not options.force:
-            before = results.read(output, remedy="Use --force to make it again")
-            unchanged = not provenance.differences(before["provenance"]) and "incomplete" in before
-            if unchanged and options.resume != "never":
-                _refuse_incomplete(before, files, options)
-                return StageResult("evaluate", output, True, before)
-        else:
-            before = None
+        exists = output.is_file() and not options.force
+        before = results.read(output, remedy="Use --force to make it again") if exists else None
+        unchanged = before and "incomplete" in before and not provenance.differences(before["provenance"])
+        if before and unchanged and options.resume != "never":
+            _refuse_incomplete(before, files, options)
+            return StageResult("evaluate", output, True, before)
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
         if len(set(hashes)) < len(hashes):
             progress.warn("several splits have the same features file")
