@@ -50,6 +50,11 @@ class Features:
     def has_people(self) -> bool:
         return len(self.person_id) == len(self.tracklet)
 
+    def model(self, what: str) -> str:
+        """The "name", "sha256" or "dataset" recorded of the model that made the features; empty if unknown."""
+        parents = self.provenance.get("parents", {})
+        return str(parents.get("amem-main", parents.get("amem-arm", {})).get(what, ""))
+
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:
     """Write the features file."""

@@ -194,11 +194,10 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
 
 def _extraction_choices(tables: list[Features]) -> dict[str, str]:
     """How the features were extracted, from their provenance; files of other programs do not record it."""
-    models = [_name_of_model(table.provenance) for table in tables]
-    if None in models:
+    if not all(table.provenance.get("command") == "extract-features" and table.model("name") for table in tables):
         about = {"frames": "frames and pooling", "epoch": "epoch", "extra_data": "training data"}
         return {name: f"{text} not stated by the features file" for name, text in about.items()}
-    best = any(str(model).endswith("-best.safetensors") for model in models)
+    best = any(table.model("name").endswith("-best.safetensors") for table in tables)
     most = max(table.provenance.get("options", {}).get("clips", 0) for table in tables)
     frames = f"up to {most} clips of a tracklet" if most else "all frames in consecutive clips"
     return {
@@ -206,13 +205,6 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
         "epoch": f"{'the epoch with the best validation' if best else 'the last epoch'}, no choice on test people",
         "extra_data": "training people and initial weights are those in the provenance of the model",
     }
-
-
-def _name_of_model(provenance: dict[str, Any]) -> str | None:
-    """The model file that `amem extract-features` used; None if the provenance does not state it."""
-    parents = provenance.get("parents", {})
-    name = next((parents[kind].get("name") for kind in ("amem-main", "amem-arm") if kind in parents), None)
-    return name if provenance.get("command") == "extract-features" and isinstance(name, str) else None
 
 
 def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:

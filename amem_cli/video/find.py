@@ -15,7 +15,7 @@ from amem_cli.errors import AmemError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.gallery import Gallery, model_of, read_calibration
+from amem_cli.video.gallery import Gallery, read_calibration
 from amem_cli.video.link import Linked, link_tracks, write_links
 from amem_cli.video.options import FindOptions
 from amem_cli.video.tracklets import cut_tracklets
@@ -87,7 +87,7 @@ def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progres
 def calibration_of(model: Path, table: Path, result: Path) -> Path | None:
     """The `result`, if it has a calibration of distances in the features file `table`, which this model made."""
     with contextlib.suppress(AmemError, KeyError, AttributeError):
-        by_model = model_of(features.read(table, people=False)) == sha256_file(model)
+        by_model = features.read(table, people=False).model("sha256") == sha256_file(model)
         read_calibration(result)
         made_from = results.read(result)["provenance"]["parents"].values()
         if by_model and sha256_file(table) in [one.get("sha256") for one in made_from]:

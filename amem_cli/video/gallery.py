@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.artifacts import features, results
-from amem_cli.artifacts.features import Features
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
 
@@ -54,7 +53,7 @@ class Gallery:
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
         first = self.tables[0]
         for path, table in zip(self.paths, self.tables, strict=True):
-            models = {model_of(table), model_of(first)} - {""}
+            models = {table.model("sha256"), first.model("sha256")} - {""}
             if table.features.shape[1] != first.features.shape[1] or len(models) > 1:
                 why = f"its features are of another model than those of {self.paths[0]}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one model")
@@ -65,12 +64,12 @@ class Gallery:
     @property
     def model(self) -> str:
         """The SHA-256 of the model, empty if the files do not say."""
-        return model_of(self.tables[0])
+        return self.tables[0].model("sha256")
 
     @property
     def trained_on(self) -> str:
         """The data set that the model was trained on, empty if the files do not say."""
-        return model_of(self.tables[0], "dataset")
+        return self.tables[0].model("dataset")
 
     @cached_property
     def tracklets(self) -> list[str]:
@@ -153,10 +152,3 @@ def _merge(
         found_best.append(values[order])
         found_rows.append(np.concatenate([rows[query], near + start])[order])
     return np.stack(found_best), np.stack(found_rows)
-
-
-def model_of(table: Features, what: str = "sha256") -> str:
-    """The SHA-256 of the model that made the features, or `what` else is recorded of it; empty if the file does not
-    say."""
-    parents = table.provenance.get("parents", {})
-    return str(parents.get("amem-main", parents.get("amem-arm", {})).get(what, ""))
