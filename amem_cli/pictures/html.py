@@ -36,3 +36,10 @@ def webp(picture: Image.Image, quality: int) -> str:
     content = io.BytesIO()
     picture.save(content, format="WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def clock(seconds: float) -> str:
+    """A time in a video, or a duration: 1:15 or 1:02:05."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from amem_cli.pictures.attention import Attention, heat_over_frames
 from amem_cli.pictures.attributes import THRESHOLD, AttributedTracklet, comparison_figure
 from amem_cli.pictures.cmc import draw_cmc
 from amem_cli.pictures.frames import evenly_spaced, read_frames, side_by_side
-from amem_cli.pictures.html import render, webp
+from amem_cli.pictures.html import clock, render, webp
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import VERDICTS, RankedRow
 from amem_cli.pictures.style import ABSENT, COLOURS, HIGHLIGHT, INK, PRESENT, RULE, SOFT, STYLE, line_style, styled
@@ -144,7 +143,7 @@ class Report:
 def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
     """The page, as HTML text. `frames_per_tracklet` is the number of frames in the dialog of a tracklet. Raises
     `BadData` when a frame cannot be read."""
-    helpers: list[Any] = [percent, decimals, duration, address, missing, result_rows, queries_of, cmc, camera_table]
+    helpers: list[Any] = [percent, decimals, clock, address, missing, result_rows, queries_of, cmc, camera_table]
     helpers += [comparison_chart, charts, samples, side_by_side, read_frames, heat_over_frames]
     lists = report.ranked_lists
     tracklets = _Tracklets({} if isinstance(lists, Missing) else lists.frames_of, frames_per_tracklet)
@@ -267,15 +266,6 @@ def percent(rate: float | None) -> str:
 
 def decimals(value: float | None, digits: int) -> str:
     return "exact" if value is None else f"{value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text.
-
-    >>> duration(75), duration(7400)
-    ('0:01:15', '2:03:20')
-    """
-    return str(timedelta(seconds=round(seconds)))
 
 
 @styled

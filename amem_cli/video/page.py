@@ -19,7 +19,7 @@ from amem_cli.data.images import open_rgb
 from amem_cli.data.readers.files import frames_in_order, list_folder
 from amem_cli.errors import counted, listing
 from amem_cli.pictures.frames import evenly_spaced
-from amem_cli.pictures.html import render, webp
+from amem_cli.pictures.html import clock, render, webp
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.link import Linked
 from amem_cli.video.search import Hit, SearchResult
@@ -183,13 +183,6 @@ def next_person(linked: Linked, person: int) -> tuple[str, bool]:
     part = far / max(linked.threshold, 1e-9)
     how = "who could be the same: compare the pictures" if part < 1.5 else "not alike enough to be the same"
     return f"Most similar is person {other}, {how} (difference {100 * part:.0f} % of the usual limit).", part < 1.5
-
-
-def clock(seconds: float) -> str:
-    """Time in a video."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def period(first: float, last: float) -> str:
