@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import takewhile
@@ -38,15 +38,15 @@ CLIPS_DRAWN = 4  # of the measured clips
 Model = tuple[AMEM, ModelConfig]
 Attributes = tuple[Sequence[str], dict[str, np.ndarray], str]  # names, probabilities (A,) by tracklet, their origin
 CURVE_POINTS = 300
-VALIDATION = "Validation"
-WEIGHTED = "Weighted losses: the terms of the loss that is trained"
-UNWEIGHTED = "Unweighted losses"
-PREDICTED = "Squared error of predicted frames and of copying the last one"
-ACCURACY = "Accuracy of the person classifier on training clips"
-GRADIENTS = "Gradient norm of each weighted loss at the backbone maps"
-PANELS = (VALIDATION, WEIGHTED, UNWEIGHTED, PREDICTED, ACCURACY, GRADIENTS)
-PANEL_OF = {"accuracy": ACCURACY, "image": PREDICTED, "copy_image": PREDICTED}
-NAMES = {"image": "predicted", "copy_image": "copied"}
+PANELS = {  # by the group or kind of a figure in metrics.jsonl
+    "validation": "Validation",
+    "weighted": "Weighted losses: the terms of the loss that is trained",
+    "unweighted": "Unweighted losses",
+    "predicted": "Squared error of predicted frames and of copying the last one",
+    "accuracy": "Accuracy of the person classifier on training clips",
+    "gradient_norms": "Gradient norm of each weighted loss at the backbone maps",
+}
+PANEL_AND_NAME = {"image": ("predicted",) * 2, "copy_image": ("predicted", "copied"), "accuracy": ("accuracy",) * 2}
 NO_CURVES = ("step", "epoch", "seconds", "queries", "people", "images")
 LARGEST_PAGE = 15_000_000  # bytes
 FRAMES_PER_TRACKLET = (32, 16, 8, 4)  # in the dialog; fewer when the page would be too large
@@ -245,11 +245,11 @@ def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
 def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
     """The figures of metrics.jsonl as panels of lines on one scale: title -> name -> (steps, values). Values that are
     not finite are left out; long runs are thinned to means over equal numbers of records."""
-    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {title: {} for title in PANELS}
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {panel: {} for panel in PANELS}
     for record in records:
-        for title, name, value in _figures(record):
-            if isinstance(value, int | float) and name not in NO_CURVES and math.isfinite(value):
-                steps, values = panels[title].setdefault(name, ([], []))
+        for panel, name, value in _figures(record):
+            if panel in PANELS and isinstance(value, int | float) and name not in NO_CURVES and math.isfinite(value):
+                steps, values = panels[panel].setdefault(name, ([], []))
                 steps.append(record["step"])
                 values.append(float(value))
     for lines in panels.values():
@@ -257,17 +257,15 @@ def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple
             if len(line[0]) > CURVE_POINTS:
                 steps, values = ([float(p.mean()) for p in np.array_split(each, CURVE_POINTS)] for each in line)
                 lines[name] = steps, values
-    return {title: lines for title, lines in panels.items() if lines}
+    return {PANELS[panel]: lines for panel, lines in panels.items() if lines}
 
 
-def _figures(record: dict[str, Any]) -> list[tuple[str, str, Any]]:
+def _figures(record: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
     """The figures of one record as (panel, name, value)."""
-    figures = []
-    for title, group in ((VALIDATION, record.get("validation")), (GRADIENTS, record.get("gradient_norms"))):
-        figures += [(title, name, value) for name, value in group.items()] if isinstance(group, dict) else []
     for name, value in record.items():
-        if name.startswith("weighted_"):
-            figures.append((WEIGHTED, name.removeprefix("weighted_"), value))
+        if isinstance(value, dict):
+            yield from ((name, key, figure) for key, figure in value.items())
+        elif name.startswith("weighted_"):
+            yield "weighted", name.removeprefix("weighted_"), value
         else:
-            figures.append((PANEL_OF.get(name, UNWEIGHTED), NAMES.get(name, name), value))
-    return figures
+            yield *PANEL_AND_NAME.get(name, ("unweighted", name)), value
