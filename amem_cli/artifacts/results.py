@@ -73,6 +73,20 @@ def read(path: Path, *, remedy: str = "amem evaluate writes such a file") -> dic
     return document
 
 
+def rows_of(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rates of a result by their labels: by the protocol, in other ways, by chance."""
+    std, other = result.get("standard_deviation"), result.get("gallery_without_queries") or {}
+    rows = [
+        ("mean of the splits" if std else "result", result),
+        ("standard deviation", std),
+        (f"without queries, {other.get('valid_queries')} with a match", other if "rank" in other else None),
+        ("with mirrored clips", result.get("flipped")),
+        ("re-ranked", result.get("reranked")),
+        ("chance", result["chance"]),
+    ]
+    return [(label, figures) for label, figures in rows if figures]
+
+
 def queries_of(result: Mapping[str, Any]) -> str:
     """The number of queries that the rates are over: those with a match, and all if they are more.
 

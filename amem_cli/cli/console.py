@@ -6,7 +6,7 @@ import re
 import shutil
 import textwrap
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def _per_cent(rate: float | None) -> str:
     return "" if rate is None else f"{100 * rate:.1f}"
 
 
-def _rates(figures: dict[str, Any]) -> list[str]:
+def _rates(figures: Mapping[str, Any]) -> list[str]:
     return [*(_per_cent(figures["rank"][k]) for k in RANKS), _per_cent(figures["mAP"])]
 
 
@@ -113,28 +113,19 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def print_result(result: dict[str, Any], path: Path) -> None:
     """The table of an evaluation in per cent, with chance level, intervals and conventions."""
-    from amem_cli.artifacts.results import incomplete_of, queries_of
+    from amem_cli.artifacts.results import incomplete_of, queries_of, rows_of
 
     print_wrapped(f"{result['protocol']}, per cent: {queries_of(result)}, gallery {result['gallery']}")
     if incomplete := incomplete_of(result):
         print_wrapped(incomplete)
-    std = result.get("standard_deviation")
-    without_queries = result.get("gallery_without_queries")
-    rows = [
-        ("mean of splits" if std else "result", result),
-        ("std", std),
-        ("without queries", without_queries if without_queries and "rank" in without_queries else None),
-        ("with mirrored clips", result.get("flipped")),
-        ("re-ranked", result.get("reranked")),
-        ("chance", result["chance"]),
-    ]
-    cells = [[name, *_rates(rates), _per_cent(rates.get("mAP_official"))] for name, rates in rows if rates]
+    cells = [[name, *_rates(rates), _per_cent(rates.get("mAP_official"))] for name, rates in rows_of(result)]
     print_table(["", *RATES, "mAP\nofficial"], cells)
-    if without_queries:
+    if without_queries := result.get("gallery_without_queries"):
         print_wrapped(f"without queries: {queries_of(without_queries)}, none of them in the gallery")
     if interval := result.get("interval"):
         ends = (f"{name} {'-'.join(map(_per_cent, interval[name]))}" for name in ("rank-1", "mAP"))
-        print_wrapped(f"95 % interval over {'splits' if std else 'queries'}: {', '.join(ends)}")
+        over = "splits" if result.get("standard_deviation") else "queries"
+        print_wrapped(f"95 % interval over {over}: {', '.join(ends)}")
     if calibration := result.get("calibration"):
         true, false = (100 * calibration[f"{kind}_match_rate"] for kind in ("true", "false"))
         counts = (calibration.get(f"{kind}_pairs") for kind in ("genuine", "impostor"))

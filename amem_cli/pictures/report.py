@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from PIL import Image
 
-from amem_cli.artifacts.results import queries_of
+from amem_cli.artifacts.results import queries_of, rows_of
 from amem_cli.data.chain import ArtifactState
 from amem_cli.data.images import open_rgb
 from amem_cli.pictures.attention import Attention, heat_over_frames
@@ -185,19 +185,10 @@ def missing(section: object) -> bool:
 
 def result_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of the result table: a label, and rates with their 95 % intervals (or None) for each column."""
-    several = result.get("standard_deviation") is not None  # a single split has none
-    rows = [("mean of the splits" if several else "by the protocol", result)]
-    if several:
-        rows.append(("standard deviation over the splits", result["standard_deviation"]))
-    if "rank" in (other := result.get("gallery_without_queries") or {}):
-        rows.append((f"without the queries in the gallery ({other['valid_queries']} queries have a match)", other))
-    for key, label in (("flipped", "with mirrored clips"), ("reranked", "re-ranked (k-reciprocal)")):
-        rows += [(label, result[key])] if key in result else []
-    rows.append(("chance", result["chance"]))
-    rows += [(f"split {place}", split) for place, split in enumerate(result.get("splits") or ())]
     cells = []
-    for label, figures in rows:
-        rates = [*((figures.get("rank") or {}).get(rank) for rank in RANKS), *map(figures.get, ("mAP", "mAP_official"))]
+    splits = [(f"split {place}", split) for place, split in enumerate(result.get("splits") or ())]
+    for label, figures in rows_of(result) + splits:
+        rates = [*(figures["rank"].get(rank) for rank in RANKS), *map(figures.get, ("mAP", "mAP_official"))]
         interval = figures.get("interval") or {}
         intervals = [interval.get("rank-1"), None, None, None, interval.get("mAP"), None]
         cells.append({"label": label, "rates": [*zip(rates, intervals, strict=True)]})

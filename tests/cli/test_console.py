@@ -61,7 +61,7 @@ EXPECTED = {
         "1980 queries, gallery",
         "queries: 1840 queries with a match, of 1980",
         "90.0 % of 57 true",
-        "std",
+        "deviation",
         "re-ranked",
         "87.6",
         "50.0",
