@@ -18,14 +18,14 @@ from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.data.images import open_rgb
 from amem_cli.data.readers.files import frames_in_order, list_folder
 from amem_cli.errors import counted, listing
-from amem_cli.pictures.frames import evenly_spaced
+from amem_cli.pictures.frames import evenly_spaced, side_by_side
 from amem_cli.pictures.html import clock, render, webp
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.link import Linked
 from amem_cli.video.search import Hit, SearchResult
 from amem_cli.video.tracklets import Tracklets
 
-FRAME = (80, 160)  # width, height of a frame on the page
+FRAME, GREY = (80, 160), (128, 128, 128)  # width, height of a frame on the page, and what fills it up
 STRIP = 6  # frames of a strip
 MOST_FRAMES = 40  # of a clip
 MOST_BYTES = 10_000_000  # of all pictures, before they become text
@@ -261,8 +261,6 @@ def _clip(key: str, name: str, camera: str, seconds: np.ndarray, frames: Sequenc
     when, length = ("", None) if np.isnan(seconds).any() else (period(first, last), last - first)
     if not frames:
         return Clip(key, name, camera, when, length, 0, "", note)
-    sheet = Image.new("RGB", (FRAME[0] * len(frames), FRAME[1]), (128, 128, 128))
-    for place, path in enumerate(frames):
-        picture = ImageOps.pad(open_rgb(path), FRAME, Image.Resampling.BILINEAR, color=(128, 128, 128))
-        sheet.paste(picture, (place * FRAME[0], 0))
+    pictures = [ImageOps.pad(open_rgb(path), FRAME, Image.Resampling.BILINEAR, color=GREY) for path in frames]
+    sheet = Image.fromarray(side_by_side(np.stack([*map(np.asarray, pictures)]), len(frames), 0))
     return Clip(key, name, camera, when, length, len(frames), webp(sheet, quality=55), note)
