@@ -53,7 +53,8 @@ class Features:
     def model(self, what: str) -> str:
         """The "name", "sha256" or "dataset" recorded of the model that made the features; empty if unknown."""
         parents = self.provenance.get("parents", {})
-        return str(parents.get("amem-main", parents.get("amem-arm", {})).get(what, ""))
+        value = parents.get("amem-main", parents.get("amem-arm", {})).get(what)
+        return value if isinstance(value, str) else ""
 
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:
