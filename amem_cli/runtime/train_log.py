@@ -143,12 +143,11 @@ def _tensorboard(run: Run, step: int) -> Tracker:
 def _wandb(run: Run, step: int) -> Tracker:
     """A run of the project "amem". It stays in the training's folder unless WANDB_MODE is online."""
     wandb: Any = importlib.import_module("wandb")
-    identity = {"id": _run_id(run, "wandb", step, lambda: uuid.uuid4().hex[:8]), "name": _name(run)}
-    place = {"dir": run.folder, "mode": os.environ.get("WANDB_MODE", "offline")}
-    quiet = wandb.Settings(console="off", silent=True)
     started = wandb.init(
-        **identity, **place, project="amem", config=run.options.fingerprint(), resume="allow", settings=quiet
-    )
+        id=_run_id(run, "wandb", step, lambda: uuid.uuid4().hex[:8]), name=_name(run), dir=run.folder, project="amem",
+        mode=os.environ.get("WANDB_MODE", "offline"), config=run.options.fingerprint(), resume="allow",
+        settings=wandb.Settings(console="off", silent=True),
+    )  # fmt: skip
     return Tracker(lambda figures, step: started.log(figures, step=step), started.finish)
 
 

@@ -60,13 +60,13 @@ def _extract_split(
     output = workspace.features(manifest.name, number)
     model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
     chain = Chain(manifest, options.workspace, number, options.data_root)
-    remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
-    if not options.model and manifest.layout != "tracks":
-        remedy = chain.run("train-amem")
-    model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)
+    tracks = manifest.layout == "tracks"  # their people are unknown
+    without = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
+    remedy = "Check --model" if options.model else without if tracks else chain.run("train-amem")
+    model, config = load_feature_model(model_file, remedy=remedy)
     if not options.model and is_main:
         chain.warn_about_stale("extract-features", progress)
-    if manifest.layout != "tracks":  # their people are unknown
+    if not tracks:
         check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
     if options.flip and config.mirror:
@@ -101,7 +101,7 @@ def _extract_split(
         clips = [-(-len(tracklet) // config.clip_frames) for tracklet in split.test]
         columns: dict[str, Any] = shards.compute(split.test, clips, compute, progress, "clips")
         if is_main:
-            columns |= seen_in(manifest.folder(options.data_root), split.test) if manifest.layout == "tracks" else {}
+            columns |= seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
             features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
         shards.remove()
         return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
