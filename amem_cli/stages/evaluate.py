@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts import atomic, results
-from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace, features_role, metrics_path
@@ -164,7 +163,7 @@ def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: Evalu
 
 def _keep(output: Path, before: dict[str, Any]) -> Path:
     """Rename an existing result; the new name has a digest of its provenance."""
-    digest = sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
+    digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
     kept = output.with_name(f"{output.stem}-{digest}.json")
     os.replace(output, kept)
     return kept

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic, features, pseudo_labels, results
-from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
@@ -54,7 +53,7 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
     gallery = Gallery([extracted.artifact])
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
-    used = [f"boxes: {cut.source}", f"model: {model.name} ({sha256_file(model)[:8]})"]
+    used = [f"boxes: {cut.source}", f"model: {model.name} ({atomic.sha256_file(model)[:8]})"]
     used[1] += f", trained on {gallery.trained_on}" if gallery.trained_on else ""
     if known:
         rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
@@ -87,9 +86,9 @@ def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progres
 def calibration_of(model: Path, table: Path, result: Path) -> Path | None:
     """The `result`, if it has a calibration of distances in the features file `table`, which this model made."""
     with contextlib.suppress(AmemError, KeyError, AttributeError):
-        by_model = features.read(table, people=False).model("sha256") == sha256_file(model)
+        by_model = features.read(table, people=False).model("sha256") == atomic.sha256_file(model)
         read_calibration(result)
         made_from = results.read(result)["provenance"]["parents"].values()
-        if by_model and sha256_file(table) in [one.get("sha256") for one in made_from]:
+        if by_model and atomic.sha256_file(table) in [one.get("sha256") for one in made_from]:
             return result
     return None
