@@ -32,6 +32,6 @@ class ExportOptions:
             why = f"--format {self.format} writes {SUFFIXES[self.format]} files"
             raise UsageError("--out", self.out, why=why, remedy=remedy)
         if self.int8 and (self.format != "openvino" or not self.dataset):
-            raise UsageError("--int8", why="needs OpenVINO and clips", remedy="Use --format openvino --dataset NAME")
+            raise UsageError("--int8", why="needs OpenVINO, clips", remedy="Use --format openvino and --dataset NAME")
         if self.split is not None and (self.split < 0 or not self.dataset):
             raise UsageError("--split", str(self.split), why="a number from 0, with --dataset", remedy="Add --dataset")
