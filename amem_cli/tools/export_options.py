@@ -34,4 +34,5 @@ class ExportOptions:
         if self.int8 and (self.format != "openvino" or not self.dataset):
             raise UsageError("--int8", why="needs OpenVINO, clips", remedy="Use --format openvino and --dataset NAME")
         if self.split is not None and (self.split < 0 or not self.dataset):
-            raise UsageError("--split", str(self.split), why="a number from 0, with --dataset", remedy="Add --dataset")
+            why, remedy = "it is a number from 0 on, with --dataset", "Use --dataset NAME --split 0"
+            raise UsageError("--split", str(self.split), why=why, remedy=remedy)
