@@ -308,7 +308,7 @@ def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys):
     table = run(planned, Silent())
     assert (table["runs_done"], table["runs"], table["complete"]) == (1, 1, True)
     row, own = table["rows"][0], planned.runs[0].workspace
-    frames = {"psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio", "other_motion_ratio"}
+    frames = {"psnr", "psnr_copied", "ssim", "ssim_copied", "mse_ratio", "other_motion_ratio", "clips"}
     assert row["ours"].keys() == RATES.keys() | frames
     assert Path(row["pictures"][0]).is_file()
     assert json.loads(own.results("mars").read_text())["rank"]["1"] == row["ours"]["rank-1"]["mean"]
