@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from writers import some_result
 
 from amem_cli.artifacts import features, results
 from amem_cli.artifacts.atomic import sha256_file
@@ -213,12 +214,13 @@ def test_calibration_of_the_model_that_made_the_features(tmp_path: Path) -> None
     model.write_bytes(b"m")
     other.write_bytes(b"o")
     table = write_gallery(tmp_path / "a.h5", unit_rows(2), model=sha256_file(model))
-    numbers = dict.fromkeys(("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate"), 0.5)
-    content = {"protocol": "x", "choices": {}, "calibration": numbers}
+    names = ("intercept", "slope", "threshold_squared_distance", "threshold_cosine", "wanted_false_match_rate")
+    numbers = dict.fromkeys((*names, "true_match_rate", "false_match_rate"), 0.5)
+    content = some_result(calibration=numbers)
     result, of_others, without = (
         results.write(tmp_path / name, made, Provenance("evaluate", {}, {"features": parent(source)}))
         for name, made, source in (
-            ("a.json", content, table), ("b.json", content, other), ("c.json", content | {"calibration": None}, table)
+            ("a.json", content, table), ("b.json", content, other), ("c.json", some_result(), table)
         )
     )  # fmt: skip
     assert find_module.calibration_of(model, table, result) == result
