@@ -12,30 +12,26 @@ from amem_cli.errors import InputMissing, UsageError, did_you_mean, require_know
 from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, DataOptions, flag_of, preset_value
 from amem_cli.text import decode_text
 
-# Words of other tools, without dashes -> our flags; of several the first that the command has is suggested.
-OTHER_NAMES = {
-    "lr": "learning-rate", "wd": "weight-decay", "batchsize": "people-per-batch", "trainbatch": "people-per-batch",
-    "bs": "batch-size people-per-batch", "batch": "batch-size people-per-batch", "gpu": "device", "gpus": "device",
-    "gpuid": "device", "gpuids": "device", "cuda": "device", "cpu": "device", "nocuda": "device", "threads": "workers",
-    "j": "workers", "out": "workspace", "o": "out workspace", "output": "out workspace", "outdir": "out workspace",
-    "outputdir": "out workspace", "savedir": "out workspace", "logdir": "workspace", "logsdir": "workspace",
-    "expdir": "workspace", "data": "data-root", "datadir": "data-root", "datapath": "data-root", "root": "data-root",
-    "d": "dataset", "source": "dataset", "fold": "split", "size": "image-size", "imgsize": "image-size",
-    "height": "image-size", "width": "image-size", "a": "backbone", "arch": "backbone", "net": "backbone",
-    "model": "backbone features", "pretrained": "weights", "checkpoint": "model weights features",
-    "ckpt": "model weights features", "modelpath": "model weights features", "weights": "model features",
-    "fp16": "precision", "bf16": "precision", "half": "precision", "amp": "precision", "dtype": "precision",
-    "seqlen": "clip-frames", "numframes": "clip-frames", "numinstances": "clips-per-person", "gamma": "lr-factor",
-    "stepsize": "lr-step", "evalstep": "validate-epochs", "evalfreq": "validate-epochs", "overwrite": "force",
-    "wandb": "log-to", "tensorboard": "log-to", "tracker": "log-to", "features": "gallery", "topk": "top", "k": "top",
+OTHER_NAMES = {  # words of other tools without dashes -> our flags; the first that the command has is suggested
+    word: ours for ours, words in {
+        "learning-rate": "lr", "weight-decay": "wd", "people-per-batch": "batchsize trainbatch",
+        "batch-size people-per-batch": "bs batch", "device": "gpu gpus gpuid gpuids cuda cpu nocuda",
+        "workers": "j threads", "out workspace": "o out output outdir outputdir savedir logdir logsdir expdir",
+        "data-root": "data datadir datapath root", "dataset": "d source", "split": "fold", "top": "k topk",
+        "image-size": "size imgsize height width", "backbone features": "model", "backbone": "a arch net",
+        "weights": "pretrained", "model weights features": "checkpoint ckpt modelpath", "model features": "weights",
+        "precision": "fp16 bf16 half amp dtype", "clip-frames": "seqlen numframes", "clips-per-person": "numinstances",
+        "lr-factor": "gamma", "lr-step": "stepsize", "validate-epochs": "evalstep evalfreq", "force": "overwrite",
+        "log-to": "wandb tensorboard tracker", "gallery": "features",
+    }.items() for word in words.split()
 }  # fmt: skip
 OTHER_COMMANDS = {
-    "test": "evaluate", "rerank": "evaluate --rerank", "label": "label-videos", "pseudo-label": "label-videos",
-    "predict": "extract-features", "infer": "extract-features", "inference": "extract-features",
-    "embed": "extract-features", "extract": "extract-features", "detect": "tracklets", "check": "data check",
-    "walkers": "data walkers", "download": "data check", "visualize": "show", "visualise": "show", "plot": "show",
-    "draw": "show", "info": "doctor", "ls": "status", "list": "status", "finetune": "train-amem",
-    "version": "--version", "help": "--help",
+    word: ours for ours, words in {
+        "evaluate": "test", "evaluate --rerank": "rerank", "label-videos": "label pseudo-label",
+        "extract-features": "predict infer inference embed extract", "tracklets": "detect", "status": "ls list",
+        "data check": "check download", "data walkers": "walkers", "show": "visualize visualise plot draw",
+        "doctor": "info", "train-amem": "finetune", "--version": "version", "--help": "help",
+    }.items() for word in words.split()
 }  # fmt: skip
 
 

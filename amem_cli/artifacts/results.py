@@ -17,34 +17,17 @@ _Ranks = TypedDict("_Ranks", {"1": Rate, "5": Rate, "10": Rate, "20": Rate})
 _Interval = TypedDict("_Interval", {"rank-1": tuple[Rate, Rate], "mAP": tuple[Rate, Rate]})
 _Row = TypedDict("_Row", {"count": str, "expected": int, "found": int})  # noqa: UP013 - on one line
 _Pairs = TypedDict("_Pairs", {"true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float})  # noqa: UP013
-
-
-class _Rates(TypedDict):
-    rank: _Ranks
-    mAP: Rate
-    mAP_official: NotRequired[Rate]
-    cmc: NotRequired[list[Rate]]
-    interval: NotRequired[_Interval | None]
-    queries: NotRequired[int]
-    valid_queries: NotRequired[int]
-
-
-class _Result(_Rates):
-    """The entries of a result that readers depend on."""
-
-    protocol: str
-    dataset: str
-    choices: dict[str, Any]
-    gallery: int
-    gallery_without_queries: NotRequired[dict[str, Any] | None]
-    chance: _Rates
-    incomplete: NotRequired[list[_Row]]
-    standard_deviation: NotRequired[_Rates | None]
-    splits: NotRequired[list[_Rates]]
-    flipped: NotRequired[_Rates]
-    reranked: NotRequired[_Rates]
-    calibration: NotRequired[_Pairs]
-    conventions: NotRequired[list[dict[str, Any]]]
+_Rates = TypedDict("_Rates", {  # noqa: UP013
+    "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],
+    "interval": NotRequired[_Interval | None], "queries": NotRequired[int], "valid_queries": NotRequired[int],
+})  # fmt: skip
+_Result = TypedDict("_Result", {  # noqa: UP013 - next to rates, the entries of a result that readers depend on
+    "protocol": str, "dataset": str, "choices": dict[str, Any], "gallery": int, "queries": int, "chance": _Rates,
+    "gallery_without_queries": NotRequired[dict[str, Any] | None], "incomplete": NotRequired[list[_Row]],
+    "standard_deviation": NotRequired[_Rates | None], "splits": NotRequired[list[_Rates]], "cmc": list[Rate],
+    "flipped": NotRequired[_Rates], "reranked": NotRequired[_Rates], "calibration": NotRequired[_Pairs],
+    "conventions": NotRequired[list[dict[str, Any]]],
+})  # fmt: skip
 
 
 def write(path: Path, result: dict[str, Any], provenance: Provenance) -> Path:
@@ -62,8 +45,8 @@ def read(path: Path, *, remedy: str = "amem evaluate writes such a file") -> dic
     try:
         if not why:
             msgspec.convert(document, _Result)
-            for row in (document.get("gallery_without_queries"), *document.get("conventions", ())):
-                if row and row.get("rank"):  # it has none if no query has a match there, or if the code base fails
+            for row in (document, document.get("gallery_without_queries"), *document.get("conventions", ())):
+                if row is document or (row and row.get("rank")):  # without a match, or if a code base fails
                     msgspec.convert(row, _Rates)
     except msgspec.ValidationError as error:
         why = f"its content is malformed ({error})"
