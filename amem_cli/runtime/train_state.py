@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import torch
 
 from amem_cli.artifacts import atomic, checkpoint
@@ -106,19 +107,18 @@ def _restore(run: Run) -> TrainState | None:
     elif differences := run.provenance.differences(recorded):
         run.progress.warn(f"{saved.path} has other options or inputs ({'; '.join(differences)}): starting again")
         return None
-    position = checkpoint.load_state(saved, run.networks, run.optimizers)
-    changed = [f"{name} {position['machine'].get(name)} -> {now}" for name, now in _machine(run).items()
-               if position["machine"].get(name) != now]  # fmt: skip
-    if changed:
-        run.progress.warn(f"the result can differ in the last digits from an uninterrupted run ({', '.join(changed)})")
-    run.progress.log(f"resuming after step {position['step']} ({saved.path.name})")
-    means = position["means_of_processes"]
-    own = means[run.processes.rank if len(means) == run.processes.world_size else 0]
-    return TrainState(
-        **{name: position[name] for name in ("epoch", "step_in_epoch", "step", "metrics", "best")},
-        sums=own["sums"],
-        count=own["count"],
-    )
+    with checkpoint.described_by(saved):
+        position = checkpoint.load_state(saved, run.networks, run.optimizers)
+        changed = [f"{name} {position['machine'].get(name)} -> {now}" for name, now in _machine(run).items()
+                   if position["machine"].get(name) != now]  # fmt: skip
+        if changed:
+            what = "the result can differ in the last digits from an uninterrupted run"
+            run.progress.warn(f"{what} ({', '.join(changed)})")
+        run.progress.log(f"resuming after step {position['step']} ({saved.path.name})")
+        means = position["means_of_processes"]
+        own = means[run.processes.rank if len(means) == run.processes.world_size else 0]
+        names = ("epoch", "step_in_epoch", "step", "metrics", "best")
+        return msgspec.convert({name: position[name] for name in names} | own, TrainState)
 
 
 def save_state(run: Run, state: TrainState) -> None:

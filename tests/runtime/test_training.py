@@ -291,6 +291,19 @@ def test_load_state_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         load_state(toy_run(tmp_path), tmp_path / "best")
 
 
+@pytest.mark.parametrize("changed", [{"machine": []}, {"epoch": "x"}, {"means_of_processes": []}, {"step": None}])
+def test_load_state_of_other_types(tmp_path: Path, changed: dict) -> None:
+    run = toy_run(tmp_path)
+    save_state(run, TrainState(step=2))
+    saved = checkpoint.newest_state(tmp_path, pytest.fail)
+    assert saved
+    position = saved.description["position"] | changed
+    tensors, groups = saved.tensors, saved.description["param_groups"]
+    checkpoint.save(saved.path, "amem-state", tensors, run.provenance, position=position, param_groups=groups)
+    with pytest.raises(BadData, match=r"its description is malformed .* Use --resume auto or never"):
+        load_state(toy_run(tmp_path), tmp_path / "best")
+
+
 def test_load_state_other_machine_is_a_warning(tmp_path: Path) -> None:
     run = toy_run(tmp_path)
     save_state(run, TrainState(step=3))
