@@ -19,6 +19,7 @@ from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
+from amem_cli.data.readers.splits import find_split_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
 
@@ -139,12 +140,15 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
         return [as_shipped(folder, place.parent)]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", place.name).strip("._-")[:100] or "own"
     values = {"name": name, "layout": layout, "root": str(place)}
-    train = files.find_folder(place, lambda folder: folder.name.lower() in ("train", "bounding_box_train"))
-    if layout == "images" and train:
-        values["root"] = str(train)
+    if layout == "images":
+        values["root"] = str(files.find_named(place, "train") or files.find_named(place, "bounding_box_train") or place)
     if layout == "folder" and (guessed := folder_reader.guess(place)):
         values |= {"root": str(guessed[0]), "folders": guessed[1]}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    if layout == "folder" and "split" not in values.get("folders", "").split("/"):
+        text += "# swap the levels in folders if people and cameras are mixed up\n"
+        file = next(filter(Path.is_file, find_split_files(place)), None)
+        text += f"[protocol]\nfile = {json.dumps(str(file))}\n" if file else ""
     return [FoundFolder(folder, layout, f"amem data check {name}.toml", text)]
 
 

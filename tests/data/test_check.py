@@ -250,6 +250,22 @@ def test_check_dataset_deep_counts_what_may_not_be_read(shop, tmp_path, monkeypa
     assert (report.rows[-1].expected, report.rows[-1].found) == (16, 8)
 
 
+@pytest.mark.parametrize(("content", "ok"), [('[{"train": ["1"], "test": ["2"]}]', True), ("1 2", False)])
+def test_find_datasets_names_the_split_file(tmp_path, content, ok):
+    for number, name in enumerate(["1/a", "1/b", "2/a", "2/b", "3/a", "3/b"]):
+        image(tmp_path / "new" / "data" / name / "1.png", colour=number)
+    (tmp_path / "new" / "meta" / "v1").mkdir(parents=True)
+    (tmp_path / "new" / "meta" / "v1" / "people_split.json").write_text(content)
+    [found] = find_datasets(tmp_path / "new")
+    (tmp_path / "new.toml").write_text(found.manifest)
+    report = check_dataset(load_manifest(tmp_path / "new.toml"), tmp_path) if ok else None
+    if report:
+        assert report.remarks == ("splits: file people_split.json",)
+        return
+    with pytest.raises(BadData, match="not a list of"):
+        load_manifest(tmp_path / "new.toml")
+
+
 def test_find_datasets_leaves_test_images_out(tmp_path):
     for name in ("pytorch/train/0001/0001_c1_1.jpg", "pytorch/train/0001/0001_c2_1.jpg", "pytorch/query/0002/a.jpg"):
         image(tmp_path / "new" / name)

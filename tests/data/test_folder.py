@@ -236,6 +236,8 @@ def test_read_doubts_cameras_first(people):
 def test_guess_cameras_before_people_and_tracklets(people, tree):
     root = people({f"{hall}/{person}": ("t1", "t2") for hall in ("hallA", "hallB") for person in ("1", "2", "3")})
     assert folder.guess(root)[1] == "camera/person/tracklet"
+    one = tree(*(f"{n}/day1/{c}/1.jpg" for n in "123" for c in "ab"), below="one") / "one"
+    assert folder.guess(one)[1] == "person/tracklet/camera"  # one name is no camera
     single = tree(*(f"{n}/000{n}_c{c}s1_1.jpg" for n in "12" for c in "12"), below="images/train")
     assert folder.guess(single / "images") is None  # single images, of several cameras
 

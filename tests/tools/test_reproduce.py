@@ -170,7 +170,7 @@ def test_plan_refuses(request_, message):
 def test_plan_refuses_a_config_with_places(tmp_path):
     config = tmp_path / "c.toml"
     config.write_text('workspace = "theirs"\ndata-root = "d"\n')
-    with pytest.raises(UsageError, match=r"it sets workspace and data-root.*Give --workspace and --data-root as flags"):
+    with pytest.raises(UsageError, match=r"it sets workspace and data-root.*Give them as flags"):
         plan(Request("table3", config=config))
 
 

@@ -80,7 +80,7 @@ def guess(root: Path) -> tuple[Path, str] | None:
         return None
     if not cameras and in_names != {""} and len(left) == 2:
         return root, "/".join((*levels, "person", "tracklet"))
-    fewest = min((1, 0), key=lambda level: len(left[level]))
+    fewest = min((1, 0) if len(left) == 2 or len(left[1]) > 1 else (2, 0), key=lambda level: len(left[level]))
     others = iter(("person", "tracklet"))
     camera = cameras[0] if cameras else fewest
     return root, "/".join((*levels, *("camera" if level == camera else next(others) for level in range(len(left)))))

@@ -31,8 +31,7 @@ def find_cameras(root: Path, cameras: Cameras, name: str = "") -> Path | None:
 
 
 def as_original(found: Path | None, camera: str, words: tuple[str, ...]) -> Path | None:
-    """`found` if it seems to be the data set itself and not somebody's own two cameras: its people have numbers, their
-    folders images, and a folder above is called by one of `words`."""
+    """`found`, if its people have numbers, their folders images and its path one of `words`; others are own cameras."""
     if not found or not any(word in str(found.absolute()).lower() for word in words):
         return None
     numbered = any(map(str.isdigit, "".join(list_folder(found / camera)[1][:1])))

@@ -122,8 +122,7 @@ def plan(request: Request) -> Plan:
         raise UsageError("--seeds", str(request.seeds), why="must be 1 or more")
     given = read_config(TrainAmemOptions, request.config) if request.config else {}
     if places := [flag_of(name)[2:] for name in ("workspace", "data_root") if name in given]:
-        why, remedy = f"it sets {' and '.join(places)}", "Give --workspace and --data-root as flags"
-        raise UsageError("--config", request.config, why=why, remedy=remedy)
+        raise UsageError("--config", request.config, why=f"it sets {' and '.join(places)}", remedy="Give them as flags")
     datasets = request.datasets or table.datasets
     if len(datasets) > 1 and len(table.datasets) == 1:
         raise UsageError("--dataset", ", ".join(datasets), why=f"{request.what} is about one data set")
