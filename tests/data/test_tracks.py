@@ -69,10 +69,12 @@ def test_read_tells_what_is_left_out(folder: Path) -> None:
 
 
 def test_read_tracks_one_level_deeper(folder: Path) -> None:
-    (folder / "door").rename(folder.parent / "door")
-    (folder / "hall").rename(folder.parent / "hall")
-    with pytest.raises(BadData, match=r"no images at the expected place in it, but for example .*/door/0001/0"):
-        tracks.read(folder.parent.parent, "people")
+    inner = folder / "videos"
+    inner.mkdir()
+    for camera in ("door", "hall"):
+        (folder / camera).rename(inner / camera)
+    with pytest.raises(BadData, match=r"no images at the expected place in it, but for example videos/door/0001/0"):
+        tracks.read(folder, "people")
 
 
 def test_data_check_tracks(folder: Path, capsys: pytest.CaptureFixture) -> None:
