@@ -105,7 +105,9 @@ def test_decoder_four_blocks_and_sigmoid() -> None:
 
 def test_frozen_encoder_unchanged_and_differentiable() -> None:
     torch.manual_seed(0)
-    network = nn.ModuleDict({"encoder": FrozenTextureEncoder(), "other": nn.BatchNorm2d(3)}).train()
+    network = nn.ModuleDict({"encoder": FrozenTextureEncoder(), "other": nn.BatchNorm2d(3)})
+    assert not network["encoder"].training
+    network.train()
     before = {name: tensor.clone() for name, tensor in network["encoder"].state_dict().items()}
     assert network["other"].training
     assert not any(module.training for module in network["encoder"].modules())

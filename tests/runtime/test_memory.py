@@ -29,7 +29,12 @@ def test_require_memory() -> None:
 def test_saved_bytes() -> None:
     network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 7, 1))
     kept = 3 + 5  # the inputs of the two convolutions; the ReLU keeps its output, which is the second one
-    assert schedule.saved_bytes(network, nn.Module.__call__, 2, 3, 4, 6) == 4 * 2 * 4 * 6 * kept
+
+    def forward(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        assert network.training
+        return network(images)
+
+    assert schedule.saved_bytes(network, forward, 2, 3, 4, 6) == 4 * 2 * 4 * 6 * kept
     assert network[0].weight.device.type == "cpu"
 
 

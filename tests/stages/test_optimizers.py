@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import ALONE, amem_options, arm_options, tae_options
+from torch import nn
+from toys import ALONE, CPU, amem_options, arm_options, tae_options
 
+from amem_cli.models.amem import AMEM
 from amem_cli.models.arm import ARM
 from amem_cli.models.config import model_config
 from amem_cli.models.tae import TAE, Discriminator
+from amem_cli.runtime.distributed import Processes
 from amem_cli.stages import train_arm, train_tae
 from amem_cli.stages.train_amem import build_networks
 from amem_cli.stages.train_amem.inputs import adam
@@ -51,6 +54,20 @@ def test_amem_optimizers() -> None:
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
     assert groups[0]["fused"] is d_group["fused"] is True
     assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 4
+
+
+def test_build_networks_sync_batch_norm() -> None:
+    converted = []
+
+    class Recording(Processes):
+        def synchronise_batch_norm(self, module: nn.Module) -> nn.Module:
+            converted.append(type(module))
+            return module
+
+    for sync in (False, True):
+        options = amem_options(NOWHERE, NOWHERE, sync_batchnorm=sync)
+        build_networks(model_config(options, 2), options, Recording(0, 2, CPU))
+    assert converted == [AMEM, Discriminator]
 
 
 def test_build_networks_fusion_start() -> None:

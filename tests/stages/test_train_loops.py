@@ -353,6 +353,7 @@ def test_train_amem_splits_and_weights_of_another_split(
     main = results[1].artifact.with_name("amem-main.safetensors")
     with pytest.raises(UsageError, match="trained on split 1 of ilids-vid"):
         run("train-amem", walkers, tmp_path / "b", {}, weights=str(main), split="0", **how)
+    run("train-amem", walkers, tmp_path / "b", {}, weights=str(main), modules="baseline")  # of another data set
 
 
 @pytest.mark.slow

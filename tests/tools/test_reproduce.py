@@ -298,9 +298,10 @@ def test_run_checks_weights_first(walkers, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys):
+def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys, monkeypatch):
     from amem_cli.tools.reproduce.run import run
 
+    monkeypatch.setattr("amem_cli.tools.show.CLIPS_DRAWN", 2)
     places = {"data_root": walkers, "workspace": tmp_path}
     config = tmp_path / "tiny.toml"
     config.write_text(TINY)
