@@ -28,7 +28,6 @@ from amem_cli.models.config import model_config
 from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
-from amem_cli.tools import draw
 from amem_cli.tools import report as report_module
 from amem_cli.tools.predictions import predict_clips
 from amem_cli.tools.report import Collector, Missing, camera_pairs, curve_panels, report, training_curves
@@ -78,8 +77,8 @@ def trained(workspace: Workspace):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_every_kind(kind: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "QUERIES_SHOWN", 2)
-    monkeypatch.setattr(draw, "CLIPS_DRAWN", 2)
+    monkeypatch.setattr("amem_cli.tools.show.QUERIES_SHOWN", 2)
+    monkeypatch.setattr("amem_cli.tools.show.CLIPS_DRAWN", 2)
     path, figures = show(kind, Picture((), tmp_path / "a.png"), source, Silent())
     assert path.read_bytes().startswith(b"\x89PNG")
     counts = {"ranking": lambda: len(figures["queries"]), "frames": lambda: figures["clips"]}
