@@ -237,10 +237,10 @@ def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: py
         given.append(options)
         raise UsageError("find", why="far enough")
 
+    monkeypatch.setattr(f"amem_cli.stages.{step}.{step}", first)  # imports the stage, with the true loaders
     for loader in ("load_feature_model", "load_arm"):
         monkeypatch.setattr(f"amem_cli.models.checkpoints.{loader}", lambda *given, **named: None)
     monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
-    monkeypatch.setattr(f"amem_cli.stages.{step}.{step}", first)
     monkeypatch.chdir(tmp_path)
     arm = ["--arm", "arm"] if step == "label_videos" else []
     assert run(["find", "a.mp4", "--out", "o", "--model", "main", "--device", "cpu", "--force", *arm]) == 2
