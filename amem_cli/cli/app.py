@@ -43,6 +43,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except AmemError as error:
         if debug:
             raise
+        if arguments[0] not in CONTINUING:
+            error.remedy = error.remedy.replace(": finished work is kept", "")
         error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(arguments)}")
         return _fail(str(error), error.exit_code)
     except typer.Abort:

@@ -1,5 +1,6 @@
 """Remedies are the user's own command line, changed where it must be, and can be pasted into a shell."""
 
+import errno
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import typer
 from faults import flip_bit
 from writers import some_features, some_labels
 
-from amem_cli.artifacts import checkpoint, features, pseudo_labels
+from amem_cli.artifacts import atomic, checkpoint, features, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import app, run
@@ -316,6 +317,16 @@ def test_interrupted_training_names_the_command(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert run(["demo"]) == 128 + signal.SIGTERM
     assert "Run: torchrun --nproc-per-node 2 -m amem_cli demo.\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "kept"), [("demo", ": finished work is kept"), ("doctor", "")])
+def test_full_disk_says_what_is_kept(name: str, kept: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def fail(*arguments: object) -> None:
+        raise atomic.disk_error(Path("x"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    monkeypatch.setattr({"demo": "amem_cli.tools.demo.demo", "doctor": "amem_cli.tools.doctor.examine"}[name], fail)
+    assert run([name]) == 74
+    assert capsys.readouterr().err.endswith(f"Free some space and run the same command again{kept}.\n")
 
 
 def test_continuing_commands_exist() -> None:
