@@ -27,7 +27,7 @@ def run(arguments: list[str]) -> int:
         return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        kept = "finished work is kept" if arguments[:1] and arguments[0] in CONTINUING else "nothing is kept"
+        kept = "finished work is kept" if CONTINUING.intersection(arguments[:1]) else "nothing is kept"
         return _fail(f"interrupted: {kept}. Run: {command_line(arguments)}.", 128 + number)
 
 
@@ -43,7 +43,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except AmemError as error:
         if debug:
             raise
-        if arguments[0] not in CONTINUING:
+        if not CONTINUING.intersection(arguments[:1]):
             error.remedy = error.remedy.replace(": finished work is kept", "")
         error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(arguments)}")
         return _fail(str(error), error.exit_code)

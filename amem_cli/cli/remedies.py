@@ -11,7 +11,7 @@ from amem_cli.errors import AmemError
 from amem_cli.options import COMMANDS, COMMON, PRESETS, flag_of
 from amem_cli.resolve import folder_flags, resolve
 
-CONTINUING = ("demo", "find", "reproduce", "tracklets", *(name for name in COMMANDS if name != "evaluate"))
+CONTINUING = {"demo", "find", "reproduce", "tracklets", *COMMANDS} - {"evaluate"}
 
 
 def command_line(arguments: list[str]) -> str:

@@ -67,7 +67,9 @@ def report(
     output: flags.Output,
     where: Where,
     out: Annotated[Path, Option(help="HTML file to write")] = Path("report.html"),
-    queries: Annotated[int, Option(help="ranked lists: a third the best, a third the worst, a third random")] = 12,
+    queries: Annotated[
+        int, Option(min=1, help="ranked lists: a third the best, a third the worst, a third random")
+    ] = 12,
     seed: flags.Seed = 0,
 ) -> None:
     """Write one HTML page: results, ranked lists, predicted frames, training curves, artifacts.
@@ -97,10 +99,13 @@ def show(
 
     With two tracklets, 'attributes' compares them.
     """
-    from amem_cli.tools.show import Picture, show
+    from amem_cli.tools.source import Picture
 
-    wanted = Picture(tracklets or [], out or Path(f"{kind}.png"), predict_frames, seed)
-    picture, figures = show(kind, wanted, where.source(), Progress(quiet=as_json))
+    wanted, source = Picture(tracklets or [], out or Path(f"{kind}.png"), predict_frames, seed), where.source()
+    wanted.check(kind, source.manifest)
+    from amem_cli.tools.show import show  # after the check: it imports torch and matplotlib
+
+    picture, figures = show(kind, wanted, source, Progress(quiet=as_json))
     if as_json:
         return console.print_json({"picture": picture, **figures})
     if kind == "frames":

@@ -56,8 +56,6 @@ def report(out: Path, source: Source, progress: Progress, *, queries: int, seed:
     """Write the page of one data set (and split) to `out`; returns it. A section that cannot be made shows the reason
     and a command. Raises `UsageError` for so many queries that the page would exceed 15 MB."""
     atomic.require_writable(out)
-    if queries < 1:
-        raise UsageError("--queries", str(queries), why="at least 1 is needed")
     collected = Collector(source, progress).report(queries, seed)
     sections = (collected.result, collected.ranked_lists, collected.predictions, *collected.curves)
     tracks = [one for one in collected.artifacts if one.sha256 and source.manifest.layout == "tracks"]

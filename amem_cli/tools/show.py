@@ -2,17 +2,16 @@
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from amem_cli.artifacts import atomic, pseudo_labels, results
+from amem_cli.artifacts import pseudo_labels, results
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.data.manifest import require_people
-from amem_cli.errors import BadData, UsageError, listing, require_known
+from amem_cli.errors import BadData, listing, require_known
 from amem_cli.metrics.prediction import mean_errors
 from amem_cli.models.checkpoints import load_amem, load_main_model
 from amem_cli.pictures.attention import attention_figure
@@ -24,36 +23,16 @@ from amem_cli.pictures.ranked_lists import RankedRow, choose_queries, rank_answe
 from amem_cli.pictures.style import save_picture
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.predictions import CLIPS_MEASURED, attention_of, predict_clips
-from amem_cli.tools.source import Source
+from amem_cli.tools.source import Picture, Source
 
-FORMATS = (".png", ".svg", ".pdf")
 CLIPS_DRAWN = 8  # of the measured clips
 QUERIES_SHOWN = 6
 Drawn = tuple[Figure, dict[str, Any]]  # a picture, and figures about it
 
 
-@dataclass(frozen=True)
-class Picture:
-    """What to draw: tracklets by `names`, the file, the number of predicted frames, the seed of random queries."""
-
-    names: Sequence[str]
-    out: Path
-    rounds: int | None = None
-    seed: int = 0
-
-
 def show(kind: str, picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
     """Draw one picture of `kind`, one of `KINDS`; returns its path and figures about it. Without names, the tracklets
-    are chosen. Raises `UsageError` for an unknown suffix or tracklet."""
-    if picture.out.suffix.lower() not in FORMATS:
-        raise UsageError("--out", picture.out, why=f"its suffix is none of {', '.join(FORMATS)}")
-    if kind == "cmc" and picture.names:
-        raise UsageError("tracklet", picture.names[0], why="a CMC curve is over all queries", remedy="Leave it out")
-    if kind == "attributes" and len(picture.names) > 2:
-        raise UsageError("tracklets", why=f"{len(picture.names)} were named", remedy="Name one, or two to compare them")
-    if kind != "attributes":
-        require_people(source.manifest)
-    atomic.require_writable(picture.out)
+    are chosen. Raises `UsageError` for an unknown tracklet."""
     figure, figures = KINDS[kind](picture, source, progress)
     return save_picture(figure, picture.out), figures
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts import checkpoint, features
-from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.artifacts.atomic import require_writable, sha256_file
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import read_provenance
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import read_videos
-from amem_cli.data.manifest import Manifest, Protocol, load_manifest, protocol_of
+from amem_cli.data.manifest import Manifest, Protocol, load_manifest, protocol_of, require_people
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import UsageError, require_known
 from amem_cli.metrics.ranking import Ranking, evaluate_ranking
@@ -28,6 +28,30 @@ MODEL_NAMES = {  # the paper's, by --modules
     "after-enhancement": "baseline after enhancement",
     "amem": "AMEM",
 }
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What `amem show` draws: tracklets by `names`, the file, the predicted frames, the seed of random queries."""
+
+    names: Sequence[str]
+    out: Path
+    rounds: int | None = None
+    seed: int = 0
+
+    def check(self, kind: str, manifest: Manifest) -> None:
+        """Raise `AmemError`s if a picture of `kind` cannot be drawn or written. Imports no torch."""
+        if self.out.suffix.lower() not in FORMATS:
+            raise UsageError("--out", self.out, why=f"its suffix is none of {', '.join(FORMATS)}")
+        if kind == "cmc" and self.names:
+            raise UsageError("tracklet", self.names[0], why="a CMC curve is over all queries", remedy="Leave it out")
+        if kind == "attributes" and len(self.names) > 2:
+            why = f"{len(self.names)} were named"
+            raise UsageError("tracklets", why=why, remedy="Name one, or two to compare them")
+        if kind != "attributes":
+            require_people(manifest)
+        require_writable(self.out)
 
 
 @dataclass(frozen=True)

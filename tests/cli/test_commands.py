@@ -271,3 +271,25 @@ def test_only_the_first_process_evaluates(monkeypatch: pytest.MonkeyPatch) -> No
     assert run(["evaluate", "--features", "none.h5"]) == 0
     monkeypatch.setenv("RANK", "0")
     assert run(["evaluate", "--features", "none.h5"]) == 66
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "cmc", "--out", "a.gif"], r"--out a.gif: its suffix is none of .png, .svg, .pdf"),
+        (["show", "cmc", "x"], "over all queries"),
+        (["show", "attributes", "a", "b", "c"], "3 were named"),
+        (["show", "frames", "--dataset", "people.toml"], "its tracks have no identities"),
+        (["report", "--queries", "0"], "--queries"),
+    ],
+)
+def test_show_and_report_refuse_before_imports(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "people.toml").write_text('name = "people"\nlayout = "tracks"\nroot = "people"\n')
+    for module in ("show", "report"):
+        monkeypatch.setitem(sys.modules, f"amem_cli.tools.{module}", None)  # importing it fails
+    assert run(arguments) in (2, 65)
+    assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["people.toml"]

@@ -109,12 +109,9 @@ def test_show_named_tracklets(source: Source, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "names", "out", "message"),
     [
-        ("ranking", [], "a.gif", r"none of \.png, \.svg, \.pdf"),
-        ("cmc", ["x"], "a.png", "over all queries"),
         ("ranking", ["nobody"], "a.png", "no query has this name"),
         ("frames", ["nobody"], "a.png", "no tracklet of this name"),
         ("attributes", ["nobody"], "a.png", "no tracklet of this name"),
-        ("attributes", ["a", "b", "c"], "a.png", "3 were named"),
     ],
 )
 def test_show_refuses(kind: str, names: list[str], out: str, message: str, source: Source, tmp_path: Path) -> None:
@@ -236,9 +233,7 @@ def test_report_without_the_data_set(workspace: Workspace, tmp_path: Path) -> No
     assert len(progress.warnings) == 1
 
 
-def test_report_refuses_and_shrinks(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="--queries 0"):
-        report(tmp_path / "r.html", source, Silent(), queries=0, seed=0)
+def test_report_shrinks_and_refuses(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     page = "amem_cli.tools.report.report_page"
     monkeypatch.setattr(page, lambda _, frames: asked.append(frames) or "x" * frames)
