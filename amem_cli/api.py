@@ -75,9 +75,11 @@ def embed(
 
 
 def read_features(path: str | Path, dataset: str = "") -> Features:
-    """A features file of any model: one row per tracklet, `features` (N, D) float32, L2-normalised. A file of another
-    program (.npz, .mat, .pt, ...) is read as by `amem evaluate`; what was changed is a warning. Raises `InputMissing`,
-    `BadData` for a damaged file, and `UsageError` when nothing says which rows are queries."""
+    """A features file of any model: one row per tracklet, `features` (N, D) float32, L2-normalised.
+
+    A file of another program (.npz, .mat, .pt, ...) is read as by `amem evaluate`; what was changed is a warning.
+    Raises `InputMissing`, `BadData` for a damaged file, and `UsageError` when nothing says which rows are queries.
+    """
     table, notes = read_any(Path(path), dataset)
     for note in notes:
         warnings.warn(f"{path}: {note}", stacklevel=2)
@@ -85,8 +87,10 @@ def read_features(path: str | Path, dataset: str = "") -> Features:
 
 
 def read_labels(path: str | Path) -> PseudoLabels:
-    """A pseudo-labels file: one row per tracklet, `probabilities` (N, 105) float32 and `labels` (N, 105) uint8. Raises
-    `InputMissing` for a missing file and `BadData` for a damaged one."""
+    """A pseudo-labels file: one row per tracklet, `probabilities` (N, 105) float32 and `labels` (N, 105) uint8.
+
+    Raises `InputMissing` for a missing file and `BadData` for a damaged one.
+    """
     return pseudo_labels.read(Path(path))
 
 

@@ -13,8 +13,11 @@ SAME_COMMAND = "Run the same command again to continue"  # the command line puts
 
 
 class AmemError(Exception):
-    """An error that the user can fix. `what` names the object ("labels", "checkpoint", "--split"), `path` its place,
-    `why` the fault and `remedy` what to do, each without a final full stop."""
+    """An error that the user can fix.
+
+    `what` names the object ("labels", "checkpoint", "--split"), `path` its place, `why` the fault and `remedy` what to
+    do, each without a final full stop.
+    """
 
     exit_code = 70
 
@@ -34,8 +37,11 @@ class UsageError(AmemError):
 
 
 class BadData(AmemError):
-    """An input that is damaged or of the wrong kind. The stages replace damaged artifacts with `--force` only, which is
-    added to the remedy; `train-amem` first tries to write its `amem-main` again without training."""
+    """An input that is damaged or of the wrong kind.
+
+    The stages replace damaged artifacts with `--force` only, which is added to the remedy; `train-amem` first tries to
+    write its `amem-main` again without training.
+    """
 
     exit_code = 65
 

@@ -40,8 +40,11 @@ def option(
     default: Any, help: str, *, small: Any = None, strong: Any = None, affects_result: bool = True, env: str = "",
     flag: str = "", argument: bool = False,
 ) -> Any:  # fmt: skip
-    """A field of an options dataclass. `small` and `strong` are the values under these presets where they differ.
-    `flag` is its flag where that has another name; an `argument` has none."""
+    """A field of an options dataclass.
+
+    `small` and `strong` are the values under these presets where they differ. `flag` is its flag where that has another
+    name; an `argument` has none.
+    """
     presets = {name: value for name, value in (("small", small), ("strong", strong)) if value is not None}
     metadata = {"help": help, "presets": presets, "affects_result": affects_result, "env": env}
     return dataclasses.field(default=default, metadata=metadata | {"flag": flag, "argument": argument})

@@ -36,8 +36,10 @@ OTHER_COMMANDS = {
 
 
 def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", config: Path | None = None) -> Any:
-    """The options of one run: flags override the config file, the environment and the preset, in this order. A flag
-    that is None was not given. Raises `UsageError` for an unknown preset, name or value."""
+    """The options of one run: flags override the config file, the environment and the preset, in this order.
+
+    A flag that is None was not given. Raises `UsageError` for an unknown preset, name or value.
+    """
     require_known("--preset", [preset], PRESETS)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -53,9 +55,11 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", con
 
 
 def read_config(cls: type, path: Path) -> dict[str, Any]:
-    """The values of a `--config` TOML file for the command of `cls`. Names are those of the command line, at the top
-    level or in a table named like the command. Top-level names of other commands' options are ignored; any other
-    unknown name is a `UsageError`."""
+    """The values of a `--config` TOML file for the command of `cls`.
+
+    Names are those of the command line, at the top level or in a table named like the command. Top-level names of
+    other commands' options are ignored; any other unknown name is a `UsageError`.
+    """
     import tomllib  # not at module top: the help does not need it
 
     try:

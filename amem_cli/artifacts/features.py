@@ -28,10 +28,12 @@ SEEN: hdf5.Columns = {"camera": ("str", 1), "first_seconds": ("float64", 1), "la
 
 @dataclass(frozen=True)
 class Features:
-    """One row per tracklet: `features` (N, D) float32 of unit length, `is_query` (N,) bool. `features_flip` (N, D) is
-    averaged over the clips and their mirror images; None without `--flip`. Tracks without identities have an empty
-    `person_id` (0,), which is not in their file, and, if known, the name of the `camera`, the times `first_seconds` and
-    `last_seconds` (N,) in its video, and the `folder` of their images."""
+    """One row per tracklet: `features` (N, D) float32 of unit length, `is_query` (N,) bool.
+
+    `features_flip` (N, D) is averaged over the clips and their mirror images; None without `--flip`. Tracks without
+    identities have an empty `person_id` (0,), which is not in their file, and, if known, the name of the `camera`, the
+    times `first_seconds` and `last_seconds` (N,) in its video, and the `folder` of their images.
+    """
 
     dataset: str
     tracklet: list[str]
@@ -66,9 +68,11 @@ def write(path: Path, features: Features, provenance: Provenance) -> Path:
 
 
 def read(path: Path, *, remedy: str = WRITERS, people: bool = True) -> Features:
-    """Read a features file; `features` and `features_flip` are memory maps of it where it has them as float32. Raises
-    `BadData` for rows that are not of unit length, and like `hdf5.read`; with `people` also for a file without
-    `person_id` and for a repeated tracklet."""
+    """Read a features file; `features` and `features_flip` are memory maps of it where it has them as float32.
+
+    Raises `BadData` for rows that are not of unit length, and like `hdf5.read`; with `people` also for a file without
+    `person_id` and for a repeated tracklet.
+    """
     if path.suffix.lower() in (".npz", ".npy", ".mat", ".pt", ".pth", ".parquet"):
         remedy = f"Run: {shlex.join(['amem', 'features', 'convert', str(path), str(path.with_suffix('.h5'))])}"
         raise BadData(KIND, path, why="it is not an HDF5 file", remedy=remedy)

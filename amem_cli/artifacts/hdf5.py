@@ -61,10 +61,12 @@ def write(path: Path, kind: str, rows: Any, columns: Columns, provenance: Proven
 def read(
     path: Path, kind: str, columns: Columns, *, remedy: str = "", optional: Columns | None = None, mapped: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing. With
-    `mapped`, float32 columns (rows, D) are memory maps, unchecked, unless compressed or of another type. Raises
-    `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another type, of
-    unequal length, not finite, or stored in another file."""
+    """The attributes of a table, with `provenance` parsed, and its columns; those of `optional` may be missing.
+
+    With `mapped`, float32 columns (rows, D) are memory maps, unchecked, unless compressed or of another type.
+    Raises `InputMissing`, or `BadData` for damage, another kind or schema, and columns that are missing, of another
+    type, of unequal length, not finite, or stored in another file.
+    """
     wanted = (kind, columns, optional or {}, str(path) if mapped else "")
     with opened(path, f"{kind} file", wanted, remedy=remedy, largest=None if mapped else LARGEST_FILE) as file:
         attributes, values = _parse(file, *wanted)

@@ -72,8 +72,10 @@ class OutputSlot:
 @contextlib.contextmanager
 def locked(output: Path, *, owner: bool = True) -> Iterator[None]:
     """Hold the lock on the file `output` inside the context, if `owner`; the system releases it if the process dies.
+
     Temporary files of crashed writers are removed. Raises `Locked` with the holder if another run has the lock, and,
-    unless `output` exists, `DiskError` if the disk cannot be written to."""
+    unless `output` exists, `DiskError` if the disk cannot be written to.
+    """
     if not owner:
         yield
         return

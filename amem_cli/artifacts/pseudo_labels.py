@@ -24,9 +24,11 @@ PEOPLE: hdf5.Columns = {"person_id": ("int64", 1)}
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """One row per tracklet: `probabilities` (N, A) float32 temporal means in [0, 1], `labels` (N, A) uint8. `frames`
-    (N,) int64 counts the averaged frames; `attributes` names the A columns. Tracks without identities have an empty
-    `person_id` (0,), which is not in their file."""
+    """One row per tracklet: `probabilities` (N, A) float32 temporal means in [0, 1], `labels` (N, A) uint8.
+
+    `frames` (N,) int64 counts the averaged frames; `attributes` names the A columns. Tracks without identities have an
+    empty `person_id` (0,), which is not in their file.
+    """
 
     dataset: str
     tracklet: list[str]

@@ -21,8 +21,11 @@ from amem_cli.resolve import OTHER_COMMANDS, suggestion
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command and return its exit code. An `AmemError` becomes one line, with `--debug` a traceback; any other
-    exception is a bug: it keeps its traceback, exit code 70. A signal gives 130 or 143."""
+    """Run a command and return its exit code.
+
+    An `AmemError` becomes one line, with `--debug` a traceback; any other exception is a bug: it keeps its traceback,
+    exit code 70. A signal gives 130 or 143.
+    """
     try:
         return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:
@@ -86,8 +89,10 @@ def _fail(message: str, exit_code: int) -> int:
 
 
 def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
-    """One line for a usage error of Typer: the fault, a suggestion, and the command for help. Typer suggests commands
-    itself. The class of the error is Typer's or Click's, depending on Typer's version."""
+    """One line for a usage error of Typer: the fault, a suggestion, and the command for help.
+
+    Typer suggests commands itself. The class of the error is Typer's or Click's, depending on Typer's version.
+    """
     message, meant = error.format_message(), ""
     shown = error.ctx.command.get_params(error.ctx) if error.ctx else []
     flags = [flag.lstrip("-") for one in shown if not getattr(one, "hidden", False) for flag in one.opts]

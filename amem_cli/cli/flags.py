@@ -129,8 +129,10 @@ class Output:
 
 
 def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Callable[[Callable], Callable]:
-    """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field. The fields
-    have an `Annotated` type, or are made by `option`; others have no flag. `note` ends the help."""
+    """Add the decorated function as a command; a parameter that is a dataclass becomes one flag per field.
+
+    The fields have an `Annotated` type, or are made by `option`; others have no flag. `note` ends the help.
+    """
 
     def decorate(function: Callable) -> Callable:
         declared = inspect.signature(function).parameters.values()
@@ -162,9 +164,11 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
 
 
 def stage_command(name: str, *examples: str) -> Callable[[Callable], Callable]:
-    """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass. It
-    gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags. The results
-    that it returns are printed."""
+    """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass.
+
+    It gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags. The
+    results that it returns are printed.
+    """
     cls = COMMANDS[name]
     flags = _stage_flags(cls, name)
     options_of_others = [option for option in COMMON if option not in cls.__dataclass_fields__]

@@ -68,8 +68,11 @@ class Chain:
 
     def states(self, *, deep: bool = False) -> list[ArtifactState]:
         """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
-        without identities the four that do not need people. An artifact with a stale parent is stale too; `deep` also
-        verifies checksums and compares the images. Raises `UsageError` for a data set without tracklets."""
+        without identities the four that do not need people.
+
+        An artifact with a stale parent is stale too; `deep` also verifies checksums and compares the images. Raises
+        `UsageError` for a data set without tracklets.
+        """
         states = _states(self, deep)
         if self.manifest.layout == "tracks":
             states = [state for state in states if state.stage not in ("train-amem", "evaluate")]

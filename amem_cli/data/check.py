@@ -64,9 +64,11 @@ def check_dataset(
     deep: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CheckReport:
-    """Compare a data set with its manifest: counts, tables, splits, hashes of metadata; `deep` decodes every image. A
-    deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`. Raises
-    `InputMissing` for a missing folder and `DiskError` for what cannot be read or written."""
+    """Compare a data set with its manifest: counts, tables, splits, hashes of metadata; `deep` decodes every image.
+
+    A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`. Raises
+    `InputMissing` for a missing folder and `DiskError` for what cannot be read or written.
+    """
     root = existing_folder(manifest, data_root)
     problems: list[str] = []
     remarks: list[str] = []

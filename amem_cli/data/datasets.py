@@ -112,9 +112,11 @@ def trained_test_people(provenance: dict[str, Any], dataset: VideoDataset, numbe
 
 
 def dataset_counts(dataset: Dataset) -> dict[str, int]:
-    """Images and people of any data set, attributes of PETA, tracklets of a video data set. Of the latter `people`,
-    `tracklets`, `images`, `shortest` and `longest` (frames) are over all splits, the others of split 0. Galleries are
-    counted without junk, once with the queries and once without them."""
+    """Images and people of any data set, attributes of PETA, tracklets of a video data set.
+
+    Of the latter `people`, `tracklets`, `images`, `shortest` and `longest` (frames) are over all splits, the others of
+    split 0. Galleries are counted without junk, once with the queries and once without them.
+    """
     if not isinstance(dataset, VideoDataset):
         counts = {"images": len(dataset.paths), "people": len(set(map(int, dataset.person_ids)))}
         if isinstance(dataset, AttributeDataset):

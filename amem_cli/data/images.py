@@ -27,10 +27,12 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
-    """The bytes of an image file, and its pixels as they are stored, neither rotated nor converted. The format is that
-    of the content, not of the suffix. Raises `BadData` naming the file when it is missing, empty, no JPEG, PNG or BMP,
-    damaged, larger than 50 megapixels or 256 MiB, or made to take minutes to decode; `DiskError` when it may not be
-    read."""
+    """The bytes of an image file, and its pixels as they are stored, neither rotated nor converted.
+
+    The format is that of the content, not of the suffix. Raises `BadData` naming the file when it is missing, empty, no
+    JPEG, PNG or BMP, damaged, larger than 50 megapixels or 256 MiB, or made to take minutes to decode; `DiskError`
+    when it may not be read.
+    """
     from PIL import Image, UnidentifiedImageError
 
     try:

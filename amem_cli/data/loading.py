@@ -144,9 +144,11 @@ def middle_clip(tracklet: Tracklet, frames: int, size: tuple[int, int]) -> np.nd
 
 
 def loader(dataset: Batches, workers: int, device: torch.device, start: int = 0) -> Iterator[Any]:
-    """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes. -1 workers means none
-    on a CPU, where the network uses every core and decoding takes about 2 % of the time, and up to 8 on CUDA. An
-    `AmemError` in a worker is raised here, in place of its batch."""
+    """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes.
+
+    -1 workers means none on a CPU, where the network uses every core and decoding takes about 2 % of the time, and up
+    to 8 on CUDA. An `AmemError` in a worker is raised here, in place of its batch.
+    """
     if workers < 0:
         workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
     if workers:
@@ -176,9 +178,11 @@ def _batch_or_error(dataset: Batches, step: int) -> Any:
 
 
 def _start_fork_server() -> None:
-    """Start the process that loader workers are forked from, unless it runs; it imports torch once for all of them. It
-    and the workers ignore SIGINT and SIGTERM, which a terminal, a batch queue and torchrun send to every process: the
-    main process needs their next batch to finish its step, and then ends the workers."""
+    """Start the process that loader workers are forked from, unless it runs; it imports torch once for all of them.
+
+    It and the workers ignore SIGINT and SIGTERM, which a terminal, a batch queue and torchrun send to every process:
+    the main process needs their next batch to finish its step, and then ends the workers.
+    """
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
     resource_tracker.ensure_running()  # otherwise the fork server starts it and unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
@@ -206,8 +210,10 @@ def _begin_worker(_: int) -> None:
 
 def readable_rows(paths: Sequence[Path], list_file: Path, processes: Processes, progress: Progress) -> np.ndarray:
     """The rows of `paths` that can be decoded, (n,) int64, sorted; the others are written to `list_file`, a line each.
+
     Every image is decoded once, by one of the processes. Without a bad image there is no `list_file`. Raises `BadData`
-    when more than one image in a hundred is unreadable."""
+    when more than one image in a hundred is unreadable.
+    """
     mine = processes.shard(range(len(paths)))
     faults_of: dict[int, str] = {}
     with progress.loop("looking for unreadable images", len(mine), unit="images") as loop:

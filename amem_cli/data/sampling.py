@@ -59,9 +59,11 @@ def hold_out_people(
     least: int = 1,
     purpose: Literal["validation people", "test people"] = "validation people",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for training and rows of the people held out, (n,) int64 each, sorted; no person is in both. `fraction` of
-    the people, rounded, but at least `least` and not all, are drawn by (seed, purpose); with 0 no person is. Raises
-    `BadData` if no person would remain for training."""
+    """Rows for training and rows of the people held out, (n,) int64 each, sorted; no person is in both.
+
+    `fraction` of the people, rounded, but at least `least` and not all, are drawn by (seed, purpose); with 0 no person
+    is. Raises `BadData` if no person would remain for training.
+    """
     person_ids = np.asarray(person_ids)
     if not fraction:
         return np.arange(len(person_ids)), np.array([], dtype=np.int64)

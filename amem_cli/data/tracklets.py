@@ -32,8 +32,11 @@ class Tracklet:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Tracklets of the training people and of the test people; no person is in both. Row i of `test` is a query where
-    `is_query[i]`, else of the gallery. `source` is the origin of the split ("official", "drawn with seed 0")."""
+    """Tracklets of the training people and of the test people; no person is in both.
+
+    Row i of `test` is a query where `is_query[i]`, else of the gallery. `source` is the origin of the split
+    ("official", "drawn with seed 0").
+    """
 
     train: tuple[Tracklet, ...]
     test: tuple[Tracklet, ...]

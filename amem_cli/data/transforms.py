@@ -13,8 +13,10 @@ Rectangle = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 
 
 def read_image(path: str | Path, height: int, width: int, box: Box = FULL_IMAGE) -> np.ndarray:
-    """The region `box` of an image, resized bilinearly: uint8 RGB (height, width, 3). Any mode becomes RGB; EXIF
-    rotation is applied. Raises `BadData` when the file is missing or does not decode."""
+    """The region `box` of an image, resized bilinearly: uint8 RGB (height, width, 3).
+
+    Any mode becomes RGB; EXIF rotation is applied. Raises `BadData` when the file is missing or does not decode.
+    """
     image = open_rgb(path)
     if image.size != (width, height) or box != FULL_IMAGE:
         left, upper, right, lower = box
@@ -36,9 +38,11 @@ def random_box(probability: float, generator: np.random.Generator) -> Box:
 
 def jitter_pixels(clip: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
     """Change brightness, contrast, saturation, colour balance and sharpness of a clip, alike for all of its frames (D).
+
     uint8 (T, H, W, 3) -> the same. Brightness, contrast and saturation are multiplied by 1 +- 0.4 x `strength`, each
     colour by 1 +- 0.15 x `strength`. With probability `strength` / 2 the clip is reduced to a quarter of its size or
-    more and enlarged again, like a person far from the camera."""
+    more and enlarged again, like a person far from the camera.
+    """
     brightness, contrast, saturation = 1 + 0.4 * strength * generator.uniform(-1, 1, 3)
     balance = 1 + 0.15 * strength * generator.uniform(-1, 1, 3)
     if generator.random() < strength / 2:

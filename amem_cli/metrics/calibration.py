@@ -20,9 +20,11 @@ RELIABILITY_BINS = 10
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """A pair matches if its squared Euclidean distance is **below** `threshold`. Rates are fractions in [0, 1].
+
     `false_match_rate` is the fraction of the `impostor_pairs` (different people) that match, `true_match_rate` the
     fraction of the `genuine_pairs` (one person in two cameras). For L2-normalised features the same threshold on the
-    cosine similarity is 1 - threshold / 2."""
+    cosine similarity is 1 - threshold / 2.
+    """
 
     threshold: float
     false_match_rate: float
@@ -70,10 +72,12 @@ def calibrate(
 
 @dataclass(frozen=True, slots=True)
 class Probability:
-    """The probability that two tracklets show one person: 1 / (1 + exp(-(intercept + slope * squared distance))). It is
-    for a pair that is as likely to be one person as two before it is compared. `calibration_error` is the mean
+    """The probability that two tracklets show one person: 1 / (1 + exp(-(intercept + slope * squared distance))).
+
+    It is for a pair that is as likely to be one person as two before it is compared. `calibration_error` is the mean
     difference between probability and frequency (ECE, 10 bins, both kinds of pairs with equal weight) on people that
-    the curve was not fitted on, over two halves; None with fewer than four people."""
+    the curve was not fitted on, over two halves; None with fewer than four people.
+    """
 
     intercept: float
     slope: float

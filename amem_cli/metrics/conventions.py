@@ -14,9 +14,11 @@ BLOCK_VALUES = 2**23  # distances of a block of queries
 
 class Convention(NamedTuple):
     """How a code base counts. `queries_stay`: the gallery keeps the queries; `MARS`: on this data set alone.
+
     `all_queries`: sums are divided by all queries, not by those with a match. `cmc` is the fraction of the queries
     whose first match is among the k nearest; or of all matches with fewer than k wrong items before them; or of draws
-    of one item per person in the other cameras, here their expectation."""
+    of one item per person in the other cameras, here their expectation.
+    """
 
     code_base: str
     why: str
@@ -64,9 +66,11 @@ def count_by_conventions(
     features: np.ndarray, people: np.ndarray, cameras: np.ndarray, is_query: np.ndarray, *, mars: bool,
     device: str | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A row of figures for each of `CONVENTIONS`, over the test rows (N, D) and their (N,) labels. `mars`: the queries
-    may stay in the gallery, as on MARS. A row has `rank`, `mAP`, the numbers of `queries` and `gallery` items they are
-    over, and the convention. A gallery without any match gives None."""
+    """A row of figures for each of `CONVENTIONS`, over the test rows (N, D) and their (N,) labels.
+
+    `mars`: the queries may stay in the gallery, as on MARS. A row has `rank`, `mAP`, the numbers of `queries` and
+    `gallery` items they are over, and the convention. A gallery without any match gives None.
+    """
     query = np.flatnonzero(is_query)
     labels = (people[query], people, cameras[query], cameras)
     kept = evaluate_ranking(features[query], features, *labels, gallery_is_query=is_query, device=device)
@@ -108,10 +112,12 @@ def one_per_person_cmc(
     query: np.ndarray, gallery: np.ndarray, query_people: np.ndarray, people: np.ndarray,
     query_cameras: np.ndarray, cameras: np.ndarray,
 ) -> np.ndarray:  # fmt: skip
-    """The expected CMC (20,) when one item of each person is drawn from the cameras that are not the query's. The drawn
-    match is closer than the item of another person with a probability, the fraction of that person's items that are
-    closer; the number of closer people is a sum of independent draws. Queries without a match are left out, and so is
-    junk in the gallery."""
+    """The expected CMC (20,) when one item of each person is drawn from the cameras that are not the query's.
+
+    The drawn match is closer than the item of another person with a probability, the fraction of that person's items
+    that are closer; the number of closer people is a sum of independent draws. Queries without a match are left out,
+    and so is junk in the gallery.
+    """
     total, valid = np.zeros(SHORTEST_CMC), 0
     for camera in np.unique(query_cameras):
         items = np.flatnonzero((cameras != camera) & (people != JUNK))

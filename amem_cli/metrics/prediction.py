@@ -35,10 +35,12 @@ def prediction_errors(
 
 
 def mean_errors(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The means of several clips' `prediction_errors`, with ratios to copying. `mse_ratio` and `other_motion_ratio` are
-    the mean MSE (of the predictions, of those from another clip's f_M) over the mean MSE of copying; None where copying
-    is exact. Where the second is no larger than the first, f_M is not used. `better_than_copying` is true only if MSE,
-    PSNR and SSIM agree. `clips` counts them."""
+    """The means of several clips' `prediction_errors`, with ratios to copying.
+
+    `mse_ratio` and `other_motion_ratio` are the mean MSE (of the predictions, of those from another clip's f_M) over
+    the mean MSE of copying; None where copying is exact. Where the second is no larger than the first, f_M is not used.
+    `better_than_copying` is true only if MSE, PSNR and SSIM agree. `clips` counts them.
+    """
     means: dict[str, Any] = {"clips": len(errors)}
     for name in (*MEASURES, *(f"{name}_copied" for name in MEASURES), "mse_other_motion"):
         known = [clip[name] for clip in errors if clip[name] is not None]  # an exact frame has no finite PSNR

@@ -110,9 +110,11 @@ def evaluate_ranking(
 
 
 def evaluate_distances(distances: np.ndarray, *labels: Features, gallery_is_query: Features | None = None) -> Ranking:
-    """`evaluate_ranking` for given distances (Q, G), e.g. those of re-ranking; smaller is nearer. `labels` are its four
-    arrays: ids of queries and gallery, cameras of queries and gallery. Infinite distances are allowed. Raises
-    `BadData`, also for NaN and for a matrix that is not floating."""
+    """`evaluate_ranking` for given distances (Q, G), e.g. those of re-ranking; smaller is nearer.
+
+    `labels` are its four arrays: ids of queries and gallery, cameras of queries and gallery. Infinite distances are
+    allowed. Raises `BadData`, also for NaN and for a matrix that is not floating.
+    """
     distances = np.asarray(distances)
     if distances.ndim != 2 or distances.size == 0 or distances.dtype.kind != "f":
         why = f"{distances.dtype} {distances.shape} is not a floating matrix (queries, gallery)"

@@ -120,8 +120,11 @@ class AMEM(nn.Module):
         self.mem = mem
 
     def forward(self, clip: Tensor, start: Tensor, rounds: int, erased: Tensor | None = None) -> AmemOutput:
-        """Clips (B, 3, T, H, W) in [0, 1]; MEM starts at frame `start` (B,) int64, zero-based, of each clip. The pixels
-        `erased` (B, 4) (see `erase`) are hidden from the backbone; MEM's frames keep them, as in the TAE's training."""
+        """Clips (B, 3, T, H, W) in [0, 1]; MEM starts at frame `start` (B,) int64, zero-based, of each clip.
+
+        The pixels `erased` (B, 4) (see `erase`) are hidden from the backbone; MEM's frames keep them, as in the TAE's
+        training.
+        """
         maps = self.main.feature_maps(clip if erased is None else erase(clip, erased))
         similarity_feature = self.main.similarity_feature(maps)
         predictions: list[Prediction] = []

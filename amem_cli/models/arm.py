@@ -38,8 +38,10 @@ class ARM(nn.Module):
 
 
 class FrameFeatures(nn.Module):
-    """The ARM's image network as a model of tracklets, without a training for identity (D). Clips (B, 3, T, H, W) in
-    [0, 1] -> (B, C): its pooled maps, averaged over the frames and their mirror images."""
+    """The ARM's image network as a model of tracklets, without a training for identity (D).
+
+    Clips (B, 3, T, H, W) in [0, 1] -> (B, C): its pooled maps, averaged over the frames and their mirror images.
+    """
 
     def __init__(self, arm: ARM):
         super().__init__()

@@ -92,8 +92,10 @@ def pointwise_convolution(x: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 class InceptionBlock(nn.Module):
-    """One 3-D Inception block (Table 2): (B, in_channels, T, H, W) -> (B, out_channels, T, H, W). `channels` of b0; b1a
-    -> b1b; b2a -> b2b; max-pooling -> b3b, concatenated in this order. `kernel` of b1b and b2b."""
+    """One 3-D Inception block (Table 2): (B, in_channels, T, H, W) -> (B, out_channels, T, H, W).
+
+    `channels` of b0; b1a -> b1b; b2a -> b2b; max-pooling -> b3b, concatenated in this order. `kernel` of b1b and b2b.
+    """
 
     def __init__(self, in_channels: int, channels: tuple[int, int, int, int, int, int], kernel: Size3 = (3, 3, 3)):
         super().__init__()

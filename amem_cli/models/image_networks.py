@@ -47,8 +47,10 @@ class MiddleMaps(ImageMaps):
 
 
 def image_network(name: str, weights: str = "") -> Any:
-    """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C). With
-    last stride 1: the last maps are H/16 x W/16, not H/32 x W/32. `weights` and errors as in `load_pretrained`."""
+    """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C).
+
+    With last stride 1: the last maps are H/16 x W/16, not H/32 x W/32. `weights` and errors as in `load_pretrained`.
+    """
     import torchvision
 
     network = getattr(torchvision.models, name)()

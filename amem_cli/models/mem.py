@@ -71,8 +71,10 @@ class MEM(nn.Module):
 
     def forward(self, frame: Tensor, motion_feature: Tensor, rounds: int) -> list[Prediction]:
         """Frame t (B, 3, H, W) in [0, 1] and f_M (B, C, H/16, W/16) -> predictions of frames t+1 ... t+rounds.
+
         Gradients flow through each re-encoded prediction to f_M, the embedding and the decoder, not to the encoder's
-        weights. Raises `UsageError` if f_M and the textures differ in height or width."""
+        weights. Raises `UsageError` if f_M and the textures differ in height or width.
+        """
         predictions = []
         for _ in range(rounds):
             texture = self.encoder(frame)

@@ -90,9 +90,11 @@ def mem_parts(config: TaeConfig) -> tuple[FrozenTextureEncoder, TextureDecoder]:
 
 
 class Discriminator(nn.Module):
-    """The discriminator of DCGAN (Radford et al. 2016): images (B, 3, H, W) -> logits (B,) of "real". 4x4 stride-2
-    convolutions with BN (except the first) and LeakyReLU 0.2, until the shorter side is 4 or less (five for 256 x 128:
-    64 ... 1024 channels); then one convolution over the remaining map."""
+    """The discriminator of DCGAN (Radford et al. 2016): images (B, 3, H, W) -> logits (B,) of "real".
+
+    4x4 stride-2 convolutions with BN (except the first) and LeakyReLU 0.2, until the shorter side is 4 or less (five
+    for 256 x 128: 64 ... 1024 channels); then one convolution over the remaining map.
+    """
 
     def __init__(self, height: int, width: int):
         super().__init__()

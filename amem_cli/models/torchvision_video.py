@@ -31,9 +31,11 @@ class S3D(nn.Module):
 
 
 class VideoResNet18(nn.Module):
-    """R3D-18, MC3-18 and R(2+1)D-18 (Tran et al., CVPR 2018): (B, 3, T, H, W) -> (B, 512, T', H/16, W/16). Their own
-    strides give 16 x 8 from 256 x 128. strides="stock": T' = ceil(T/8). strides="reid" omits the last halving of time:
-    T' = ceil(T/4). MC3-18 keeps T' = T with both."""
+    """R3D-18, MC3-18 and R(2+1)D-18 (Tran et al., CVPR 2018): (B, 3, T, H, W) -> (B, 512, T', H/16, W/16).
+
+    Their own strides give 16 x 8 from 256 x 128. strides="stock": T' = ceil(T/8). strides="reid" omits the last halving
+    of time: T' = ceil(T/4). MC3-18 keeps T' = T with both.
+    """
 
     out_channels = 512
     normalisation = TORCHVISION_KINETICS

@@ -39,7 +39,9 @@ class Attention:
 @styled
 def attention_figure(clips: Sequence[Attention]) -> Figure:
     """The frames of each clip, and below them again for each row of heat, whose colours go from 0 to its largest value.
-    Negative heat is drawn as 0."""
+
+    Negative heat is drawn as 0.
+    """
     rows = [len(clip.rows) + 1 for clip in clips]
     figure = Figure(figsize=(0.62 * max(len(clip.frames) for clip in clips) + 0.6, 1.4 * sum(rows)))
     for part, clip in zip(
@@ -69,7 +71,9 @@ def _draw_clip(figure: SubFigure, clip: Attention, top: float) -> None:
 
 def heat_over_frames(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Frames (T, H, W, 3) uint8, in grey, under heat (H', W'), or (T', H', W'): frame i is under map floor(i T' / T).
-    The colours go from 0 to the largest value of `heat`; heat is spread smoothly over the pixels."""
+
+    The colours go from 0 to the largest value of `heat`; heat is spread smoothly over the pixels.
+    """
     maps = np.broadcast_to(heat, (len(frames), *heat.shape)) if heat.ndim == 2 else (
         heat[np.arange(len(frames)) * len(heat) // len(frames)]
     )  # fmt: skip

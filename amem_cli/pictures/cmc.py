@@ -17,7 +17,9 @@ MOST_RANKS = 50
 @styled
 def cmc_figure(curves: Mapping[str, Curve], chance: Curve | None = None, title: str = "") -> Figure:
     """CMC curves as steps up to rank 50: name -> (K,) float, cmc[k-1] in [0, 1]; the legend gives each curve's rank-1.
-    `chance` is the curve of a random order, drawn in grey."""
+
+    `chance` is the curve of a random order, drawn in grey.
+    """
     figure = Figure(figsize=(5.2, 3.9), layout="constrained")
     axes = figure.add_subplot()
     draw_cmc(axes, curves, chance)

@@ -24,8 +24,11 @@ def evenly_spaced(frames: Sequence | np.ndarray, how_many: int) -> list:
 
 
 def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Frames as (N, H, W, 3) uint8 of one size (H, W), from image files or (h, w, 3) uint8 arrays. The aspect ratio is
-    not kept: the networks see frames like this. Raises `BadData` with every file that cannot be read."""
+    """Frames as (N, H, W, 3) uint8 of one size (H, W), from image files or (h, w, 3) uint8 arrays.
+
+    The aspect ratio is not kept: the networks see frames like this. Raises `BadData` with every file that cannot be
+    read.
+    """
     height, width = size
     pictures, unreadable = [], []
     for frame in frames:

@@ -60,8 +60,10 @@ class PredictedClip:
 
 @styled
 def predicted_frames_figure(clips: Sequence[PredictedClip]) -> Figure:
-    """Figure 4 for several clips: frame t, the true frames t+1 ... t+c, below them the other rows of each clip. PSNR
-    and SSIM against the true frame are below each frame that is not true."""
+    """Figure 4 for several clips: frame t, the true frames t+1 ... t+c, below them the other rows of each clip.
+
+    PSNR and SSIM against the true frame are below each frame that is not true.
+    """
     columns = min(2, len(clips))
     lines = -(-len(clips) // columns)
     width, height = 1.2 + 0.87 * (len(clips[0].true) + 1), 0.6 + 1.75 * len(clips[0].rows)  # of one clip, in inches

@@ -52,8 +52,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class RankedRow:
-    """A query (distance 0, no rank) and its answers, nearest first. `average_precision` is the query's, over the whole
-    gallery; NaN when nothing in the gallery matches."""
+    """A query (distance 0, no rank) and its answers, nearest first.
+
+    `average_precision` is the query's, over the whole gallery; NaN when nothing in the gallery matches.
+    """
 
     query: Answer
     answers: tuple[Answer, ...]

@@ -100,8 +100,10 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """The training curves of one stage: panel title -> lines. `seconds` is the duration of the training. `samples` are
-    the sample pictures of its validations, by the number of steps done."""
+    """The training curves of one stage: panel title -> lines. `seconds` is the duration of the training.
+
+    `samples` are the sample pictures of its validations, by the number of steps done.
+    """
 
     stage: str
     path: Path
@@ -124,7 +126,9 @@ class Artifact:
 @dataclass(frozen=True, slots=True)
 class Report:
     """The content of the page; `result` is the content of a result file, `notes` are remarks about the data set.
-    `generated`: its people are generated."""
+
+    `generated`: its people are generated.
+    """
 
     dataset: str
     split: int | None
@@ -141,8 +145,10 @@ class Report:
 
 
 def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
-    """The page, as HTML text. `frames_per_tracklet` is the number of frames in the dialog of a tracklet. Raises
-    `BadData` when a frame cannot be read."""
+    """The page, as HTML text. `frames_per_tracklet` is the number of frames in the dialog of a tracklet.
+
+    Raises `BadData` when a frame cannot be read.
+    """
     helpers: list[Any] = [percent, decimals, clock, address, missing, result_rows, queries_of, cmc, camera_table]
     helpers += [comparison_chart, charts, samples, side_by_side, read_frames, heat_over_frames]
     lists = report.ranked_lists
@@ -261,8 +267,10 @@ def decimals(value: float | None, digits: int) -> str:
 
 @styled
 def lines_chart(identifier: str, title: str, lines: Lines, rates: bool = False) -> Markup:
-    """Lines over the steps of a training; the legend gives each line's last value. Rates go from 0 to 1. Other values
-    that differ much have a logarithmic axis."""
+    """Lines over the steps of a training; the legend gives each line's last value.
+
+    Rates go from 0 to 1. Other values that differ much have a logarithmic axis.
+    """
     figure = Figure(figsize=(4.2, 2.7 + 0.2 * (-(-len(lines) // 2))), layout="constrained")
     axes = figure.add_subplot()
     for place, (name, (steps, values)) in enumerate(lines.items()):
@@ -304,7 +312,9 @@ def cmc_chart(
 
 def inline_svg(figure: Figure, identifier: str, description: str) -> Markup:
     """A figure as an `<svg>` element, its colours as variables of the style sheet; the same figure, the same text.
-    `identifier` keeps the ids within the element unique on the page."""
+
+    `identifier` keeps the ids within the element unique on the page.
+    """
     content = io.StringIO()
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": f"amem-{identifier}"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

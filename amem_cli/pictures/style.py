@@ -40,8 +40,10 @@ styled = matplotlib.rc_context(STYLE)  # decorator of functions that draw in thi
 
 @styled
 def save_picture(figure: Figure, path: Path) -> Path:
-    """Save a figure by the suffix of `path`, .png (150 dpi), .svg or .pdf; the same figure gives the same bytes. Raises
-    `DiskError` when the file cannot be written."""
+    """Save a figure by the suffix of `path`, .png (150 dpi), .svg or .pdf; the same figure gives the same bytes.
+
+    Raises `DiskError` when the file cannot be written.
+    """
     metadata = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[path.suffix.lower()]
     content = io.BytesIO()
     figure.savefig(

@@ -69,8 +69,10 @@ class Processes:
                 torch.distributed.broadcast(buffer, 0)
 
     def data_parallel(self, module: Any, *, broadcast_buffers: bool = True) -> Any:
-        """`module` in DistributedDataParallel, which averages gradients over the processes; `module` itself in one. Set
-        `broadcast_buffers` to false if the module runs forward twice before a backward pass."""
+        """`module` in DistributedDataParallel, which averages gradients over the processes; `module` itself in one.
+
+        Set `broadcast_buffers` to false if the module runs forward twice before a backward pass.
+        """
         if self.world_size == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
@@ -104,8 +106,10 @@ def gradient_sync(module: torch.nn.Module, enabled: bool) -> AbstractContextMana
 
 
 def choose_device(device: str) -> torch.device:
-    """The device for `--device` auto, cpu, cuda or cuda:N; under torchrun each local process has its own GPU. Raises
-    `UsageError` if there is no such device, or fewer than local processes."""
+    """The device for `--device` auto, cpu, cuda or cuda:N; under torchrun each local process has its own GPU.
+
+    Raises `UsageError` if there is no such device, or fewer than local processes.
+    """
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -134,8 +138,10 @@ def _make_cuda_reproducible() -> None:
 
 @contextlib.contextmanager
 def process_group(device: str = "auto") -> Iterator[Processes]:
-    """The processes of this run: one, or those that torchrun started (nccl on CUDA, gloo on a CPU). Raises `UsageError`
-    as `choose_device`, and `Interrupted` when another process ended during communication."""
+    """The processes of this run: one, or those that torchrun started (nccl on CUDA, gloo on a CPU).
+
+    Raises `UsageError` as `choose_device`, and `Interrupted` when another process ended during communication.
+    """
     chosen = choose_device(device)
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:

@@ -135,7 +135,9 @@ def _openvino(network: nn.Module, precision: str) -> Callable[[Tensor], Tensor]:
 
 def as_pixels(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """uint8 (B, ..., H, W, 3) on the host -> float32 in [0, 1] (B, 3, ..., H, W) on `device`, channels last in memory.
-    (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes are copied to the device and converted there."""
+
+    (B, H, W, 3) are images, (B, T, H, W, 3) clips. The bytes are copied to the device and converted there.
+    """
     return images.to(device, non_blocking=True).movedim(-1, 1).float().div_(255)
 
 

@@ -35,8 +35,10 @@ def plan_shards(tracklets: Sequence[Sized]) -> list[range]:
 
 
 class Shards:
-    """The shards of one unfinished output, in a folder next to it, named after the provenance. The main process makes
-    the folder, without old shards if `fresh`, and logs its time over all runs to metrics.jsonl."""
+    """The shards of one unfinished output, in a folder next to it, named after the provenance.
+
+    The main process makes the folder, without old shards if `fresh`, and logs its time over all runs to metrics.jsonl.
+    """
 
     def __init__(self, output: Path, provenance: Provenance, processes: Processes, *, fresh: bool):
         self.provenance, self.processes = provenance, processes

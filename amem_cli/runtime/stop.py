@@ -15,8 +15,10 @@ HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # the terminal was closed; W
 
 
 class StopRequest:
-    """A context around a training loop that handles signals and the time limit, which counts from `began`, else now. A
-    second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once."""
+    """A context around a training loop that handles signals and the time limit, which counts from `began`, else now.
+
+    A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once.
+    """
 
     def __init__(self, options: Schedule, processes: Processes, began: float | None = None):
         self._limit_text, self._limit = options.time_limit, parse_duration(options.time_limit)

@@ -29,8 +29,10 @@ class Tracker(NamedTuple):
 
 
 class TrainLog:
-    """Writes metrics.jsonl, one JSON object per line, in the main process; use it as a context. A line has `step` (from
-    0), `epoch`, `seconds` (over all runs of this training) and the figures."""
+    """Writes metrics.jsonl, one JSON object per line, in the main process; use it as a context.
+
+    A line has `step` (from 0), `epoch`, `seconds` (over all runs of this training) and the figures.
+    """
 
     def __init__(self, run: Run, state: TrainState):
         self.run, self.state = run, state
@@ -98,7 +100,9 @@ class TrainLog:
 
 def finish_step(run: Run, state: TrainState, log: TrainLog, stop: StopRequest, *, last_in_epoch: bool) -> None:
     """Count the step; write the log every `log_steps`; save every `save_seconds`, before a validation and at the end.
-    Raises `Interrupted` after saving after a signal, or if the next step would exceed the time limit."""
+
+    Raises `Interrupted` after saving after a signal, or if the next step would exceed the time limit.
+    """
     options = run.options
     at_end = last_in_epoch and state.epoch + 1 == options.epochs
     if (state.step + 1) % options.log_steps == 0 or at_end:

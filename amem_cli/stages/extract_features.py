@@ -111,8 +111,10 @@ def extract_tracklets(
     tracklets: Sequence[Tracklet], bar: Loop, *, clip_shape: tuple[int, int, int], engine: Engine, device: torch.device,
     batch_size: int = 16, workers: int = -1, flip: bool = False,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """L2-normalised `features` (n, D) float32 of tracklets; a batch can hold clips of several tracklets. `clip_shape`
-    is (T, H, W). With `flip` also `features_flip`, averaged over each clip and its mirror image."""
+    """L2-normalised `features` (n, D) float32 of tracklets; a batch can hold clips of several tracklets.
+
+    `clip_shape` is (T, H, W). With `flip` also `features_flip`, averaged over each clip and its mirror image.
+    """
     clip_frames, *size = clip_shape
     clips_of = [inference_clips(len(tracklet), clip_frames) for tracklet in tracklets]
     clips = [(tracklet, frames) for tracklet, own in zip(tracklets, clips_of, strict=True) for frames in own]

@@ -42,8 +42,10 @@ from amem_cli.weights.names import weight_file
 
 
 def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
-    """Train the ARM and measure it on the test images; returns the checkpoint `amem-arm`. Its description holds the
-    `ArmConfig` (as "model") and `metrics`. Raises `AmemError`s."""
+    """Train the ARM and measure it on the test images; returns the checkpoint `amem-arm`.
+
+    Its description holds the `ArmConfig` (as "model") and `metrics`. Raises `AmemError`s.
+    """
     with process_group(options.device) as processes:
         progress = progress if processes.is_main else Silent()
         processes.require_divisible("--batch-size", options.batch_size)
@@ -179,8 +181,10 @@ def epoch_batches(
 def validate(
     model: ARM, data: AttributeDataset, rows: np.ndarray, options: TrainArmOptions, precision: str, progress: Progress
 ) -> dict[str, float]:
-    """mA over all attributes that occur, and over the usual 35, on the images of the validation people. The network
-    keeps its mode and its BN statistics. Raises `BadData` if no attribute has both values."""
+    """mA over all attributes that occur, and over the usual 35, on the images of the validation people.
+
+    The network keeps its mode and its BN statistics. Raises `BadData` if no attribute has both values.
+    """
     scores = score_attributes(run_model(model, data, rows, options, precision, progress), data, rows)
     figures = {"mA": scores["all"]["mA"], "mA usual 35": scores.get("usual_35", {}).get("mA"), "images": len(rows)}
     if figures["mA"] is None:

@@ -54,8 +54,10 @@ class Networks(NamedTuple):
 
 
 def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
-    """Train encoder, decoder and discriminator; returns the checkpoint `amem-tae`. It also has mean and standard
-    deviation of the textures over all training images, for MEM. Raises `AmemError`s."""
+    """Train encoder, decoder and discriminator; returns the checkpoint `amem-tae`.
+
+    It also has mean and standard deviation of the textures over all training images, for MEM. Raises `AmemError`s.
+    """
     with process_group(options.device) as processes:
         device, is_main = processes.device, processes.is_main
         progress = progress if is_main else Silent()
@@ -217,8 +219,10 @@ def _train(
 def validate(
     tae: TAE, paths: list[Path], options: TrainTaeOptions, precision: str, progress: Progress
 ) -> tuple[dict[str, float], list[Tensor]]:
-    """The mean squared error of reconstructed validation images, pixels in [0, 1]; and rows of a sample picture. Works
-    on a copy of the network in eval mode. The rows are some images and their reconstructions."""
+    """The mean squared error of reconstructed validation images, pixels in [0, 1]; and rows of a sample picture.
+
+    Works on a copy of the network in eval mode. The rows are some images and their reconstructions.
+    """
     device, network = device_of(tae), evaluation_copy(tae)
     batches = np.split(np.arange(len(paths)), range(VALIDATION_BATCH, len(paths), VALIDATION_BATCH))
     images = loader(ImageBatches(paths, batches, options.height_width, augment=None), options.workers, device)

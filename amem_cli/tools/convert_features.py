@@ -24,8 +24,11 @@ NAMES = {  # of queries and gallery: features, people, cameras
 def convert(
     source: Path, out: Path, dataset: str, *, gallery: Path | None = None, queries: str = "", force: bool = False
 ) -> dict[str, Any]:
-    """Write the features in `source` to `out`, in the format of its name; returns counts and notes. `.npy` gets a
-    `.csv` with the other columns. Raises `OutputExists`, `UsageError` for another format, and as `read_foreign`."""
+    """Write the features in `source` to `out`, in the format of its name; returns counts and notes.
+
+    `.npy` gets a `.csv` with the other columns. Raises `OutputExists`, `UsageError` for another format, and as
+    `read_foreign`.
+    """
     kind = out.suffix.lower()
     if kind not in FORMATS:
         raise UsageError("OUT", out, why=f"unknown format '{kind}'", remedy=f"Known: {', '.join(FORMATS)}")

@@ -29,8 +29,10 @@ LITTLE_SHARED_MEMORY = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report. A "problem" slows amem down, "impossible" stops it, with this exit code. `value` is
-    `found` in machine-readable form; a finding that is not "ok" has a `remedy`."""
+    """One line of the report. A "problem" slows amem down, "impossible" stops it, with this exit code.
+
+    `value` is `found` in machine-readable form; a finding that is not "ok" has a `remedy`.
+    """
 
     topic: str
     found: str

@@ -62,8 +62,10 @@ class Clips(NamedTuple):
 
 
 def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False) -> dict[str, Any]:
-    """Write the export; returns the description that is also in its metadata. `dry_run` only checks the inputs. Raises
-    `AmemError`, exit code 70, for an export that differs from the original: nothing is written then."""
+    """Write the export; returns the description that is also in its metadata. `dry_run` only checks the inputs.
+
+    Raises `AmemError`, exit code 70, for an export that differs from the original: nothing is written then.
+    """
     versions = require_packages(options.format, options.int8)
     subject, clips = load_subject(options.model), read_clips(options, progress)
     description = describe(subject, options, versions)
@@ -146,8 +148,10 @@ def distance(run: Run, engine: Engine, pairs: Iterable[Pair]) -> float:
 
 
 def random_pairs(subject: Subject, fewest: int | None) -> Iterator[Pair]:
-    """Random colours, smooth in space, in batches of several lengths, heights and widths. Resizing by a factor of two
-    in one direction leaves Pillow nothing to round differently."""
+    """Random colours, smooth in space, in batches of several lengths, heights and widths.
+
+    Resizing by a factor of two in one direction leaves Pillow nothing to round differently.
+    """
     (height, width), generator, length = subject.config.height_width, np.random.default_rng(0), subject.frames
     lengths = (length, length + 3, fewest) if fewest else (length,) * 3
     sizes = ((height, width), (2 * height, width), (height, width // 2))

@@ -91,8 +91,10 @@ def attribute_probabilities(amem: AMEM, config: ModelConfig, tracklet: Tracklet)
 
 
 def attention_of(main: MainModel, config: ModelConfig, tracklet: Tracklet) -> tuple[Attention, dict[str, float]]:
-    """The heat of BF, f_B, f_A and f_M in the tracklet's middle clip, and each one's share of ||f_s||^2. See
-    `models.attention` for the formula."""
+    """The heat of BF, f_B, f_A and f_M in the tracklet's middle clip, and each one's share of ||f_s||^2.
+
+    See `models.attention` for the formula.
+    """
     frames = middle_clip(tracklet, config.clip_frames, config.height_width)
     maps = activation_maps(main, as_pixels(torch.from_numpy(frames)[None], CPU))
     shares = {name: round(float(share), 4) for name, share in (maps.shares | {"bias": maps.bias_share}).items()}

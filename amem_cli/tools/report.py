@@ -53,8 +53,11 @@ FRAMES_PER_TRACKLET = (32, 16, 8, 4)  # in the dialog; fewer when the page would
 
 
 def report(out: Path, source: Source, progress: Progress, *, queries: int, seed: int) -> Path:
-    """Write the page of one data set (and split) to `out`; returns it. A section that cannot be made shows the reason
-    and a command. Raises `UsageError` for so many queries that the page would exceed 15 MB."""
+    """Write the page of one data set (and split) to `out`; returns it.
+
+    A section that cannot be made shows the reason and a command. Raises `UsageError` for so many queries that the page
+    would exceed 15 MB.
+    """
     atomic.require_writable(out)
     collected = Collector(source, progress).report(queries, seed)
     sections = (collected.result, collected.ranked_lists, collected.predictions, *collected.curves)
@@ -185,8 +188,10 @@ class Collector:
 
 
 def camera_pairs(source: Source) -> list[content.CameraPair]:
-    """Rank-1 and mAP of the queries of each camera against the gallery of one other camera. The rules are those of the
-    evaluation; a rate is over the queries that have a match in that camera."""
+    """Rank-1 and mAP of the queries of each camera against the gallery of one other camera.
+
+    The rules are those of the evaluation; a rate is over the queries that have a match in that camera.
+    """
     pairs, cameras = [], source.features.camera_id
     for first, second in itertools.permutations(np.unique(cameras).tolist(), 2):
         query, answers = source.features.is_query & (cameras == first), source.gallery & (cameras == second)
@@ -241,8 +246,10 @@ def training_curves(stage: str, folder: Path, command: str) -> Curves | Missing:
 
 
 def curve_panels(records: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
-    """The figures of metrics.jsonl as panels of lines on one scale: title -> name -> (steps, values). Values that are
-    not finite are left out; long runs are thinned to means over equal numbers of records."""
+    """The figures of metrics.jsonl as panels of lines on one scale: title -> name -> (steps, values).
+
+    Values that are not finite are left out; long runs are thinned to means over equal numbers of records.
+    """
     panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {panel: {} for panel in PANELS}
     for record in records:
         for panel, name, value in _figures(record):

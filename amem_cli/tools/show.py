@@ -31,8 +31,10 @@ Drawn = tuple[Figure, dict[str, Any]]  # a picture, and figures about it
 
 
 def show(kind: str, picture: Picture, source: Source, progress: Progress) -> tuple[Path, dict[str, Any]]:
-    """Draw one picture of `kind`, one of `KINDS`; returns its path and figures about it. Without names, the tracklets
-    are chosen. Raises `UsageError` for an unknown tracklet."""
+    """Draw one picture of `kind`, one of `KINDS`; returns its path and figures about it.
+
+    Without names, the tracklets are chosen. Raises `UsageError` for an unknown tracklet.
+    """
     figure, figures = KINDS[kind](picture, source, progress)
     return save_picture(figure, picture.out), figures
 
@@ -87,8 +89,10 @@ def draw_attributes(picture: Picture, source: Source, progress: Progress) -> Dra
 
 
 def draw_frames(picture: Picture, source: Source, progress: Progress) -> Drawn:
-    """The paper's Figure 4 for the named tracklets, or for some of the measured queries. The figures are means over the
-    named tracklets, or over up to 100 queries, evenly spaced."""
+    """The paper's Figure 4 for the named tracklets, or for some of the measured queries.
+
+    The figures are means over the named tracklets, or over up to 100 queries, evenly spaced.
+    """
     tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries, CLIPS_MEASURED)
     model = load_amem(source.workspace.amem(*source.key), remedy=source.chain.run("train-amem"))
     clips = predict_clips(*model, tracklets, progress, rounds=picture.rounds)

@@ -56,8 +56,11 @@ class Picture:
 
 @dataclass(frozen=True)
 class Source:
-    """The data set (a shipped name or the path of a TOML file) and a split, 0 of several by default. Raises
-    `UsageError` for one without tracklets, and for a split that it does not have; reads the rest when it is needed."""
+    """The data set (a shipped name or the path of a TOML file) and a split, 0 of several by default.
+
+    Raises `UsageError` for one without tracklets, and for a split that it does not have; reads the rest when it is
+    needed.
+    """
 
     dataset: str
     data_root: Path
@@ -147,8 +150,10 @@ class Source:
         return dict(zip(rows.tolist(), ranking.average_precision.tolist(), strict=True))
 
     def model_name(self, result: dict[str, Any]) -> str:
-        """The paper's name for the model of a result, from the provenance of result, features and checkpoint. "this
-        model" for a model of another program, or one that is no longer in the workspace."""
+        """The paper's name for the model of a result, from the provenance of result, features and checkpoint.
+
+        "this model" for a model of another program, or one that is no longer in the workspace.
+        """
         provenance = result.get("provenance", {})
         main_file = self.workspace.amem_main(*self.key)
         for path in (self.features_file, main_file):

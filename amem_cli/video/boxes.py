@@ -50,8 +50,10 @@ class Boxes:
 
 
 def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes:
-    """The source for `--boxes`: "motion", "torchvision", "torchvision:MODEL", a file, or empty for the default. The
-    default is a detector if its weights are on the disk, else motion. Raises `UsageError` or `InputMissing`."""
+    """The source for `--boxes`: "motion", "torchvision", "torchvision:MODEL", a file, or empty for the default.
+
+    The default is a detector if its weights are on the disk, else motion. Raises `UsageError` or `InputMissing`.
+    """
     if not choice:
         choice = "torchvision" if detector_weights or _cached_weights(DEFAULT_DETECTOR) else "motion"
     kind, _, model = choice.partition(":")

@@ -62,9 +62,11 @@ def _converter(height: int) -> Any:
 
 
 class Camera:
-    """The videos of one camera, in order. After `pictures()`, `last` is the number of the last one, and `faults` are
-    lines about what could not be decoded. Raises `InputMissing` or `BadData` for a file that is missing, no regular
-    file, or without video."""
+    """The videos of one camera, in order.
+
+    After `pictures()`, `last` is the number of the last one, and `faults` are lines about what could not be decoded.
+    Raises `InputMissing` or `BadData` for a file that is missing, no regular file, or without video.
+    """
 
     def __init__(self, name: str, files: list[Path]):
         self.name, self.files = name, files
@@ -80,8 +82,10 @@ class Camera:
         ]
 
     def pictures(self) -> Iterator[Picture]:
-        """All pictures in order of presentation. Damaged ones are left out but counted in the numbers; their times are
-        added to `faults`."""
+        """All pictures in order of presentation.
+
+        Damaged ones are left out but counted in the numbers; their times are added to `faults`.
+        """
         self.faults, self.last, number, offset, step = [*self._disorder], 0, 0, 0.0, LEAST_STEP
         for place, file in enumerate(self.files):
             last = offset

@@ -119,8 +119,10 @@ class Gallery:
         return np.asarray(self.tables[file].features[row - self.starts[file]])
 
     def nearest(self, queries: np.ndarray, top: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """The `top` nearest rows of queries (Q, D): rows (Q, k) and squared distances (Q, k), nearest first. `keep`
-        (N,) bool leaves rows out. Exact; equal distances keep the gallery's order."""
+        """The `top` nearest rows of queries (Q, D): rows (Q, k) and squared distances (Q, k), nearest first.
+
+        `keep` (N,) bool leaves rows out. Exact; equal distances keep the gallery's order.
+        """
         queries = np.ascontiguousarray(queries, np.float32)
         best = np.full((len(queries), 0), -np.inf, np.float32)
         rows = np.zeros((len(queries), 0), np.int64)

@@ -29,7 +29,9 @@ BLACK, LIGHT, MOST_GAIN = 16, 100.0, 5.0  # luma of black; a picture with less l
 
 class MotionBoxes:
     """Calling it with the pictures of `camera`, in order, gives their boxes (n, 5): left, top, width, height, score.
-    `score` is 1 where half of the box is foreground, less for thinner regions and for what is hardly a person."""
+
+    `score` is 1 where half of the box is foreground, less for thinner regions and for what is hardly a person.
+    """
 
     def __init__(self, camera: Camera):
         self._ahead = Camera(camera.name, camera.files).pictures()
@@ -140,8 +142,10 @@ def stands_out(luma: np.ndarray, background: np.ndarray, mask: np.ndarray) -> bo
 
 
 def regions(mask: np.ndarray) -> np.ndarray:
-    """Boxes (n, 5) of person-shaped regions of a mask (h, w): left, top, width, height, score. Parts above each other
-    are one region; a region of several people side by side is cut between their heads."""
+    """Boxes (n, 5) of person-shaped regions of a mask (h, w): left, top, width, height, score.
+
+    Parts above each other are one region; a region of several people side by side is cut between their heads.
+    """
     labels, _ = ndimage.label(mask)
     spans = [
         [s[1].start, s[0].start, s[1].stop, s[0].stop]

@@ -125,8 +125,10 @@ def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray:
 
 
 def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
-    """(N,) the probability that a tracklet fits: the geometric mean over the attributes, 0 without labels. Raises
-    `UsageError` for unknown attributes, `InputMissing` without a labels file."""
+    """(N,) the probability that a tracklet fits: the geometric mean over the attributes, 0 without labels.
+
+    Raises `UsageError` for unknown attributes, `InputMissing` without a labels file.
+    """
     if gallery.renamed:
         raise UsageError("--gallery", why="two files are of data sets with one name", remedy="Search in one at a time")
     files = options.labels or tuple(Workspace(options.workspace).labels(table.dataset) for table in gallery.tables)

@@ -53,8 +53,10 @@ class Track:
 
 
 class Tracker:
-    """Call `step` for each picture in order; `finish` gives all tracks, in order of their first picture. With
-    `split_crossings` (for motion, where two people become one region) tracks end where they meet."""
+    """Call `step` for each picture in order; `finish` gives all tracks, in order of their first picture.
+
+    With `split_crossings` (for motion, where two people become one region) tracks end where they meet.
+    """
 
     def __init__(self, split_crossings: bool = False) -> None:
         self._split_crossings = split_crossings

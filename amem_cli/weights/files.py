@@ -79,8 +79,11 @@ class _DictStandIn:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The tensors of a file under the file's own keys. `module_prefix`: every key begins with `module.`. `not_opened`:
-    the classes of objects that became stand-ins. `normalisation` is set only by checkpoints of amem."""
+    """The tensors of a file under the file's own keys.
+
+    `module_prefix`: every key begins with `module.`. `not_opened`: the classes of objects that became stand-ins.
+    `normalisation` is set only by checkpoints of amem.
+    """
 
     path: Path
     tensors: dict[str, Tensor]

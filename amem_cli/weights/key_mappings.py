@@ -74,9 +74,11 @@ MIN_VARIANCE_OF_2018 = 300  # of pixels in [0, 255]; normalised ones have 1 to 2
 
 
 def _hara_normalisation(file: WeightFile) -> tuple[Normalisation, str]:
-    """The input of Hara's weights, which have the same keys in both years, and the reason for the conclusion. In 2018
-    it was pixels in [0, 255] minus a mean; in 2020 they were also divided by their std. The files of 2018 have 400
-    classes and the prefix `module.`. Fine-tuned files may have neither; then the scale of the first layer decides."""
+    """The input of Hara's weights, which have the same keys in both years, and the reason for the conclusion.
+
+    In 2018 it was pixels in [0, 255] minus a mean; in 2020 they were also divided by their std. The files of 2018 have
+    400 classes and the prefix `module.`. Fine-tuned files may have neither; then the scale of the first layer decides.
+    """
     head, filters, variance = (file.tensors.get(key) for key in ("fc.weight", "conv1.weight", "bn1.running_var"))
     classes = head.shape[0] if head is not None and head.dim() else 0
     if classes == 400 or classes in CLASSES_OF_2020:

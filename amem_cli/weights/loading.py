@@ -25,11 +25,13 @@ _OTHER_PART = re.compile(r"(fc|classifier|heads?|logits|last_linear|bottleneck|b
 
 
 def load_pretrained(network: Any, given: str | Path | None, architecture: str) -> None:
-    """Load weights into `network`, a module with `head_keys`, and set its `normalisation` to what they expect. `given`
-    is a file, a name (see `weight_file`), or empty for none. `architecture` is the name of a backbone, or resnet18 /
-    resnet50. Keys of a head that the network lacks are left out, `num_batches_tracked` may be missing, and every
-    floating-point type is converted to float32. What was loaded is the text of the network's attribute `pretrained`.
-    Raises as `weight_file` and `read_weight_file`, and `BadData` if the weights do not fit."""
+    """Load weights into `network`, a module with `head_keys`, and set its `normalisation` to what they expect.
+
+    `given` is a file, a name (see `weight_file`), or empty for none. `architecture` is the name of a backbone, or
+    resnet18 / resnet50. Keys of a head that the network lacks are left out, `num_batches_tracked` may be missing, and
+    every floating-point type is converted to float32. What was loaded is the text of the network's attribute
+    `pretrained`. Raises as `weight_file` and `read_weight_file`, and `BadData` if the weights do not fit.
+    """
     path = weight_file(str(given or ""), architecture)
     if path is None:
         return
@@ -50,9 +52,11 @@ def log_pretrained(model: nn.Module, log: Callable[[str], None]) -> None:
 
 
 def weights_for(network: Any, file: WeightFile, architecture: str) -> MappedWeights:
-    """The tensors of a file under the keys of `network`, without the prefix under which most fit, and without the heads
-    of other projects and fast-reid's non-local blocks. Image convolutions are inflated where `network` has 3-D ones.
-    The notes say what was removed."""
+    """The tensors of a file under the keys of `network`, without the prefix under which most fit, and without the
+    heads of other projects and fast-reid's non-local blocks.
+
+    Image convolutions are inflated where `network` has 3-D ones. The notes say what was removed.
+    """
     expected = network.state_dict()
     starts = Counter(start for key in file.tensors for start in accumulate(re.findall(r"[^.]+\.", key)[:5]))
     candidates = {}

@@ -26,9 +26,11 @@ _SHA256 = "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197"
 
 
 def weight_file(weights: str, network: str) -> Path | None:
-    """The file of `--weights`: a path is returned as it is, a name is looked up for `network`; None for "". Raises
-    `UsageError` if there are no such weights of the network, `InputMissing` if they are in none of the places,
-    `BadData` if the file of an installed package has another SHA-256."""
+    """The file of `--weights`: a path is returned as it is, a name is looked up for `network`; None for "".
+
+    Raises `UsageError` if there are no such weights of the network, `InputMissing` if they are in none of the places,
+    `BadData` if the file of an installed package has another SHA-256.
+    """
     if weights not in NAMES:
         return Path(weights) if weights else None
     entry, networks = _TORCHVISION[weights]

@@ -58,11 +58,13 @@ def read_any(path: Path, dataset: str, remedy: str = features.WRITERS) -> tuple[
 def read_foreign(
     path: Path, dataset: str, *, gallery: Path | None = None, queries: str = ""
 ) -> tuple[Features, list[str]]:
-    """Features of another program, and notes about what was changed or assumed. For files that do not say it
-    themselves, `gallery` is the file of the gallery, and `queries` says which rows are queries: the number of rows at
-    the beginning, or a text file of names, one a line. Rows become float32 of unit length. Text ids are numbered;
-    `provenance` has the numbers. A query that is also in the gallery is kept once. Raises `InputMissing`, `BadData` for
-    damage and missing columns, `UsageError` when nothing says what is a query."""
+    """Features of another program, and notes about what was changed or assumed.
+
+    For files that do not say it themselves, `gallery` is the file of the gallery, and `queries` says which rows are
+    queries: the number of rows at the beginning, or a text file of names, one a line. Rows become float32 of unit
+    length. Text ids are numbered; `provenance` has the numbers. A query that is also in the gallery is kept once.
+    Raises `InputMissing`, `BadData` for damage and missing columns, `UsageError` when nothing says what is a query.
+    """
     notes: list[str] = []
     groups = _groups(path, notes)
     if gallery is not None:

@@ -29,10 +29,12 @@ FOLDERS_GUESSED_FROM = 2000
 
 
 def read(root: Path, name: str, protocol: Protocol, folders: str = "") -> VideoDataset:
-    """All people below `root`, in the splits of `protocol.file`, of the level `split`, or in drawn ones. Ids are the
-    folders' names where all of them are positive numbers, otherwise they count the sorted names from 1. With a split
-    file only the people in it are used. Raises `BadData` if there is no person, `BadRows` with every folder that cannot
-    be read or every listed person without a folder."""
+    """All people below `root`, in the splits of `protocol.file`, of the level `split`, or in drawn ones.
+
+    Ids are the folders' names where all of them are positive numbers, otherwise they count the sorted names from 1.
+    With a split file only the people in it are used. Raises `BadData` if there is no person, `BadRows` with every
+    folder that cannot be read or every listed person without a folder.
+    """
     tracklets_of, sides, notes = _tracklets(root, folders)
     if sides:
         return VideoDataset(name, (_split_of_folders(root, tracklets_of, sides),), numbered=True, notes=notes)

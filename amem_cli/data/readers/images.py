@@ -13,9 +13,11 @@ PERSON_IN_NAME = re.compile(r"(-1|\d{1,15})_?c\d.*", re.IGNORECASE)  # as in Mar
 
 
 def read(root: Path, name: str) -> ImageDataset:
-    """All images below `root`, sorted by path, without junk (person -1); the people hold out validation images. A
-    person is the number at the start of all file names (`0002_c1s1_000451_03.jpg`), else the last folder, else the
-    image itself. Raises `BadData` when there are no images."""
+    """All images below `root`, sorted by path, without junk (person -1); the people hold out validation images.
+
+    A person is the number at the start of all file names (`0002_c1s1_000451_03.jpg`), else the last folder, else the
+    image itself. Raises `BadData` when there are no images.
+    """
     ignored: list[str] = []
     images = list(files.image_files(root, ignored))
     if not images:

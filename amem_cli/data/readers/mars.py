@@ -29,9 +29,11 @@ REMEDY = "The tables are damaged, reordered or of other images: take info/ from 
 
 
 def read(root: Path, name: str) -> VideoDataset:
-    """The tracklets in the order of the tables, with junk and distractors; a note reports those without any image. The
-    lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises `BadData`
-    when images or tables are missing, and `BadRows` with every row that does not fit its images."""
+    """The tracklets in the order of the tables, with junk and distractors; a note reports those without any image.
+
+    The lists of images are `train_name.txt` and `test_name.txt`, or, without these, the sorted folders. Raises
+    `BadData` when images or tables are missing, and `BadRows` with every row that does not fit its images.
+    """
     train, test = (files.find_named(root, f"bbox_{side}") for side in ("train", "test"))
     info = find_folder(root, lambda folder: (folder / "tracks_train_info.mat").is_file())
     if train is None or test is None:
@@ -138,9 +140,11 @@ def read_table(path: Path, variable: str, columns: int) -> np.ndarray:
 
 
 def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | None], tuple[str, ...]]:
-    """The list of image names that the table's rows refer to, None for missing images; and notes. Without the name file
-    it is that of the sorted folders. In a subset of MARS some people are missing: the list has None for each of their
-    images in the table."""
+    """The list of image names that the table's rows refer to, None for missing images; and notes.
+
+    Without the name file it is that of the sorted folders. In a subset of MARS some people are missing: the list has
+    None for each of their images in the table.
+    """
     folders, ignored = files.image_folders(folder)
     notes = files.ignored_note([f"{folder.name}/{name}" for name in ignored])
     if name_file.is_file():

@@ -22,8 +22,10 @@ MOST_ARRAY_BYTES = 4 * 2**30
 
 
 def read_matlab(path: Path, variable: str, what: str) -> Any:
-    """One variable of a MATLAB 4 or 5 file: numbers and cells as (nested) lists, texts as str, structs as dicts. Axes
-    of length 1 are lost. Raises `InputMissing`, or `BadData` for damage, another kind, no such variable."""
+    """One variable of a MATLAB 4 or 5 file: numbers and cells as (nested) lists, texts as str, structs as dicts.
+
+    Axes of length 1 are lost. Raises `InputMissing`, or `BadData` for damage, another kind, no such variable.
+    """
     content = read_bytes(path, what, most=MOST_BYTES_OF_METADATA)
     if content[:10] == b"MATLAB 7.3" or content[:4] == b"\x89HDF":
         raise BadData(what, path, why="it is a MATLAB 7.3 file", remedy="Save it again in MATLAB or Octave with -v7")
@@ -39,8 +41,10 @@ def _read(content: bytes, variable: str) -> Any:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The numbers and texts of a MATLAB (4, 5 or 7.3) or plain HDF5 file by their names, others left out. Vectors of
-    one length in an HDF5 file become the rows of `features`, their names `names`. Raises as `read_matlab`."""
+    """The numbers and texts of a MATLAB (4, 5 or 7.3) or plain HDF5 file by their names, others left out.
+
+    Vectors of one length in an HDF5 file become the rows of `features`, their names `names`. Raises as `read_matlab`.
+    """
     content = read_bytes(path, "features", most=min(MOST_ARRAY_BYTES, path.stat().st_size))
     try:
         written = call_in_child(f"{__name__}:write_arrays", size=len(content), content=content)

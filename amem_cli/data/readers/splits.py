@@ -32,9 +32,11 @@ Names = Annotated[tuple[str, ...], Meta(min_length=1)]
 
 
 class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
-    """How a video data set is split and evaluated; the table `[protocol]` of a manifest. `name` is for `amem evaluate
-    --protocol`. "single-split" is the official split; "cross-camera-splits" are several, from `file` or the data set's
-    own split file, or drawn with `seed` so that `train_fraction` of the people train."""
+    """How a video data set is split and evaluated; the table `[protocol]` of a manifest.
+
+    `name` is for `amem evaluate --protocol`. "single-split" is the official split; "cross-camera-splits" are several,
+    from `file` or the data set's own split file, or drawn with `seed` so that `train_fraction` of the people train.
+    """
 
     name: Name = ""
     kind: ProtocolKind = ""
@@ -161,9 +163,11 @@ def present_people(
 def cross_camera_split(
     tracklets_of: Mapping[str, Sequence[Tracklet]], people: PeopleSplit, distractors: Sequence[str], source: str
 ) -> Split:
-    """The tracklets of a split of people; `tracklets_of` has those of each person, sorted by camera. Queries are a test
-    person's tracklets in their first camera; a test person in one camera is never a query. `distractors` are other
-    people, whose tracklets are added to the gallery. `test` lists all queries first."""
+    """The tracklets of a split of people; `tracklets_of` has those of each person, sorted by camera.
+
+    Queries are a test person's tracklets in their first camera; a test person in one camera is never a query.
+    `distractors` are other people, whose tracklets are added to the gallery. `test` lists all queries first.
+    """
     train = [tracklet for name in people.train for tracklet in tracklets_of[name]]
     queries: list[Tracklet] = []
     gallery: list[Tracklet] = []

@@ -84,8 +84,10 @@ def two_camera_tracklets(
     sequences: Path, cameras: Cameras, what: str
 ) -> tuple[dict[str, list[Tracklet]], list[str], tuple[str, ...]]:
     """Person's name -> both tracklets, for people with images in both cameras; all people with images; and notes.
+
     Tracklets are called "cam1/person001"; the person's id is the number in it. Raises `BadData` if there is no person,
-    `BadRows` for folder names without a number or with an equal number, and for frames of unknown order."""
+    `BadRows` for folder names without a number or with an equal number, and for frames of unknown order.
+    """
     tracklets_of: dict[str, list[Tracklet]] = {}
     person_of: dict[int, str] = {}
     bad: list[str] = []

@@ -44,8 +44,10 @@ class TrainingData:
 
 
 def training_data(options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]) -> TrainingData:
-    """The training data of some tracklets, with some people used for validation. Raises `BadData` for too few people or
-    missing labels, `InputMissing` without a labels file."""
+    """The training data of some tracklets, with some people used for validation.
+
+    Raises `BadData` for too few people or missing labels, `InputMissing` without a labels file.
+    """
     train, validation = hold_out_people([t.person_id for t in tracklets], options.validate, options.seed, least=2)
     fit, held_out = [tracklets[row] for row in train], [tracklets[row] for row in validation]
     check_people(fit, options.people_per_batch, options.clip_frames)
@@ -55,8 +57,11 @@ def training_data(options: TrainAmemOptions, dataset: str, tracklets: list[Track
 
 
 def training_labels(options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]) -> Tensor | None:
-    """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`; None without AEM. Raises `InputMissing`
-    without the file and `BadData` if it lacks tracklets or attributes, or belongs to another data set."""
+    """Pseudo labels (N, A) float of the tracklets, columns as in `ATTRIBUTES`; None without AEM.
+
+    Raises `InputMissing` without the file and `BadData` if it lacks tracklets or attributes, or belongs to another data
+    set.
+    """
     if not options.uses_aem:
         return None
     path = module_files(options, dataset)["labels"]
@@ -152,8 +157,10 @@ def build_networks(
     tae: TaeParts | None = None,
     weights: Path | None = None,
 ) -> Networks:
-    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights. `tae` are
-    the parts that MEM starts from, untrained by default."""
+    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights.
+
+    `tae` are the parts that MEM starts from, untrained by default.
+    """
     discriminator = None
     if config.motion:
         discriminator = (tae.discriminator if tae else Discriminator(*config.height_width)).to(processes.device)
@@ -177,8 +184,11 @@ def build_networks(
 
 
 def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:
-    """Adam for AMEM without the frozen encoder. The rates of the backbone, of the layer of f_s, and of MEM's embedding
-    and decoder, which start from the TAE, are `--learning-rate` x a factor of their own (D)."""
+    """Adam for AMEM without the frozen encoder.
+
+    The rates of the backbone, of the layer of f_s, and of MEM's embedding and decoder, which start from the TAE, are
+    `--learning-rate` x a factor of their own (D).
+    """
     special = [
         (amem.main.backbone, options.backbone_lr_factor), (amem.main.similarity, options.fc_lr_factor),
         (amem.mem, options.mem_lr_factor),

@@ -178,8 +178,10 @@ def write(workspace: Path, table: dict[str, Any]) -> Path:
 
 
 def blocks(table: dict[str, Any]) -> list[Block]:
-    """The printed tables: rates in per cent, predicted frames, differences. Below each of our rows is its reference:
-    the paper, or a copy of the last frame."""
+    """The printed tables: rates in per cent, predicted frames, differences.
+
+    Below each of our rows is its reference: the paper, or a copy of the last frame.
+    """
     rates, frames, differences = [], [], []
     titles = {row["configuration"]: row["title"] for row in table["rows"]}
     for row in table["rows"]:

@@ -74,8 +74,10 @@ def _main(modules: Any, kernel: Any = "3x3x3") -> MainModel:
 def _size(
     group: str, name: str, modules: list[Any], runs_on: tuple[int, ...] | None, paper_MB: float | None = None
 ) -> dict[str, Any]:
-    """A row for `modules`; `runs_on` is the input of the first one, whose GFLOP are counted. `parameters` are learned;
-    `values` also count the running means and variances of BN, as a weight file does."""
+    """A row for `modules`; `runs_on` is the input of the first one, whose GFLOP are counted.
+
+    `parameters` are learned; `values` also count the running means and variances of BN, as a weight file does.
+    """
     parameters = sum(parameter.numel() for module in modules for parameter in module.parameters())
     tensors = [tensor for module in modules for tensor in module.state_dict().values()]
     values = sum(tensor.numel() for tensor in tensors if tensor.is_floating_point())
