@@ -4,6 +4,7 @@ Stages are imported inside the commands, so that `amem --help` does not import t
 """
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -104,8 +105,8 @@ def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
             meant = f"Options come after the command: {error.ctx.command_path} {command} {typed}. "
     elif (typed := message.removeprefix("No such command '").partition("'")[0]) in OTHER_COMMANDS:
         message, meant = f"No such command '{typed}'", f"Did you mean 'amem {OTHER_COMMANDS[typed]}'? "
-    elif "unexpected extra" in message:
-        word = message.partition("(s) (")[2].split()[0].rstrip(")")
+    elif match := re.search(r"unexpected extra argument\S* \((\S+?)[ )]", message):  # not an empty one
+        word = match[1]
         if word[0] in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212":  # as word processors write them
             meant = f"{word[0]!r} is not the character '-'. "
         elif "=" in word and word.partition("=")[0] in flags:

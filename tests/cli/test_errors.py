@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def test_train_suggests_all_three_trainings(capsys: pytest.CaptureFixture) -> No
         ("train-amem --xyzzy", "No such option: --xyzzy. See amem train-amem --help."),
         ("train-amem --name x", "No such option: --name. See amem train-amem --help."),
         ("demo --out x", "No such option: --out. See amem demo --help."),
+        ("status ''", "Got unexpected extra argument(s) (). See amem status --help."),
         ("demo a b", "Got unexpected extra argument(s) (b). See amem demo --help."),
         (
             "train-amem \u2013-epochs 3",
@@ -108,7 +110,7 @@ def test_train_suggests_all_three_trainings(capsys: pytest.CaptureFixture) -> No
     ],
 )
 def test_other_usage_errors(typed: str, line: str, capsys: pytest.CaptureFixture) -> None:
-    assert usage_line(typed.split(), capsys).startswith(f"error: {line}")
+    assert usage_line(shlex.split(typed), capsys).startswith(f"error: {line}")
 
 
 @pytest.mark.parametrize(
