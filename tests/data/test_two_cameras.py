@@ -170,6 +170,12 @@ def test_split_file_of_any_name_is_used(ilids, tree, place, name):
     assert split.source == f"file {name}"
 
 
+def test_matlab_file_next_to_the_data_set_is_not_used(ilids):
+    savemat(ilids / "PETA.mat", {"ls_set": [[3, 1, 2, 5, 4]]})
+    (split,) = ilids_vid.read(ilids / "i-LIDS-VID", "ilids-vid", Protocol(splits=1)).splits
+    assert split.source == "drawn with seed 0"
+
+
 def test_prid_with_short_tracklets_alone(tree):
     root = tree("cam_a/person_0001/1.png", "cam_b/person_0001/1.png")
     with pytest.raises(BadData, match=r"no person up to 200 has 27 frames in both.*folders = .camera/person"):

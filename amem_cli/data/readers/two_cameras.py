@@ -34,16 +34,18 @@ def as_original(found: Path | None, camera: str, words: tuple[str, ...]) -> Path
     """`found`, if its people have numbers, their folders images and its path one of `words`; others are own cameras."""
     if not found or not any(word in str(found.absolute()).lower() for word in words):
         return None
-    numbered = any(map(str.isdigit, "".join(list_folder(found / camera)[1][:1])))
+    numbered = any(map(str.isdigit, list_folder(found / camera)[1][0]))
     return found if numbered and next(files.image_files(found / camera), "/").count("/") == 1 else None
 
 
 def find_split_file(root: Path, sequences: Path) -> Path | None:
-    """The file that looks like splits in `root`, or next to or above the sequences; else any .mat file. .json comes
-    before .mat, which needs the complete data set. Raises `BadData` for several files, and other types."""
+    """The file that looks like splits in `root`, or next to or above the sequences; else any .mat file in `root` there.
+    .json comes before .mat, which needs the complete data set. Raises `BadData` for several files, and other types."""
     above = [path for place in sequences.parents[:2] for path in place.iterdir() if looks_like_splits(path)]
-    places = dict.fromkeys((root, *sequences.parents[:2]))
-    found = {*above, *find_split_files(root)} or {path for place in places for path in sorted(place.glob("*.mat"))}
+    found = {*above, *find_split_files(root)}
+    if not found:
+        inside = {root, *(place for place in sequences.parents[:2] if place.is_relative_to(root))}
+        found = {path for place in inside for path in place.glob("*.mat")}
     for suffix in (".json", ".mat"):
         fitting = sorted(path for path in found if path.suffix.lower() == suffix)
         if len(fitting) > 1:
