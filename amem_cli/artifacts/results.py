@@ -12,7 +12,7 @@ from amem_cli.artifacts.provenance import Provenance, check_provenance, head_of,
 from amem_cli.errors import BadData, UsageError, listing
 
 KIND = "amem-results"
-Rate = Annotated[float, msgspec.Meta(ge=0, le=1)] | None
+Rate = Annotated[float, msgspec.Meta(ge=0, le=1 + 1e-9)] | None  # rounded sums can exceed 1
 _Ranks = TypedDict("_Ranks", {"1": Rate, "5": Rate, "10": Rate, "20": Rate})
 _Interval = TypedDict("_Interval", {"rank-1": tuple[Rate, Rate], "mAP": tuple[Rate, Rate]})
 _Row = TypedDict("_Row", {"count": str, "expected": int, "found": int})  # noqa: UP013 - on one line

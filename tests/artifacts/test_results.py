@@ -74,6 +74,12 @@ def test_read_malformed(tmp_path, changed, place):
         results.read(path)
 
 
+def test_read_rounded_rates(tmp_path):
+    chance = some_result()["chance"] | {"mAP": 1 + 2**-50}
+    path = results.write(tmp_path / "mars.json", some_result(chance=chance), PROVENANCE)
+    assert results.read(path)["chance"] == chance
+
+
 def test_read_missing(tmp_path):
     with pytest.raises(InputMissing, match="amem evaluate writes such a file"):
         results.read(tmp_path / "none.json")
