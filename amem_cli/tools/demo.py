@@ -1,5 +1,6 @@
 """`amem demo`: the pipeline on generated walking people."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,12 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
 
 def warn_if_busy(progress: Progress) -> None:
     """A warning if other programs use all cores: threads that wait for one another make the training slow then."""
-    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    load, cores = 0.0, os.cpu_count() or 1
+    with contextlib.suppress(AttributeError, OSError):  # Windows has no load
+        load = os.getloadavg()[0]
     if load >= cores and "OMP_NUM_THREADS" not in os.environ:
         why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
-        progress.warn(f"{why}. If progress is slow, stop and run: OMP_NUM_THREADS=1 amem demo")
+        progress.warn(f"{why}. If progress is slow, stop, and run the same command after export OMP_NUM_THREADS=1")
 
 
 def weights_or_warning(progress: Progress) -> str:
