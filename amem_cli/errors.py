@@ -46,10 +46,8 @@ class BadData(AmemError):
     exit_code = 65
 
     def __init__(self, what: str, path: str | Path | None = None, *, why: str, remedy: str = ""):
-        if (
-            re.search(r"[Rr]un: amem (train-arm|train-tae|label-|extract-|evaluate)", remedy)
-            and "--force" not in remedy
-        ):
+        makes_it = re.search(r"[Rr]un: amem (train-arm|train-tae|label-|extract-|evaluate)", remedy)
+        if makes_it and "--force" not in remedy:
             remedy += " --force"
         super().__init__(what, path, why=why, remedy=remedy)
 

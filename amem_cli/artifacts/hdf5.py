@@ -87,9 +87,10 @@ def opened(
     """A file, verified by its checksum or else by reading `wanted` in a child process. Any error is `BadData`."""
     with atomic.open_input(path, kind, remedy=remedy) as source:
         size = os.fstat(source.fileno()).st_size
-        if not size or (largest is not None and size > largest):
-            why = f"larger than {(largest or 0) >> 30} GiB" if size else "it is empty"
-            raise BadData(kind, path, why=why, remedy=remedy)
+        if not size:
+            raise BadData(kind, path, why="it is empty", remedy=remedy)
+        if largest is not None and size > largest:
+            raise BadData(kind, path, why=f"larger than {largest >> 30} GiB", remedy=remedy)
         start = source.read(USER_BLOCK + 8)
         # our files have both the mark and a signature after the user block; damage may leave one of them
         if start.startswith(atomic.CHECKSUM_MARK) or start[USER_BLOCK:] == b"\x89HDF\r\n\x1a\n":

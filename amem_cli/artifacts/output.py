@@ -151,7 +151,8 @@ def verify(path: Path, kind: str = "artifact", remedy: str = "") -> None:
 
 def is_complete(path: Path) -> bool:
     """True if the artifact exists and matches its checksum."""
-    with contextlib.suppress(AmemError):
+    try:
         verify(path)
-        return True
-    return False
+    except AmemError:
+        return False
+    return True

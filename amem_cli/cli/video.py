@@ -116,7 +116,8 @@ def find(output: flags.Output, options: FindOptions) -> None:
     """
     from amem_cli.video.find import find
 
-    page, linked, used = find(options, progress := Progress(output.quiet))
+    progress = Progress(output.quiet)
+    page, linked, used = find(options, progress)
     figures = {"tracks": len(linked.person), "people": linked.people, "in_several_cameras": linked.in_several_cameras()}
     if output.as_json:
         return console.print_json({"page": page, **figures, "used": used, "warnings": progress.warnings})

@@ -25,7 +25,7 @@ from amem_cli.runtime.progress import Progress
 
 @dataclass(frozen=True)
 class ArtifactState:
-    """Of one artifact; unless it is ready, `why` and the `command` that makes it."""
+    """The state of one artifact and, unless it is ready, `why` and the `command` that makes it."""
 
     stage: str
     path: Path

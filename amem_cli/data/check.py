@@ -84,7 +84,7 @@ def check_dataset(
         problems += _other_images(root)
     except BadRows as error:
         problems += [f"{error.what}: {error.reason}: {row}" for row in error.rows]
-        problems[-len(error.rows)] += f". {error.remedy}" if error.remedy else ""
+        problems[-len(error.rows)] += f". {error.remedy}" if error.remedy else ""  # once, after the first row
     except DiskError:
         raise
     except AmemError as error:

@@ -49,9 +49,12 @@ class ImageBatches(Batches):
     (seed, epoch), half of the images are mirrored and half cropped, keyed by both and the index."""
 
     def __init__(
-        self, paths: Sequence[Path], batches: Sequence[np.ndarray], size: tuple[int, int],
+        self,
+        paths: Sequence[Path],
+        batches: Sequence[np.ndarray],
+        size: tuple[int, int],
         augment: tuple[int, int] | None,
-    ):  # fmt: skip
+    ):
         self.paths, self.batches, self.size, self.augment = paths, batches, size, augment
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:

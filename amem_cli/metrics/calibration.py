@@ -58,7 +58,7 @@ def calibrate(
     if false_match_rate < 1:
         allowed = min(allowed, impostors - 1)
 
-    genuine, nearest = np.empty((2, 0), gallery.dtype)  # nearest: the allowed + 1 nearest impostors so far
+    genuine = nearest = np.empty(0, gallery.dtype)  # nearest: the allowed + 1 nearest impostors so far
     for same_person, others in _pair_distances(query, gallery, checked, known, kept):
         genuine, nearest = np.concatenate([genuine, same_person]), np.concatenate([nearest, others])
         if len(nearest) > allowed:

@@ -146,7 +146,8 @@ def one_per_person_cmc(
 
 def _number_of_closer(probabilities: np.ndarray) -> np.ndarray:
     """(m, 20): the probability that 0, 1, ... 19 of independent events happen, from their probabilities (m, n)."""
-    result = np.eye(1, SHORTEST_CMC).repeat(len(probabilities), axis=0)
+    result = np.zeros((len(probabilities), SHORTEST_CMC))
+    result[:, 0] = 1
     for event in probabilities.T[probabilities.any(axis=0)]:
         happens = result[:, :-1] * event[:, None]
         result *= 1 - event[:, None]

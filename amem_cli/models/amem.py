@@ -100,7 +100,7 @@ def erase(clip: Tensor, rectangles: Tensor) -> Tensor:
 
 
 class AmemOutput(NamedTuple):
-    """Of a batch of clips; None or empty for modules that the model lacks."""
+    """The output for a batch of clips; None or empty for modules that the model lacks."""
 
     maps: FeatureMaps
     similarity_feature: Tensor  # (B, 512)
@@ -170,6 +170,8 @@ def build_amem(
     by default untrained; `embedding_start` as in `MEM`."""
     main = build_main_model(config, weights)
     aem = AEM(BRANCH_CHANNELS) if config.appearance else None
-    parts = tae or mem_parts(config.tae or TaeConfig(image_size=config.image_size)) if config.motion else None
-    mem = MEM(BRANCH_CHANNELS, *parts, embedding_start) if parts else None
+    mem = None
+    if config.motion:
+        encoder, decoder = tae or mem_parts(config.tae or TaeConfig(image_size=config.image_size))
+        mem = MEM(BRANCH_CHANNELS, encoder, decoder, embedding_start)
     return AMEM(main, config.people, aem, mem)

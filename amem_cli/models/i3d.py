@@ -46,10 +46,8 @@ class MaxPoolSame(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         before, extra = same_padding(x.shape[2:], self.kernel, self.stride)
-        before, extra = (
-            tuple(0 if valid else size for size, valid in zip(sizes, self.valid, strict=True))
-            for sizes in (before, extra)
-        )
+        before = tuple(0 if valid else size for size, valid in zip(before, self.valid, strict=True))
+        extra = tuple(0 if valid else size for size, valid in zip(extra, self.valid, strict=True))
         # where the stride is above 1, ceil_mode covers the extra element without a copy
         in_pooling = all(step > 1 for e, step in zip(extra, self.stride, strict=True) if e) and not any(self.valid)
         if not in_pooling:

@@ -22,9 +22,9 @@ class ImageMaps(nn.Module):
         super().__init__()
         self.network: Any = image_network(name, weights)
         self.out_channels = OUT_CHANNELS[name]
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(self.network.normalisation, name)).view(1, 3, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+        for statistic in ("mean", "std"):
+            values = torch.tensor(getattr(self.network.normalisation, statistic)).view(1, 3, 1, 1)
+            self.register_buffer(statistic, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         net = self.network

@@ -30,9 +30,12 @@ class MEM(nn.Module):
     """
 
     def __init__(
-        self, motion_channels: int, encoder: FrozenTextureEncoder, decoder: TextureDecoder,
+        self,
+        motion_channels: int,
+        encoder: FrozenTextureEncoder,
+        decoder: TextureDecoder,
         start: Literal["copy", "statistics", "random"] = "copy",
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder

@@ -61,9 +61,10 @@ def _extract_split(
     model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
     chain = Chain(manifest, options.workspace, number, options.data_root)
     tracks = manifest.layout == "tracks"  # their people are unknown
-    without = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
-    remedy = "Check --model" if options.model else without if tracks else chain.run("train-amem")
-    model, config = load_feature_model(model_file, remedy=remedy)
+    remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
+    if not tracks:
+        remedy = chain.run("train-amem")
+    model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)
     if not options.model and is_main:
         chain.warn_about_stale("extract-features", progress)
     if not tracks:

@@ -32,7 +32,8 @@ class ExportOptions:
             why = f"--format {self.format} writes {SUFFIXES[self.format]} files"
             raise UsageError("--out", self.out, why=why, remedy=remedy)
         if self.int8 and (self.format != "openvino" or not self.dataset):
-            raise UsageError("--int8", why="needs OpenVINO, clips", remedy="Use --format openvino and --dataset NAME")
+            why, remedy = "it needs OpenVINO and clips to calibrate on", "Use --format openvino and --dataset NAME"
+            raise UsageError("--int8", why=why, remedy=remedy)
         if self.split is not None and (self.split < 0 or not self.dataset):
             why, remedy = "it is a number from 0 on, with --dataset", "Use --dataset NAME --split 0"
             raise UsageError("--split", str(self.split), why=why, remedy=remedy)

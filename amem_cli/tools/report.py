@@ -70,7 +70,8 @@ def report(out: Path, source: Source, progress: Progress, *, queries: int, seed:
         page = report_page(collected, frames).encode()
         if len(page) <= LARGEST_PAGE:
             return atomic.write_bytes(out, page)
-    raise UsageError("--queries", str(queries), why=f"makes a page of {len(page) / 1e6:.0f} MB", remedy="Ask for fewer")
+    why = f"makes a page of {len(page) / 1e6:.0f} MB, more than {LARGEST_PAGE / 1e6:.0f}"
+    raise UsageError("--queries", str(queries), why=why, remedy="Ask for fewer")
 
 
 class Collector:

@@ -17,6 +17,7 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.metrics_log import append_metrics
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.cli.tools import PICTURES
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
@@ -75,6 +76,10 @@ def trained(workspace: Workspace):
     return load_amem(workspace.amem("mars", None))
 
 
+def test_command_offers_every_kind() -> None:
+    assert set(PICTURES) == KINDS.keys()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_every_kind(kind: str, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("amem_cli.tools.show.QUERIES_SHOWN", 2)
@@ -82,7 +87,7 @@ def test_show_every_kind(kind: str, source: Source, tmp_path: Path, monkeypatch:
     path, figures = show(kind, Picture((), tmp_path / "a.png"), source, Silent())
     assert path.read_bytes().startswith(b"\x89PNG")
     counts = {"ranking": lambda: len(figures["queries"]), "frames": lambda: figures["clips"]}
-    counts["cmc"] = lambda: figures["queries"]
+    counts |= {"cmc": lambda: figures["queries"], "attention": lambda: len(figures["shares"])}
     assert counts.get(kind, lambda: 2)() in (2, len(source.queries))
     json.dumps(figures, allow_nan=False)
 

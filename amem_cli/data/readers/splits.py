@@ -150,7 +150,7 @@ def present_people(
     """The splits without absent people (in a subset of a data set), and the absent names; `BadRows` for empty sides."""
     absent = sorted(listed_people(splits) - present)
     kept = tuple(
-        PeopleSplit(*(tuple(filter(present.__contains__, side)) for side in (split.train, split.test)))
+        PeopleSplit(*(tuple(name for name in side if name in present) for side in (split.train, split.test)))
         for split in splits
     )
     empty = [f"split {number}" for number, split in enumerate(kept) if not split.train or not split.test]
@@ -172,9 +172,10 @@ def cross_camera_split(
     queries: list[Tracklet] = []
     gallery: list[Tracklet] = []
     for name in people.test:
-        first, last = (tracklets_of[name][place].camera_id for place in (0, -1))
+        first, last = tracklets_of[name][0].camera_id, tracklets_of[name][-1].camera_id
         for tracklet in tracklets_of[name]:
-            (queries if tracklet.camera_id == first != last else gallery).append(tracklet)
+            asks = first != last and tracklet.camera_id == first
+            (queries if asks else gallery).append(tracklet)
     gallery += [tracklet for name in sorted(distractors) for tracklet in tracklets_of[name]]
     is_query = (True,) * len(queries) + (False,) * len(gallery)
     return Split(tuple(train), (*queries, *gallery), is_query, source)
