@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import Provenance, check_provenance, head_of, kind_error, parse_json_object
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, listing, out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -73,12 +73,14 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
 
 @contextlib.contextmanager
 def described_by(saved: Checkpoint) -> Iterator[None]:
-    """Turn any error inside into `BadData` about the description of `saved`."""
+    """Turn any error inside, but for too little memory, into `BadData` about the description of `saved`."""
     try:
         yield
     except BadData:
         raise
     except Exception as error:
+        if out_of_memory(error):
+            raise
         why = f"its description is malformed ({type(error).__name__}: {error})"
         raise BadData("checkpoint", saved.path, why=why, remedy=KINDS[saved.description["kind"]]) from error
 
