@@ -92,7 +92,7 @@ class Chain:
         link = next(link for link in _links(self) if link.stage == stage)
         return link.command(_options_to_repeat(link, self), end="")
 
-    def run(self, stage: str) -> str:
+    def remedy(self, stage: str) -> str:
         """The remedy for a missing artifact of a stage."""
         return f"Run: {self.command(stage)}"
 

@@ -331,4 +331,4 @@ def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -
     if options.features:  # perhaps of another program
         return "Convert it with amem features convert, or write it as the documentation's page on files says"
     split = number if number in protocol_of(manifest).numbers else None
-    return Chain(manifest, options.workspace, split).run("extract-features")
+    return Chain(manifest, options.workspace, split).remedy("extract-features")

@@ -63,7 +63,7 @@ def _extract_split(
     tracks = manifest.layout == "tracks"  # their people are unknown
     remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
     if not tracks:
-        remedy = chain.run("train-amem")
+        remedy = chain.remedy("train-amem")
     model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)
     if not options.model and is_main:
         chain.warn_about_stale("extract-features", progress)

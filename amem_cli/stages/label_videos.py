@@ -41,7 +41,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         arm_file = Path(options.arm) if options.arm else workspace.arm
         manifest = load_manifest(options.dataset)
         chain = Chain(manifest, options.workspace, None, options.data_root)
-        arm, config = load_arm(arm_file, remedy="Check --arm" if options.arm else chain.run("train-arm"))
+        arm, config = load_arm(arm_file, remedy="Check --arm" if options.arm else chain.remedy("train-arm"))
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress, options.data_root)
         tracklets = select_tracklets(dataset, options.subset)

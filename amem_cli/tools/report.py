@@ -82,8 +82,8 @@ class Collector:
         self.states = source.chain.states()
 
     def report(self, queries: int, seed: int) -> content.Report:
-        source, command = self.source, self.source.chain.command
-        result = self._people_section(lambda: results.read(self.states[-1].path, remedy=source.chain.run("evaluate")))
+        source, command, remedy = self.source, self.source.chain.command, self.source.chain.remedy("evaluate")
+        result = self._people_section(lambda: results.read(self.states[-1].path, remedy=remedy))
         return content.Report(
             dataset=source.manifest.name,
             split=source.number,
@@ -120,7 +120,7 @@ class Collector:
 
     @cached_property
     def model(self) -> Model:
-        return load_amem(self.source.workspace.amem(*self.source.key), remedy=self.source.chain.run("train-amem"))
+        return load_amem(self.source.workspace.amem(*self.source.key), remedy=self.source.chain.remedy("train-amem"))
 
     def _notes(self) -> list[str]:
         try:

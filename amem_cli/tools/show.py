@@ -61,7 +61,7 @@ def draw_ranking(picture: Picture, source: Source, progress: Progress) -> Drawn:
 
 def draw_cmc(picture: Picture, source: Source, progress: Progress) -> Drawn:
     """The CMC curve of the protocol's result, with chance."""
-    result = results.read(source.workspace.results(source.protocol.name), remedy=source.chain.run("evaluate"))
+    result = results.read(source.workspace.results(source.protocol.name), remedy=source.chain.remedy("evaluate"))
     chance = result["chance"].get("cmc")
     title = f"{result['protocol']}: {results.queries_of(result)}"
     figure = cmc_figure({source.model_name(result): result["cmc"]}, chance, title)
@@ -72,7 +72,7 @@ def draw_cmc(picture: Picture, source: Source, progress: Progress) -> Drawn:
 def draw_attributes(picture: Picture, source: Source, progress: Progress) -> Drawn:
     """The pseudo-labels of one tracklet (the first one, unless named), or of two side by side."""
     path = source.workspace.labels(source.manifest.name)
-    labels = pseudo_labels.read(path, remedy=source.chain.run("label-videos"))
+    labels = pseudo_labels.read(path, remedy=source.chain.remedy("label-videos"))
     known = {tracklet.name: tracklet for tracklet in (*source.content.train, *source.content.test)}
     row_of = {name: row for row, name in enumerate(labels.tracklet) if name in known}
     if not row_of:
@@ -94,7 +94,7 @@ def draw_frames(picture: Picture, source: Source, progress: Progress) -> Drawn:
     The figures are means over the named tracklets, or over up to 100 queries, evenly spaced.
     """
     tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries, CLIPS_MEASURED)
-    model = load_amem(source.workspace.amem(*source.key), remedy=source.chain.run("train-amem"))
+    model = load_amem(source.workspace.amem(*source.key), remedy=source.chain.remedy("train-amem"))
     clips = predict_clips(*model, tracklets, progress, rounds=picture.rounds)
     drawn = clips if picture.names else evenly_spaced(clips, CLIPS_DRAWN)
     return predicted_frames_figure(drawn), mean_errors([clip.errors for clip in clips])
@@ -103,7 +103,7 @@ def draw_frames(picture: Picture, source: Source, progress: Progress) -> Drawn:
 def draw_attention(picture: Picture, source: Source, progress: Progress) -> Drawn:
     """Attention maps of f_B, f_A and f_M for the middle clip of each tracklet, and the share of each in ||f_s||^2."""
     tracklets = source.tracklets(picture.names) or evenly_spaced(source.queries, 2)
-    model, config = load_main_model(source.workspace.amem_main(*source.key), remedy=source.chain.run("train-amem"))
+    model, config = load_main_model(source.workspace.amem_main(*source.key), remedy=source.chain.remedy("train-amem"))
     maps = [attention_of(model.eval(), config, tracklet) for tracklet in tracklets]
     shares = {attention.title: parts for attention, parts in maps}
     return attention_figure([attention for attention, _ in maps]), {"shares": shares}

@@ -126,7 +126,7 @@ class Source:
 
     @cached_property
     def features(self) -> Features:
-        return features.read(self.features_file, remedy=self.chain.run("extract-features"))
+        return features.read(self.features_file, remedy=self.chain.remedy("extract-features"))
 
     @property
     def gallery(self) -> np.ndarray:

@@ -98,7 +98,7 @@ def module_files(options: TrainAmemOptions, dataset: str) -> dict[str, Path]:
 
 def run_before(stage: str, options: TrainAmemOptions) -> str:
     """The remedy for a missing input that `stage` makes."""
-    return Chain(load_manifest(options.dataset), options.workspace, None, options.data_root).run(stage)
+    return Chain(load_manifest(options.dataset), options.workspace, None, options.data_root).remedy(stage)
 
 
 def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | None:
