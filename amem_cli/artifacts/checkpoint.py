@@ -10,11 +10,11 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.provenance import Provenance, check_provenance, head_of, kind_error, parse_json_object
-from amem_cli.errors import BadData, listing, out_of_memory
+from amem_cli.errors import BadData, DiskError, listing, out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +28,7 @@ KINDS = {  # the remedy for a file that an option named
     "amem-shard": "Run the same command again",
 }
 _HEADER_KEY = "amem"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ def save_state(
 
 def load_state(
     state: Checkpoint, modules: "dict[str, torch.nn.Module]", optimizers: "dict[str, torch.optim.Optimizer]"
-) -> dict[str, Any]:
-    """Load a saved state into modules and optimisers; returns its position."""
+) -> None:
+    """Load a saved state into modules and optimisers."""
     for name, module in modules.items():
         load_into(module, state, f"{name}/")
     for name, optimizer in optimizers.items():
@@ -156,16 +157,20 @@ def load_state(
             _, index, entry = key.split("/")
             values.setdefault(int(index), {})[entry] = state.tensors[key]
         optimizer.load_state_dict({"state": values, "param_groups": state.description["param_groups"][name]})
-    return state.description["position"]
 
 
-def newest_state(folder: Path, warn: Callable[[str], object]) -> Checkpoint | None:
-    """The newest readable state in `folder`, None without one; warns about each damaged state."""
+def newest_state(folder: Path, warn: Callable[[str], object], use: Callable[[Checkpoint], Result]) -> Result | None:
+    """What `use` makes of the newest undamaged state in `folder`, None without one; warns about each damaged state.
+    Raises the error of the oldest, if `use` had begun with it or the disk refused it."""
     paths = states(folder)[::-1]
     for path, older in itertools.zip_longest(paths, paths[1:]):
+        saved = None
         try:
-            return load(path, "amem-state")
-        except BadData as error:
+            saved = load(path, "amem-state")
+            return use(saved)
+        except (BadData, DiskError) as error:
+            if not older and (saved or isinstance(error, DiskError)):
+                raise
             error.remedy = ""
             warn(f"{error} " + (f"Falling back to {older.name}." if older else "No state is left: starting again."))
     return None
@@ -179,4 +184,4 @@ def remove_states(folder: Path) -> None:
 
 def states(folder: Path) -> list[Path]:
     """The saved states in `folder`, in the order of their steps."""
-    return sorted(folder.glob("state-*.safetensors"))
+    return sorted(path for path in folder.glob("state-*.safetensors") if not path.is_dir())

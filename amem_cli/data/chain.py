@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import re
 import shlex
 from collections import Counter
@@ -189,9 +190,10 @@ def _links(of: Chain) -> list[_Link]:
 def _state(link: _Link, of: Chain, deep: bool) -> ArtifactState:
     """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
     path, state = link.path, ArtifactState(link.stage, link.path, "ready", split=link.split)
-    if path.is_dir():
+    if os.path.lexists(path) and not path.is_file():
         command = link.command(_options_to_repeat(link, of), end="")
-        return replace(state, state="damaged", why=f"{path} is a folder: move it away", command=command)
+        why = f"{path} is {'a folder' if path.is_dir() else 'a pipe or a broken link'}: move it away"
+        return replace(state, state="damaged", why=why, command=command)
     if not path.is_file():
         state = replace(state, state="missing", command=link.command(_options_to_repeat(link, of), end=""))
         done, provenance = _unfinished(path), _intact_provenance(_parts(path), verified=False)

@@ -2,7 +2,9 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -63,8 +65,9 @@ class TrainState:
             self.epoch, self.step_in_epoch = self.epoch + 1, 0
 
 
-def load_state(run: Run, best_file: Path) -> TrainState:
-    """The state to start from: the newest saved one, that of `--resume PATH`, or a new one.
+def load_state(run: Run, best_file: Path, steps_in: Callable[[int], int]) -> TrainState:
+    """The state to start from: the newest undamaged one, that of `--resume PATH`, or a new one. `steps_in(epoch)` is
+    the number of steps in an epoch.
 
     Networks and optimisers get the saved values. Raises `OutputExists` if the saved state is of other options or
     inputs. Prepares the folder: checks free space, sets the files of a finished training aside, removes log lines and
@@ -73,9 +76,9 @@ def load_state(run: Run, best_file: Path) -> TrainState:
     if run.processes.is_main:
         # two states and the one being written, of weights and Adam's two moments, less those that will be replaced
         weights = [tensor for network in run.networks.values() for tensor in network.state_dict().values()]
-        there = sum(path.stat().st_size for path in checkpoint.states(run.folder))
+        there = sum(path.lstat().st_size for path in checkpoint.states(run.folder))
         atomic.require_free_space(run.folder, 9 * sum(tensor.nbytes for tensor in weights) - there)
-    state = _restore(run) or TrainState()
+    state = _restore(run, steps_in) or TrainState()
     if state.best and not best_file.is_file():
         run.progress.warn(f"{best_file} is missing: the best weights are selected from the validations after this step")
         state.best = {}
@@ -89,18 +92,20 @@ def load_state(run: Run, best_file: Path) -> TrainState:
     return state
 
 
-def _restore(run: Run) -> TrainState | None:
+def _restore(run: Run, steps_in: Callable[[int], int]) -> TrainState | None:
+    use = partial(_use, run, steps_in)
     if run.options.resume == "never":
         if run.processes.is_main:
             checkpoint.remove_states(run.folder)
         run.processes.barrier()
         return None
     if run.options.resume == "auto":
-        saved = checkpoint.newest_state(run.folder, run.progress.warn)
-    else:
-        saved = checkpoint.load(Path(run.options.resume), "amem-state")
-    if saved is None:
-        return None
+        return checkpoint.newest_state(run.folder, run.progress.warn, use)
+    return use(checkpoint.load(Path(run.options.resume), "amem-state"))
+
+
+def _use(run: Run, steps_in: Callable[[int], int], saved: checkpoint.Checkpoint) -> TrainState | None:
+    """The state in a file; networks and optimisers get its values last. None for other options with `--force`."""
     recorded = saved.description["provenance"]
     if not run.options.force:
         run.provenance.check_same("unfinished training", saved.path, recorded)
@@ -108,17 +113,24 @@ def _restore(run: Run) -> TrainState | None:
         run.progress.warn(f"{saved.path} has other options or inputs ({'; '.join(differences)}): starting again")
         return None
     with checkpoint.described_by(saved):
-        position = checkpoint.load_state(saved, run.networks, run.optimizers)
+        position = saved.description["position"]
+        means = position["means_of_processes"]
+        own = means[run.processes.rank if len(means) == run.processes.world_size else 0]
+        names = ("epoch", "step_in_epoch", "step", "metrics", "best")
+        state = msgspec.convert({name: position[name] for name in names} | own, TrainState)
+        left = run.options.epochs - state.epoch
+        if not 0 <= left <= run.options.epochs or state.step_in_epoch not in range(
+            steps_in(state.epoch) if left else 1
+        ):
+            raise ValueError(f"no step {state.step_in_epoch} in epoch {state.epoch}")
+        checkpoint.load_state(saved, run.networks, run.optimizers)
         changed = [f"{name} {position['machine'].get(name)} -> {now}" for name, now in _machine(run).items()
                    if position["machine"].get(name) != now]  # fmt: skip
         if changed:
             what = "the result can differ in the last digits from an uninterrupted run"
             run.progress.warn(f"{what} ({', '.join(changed)})")
-        run.progress.log(f"resuming after step {position['step']} ({saved.path.name})")
-        means = position["means_of_processes"]
-        own = means[run.processes.rank if len(means) == run.processes.world_size else 0]
-        names = ("epoch", "step_in_epoch", "step", "metrics", "best")
-        return msgspec.convert({name: position[name] for name in names} | own, TrainState)
+        run.progress.log(f"resuming after step {state.step} ({saved.path.name})")
+        return state
 
 
 def save_state(run: Run, state: TrainState) -> None:

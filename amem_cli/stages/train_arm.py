@@ -129,12 +129,12 @@ def _train(
     model, optimizer = run.networks["arm"], run.optimizers["adam"]
     assert isinstance(model, ARM)
     best_file = run.folder / "arm-best.safetensors"
-    state = load_state(run, best_file)
-    precision = run.provenance.options["precision"]
-    parallel = processes.data_parallel(model.train())
     steps = schedule.batches_per_step(
         len(shuffled_batches(len(train), options.batch_size, options.seed, 0)), options.accumulate
     )
+    state = load_state(run, best_file, lambda _: len(steps))
+    precision = run.provenance.options["precision"]
+    parallel = processes.data_parallel(model.train())
     schedule.log_batch_size(options, ("batch_size",), "images", steps, processes, progress)
 
     state.total = options.epochs * len(steps)

@@ -166,16 +166,16 @@ def _train(
     """The training loop. Returns the last logged losses, and "best", the best validation, if there is one."""
     options, processes, progress = run.options, run.processes, run.progress
     best_file = run.folder / "tae-best.safetensors"
-    state = load_state(run, best_file)
+    steps = schedule.batches_per_step(
+        len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate
+    )
+    state = load_state(run, best_file, lambda _: len(steps))
     precision = run.provenance.options["precision"]
     parallel = Networks(
         processes.data_parallel(networks.tae.train()),
         processes.data_parallel(networks.discriminator.train(), broadcast_buffers=False),
         networks.adam,
         networks.discriminator_adam,
-    )
-    steps = schedule.batches_per_step(
-        len(shuffled_batches(len(paths), options.batch_size, options.seed, 0)), options.accumulate
     )
     schedule.log_batch_size(options, ("batch_size",), "images", steps, processes, progress)
     state.total = options.epochs * len(steps)

@@ -160,8 +160,9 @@ def test_load_state_continues_exactly(tmp_path, stop):
     train(*uninterrupted, range(5))
     train(*first, range(stop))
     checkpoint.save_state(tmp_path, stop, *first, PROVENANCE, {"epoch": 1, "step_in_epoch": 2})
-    position = checkpoint.load_state(checkpoint.newest_state(tmp_path, pytest.fail), *second)
-    assert position == {"epoch": 1, "step_in_epoch": 2, "step": stop}
+    saved = checkpoint.newest_state(tmp_path, pytest.fail, lambda state: state)
+    assert saved.description["position"] == {"epoch": 1, "step_in_epoch": 2, "step": stop}
+    checkpoint.load_state(saved, *second)
     train(*second, range(stop, 5))
     states = [
         checkpoint.save_state(tmp_path / str(n), 5, *run, PROVENANCE, {})
@@ -188,15 +189,19 @@ def test_save_state_removes_later_steps(tmp_path):
     assert save_states(tmp_path, 15) == ["state-00000010.safetensors", "state-00000015.safetensors"]
 
 
+def step_of(state):
+    return state.description["position"]["step"]
+
+
 def test_newest_state_damaged(tmp_path):
     save_states(tmp_path, 1, 2)
     flip_bit(tmp_path / "state-00000002.safetensors")
     warnings = []
-    assert checkpoint.newest_state(tmp_path, warnings.append).description["position"]["step"] == 1
+    assert checkpoint.newest_state(tmp_path, warnings.append, step_of) == 1
     assert "state-00000002.safetensors" in warnings[0]
     assert warnings[0].endswith("Falling back to state-00000001.safetensors.")
     flip_bit(tmp_path / "state-00000001.safetensors")
-    assert checkpoint.newest_state(tmp_path, warnings.append) is None
+    assert checkpoint.newest_state(tmp_path, warnings.append, step_of) is None
     assert len(warnings) == 3
     assert warnings[2].endswith("No state is left: starting again.")
-    assert checkpoint.newest_state(tmp_path / "none", pytest.fail) is None
+    assert checkpoint.newest_state(tmp_path / "none", pytest.fail, step_of) is None

@@ -1,5 +1,6 @@
 """The chain of artifacts: its states, and the commands that repeat the user's options."""
 
+import os
 from pathlib import Path
 
 import h5py
@@ -162,6 +163,16 @@ def test_chain_folder_and_truncated_file(finished):
     chain = states(finished)
     assert chain["train-tae"].why == f"{finished.tae} is a folder: move it away"
     assert {chain[stage].state for stage in ("train-arm", "label-videos", "train-tae", "evaluate")} == {"damaged"}
+
+
+def test_chain_pipe_and_link_loop(finished):
+    finished.tae.unlink()
+    os.mkfifo(finished.tae)
+    finished.arm.unlink()
+    finished.arm.symlink_to(finished.arm)
+    chain = states(finished)
+    for stage, path in (("train-arm", finished.arm), ("train-tae", finished.tae)):
+        assert (chain[stage].state, chain[stage].why) == ("damaged", f"{path} is a pipe or a broken link: move it away")
 
 
 def test_chain_features_of_another_program(finished):

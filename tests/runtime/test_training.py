@@ -36,6 +36,10 @@ from amem_cli.runtime.train_state import Run, TrainState, load_state, remove_sta
 EPOCHS, STEPS = 3, 4
 
 
+def steps_in(epoch: int) -> int:
+    return STEPS
+
+
 def options(**changed: Any) -> TrainArmOptions:
     how = {"epochs": EPOCHS, "lr_step": 1, "warmup_steps": 3, "save_seconds": 1e9}
     return arm_options(Path("data"), Path("workspace"), **(how | changed))
@@ -55,7 +59,7 @@ def toy_run(
 def train(run: Run, before_finish: Any = lambda step: None) -> TrainState:
     """A training loop like those of the stages, on random batches."""
     network, adam = run.networks["network"].train(), run.optimizers["adam"]
-    state = load_state(run, run.folder / "best.safetensors")
+    state = load_state(run, run.folder / "best.safetensors", steps_in)
     with StopRequest(run.options, ALONE) as stop, TrainLog(run, state) as log:
         while state.epoch < EPOCHS:
             for number in range(state.step_in_epoch, STEPS):
@@ -256,13 +260,15 @@ def test_load_state_other_options(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(toy_run(tmp_path), lambda now: os.kill(os.getpid(), signal.SIGTERM) if now == 2 else None)
     with pytest.raises(OutputExists, match=r"learning_rate: 0\.0001 there, 0\.01 now"):
-        load_state(toy_run(tmp_path, options(learning_rate=0.01)), tmp_path / "best")
+        load_state(toy_run(tmp_path, options(learning_rate=0.01)), tmp_path / "best", steps_in)
     progress = Lines()
-    state = load_state(toy_run(tmp_path, options(learning_rate=0.01, force=True), progress), tmp_path / "best")
+    state = load_state(
+        toy_run(tmp_path, options(learning_rate=0.01, force=True), progress), tmp_path / "best", steps_in
+    )
     assert (state.step, len(progress.warnings)) == (0, 1)
     path = next(tmp_path.glob("state-*"))
-    assert load_state(toy_run(tmp_path, options(resume=str(path))), tmp_path / "best").step == 2
-    assert load_state(toy_run(tmp_path, options(resume="never")), tmp_path / "best").step == 0
+    assert load_state(toy_run(tmp_path, options(resume=str(path))), tmp_path / "best", steps_in).step == 2
+    assert load_state(toy_run(tmp_path, options(resume="never")), tmp_path / "best", steps_in).step == 0
     assert not list(tmp_path.glob("state-*"))
     with pytest.raises(InputMissing, match="--resume"):
         options(resume="nothing")
@@ -272,15 +278,15 @@ def test_load_state_best_file(tmp_path: Path) -> None:
     best = tmp_path / "best"
     best.write_text("weights of another run")
     run = toy_run(tmp_path)
-    state = load_state(run, best)
+    state = load_state(run, best, steps_in)
     assert not best.exists()
     state.best = {"metric": "mA", "value": 0.5}
     save_state(run, state)
     progress = Lines()
-    assert load_state(toy_run(tmp_path, progress=progress), best).best == {}
+    assert load_state(toy_run(tmp_path, progress=progress), best, steps_in).best == {}
     assert any("best is missing" in warning for warning in progress.warnings)
     best.write_text("weights")
-    assert load_state(toy_run(tmp_path), best).best == state.best
+    assert load_state(toy_run(tmp_path), best, steps_in).best == state.best
     assert best.exists()
 
 
@@ -288,20 +294,50 @@ def test_load_state_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(DiskError):
-        load_state(toy_run(tmp_path), tmp_path / "best")
+        load_state(toy_run(tmp_path), tmp_path / "best", steps_in)
 
 
-@pytest.mark.parametrize("changed", [{"machine": []}, {"epoch": "x"}, {"means_of_processes": []}, {"step": None}])
+def reseal(run: Run, step: int, changed: dict) -> None:
+    saved = checkpoint.load(run.folder / f"state-{step:08d}.safetensors", "amem-state")
+    position = saved.description["position"] | changed
+    groups = saved.description["param_groups"]
+    checkpoint.save(saved.path, "amem-state", saved.tensors, run.provenance, position=position, param_groups=groups)
+
+
+@pytest.mark.parametrize("changed", [
+    {"machine": []}, {"epoch": "x"}, {"means_of_processes": []}, {"step": None}, {"step_in_epoch": 10**6},
+    {"step_in_epoch": STEPS}, {"step_in_epoch": -1}, {"epoch": -1}, {"epoch": EPOCHS + 1},
+])  # fmt: skip
 def test_load_state_of_other_types(tmp_path: Path, changed: dict) -> None:
     run = toy_run(tmp_path)
     save_state(run, TrainState(step=2))
-    saved = checkpoint.newest_state(tmp_path, pytest.fail)
-    assert saved
-    position = saved.description["position"] | changed
-    tensors, groups = saved.tensors, saved.description["param_groups"]
-    checkpoint.save(saved.path, "amem-state", tensors, run.provenance, position=position, param_groups=groups)
+    reseal(run, 2, changed)
     with pytest.raises(BadData, match=r"its description is malformed .* Use --resume auto or never"):
-        load_state(toy_run(tmp_path), tmp_path / "best")
+        load_state(toy_run(tmp_path), tmp_path / "best", steps_in)
+
+
+@pytest.mark.parametrize("damage", ["malformed", "network", "folder", "pipe", "link loop"])
+def test_load_state_continues_from_the_older_state(tmp_path: Path, damage: str) -> None:
+    """Whether the newest state is damaged before or while its values are loaded."""
+    older, newest = tmp_path / "state-00000003.safetensors", tmp_path / "state-00000005.safetensors"
+    run = toy_run(tmp_path, seed=1)
+    save_state(run, TrainState(step=3, step_in_epoch=3))
+    expected, kept = weights(run), older.read_bytes()
+    if damage == "network":  # of another size in its last tensor
+        run.networks["network"] = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(5))
+    save_state(run, TrainState(step=5, epoch=1, step_in_epoch=1))
+    if damage == "malformed":
+        reseal(run, 5, {"step_in_epoch": 10**6})
+    elif damage != "network":
+        newest.unlink()
+        make = {"folder": newest.mkdir, "pipe": lambda: os.mkfifo(newest), "link loop": lambda: newest.symlink_to(newest)}
+        make[damage]()
+    progress = Lines()
+    resumed = toy_run(tmp_path, progress=progress, seed=2)
+    state = load_state(resumed, tmp_path / "best", steps_in)
+    assert (state.step, state.step_in_epoch, older.read_bytes()) == (3, 3, kept)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
+    assert damage == "folder" or "Falling back to state-00000003.safetensors." in progress.warnings[0]
 
 
 def test_load_state_other_machine_is_a_warning(tmp_path: Path) -> None:
@@ -314,7 +350,7 @@ def test_load_state_other_machine_is_a_warning(tmp_path: Path) -> None:
     position["machine"]["threads"] = 99
     checkpoint.save_state(tmp_path, 3, run.networks, run.optimizers, run.provenance, position)
     progress = Lines()
-    load_state(toy_run(tmp_path, progress=progress), tmp_path / "best")
+    load_state(toy_run(tmp_path, progress=progress), tmp_path / "best", steps_in)
     assert any("threads 99 ->" in warning for warning in progress.warnings)
 
 
@@ -361,7 +397,7 @@ def test_files_of_the_finished_training_stay_until_the_next_is_finished(tmp_path
         (tmp_path / name).write_text("old")
     for _ in range(2):  # interrupted twice
         run = toy_run(tmp_path, options(resume="never"))
-        load_state(run, tmp_path / "arm-best.safetensors")
+        load_state(run, tmp_path / "arm-best.safetensors", steps_in)
         (tmp_path / "arm-best.safetensors").write_text("new")
     kept = {
         str(path.relative_to(tmp_path / "previous")): path.read_text() for path in (tmp_path / "previous").rglob("*.*")
@@ -377,8 +413,8 @@ def test_load_state_counts_the_space_of_its_own_states(tmp_path: Path, monkeypat
     size = sum(path.stat().st_size for path in tmp_path.glob("state-*"))
     asked: list[int] = []
     monkeypatch.setattr("amem_cli.artifacts.atomic.require_free_space", lambda folder, needed: asked.append(needed))
-    load_state(run, tmp_path / "best")
-    load_state(toy_run(tmp_path / "other"), tmp_path / "other" / "best")
+    load_state(run, tmp_path / "best", steps_in)
+    load_state(toy_run(tmp_path / "other"), tmp_path / "other" / "best", steps_in)
     assert asked[1] - asked[0] == size > 0
 
 

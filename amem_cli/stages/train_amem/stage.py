@@ -130,7 +130,11 @@ def _train(
     """The training loop; returns the final state."""
     options, processes, progress = run.options, run.processes, run.progress
     best_file = run.folder / "amem-main-best.safetensors"
-    state = load_state(run, best_file)
+
+    def steps_in(epoch: int) -> list[int]:
+        return schedule.batches_per_step(len(inputs.epoch_order(options, data, epoch)), options.accumulate)
+
+    state = load_state(run, best_file, lambda epoch: len(steps_in(epoch)))
     precision = run.provenance.options["precision"]
     parallel = networks._replace(
         amem=processes.data_parallel(networks.amem.train()),
@@ -139,10 +143,9 @@ def _train(
     )
     split = run.provenance.options["split"]
     title = "train-amem" if split is None else f"train-amem split {split}"
-    first = [len(inputs.epoch_order(options, data, epoch)) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
-    steps_in = [schedule.batches_per_step(batches, options.accumulate) for batches in first]
-    schedule.log_batch_size(options, BATCH, "clips", steps_in[0], processes, progress)
-    state.total = round(options.epochs * sum(map(len, steps_in)) / len(first))
+    first = [steps_in(epoch) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
+    schedule.log_batch_size(options, BATCH, "clips", first[0], processes, progress)
+    state.total = round(options.epochs * sum(map(len, first)) / len(first))
     with (
         StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
@@ -158,7 +161,7 @@ def _train(
                         save_main(best_file, networks.tested.main, config, run.provenance, validation=state.best)
             if state.epoch == options.epochs:
                 return state
-            steps = schedule.batches_per_step(len(inputs.epoch_order(options, data, state.epoch)), options.accumulate)
+            steps = steps_in(state.epoch)
             batches = inputs.epoch_batches(run, data, state.epoch, start=state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
