@@ -39,14 +39,15 @@ class UsageError(AmemError):
 class BadData(AmemError):
     """An input that is damaged or of the wrong kind.
 
-    The stages replace damaged artifacts with `--force` only, which is added to the remedy; `train-amem` first tries to
-    write its `amem-main` again without training.
+    The stages replace damaged artifacts with `--force` only, which is added to the remedy; a damaged `amem-main`
+    is written again from the `amem-model` without it.
     """
 
     exit_code = 65
 
     def __init__(self, what: str, path: str | Path | None = None, *, why: str, remedy: str = ""):
-        makes_it = re.search(r"[Rr]un: amem (train-arm|train-tae|label-|extract-|evaluate)", remedy)
+        stages = "train-arm|train-tae|label-|extract-|evaluate" + "|train-amem" * what.startswith("amem-model")
+        makes_it = re.search(rf"[Rr]un: amem ({stages})", remedy)
         if makes_it and "--force" not in remedy:
             remedy += " --force"
         super().__init__(what, path, why=why, remedy=remedy)

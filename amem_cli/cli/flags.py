@@ -147,7 +147,8 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
                     given[parameter] = group(**{name: value for name, value in own.items() if value is not None})
                 function(**given)
             except AmemError as error:
-                error.remedy = remedies.for_command(error.remedy, places, force)
+                images = next((one for one in given.values() if hasattr(one, "data_root")), None)
+                error.remedy = remedies.for_command(error.remedy, places, force, images)
                 raise
 
         flags: list[inspect.Parameter] = []
@@ -190,7 +191,7 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable], Callable]:
             others |= {"as_json": as_json} if "as_json" in parameters else {}
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
             options = resolve(cls, given, preset=preset or PRESETS[0], config=config)
-            _check_names(options)
+            _check_names(options, dry_run)
             if unused:
                 verb = "has" if len(unused) == 1 else "have"
                 progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} {verb} no effect")
@@ -277,14 +278,19 @@ def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Param
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _check_names(options: Any) -> None:
-    """Raise `UsageError` for a mistyped data set or protocol before torch and the inputs are loaded."""
-    from amem_cli.data.manifest import load_manifest, manifest_of_protocol
+def _check_names(options: Any, dry_run: bool) -> None:
+    """Raise `UsageError` for a mistyped data set or protocol before torch and the inputs are loaded; with `dry_run`,
+    which reads no data set, also for a split that its manifest does not have."""
+    from amem_cli.data.manifest import load_manifest, manifest_of_protocol, protocol_of
 
     if hasattr(options, "protocol"):
         manifest_of_protocol(options.protocol)
-    else:
-        load_manifest(options.dataset)
+        return
+    manifest = load_manifest(options.dataset)
+    if dry_run and hasattr(options, "split"):
+        from amem_cli.data.datasets import choose_splits
+
+        choose_splits(manifest.name, protocol_of(manifest).numbers, options.split)
 
 
 def config_text(commands: list[str], preset: str) -> str:

@@ -22,12 +22,13 @@ def command_line(arguments: list[str]) -> str:
     return shlex.join([*start, *arguments])
 
 
-def for_command(remedy: str, places: Collection[str], force: bool) -> str:
-    """The remedy for a command with the flags or arguments `places` for its output, with or without `--force`.
+def for_command(remedy: str, places: Collection[str], force: bool, images: Any = None) -> str:
+    """The remedy for a command with `places` for its output, with or without `--force`, and the data set of `images`.
 
     >>> for_command("Use another --workspace, the same options, or --force to overwrite it", ["FOLDER"], False)
     'Use another FOLDER, the same options, or delete it'
     """
+    remedy = _with_data_set(remedy.replace(", or use --on-bad-image skip", ""), images)
     place = next(iter(places), "folder")
     remedy = remedy.replace("(--workspace, --out)", f"({place})").replace("another --workspace", f"another {place}")
     if not force:
@@ -37,9 +38,7 @@ def for_command(remedy: str, places: Collection[str], force: bool) -> str:
 
 def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> str:
     """The remedy of a stage that ran with these options: another stage's command gets those that both have."""
-    if "NAME --deep" in remedy:
-        name = f"{shlex.quote(options.dataset)} --deep{folder_flags(data_root=options.data_root)}"
-        return remedy.replace("NAME --deep", name)
+    remedy = _with_data_set(remedy, options)
     match = re.match(r"Run: amem (\S+)", remedy)
     if not match or match[1] not in COMMANDS:
         return remedy
@@ -57,3 +56,11 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
     for name, value in values.items():
         words += [] if value in (getattr(without, name), "") else [flag_of(name), str(value)]
     return " ".join([remedy, *map(shlex.quote, words)]) + folder_flags(**folders)
+
+
+def _with_data_set(remedy: str, images: Any) -> str:
+    """The remedy with the data set and folder in place of NAME; without that command for images of no data set."""
+    if not getattr(images, "dataset", ""):
+        return remedy.partition("; amem data check NAME")[0]
+    name = f"{shlex.quote(images.dataset)} --deep{folder_flags(data_root=images.data_root)}"
+    return remedy.replace("NAME --deep", name)

@@ -84,16 +84,19 @@ def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress, 
 
 
 def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
-    """The splits that `--split` selects ("0", "all", ""), [None] for one official split; `UsageError` for others."""
-    if not dataset.numbered:
-        if split:
-            raise UsageError("--split", split, why=f"{dataset.name} has one official split", remedy="Leave --split out")
-        return [None]
-    if split == "all":
-        return list(range(len(dataset.splits)))
+    """`choose_splits` of a data set that was read."""
+    return choose_splits(dataset.name, list(range(len(dataset.splits))) if dataset.numbered else [None], split)
+
+
+def choose_splits(name: str, numbers: list[int | None], split: str) -> list[int | None]:
+    """Those of `numbers` that `--split` selects ("0", "all", ""); [None]: one official split. Raises `UsageError`."""
+    if numbers == [None] and split:
+        raise UsageError("--split", split, why=f"{name} has one official split", remedy="Leave --split out")
+    if numbers == [None] or split == "all":
+        return numbers
     number = int(split or 0)
-    if number >= len(dataset.splits):
-        raise UsageError("--split", split, why=f"{dataset.name} has the splits 0 to {len(dataset.splits) - 1}")
+    if number not in numbers:
+        raise UsageError("--split", split, why=f"{name} has the splits 0 to {len(numbers) - 1}")
     return [number]
 
 

@@ -38,7 +38,8 @@ def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> n
         except BadData as error:
             unreadable.append(f"{frame} ({error.why})")
     if unreadable:
-        raise BadData("frames", why=listing(unreadable), remedy="amem data check NAME --deep lists all such files")
+        remedy = "Replace them; amem data check NAME --deep lists all such files"
+        raise BadData("frames", why=listing(unreadable), remedy=remedy)
     return np.stack(pictures)
 
 

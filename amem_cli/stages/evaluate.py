@@ -120,6 +120,10 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
         files = [path for _, path in sorted(zip(numbers, files, strict=True))]
     if len(files) != wanted:
         raise UsageError("--features", why=f"{len(files)} given, not {wanted}", remedy="Give one per split, in order")
+    if folder := next((path for path in files if path.is_dir()), None):
+        remedy = f"Give {counted(wanted, 'features files')}; amem features convert makes one of a folder of .npy files"
+        remedy = remedy if options.features else "Move it away"
+        raise BadData("--features", folder, why="this is a folder, not a file", remedy=remedy)
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
         named = listing((str(files[number]) for number in missing), 3)

@@ -1,6 +1,7 @@
 """Features files as one gallery: memory-mapped rows, their cameras and times, exact nearest neighbours."""
 
 import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ import numpy as np
 from amem_cli.artifacts import features, results
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
+from amem_cli.resolve import folder_flags
 
 BLOCK_ROWS = 65536
 
@@ -27,10 +29,15 @@ class Calibration:
 
 def read_calibration(path: Path) -> Calibration:
     """The calibration of a result; `BadData` for a result without one."""
-    found = results.read(path).get("calibration")
+    result = results.read(path)
+    found = result.get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
-        raise BadData("calibration", path, why="this result has none", remedy="amem evaluate --calibrate writes one")
+        home = {"workspace": path.parent.parent} if path.absolute().parent.name == "results" else {}
+        command = (
+            f"amem evaluate --protocol {shlex.quote(str(result['protocol']))} --calibrate 0.001{folder_flags(**home)}"
+        )
+        raise BadData("calibration", path, why="this result has none", remedy=f"{command} writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name)
 

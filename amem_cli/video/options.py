@@ -78,7 +78,8 @@ class LinkOptions:
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.calibration is None):
             why = "give either --threshold or --calibration" if self.threshold is None else "both are given"
-            remedy = "amem evaluate --calibrate 0.001 writes a calibration; a threshold is a squared distance, 0 to 4"
+            result = "a result of amem evaluate --calibrate on the model's data set"
+            remedy = f"--calibration is {result}; --threshold is a squared distance, 0 to 4"
             raise UsageError("threshold", why=why, remedy=remedy)
         _check_threshold(self.threshold)
         if self.tracks and len(self.tracks) != len(self.files):

@@ -50,9 +50,7 @@ def write_walkers(
         parent.mkdir(parents=True, exist_ok=True)
         with working_folder(work, out):
             if _read(work / "data" / GENERATED) != mark:
-                if out.exists() and (not out.is_dir() or set(out.iterdir()) - {work}):
-                    why = "the folder is not empty"
-                    raise UsageError("walkers", out, why=why, remedy="Choose a new or an empty folder")
+                require_empty(out, work)
                 shutil.rmtree(work / "data", ignore_errors=True)
                 world = World(options)
                 for plan in (plan_peta, plan_market, plan_mars, plan_ilids, plan_prid):
@@ -68,6 +66,13 @@ def write_walkers(
     except OSError as error:
         raise atomic.disk_error(out, error, "walkers") from error
     return out
+
+
+def require_empty(out: Path, *own: Path) -> None:
+    """Raise `UsageError` if `out` exists and is no folder, or contains more than `own`."""
+    if out.exists() and (not out.is_dir() or {*out.iterdir()} - {*own}):
+        why = "the folder is not empty" if out.is_dir() else "this is a file, not a folder"
+        raise UsageError("walkers", out, why=why, remedy="Choose a new or an empty folder")
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from amem_cli.walkers.cameras import build_camera
 from amem_cli.walkers.canvas import View
 from amem_cli.walkers.figure import paint_figure
 from amem_cli.walkers.gait import stride_length
-from amem_cli.walkers.layouts import working_folder
+from amem_cli.walkers.layouts import require_empty, working_folder
 from amem_cli.walkers.people import Walker, draw_person
 from amem_cli.walkers.scenery import draw_scenery
 
@@ -55,8 +55,7 @@ def write_videos(
     OUT is complete or absent. Raises `UsageError` when it is not empty or `people` is below 1, and `DiskError`.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError("walkers", out, why="the folder is not empty", remedy="Choose a new or an empty folder")
+    require_empty(out)
     if people < 1:
         raise UsageError("walkers", why=f"{people} people for the videos", remedy="Raise --people")
     scenes = [_crossings(seed, camera, people) for camera in range(CAMERAS)]

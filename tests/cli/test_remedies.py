@@ -245,6 +245,42 @@ def test_unreadable_images_are_listed_by_the_check(tmp_path: Path, capsys: pytes
     assert "1.jpg" in capsys.readouterr().out
 
 
+def test_unreadable_frames_of_a_picture(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """The remedy names the data set and folder of the command, and no option that it lacks."""
+    why, check = "no", "amem data check NAME --deep lists all such files"
+
+    def draw(*_: object) -> None:
+        raise BadData("image", "1.jpg", why=why, remedy=f"Replace it, or use --on-bad-image skip; {check}")
+
+    monkeypatch.setattr("amem_cli.tools.show.show", draw)
+    assert run(["show", "frames", "--dataset", "ilids-vid", "--data-root", "my data"]) == 65
+    command = "amem data check ilids-vid --deep --data-root 'my data'"
+    assert capsys.readouterr().err.endswith(f"no. Replace it; {command} lists all such files.\n")
+    assert for_command(f"Replace it; {check}", [], False) == "Replace it"  # images of no data set
+
+
+@pytest.mark.parametrize(
+    ("typed", "why"),
+    [
+        ("train-amem --dataset ilids-vid --split 10", "ilids-vid has the splits 0 to 9"),
+        ("extract-features --dataset mars --split 0", "mars has one official split"),
+        ("extract-features --dataset market1501", "it has no tracklets"),
+    ],
+)
+def test_dry_run_of_a_split_that_the_manifest_does_not_have(typed: str, why: str, capsys) -> None:
+    assert run([*typed.split(), "--dry-run"]) == 2
+    assert why in capsys.readouterr().err
+    assert run(["train-amem", "--dataset", "ilids-vid", "--split", "9", "--dry-run"]) == 0
+
+
+def test_evaluate_features_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(["evaluate", "--features", str(tmp_path), "--workspace", str(tmp_path / "w")]) == 65
+    assert f"--features {tmp_path}: this is a folder, not a file. Give 1 features file;" in capsys.readouterr().err
+    Workspace(tmp_path).features("mars", None).mkdir(parents=True)
+    assert run(["evaluate", "--workspace", str(tmp_path)]) == 65
+    assert capsys.readouterr().err.endswith("this is a folder, not a file. Move it away.\n")
+
+
 @pytest.mark.parametrize("option", ["--arm", "--labels", "--tae", "--model"])
 def test_file_that_was_given_is_to_be_checked(option: str, where: list[str], capsys: pytest.CaptureFixture) -> None:
     """No stage would write the file of a mistyped flag."""
@@ -275,8 +311,10 @@ def test_damaged_artifact_is_replaced_with_force() -> None:
     assert BadData("labels", why="no", remedy=remedy).remedy == f"{remedy} --force"
     assert BadData("labels", why="no", remedy="Give --labels, or run: amem label-videos").remedy.endswith(" --force")
     assert BadData("labels", why="no", remedy=f"{remedy} --force").remedy == f"{remedy} --force"
+    assert BadData("amem-model checkpoint", why="no", remedy="Run: amem train-amem").remedy.endswith("--force")
     # without it, an amem-main is written again from the amem-model next to it: no training
-    assert BadData("main", why="no", remedy="Run: amem train-amem").remedy == "Run: amem train-amem"
+    remedy = "Run: amem train-amem"
+    assert BadData("amem-main checkpoint", why="no", remedy=remedy).remedy == remedy
 
 
 def test_damaged_tae(where: list[str], capsys: pytest.CaptureFixture) -> None:

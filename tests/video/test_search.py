@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,9 +264,12 @@ def test_search_folder_needs_the_gallery_model(tmp_path: Path) -> None:
 def test_read_calibration_without_one(tmp_path: Path) -> None:
     from amem_cli.artifacts import results
 
-    path = results.write(tmp_path / "r.json", some_result(), Provenance("evaluate", {}))
-    with pytest.raises(BadData, match="this result has none"):
+    path = results.write(tmp_path / "my work/results/r.json", some_result(), Provenance("evaluate", {}))
+    with pytest.raises(BadData, match="this result has none") as raised:
         gallery_module.read_calibration(path)
+    workspace = shlex.quote(str(tmp_path / "my work"))
+    command = f"amem evaluate --protocol {some_result()['protocol']} --calibrate 0.001 --workspace {workspace}"
+    assert raised.value.remedy == f"{command} writes one"
 
 
 def test_search_page_shows_the_query_and_its_hits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -264,6 +264,9 @@ def test_write_walkers_folder_not_empty(tmp_path):
     with pytest.raises(UsageError, match="not empty"):
         write_walkers(tmp_path, TINY)
     assert list(tmp_path.iterdir()) == [tmp_path / "mine.txt"]
+    for write in (write_walkers, videos.write_videos):
+        with pytest.raises(UsageError, match="this is a file, not a folder"):
+            write(tmp_path / "mine.txt")
 
 
 def test_walker_options_lists_all_values_out_of_range():
