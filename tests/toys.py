@@ -18,6 +18,7 @@ from amem_cli.models.config import ArmConfig, TaeConfig, model_config
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Progress
 from amem_cli.stages.train_amem import Batch, Networks, build_networks
 
 CPU = torch.device("cpu")
@@ -171,3 +172,14 @@ def toy_batches(count: int, frames: int = 5) -> list[Batch]:
         )
         for _ in range(count)
     ]
+
+
+class Lines(Progress):
+    """Keeps the lines of the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def _print(self, text: str) -> None:
+        self.lines.append(text)

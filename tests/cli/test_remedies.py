@@ -259,28 +259,6 @@ def test_unreadable_frames_of_a_picture(monkeypatch: pytest.MonkeyPatch, capsys:
     assert for_command(f"Replace it; {check}", [], False) == "Replace it"  # images of no data set
 
 
-@pytest.mark.parametrize(
-    ("typed", "why"),
-    [
-        ("train-amem --dataset ilids-vid --split 10", "ilids-vid has the splits 0 to 9"),
-        ("extract-features --dataset mars --split 0", "mars has one official split"),
-        ("extract-features --dataset market1501", "it has no tracklets"),
-    ],
-)
-def test_dry_run_of_a_split_that_the_manifest_does_not_have(typed: str, why: str, capsys) -> None:
-    assert run([*typed.split(), "--dry-run"]) == 2
-    assert why in capsys.readouterr().err
-    assert run(["train-amem", "--dataset", "ilids-vid", "--split", "9", "--dry-run"]) == 0
-
-
-def test_evaluate_features_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert run(["evaluate", "--features", str(tmp_path), "--workspace", str(tmp_path / "w")]) == 65
-    assert f"--features {tmp_path}: this is a folder, not a file. Give 1 features file;" in capsys.readouterr().err
-    Workspace(tmp_path).features("mars", None).mkdir(parents=True)
-    assert run(["evaluate", "--workspace", str(tmp_path)]) == 65
-    assert capsys.readouterr().err.endswith("this is a folder, not a file. Move it away.\n")
-
-
 @pytest.mark.parametrize("option", ["--arm", "--labels", "--tae", "--model"])
 def test_file_that_was_given_is_to_be_checked(option: str, where: list[str], capsys: pytest.CaptureFixture) -> None:
     """No stage would write the file of a mistyped flag."""

@@ -1,7 +1,6 @@
-"""Schedule, stop requests, training state and log."""
+"""Stop requests, training state and log."""
 
 import json
-import math
 import os
 import signal
 import time
@@ -13,21 +12,16 @@ import pytest
 import torch
 from faults import in_child
 from PIL import Image
-from toys import ALONE, CPU, arm_options, tensors_equal
+from toys import ALONE, Lines, arm_options, tensors_equal
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists, Terminated
 from amem_cli.options import TrainArmOptions
-from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.runtime.schedule import (
-    batches_per_step,
     learning_rate,
-    log_batch_size,
-    mean_losses,
     set_learning_rate,
-    validation_due,
 )
 from amem_cli.runtime.stop import StopRequest
 from amem_cli.runtime.train_log import TrainLog, finish_step
@@ -84,82 +78,6 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor
     run = toy_run(tmp_path_factory.mktemp("complete"))
     train(run)
     return weights(run)
-
-
-# -- schedule ----------------------------------------------------------------------------------------------------------
-
-
-def test_learning_rate_of_the_paper() -> None:
-    paper = options(learning_rate=1e-3, lr_step=60, lr_factor=0.2, warmup_steps=0)
-    rates = [learning_rate(paper, epoch, 10_000) for epoch in (0, 59, 60, 119, 120, 239)]
-    assert rates == pytest.approx([1e-3, 1e-3, 2e-4, 2e-4, 4e-5, 8e-6])
-    warm = options(learning_rate=1.0 - 1e-9, lr_step=2, lr_factor=0.5, warmup_steps=4)
-    assert [learning_rate(warm, 0, step) for step in range(5)] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
-    assert learning_rate(warm, 2, 1) == pytest.approx(0.25)
-
-
-def test_learning_rate_cosine() -> None:
-    how = options(learning_rate=0.5, lr_schedule="cosine", epochs=8, warmup_steps=0)
-    rates = [learning_rate(how, epochs, 10_000) for epochs in (0, 2, 4, 8)]
-    assert rates == pytest.approx([0.5, 0.25 + 0.25 * 2**-0.5, 0.25, 0])
-    warm = options(learning_rate=0.5, lr_schedule="cosine", epochs=8, warmup_steps=4)
-    assert learning_rate(warm, 4, 1) == pytest.approx(0.125)
-    assert TrainState(epoch=5, step_in_epoch=3).epochs(6) == 5.5
-
-
-def test_set_learning_rate_factor() -> None:
-    layers = [torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)]
-    adam = torch.optim.Adam([{"params": layers[0].parameters()}, {"params": layers[1].parameters(), "factor": 0.1}])
-    set_learning_rate(adam, 0.5)
-    assert [group["lr"] for group in adam.param_groups] == pytest.approx([0.5, 0.05])
-
-
-def test_batches_per_step() -> None:
-    assert batches_per_step(7, 3) == [3, 3, 1]
-    assert batches_per_step(2, 1) == [1, 1]
-
-
-def test_validation_due() -> None:
-    chosen = options(validate=0.2, validate_epochs=2)
-    due = [epoch for epoch in range(EPOCHS + 1) if validation_due(chosen, TrainState(epoch=epoch))]
-    assert due == [2, 3]
-    assert not validation_due(chosen, TrainState(epoch=2, step_in_epoch=1))
-    assert not validation_due(options(), TrainState(epoch=2))
-
-
-def test_mean_losses() -> None:
-    batches = [{"a": torch.tensor(1.0), "b": torch.tensor(4.0)}, {"a": torch.tensor(2.0), "b": torch.tensor(0.0)}]
-    assert mean_losses(batches) == {"a": 1.5, "b": 2.0}
-    assert mean_losses(batches[:1]) == {"a": 1.0, "b": 4.0}
-    for value in (math.nan, math.inf):
-        with pytest.raises(BadData, match="loss: b is not finite"):
-            mean_losses([{"a": torch.tensor(1.0), "b": torch.tensor(value)}])
-
-
-class Lines(Progress):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def _print(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def test_log_batch_size() -> None:
-    progress = Lines()
-    two = Processes(0, 2, CPU)
-    for steps in ([2, 2, 1], [2], [1]):
-        log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", steps, two, progress)
-    assert [line.removeprefix("batch: 30 images, 15 on each of 2 processes; ") for line in progress.lines] == [
-        "first epoch: 5 batches in 3 optimiser steps of 2, 60 images (the last: 1)",
-        "first epoch: 2 batches in 1 optimiser step of 2, 60 images",
-        "first epoch: 1 batch in 1 optimiser step of 1, 30 images",
-    ]
-    for precision, device, lines in (("auto", "cpu", 0), ("auto", "cuda", 1), ("fp32", "cuda", 0)):
-        progress, alone = Lines(), Processes(0, 1, torch.device(device))
-        log_batch_size(options(batch_size=30, precision=precision), ("batch_size",), "images", [1] * 3, alone, progress)
-        assert progress.lines.pop(0) == "batch: 30 images; first epoch: 3 batches"
-        assert len([line for line in progress.lines if "bf16" in line]) == lines
 
 
 # -- stop, save, resume ------------------------------------------------------------------------------------------------
@@ -330,7 +248,11 @@ def test_load_state_continues_from_the_older_state(tmp_path: Path, damage: str) 
         reseal(run, 5, {"step_in_epoch": 10**6})
     elif damage != "network":
         newest.unlink()
-        make = {"folder": newest.mkdir, "pipe": lambda: os.mkfifo(newest), "link loop": lambda: newest.symlink_to(newest)}
+        make = {
+            "folder": newest.mkdir,
+            "pipe": lambda: os.mkfifo(newest),
+            "link loop": lambda: newest.symlink_to(newest),
+        }
         make[damage]()
     progress = Lines()
     resumed = toy_run(tmp_path, progress=progress, seed=2)
