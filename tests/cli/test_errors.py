@@ -90,6 +90,8 @@ def test_train_suggests_all_three_trainings(capsys: pytest.CaptureFixture) -> No
         ("train-amem --xyzzy", "No such option: --xyzzy. See amem train-amem --help."),
         ("train-amem --name x", "No such option: --name. See amem train-amem --help."),
         ("demo --out x", "No such option: --out. See amem demo --help."),
+        ("demo --folder x", "No such option: --folder. See amem demo --help."),
+        ("demo a folder=b", "Got unexpected extra argument(s) (folder=b). See amem demo --help."),
         ("status ''", "Got unexpected extra argument(s) (). See amem status --help."),
         ("demo a b", "Got unexpected extra argument(s) (b). See amem demo --help."),
         (
