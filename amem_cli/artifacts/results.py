@@ -59,11 +59,12 @@ def read(path: Path, *, remedy: str = "amem evaluate writes such a file") -> dic
 def rows_of(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The rates of a result by their labels: by the protocol, in other ways, by chance."""
     std, other = result.get("standard_deviation"), result.get("gallery_without_queries") or {}
-    matched = f", {other['valid_queries']} with a match" if other.get("valid_queries") != other.get("queries") else ""
+    matched = other.get("valid_queries", other.get("queries"))
+    some = f", {matched} with a match" if matched != other.get("queries") else ""
     rows = [
         ("mean of the splits" if std else "result", result),
         ("standard deviation", std),
-        (f"without queries{matched}", other if "rank" in other else None),
+        (f"without queries{some}", other if "rank" in other else None),
         ("with mirrored clips", result.get("flipped")),
         ("re-ranked", result.get("reranked")),
         ("chance", result["chance"]),

@@ -80,6 +80,17 @@ def test_read_rounded_rates(tmp_path):
     assert results.read(path)["chance"] == chance
 
 
+def test_rows_of_a_gallery_without_queries():
+    for counts, label in (
+        ({"queries": 8}, "without queries"),
+        ({"queries": 8, "valid_queries": 8}, "without queries"),
+        ({"queries": 8, "valid_queries": 5}, "without queries, 5 with a match"),
+    ):
+        other = some_result()["chance"] | counts
+        labels = [label for label, _ in results.rows_of(some_result(gallery_without_queries=other))]
+        assert labels == ["result", label, "chance"]
+
+
 def test_read_missing(tmp_path):
     with pytest.raises(InputMissing, match="amem evaluate writes such a file"):
         results.read(tmp_path / "none.json")
