@@ -148,6 +148,8 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
                 function(**given)
             except AmemError as error:
                 images = next((one for one in given.values() if hasattr(one, "data_root")), None)
+                if "on_bad_image" not in takes:
+                    error.remedy = error.remedy.replace(", or use --on-bad-image skip", "")
                 error.remedy = remedies.for_command(error.remedy, places, force, images)
                 raise
 

@@ -28,7 +28,7 @@ def for_command(remedy: str, places: Collection[str], force: bool, images: Any =
     >>> for_command("Use another --workspace, the same options, or --force to overwrite it", ["FOLDER"], False)
     'Use another FOLDER, the same options, or delete it'
     """
-    remedy = _with_data_set(remedy.replace(", or use --on-bad-image skip", ""), images)
+    remedy = _with_data_set(remedy, images)
     place = next(iter(places), "folder")
     remedy = remedy.replace("(--workspace, --out)", f"({place})").replace("another --workspace", f"another {place}")
     if not force:
@@ -60,7 +60,7 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
 
 def _with_data_set(remedy: str, images: Any) -> str:
     """The remedy with the data set and folder in place of NAME; without that command for images of no data set."""
-    if not getattr(images, "dataset", ""):
+    if not getattr(images, "dataset", "") or not hasattr(images, "data_root"):
         return remedy.partition("; amem data check NAME")[0]
     name = f"{shlex.quote(images.dataset)} --deep{folder_flags(data_root=images.data_root)}"
     return remedy.replace("NAME --deep", name)

@@ -271,6 +271,8 @@ def test_file_that_was_given_is_to_be_checked(option: str, where: list[str], cap
 
 
 def test_evaluate_foreign_features(tmp_path: Path, where: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert run(["evaluate", "--protocol", "mars", "--dataset", "mars", *where]) == 66  # it has no --data-root
+    assert "Run: amem extract-features --dataset mars" in capsys.readouterr().err
     assert run(["evaluate", "--features", str(tmp_path / "none.npz"), *where]) == 66
     assert "extract-features" not in capsys.readouterr().err
     np.savez(tmp_path / "f.npz", feats=np.eye(2), pids=[1, 1], camids=[1, 2])
