@@ -14,6 +14,7 @@ import torch
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.metrics_log import keep_metrics, keep_samples
 from amem_cli.artifacts.provenance import Provenance, versions
+from amem_cli.errors import DiskError, listing
 from amem_cli.options import Schedule
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress
@@ -79,6 +80,9 @@ def load_state(run: Run, best_file: Path, steps_in: Callable[[int], int]) -> Tra
         there = sum(path.lstat().st_size for path in checkpoint.states(run.folder))
         atomic.require_free_space(run.folder, 9 * sum(tensor.nbytes for tensor in weights) - there)
     state = _restore(run, steps_in) or TrainState()
+    if len(steps := set(run.processes.gather(state.step))) > 1:
+        why = f"the processes read those of the steps {listing(map(str, sorted(steps)))}"
+        raise DiskError("training states", run.folder, why=why, remedy="Every host must read the same folder")
     if state.best and not best_file.is_file():
         run.progress.warn(f"{best_file} is missing: the best weights are selected from the validations after this step")
         state.best = {}

@@ -1,6 +1,5 @@
 """`amem demo`: the pipeline on generated walking people."""
 
-import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -75,9 +74,8 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
 
 def warn_if_busy(progress: Progress) -> None:
     """A warning if other programs use all cores: threads that wait for one another make the training slow then."""
-    load, cores = 0.0, os.cpu_count() or 1
-    with contextlib.suppress(AttributeError, OSError):  # Windows has no load
-        load = os.getloadavg()[0]
+    average = getattr(os, "getloadavg", lambda: (0.0,))  # Windows has none
+    load, cores = average()[0], os.cpu_count() or 1
     if load >= cores and "OMP_NUM_THREADS" not in os.environ:
         why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
         progress.warn(f"{why}. If progress is slow, stop, and run the same command after export OMP_NUM_THREADS=1")

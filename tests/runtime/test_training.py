@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 import torch
 from faults import in_child
 from PIL import Image
-from toys import ALONE, Lines, arm_options, tensors_equal
+from toys import ALONE, CPU, Lines, arm_options, tensors_equal
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists, Terminated
 from amem_cli.options import TrainArmOptions
+from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.runtime.schedule import (
     learning_rate,
@@ -260,6 +262,17 @@ def test_load_state_continues_from_the_older_state(tmp_path: Path, damage: str) 
     assert (state.step, state.step_in_epoch, older.read_bytes()) == (3, 3, kept)
     assert all(torch.equal(value, expected[name]) for name, value in weights(resumed).items())
     assert damage == "folder" or "Falling back to state-00000003.safetensors." in progress.warnings[0]
+
+
+def test_load_state_other_steps_of_the_processes(tmp_path: Path) -> None:
+    class Two(Processes):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, 1]
+
+    save_state(toy_run(tmp_path), TrainState(step=2))
+    run = replace(toy_run(tmp_path), processes=Two(0, 1, CPU))
+    with pytest.raises(DiskError, match=r"read those of the steps 1; 2\. Every host must read the same"):
+        load_state(run, tmp_path / "best", steps_in)
 
 
 def test_load_state_other_machine_is_a_warning(tmp_path: Path) -> None:
