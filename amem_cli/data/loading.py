@@ -49,11 +49,7 @@ class ImageBatches(Batches):
     (seed, epoch), half of the images are mirrored and half cropped, keyed by both and the index."""
 
     def __init__(
-        self,
-        paths: Sequence[Path],
-        batches: Sequence[np.ndarray],
-        size: tuple[int, int],
-        augment: tuple[int, int] | None,
+        self, paths: Sequence[Path], batches: list[np.ndarray], size: tuple[int, int], augment: tuple[int, int] | None
     ):
         self.paths, self.batches, self.size, self.augment = paths, batches, size, augment
 
