@@ -122,10 +122,8 @@ def _use(run: Run, steps_in: Callable[[int], int], saved: checkpoint.Checkpoint)
         own = means[run.processes.rank if len(means) == run.processes.world_size else 0]
         names = ("epoch", "step_in_epoch", "step", "metrics", "best")
         state = msgspec.convert({name: position[name] for name in names} | own, TrainState)
-        left = run.options.epochs - state.epoch
-        if not 0 <= left <= run.options.epochs or state.step_in_epoch not in range(
-            steps_in(state.epoch) if left else 1
-        ):
+        steps = steps_in(state.epoch) if state.epoch < run.options.epochs else 1
+        if not 0 <= state.epoch <= run.options.epochs or state.step_in_epoch not in range(steps):
             raise ValueError(f"no step {state.step_in_epoch} in epoch {state.epoch}")
         checkpoint.load_state(saved, run.networks, run.optimizers)
         changed = [f"{name} {position['machine'].get(name)} -> {now}" for name, now in _machine(run).items()

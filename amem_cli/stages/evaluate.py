@@ -121,9 +121,8 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     if len(files) != wanted:
         raise UsageError("--features", why=f"{len(files)} given, not {wanted}", remedy="Give one per split, in order")
     if folder := next((path for path in files if path.is_dir()), None):
-        remedy = f"Give {counted(wanted, 'features files')}; amem features convert makes one of a folder of .npy files"
-        remedy = remedy if options.features else "Move it away"
-        raise BadData("--features", folder, why="this is a folder, not a file", remedy=remedy)
+        remedy = "Give features files; amem features convert makes one of a folder of .npy files"
+        raise BadData("features", folder, why="this is a folder, not a file", remedy=remedy)
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
         named = listing((str(files[number]) for number in missing), 3)

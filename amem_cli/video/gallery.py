@@ -34,10 +34,8 @@ def read_calibration(path: Path) -> Calibration:
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
         home = {"workspace": path.parent.parent} if path.absolute().parent.name == "results" else {}
-        command = (
-            f"amem evaluate --protocol {shlex.quote(str(result['protocol']))} --calibrate 0.001{folder_flags(**home)}"
-        )
-        raise BadData("calibration", path, why="this result has none", remedy=f"{command} writes one")
+        remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} --calibrate 0.001{folder_flags(**home)}"
+        raise BadData("calibration", path, why="this result has none", remedy=f"{remedy} writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name)
 
