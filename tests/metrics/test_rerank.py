@@ -3,7 +3,7 @@ import pytest
 
 from amem_cli.errors import BadData
 from amem_cli.metrics import rerank as module
-from amem_cli.metrics.rerank import rerank
+from amem_cli.metrics.rerank import rerank, rerank_bytes
 
 
 def published(query, gallery, k1=20, k2=6, lambda_value=0.3):
@@ -77,3 +77,7 @@ def test_rerank_bad_input():
     features = np.zeros((3, 2), np.float32)
     with pytest.raises(BadData, match="row 0 is not finite"):
         rerank(features, features + np.nan)
+
+
+def test_rerank_bytes() -> None:
+    assert rerank_bytes(2, 10, 3) == 4 * (2 * 2 * 10 + 2 * 10 * 3 + 3 * 512 * 10) + 2000 * 10

@@ -1,15 +1,18 @@
-"""The schedule of a training, and the losses of a step."""
+"""The schedule of a training, the losses of a step, and refusal of batches that do not fit into memory."""
 
+import contextlib
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from toys import CPU, Lines, arm_options
 
-from amem_cli.errors import BadData
-from amem_cli.options import TrainArmOptions
+from amem_cli.errors import BadData, UsageError
+from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
+from amem_cli.runtime import schedule
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.schedule import (
     batches_per_step,
@@ -20,6 +23,8 @@ from amem_cli.runtime.schedule import (
     validation_due,
 )
 from amem_cli.runtime.train_state import TrainState
+
+ALONE, TWO = (Processes(0, size, CPU) for size in (1, 2))
 
 
 def options(**changed: Any) -> TrainArmOptions:
@@ -76,9 +81,8 @@ def test_mean_losses() -> None:
 
 def test_log_batch_size() -> None:
     progress = Lines()
-    two = Processes(0, 2, CPU)
     for steps in ([2, 2, 1], [2], [1]):
-        log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", steps, two, progress)
+        log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", steps, TWO, progress)
     assert [line.removeprefix("batch: 30 images, 15 on each of 2 processes; ") for line in progress.lines] == [
         "first epoch: 5 batches in 3 optimiser steps of 2, 60 images (the last: 1)",
         "first epoch: 2 batches in 1 optimiser step of 2, 60 images",
@@ -89,3 +93,59 @@ def test_log_batch_size() -> None:
         log_batch_size(options(batch_size=30, precision=precision), ("batch_size",), "images", [1] * 3, alone, progress)
         assert progress.lines.pop(0) == "batch: 30 images; first epoch: 3 batches"
         assert len([line for line in progress.lines if "bf16" in line]) == lines
+
+
+def test_saved_bytes() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.Conv2d(5, 7, 1))
+    kept = 3 + 5  # the inputs of the two convolutions; the ReLU keeps its output, which is the second one
+
+    def forward(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        assert network.training
+        return network(images)
+
+    assert schedule.saved_bytes(network, forward, 2, 3, 4, 6) == 4 * 2 * 4 * 6 * kept
+    assert network[0].weight.device.type == "cpu"
+
+
+def test_saved_bytes_of_synchronised_batch_norm(tmp_path: Path) -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Conv2d(5, 7, 1))
+    shape = (2, 3, 4, 6)
+    expected = 4 * 2 * 4 * 6 * (3 + 5 + 5)
+    torch.distributed.init_process_group("gloo", f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+        statistics = 4 * 4 * 5  # two a channel, and their copies
+        assert expected <= schedule.saved_bytes(network, nn.Module.__call__, *shape) <= expected + statistics
+        assert network.training
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_require_batch_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 1000, 1), nn.ReLU(), nn.Conv2d(1000, 1, 1))
+    image = 4 * 64 * 32 * 1003
+
+    def fits(
+        free: int, precision: str = "fp32", forward: Any = nn.Module.__call__, processes: Any = ALONE, **options: Any
+    ) -> bool:
+        monkeypatch.setattr(schedule, "free_memory", lambda: free)
+        made: Any = TrainAmemOptions(**options) if "clip_frames" in options else TrainTaeOptions(**options)
+        factors = ("people_per_batch", "clips_per_person") if "clip_frames" in options else ("batch_size",)
+        with contextlib.suppress(UsageError):
+            schedule.require_batch_memory(made, factors, processes, network, precision, forward)
+            return True
+        return False
+
+    tae: Any = {"image_size": "64x32", "batch_size": 10}
+    assert fits(10 * image, **tae)
+    assert not fits(10 * image - 1, **tae)
+    assert fits(5 * image, "bf16", **tae)
+    assert fits(5 * image, processes=TWO, **tae)
+    assert not fits(5 * image - 1, processes=TWO, **tae)
+    amem: Any = {"image_size": "64x32", "clip_frames": 8, "people_per_batch": 2, "clips_per_person": 2}
+
+    def of_clips(network: nn.Module, clips: torch.Tensor) -> torch.Tensor:
+        return network(clips.transpose(1, 2).flatten(0, 1))
+
+    assert fits(4 * 8 * image, forward=of_clips, **amem)
+    assert not fits(4 * 8 * image - 1, forward=of_clips, **amem)
