@@ -1,5 +1,7 @@
 """Tiny inputs for the stages: options at 32 x 32 pixels, made-up labels, an untrained TAE."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,24 @@ from amem_cli.models.config import ArmConfig, TaeConfig, model_config
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.runtime.distributed import Processes
-from amem_cli.runtime.progress import Progress
+from amem_cli.runtime.progress import Loop, Progress, Silent
 from amem_cli.stages.train_amem import Batch, Networks, build_networks
 
 CPU = torch.device("cpu")
 ALONE = Processes(0, 1, CPU)
 RATE = 0.1  # of `sgd`
 COMMON: dict[str, Any] = {"image_size": "32x32", "log_steps": 1, "device": "cpu"}
+
+
+class Complete(Silent):
+    """Every loop counts up to its total, and measures the waiting for data."""
+
+    @contextmanager
+    def loop(self, *given: Any, **named: Any) -> Iterator[Loop]:
+        with super().loop(*given, **named) as bar:
+            yield bar
+        assert bar.done == bar.total > 0
+        assert bar.waited is not None
 
 
 def arm_options(walkers: Path, workspace: Path, **changed: Any) -> TrainArmOptions:

@@ -112,3 +112,16 @@ def test_bf16_and_memory_format_are_kept():
     for clip in (x, x.contiguous()):
         assert torch.allclose(pointwise_convolution(clip, weight, bias), F.conv3d(clip, weight, bias), atol=1e-5)
     assert Unit3D(5, 7).eval()(x).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize(("frames", "stride", "padding"), [(2, 1, 0), (3, 1, 1), (4, 2, 0)])
+def test_unit3d_short_clips_are_padded_before_the_convolution(frames, stride, padding, monkeypatch):
+    """oneDNN's weight gradient writes out of bounds if the convolution pads a clip shorter than its kernel."""
+    used = []
+    convolution = F.conv3d
+    monkeypatch.setattr(F, "conv3d", lambda *given: used.append(given[4][0]) or convolution(*given))
+    unit, clip = Unit3D(2, 3, (3, 3, 3), (stride, 1, 1)), random_clip(1, 2, frames, 4, 4)
+    unit(clip)
+    with torch.no_grad():
+        unit(clip)
+    assert used == [padding, padding if stride > 1 else 1]

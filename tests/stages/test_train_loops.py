@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toys import amem_options, arm_options, tae_options, tensors_equal, write_labels, write_tae
+from toys import Complete, amem_options, arm_options, tae_options, tensors_equal, write_labels, write_tae
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.paths import Workspace
@@ -50,10 +50,10 @@ def inputs(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 def run(stage: str, walkers: Path, workspace: Path, inputs: dict[str, str], **changed: Any) -> Path:
     if stage == "train-arm":
-        return train_arm(arm_options(walkers, workspace, **changed), Silent()).artifact
+        return train_arm(arm_options(walkers, workspace, **changed), Complete()).artifact
     if stage == "train-tae":
-        return train_tae(tae_options(walkers, workspace, **changed), Silent()).artifact
-    (result,) = amem_stage.train_amem(amem_options(walkers, workspace, **(inputs | changed)), Silent())
+        return train_tae(tae_options(walkers, workspace, **changed), Complete()).artifact
+    (result,) = amem_stage.train_amem(amem_options(walkers, workspace, **(inputs | changed)), Complete())
     return result.artifact
 
 
@@ -294,6 +294,8 @@ def test_validation_keeps_the_best(
     assert (recorded["metric"], recorded["value"]) == (metric, better(values))
     assert (recorded["epoch"], recorded["step"]) == (winner["epoch"], winner["step"])
     assert checkpoint.read_description(artifact)["metrics"]["best"] == recorded
+    if stage == "train-tae":  # of which MEM can start
+        assert checkpoint.load(best, "amem-tae").tensors["encoder.texture_mean"].any()
     samples = sorted(path.name for path in artifact.parent.rglob("step-*.png"))
     assert samples == ([] if stage == "train-arm" else [f"step-{line['step']:06d}.png" for line in logged])
 
@@ -351,7 +353,7 @@ def test_train_amem_splits_and_weights_of_another_split(
     results = amem_stage.train_amem(amem_options(walkers, tmp_path, split="all", **how), Silent())
     assert [r.artifact.parent.name for r in results] == [f"ilids-vid-split{n}" for n in range(10)]
     main = results[1].artifact.with_name("amem-main.safetensors")
-    with pytest.raises(UsageError, match="trained on split 1 of ilids-vid"):
+    with pytest.raises(UsageError, match=r"split 1 of ilids-vid, with \d+ test people"):
         run("train-amem", walkers, tmp_path / "b", {}, weights=str(main), split="0", **how)
     run("train-amem", walkers, tmp_path / "b", {}, weights=str(main), modules="baseline")  # of another data set
 

@@ -1,4 +1,4 @@
-"""`amem export`: parity with the original in every format, any batch, clip and frame size, the description, errors."""
+"""`amem export`: parity with the original in every format, the description, errors."""
 
 import importlib.util
 import json
@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
-from toys import as_trained, shortened, small_main_model
+from toys import as_trained
 
 import amem_cli as amem
 from amem_cli.artifacts.atomic import sha256_file
@@ -25,14 +23,12 @@ from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
-from amem_cli.data.transforms import read_image
 from amem_cli.models.amem import build_main_model
 from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm, save_main, save_tae
 from amem_cli.models.config import ArmConfig, TaeConfig, model_config
-from amem_cli.models.from_frames import FromFrames, resize_weights, trace
 from amem_cli.models.tae import TAE, Discriminator
-from amem_cli.options import BACKBONES, TrainAmemOptions
+from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.engine import as_pixels
 from amem_cli.tools import export as export_module
 from amem_cli.tools.export import FORMATS
@@ -93,99 +89,6 @@ def description_of(path: Path) -> dict[str, Any]:
     extra = {"amem": ""}
     torch.export.load(path, extra_files=extra)
     return json.loads(extra["amem"])
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [((50, 34), (25, 17)), ((9, 40), (32, 16)), ((32, 32), (32, 32)), ((240, 50), (48, 24))]
-)
-def test_resize_weights_as_the_commands(tmp_path: Path, old: tuple[int, int], new: tuple[int, int]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
-    Image.fromarray(image).save(tmp_path / "x.png")
-    expected = read_image(tmp_path / "x.png", *new).astype(int)
-    pixels = torch.from_numpy(image).movedim(-1, 0).float() @ resize_weights(old[1], new[1]).T
-    found = (resize_weights(old[0], new[0]) @ (pixels + 0.5).floor() + 0.5).floor().movedim(0, -1).int().numpy()
-    assert np.abs(found - expected).max() <= 1
-    assert np.abs(found - expected).mean() <= (0.02 if old != new else 0)  # Pillow rounds its weights
-
-
-def test_from_frames_by_hand() -> None:
-    generator = np.random.default_rng(0)
-    frames = generator.integers(0, 256, (2, 3, 20, 10, 3), dtype=np.uint8)
-
-    def resized(image: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(image).resize((5, 10), Image.Resampling.BILINEAR))
-
-    small = np.stack([[resized(image) for image in clip] for clip in frames]) / 255
-    expected = small[..., 7, 2, :].sum(1)  # one pixel, over the frames
-    with torch.no_grad():
-        network = FromFrames(lambda clips: clips[..., 7, 2].sum(2), "amem-main", (10, 5))
-        feature, norm = network(torch.from_numpy(frames))
-        np.testing.assert_allclose(norm[:, 0], np.linalg.norm(expected, axis=1), atol=0.02)  # 3 frames, 1 / 255 each
-        np.testing.assert_allclose(feature * norm, expected, atol=0.02)
-        assert norm.shape == (2, 1)
-        (found,) = FromFrames(lambda images: images[..., 7, 2], "amem-arm", (10, 5))(torch.from_numpy(frames[0]))
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(-small[0, :, 7, 2])), atol=0.002)
-
-
-# -- every network -----------------------------------------------------------------------------------------------------
-
-
-def small_network(name: str) -> tuple[nn.Module, str]:
-    """The main model with a backbone, or an ARM, with few blocks and the BN statistics of random pixels."""
-    torch.manual_seed(0)
-    if name.startswith("arm-"):
-        return as_trained(shortened(ARM(name.removeprefix("arm-")), 64, 32), 4, 64, 32), "amem-arm"
-    return as_trained(small_main_model(backbone=name, modules="baseline", neck="bn"), 4, 8, 64, 32), "amem-main"
-
-
-def check_runs(program: Any, network: nn.Module, kind: str, fewest: int) -> None:
-    """`program` is the network after resizing, for other batches, lengths and frame sizes than it was traced with."""
-    generator = torch.Generator().manual_seed(0)
-    for batch, frames, height, width in ((1, fewest, 64, 32), (3, 9, 64, 32), (2, 12, 128, 32)):
-        shape = (batch, frames, height, width, 3) if kind == "amem-main" else (batch, height, width, 3)
-        images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        small = images if height == 64 else resized_by_pillow(images)
-        with torch.no_grad():
-            expected = network(as_pixels(small, CPU)).double().numpy()
-        found = [np.asarray(output, dtype=np.float64) for output in program(images.numpy())]
-        if kind == "amem-arm":
-            np.testing.assert_allclose(found[0], 1 / (1 + np.exp(-expected)), atol=1e-5)
-        else:
-            np.testing.assert_allclose(found[0] * found[1], expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
-            np.testing.assert_allclose(np.linalg.norm(found[0], axis=1), 1, atol=1e-5)
-
-
-def resized_by_pillow(images: torch.Tensor) -> torch.Tensor:
-    """(..., 128, 32, 3) -> (..., 64, 32, 3); one pass, so equal in all versions of Pillow."""
-    rows = [Image.fromarray(one).resize((32, 64), Image.Resampling.BILINEAR) for one in images.flatten(0, -4).numpy()]
-    return torch.from_numpy(np.stack([np.asarray(row) for row in rows])).reshape(*images.shape[:-3], 64, 32, 3)
-
-
-FEWEST = {"i3d": 5, "r3d": 5, "p3d": 8, "mobilenet_v2": 3, "resnet50": 3, "s3d": 5, "r3d_18": 5, "mc3_18": 2,
-          "r2plus1d_18": 5, "arm-resnet50": 0, "arm-mobilenet_v2": 0}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FEWEST)
-def test_trace_every_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKBONES, "i3d", "amem_cli.models.i3d:I3D")
-    network, kind = small_network(name)
-    program, fewest = trace(FromFrames(network, kind, (64, 32)), 8 if FEWEST[name] else 0)
-    assert (fewest or 0) == FEWEST[name]
-    module = program.module()
-    check_runs(lambda frames: [o.detach() for o in module(torch.from_numpy(frames))], network, kind, FEWEST[name])
-    if name == "i3d":
-        built = FORMATS["onnx"](program, ["feature", "norm"])
-        check_runs(built.load(built.files("")), network, kind, FEWEST[name])
-
-
-@pytest.mark.slow
-def test_trace_clip_of_one_map(main_file: Path) -> None:
-    network = amem.load_main_model(main_file)
-    program, fewest = trace(FromFrames(network, "amem-main", (32, 32)), 2)
-    assert fewest is None
-    frames = torch.randint(0, 256, (3, 2, 40, 20, 3), dtype=torch.uint8)
-    assert program.module()(frames)[0].shape == (3, 512)
 
 
 # -- formats -----------------------------------------------------------------------------------------------------------

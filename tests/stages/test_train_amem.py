@@ -1,0 +1,77 @@
+"""The AMEM stage around its loop: what the progress shows, inputs that are missing, stale or recorded."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from toys import amem_options, write_labels, write_tae
+
+from amem_cli.artifacts import checkpoint
+from amem_cli.data.chain import Chain
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
+from amem_cli.data.tracklets import tracklets_digest
+from amem_cli.errors import InputMissing
+from amem_cli.runtime.progress import Loop, Silent
+from amem_cli.stages.train_amem import inputs, stage
+from amem_cli.stages.train_amem.step import StepResult
+
+pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
+
+
+@pytest.mark.slow
+def test_train_amem_shows_the_weighted_losses_and_their_sum(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    losses = {"id": 9.0, "weighted_id": 1.5, "weighted_tri": 1.0, "accuracy": 0.5}
+    monkeypatch.setattr(stage, "train_step", lambda *given, **how: StepResult(losses, {}))
+    monkeypatch.setattr(Loop, "advance", lambda loop, amount, **terms: shown.append((loop.title, amount, terms)))
+    how: dict[str, Any] = {"dataset": "ilids-vid", "split": "3", "modules": "baseline"}
+    stage.train_amem(amem_options(walkers, tmp_path, **how), Silent())
+    assert shown
+    assert all(one == ("train-amem split 3", 1, {"total": 2.5, "id": 1.5, "tri": 1.0}) for one in shown)
+
+
+def test_train_amem_missing_tae_before_the_first_split(walkers: Path, tmp_path: Path) -> None:
+    options = amem_options(walkers, tmp_path, dataset="ilids-vid", split="all", modules="mem")
+    with pytest.raises(InputMissing, match="amem train-tae"):
+        stage.train_amem(options, Silent())
+    assert not list(tmp_path.iterdir())  # no folder or lock of a split
+
+
+class Stopped(Exception):
+    """Ends a stage before it trains."""
+
+
+def stop(*given: object) -> None:
+    raise Stopped
+
+
+def test_train_amem_warns_about_stale_labels_of_the_workspace(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [tracklet.name for tracklet in read_videos(load_manifest("mars"), walkers).splits[0].train]
+    (tmp_path / "labels").mkdir()
+    labels = write_labels(tmp_path / "labels/mars.h5", names)
+    warned: list[str] = []
+    monkeypatch.setattr(Chain, "warn_about_stale", lambda chain, before, progress: warned.append(before))
+    monkeypatch.setattr(inputs, "initial_weights", stop)
+    for modules, given, expected in (("aem", "", 1), ("aem", str(labels), 0), ("baseline", "", 0)):
+        warned.clear()
+        with pytest.raises(Stopped):
+            stage.train_amem(amem_options(walkers, tmp_path, modules=modules, labels=given), Silent())
+        assert warned == ["train-tae"] * expected
+
+
+@pytest.mark.slow
+def test_train_amem_records_its_inputs(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracklets = read_videos(load_manifest("mars"), walkers).splits[0].train
+    labels = write_labels(tmp_path / "labels.h5", [tracklet.name for tracklet in tracklets])
+    tae = write_tae(tmp_path / "tae.safetensors")
+    monkeypatch.setattr(stage, "train_step", lambda *given, **how: StepResult({"weighted_id": 1.0}, {}))
+    options = amem_options(walkers, tmp_path, labels=str(labels), tae=str(tae))
+    (result,) = stage.train_amem(options, Silent())
+    recorded = checkpoint.read_description(result.artifact)["provenance"]
+    assert set(recorded["parents"]) == {"labels", "tae"}
+    assert recorded["data"] == tracklets_digest(list(tracklets))

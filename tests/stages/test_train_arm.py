@@ -1,0 +1,78 @@
+"""The ARM stage around its loop: initial weights, test people, attributes of another data set."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import arm_options
+
+from amem_cli.artifacts import checkpoint
+from amem_cli.attributes import ATTRIBUTES
+from amem_cli.data.datasets import read_attributes
+from amem_cli.data.manifest import load_manifest
+from amem_cli.data.tracklets import attributes_digest
+from amem_cli.errors import BadData
+from amem_cli.models.image_networks import ImageMaps
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Silent
+from amem_cli.stages import train_arm
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Stopped(Exception):
+    """Ends a stage before it trains."""
+
+
+def stop(processes: Processes, model: object) -> None:
+    raise Stopped(type(model).__name__)
+
+
+@pytest.fixture(autouse=True)
+def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_arm, "train_step", lambda *given: {"attribute": 1.0})
+
+
+@pytest.mark.slow
+def test_train_arm_starts_from_the_weights(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synchronised = []
+    monkeypatch.setattr(Processes, "synchronise_batch_norm", lambda processes, model: synchronised.append(type(model)))
+    weights = tmp_path / "image.pth"
+    torch.save(ImageMaps("mobilenet_v2").network.state_dict(), weights)
+    artifact = train_arm.train_arm(arm_options(walkers, tmp_path, weights=str(weights)), Silent()).artifact
+    assert not synchronised
+    saved = checkpoint.load(artifact, "amem-arm").tensors
+    expected = torch.load(weights)["features.0.0.weight"]
+    assert any(torch.equal(tensor, expected) for tensor in saved.values())
+    recorded, data = (
+        checkpoint.read_description(artifact)["provenance"],
+        read_attributes(load_manifest("peta"), walkers),
+    )
+    assert set(recorded["parents"]) == {"weights"}
+    assert recorded["data"] == attributes_digest(data, np.arange(len(data.paths)))
+
+
+@pytest.mark.slow
+def test_train_arm_measures_the_test_people(walkers: Path, tmp_path: Path) -> None:
+    options = arm_options(walkers, tmp_path, partition="person", hold_out=0.5, batch_size=4)
+    metrics = checkpoint.read_description(train_arm.train_arm(options, Silent()).artifact)["metrics"]
+    people = read_attributes(load_manifest("peta"), walkers).person_ids
+    assert metrics["train_images"] == metrics["held_out_images"] == len(people) / 2
+    assert set(metrics["per_attribute"]) == set(ATTRIBUTES)
+    assert sum(score["positives"] for score in metrics["per_attribute"].values()) > 0
+
+
+def test_train_arm_sync_batchnorm(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Processes, "synchronise_batch_norm", stop)
+    with pytest.raises(Stopped, match="ARM"):
+        train_arm.train_arm(arm_options(walkers, tmp_path, sync_batchnorm=True), Silent())
+
+
+def test_train_arm_refuses_other_attributes(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = read_attributes(load_manifest("peta"), walkers)
+    other = replace(data, attributes=ATTRIBUTES[::-1], labels=data.labels[:, ::-1])
+    monkeypatch.setattr(train_arm, "read_attributes", lambda *given: other)
+    with pytest.raises(BadData, match="they are not PETA's 105"):
+        train_arm.train_arm(arm_options(walkers, tmp_path), Silent())
