@@ -75,11 +75,10 @@ def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any],
     parameters = {each.untyped_storage()._cdata for each in empty.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held until the end, so that each has its own key
 
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
+    def keep(tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
             kept[storage._cdata] = storage
-        return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         forward(empty, torch.empty(shape, device="meta"))

@@ -173,7 +173,7 @@ def epoch_batches(
     order = shuffled_batches(len(train), options.batch_size, options.seed, epoch)
     shards = [run.processes.shard(train[batch]) for batch in order]
     images = ImageBatches(data.paths, shards, options.height_width, augment=(options.seed, epoch))  # type: ignore[arg-type]
-    labels = torch.from_numpy(data.labels).float()
+    labels = torch.from_numpy(data.labels)
     for pixels, rows in loader(images, options.workers, run.processes.device, start=start):
         yield pixels, labels[rows]
 
