@@ -120,6 +120,8 @@ def test_loop_schedule_and_accumulation(
         for group, factor in ((1, 0.6), (2, 0.2), (3, 0.3)):
             assert [rates[group] for rates in recorder.rates] == pytest.approx([factor * rate for rate in expected])
         assert recorder.measured == [number % 2 == 0 for number in range(steps)]
+        norms = [line["step"] for line in lines_of(artifact) if "gradient_norms" in line]
+        assert norms == list(range(0, steps, 2))
     assert recorder.reported == [{"train-arm": ARM, "train-tae": TAE, "train-amem": AMEM}[recorder.stage]]
     sizes = [len(batches) for batches in recorder.batches]
     assert set(sizes[: per_epoch - 1]) == {2}
