@@ -78,7 +78,7 @@ class Locked(AmemError):
 
 
 class Interrupted(AmemError):
-    """SIGINT (exit code 130) or SIGTERM (143); finished work is kept."""
+    """SIGINT (exit code 130) or SIGTERM (143)."""
 
     def __init__(self, signal_number: int, *, why: str, remedy: str = ""):
         super().__init__("interrupted", why=why, remedy=remedy)

@@ -65,7 +65,7 @@ def test_signal_during_labelling(
     ended = processes.amem(arguments, 1, tmp_path, signals(number, owner, name, call))
     assert ended.codes == [130 if number == signal.SIGINT else 143], ended.text
     command = shlex.join(["amem", *arguments])
-    assert ended.errors == [f"error: interrupted: finished work is kept. Run: {command}."]
+    assert ended.errors == [f"error: interrupted: only saved work is kept. Run: {command}."]
     assert "Traceback" not in ended.text
     assert processes.amem(arguments, 1, tmp_path).codes == [0]
     assert (tmp_path / "w/labels/mars.h5").is_file()
@@ -122,6 +122,7 @@ def test_second_signal_stops_training_at_once(walkers: Path, tmp_path: Path) -> 
     ended = processes.amem(arguments, 1, tmp_path, begin)
     assert ended.codes == [130]
     assert len(ended.errors) == 1
+    assert "only saved work is kept" in ended.errors[0]
     assert not list(tmp_path.rglob("state-*"))
 
 

@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from amem_cli.errors import BadData, DiskError, InputMissing
+from amem_cli.errors import SAME_COMMAND, BadData, DiskError, InputMissing
 
 CHECKSUM_MARK = b"amem-seal-sha256:"
 CHECKSUM_BLANK = CHECKSUM_MARK + b"0" * 64  # a writer puts this into its content once; `fill_checksum` replaces it
 TEMPORARY_SUFFIX = ".amem-tmp"
 _CHECKSUM = re.compile(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}")
 _REMEDIES = {
-    errno.ENOSPC: "Free some space and run the same command again: finished work is kept",
-    errno.EDQUOT: "Your quota is used up: free some space and run the same command again",
+    errno.ENOSPC: f"Free some space. {SAME_COMMAND}",
+    errno.EDQUOT: f"Your quota is used up: free some space. {SAME_COMMAND}",
     errno.EACCES: "Check the folder's permissions or choose another place (--workspace, --out)",
     errno.ENOTDIR: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",
     errno.EEXIST: "A file is in the place of a folder: move it, or choose another place (--workspace, --out)",

@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
         return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        kept = "finished work is kept" if CONTINUING.intersection(arguments[:1]) else "nothing is kept"
+        kept = "only saved work is kept" if CONTINUING.intersection(arguments[:1]) else "nothing is kept"
         return _fail(f"interrupted: {kept}. Run: {command_line(arguments)}.", 128 + number)
 
 
@@ -47,8 +47,6 @@ def _run(arguments: list[str], debug: bool) -> int:
     except AmemError as error:
         if debug:
             raise
-        if not CONTINUING.intersection(arguments[:1]):
-            error.remedy = error.remedy.replace(": finished work is kept", "")
         error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(arguments)}")
         return _fail(str(error), error.exit_code)
     except typer.Abort:

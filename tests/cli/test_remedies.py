@@ -316,7 +316,7 @@ def test_interrupted_names_the_command_and_what_is_kept(
 
     monkeypatch.setattr("amem_cli.cli.app._execute", stop)
     assert run(typed) in (130, 143)
-    kept = "nothing is kept" if typed == ["doctor"] else "finished work is kept"
+    kept = "nothing is kept" if typed == ["doctor"] else "only saved work is kept"
     assert capsys.readouterr().err == f"error: interrupted: {kept}. Run: {shlex.join(['amem', *typed])}.\n"
 
 
@@ -337,14 +337,13 @@ def test_interrupted_training_names_the_command(monkeypatch: pytest.MonkeyPatch,
     assert "Run: torchrun --nproc-per-node 2 -m amem_cli demo.\n" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "kept"), [("demo", ": finished work is kept"), ("doctor", "")])
-def test_full_disk_says_what_is_kept(name: str, kept: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_full_disk_names_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def fail(*arguments: object) -> None:
         raise atomic.disk_error(Path("x"), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
 
-    monkeypatch.setattr({"demo": "amem_cli.tools.demo.demo", "doctor": "amem_cli.tools.doctor.examine"}[name], fail)
-    assert run([name]) == 74
-    assert capsys.readouterr().err.endswith(f"Free some space and run the same command again{kept}.\n")
+    monkeypatch.setattr("amem_cli.tools.demo.demo", fail)
+    assert run(["demo", "a b"]) == 74
+    assert capsys.readouterr().err.endswith("Free some space. Run: amem demo 'a b'.\n")
 
 
 def test_continuing_commands_exist() -> None:
