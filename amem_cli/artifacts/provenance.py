@@ -84,7 +84,7 @@ def weights_parent(weights: str, path: Path | None) -> dict[str, dict[str, str]]
     if not path.is_file():
         raise InputMissing("--weights", path, why="not found")
     entry = parent(path)
-    return {"weights": entry if weights == str(path) else entry | {"name": f"{weights} ({path.name})"}}
+    return {"weights": entry if Path(weights) == path else entry | {"name": f"{weights} ({path.name})"}}
 
 
 def versions() -> dict[str, str]:

@@ -68,11 +68,13 @@ def test_fingerprint(monkeypatch):
         assert dataclasses.replace(HERE, **change).fingerprint() != HERE.fingerprint()
 
 
-def test_parent(tmp_path):
+def test_parent(tmp_path, monkeypatch):
     path = tmp_path / "arm.safetensors"
     path.write_bytes(b"weights")
     assert parent(path) == {"name": "arm.safetensors", "sha256": sha256_file(path)}
-    assert weights_parent(str(path), path) == {"weights": parent(path)}
+    monkeypatch.chdir(tmp_path)
+    for given in (str(path), "./arm.safetensors"):
+        assert weights_parent(given, Path(given)) == {"weights": parent(path)}
     by_name = {"name": "kinetics (arm.safetensors)", "sha256": sha256_file(path)}
     assert weights_parent("kinetics", path) == {"weights": by_name}
     assert weights_parent("", None) == {}
