@@ -88,13 +88,13 @@ class Progress:
 
         title_column = TextColumn("{task.description}", markup=False)
         text_column = TextColumn("{task.fields[text]}", markup=False)
-        self._console = Console(stderr=True)
+        outer, self._console = self._console, Console(stderr=True)  # a validation is a loop within that of a training
         try:
             with Bar(title_column, BarColumn(BAR_WIDTH), text_column, console=self._console) as bar:
                 bar.add_task(title, total=total, completed=done, text=f"{done}/{total}")
                 yield Loop(self, title, total, done, unit, bar)
         finally:
-            self._console = None
+            self._console = outer
 
     def repeated(self, works: Sequence[Work], what: str) -> Iterator[Work]:
         """The works, one after the other; after each, log the time left if the others take as long."""

@@ -83,6 +83,17 @@ def test_loop_terminal(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, 
     assert len(line) <= columns
 
 
+def test_loop_within_a_loop_keeps_the_outer_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal(monkeypatch)
+    report = Progress()
+    with report.loop("train-arm", 4):
+        outer = report._console
+        with report.loop("validation", 2):
+            assert report._console is not outer
+        assert report._console is outer
+    assert report._console is None
+
+
 def test_loop_terminal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(monkeypatch)
     report = Progress()
