@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import pickletools
+import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch._utils import IMPORT_MAPPING, NAME_MAPPING
 
 from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.atomic import read_bytes
+from amem_cli.artifacts.atomic import CHECKSUM_MARK, read_bytes
 from amem_cli.errors import BadData, listing, printable
 from amem_cli.weights.normalisation import IMAGENET, Normalisation
 
@@ -101,6 +102,8 @@ def read_weight_file(path: Path) -> WeightFile:
     content = read_bytes(path, "weights", remedy="Give the path of a weight file with --weights FILE")
     if not content:
         raise _refused(path, "the file is empty")
+    if content.startswith(CHECKSUM_MARK):
+        raise _refused(path, "it has features or labels, not weights", "Give a .safetensors file")
     with contextlib.suppress(UnicodeDecodeError):
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(content[:80])
         if "\0" not in text:
@@ -124,7 +127,9 @@ def read_weight_file(path: Path) -> WeightFile:
             why = f"it holds objects that cannot be opened safely: {listing(sorted(stand_ins), most=5)}"
             raise _refused(path, why, STATE_DICT_ONLY) from error
         detail = "" if advice else f" ({type(error).__name__}: {error})"
-        raise _refused(path, f"the file is damaged or not a weight file{detail:.200}") from error
+        ours = re.search(rb'"kind\\": \\"(amem-\w+)\\"', content)  # in the description of a checkpoint that is cut off
+        remedy = checkpoint.KINDS.get(ours[1].decode(), DOWNLOAD_AGAIN) if ours else DOWNLOAD_AGAIN
+        raise _refused(path, f"the file is damaged or not a weight file{detail:.200}", remedy) from error
     tensors = _state_dict(path, loaded)
     module_prefix = all(key.startswith("module.") for key in tensors)
     digest = hashlib.sha256(content).hexdigest()
@@ -233,7 +238,7 @@ def _read_safetensors(path: Path, content: bytes) -> tuple[object, str, Normalis
     if kind not in _NETWORK_PREFIX:
         remedy = "Give an amem-main.safetensors, an amem-arm.safetensors or a network trained elsewhere"
         raise _refused(path, f"it is an amem checkpoint of kind {kind}, whose backbone cannot be used", remedy)
-    saved = checkpoint.load(path, kind, remedy=DOWNLOAD_AGAIN)
+    saved = checkpoint.load(path, kind)
     with checkpoint.described_by(saved):
         model = saved.description["model"]
         normalisation = IMAGENET if kind == "amem-arm" else msgspec.convert(model["normalisation"], Normalisation)

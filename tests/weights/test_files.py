@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from amem_cli.errors import BadData, InputMissing
 from amem_cli.weights import files
 from amem_cli.weights.files import read_weight_file
+from tests.toys import write_main
+from tests.video.galleries import write_gallery
 
 STATE = {"layer.weight": torch.arange(12.0).view(3, 4), "layer.steps": torch.tensor(7)}
 FORMATS = {"w.pt": "PyTorch", "w.legacy": "PyTorch (before 1.6)", "w.npz": "NumPy .npz", "w.safetensors": "safetensors"}
@@ -178,6 +180,21 @@ def test_read_weight_file_damaged(name, tmp_path):
         half = len(content) // 2
         flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
         assert "does not match its checksum" in refusal(tmp_path / name, flipped)
+
+
+def test_read_weight_file_damaged_checkpoint_of_amem(tmp_path):
+    path = write_main(tmp_path / "amem-main.safetensors")
+    content = path.read_bytes()
+    for damaged in (content[:-9], content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]):
+        path.write_bytes(damaged)
+        with pytest.raises(BadData) as caught:
+            read_weight_file(path)
+        assert caught.value.remedy == "amem train-amem writes such a file"
+
+
+def test_read_weight_file_features(tmp_path):
+    path = write_gallery(tmp_path / "mars.h5", np.eye(3))
+    assert "features or labels, not weights" in refusal(path)
 
 
 # -- hostile files -----------------------------------------------------------------------------------------------------
