@@ -1,5 +1,6 @@
 """The frames of each clip of a tracklet: pure functions from lengths to frame indices."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,15 +43,24 @@ def inference_clips(length: int, frames: int) -> np.ndarray:
     return reflect(np.arange(clips * frames), length).reshape(clips, frames)
 
 
+def evenly_spaced(items: Sequence | np.ndarray, most: int) -> list:
+    """`most` of the items, such as frames, each from the middle of an equal part; all of them when there are fewer.
+
+    >>> evenly_spaced("abcdefghi", 3)
+    ['b', 'e', 'h']
+    """
+    if len(items) <= most:
+        return list(items)
+    return [items[int((part + 0.5) * len(items) / most)] for part in range(most)]
+
+
 def shortened(tracklet: Tracklet, frames: int, most: int) -> Tracklet:
     """The tracklet with up to `most` of its consecutive pieces of `frames` frames, evenly spaced; all of them with 0.
 
     >>> shortened(Tracklet("a", 1, 1, "", tuple("abcdefghij")), 2, 2).files
     ('c', 'd', 'g', 'h')
     """
-    pieces = -(-len(tracklet) // frames)
-    if not most or pieces <= most:
+    if not most:
         return tracklet
-    chosen = [int((place + 0.5) * pieces / most) for place in range(most)]
-    files = [file for piece in chosen for file in tracklet.files[piece * frames : (piece + 1) * frames]]
-    return replace(tracklet, files=tuple(files))
+    starts = evenly_spaced(range(0, len(tracklet), frames), most)
+    return replace(tracklet, files=tuple(file for start in starts for file in tracklet.files[start : start + frames]))

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from amem_cli.attributes import GROUPS
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.errors import BadData, listing, printable
-from amem_cli.pictures.frames import evenly_spaced, read_frames, side_by_side
+from amem_cli.pictures.frames import read_frames, side_by_side
 from amem_cli.pictures.style import ABSENT, HIGHLIGHT, PRESENT, SOFT, styled
 
 THRESHOLD = 0.5  # a pseudo-label is 1 above it

@@ -1,4 +1,4 @@
-"""Frames of tracklets in pictures: choosing, reading and showing them."""
+"""Frames of tracklets in pictures: reading and showing them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,17 +10,6 @@ from PIL import Image
 from amem_cli.data.images import open_rgb
 from amem_cli.errors import BadData, listing
 from amem_cli.pictures.style import RULE, SOFT
-
-
-def evenly_spaced(frames: Sequence | np.ndarray, how_many: int) -> list:
-    """`how_many` of a tracklet's frames, each from the middle of an equal part; all of them when there are fewer.
-
-    >>> evenly_spaced("abcdefghi", 3)
-    ['b', 'e', 'h']
-    """
-    if len(frames) <= how_many:
-        return list(frames)
-    return [frames[int((part + 0.5) * len(frames) / how_many)] for part in range(how_many)]
 
 
 def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> np.ndarray:

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from amem_cli.artifacts.features import Features
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.errors import BadData, printable
 from amem_cli.person_ids import DISTRACTOR, JUNK
-from amem_cli.pictures.frames import evenly_spaced, read_frames, show_frame, side_by_side
+from amem_cli.pictures.frames import read_frames, show_frame, side_by_side
 from amem_cli.pictures.style import IGNORED, INK, RIGHT, SOFT, WRONG, styled
 from amem_cli.randomness import keyed_generator
 

@@ -17,11 +17,12 @@ from PIL import Image
 
 from amem_cli.artifacts.results import queries_of, rows_of
 from amem_cli.data.chain import ArtifactState
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.images import open_rgb
 from amem_cli.pictures.attention import Attention, heat_over_frames
 from amem_cli.pictures.attributes import THRESHOLD, AttributedTracklet, comparison_figure
 from amem_cli.pictures.cmc import draw_cmc
-from amem_cli.pictures.frames import evenly_spaced, read_frames, side_by_side
+from amem_cli.pictures.frames import read_frames, side_by_side
 from amem_cli.pictures.html import clock, render, webp
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import VERDICTS, RankedRow

@@ -17,6 +17,7 @@ from PIL import Image
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.provenance import Provenance, head_of, parent
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.datasets import read_dataset, split_numbers, warn_about_counts
 from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
@@ -27,7 +28,6 @@ from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.checkpoints import load_arm, load_main_model
 from amem_cli.models.from_frames import INPUT, OUTPUTS, FromFrames, trace
 from amem_cli.person_ids import UNKNOWN
-from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.runtime.engine import CPU, Engine, prepare
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.extract_features import extract_tracklets

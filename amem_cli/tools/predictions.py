@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from amem_cli.data.clips import inference_clips
+from amem_cli.data.clips import evenly_spaced, inference_clips
 from amem_cli.data.loading import middle_clip, read_frames
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import UsageError
@@ -16,7 +16,6 @@ from amem_cli.models.amem import AMEM, MainModel
 from amem_cli.models.attention import activation_maps
 from amem_cli.models.config import ModelConfig
 from amem_cli.pictures.attention import Attention, HeatRow
-from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.runtime.engine import CPU, as_pixels
 from amem_cli.runtime.progress import Progress

@@ -17,6 +17,7 @@ from amem_cli.artifacts import atomic, pseudo_labels, results
 from amem_cli.artifacts.metrics_log import read_lines, recorded_seconds
 from amem_cli.artifacts.paths import is_generated, metrics_path, sample_pictures
 from amem_cli.data.chain import ArtifactState
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.datasets import count_differences
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import AmemError, InputMissing, UsageError
@@ -25,7 +26,6 @@ from amem_cli.models.amem import AMEM
 from amem_cli.models.checkpoints import load_amem
 from amem_cli.models.config import ModelConfig
 from amem_cli.pictures import report as content
-from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.ranked_lists import RankedRow
 from amem_cli.pictures.report import Curves, Missing, report_page
 from amem_cli.runtime.progress import Progress

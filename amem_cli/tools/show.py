@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from amem_cli.artifacts import pseudo_labels, results
 from amem_cli.artifacts.paths import Workspace
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.errors import BadData, listing, require_known
 from amem_cli.metrics.prediction import mean_errors
 from amem_cli.models.checkpoints import load_amem, load_main_model
 from amem_cli.pictures.attention import attention_figure
 from amem_cli.pictures.attributes import AttributedTracklet, attributes_figure, comparison_figure
 from amem_cli.pictures.cmc import cmc_figure
-from amem_cli.pictures.frames import evenly_spaced
 from amem_cli.pictures.predicted_frames import predicted_frames_figure
 from amem_cli.pictures.ranked_lists import RankedRow, choose_queries, rank_answers, ranked_lists_figure
 from amem_cli.pictures.style import save_picture

@@ -15,10 +15,11 @@ from PIL import Image, ImageOps
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import is_generated
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.images import open_rgb
 from amem_cli.data.readers.files import frames_in_order, list_folder
 from amem_cli.errors import counted, listing
-from amem_cli.pictures.frames import evenly_spaced, side_by_side
+from amem_cli.pictures.frames import side_by_side
 from amem_cli.pictures.html import clock, render, webp
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.link import Linked

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from amem_cli.data.clips import inference_clips, reflect, segment_clip, shortened, training_clip
+from amem_cli.data.clips import evenly_spaced, inference_clips, reflect, segment_clip, shortened, training_clip
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.randomness import keyed_generator
 
@@ -12,6 +12,12 @@ def test_reflect_is_numpy_padding():
     for length in range(1, 8):
         expected = np.pad(np.arange(length), (0, 25), mode="reflect" if length > 1 else "edge")
         assert reflect(np.arange(length + 25), length).tolist() == expected.tolist()
+
+
+def test_evenly_spaced_middles_of_equal_parts():
+    assert evenly_spaced(range(90), 3) == [15, 45, 75]
+    assert evenly_spaced(range(7), 1) == [3]
+    assert evenly_spaced("ab", 6) == ["a", "b"]
 
 
 @pytest.mark.parametrize("frames", [1, 2, 8, 16])

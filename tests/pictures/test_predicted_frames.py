@@ -10,7 +10,7 @@ from PIL import Image
 
 from amem_cli.errors import BadData
 from amem_cli.metrics.prediction import prediction_errors
-from amem_cli.pictures.frames import evenly_spaced, read_frames, show_frame, side_by_side
+from amem_cli.pictures.frames import read_frames, show_frame, side_by_side
 from amem_cli.pictures.predicted_frames import PredictedClip, predicted_frames_figure
 from amem_cli.pictures.style import STYLE, save_picture
 
@@ -55,12 +55,6 @@ def test_save_picture_deterministic(tmp_path, suffix, start):
     assert one.read_bytes() == two.read_bytes()
     if suffix == "svg":
         assert "&lt;$a$&gt;" in one.read_text("utf-8")  # text is stored as text, and is escaped
-
-
-def test_evenly_spaced_middles_of_equal_parts():
-    assert evenly_spaced(range(90), 3) == [15, 45, 75]
-    assert evenly_spaced(range(7), 1) == [3]
-    assert evenly_spaced("ab", 6) == ["a", "b"]
 
 
 def test_read_frames_size_and_faults(tmp_path):
