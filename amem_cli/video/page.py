@@ -92,7 +92,7 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
 
 def write_search_page(result: SearchResult, out: Path, progress: Progress) -> None:
     """The page of a search; a tracklet has pictures where its data set is where the features file says."""
-    frames: dict[str, Sequence[Path]] = {}
+    frames: dict[int, Sequence[Path]] = {}
     missing = set()
     rows = [hit.row for found in result.found for hit in found.hits]
     for row in rows + [found.row for found in result.found if found.row is not None]:
@@ -101,7 +101,7 @@ def write_search_page(result: SearchResult, out: Path, progress: Progress) -> No
         if not table.folder or not folder.is_dir():
             missing.add(table.folder or table.dataset)
         elif images := _images(folder):
-            frames[tracklet] = images
+            frames[row] = images
     if missing:
         progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
     used = [f"features: {path.name}" for path in result.gallery.paths]
@@ -110,20 +110,20 @@ def write_search_page(result: SearchResult, out: Path, progress: Progress) -> No
     atomic.write_text(out, search_page(result, frames, used))
 
 
-def search_page(result: SearchResult, frames_of: Mapping[str, Sequence[Path]], used: list[str]) -> str:
-    """The page of `amem search --out`: a row per query with its hits."""
+def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], used: list[str]) -> str:
+    """The page of `amem search --out`: a row per query with its hits; `frames_of` are images by row of the gallery."""
     people, clips = [], []
     for number, found in enumerate(result.found, start=1):
-        frames = _chosen([frames_of.get(hit.tracklet, ()) for hit in found.hits])
+        frames = _chosen([frames_of.get(hit.row, ()) for hit in found.hits])
         shown = []
         for hit, own in zip(found.hits, frames, strict=True):
             times = np.array([hit.first_seconds, hit.last_seconds], float)
             note = f"{hit.rank}. {_note(hit)}"
             shown.append(_clip(f"q{number}-{hit.rank}", hit.tracklet, hit.camera, times, own, note))
-        if found.row is not None and (name := result.gallery.tracklets[found.row]) in frames_of:
-            camera, unknown = result.gallery.cameras[found.row], np.full(2, np.nan)
-            (own,) = _chosen([frames_of[name]])
-            shown.insert(0, _clip(f"q{number}-asked", name, camera, unknown, own, "looked for"))
+        if found.row is not None and found.row in frames_of:
+            name, camera = result.gallery.tracklets[found.row], result.gallery.cameras[found.row]
+            (own,) = _chosen([frames_of[found.row]])
+            shown.insert(0, _clip(f"q{number}-asked", name, camera, np.full(2, np.nan), own, "looked for"))
         clips += shown
         people.append({"number": number, "heading": f"Nearest to {found.query}", "about": [], "doubtful": False,
                        "clips": shown, "tags": []})  # fmt: skip

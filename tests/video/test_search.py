@@ -294,3 +294,13 @@ def test_search_page_shows_the_query_and_its_hits(tmp_path: Path, capsys: pytest
     found = search(SearchOptions(query="hall/0001", gallery=(gallery,)), Silent())
     from_outside = replace(found, found=[replace(found.found[0], row=None)])  # a video may show a real person
     assert "This page shows people" in search_page(from_outside, {}, [])
+
+
+def test_search_page_pictures_of_galleries_with_equal_names(tmp_path: Path) -> None:
+    galleries = [write_gallery(tmp_path / f"{one}.h5", unit_rows(2), folder=str(tmp_path / one)) for one in "ab"]
+    (tmp_path / "b/hall/0001").mkdir(parents=True)
+    Image.new("RGB", (10, 20)).save(tmp_path / "b/hall/0001/000001.jpg")
+    options = ["--gallery", str(galleries[0]), "--gallery", str(galleries[1]), "--out", str(tmp_path / "page.html")]
+    assert run(["search", "people-1:hall/0002", *options]) == 0
+    clips = re.findall(r'data-name="hall/0001" [^>]*?( disabled)?>', (tmp_path / "page.html").read_text())
+    assert sorted(clips) == ["", " disabled"]
