@@ -9,9 +9,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amem_cli.models.i3d import Size3
 from amem_cli.weights.normalisation import HARA_2018
-
-Size3 = tuple[int, int, int]
 
 
 class Bottleneck(nn.Module):

@@ -15,7 +15,7 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import read_provenance
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.chain import Chain
-from amem_cli.data.datasets import read_videos
+from amem_cli.data.datasets import choose_splits, read_videos
 from amem_cli.data.manifest import Manifest, Protocol, load_manifest, protocol_of, require_people
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import UsageError, require_known
@@ -68,11 +68,7 @@ class Source:
     split: int | None = None
 
     def __post_init__(self) -> None:
-        name, several = self.manifest.name, self.protocol.kind != "single-split"
-        if self.split is not None and not several:
-            raise UsageError("--split", str(self.split), why=f"{name} has one official split", remedy="Leave it out")
-        if several and not 0 <= (self.split or 0) < self.protocol.splits:
-            raise UsageError("--split", str(self.split), why=f"{name} has the splits 0 to {self.protocol.splits - 1}")
+        _ = self.number  # raises for a split that the data set does not have
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -82,10 +78,11 @@ class Source:
     def protocol(self) -> Protocol:
         return protocol_of(self.manifest)
 
-    @property
+    @cached_property
     def number(self) -> int | None:
         """The split's number, None for a data set with one official split."""
-        return None if self.protocol.kind == "single-split" else self.split or 0
+        split = "" if self.split is None else str(self.split)
+        return choose_splits(self.manifest.name, self.protocol.numbers, split)[0]
 
     @cached_property
     def videos(self) -> VideoDataset:

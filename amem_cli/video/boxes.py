@@ -10,7 +10,7 @@ import numpy as np
 
 from amem_cli.artifacts.atomic import sha256_file, sha256_lines
 from amem_cli.data.readers.files import BadRows, read_text
-from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean
+from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, require_known
 from amem_cli.video.decode import Camera, Picture
 
 DETECTORS = (
@@ -139,9 +139,7 @@ def _mot_rows(path: Path) -> list[list[float]]:
 
 
 def _detector(model: str, weights: Path | None, device: str) -> Boxes:
-    if model not in DETECTORS:
-        remedy = f"{did_you_mean(model, DETECTORS)}Available: {', '.join(DETECTORS)}"
-        raise UsageError("--boxes", f"torchvision:{model}", why="no detector of this name", remedy=remedy)
+    require_known("--boxes torchvision", [model], DETECTORS, "no detector of this name")
     path = weights or _cached_weights(model)
     if path is None or not path.is_file():
         where = "not found" if path else "its weights are not on this machine"
@@ -153,11 +151,11 @@ def _detector(model: str, weights: Path | None, device: str) -> Boxes:
 
 def _cached_weights(model: str) -> Path | None:
     """The file of torchvision's weights in torch's hub cache, if it is there."""
-    import torch
     import torchvision
 
-    url = torchvision.models.get_model_weights(model).DEFAULT.url
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    from amem_cli.weights.names import cache_path
+
+    path = cache_path(torchvision.models.get_model_weights(model).DEFAULT.url)
     return path if path.is_file() else None
 
 

@@ -16,7 +16,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import SHIPPED
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, listing, require_known
+from amem_cli.errors import BadData, InputMissing, UsageError, listing, require_known
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
@@ -107,10 +107,7 @@ def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray:
     """(N,) bool. Tracklets without times do not pass a filter of time."""
     keep = np.ones(len(gallery), bool)
     if options.cameras:
-        known = set(gallery.cameras)
-        if unknown := [name for name in options.cameras if name not in known]:
-            remedy = f"{did_you_mean(unknown[0], known)}Available: {listing(sorted(known))}"
-            raise UsageError("--camera", listing(unknown), why="the gallery has no such camera", remedy=remedy)
+        require_known("--camera", options.cameras, sorted(set(gallery.cameras)), "the gallery has no such camera")
         keep = np.isin(np.array(gallery.cameras), options.cameras)
     if options.after is not None or options.before is not None:
         if np.isnan(gallery.seconds).all():

@@ -40,10 +40,15 @@ def weight_file(weights: str, network: str) -> Path | None:
     from torchvision.models import get_model_weights
 
     url = get_model_weights(network)[entry].url
-    cached = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+    cached = cache_path(url)
     if cached.is_file():
         return cached
     return (_in_package() if network == "mobilenet_v2" else None) or _download(url, cached, network)
+
+
+def cache_path(url: str) -> Path:
+    """Where torch's hub keeps the file that it downloads from `url`."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
 def _in_package() -> Path | None:
