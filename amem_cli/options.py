@@ -56,6 +56,16 @@ def setting(default: Any, help: str, **more: Any) -> Any:
     return option(default, help, affects_result=False, **more)
 
 
+def workspace_option() -> Any:
+    """The option `--workspace`, which commands other than the stages have too."""
+    return setting(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+
+
+def data_root_option() -> Any:
+    """The option `--data-root`."""
+    return setting(Path("data"), "folder of the data sets", env="AMEM_DATA")
+
+
 def preset_value(field: dataclasses.Field[Any], preset: str) -> Any:
     """The value of an option under a preset."""
     return field.metadata["presets"].get(preset, field.default)
@@ -70,7 +80,7 @@ class Options:
 
     panel: ClassVar[str] = "Every stage"
 
-    workspace: Path = setting(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+    workspace: Path = workspace_option()
     device: str = setting("auto", DEVICE_HELP)
     seed: int = option(0, "seed of all random numbers")
     resume: str = setting("auto", "auto: continue and reuse; never: start again")
@@ -99,7 +109,7 @@ class DataOptions(Options):
     panel: ClassVar[str] = "Data"
 
     dataset: str = option("mars", DATASET_HELP)
-    data_root: Path = setting(Path("data"), "folder of the data sets", env="AMEM_DATA")
+    data_root: Path = data_root_option()
     workers: int = setting(-1, "loader processes; -1: 0 on a CPU, up to 8 on CUDA")
     on_bad_image: BadImage = option("stop", "skip: check every image first, leave out and list unreadable ones")
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 on CUDA, fp32 on a CPU (D)")

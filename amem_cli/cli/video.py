@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.cli import console, flags
 from amem_cli.cli.flags import app, command
 from amem_cli.errors import counted
@@ -33,7 +34,7 @@ def tracklets(output: flags.Output, options: TrackletOptions) -> None:
     cameras = ", ".join(f"{name} {count}" for name, count in result.tracks.items())
     print(f"tracklets: {result.folder} ({'reused' if result.reused else f'{result.pictures} pictures'})")
     print(f"  tracks: {cameras}; {result.dropped} with fewer than {options.min_frames} frames are left out")
-    model = Path(os.environ.get("AMEM_WORKSPACE") or "workspace", "amem/mars/amem-main.safetensors")  # of train-amem
+    model = Workspace(Path(os.environ.get("AMEM_WORKSPACE") or FindOptions.workspace)).amem_main("mars", None)
     print(f"  next: amem extract-features {shlex.join(['--dataset', str(result.manifest), '--model', str(model)])}")
 
 

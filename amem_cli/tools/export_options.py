@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from amem_cli.errors import UsageError
-from amem_cli.options import DataOptions, option
+from amem_cli.options import data_root_option, option
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch-export": ".pt2"}  # of the file that is named
 
@@ -19,7 +19,7 @@ class ExportOptions:
     format: Literal["auto", "onnx", "openvino", "torch-export"] = option("auto", "auto: by the suffix of --out")
     dataset: str = option("", "also compare on clips of this data set")
     split: int | None = option(None, "split of a data set with several; default 0")
-    data_root: Path = option(DataOptions.data_root, "folder of the data sets", env="AMEM_DATA")
+    data_root: Path = data_root_option()
     frames: Path | None = option(None, "also compare on this folder of one person's frames")
     int8: bool = option(False, "OpenVINO in 8 bits, calibrated on --dataset; prints the mAP")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from amem_cli.errors import UsageError, counted
 from amem_cli.option_values import check_device
-from amem_cli.options import DEVICE_HELP, option
+from amem_cli.options import DEVICE_HELP, option, workspace_option
 
 BOXES = (
     "motion | torchvision[:MODEL] | MOT file; once, or once per video; empty: torchvision if its weights are on this "
@@ -56,7 +56,7 @@ class FindOptions(TrackletOptions):
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)
     dataset: str = option("mars", "data set of the workspace's model: a shipped name, or the path of your own .toml")
-    workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+    workspace: Path = workspace_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +101,7 @@ class SearchOptions:
     with_: tuple[str, ...] = option((), "attributes the person has: upperBodyRed,carryingBackpack", flag="--with")
     without: tuple[str, ...] = option((), "attributes the person does not have")
     labels: tuple[Path, ...] = option((), "pseudo-labels file; empty: the workspace's")
-    workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+    workspace: Path = workspace_option()
     model: Path | None = option(None, "checkpoint that made the gallery, for a folder or a video")
     boxes: tuple[str, ...] = option((), BOXES)
     detector_weights: Path | None = option(None, DETECTOR_WEIGHTS)

@@ -4,7 +4,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Any
 
-from amem_cli.options import PRESETS, option
+from amem_cli.options import PRESETS, data_root_option, option, workspace_option
 
 SEEDS = 3  # trainings per row, with the seeds 0, 1, 2
 PAPER_BACKBONES = ("r3d", "p3d", "i3d")  # in the order of Table 4
@@ -95,5 +95,5 @@ class Request:
     weights: tuple[str, ...] = option((), "i3d|r3d|p3d=FILE, arm|tae=FILE or imagenet; repeatable")
     preset: str = option(PRESETS[0], " | ".join(PRESETS))
     config: Path | None = option(None, "TOML file as `amem config show` prints it")
-    data_root: Path = option(Path("data"), "folder of the data sets", env="AMEM_DATA")
-    workspace: Path = option(Path("workspace"), "folder of all artifacts", env="AMEM_WORKSPACE")
+    data_root: Path = data_root_option()
+    workspace: Path = workspace_option()
