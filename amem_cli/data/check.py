@@ -8,13 +8,12 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from amem_cli.artifacts.atomic import sha256_file, write_bytes
 from amem_cli.data.datasets import READERS, Dataset, dataset_counts, existing_folder, read_dataset
-from amem_cli.data.images import IMAGE_SUFFIXES, open_image
+from amem_cli.data.images import IMAGE_SUFFIXES, in_threads, open_image
 from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
@@ -24,7 +23,6 @@ from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
-IMAGES_AT_ONCE = 4096  # per task of the thread pool, so that a million images are not a million futures
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,13 +156,12 @@ def _digests_of_equal_starts(tracklets: list[Tracklet]) -> dict[Path, str]:
     """The SHA-256 of the frames of tracklets whose first frame is also that of another one."""
 
     def digests(paths: list[Path]) -> list[str]:
-        return list(threads.map(lambda path: sha256_file(path) if path.is_file() else "", paths))
+        return list(in_threads(lambda path: sha256_file(path) if path.is_file() else "", paths))
 
-    with ThreadPoolExecutor() as threads:
-        firsts = digests([tracklet.frames[0] for tracklet in tracklets])
-        times = Counter(firsts)
-        frames = [frame for t, first in zip(tracklets, firsts, strict=True) if times[first] > 1 for frame in t.frames]
-        return dict(zip(frames, digests(frames), strict=True))
+    firsts = digests([tracklet.frames[0] for tracklet in tracklets])
+    times = Counter(firsts)
+    frames = [frame for t, first in zip(tracklets, firsts, strict=True) if times[first] > 1 for frame in t.frames]
+    return dict(zip(frames, digests(frames), strict=True))
 
 
 def _other_images(root: Path) -> list[str]:
@@ -219,17 +216,14 @@ def _check_images(
     """Decode every image below `root` and write the list for `sha256sum -c`; also returns each image's SHA-256."""
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
     lines, damaged, digests = [], 0, dict[Path, str]()
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for start in range(0, len(paths), IMAGES_AT_ONCE):
-            block = paths[start : start + IMAGES_AT_ONCE]
-            results = threads.map(_hash_image, [image_list.parent / path for path in block])
-            for done, (path, (digest, fault)) in enumerate(zip(block, results, strict=True), start=start + 1):
-                # as sha256sum writes it: a line with an escaped path begins with a backslash
-                escaped = path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
-                lines.append(f"{chr(92) * (escaped != path)}{digest}  {escaped}\n")
-                damaged, digests[image_list.parent / path] = damaged + bool(fault), digest
-                problems += [f"{printable(path)}: {fault}"] if fault else []
-                progress(done, len(paths))
+    results = in_threads(_hash_image, [image_list.parent / path for path in paths])
+    for done, (path, (digest, fault)) in enumerate(zip(paths, results, strict=True), start=1):
+        # as sha256sum writes it: a line with an escaped path begins with a backslash
+        escaped = path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
+        lines.append(f"{chr(92) * (escaped != path)}{digest}  {escaped}\n")
+        damaged, digests[image_list.parent / path] = damaged + bool(fault), digest
+        problems += [f"{printable(path)}: {fault}"] if fault else []
+        progress(done, len(paths))
     if image_list.exists():
         place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
         remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")

@@ -4,8 +4,10 @@ import errno
 import io
 import warnings
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from amem_cli.artifacts.atomic import input_error, open_regular
 from amem_cli.errors import BadData
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 FORMATS = ("JPEG", "PNG", "BMP")
+Result = TypeVar("Result")
+AT_ONCE = 4096  # images given to the threads, so that a million images are not a million futures
 MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
 MOST_BYTES = 256 * 2**20
 MOST_SEGMENTS = 10_000  # of a JPEG before its pixels, and a hundred thousand of a PNG; Pillow reads each in Python
@@ -85,6 +89,13 @@ def open_rgb(path: str | Path) -> "Image.Image":
         return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # a damaged EXIF block, for example
         raise _undecodable(path, error) from error
+
+
+def in_threads(function: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
+    """The results of a function of image files, such as one that decodes them, in their order."""
+    with ThreadPoolExecutor() as threads:
+        for start in range(0, len(paths), AT_ONCE):
+            yield from threads.map(function, paths[start : start + AT_ONCE])
 
 
 def _check_chunks(content: bytes) -> None:

@@ -32,25 +32,18 @@ class AttributeMetrics:
     attributes: tuple[AttributeScore, ...]
 
 
-def attribute_metrics(
-    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], subset: Sequence[int] | None = None
-) -> AttributeMetrics:
+def attribute_metrics(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> AttributeMetrics:
     """Compare `probabilities` (N, A) in [0, 1] with `labels` (N, A), 0 or 1; `names` are the A columns.
 
-    An attribute is predicted where its probability is **above** 0.5. All measures are over the columns `subset`
-    (default: all).
-
-    mA is the mean of (TPR + TNR) / 2 over the attributes. With Y the labels of an image and F its predictions,
-    accuracy is |Y & F| / |Y | F|, precision |Y & F| / |F| (0 when F is empty) and recall |Y & F| / |Y|, averaged over
-    images; `f1` is the harmonic mean of the averaged precision and recall. As in Li et al.'s code, images without a
-    positive label do not count.
+    An attribute is predicted where its probability is **above** 0.5. mA is the mean of (TPR + TNR) / 2 over the
+    attributes. With Y the labels of an image and F its predictions, accuracy is |Y & F| / |Y | F|, precision
+    |Y & F| / |F| (0 when F is empty) and recall |Y & F| / |Y|, averaged over images; `f1` is the harmonic mean of the
+    averaged precision and recall. As in Li et al.'s code, images without a positive label do not count.
 
     >>> attribute_metrics(np.array([[0.9, 0.2], [0.1, 0.7]]), np.array([[1, 0], [0, 0]]), ["hat", "bag"]).left_out
     ('bag',)
     """
-    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
-    columns = np.arange(len(names)) if subset is None else np.asarray(subset, dtype=np.int64)
-    truth, predicted = labels[:, columns] == 1, probabilities[:, columns] > 0.5
+    truth, predicted = labels == 1, probabilities > 0.5
     hits = truth & predicted
 
     positives, claimed, true_positives = (values.sum(axis=0) for values in (truth, predicted, hits))  # (A,)
@@ -69,10 +62,10 @@ def attribute_metrics(
         precision=precision,
         recall=recall,
         f1=2 * precision * recall / (precision + recall) if precision + recall != 0 else 0.0,
-        left_out=tuple(names[column] for column in columns[~both]),
+        left_out=tuple(name for name, varies in zip(names, both, strict=True) if not varies),
         attributes=tuple(
-            AttributeScore(names[column], int(positives[i]), float(tpr[i]), float(tnr[i]), float(f1[i]))
-            for i, column in enumerate(columns)
+            AttributeScore(name, int(positives[i]), float(tpr[i]), float(tnr[i]), float(f1[i]))
+            for i, name in enumerate(names)
         ),
     )
 

@@ -50,8 +50,10 @@ GALLERY = {
     "cross-camera-splits": "the gallery is all test tracklets except the queries",
 }
 RATES = ("rank", "mAP", "mAP_official")
-PAIR_RATES = ("threshold_cosine", "false_match_rate", "true_match_rate")
-CALIBRATED = ("threshold_squared_distance", *PAIR_RATES, "impostor_pairs", "genuine_pairs", "intercept", "slope")
+CALIBRATED = (
+    "threshold_squared_distance", "threshold_cosine", "false_match_rate", "true_match_rate", "impostor_pairs",
+    "genuine_pairs", "intercept", "slope",
+)  # fmt: skip
 
 
 def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
@@ -255,12 +257,9 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         rows = table.features[query], table.features
         found = asdict(calibrate(*rows, *labels, false_match_rate=options.calibrate))
         threshold = found.pop("threshold")
-        scores["calibration"] = {
-            "wanted_false_match_rate": options.calibrate,
-            "threshold_squared_distance": threshold,
-            "threshold_cosine": 1 - threshold / 2,
-        }
-        scores["calibration"] |= found | asdict(fit_probability(*rows, *labels))
+        squared = {"threshold_squared_distance": threshold, "threshold_cosine": 1 - threshold / 2}
+        wanted = {"wanted_false_match_rate": options.calibrate}
+        scores["calibration"] = wanted | squared | found | asdict(fit_probability(*rows, *labels))
     return scores
 
 

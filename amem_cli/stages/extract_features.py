@@ -20,10 +20,11 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, trained_test_people, warn_about_counts
-from amem_cli.data.loading import FrameBatches, even_batches, loader, without_unreadable
+from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, tracklets_digest
+from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.models.checkpoints import load_feature_model
 from amem_cli.options import ExtractFeaturesOptions
@@ -75,12 +76,10 @@ def _extract_split(
     precision = resolve_precision(options.precision, device)
     engine_name = resolve_engine(options.engine, device, precision, clips=True)
     with output_slot("features", output, options, is_main=is_main) as slot:
-        if options.on_bad_image == "skip":
-            unreadable = output.with_suffix(".unreadable.txt")
-            split = replace(split, test=tuple(without_unreadable(split.test, unreadable, processes, progress)))
         described = checkpoint.read_description(model_file)
         trained_on = str(described["provenance"]["options"].get("dataset", ""))
-        split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in split.test))
+        tracklets = without_unreadable(split.test, options, output, processes, progress)
+        split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in tracklets))
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
         provenance = Provenance(
             command="extract-features",

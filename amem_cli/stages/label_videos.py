@@ -18,9 +18,10 @@ from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, warn_about_counts
-from amem_cli.data.loading import FrameBatches, even_batches, loader, without_unreadable
+from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet, frames_of, known_people, select_tracklets, tracklets_digest
+from amem_cli.data.unreadable import without_unreadable
 from amem_cli.models.checkpoints import load_arm
 from amem_cli.models.config import ArmConfig
 from amem_cli.options import LabelVideosOptions
@@ -49,8 +50,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         precision = resolve_precision(options.precision, device)
         engine_name = resolve_engine(options.engine, device, precision, clips=False)
         with output_slot("pseudo-labels", output, options, is_main=is_main) as slot:
-            if options.on_bad_image == "skip":
-                tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
+            tracklets = without_unreadable(tracklets, options, output, processes, progress)
             tracklets = [shortened(tracklet, 1, options.frames) for tracklet in tracklets]
             resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size}
             provenance = Provenance(
@@ -75,7 +75,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                     person_id=known_people(tracklets),
                     camera_id=np.array([tracklet.camera_id for tracklet in tracklets], dtype=np.int64),
                     **columns,
-                    labels=binary_labels(columns["probabilities"], options.threshold),
+                    labels=(columns["probabilities"] > options.threshold).astype(np.uint8),
                     attributes=config.attributes,
                     threshold=options.threshold,
                     provenance=provenance.as_json(),
@@ -102,11 +102,6 @@ def label_tracklets(
         bar.advance(len(pixels))
     counts = np.array([len(tracklet) for tracklet in tracklets], dtype=np.int64)
     return {"probabilities": (sums / counts[:, None]).astype(np.float32), "frames": counts}
-
-
-def binary_labels(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """1 where the mean probability exceeds the threshold, else 0: uint8, same shape."""
-    return (probabilities > threshold).astype(np.uint8)
 
 
 def summary(labels: PseudoLabels) -> dict[str, object]:

@@ -18,10 +18,11 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.datasets import read_attributes, warn_about_counts
-from amem_cli.data.loading import ImageBatches, loader, readable_rows
+from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset, attributes_digest
+from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData, UsageError
 from amem_cli.losses import arm_loss
 from amem_cli.metrics.attributes import attribute_metrics
@@ -57,9 +58,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         weights = weight_file(options.weights, options.backbone)
         output = Workspace(options.workspace).arm
         with output_slot("ARM checkpoint", output, options, is_main=processes.is_main) as slot:
-            readable = np.arange(len(data.paths))
-            if options.on_bad_image == "skip":
-                readable = readable_rows(data.paths, output.with_suffix(".unreadable.txt"), processes, progress)
+            readable = readable_rows(data.paths, options, output, processes, progress)
             train, validation, test = split_rows(data, options, readable)
             precision = resolve_precision(options.precision, processes.device)
             provenance = Provenance(
@@ -213,12 +212,13 @@ def run_model(
 def score_attributes(probabilities: np.ndarray, data: AttributeDataset, rows: np.ndarray) -> dict[str, Any]:
     """Metrics as JSON: over `all` attributes that occur, the `usual_35`, and `per_attribute`; None if undefined."""
     metrics: dict[str, Any] = {}
-    for subset, columns in (("all", range(len(data.attributes))), ("usual_35", data.evaluated)):
+    for subset, columns in (("all", [*range(len(data.attributes))]), ("usual_35", [*data.evaluated])):
         if not columns:
             continue  # only PETA.mat lists the usual 35
-        scores = attribute_metrics(probabilities, data.labels[rows], data.attributes, subset=list(columns))
-        names = ("mA", "accuracy", "precision", "recall", "f1")
-        metrics[subset] = {name: _number(getattr(scores, name)) for name in names} | {"left_out": list(scores.left_out)}
+        names = [data.attributes[column] for column in columns]
+        scores = attribute_metrics(probabilities[:, columns], data.labels[rows][:, columns], names)
+        rates = {rate: _number(getattr(scores, rate)) for rate in ("mA", "accuracy", "precision", "recall", "f1")}
+        metrics[subset] = rates | {"left_out": list(scores.left_out)}
         if subset == "all":
             metrics["per_attribute"] = {
                 score.name: {

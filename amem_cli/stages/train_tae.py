@@ -19,10 +19,11 @@ from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.data.datasets import read_dataset, warn_about_counts
-from amem_cli.data.loading import ImageBatches, loader, readable_rows
+from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import VideoDataset, frames_of, images_digest
+from amem_cli.data.unreadable import readable_rows
 from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae
@@ -67,9 +68,8 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         weights = weight_file(options.weights, options.tae_encoder)
         output = Workspace(options.workspace).tae
         with output_slot("TAE checkpoint", output, options, is_main=is_main) as slot:
-            if options.on_bad_image == "skip":
-                rows = readable_rows(every_path, output.with_suffix(".unreadable.txt"), processes, progress)
-                every_path, person_ids = [every_path[row] for row in rows], [person_ids[row] for row in rows]
+            rows = readable_rows(every_path, options, output, processes, progress)
+            every_path, person_ids = [every_path[row] for row in rows], [person_ids[row] for row in rows]
             train, validation = hold_out_people(person_ids, options.validate, options.seed)
             paths, validation_paths = [every_path[row] for row in train], [every_path[row] for row in validation]
             if len(paths) < 2:

@@ -1,7 +1,4 @@
-"""Batches from disk: independent of workers and processes, one augmentation per clip, each file decoded once.
-
-`--on-bad-image skip`: unreadable frames are left out and listed, up to one in a hundred.
-"""
+"""Batches from disk: independent of workers and processes, one augmentation per clip, each file decoded once."""
 
 import os
 import subprocess
@@ -9,7 +6,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +25,13 @@ from amem_cli.data.loading import (
     loader,
     middle_clip,
     read_frames,
-    without_unreadable,
 )
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, UsageError
 from amem_cli.options import TrainAmemOptions
-from amem_cli.runtime.distributed import Processes
-from amem_cli.runtime.progress import Silent
 
 CPU = torch.device("cpu")
-ALONE = Processes(0, 1, CPU)
 SIZE = (32, 32)
 
 
@@ -311,81 +303,3 @@ def test_begin_worker_uses_one_thread():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def long_tracklets(tmp_path: Path) -> list[Tracklet]:
-    """Three tracklets of 120, 60 and 30 small frames."""
-    made = []
-    for number, length in enumerate((120, 60, 30)):
-        folder = tmp_path / f"t{number}"
-        folder.mkdir()
-        files = tuple(f"{frame:03d} é.jpg" for frame in range(length))
-        pixels = np.random.default_rng(number).integers(0, 255, (16, 8, 3), dtype=np.uint8)
-        for file in files:
-            Image.fromarray(pixels).save(folder / file)
-        made.append(Tracklet(f"t{number}", number, 1, str(folder), files))
-    return made
-
-
-def find(tracklets: list[Tracklet], list_file: Path, processes: Processes = ALONE) -> tuple[list[Tracklet], list[str]]:
-    progress = Silent()
-    return without_unreadable(tracklets, list_file, processes, progress), progress.warnings
-
-
-def test_without_unreadable_good_frames_remove_an_old_list(long_tracklets: list[Tracklet], tmp_path: Path) -> None:
-    list_file = tmp_path / "mars.unreadable.txt"
-    list_file.write_text("of a run before\n")
-    kept, warnings = find(long_tracklets, list_file)
-    assert kept == long_tracklets
-    assert warnings == []
-    assert not list_file.exists()
-
-
-def test_without_unreadable_leaves_out_and_lists(long_tracklets: list[Tracklet], tmp_path: Path) -> None:
-    broken = [long_tracklets[0].frames[7], long_tracklets[2].frames[29]]
-    broken[0].write_bytes(b"<html>not found</html>")
-    broken[1].unlink()
-    list_file = tmp_path / "mars.unreadable.txt"
-    kept, warnings = find(long_tracklets, list_file)
-    first, last = long_tracklets[0].files, long_tracklets[2].files
-    assert [tracklet.files for tracklet in kept] == [first[:7] + first[8:], long_tracklets[1].files, last[:-1]]
-    assert [replace(k, files=()) for k in kept] == [replace(t, files=()) for t in long_tracklets]
-    lines = list_file.read_text().splitlines()
-    assert len(lines) == 2
-    assert all(str(path) in line for path, line in zip(broken, lines, strict=True))
-    assert warnings == [f"2 unreadable images are left out; they are listed in {list_file}"]
-
-
-def test_without_unreadable_one_in_a_hundred(long_tracklets: list[Tracklet], tmp_path: Path) -> None:
-    for at in range(2):
-        long_tracklets[0].frames[at].write_bytes(b"")
-    assert sum(map(len, find(long_tracklets, tmp_path / "list.txt")[0])) == 208
-    long_tracklets[0].frames[2].write_bytes(b"")
-    with pytest.raises(BadData, match=r"images: 3 of 210 cannot be decoded\. See .*list\.txt"):
-        find(long_tracklets, tmp_path / "list.txt")
-    assert len((tmp_path / "list.txt").read_text().splitlines()) == 3
-
-
-def test_without_unreadable_tracklet_without_frame(long_tracklets: list[Tracklet], tmp_path: Path) -> None:
-    alone = replace(long_tracklets[2], name="alone", files=long_tracklets[2].files[:1])
-    alone.frames[0].write_bytes(b"no image")
-    with pytest.raises(BadData, match="no readable frame in alone"):
-        find([*long_tracklets[:2], alone], tmp_path / "list.txt")
-
-
-def test_without_unreadable_shared_among_processes(
-    long_tracklets: list[Tracklet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long_tracklets[1].frames[5].write_bytes(b"")
-    alone, _ = find(long_tracklets, tmp_path / "alone.txt")
-    parts: list[dict] = []
-    monkeypatch.setattr(Processes, "gather", lambda self, part: parts.append(part) or [part])
-    for rank in (0, 1):  # the result of the other process is missing from this simulated gather
-        find(long_tracklets, tmp_path / "x.txt", Processes(rank, 2, CPU))
-    assert sorted(map(len, parts)) == [0, 1]
-    monkeypatch.setattr(Processes, "gather", lambda self, part: parts)
-    for rank in (0, 1):
-        list_file = tmp_path / f"{rank}.txt"
-        assert find(long_tracklets, list_file, Processes(rank, 2, CPU))[0] == alone
-        assert list_file.exists() == (rank == 0)

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from amem_cli.errors import BadData
 from amem_cli.metrics.intervals import bootstrap_interval
 
 
@@ -17,13 +16,6 @@ def test_bootstrap_interval_reproducible():
     values = np.random.default_rng(0).random(50)
     assert bootstrap_interval(values, 1, 1000) == pytest.approx((0.4560121201029447, 0.6029390618130784))
     assert bootstrap_interval(values, 1, 1000) != bootstrap_interval(values, 2, 1000)
-
-
-def test_bootstrap_interval_nan_left_out():
-    values = np.random.default_rng(0).random(30)
-    assert bootstrap_interval(np.append(values, [np.nan] * 9), 0, 99) == bootstrap_interval(values, 0, 99)
-    with pytest.raises(BadData, match="no query"):
-        bootstrap_interval(np.array([np.nan]), 0, 9)
 
 
 def test_bootstrap_interval_one_resample():

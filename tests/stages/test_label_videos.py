@@ -112,14 +112,16 @@ def test_label_videos_reused_or_refused(walkers: Path, arm_file: Path, tmp_path:
     again = label_videos(options(walkers, arm_file, tmp_path, batch_size=5), Silent())
     assert again.reused
     assert again.metrics == first.metrics
-    with pytest.raises(OutputExists, match=r"threshold: 0\.5 there, 0\.4 now") as caught:
-        label_videos(options(walkers, arm_file, tmp_path, threshold=0.4), Silent())
+    threshold = float(pseudo_labels.read(first.artifact).probabilities[0, 0])  # exceeded by others, not by itself
+    with pytest.raises(OutputExists, match=r"threshold: 0\.5 there, ") as caught:
+        label_videos(options(walkers, arm_file, tmp_path, threshold=threshold), Silent())
     assert caught.value.exit_code == 73
     assert first.artifact.read_bytes() == content
-    forced = label_videos(options(walkers, arm_file, tmp_path, threshold=0.4, force=True), Silent())
+    forced = label_videos(options(walkers, arm_file, tmp_path, threshold=threshold, force=True), Silent())
     labels = pseudo_labels.read(forced.artifact)
-    assert labels.threshold == 0.4
-    assert np.array_equal(labels.labels, labels.probabilities > 0.4)
+    assert labels.threshold == threshold
+    assert labels.labels[0, 0] == 0
+    assert np.array_equal(labels.labels, labels.probabilities > threshold)
 
 
 def test_select_tracklets_several_splits(walkers: Path, arm_file: Path, tmp_path: Path) -> None:
@@ -155,7 +157,3 @@ def test_label_videos_frames(walkers: Path, arm_file: Path, tmp_path: Path, monk
     monkeypatch.setattr(sharding.Shards, "compute", stop)
     with pytest.raises(LookupError):
         label_videos(options(walkers, arm_file, tmp_path, frames=2), Silent())
-
-
-def test_binary_labels_threshold_is_exclusive() -> None:
-    assert stage.binary_labels(np.array([0.4, 0.5, 0.6]), 0.5).tolist() == [0, 0, 1]

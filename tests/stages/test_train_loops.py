@@ -379,7 +379,7 @@ def test_bad_image_stops_or_is_skipped(stage: str, walkers: Path, inputs: dict[s
         run(stage, data, tmp_path / "stop", inputs)
     progress = Progress(quiet=True)
     monkey = pytest.MonkeyPatch()
-    monkey.setattr("amem_cli.data.loading.MOST_SKIPPED", 0.2)
+    monkey.setattr("amem_cli.data.unreadable.MOST_SKIPPED", 0.2)
     try:
         if stage == "train-arm":
             artifact = train_arm(arm_options(data, tmp_path, on_bad_image="skip"), progress).artifact

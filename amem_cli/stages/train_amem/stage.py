@@ -14,10 +14,11 @@ from amem_cli.artifacts.provenance import Provenance, parent, weights_parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
-from amem_cli.data.loading import read_frames, without_unreadable
+from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import check_people
 from amem_cli.data.tracklets import Split, Tracklet, frames_of, people, tracklets_digest
+from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import AMEM, SIMILARITY_FEATURE, MainModel
@@ -77,9 +78,7 @@ def _train_split(
 ) -> StageResult:
     output = Workspace(options.workspace).amem(manifest.name, number)
     with output_slot("AMEM checkpoint", output, options, is_main=processes.is_main) as slot:
-        tracklets = list(split.train)
-        if options.on_bad_image == "skip":
-            tracklets = without_unreadable(tracklets, output.with_suffix(".unreadable.txt"), processes, progress)
+        tracklets = without_unreadable(split.train, options, output, processes, progress)
         data = inputs.training_data(options, manifest.name, tracklets)
         if options.uses_aem and not options.labels and processes.is_main:
             Chain(manifest, options.workspace, number, options.data_root).warn_about_stale("train-tae", progress)

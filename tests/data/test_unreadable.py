@@ -1,0 +1,100 @@
+"""`--on-bad-image skip`: unreadable frames are left out and listed, up to one in a hundred."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from amem_cli.data.tracklets import Tracklet
+from amem_cli.data.unreadable import without_unreadable
+from amem_cli.errors import BadData
+from amem_cli.options import DataOptions
+from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.progress import Silent
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture
+def tracklets(tmp_path: Path) -> list[Tracklet]:
+    """Three tracklets of 120, 60 and 30 small frames."""
+    made = []
+    for number, length in enumerate((120, 60, 30)):
+        folder = tmp_path / f"t{number}"
+        folder.mkdir()
+        files = tuple(f"{frame:03d} é.jpg" for frame in range(length))
+        pixels = np.random.default_rng(number).integers(0, 255, (16, 8, 3), dtype=np.uint8)
+        for file in files:
+            Image.fromarray(pixels).save(folder / file)
+        made.append(Tracklet(f"t{number}", number, 1, str(folder), files))
+    return made
+
+
+def find(tracklets: list[Tracklet], output: Path, processes: Processes = ALONE) -> tuple[list[Tracklet], list[str]]:
+    progress, options = Silent(), DataOptions(on_bad_image="skip")
+    return without_unreadable(tracklets, options, output, processes, progress), progress.warnings
+
+
+def test_without_unreadable_keeps_all_with_stop(tracklets: list[Tracklet], tmp_path: Path) -> None:
+    tracklets[0].frames[0].write_bytes(b"")
+    assert without_unreadable(tracklets, DataOptions(), tmp_path / "mars.h5", ALONE, Silent()) == tracklets
+
+
+def test_without_unreadable_good_frames_remove_an_old_list(tracklets: list[Tracklet], tmp_path: Path) -> None:
+    list_file = tmp_path / "mars.unreadable.txt"
+    list_file.write_text("of a run before\n")
+    kept, warnings = find(tracklets, tmp_path / "mars.h5")
+    assert kept == tracklets
+    assert warnings == []
+    assert not list_file.exists()
+
+
+def test_without_unreadable_leaves_out_and_lists(tracklets: list[Tracklet], tmp_path: Path) -> None:
+    broken = [tracklets[0].frames[7], tracklets[2].frames[29]]
+    broken[0].write_bytes(b"<html>not found</html>")
+    broken[1].unlink()
+    list_file = tmp_path / "mars.unreadable.txt"
+    kept, warnings = find(tracklets, tmp_path / "mars.h5")
+    first, last = tracklets[0].files, tracklets[2].files
+    assert [tracklet.files for tracklet in kept] == [first[:7] + first[8:], tracklets[1].files, last[:-1]]
+    assert [replace(k, files=()) for k in kept] == [replace(t, files=()) for t in tracklets]
+    lines = list_file.read_text().splitlines()
+    assert len(lines) == 2
+    assert all(str(path) in line for path, line in zip(broken, lines, strict=True))
+    assert warnings == [f"2 unreadable images are left out; they are listed in {list_file}"]
+
+
+def test_without_unreadable_one_in_a_hundred(tracklets: list[Tracklet], tmp_path: Path) -> None:
+    for at in range(2):
+        tracklets[0].frames[at].write_bytes(b"")
+    assert sum(map(len, find(tracklets, tmp_path / "mars.h5")[0])) == 208
+    tracklets[0].frames[2].write_bytes(b"")
+    with pytest.raises(BadData, match=r"images: 3 of 210 cannot be decoded\. See .*mars\.unreadable\.txt"):
+        find(tracklets, tmp_path / "mars.h5")
+    assert len((tmp_path / "mars.unreadable.txt").read_text().splitlines()) == 3
+
+
+def test_without_unreadable_tracklet_without_frame(tracklets: list[Tracklet], tmp_path: Path) -> None:
+    alone = replace(tracklets[2], name="alone", files=tracklets[2].files[:1])
+    alone.frames[0].write_bytes(b"no image")
+    with pytest.raises(BadData, match="no readable frame in alone"):
+        find([*tracklets[:2], alone], tmp_path / "mars.h5")
+
+
+def test_without_unreadable_shared_among_processes(
+    tracklets: list[Tracklet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracklets[1].frames[5].write_bytes(b"")
+    alone, _ = find(tracklets, tmp_path / "alone.h5")
+    parts: list[dict] = []
+    monkeypatch.setattr(Processes, "gather", lambda self, part: parts.append(part) or [part])
+    for rank in (0, 1):  # the result of the other process is missing from this simulated gather
+        find(tracklets, tmp_path / "x.h5", Processes(rank, 2, torch.device("cpu")))
+    assert sorted(map(len, parts)) == [0, 1]
+    monkeypatch.setattr(Processes, "gather", lambda self, part: parts)
+    for rank in (0, 1):
+        assert find(tracklets, tmp_path / f"{rank}.h5", Processes(rank, 2, torch.device("cpu")))[0] == alone
+        assert (tmp_path / f"{rank}.unreadable.txt").exists() == (rank == 0)
