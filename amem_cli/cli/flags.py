@@ -148,17 +148,14 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
                 function(**given)
             except AmemError as error:
                 images = next((one for one in given.values() if hasattr(one, "data_root")), None)
-                if "on_bad_image" not in takes:
-                    error.remedy = error.remedy.replace(", or use --on-bad-image skip", "")
-                error.remedy = remedies.for_command(error.remedy, places, force, images)
+                error.remedy = remedies.for_command(error.remedy, typed, images)
                 raise
 
         flags: list[inspect.Parameter] = []
         for one in declared:
             flags += flags_of.get(one.name, [_parameter(one.name, one.annotation, one.default)])
-        takes = {one.name: isinstance(one.annotation.__metadata__[0], typer.models.ArgumentInfo) for one in flags}
-        places = [one.upper() if takes[one] else flag_of(one) for one in ("out", "folder", "workspace") if one in takes]
-        force = "force" in takes
+        arguments = [one.name for one in flags if isinstance(one.annotation.__metadata__[0], typer.models.ArgumentInfo)]
+        typed = {one.name: one.name.upper() if one.name in arguments else flag_of(one.name) for one in flags}
         call.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
         app.command(name, help=inspect.getdoc(function), epilog=epilog(*examples, note=note))(call)
         return function
@@ -166,8 +163,9 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
     return decorate
 
 
-def stage_command(name: str, *examples: str) -> Callable[[Callable], Callable]:
-    """Add the decorated function as command `name`, with a flag for every field of the stage's options dataclass.
+def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], Callable]:
+    """Add the decorated function as command `name` with the help `text`, and a flag for every field of the stage's
+    options dataclass.
 
     It gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags. The
     results that it returns are printed.
@@ -215,7 +213,7 @@ def stage_command(name: str, *examples: str) -> Callable[[Callable], Callable]:
 
         general = list(inspect.signature(call).parameters.values())[:-1]
         call.__signature__ = inspect.Signature([*general, *further, *flags])  # type: ignore[attr-defined]
-        call.__doc__ = function.__doc__
+        call.__doc__ = text
         command(app, name, *examples, note=LEGEND)(call)
         return function
 
@@ -281,14 +279,17 @@ def _parameter(name: str, annotation: Any, default: Any = None) -> inspect.Param
 
 
 def _check_names(options: Any, dry_run: bool) -> None:
-    """Raise `UsageError` for a mistyped data set or protocol before torch and the inputs are loaded; with `dry_run`,
-    which reads no data set, also for a split that its manifest does not have."""
-    from amem_cli.data.manifest import load_manifest, manifest_of_protocol, protocol_of
+    """Raise `UsageError` for a mistyped data set or protocol, and `BadData` for a training on tracks without
+    identities, before torch and the inputs are loaded; with `dry_run`, which reads no data set, `UsageError` also for a
+    split that its manifest does not have."""
+    from amem_cli.data.manifest import load_manifest, manifest_of_protocol, protocol_of, require_people
 
     if hasattr(options, "protocol"):
         manifest_of_protocol(options.protocol)
         return
     manifest = load_manifest(options.dataset)
+    if isinstance(options, TrainAmemOptions):
+        require_people(manifest)
     if dry_run and hasattr(options, "split"):
         from amem_cli.data.datasets import choose_splits
 

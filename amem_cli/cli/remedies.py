@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,18 @@ def command_line(arguments: list[str]) -> str:
     return shlex.join([*start, *arguments])
 
 
-def for_command(remedy: str, places: Collection[str], force: bool, images: Any = None) -> str:
-    """The remedy for a command with `places` for its output, with or without `--force`, and the data set of `images`.
+def for_command(remedy: str, parameters: Mapping[str, str], images: Any = None) -> str:
+    """The remedy for a command with these `parameters`, name -> as it is typed, and the data set of `images`.
 
-    >>> for_command("Use another --workspace, the same options, or --force to overwrite it", ["FOLDER"], False)
+    >>> for_command("Use another --workspace, the same options, or --force to overwrite it", {"folder": "FOLDER"})
     'Use another FOLDER, the same options, or delete it'
     """
     remedy = _with_data_set(remedy, images)
-    place = next(iter(places), "folder")
+    place = next((parameters[one] for one in ("out", "folder", "workspace") if one in parameters), "folder")
     remedy = remedy.replace("(--workspace, --out)", f"({place})").replace("another --workspace", f"another {place}")
-    if not force:
+    if "on_bad_image" not in parameters:
+        remedy = remedy.replace(", or use --on-bad-image skip", "")
+    if "force" not in parameters:
         remedy = remedy.replace("Use --force to make it again", "Delete it").replace("--force to overwrite", "delete")
     return remedy
 

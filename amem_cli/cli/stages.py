@@ -1,8 +1,9 @@
-"""The commands of the six stages: options, one call. `stage_command` prints what it returns."""
+"""The commands of the six stages; `stage_command` prints what a stage returns."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -10,54 +11,29 @@ from amem_cli.cli import console
 from amem_cli.cli.flags import first_process, stage_command
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.progress import Progress
+from amem_cli.stages import run_stage
 
-
-@stage_command("train-arm", "amem train-arm --data-root data --weights imagenet", "amem train-arm --preset small")
-def train_arm(options: Any, progress: Progress) -> Any:
-    """Train the attribute recognition model (ARM) on PETA."""
-    from amem_cli.stages.train_arm import train_arm
-
-    return train_arm(options, progress)
-
-
-@stage_command("label-videos", "amem label-videos --dataset mars", "amem label-videos --dataset my-cameras.toml")
-def label_videos(options: Any, progress: Progress) -> Any:
-    """Predict pseudo attribute labels of tracklets with the ARM."""
-    from amem_cli.stages.label_videos import label_videos
-
-    return label_videos(options, progress)
-
-
-@stage_command("train-tae", "amem train-tae --dataset market1501", "amem train-tae --preset small --epochs 5")
-def train_tae(options: Any, progress: Progress) -> Any:
-    """Train the texture auto-encoder (TAE) on single images."""
-    from amem_cli.stages.train_tae import train_tae
-
-    return train_tae(options, progress)
+for name, text, *examples in (
+    ("train-arm", "Train the attribute recognition model (ARM) on PETA.",
+     "amem train-arm --data-root data --weights imagenet", "amem train-arm --preset small"),
+    ("label-videos", "Predict pseudo attribute labels of tracklets with the ARM.",
+     "amem label-videos --dataset mars", "amem label-videos --dataset my-cameras.toml"),
+    ("train-tae", "Train the texture auto-encoder (TAE) on single images.",
+     "amem train-tae --dataset market1501", "amem train-tae --preset small --epochs 5"),
+    ("train-amem", "Train AMEM: a 3-D backbone with appearance and motion enhancement, end to end.",
+     "amem train-amem --weights rgb_imagenet.pt", "amem train-amem --dataset ilids-vid --split all"),
+    ("extract-features", "Extract one feature vector per test tracklet with the main model.",
+     "amem extract-features", "amem extract-features --dataset prid2011 --split all"),
+):  # fmt: skip
+    stage_command(name, text, *examples)(partial(run_stage, name))
 
 
 @stage_command(
-    "train-amem", "amem train-amem --weights rgb_imagenet.pt", "amem train-amem --dataset ilids-vid --split all"
+    "evaluate",
+    "Compute CMC and mAP of features under a protocol.",
+    "amem evaluate --calibrate 0.001",
+    "amem evaluate --compare baseline.json amem.json --paper",
 )
-def train_amem(options: Any, progress: Progress) -> Any:
-    """Train AMEM: a 3-D backbone with appearance and motion enhancement, end to end."""
-    from amem_cli.data.manifest import load_manifest, require_people
-
-    require_people(load_manifest(options.dataset))
-    from amem_cli.stages.train_amem import train_amem
-
-    return train_amem(options, progress)
-
-
-@stage_command("extract-features", "amem extract-features", "amem extract-features --dataset prid2011 --split all")
-def extract_features(options: Any, progress: Progress) -> Any:
-    """Extract one feature vector per test tracklet with the main model."""
-    from amem_cli.stages.extract_features import extract_features
-
-    return extract_features(options, progress)
-
-
-@stage_command("evaluate", "amem evaluate --calibrate 0.001", "amem evaluate --compare baseline.json amem.json --paper")
 def evaluate(
     options: EvaluateOptions,
     progress: Progress,
@@ -69,7 +45,6 @@ def evaluate(
     compare: Annotated[bool, typer.Option("--compare", help="print results next to each other")] = False,
     paper: Annotated[bool, typer.Option("--paper", help="add the paper's values, where it has some")] = False,
 ) -> None:
-    """Compute CMC and mAP of features under a protocol."""
     from amem_cli.artifacts import results
     from amem_cli.stages import evaluate as stage
 

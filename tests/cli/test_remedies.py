@@ -256,7 +256,7 @@ def test_unreadable_frames_of_a_picture(monkeypatch: pytest.MonkeyPatch, capsys:
     assert run(["show", "frames", "--dataset", "ilids-vid", "--data-root", "my data"]) == 65
     command = "amem data check ilids-vid --deep --data-root 'my data'"
     assert capsys.readouterr().err.endswith(f"no. Replace it; {command} lists all such files.\n")
-    assert for_command(f"Replace it; {check}", [], False) == "Replace it"  # images of no data set
+    assert for_command(f"Replace it; {check}", {}) == "Replace it"  # images of no data set
 
 
 @pytest.mark.parametrize("option", ["--arm", "--labels", "--tae", "--model"])
@@ -366,7 +366,8 @@ PLACE = "Check the folder's permissions or choose another place (--workspace, --
     ],
 )
 def test_for_command(remedy: str, places: list[str], force: bool, said: str) -> None:
-    assert for_command(remedy, places, force) == said
+    parameters = ({"out": places[0]} if places else {}) | ({"force": "--force"} if force else {})
+    assert for_command(remedy, parameters) == said
 
 
 @pytest.mark.parametrize(

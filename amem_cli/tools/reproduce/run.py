@@ -5,7 +5,6 @@ import json
 import math
 import os
 import statistics
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from amem_cli.data.datasets import count_differences, read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, UsageError, counted
 from amem_cli.runtime.progress import Progress
+from amem_cli.stages import run_stage
 from amem_cli.tools import paper
 from amem_cli.tools.inspect_weights import check_weights
 from amem_cli.tools.reproduce.plan import Command, Plan, Run
@@ -62,10 +62,9 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
 
 
 def run_command(command: Command, progress: Progress) -> Any:
-    """Call the stage of a command: the function of the same name."""
+    """Run the stage of a command."""
     progress.log(f"$ {command.line}")
-    name = command.name.replace("-", "_")
-    return getattr(import_module(f"amem_cli.stages.{name}"), name)(command.options, progress)
+    return run_stage(command.name, command.options, progress)
 
 
 def _link_shared(own: Workspace, shared: Workspace) -> None:
