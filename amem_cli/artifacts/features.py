@@ -21,7 +21,6 @@ COLUMNS: hdf5.Columns = {
     "is_query": ("bool", 1),
     "features": ("float32", 2),
 }
-PEOPLE: hdf5.Columns = {"person_id": ("int64", 1)}
 FLIPPED: hdf5.Columns = {"features_flip": ("float32", 2)}
 SEEN: hdf5.Columns = {"camera": ("str", 1), "first_seconds": ("float64", 1), "last_seconds": ("float64", 1)}
 
@@ -62,7 +61,7 @@ class Features:
 def write(path: Path, features: Features, provenance: Provenance) -> Path:
     """Write the features file."""
     columns = COLUMNS | {name: spec for name, spec in (FLIPPED | SEEN).items() if getattr(features, name) is not None}
-    columns |= PEOPLE if features.has_people else {}
+    columns |= hdf5.PEOPLE if features.has_people else {}
     more = {"folder": features.folder} if features.folder else {}
     return hdf5.write(path, KIND, features, columns, provenance, **more)
 
@@ -76,7 +75,7 @@ def read(path: Path, *, remedy: str = WRITERS, people: bool = True) -> Features:
     if path.suffix.lower() in (".npz", ".npy", ".mat", ".pt", ".pth", ".parquet"):
         remedy = f"Run: {shlex.join(['amem', 'features', 'convert', str(path), str(path.with_suffix('.h5'))])}"
         raise BadData(KIND, path, why="it is not an HDF5 file", remedy=remedy)
-    optional = PEOPLE | SEEN | FLIPPED
+    optional = hdf5.PEOPLE | SEEN | FLIPPED
     attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=optional, mapped=True)
     if people and "person_id" not in columns:
         why = "it has no person_id, so its tracks have no identities"

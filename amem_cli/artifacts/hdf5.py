@@ -25,6 +25,7 @@ from amem_cli.errors import BadData, listing
 Columns = dict[str, tuple[str, int]]  # name -> (dtype: "str" or NumPy's name, number of axes)
 Wanted = tuple[str, Columns, Columns, str]  # kind ("": any), columns, optional columns, path to map or ""
 
+PEOPLE: Columns = {"person_id": ("int64", 1)}  # optional: tracks without identities have none
 LARGEST_FILE = 8 << 30
 LARGEST_RATIO = 1100  # limit of a column's bytes relative to its bytes in the file; deflate reaches 1032
 USER_BLOCK = 512  # HDF5's user block, which holds the checksum

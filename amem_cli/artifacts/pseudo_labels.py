@@ -19,7 +19,6 @@ COLUMNS: hdf5.Columns = {
     "probabilities": ("float32", 2),
     "labels": ("uint8", 2),
 }
-PEOPLE: hdf5.Columns = {"person_id": ("int64", 1)}
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,13 @@ class PseudoLabels:
 def write(path: Path, labels: PseudoLabels, provenance: Provenance) -> Path:
     """Write the labels file."""
     extra = {"attributes": list(labels.attributes), "threshold": labels.threshold}
-    columns = COLUMNS | (PEOPLE if len(labels.person_id) == len(labels.tracklet) else {})
+    columns = COLUMNS | (hdf5.PEOPLE if len(labels.person_id) == len(labels.tracklet) else {})
     return hdf5.write(path, KIND, labels, columns, provenance, **extra)
 
 
 def read(path: Path, *, remedy: str = "amem label-videos writes such a file") -> PseudoLabels:
     """Read a labels file. Raises `BadData` if columns and attributes contradict each other, and like `hdf5.read`."""
-    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=PEOPLE)
+    attributes, columns = hdf5.read(path, KIND, COLUMNS, remedy=remedy, optional=hdf5.PEOPLE)
     columns.setdefault("person_id", np.zeros(0, np.int64))
     try:
         names, threshold = tuple(map(str, attributes["attributes"])), float(attributes["threshold"])

@@ -38,13 +38,15 @@ class Shards:
     """The shards of one unfinished output, in a folder next to it, named after the provenance.
 
     The main process makes the folder, without old shards if `fresh`, and logs its time over all runs to metrics.jsonl.
+    Raises `DiskError` if the disk has fewer than `needed` bytes left.
     """
 
-    def __init__(self, output: Path, provenance: Provenance, processes: Processes, *, fresh: bool):
+    def __init__(self, output: Path, provenance: Provenance, processes: Processes, *, fresh: bool, needed: int = 0):
         self.provenance, self.processes = provenance, processes
         self.folder = output.parent / f".{output.name}.parts" / f"{provenance.fingerprint()}-{FRAMES_PER_SHARD}"
         self._metrics = metrics_path(output)
         if processes.is_main:
+            atomic.require_free_space(output.parent, needed)
             try:
                 if fresh:
                     shutil.rmtree(self.folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from amem_cli.artifacts import atomic, checkpoint, features
+from amem_cli.artifacts import checkpoint, features
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
@@ -90,9 +90,8 @@ def _extract_split(
         )
         if slot.is_current(provenance, frames_of(split.test), progress.warn):
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
-        if is_main:
-            atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(split.test))
-        shards = Shards(output, provenance, processes, fresh=options.resume == "never")
+        fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * len(split.test)
+        shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
         compute = partial(
             extract_tracklets, clip_shape=(config.clip_frames, *config.height_width), device=device,
             engine=prepare(model, device, precision, engine_name, progress.warn),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from amem_cli.artifacts import atomic, pseudo_labels
+from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
@@ -62,9 +62,8 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
             )
             if slot.is_current(provenance, frames_of(tracklets), progress.warn):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
-            if is_main:
-                atomic.require_free_space(output.parent, BYTES_PER_TRACKLET * len(tracklets))
-            shards = Shards(output, provenance, processes, fresh=options.resume == "never")
+            fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * len(tracklets)
+            shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
             engine = prepare(arm, device, precision, engine_name, progress.warn)
             compute = partial(label_tracklets, config=config, engine=engine, options=options, device=device)
             columns = shards.compute(tracklets, [*map(len, tracklets)], compute, progress, "frames")
