@@ -89,8 +89,6 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             for number in protocol.numbers:
                 Chain(manifest, options.workspace, number).warn_about_stale("evaluate", progress)
         tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
-        if protocol.kind != "single-split":
-            refuse_other_splits(tables, files)
         if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
             needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
             require_memory("--rerank", None, needed, free_memory(), "Leave it out")
@@ -102,7 +100,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             result["warnings"] = progress.warnings
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None:
-            progress.log(f"the existing result has other features or options, it is renamed to {_keep(output, before)}")
+            digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
+            os.replace(output, kept := output.with_name(f"{output.stem}-{digest}.json"))
+            progress.log(f"the existing result has other features or options, it is renamed to {kept}")
         results.write(output, result, provenance)
         took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
         atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
@@ -141,22 +141,18 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
 def read_features(
     path: Path, number: int, options: EvaluateOptions, manifest: Manifest, progress: Progress
 ) -> Features:
-    """The features of split `number`, written by amem or another program, with warnings about their conversion."""
+    """The features of split `number`, written by amem or another program, with warnings about their conversion. Raises
+    `BadData` if their provenance names another split."""
     table, notes = read_any(path, manifest.name, features_remedy(options, manifest, number))
     for note in notes:
         progress.warn(f"{path}: {note}")
     if table.dataset != manifest.name:
         progress.warn(f"{path} has features of '{table.dataset}', but the protocol is for '{manifest.name}'")
+    recorded = table.provenance.get("options", {}).get("split")
+    if isinstance(recorded, int) and recorded != number and protocol_of(manifest).kind != "single-split":
+        why = f"it has features of split {recorded}, but is given for split {number}"
+        raise BadData("features", path, why=why, remedy="Give one per split, in their order")
     return table
-
-
-def refuse_other_splits(tables: list[Features], files: list[Path]) -> None:
-    """Raise `BadData` if the provenance of features names another split than their position."""
-    for number, (table, path) in enumerate(zip(tables, files, strict=True)):
-        recorded = table.provenance.get("options", {}).get("split")
-        if isinstance(recorded, int) and recorded != number:
-            why = f"it has features of split {recorded}, but is given for split {number}"
-            raise BadData("features", path, why=why, remedy="Give one per split, in their order")
 
 
 def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: EvaluateOptions) -> None:
@@ -164,14 +160,6 @@ def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: Evalu
     if options.strict and result["incomplete"]:
         remedy = "Extract features of every test tracklet, or leave --strict out"
         raise BadData("features", listing(map(str, files), 1), why=results.incomplete_of(result), remedy=remedy)
-
-
-def _keep(output: Path, before: dict[str, Any]) -> Path:
-    """Rename an existing result; the new name has a digest of its provenance."""
-    digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
-    kept = output.with_name(f"{output.stem}-{digest}.json")
-    os.replace(output, kept)
-    return kept
 
 
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
