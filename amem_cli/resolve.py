@@ -120,7 +120,7 @@ def convert(cls: type, name: str, value: Any, where: str) -> Any:
 
 
 def folder_flags(**folders: Path | None) -> str:
-    """The flags for those folders (`workspace`, `data_root`) that a command would not take by itself; none for None."""
+    """The flags for those folders (`workspace`, `data_root`) that are not the defaults of a command, nor None."""
     words = ""
     for field in dataclasses.fields(DataOptions):
         usual = os.environ.get(field.metadata["env"]) or str(field.default)

@@ -267,7 +267,7 @@ def print_bench(figures: dict[str, Any]) -> None:
         value, ceiling = (f"{number:.0f}" if number >= 100 else f"{number:.3g}" for number in pair)
         cells = [f"{value} {rate['unit']}", f"{rate['seconds']:.3g} s", ceiling, f"{100 * rate['fraction']:.0f} %"]
         rows.append([rate["part"], *cells])
-    print_table(("", "rate", "a step", "ceiling", "of it"), rows)
+    print_table(("", "rate", "a step", "ceiling", "of ceiling"), rows)
     print_wrapped(
         f"ceilings: decoding {ceilings['libjpeg']:.0f} images/s a core by libjpeg alone; the others a large "
         f"convolution, {ceilings['convolution'] / 1e9:.0f} GFLOP/s"

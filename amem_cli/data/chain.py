@@ -234,7 +234,8 @@ def _unfinished(path: Path) -> str:
 
 
 def _options_to_repeat(link: _Link, of: Chain) -> dict[str, Any]:
-    """A provenance for a missing artifact: its unfinished run's, another split's, or preset, size, seed of a run."""
+    """The provenance whose options a missing artifact should have: of its unfinished run, else of another split, else
+    preset, image size and seed of another training."""
     links = _links(replace(of, split=None))
     for one in (link, *(other for other in links if other.stage == link.stage)):
         if provenance := _intact_provenance([one.path, *_parts(one.path)], verified=False):
