@@ -10,6 +10,9 @@ from torch import Tensor
 from amem_cli.weights.files import WeightFile
 from amem_cli.weights.normalisation import HARA_2018, HARA_2020, Normalisation
 
+# the layers of torchvision's ResNet in a `Sequential`, as in Video-Person-ReID
+_NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+
 
 @dataclass(frozen=True)
 class MappedWeights:
@@ -34,19 +37,10 @@ def map_keys(file: WeightFile, architecture: str) -> MappedWeights:
     if architecture == "mobilenet_v2" and "features.2.conv.6.weight" in file.tensors:
         return _map_mobilenet_v2(file.tensors)
     if architecture in ("resnet18", "resnet50") and "4.0.conv1.weight" in file.tensors:
-        return _map_numbered_resnet(file.tensors)
+        split = {key: key.split(".") for key in file.tensors}
+        keys = {key: ".".join((_NUMBERED.get(first, first), *rest)) for key, (first, *rest) in split.items()}
+        return MappedWeights(_renamed(keys, file.tensors), "ResNet with numbers for its layers")
     return MappedWeights(file.tensors, "the network's own keys")
-
-
-# -- ResNet ------------------------------------------------------------------------------------------------------------
-
-_NUMBERED = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
-
-
-def _map_numbered_resnet(tensors: dict[str, Tensor]) -> MappedWeights:
-    """The layers of torchvision's ResNet in a `Sequential`, as in Video-Person-ReID."""
-    keys = {key: ".".join((_NUMBERED.get(first, first), *rest)) for key in tensors for first, *rest in [key.split(".")]}
-    return MappedWeights(_renamed(keys, tensors), "ResNet with numbers for its layers")
 
 
 # -- MobileNetV2 -------------------------------------------------------------------------------------------------------
