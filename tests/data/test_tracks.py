@@ -105,8 +105,10 @@ def test_extract_features_tracks_have_no_person(folder: Path, capsys: pytest.Cap
 
 @pytest.mark.usefixtures("tiny_backbone", "one_thread")
 def test_stages_that_need_people_say_so(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert run(["train-amem", "--dataset", "people/people.toml", "--modules", "baseline", "--device", "cpu"]) == 65
-    assert "error: data set people: its tracks have no identities" in capsys.readouterr().err
+    command = ["train-amem", "--dataset", "people/people.toml", "--modules", "baseline", "--device", "cpu"]
+    for typed in (command, [*command, "--dry-run"]):
+        assert run(typed) == 65
+        assert "error: data set people: its tracks have no identities" in capsys.readouterr().err
 
 
 @pytest.mark.slow
