@@ -210,15 +210,31 @@ class TrainTaeOptions(Adversarial):
     """`train-tae`: the texture auto-encoder on single images (Fig. 3, eq. 4)."""
 
     dataset: str = option("market1501", DATASET_HELP)
-    tae_encoder: Literal["resnet18", "mobilenet_v2"] = option("resnet18", "ResNet-18 (P)", small="mobilenet_v2")
-    weights: str = setting(
-        "", "the encoder's ImageNet weights: a file, or imagenet; empty: none", small="imagenet", strong="imagenet"
+    tae_encoder: Literal["resnet18", "mobilenet_v2", "patches"] = option(
+        "resnet18", "ResNet-18 (P); patches: a linear map of 16x16 pixels (D)", small="patches"
     )
+    weights: str = setting(
+        "", "the encoder's ImageNet weights: a file, imagenet, or auto: imagenet, none for patches; empty: none",
+        small="auto", strong="auto",
+    )  # fmt: skip
     epochs: int = option(60, "passes over the training images (D)", small=12)
     batch_size: int = option(64, "images per batch (D)", small=16)
     learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)", small=2e-3)
     weight_decay: float = option(5e-4, "Adam's weight decay (P)", small=0.0)
     freeze_bn: float = option(1.0, "fraction of the steps after which batch norm is frozen; 1: never (D)", small=0.6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tae_encoder == "patches" and self.weights not in ("", "auto"):
+            why = "there are no pretrained weights of --tae-encoder patches"
+            raise UsageError("--weights", self.weights, why=why, remedy="Use --weights auto")
+
+    @property
+    def initial_weights(self) -> str:
+        """`weights` without auto."""
+        if self.weights == "auto":
+            return "" if self.tae_encoder == "patches" else "imagenet"
+        return self.weights
 
 
 @dataclass(frozen=True, kw_only=True)

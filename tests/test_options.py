@@ -55,6 +55,15 @@ def test_defaults_are_the_papers():
     assert resolve(TrainTaeOptions, {}).dataset == "market1501"
 
 
+def test_tae_initial_weights() -> None:
+    small = {"weights": "auto"}
+    assert resolve(TrainTaeOptions, small | {"tae_encoder": "patches"}).initial_weights == ""
+    assert resolve(TrainTaeOptions, small | {"tae_encoder": "mobilenet_v2"}).initial_weights == "imagenet"
+    assert resolve(TrainTaeOptions, {"weights": "w.pth"}).initial_weights == "w.pth"
+    with pytest.raises(UsageError, match="there are no pretrained weights of --tae-encoder patches"):
+        resolve(TrainTaeOptions, {"weights": "imagenet", "tae_encoder": "patches"})
+
+
 @pytest.mark.parametrize("command", ALL)
 def test_resolve_presets(command):
     cls = COMMANDS[command]

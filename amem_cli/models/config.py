@@ -48,7 +48,7 @@ class ArmConfig(_Config):
 class TaeConfig(_Config):
     """The texture auto-encoder: its encoder."""
 
-    encoder: Literal["resnet18", "mobilenet_v2"] = "resnet18"
+    encoder: Literal["resnet18", "mobilenet_v2", "patches"] = "resnet18"
 
 
 @dataclass(frozen=True, kw_only=True)

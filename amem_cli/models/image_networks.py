@@ -46,6 +46,16 @@ class MiddleMaps(ImageMaps):
         self.network.features = nn.Sequential(*features[:14], expansion)
 
 
+class PatchMaps(nn.Sequential):
+    """A linear map of each patch of 16 x 16 pixels, as in a vision transformer (Dosovitskiy et al., ICLR 2021), and BN:
+    images (B, 3, H, W) -> maps (B, 256, H/16, W/16) of either sign. There are no pretrained weights."""
+
+    out_channels = 256
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, self.out_channels, 16, 16, bias=False), nn.BatchNorm2d(self.out_channels))
+
+
 def image_network(name: str, weights: str = "") -> Any:
     """torchvision's resnet18, resnet50 or mobilenet_v2 with an identity as classifier: (B, 3, H, W) -> (B, C).
 

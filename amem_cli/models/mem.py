@@ -65,11 +65,13 @@ class MEM(nn.Module):
             nn.init.dirac_(spatial.weight[:, : encoder.channels])
             spatial.weight[:, encoder.channels :] *= encoder.texture_std.view(-1, 1, 1, 1)
             nn.init.dirac_(pointwise.weight)
-            # textures are non-negative: with BN as an identity the ReLU changes nothing
+            # the first BN keeps textures non-negative, so that the ReLU changes (almost) nothing
+            positive = encoder.texture_mean if encoder.non_negative else 3 * encoder.texture_std
             norm.weight.copy_(encoder.texture_std)
-            norm.bias.copy_(encoder.texture_mean)
+            norm.bias.copy_(positive)
+            norm.running_mean.copy_(encoder.texture_mean)
+            last_norm.running_mean.copy_(positive)
             for each in (norm, last_norm):
-                each.running_mean.copy_(encoder.texture_mean)
                 each.running_var.copy_(encoder.texture_std.square())
 
     def forward(self, frame: Tensor, motion_feature: Tensor, rounds: int) -> list[Prediction]:

@@ -1,7 +1,7 @@
 """The texture auto-encoder TAE (section MEM, Fig. 3): encoder, decoder and discriminator.
 
-Images are (B, 3, H, W), float in [0, 1]. The texture f_tex is (B, C, H/16, W/16), non-negative; C is 512 with the
-paper's ResNet-18.
+Images are (B, 3, H, W), float in [0, 1]. The texture f_tex is (B, C, H/16, W/16); with the paper's ResNet-18 C is
+512, and it is non-negative.
 """
 
 import math
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from amem_cli.models.config import TaeConfig
-from amem_cli.models.image_networks import ImageMaps, MiddleMaps
+from amem_cli.models.image_networks import ImageMaps, MiddleMaps, PatchMaps
 
 
 def set_batch_norm_mode(module: nn.Module, *, training: bool) -> None:
@@ -21,7 +21,8 @@ def set_batch_norm_mode(module: nn.Module, *, training: bool) -> None:
 
 
 class TextureEncoder(nn.Module):
-    """Images -> texture: ResNet-18 with last stride 1 (D), or MobileNetV2 up to its last maps of H/16 x W/16 (D).
+    """Images -> texture: ResNet-18 with last stride 1 (D), MobileNetV2 up to its last maps of H/16 x W/16 (D), or
+    `PatchMaps` (D).
 
     `texture_mean` and `texture_std` (C,) are statistics of the training images' textures. They are measured after
     the TAE's training; MEM uses them as the scale of its textures.
@@ -32,7 +33,14 @@ class TextureEncoder(nn.Module):
 
     def __init__(self, name: str = "resnet18", weights: str = ""):
         super().__init__()
-        self.maps = MiddleMaps(weights) if name == "mobilenet_v2" else ImageMaps(name, weights)
+        self.non_negative = name != "patches"
+        match name:
+            case "patches":
+                self.maps: PatchMaps | ImageMaps = PatchMaps()
+            case "mobilenet_v2":
+                self.maps = MiddleMaps(weights)
+            case _:
+                self.maps = ImageMaps(name, weights)
         self.channels = self.maps.out_channels
         self.register_buffer("texture_mean", torch.zeros(self.channels))
         self.register_buffer("texture_std", torch.ones(self.channels))

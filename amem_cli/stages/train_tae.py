@@ -65,7 +65,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         processes.require_divisible("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
         every_path, person_ids = training_images(manifest, options.data_root, progress)
-        weights = weight_file(options.weights, options.tae_encoder)
+        weights = weight_file(options.initial_weights, options.tae_encoder)
         output = Workspace(options.workspace).tae
         with output_slot("TAE checkpoint", output, options, is_main=is_main) as slot:
             rows = readable_rows(every_path, options, output, processes, progress)
@@ -78,7 +78,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             provenance = Provenance(
                 command="train-tae",
                 options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
-                parents=weights_parent(options.weights, weights),
+                parents=weights_parent(options.initial_weights, weights),
                 data=images_digest(every_path),
             )
             if slot.is_current(provenance, every_path, progress.warn):
@@ -86,7 +86,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
 
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
             config = TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
-            tae = TAE(config.encoder, options.weights).to(device)
+            tae = TAE(config.encoder, options.initial_weights).to(device)
             log_pretrained(tae, progress.log)
             schedule.require_batch_memory(options, ("batch_size",), processes, tae, precision)
             discriminator = Discriminator(*options.height_width).to(device)

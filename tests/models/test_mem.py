@@ -123,6 +123,20 @@ def test_mem_start_copy() -> None:
     assert (moved - first.texture).abs().max() > 0.01  # f_M has an effect from the first step
 
 
+def test_mem_start_copy_of_signed_textures() -> None:
+    torch.manual_seed(0)
+    encoder = FrozenTextureEncoder("patches")
+    frame, _ = clip_and_motion()
+    with torch.no_grad():
+        texture = encoder(frame)
+        assert texture.min() < 0
+        encoder.texture_mean.copy_(texture.mean(dim=(0, 2, 3)))
+        encoder.texture_std.copy_(texture.std(dim=(0, 2, 3), correction=0))
+        (first,) = MEM(CHANNELS, encoder, TextureDecoder(256)).eval()(frame, torch.zeros(2, CHANNELS, 2, 2), 1)
+    close = (first.texture - texture).abs() < 0.01  # values three standard deviations below the mean are cut off
+    assert close.float().mean() > 0.98
+
+
 def test_mem_start_copy_scales_the_weights_of_f_m_to_the_textures(mem: MEM) -> None:
     weights = []
     for start in ("copy", "random"):

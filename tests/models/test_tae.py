@@ -143,6 +143,21 @@ def test_mobilenet_encoder_shapes_and_middle_maps(tmp_path: Path) -> None:
     torch.testing.assert_close(texture, expected, atol=0.01, rtol=0)
 
 
+def test_patches_encoder_one_texture_for_each_patch() -> None:
+    torch.manual_seed(0)
+    encoder = TextureEncoder("patches").eval()
+    images = torch.rand(1, 3, 64, 32)
+    changed = images.clone()
+    changed[:, :, 16:32, 0:16] = 0
+    with torch.no_grad():
+        difference = (encoder(changed) - encoder(images)).abs().amax(dim=1)
+        both = encoder(torch.stack([images[0], changed[0], (images[0] + changed[0]) / 2]))
+    assert encoder.channels == both.shape[1] == 256
+    assert torch.nonzero(difference[0]).tolist() == [[1, 0]]
+    torch.testing.assert_close(both[2], (both[0] + both[1]) / 2)  # linear
+    assert both.min() < 0
+
+
 def test_mem_parts_follow_the_configuration() -> None:
     config = TaeConfig(image_size="64x32", encoder="mobilenet_v2")
     encoder, decoder = mem_parts(config)

@@ -76,7 +76,7 @@ class Plan:
         for command in self.commands:
             options = command.options
             if command.name == "train-tae":
-                found["tae", options.tae_encoder] = options.weights
+                found["tae", options.tae_encoder] = options.initial_weights
             elif command.name.startswith("train-"):
                 found["arm" if command.name == "train-arm" else options.backbone, options.backbone] = options.weights
         return found
