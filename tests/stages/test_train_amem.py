@@ -1,17 +1,19 @@
 """The AMEM stage around its loop: what the progress shows, inputs that are missing, stale or recorded."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import amem_options, write_labels, write_tae
+from toys import CPU, amem_options, write_labels, write_tae
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import tracklets_digest
-from amem_cli.errors import InputMissing
+from amem_cli.errors import InputMissing, UsageError
+from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Loop, Silent
 from amem_cli.stages.train_amem import inputs, stage
 from amem_cli.stages.train_amem.step import StepResult
@@ -31,6 +33,12 @@ def test_train_amem_shows_the_weighted_losses_and_their_sum(
     stage.train_amem(amem_options(walkers, tmp_path, **how), Silent())
     assert shown
     assert all(one == ("train-amem split 3", 1, {"total": 2.5, "id": 1.5, "tri": 1.0}) for one in shown)
+
+
+def test_train_amem_needs_two_people_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "process_group", lambda device: nullcontext(Processes(0, 2, CPU)))
+    with pytest.raises(UsageError, match="--people-per-batch 2: cannot be divided among 2 processes with at least 2"):
+        stage.train_amem(amem_options(tmp_path, tmp_path), Silent())
 
 
 def test_train_amem_missing_tae_before_the_first_split(walkers: Path, tmp_path: Path) -> None:
