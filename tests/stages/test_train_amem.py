@@ -35,6 +35,19 @@ def test_train_amem_shows_the_weighted_losses_and_their_sum(
     assert all(one == ("train-amem split 3", 1, {"total": 2.5, "id": 1.5, "tri": 1.0}) for one in shown)
 
 
+@pytest.mark.slow
+def test_train_amem_saves_the_best_weights_when_they_are_better(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates, saved = iter([0.2, 0.5, 0.3]), []
+    monkeypatch.setattr(stage, "train_step", lambda *given, **how: StepResult({"weighted_id": 1.0}, {}))
+    monkeypatch.setattr(stage, "validate", lambda *given: {"mAP": next(rates)})
+    monkeypatch.setattr(stage, "save_main", lambda path, *given, validation: saved.append(validation["value"]))
+    how: dict[str, Any] = {"modules": "baseline", "epochs": 3, "validate": 0.5, "validate_epochs": 1}
+    stage.train_amem(amem_options(walkers, tmp_path, **how), Silent())
+    assert saved == [0.2, 0.5]
+
+
 def test_train_amem_needs_two_people_in_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "process_group", lambda device: nullcontext(Processes(0, 2, CPU)))
     with pytest.raises(UsageError, match="--people-per-batch 2: cannot be divided among 2 processes with at least 2"):
