@@ -211,7 +211,7 @@ class TrainTaeOptions(Adversarial):
 
     dataset: str = option("market1501", DATASET_HELP)
     tae_encoder: Literal["resnet18", "mobilenet_v2", "patches"] = option(
-        "resnet18", "ResNet-18 (P); patches: a linear map of 16x16 pixels (D)", small="patches"
+        "resnet18", "ResNet-18 (P); patches: a linear map of 16x16 pixels (D)", small="mobilenet_v2"
     )
     weights: str = setting(
         "", "the encoder's ImageNet weights: a file, imagenet, or auto: imagenet, none for patches; empty: none",

@@ -148,8 +148,7 @@ def pretrained_parts(modules: str, common: dict[str, Any], progress: Progress) -
     """The TAE and the pseudo-labels that a row needs; the first row makes them for all."""
     parts = {}
     if modules in ("mem", "amem"):
-        encoder = {"tae_encoder": "mobilenet_v2", "weights": "imagenet"}
-        tae = resolve(TrainTaeOptions, common | encoder | {"dataset": "mars", "epochs": 3}, preset="small")
+        tae = resolve(TrainTaeOptions, common | {"dataset": "mars", "epochs": 3}, preset="small")
         parts["tae"] = str(train_tae(tae, progress).artifact)
     if modules in ("aem", "amem"):
         arm = train_arm(resolve(TrainArmOptions, common | {"partition": "none"}, preset="small"), progress).artifact
