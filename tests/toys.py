@@ -17,6 +17,7 @@ from amem_cli.models.amem import build_main_model
 from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import save_arm, save_main, save_tae
 from amem_cli.models.config import ArmConfig, TaeConfig, model_config
+from amem_cli.models.image_networks import ImageMaps
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.runtime.distributed import Processes
@@ -93,6 +94,13 @@ def write_tae(path: Path) -> Path:
     torch.manual_seed(0)
     config = TaeConfig(image_size="32x32", encoder="mobilenet_v2")
     return save_tae(path, TAE(config.encoder), Discriminator(32, 32), config, Provenance("train-tae", {}), metrics={})
+
+
+def write_image_weights(path: Path) -> tuple[Path, Tensor]:
+    """Weights of an image network, and the first tensor of them."""
+    state = ImageMaps("mobilenet_v2").network.state_dict()
+    torch.save(state, path)
+    return path, state["features.0.0.weight"]
 
 
 def as_trained(network: nn.Module, items: int, *shape: int) -> nn.Module:

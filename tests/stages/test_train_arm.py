@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import arm_options
+from toys import arm_options, write_image_weights
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.attributes import ATTRIBUTES
@@ -14,7 +14,6 @@ from amem_cli.data.datasets import read_attributes
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import attributes_digest
 from amem_cli.errors import BadData
-from amem_cli.models.image_networks import ImageMaps
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_arm
@@ -39,17 +38,13 @@ def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_train_arm_starts_from_the_weights(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synchronised = []
     monkeypatch.setattr(Processes, "synchronise_batch_norm", lambda processes, model: synchronised.append(type(model)))
-    weights = tmp_path / "image.pth"
-    torch.save(ImageMaps("mobilenet_v2").network.state_dict(), weights)
+    weights, expected = write_image_weights(tmp_path / "image.pth")
     artifact = train_arm.train_arm(arm_options(walkers, tmp_path, weights=str(weights)), Silent()).artifact
     assert not synchronised
     saved = checkpoint.load(artifact, "amem-arm").tensors
-    expected = torch.load(weights)["features.0.0.weight"]
     assert any(torch.equal(tensor, expected) for tensor in saved.values())
-    recorded, data = (
-        checkpoint.read_description(artifact)["provenance"],
-        read_attributes(load_manifest("peta"), walkers),
-    )
+    recorded = checkpoint.read_description(artifact)["provenance"]
+    data = read_attributes(load_manifest("peta"), walkers)
     assert set(recorded["parents"]) == {"weights"}
     assert recorded["data"] == attributes_digest(data, np.arange(len(data.paths)))
 

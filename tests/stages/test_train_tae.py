@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import tae_options
+from toys import tae_options, write_image_weights
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import images_digest
 from amem_cli.errors import BadData
-from amem_cli.models.image_networks import ImageMaps
+from amem_cli.models.checkpoints import load_tae
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Silent
@@ -25,20 +25,32 @@ def test_train_tae_starts_from_the_weights(walkers: Path, tmp_path: Path, monkey
     monkeypatch.setattr(train_tae, "measure_textures", lambda *given: None)
     synchronised = []
     monkeypatch.setattr(Processes, "synchronise_batch_norm", lambda processes, model: synchronised.append(type(model)))
-    weights = tmp_path / "image.pth"
-    torch.save(ImageMaps("mobilenet_v2").network.state_dict(), weights)
+    weights, expected = write_image_weights(tmp_path / "image.pth")
     artifact = train_tae.train_tae(tae_options(walkers, tmp_path, weights=str(weights)), Silent()).artifact
     assert not synchronised
     saved = checkpoint.load(artifact, "amem-tae").tensors
-    expected = torch.load(weights)["features.0.0.weight"]
     assert any(torch.equal(tensor, expected) for tensor in saved.values())
     recorded = checkpoint.read_description(artifact)["provenance"]
     assert set(recorded["parents"]) == {"weights"}
-    assert recorded["data"] == images_digest(
-        train_tae.training_images(load_manifest("market1501"), walkers, Silent())[0]
-    )
+    paths, _ = train_tae.training_images(load_manifest("market1501"), walkers, Silent())
+    assert recorded["data"] == images_digest(paths)
     train_tae.train_tae(tae_options(walkers, tmp_path / "sync", sync_batchnorm=True), Silent())
     assert synchronised == [TAE, Discriminator]
+
+
+@pytest.mark.slow
+def test_train_tae_patches(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = []
+    monkeypatch.setattr(train_tae, "TAE", lambda *given: built.append(given) or TAE(*given))
+    options = tae_options(walkers, tmp_path, tae_encoder="patches", weights="auto")
+    artifact = train_tae.train_tae(options, Silent()).artifact
+    assert built == [("patches", "")]
+    assert checkpoint.read_description(artifact)["provenance"]["parents"] == {}
+    parts = load_tae(artifact, options.image_size)
+    texture = parts.encoder(torch.rand(1, 3, *options.height_width))
+    assert texture.shape[1] == 256
+    assert parts.decoder(texture).shape == (1, 3, *options.height_width)
+    assert parts.encoder.texture_std.min() > 0
 
 
 def test_train_tae_needs_two_images(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
