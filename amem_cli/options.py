@@ -13,7 +13,10 @@ from amem_cli.errors import InputMissing, UsageError, require_package
 from amem_cli.option_values import check_values, flag_of, parse_duration, parse_image_size
 
 PRESETS = ("paper", "small", "strong")
-IMAGENET_NETWORKS = ("resnet18", "resnet50", "mobilenet_v2")  # those with `--weights imagenet`
+NETWORKS_WITH = {  # those with weights by name
+    "imagenet": ("resnet18", "resnet50", "mobilenet_v2"),
+    "kinetics": ("i3d", "s3d", "r3d_18", "mc3_18", "r2plus1d_18"),
+}
 BACKBONES = {  # --backbone: module and class, imported when the backbone is built
     "i3d": "amem_cli.models.i3d:I3D",
     "r3d": "amem_cli.models.resnet3d:ResNet3D50",
@@ -255,7 +258,7 @@ class TrainAmemOptions(Adversarial):
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
     weights: str = setting(
         "", "backbone weights: a file (also an amem-main or amem-arm), imagenet, kinetics, or auto: the workspace's "
-        "ARM if it is of this network, else imagenet; empty: from scratch", small="auto", strong="auto",
+        "ARM if it is of this network, else those by name; empty: from scratch", small="auto", strong="auto",
     )  # fmt: skip
     labels: str = setting("", "pseudo-labels file; empty: the workspace's")
     tae: str = setting("", "TAE checkpoint; empty: the workspace's")

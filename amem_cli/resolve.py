@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from amem_cli.errors import InputMissing, UsageError, did_you_mean, require_known
-from amem_cli.options import COMMANDS, COMMON, IMAGENET_NETWORKS, PRESETS, DataOptions, flag_of, preset_value
+from amem_cli.options import COMMANDS, COMMON, NETWORKS_WITH, PRESETS, DataOptions, flag_of, preset_value
 from amem_cli.text import decode_text
 
 OTHER_NAMES = {  # words of other tools without dashes -> our flags; the first that the command has is suggested
@@ -49,7 +49,8 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", con
     given = read_config(cls, config) if config is not None else {}
     given |= {name: value for name, value in flags.items() if value is not None}
     values |= given
-    if "weights" not in given and values.get("backbone", IMAGENET_NETWORKS[0]) not in IMAGENET_NETWORKS:
+    with_imagenet = NETWORKS_WITH["imagenet"]
+    if "weights" not in given and values.get("backbone", with_imagenet[0]) not in with_imagenet:
         values |= {"weights": ""} if "weights" in values else {}  # the preset's are for image networks
     return cls(**values)
 

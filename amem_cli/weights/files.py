@@ -1,4 +1,4 @@
-"""Read weight files from any source: PyTorch, safetensors, .npz. Nothing in a file is executed.
+"""Read weight files from any source: PyTorch, safetensors, .npz, pickled arrays. Nothing in a file is executed.
 
 torch reads tensors with `weights_only=True`. Other objects of a checkpoint become stand-ins, which run nothing.
 """
@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import hashlib
 import io
+import pickle
 import pickletools
 import re
 import warnings
@@ -27,6 +28,7 @@ from torch._utils import IMPORT_MAPPING, NAME_MAPPING
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.atomic import CHECKSUM_MARK, read_bytes
 from amem_cli.errors import BadData, listing, printable
+from amem_cli.weights.names import PACKAGES
 from amem_cli.weights.normalisation import IMAGENET, Normalisation
 
 DOWNLOAD_AGAIN = "Download it again and compare its size with the source's"
@@ -36,6 +38,7 @@ MAX_UNPACKED_BYTES, MAX_COMPRESSION = 1 << 30, 10  # an archive above both is re
 MAX_HASHED_ITEMS_PER_BYTE = 10  # in ordinary pickles it is below 1
 MAX_STAND_INS = 1000
 
+_PICKLED_ARRAYS = {PACKAGES["kinetics", "i3d"].sha256}  # files of plain pickle that may be opened
 _NETWORK_PREFIX = {"amem-main": "backbone.", "amem-arm": "backbone.network."}
 _MAKE_OR_FILL = ("REDUCE", "NEWOBJ", "BUILD", "APPEND", "APPENDS", "SETITEM", "SETITEMS")  # of the deepest value
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
@@ -78,6 +81,14 @@ class _DictStandIn:
         return OrderedDict()
 
 
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads a pickle of NumPy arrays in dictionaries, and refuses to load anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        made_by = {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
+        return made_by[name] if module.startswith("numpy") else super().find_class("nowhere", name)
+
+
 @dataclass(frozen=True)
 class WeightFile:
     """The tensors of a file under the file's own keys.
@@ -114,6 +125,8 @@ def read_weight_file(path: Path) -> WeightFile:
     try:
         if content.startswith(b"PK"):
             loaded, container = _read_zip(path, content, stand_ins)
+        elif hashlib.sha256(content).hexdigest() in _PICKLED_ARRAYS:
+            loaded, container = _flat(_ArrayUnpickler(io.BytesIO(content)).load()), "pickled NumPy arrays"
         elif content[8:9] == b"{":
             loaded, container, normalisation = _read_safetensors(path, content)
         else:
@@ -245,6 +258,14 @@ def _read_safetensors(path: Path, content: bytes) -> tuple[object, str, Normalis
     prefix = _NETWORK_PREFIX[kind]
     tensors = {key.removeprefix(prefix): value for key, value in saved.tensors.items() if key.startswith(prefix)}
     return tensors, f"network of an {kind}", normalisation
+
+
+def _flat(tree: dict[str, Any], start: str = "") -> dict[str, Tensor]:
+    """The arrays of nested dictionaries as tensors, their keys joined by "/"."""
+    tensors: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        tensors |= _flat(value, f"{start}{key}/") if isinstance(value, dict) else {start + key: torch.from_numpy(value)}
+    return tensors
 
 
 def _state_dict(path: Path, loaded: object) -> dict[str, Tensor]:

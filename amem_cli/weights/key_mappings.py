@@ -105,15 +105,21 @@ _TENSORFLOW_KINDS = {
     "batch_norm/beta": "bn.bias",
     "batch_norm/moving_mean": "bn.running_mean",
     "batch_norm/moving_variance": "bn.running_var",
+    "Conv_0/kernel": "conv3d.weight",  # and the names of Flax
+    "Conv_0/bias": "conv3d.bias",
+    "BatchNorm_0/bias": "bn.bias",
+    "BatchNorm_0/mean": "bn.running_mean",
+    "BatchNorm_0/var": "bn.running_var",
 }
 _TENSORFLOW_KEY = re.compile(
-    rf"(?:(?:RGB|Flow)/)?(?:inception_i3d/)?(?P<unit>.+)/(?P<kind>{'|'.join(_TENSORFLOW_KINDS)})(?::0)?"
+    rf"(?:(?:RGB|Flow)/)?(?:inception_i3d/)?(?:params/|batch_stats/)?(?P<unit>.+)/(?P<kind>{'|'.join(_TENSORFLOW_KINDS)})(?::0)?"
 )
 
 
 def _map_i3d(tensors: dict[str, Tensor]) -> MappedWeights:
-    if any("/conv_3d/" in key for key in tensors):
-        return MappedWeights(_from_tensorflow(tensors), "I3D, TensorFlow variables")
+    for part, source in (("/conv_3d/", "TensorFlow"), ("/Conv_0/", "Flax")):
+        if any(part in key for key in tensors):
+            return MappedWeights(_from_tensorflow(tensors), f"I3D, {source} variables")
     if any(key.startswith(("conv3d_1a_7x7.", "mixed_3b.")) for key in tensors):
         keys = {key: _from_other_port(key) for key in tensors}
         return MappedWeights(_renamed(keys, tensors), "I3D, PyTorch port with mixed_*.branch_*")
@@ -141,7 +147,7 @@ def _from_tensorflow(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if block.startswith("Mixed_"):
             ours = f"{block}.{_TENSORFLOW_UNITS.get(unit, unit)}"
         keys[name] = f"{ours}.{_TENSORFLOW_KINDS[match['kind']]}"
-        if match["kind"] == "conv_3d/w" and value.dim() == 5:
+        if match["kind"] in ("conv_3d/w", "Conv_0/kernel") and value.dim() == 5:
             tensors[name] = value.permute(4, 3, 0, 1, 2).contiguous()  # (kT, kH, kW, in, out) -> (out, in, kT, kH, kW)
         elif value.dim() == 5:
             tensors[name] = value.flatten()  # (1, 1, 1, 1, C) -> (C,)

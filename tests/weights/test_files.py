@@ -278,6 +278,27 @@ def test_read_weight_file_refuses_other_ways_to_call(pickled, tmp_path, monkeypa
     assert not (tmp_path / "trap").exists()
 
 
+def test_read_weight_file_published_pickle_of_arrays(tmp_path, monkeypatch):
+    arrays = {"params": {"Conv_0": {"kernel": np.arange(6.0).reshape(2, 3)}}, "batch_stats": {"mean": np.ones(2)}}
+    path = tmp_path / "w.ckpt"
+    path.write_bytes(pickle.dumps(arrays, protocol=4))
+    assert "cannot be opened safely" in refusal(path)  # of an unknown file
+    monkeypatch.setattr(files, "_PICKLED_ARRAYS", {hashlib.sha256(path.read_bytes()).hexdigest()})
+    found = read_weight_file(path)
+    assert {key: value.tolist() for key, value in found.tensors.items()} == {
+        "params/Conv_0/kernel": [[0, 1, 2], [3, 4, 5]],
+        "batch_stats/mean": [1, 1],
+    }
+    assert found.container == "pickled NumPy arrays"
+
+
+def test_read_weight_file_published_pickle_of_more_than_arrays(tmp_path, monkeypatch):
+    path = tmp_path / "w.ckpt"
+    path.write_bytes(pickle.dumps({"mean": np.ones(2), "kernel": os.getcwd}, protocol=4))
+    monkeypatch.setattr(files, "_PICKLED_ARRAYS", {hashlib.sha256(path.read_bytes()).hexdigest()})
+    assert "damaged or not a weight file" in refusal(path)
+
+
 @pytest.mark.parametrize("zip_format", [True, False])
 def test_read_weight_file_refuses_protocol_4(zip_format, tmp_path):
     torch.save(STATE, tmp_path / "w.pt", pickle_protocol=4, _use_new_zipfile_serialization=zip_format)

