@@ -11,7 +11,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be
     "must be positive": (
         lambda value: value > 0,
         "epochs accumulate learning_rate lr_step lr_factor log_steps validate_epochs discriminator_learning_rate "
-        "fc_lr_factor mem_lr_factor batch_size",
+        "fc_lr_factor mem_lr_factor decoder_lr_factor batch_size",
     ),
     "must not be negative": (
         lambda value: value >= 0,

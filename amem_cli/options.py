@@ -214,7 +214,7 @@ class TrainTaeOptions(Adversarial):
 
     dataset: str = option("market1501", DATASET_HELP)
     tae_encoder: Literal["resnet18", "mobilenet_v2", "patches"] = option(
-        "resnet18", "ResNet-18 (P); patches: a linear map of 16x16 pixels (D)", small="mobilenet_v2"
+        "resnet18", "ResNet-18 (P); patches: principal components of 16x16 pixels (D)", small="mobilenet_v2"
     )
     weights: str = setting(
         "", "the encoder's ImageNet weights: a file, imagenet, or auto: imagenet, none for patches; empty: none",
@@ -294,6 +294,7 @@ class TrainAmemOptions(Adversarial):
         "random", "zero: f_s starts as that of the baseline, and training adds f_A and f_M (D)", small="zero"
     )
     mem_lr_factor: float = option(1.0, "learning rate of MEM relative to --learning-rate (D)", small=0.1)
+    decoder_lr_factor: float = option(1.0, "learning rate of MEM's decoder relative to that of MEM (D)")
     flip: float = option(0.5, "probability of mirroring a whole clip (D)")
     crop: float = option(0.5, "probability of cropping a whole clip to 8/9 of its sides (D)")
     erase: float = option(0.0, "probability of erasing one rectangle in all frames (D)", small=0.5, strong=0.5)

@@ -1,6 +1,7 @@
 """Does MEM learn gait? People with one body and one set of clothes, who differ in gait alone.
 
     python benchmarks/gait.py FOLDER [--rows baseline mem-c1 mem-c3 ...] [--seeds 3] [--people 40] [--epochs 50]
+        [--backbone i3d --weights kinetics --image-size 128x64]
 
 Generates the people (`amem data walkers --alike`) and trains each row with each seed by `--preset small` on clips of 8
 frames, but with a layer of f_s that starts at random and learns at the full rate (`--fc-lr-factor 1 --fusion-start
@@ -40,10 +41,10 @@ from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 from amem_cli.walkers import WalkerOptions, write_walkers
 
-IMAGE_SIZE = "96x48"
 ROWS: dict[str, dict[str, Any]] = {
     "baseline": {"modules": "baseline"},
     **{f"mem-c{c}": {"modules": "mem", "predict_frames": c} for c in (1, 2, 3, 4)},
+    "branch": {"modules": "mem", "predict_frames": 1, "lambda_m": 0.0},  # f_M without the loss of MEM
     "mem-stride": {"modules": "mem", "predict_frames": 2, "predict_stride": 3},
     "mem-strong": {"modules": "mem", "predict_frames": 3, "mem_lr_factor": 1.0, "lambda_m": 100.0},
     "mem-stride-strong": {
@@ -126,7 +127,8 @@ def main(arguments: argparse.Namespace) -> None:
         people = WalkerOptions(seed=arguments.data_seed, people=arguments.people, frames=(24, 40), alike=True)
         with progress.loop("walkers", 1, unit="images") as loop:
             write_walkers(data, people, loop.show)
-    common = {"data_root": data, "image_size": IMAGE_SIZE}
+    common = {"data_root": data, "image_size": arguments.image_size}
+    tae = {"tae_encoder": arguments.tae_encoder, "epochs": arguments.tae_epochs}
     figures = json.loads(results.read_text()) if results.is_file() else {}
     for seed in range(arguments.seeds):
         for row in arguments.rows:
@@ -134,8 +136,14 @@ def main(arguments: argparse.Namespace) -> None:
             if name in figures:
                 continue
             changed = ROWS[row] | common | {"workspace": folder / name, "seed": seed, "epochs": arguments.epochs}
-            changed |= {"clip_frames": 8, "weights": arguments.weights, "fc_lr_factor": 1.0, "fusion_start": "random"}
-            changed |= pretrained_parts(ROWS[row]["modules"], common | {"workspace": folder}, progress)
+            changed |= {
+                "clip_frames": 8,
+                "fc_lr_factor": 1.0,
+                "fusion_start": "random",
+                "precision": arguments.precision,
+            }
+            changed |= {"backbone": arguments.backbone, "weights": arguments.weights}
+            changed |= pretrained_parts(ROWS[row]["modules"], common | {"workspace": folder}, tae, progress)
             train_amem(resolve(TrainAmemOptions, changed, preset="small"), progress)
             model = Workspace(folder / name).amem_main("mars", None)
             figures[name] = {part: found._asdict() for part, found in evaluate_model(model, data, progress).items()}
@@ -144,11 +152,13 @@ def main(arguments: argparse.Namespace) -> None:
     print_table(figures)
 
 
-def pretrained_parts(modules: str, common: dict[str, Any], progress: Progress) -> dict[str, str]:
+def pretrained_parts(
+    modules: str, common: dict[str, Any], options: dict[str, Any], progress: Progress
+) -> dict[str, str]:
     """The TAE and the pseudo-labels that a row needs; the first row makes them for all."""
     parts = {}
     if modules in ("mem", "amem"):
-        tae = resolve(TrainTaeOptions, common | {"dataset": "mars", "epochs": 3}, preset="small")
+        tae = resolve(TrainTaeOptions, common | options | {"dataset": "mars"}, preset="small")
         parts["tae"] = str(train_tae(tae, progress).artifact)
     if modules in ("aem", "amem"):
         arm = train_arm(resolve(TrainArmOptions, common | {"partition": "none"}, preset="small"), progress).artifact
@@ -178,6 +188,11 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--people", type=int, default=40)
     parser.add_argument("--epochs", type=int, default=50)
-    parser.add_argument("--weights", default="imagenet", help="of the backbone: imagenet, or a file")
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--weights", default="imagenet", help="of the backbone: imagenet, kinetics, or a file")
+    parser.add_argument("--image-size", default="96x48")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--tae-encoder", default="mobilenet_v2")
+    parser.add_argument("--tae-epochs", type=int, default=3)
     parser.add_argument("--data-seed", type=int, default=11)
     main(parser.parse_args())

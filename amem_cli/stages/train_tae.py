@@ -5,7 +5,7 @@ gradient accumulation, exact resume, time limit, several processes (torchrun).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.datasets import read_dataset, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
@@ -28,6 +29,7 @@ from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae
 from amem_cli.models.config import TaeConfig
+from amem_cli.models.patches import patch_moments, start_from_patches
 from amem_cli.models.tae import TAE, Discriminator, TextureEncoder, set_batch_norm_mode
 from amem_cli.options import TrainTaeOptions
 from amem_cli.randomness import keyed_seed
@@ -43,6 +45,8 @@ from amem_cli.weights.names import weight_file
 
 SAMPLES = 8  # images in a sample picture
 VALIDATION_BATCH = 32
+IMAGES_FOR_PATCHES = 1024  # of which a TAE of patches takes the principal components
+PATCHES_RATE = 0.02  # relative to --learning-rate: a TAE of patches starts where its error is small
 
 
 class Networks(NamedTuple):
@@ -88,6 +92,8 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             config = TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
             tae = TAE(config.encoder, options.initial_weights).to(device)
             log_pretrained(tae, progress.log)
+            if config.encoder == "patches":
+                start_from_patches(tae, patch_moments(_some_images(paths, options, device)))
             schedule.require_batch_memory(options, ("batch_size",), processes, tae, precision)
             discriminator = Discriminator(*options.height_width).to(device)
             if options.sync_batchnorm:
@@ -110,7 +116,8 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
 
 def build_networks(tae: TAE, discriminator: Discriminator, options: TrainTaeOptions) -> Networks:
     """The networks with Adam: `--weight-decay` for the TAE, DCGAN's beta1 of 0.5 and no decay for the discriminator."""
-    adam = torch.optim.Adam(tae.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
+    group = {"params": tae.parameters(), "factor": PATCHES_RATE if options.tae_encoder == "patches" else 1.0}
+    adam = torch.optim.Adam([group], lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     rate = options.discriminator_learning_rate
     discriminator_adam = torch.optim.Adam(discriminator.parameters(), lr=rate, betas=(0.5, 0.999), fused=True)
     return Networks(tae, discriminator, adam, discriminator_adam)
@@ -207,12 +214,21 @@ def _train(
                 schedule.set_learning_rate(networks.adam, rate)
                 step = [pixels for pixels, _ in itertools.islice(batches, count)]
                 bar.data_arrived()
-                set_batch_norm_mode(networks.tae, training=state.step < options.freeze_bn * state.total)
+                frozen = config.encoder == "patches" or state.step >= options.freeze_bn * state.total
+                set_batch_norm_mode(networks.tae, training=not frozen)
                 losses = train_step(parallel, step, options, precision)
                 log.add(losses)
                 bar.advance(1, **losses)
                 finish_step(run, state, log, stop, last_in_epoch=state.step_in_epoch + 1 == len(steps))
     return state.metrics | ({"best": state.best} if state.best else {})
+
+
+def _some_images(paths: list[Path], options: TrainTaeOptions, device: torch.device) -> Iterator[Tensor]:
+    """Batches of up to `IMAGES_FOR_PATCHES` images, evenly spaced, (B, 3, H, W) in [0, 1]."""
+    rows = evenly_spaced(range(len(paths)), IMAGES_FOR_PATCHES)
+    batches = np.split(rows, range(VALIDATION_BATCH, len(rows), VALIDATION_BATCH))
+    images = ImageBatches(paths, batches, options.height_width, augment=None)
+    return (as_pixels(pixels, device) for pixels, _ in loader(images, 0, device))
 
 
 @torch.no_grad()

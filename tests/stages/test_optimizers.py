@@ -32,28 +32,33 @@ def test_tae_optimizers() -> None:
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.03, 0.3, (0.9, 0.999))
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
     assert group["fused"] is d_group["fused"] is True
+    assert group["factor"] == 1
+    patches = train_tae.build_networks(
+        TAE("patches"), Discriminator(32, 32), tae_options(NOWHERE, NOWHERE, tae_encoder="patches")
+    )
+    assert [group["factor"] for group in patches.adam.param_groups] == [0.02]
 
 
 def test_amem_optimizers() -> None:
     options = amem_options(
         NOWHERE, NOWHERE, weight_decay=0.3, backbone_lr_factor=0.5, fc_lr_factor=0.4, mem_lr_factor=0.2,
-        learning_rate=0.01, discriminator_learning_rate=0.02,
+        decoder_lr_factor=0.5, learning_rate=0.01, discriminator_learning_rate=0.02,
     )  # fmt: skip
     networks = build_networks(model_config(options, 2), options, ALONE)
     groups = networks.adam.param_groups
     assert [(group["factor"], group["lr"], group["weight_decay"], group["betas"]) for group in groups] == [
-        (factor, 0.01, 0.3, (0.9, 0.999)) for factor in (1.0, 0.5, 0.4, 0.2)
+        (factor, 0.01, 0.3, (0.9, 0.999)) for factor in (1.0, 0.5, 0.4, 0.2, 0.1)
     ]
-    mem = {id(p) for p in (*networks.amem.mem.embedding.parameters(), *networks.amem.mem.decoder.parameters())}
     assert {id(p) for p in groups[1]["params"]} == {id(p) for p in networks.amem.main.backbone.parameters()}
     assert {id(p) for p in groups[2]["params"]} == {id(p) for p in networks.amem.main.similarity.parameters()}
-    assert {id(p) for p in groups[3]["params"]} == mem
+    assert {id(p) for p in groups[3]["params"]} == {id(p) for p in networks.amem.mem.embedding.parameters()}
+    assert {id(p) for p in groups[4]["params"]} == {id(p) for p in networks.amem.mem.decoder.parameters()}
     every = {id(p) for p in networks.amem.parameters()} - {id(p) for p in networks.amem.mem.encoder.parameters()}
     assert {id(p) for group in groups for p in group["params"]} == every
     d_group = networks.discriminator_adam.param_groups[0]
     assert (d_group["lr"], d_group["weight_decay"], d_group["betas"]) == (0.02, 0, (0.5, 0.999))
     assert groups[0]["fused"] is d_group["fused"] is True
-    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 4
+    assert len(adam(build_networks(model_config(options, 2), options, ALONE).amem, options).param_groups) == 5
 
 
 def test_build_networks_sync_batch_norm() -> None:

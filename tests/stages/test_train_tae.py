@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from toys import tae_options, write_image_weights
 
 from amem_cli.artifacts import checkpoint
+from amem_cli.data.loading import ImageBatches
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import images_digest
 from amem_cli.errors import BadData
 from amem_cli.models.checkpoints import load_tae
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.engine import as_pixels
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_tae
 
@@ -49,8 +53,14 @@ def test_train_tae_patches(walkers: Path, tmp_path: Path, monkeypatch: pytest.Mo
     parts = load_tae(artifact, options.image_size)
     texture = parts.encoder(torch.rand(1, 3, *options.height_width))
     assert texture.shape[1] == 256
-    assert parts.decoder(texture).shape == (1, 3, *options.height_width)
+    assert parts.decoder.eval()(texture).shape == (1, 3, *options.height_width)
     assert parts.encoder.texture_std.min() > 0
+    # it starts from the images' components, and batch norm stays as it starts
+    paths, _ = train_tae.training_images(load_manifest("market1501"), walkers, Silent())
+    ((pixels, _),) = ImageBatches(paths, [np.arange(8)], options.height_width, augment=None)
+    images = as_pixels(pixels, torch.device("cpu"))
+    assert F.mse_loss(parts.decoder(parts.encoder(images)), images) < 0.002
+    assert (parts.decoder.layers[1].running_mean == 0).all()
 
 
 def test_train_tae_needs_two_images(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

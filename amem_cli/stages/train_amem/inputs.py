@@ -190,10 +190,10 @@ def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:
     The rates of the backbone, of the layer of f_s, and of MEM's embedding and decoder, which start from the TAE, are
     `--learning-rate` x a factor of their own (D).
     """
-    special = [
-        (amem.main.backbone, options.backbone_lr_factor), (amem.main.similarity, options.fc_lr_factor),
-        (amem.mem, options.mem_lr_factor),
-    ]  # fmt: skip
+    special = [(amem.main.backbone, options.backbone_lr_factor), (amem.main.similarity, options.fc_lr_factor)]
+    if amem.mem:
+        special += [(amem.mem.embedding, options.mem_lr_factor)]
+        special += [(amem.mem.decoder, options.mem_lr_factor * options.decoder_lr_factor)]
     members = [(list(module.parameters()), factor) for module, factor in special if module]
     named = {parameter for parameters, _ in members for parameter in parameters}
     members.insert(0, ([parameter for parameter in amem.parameters() if parameter not in named], 1.0))

@@ -134,7 +134,7 @@ def plan(request: Request) -> Plan:
 
 
 def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """`--weights NAME=FILE` by name: arm, tae, r3d, p3d or i3d; `imagenet` for the first two, `kinetics` for i3d. Raises
+    """`--weights NAME=FILE` by name of the network; the file may be `imagenet` (arm, tae) or `kinetics` (i3d). Raises
     `UsageError`."""
     files: dict[str, str] = {}
     for text in texts:
