@@ -53,8 +53,8 @@ def demo(
     train_tae(options("train-tae", tae_encoder="patches", epochs=1, **size), progress)
     # frames t+3 and t+6: the legs move more, and t is always 1, so that f_M can say where they will be
     frames = {"clip_frames": 8, "predict_frames": 2, "predict_stride": 3}
-    # prediction is the main task: at lower weights and rates MEM does not learn to use f_M in minutes. The components of
-    # patches have their weight in the image's error; the decoder is good already
+    # prediction is the main task: at lower weights and rates MEM does not learn to use f_M in minutes. The error of the
+    # image weights the textures, which are principal components, as it should; the decoder is good already
     motion = {"lambda_m": 1000.0, "texture_loss": "none", "learning_rate": 1e-3}
     motion |= {"mem_lr_factor": 2.0, "decoder_lr_factor": 0.05}
     whole = {"flip": 0.0, "crop": 0.0, "erase": 0.0}  # people and scene stay in their places: easier to predict

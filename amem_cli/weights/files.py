@@ -86,7 +86,9 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         made_by = {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
-        return made_by[name] if module.startswith("numpy") else super().find_class("nowhere", name)
+        if module.partition(".")[0] != "numpy" or name not in made_by:
+            raise pickle.UnpicklingError(f"it holds {module}.{name}")
+        return made_by[name]
 
 
 @dataclass(frozen=True)
@@ -120,12 +122,12 @@ def read_weight_file(path: Path) -> WeightFile:
         if "\0" not in text:
             remedy = "A web page or a Git LFS pointer may have been saved in its place: download the weight file itself"
             raise _refused(path, f"it is a text file that begins {text.strip()[:50]!r}", remedy)
-    normalisation = None
+    normalisation, digest = None, hashlib.sha256(content).hexdigest()
     stand_ins: dict[str, type] = {}
     try:
         if content.startswith(b"PK"):
             loaded, container = _read_zip(path, content, stand_ins)
-        elif hashlib.sha256(content).hexdigest() in _PICKLED_ARRAYS:
+        elif digest in _PICKLED_ARRAYS:
             loaded, container = _flat(_ArrayUnpickler(io.BytesIO(content)).load()), "pickled NumPy arrays"
         elif content[8:9] == b"{":
             loaded, container, normalisation = _read_safetensors(path, content)
@@ -145,7 +147,6 @@ def read_weight_file(path: Path) -> WeightFile:
         raise _refused(path, f"the file is damaged or not a weight file{detail:.200}", remedy) from error
     tensors = _state_dict(path, loaded)
     module_prefix = all(key.startswith("module.") for key in tensors)
-    digest = hashlib.sha256(content).hexdigest()
     not_opened = tuple(sorted(map(printable, stand_ins)))
     return WeightFile(path, tensors, container, module_prefix, len(content), digest, normalisation, not_opened)
 

@@ -112,7 +112,8 @@ _TENSORFLOW_KINDS = {
     "BatchNorm_0/var": "bn.running_var",
 }
 _TENSORFLOW_KEY = re.compile(
-    rf"(?:(?:RGB|Flow)/)?(?:inception_i3d/)?(?:params/|batch_stats/)?(?P<unit>.+)/(?P<kind>{'|'.join(_TENSORFLOW_KINDS)})(?::0)?"
+    r"(?:(?:RGB|Flow)/)?(?:inception_i3d/)?(?:params/|batch_stats/)?"
+    rf"(?P<unit>.+)/(?P<kind>{'|'.join(_TENSORFLOW_KINDS)})(?::0)?"
 )
 
 

@@ -243,10 +243,12 @@ def test_initial_weights_auto_takes_the_arm_of_the_same_network(
     path = save_arm(Workspace(tmp_path).arm, arm, config, Provenance("train-arm", {}))
     initial_weights(options, Silent())
     initial_weights(dataclasses.replace(options, backbone="resnet50"), Silent())
+    initial_weights(dataclasses.replace(options, backbone="i3d"), Silent())
+    initial_weights(dataclasses.replace(options, backbone="r3d"), Silent())
     assert initial_weights(dataclasses.replace(options, weights="file.pt"), Silent()) == Path("file.pt")
     assert asked == [
-        ("imagenet", "mobilenet_v2"), (str(path), "mobilenet_v2"), ("imagenet", "resnet50"),
-        ("file.pt", "mobilenet_v2"),
+        ("imagenet", "mobilenet_v2"), (str(path), "mobilenet_v2"), ("imagenet", "resnet50"), ("kinetics", "i3d"),
+        ("imagenet", "r3d"), ("file.pt", "mobilenet_v2"),
     ]  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | Non
     if name == "auto":
         arm = Workspace(options.workspace).arm
         network = checkpoint.read_description(arm)["model"].get("backbone") if arm.is_file() else None
-        by_name = next(name for name, networks in NETWORKS_WITH.items() if options.backbone in networks)
+        by_name = next((name for name, networks in NETWORKS_WITH.items() if options.backbone in networks), "imagenet")
         name = str(arm) if network == options.backbone else by_name
     path = weight_file(name, options.backbone)
     progress.log(f"{options.backbone} starts from {path or 'random weights (--weights is empty)'}")
