@@ -12,8 +12,8 @@ kept, so the command continues; the figures are in FOLDER/results.json.
 
 import argparse
 import json
-import os
 import re
+import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def tracklets_of(peta: Path, archive: str) -> dict[int, tuple[list[Path], list[P
 
 
 def write_half(peta: Path, folder: Path, half: int) -> None:
-    """`people`, with the people of one half to train on, and `peta` without the others, as links."""
+    """`people`, with the people of one half to train on, and `peta` without the others."""
     tests = set()
     for archive in ARCHIVES:
         for place, (person, cameras) in enumerate(tracklets_of(peta, archive).items()):
@@ -64,7 +64,7 @@ def write_half(peta: Path, folder: Path, half: int) -> None:
                 target = folder / "people" / split / str(person) / str(camera)
                 target.mkdir(parents=True)
                 for number, frame in enumerate(frames):
-                    os.link(frame, target / f"{number:05d}{frame.suffix}")
+                    shutil.copyfile(frame, target / f"{number:05d}{frame.suffix}")
     base = {folder_name: ARCHIVES[archive] for archive, folder_name in FOLDERS.items()}
     for path in sorted(peta.rglob("*")):
         part = path.relative_to(peta)
@@ -73,7 +73,7 @@ def write_half(peta: Path, folder: Path, half: int) -> None:
         if path.is_file() and not held_out:
             target = folder / "peta" / "PETA dataset" / part
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(path, target)
+            shutil.copyfile(path, target)
     (folder / "people.toml").write_text(MANIFEST)
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amem_cli.artifacts import features
+from amem_cli.artifacts.provenance import Provenance
+
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 MACHINE = {"processor": "a processor", "threads": 2, "python": "3.11.0", "torch": "2.14", "numpy": "2.4"}
 
@@ -217,3 +220,32 @@ def test_torchreid_rank_of_a_checkout_with_its_extension(load, tmp_path):
     finally:
         for name in [name for name in sys.modules if name.split(".")[0] == "torchreid"]:
             del sys.modules[name]
+
+
+def test_real_people_halves(load, tmp_path):
+    module, peta = load("real_people"), tmp_path / "PETA dataset"
+    frames = {"TownCentre": {1: 20, 2: 18, 3: 17, 4: 20}, "CAVIAR4REID": {7: 20, 8: 19}, "GRID": {1: 1}}
+    for folder, people in frames.items():
+        (peta / folder / "archive").mkdir(parents=True)
+        for person, count in people.items():
+            for number in range(count):
+                (peta / folder / "archive" / f"{person}_{9 * number}.jpg").write_text(f"{folder} {person} {number}")
+    module.write_half(peta, tmp_path / "half0", 0)
+    # 17 frames and 19 frames are too few for two tracklets; every second person of an archive is in the other half
+    people = tmp_path / "half0" / "people"
+    assert {split.name: sorted(path.name for path in split.iterdir()) for split in people.iterdir()} == {
+        "train": ["1001", "1004", "2007"], "test": ["1002"],
+    }  # fmt: skip
+    last = people / "train" / "1001" / "2"
+    assert [path.read_text() for path in sorted(last.iterdir())] == [f"TownCentre 1 {n}" for n in range(11, 20)]
+    kept = {path.name.split("_")[0] for path in (tmp_path / "half0/peta/PETA dataset/TownCentre/archive").iterdir()}
+    assert kept == {"1", "3", "4"}  # the recogniser does not see person 2, who is in the test
+
+
+def test_real_people_rank1_by_archive(load, tmp_path):
+    module, values = load("real_people"), np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3, 3]]
+    people, cameras = np.array([1001, 1001, 1002, 1002, 2001, 2001]), np.array([1, 2] * 3)
+    names = [f"{person}/{camera}" for person, camera in zip(people, cameras, strict=True)]
+    found = features.Features("people", names, people, cameras, cameras == 1, values, {})
+    features.write(tmp_path / "f.h5", found, Provenance("extract-features", {}))
+    assert module.rank1(tmp_path / "f.h5") == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
