@@ -136,13 +136,8 @@ def main(arguments: argparse.Namespace) -> None:
             if name in figures:
                 continue
             changed = ROWS[row] | common | {"workspace": folder / name, "seed": seed, "epochs": arguments.epochs}
-            changed |= {
-                "clip_frames": 8,
-                "fc_lr_factor": 1.0,
-                "fusion_start": "random",
-                "precision": arguments.precision,
-            }
-            changed |= {"backbone": arguments.backbone, "weights": arguments.weights}
+            changed |= {"clip_frames": 8, "fc_lr_factor": 1.0, "fusion_start": "random"}
+            changed |= {name: getattr(arguments, name) for name in ("backbone", "weights", "precision")}
             changed |= pretrained_parts(ROWS[row]["modules"], common | {"workspace": folder}, tae, progress)
             train_amem(resolve(TrainAmemOptions, changed, preset="small"), progress)
             model = Workspace(folder / name).amem_main("mars", None)

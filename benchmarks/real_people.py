@@ -62,7 +62,7 @@ def write_half(peta: Path, folder: Path, half: int) -> None:
             tests |= {person} if split == "test" else set()
             for camera, frames in enumerate(cameras, 1):
                 target = folder / "people" / split / str(person) / str(camera)
-                target.mkdir(parents=True)
+                target.mkdir(parents=True, exist_ok=True)
                 for number, frame in enumerate(frames):
                     shutil.copyfile(frame, target / f"{number:05d}{frame.suffix}")
     base = {folder_name: ARCHIVES[archive] for archive, folder_name in FOLDERS.items()}

@@ -178,7 +178,8 @@ def test_plan_from_scratch():
     planned = plan(Request("table4", seeds=1, weights=("i3d=rgb.pt", "arm=imagenet")))
     assert planned.from_scratch == ["tae", "r3d", "p3d"]
     assert "Trained from scratch: tae, r3d, p3d." in planned.advice()
-    assert plan(Request("table3", rows=("baseline",), weights=("i3d=rgb.pt",))).advice() == ""
+    for start in ("rgb.pt", "kinetics"):
+        assert plan(Request("table3", rows=("baseline",), weights=(f"i3d={start}",))).advice() == ""
 
 
 def test_dry_run_without_torch(tmp_path):

@@ -292,11 +292,17 @@ def test_read_weight_file_published_pickle_of_arrays(tmp_path, monkeypatch):
     assert found.container == "pickled NumPy arrays"
 
 
-def test_read_weight_file_published_pickle_of_more_than_arrays(tmp_path, monkeypatch):
-    path = tmp_path / "w.ckpt"
-    path.write_bytes(pickle.dumps({"mean": np.ones(2), "kernel": os.getcwd}, protocol=4))
-    monkeypatch.setattr(files, "_PICKLED_ARRAYS", {hashlib.sha256(path.read_bytes()).hexdigest()})
-    assert "it holds posix.getcwd" in refusal(path)
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [
+        (pickle.dumps({"mean": np.ones(2), "kernel": os.getcwd}, protocol=4), "posix.getcwd"),
+        (b"\x80\x04cos\ndtype\n.", "os.dtype"),
+        (b"\x80\x04cnumpy\nsave\n.", "numpy.save"),
+    ],
+)
+def test_read_weight_file_published_pickle_of_more_than_arrays(content, holds, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PICKLED_ARRAYS", {hashlib.sha256(content).hexdigest()})
+    assert f"it holds {holds}" in refusal(tmp_path / "w.ckpt", content)
 
 
 @pytest.mark.parametrize("zip_format", [True, False])
