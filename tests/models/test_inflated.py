@@ -40,7 +40,8 @@ def test_inflated_middle_slice_and_zeros():
     assert first.weight.std().item() == pytest.approx((2 / (32 * 27)) ** 0.5, rel=0.1)  # He et al. 2015, by fan-out
     layers = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv3d)]
     assert {layer.kernel_size for layer in layers} == {(3, 3, 3), (1, 1, 1)}
-    depthwise = [layer for layer in layers if layer.groups > 1 and layer.stride == (1, 1, 1)]
+    depthwise = [layer for layer in layers if layer.groups > 1]
+    assert {layer.stride for layer in depthwise} == {(1, 1, 1), (1, 2, 2)}
     assert depthwise == [layer for layer in layers if isinstance(layer, DepthwiseConv3d)]
 
 
@@ -54,11 +55,12 @@ def test_inflated_weights_are_zero_beside_the_middle(tmp_path):
             assert not layer.weight[:, :, [0, 2]].any()
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_depthwise_convolution_equals_the_3d_operator(frames, monkeypatch):
+def test_depthwise_convolution_equals_the_3d_operator(frames, stride, monkeypatch):
     torch.manual_seed(0)
-    ours = DepthwiseConv3d(6, 6, 3, padding=1, groups=6, bias=False).double()
-    theirs = nn.Conv3d(6, 6, 3, padding=1, groups=6, bias=False).double()
+    shape = {"stride": (1, stride, stride), "padding": 1, "groups": 6, "bias": False}
+    ours, theirs = DepthwiseConv3d(6, 6, 3, **shape).double(), nn.Conv3d(6, 6, 3, **shape).double()
     theirs.load_state_dict(ours.state_dict())
     gradients = []
     for layer in (ours, theirs):
