@@ -1,13 +1,14 @@
 """Rank-1 of real people from PETA: the rows of Table 3 on TownCentre and CAVIAR.
 
     python benchmarks/real_people.py FOLDER --peta PETA [--rows baseline aem mem amem] [--seeds 3] [--preset small]
-        [--config options.toml] [--name small]
+        [--config options.toml] [--name small] [--people 50]
 
 PETA is the folder of its original layout. The archives of TownCentre (one camera) and CAVIAR (two cameras) number the
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
 of each camera of CAVIAR. The people are halved: each half is trained on and tests the other. The recogniser is trained
-on PETA without the people of the test. Every tracklet is a query among all others of its archive. Finished work is
-kept, so the command continues; the figures are in FOLDER/results.json.
+on PETA without the people of the test. `--people` trains on fewer, in the same proportion of both archives. Every
+tracklet is a query among all others of its archive. Finished work is kept, so the command continues; the figures are in
+FOLDER/results.json.
 """
 
 import argparse
@@ -77,14 +78,28 @@ def write_half(peta: Path, folder: Path, half: int) -> None:
     (folder / "people.toml").write_text(MANIFEST)
 
 
-def rank1(path: Path) -> dict[str, tuple[int, int]]:
-    """By archive: the queries whose nearest other tracklet is of the same person, and all queries."""
-    found = features.read(path)
+def few_people(here: Path, count: int) -> Path:
+    """The manifest of a half with `count` of its training people, evenly spaced, and all test people."""
+    folder = here / f"people{count}"
+    if not folder.is_dir():
+        ids = sorted(int(path.name) for path in (here / "people/train").iterdir())
+        (folder / "train").mkdir(parents=True)
+        for person in np.array(ids)[np.arange(count) * len(ids) // count]:
+            (folder / "train" / str(person)).symlink_to(here / "people/train" / str(person))
+        (folder / "test").symlink_to(here / "people/test")
+    manifest = here / f"people{count}.toml"
+    manifest.write_text(MANIFEST.replace('"people"', f'"people{count}"'))
+    return manifest
+
+
+def rank1_of(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> dict[str, tuple[int, int]]:
+    """By archive: the queries whose nearest other tracklet is of the same person, and all queries. `values` (N, D) are
+    the features of the test tracklets."""
     rates = {}
     for archive, first in ARCHIVES.items():
-        rows = (found.person_id >= first) & (found.person_id < first + 1000)
-        values, people, cameras = (each[rows] for each in (found.features, found.person_id, found.camera_id))
-        ranking = evaluate_ranking(values, values, people, people, cameras, cameras)
+        rows = (people >= first) & (people < first + 1000)
+        own = people[rows], cameras[rows]
+        ranking = evaluate_ranking(values[rows], values[rows], own[0], own[0], own[1], own[1])
         rates[archive] = round(ranking.cmc[0] * ranking.valid_queries), ranking.valid_queries
     return rates
 
@@ -119,7 +134,8 @@ def scores_of(
         flags = {"workspace": here / "workspace", "data_root": here} | values
         return resolve(COMMANDS[command], flags, preset=arguments.preset, config=arguments.config)
 
-    video = {"dataset": str(here / "people.toml")}
+    manifest = few_people(here, arguments.people) if arguments.people else here / "people.toml"
+    video = {"dataset": str(manifest)}
     given: TrainAmemOptions = options("train-amem", modules=row, **video)
     recogniser: TrainArmOptions = options("train-arm", partition="none")
     from_recogniser = given.weights == "auto" and given.backbone == recogniser.backbone
@@ -134,7 +150,8 @@ def scores_of(
     own = video | {"workspace": here / name}
     train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress)
     (extracted,) = extract_features(options("extract-features", **own), progress)
-    return rank1(extracted.artifact)
+    found = features.read(extracted.artifact)
+    return rank1_of(found.features, found.person_id, found.camera_id)
 
 
 def print_table(figures: dict[str, Any]) -> None:
@@ -159,4 +176,5 @@ if __name__ == "__main__":
     parser.add_argument("--preset", default="small")
     parser.add_argument("--config", type=Path, help="options as amem config show prints them")
     parser.add_argument("--name", default="small", help="of these options, in the results")
+    parser.add_argument("--people", type=int, help="to train on, of the 50 of a half")
     main(parser.parse_args())

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amem_cli.artifacts import features
-from amem_cli.artifacts.provenance import Provenance
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 MACHINE = {"processor": "a processor", "threads": 2, "python": "3.11.0", "torch": "2.14", "numpy": "2.4"}
@@ -242,10 +242,22 @@ def test_real_people_halves(load, tmp_path):
     assert kept == {"1", "3", "4"}  # the recogniser does not see person 2, who is in the test
 
 
-def test_real_people_rank1_by_archive(load, tmp_path):
-    module, values = load("real_people"), np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3, 3]]
+def test_fewer_real_people_to_train_on(load, tmp_path):
+    module = load("real_people")
+    for person, split in [(1001, "train"), (1003, "train"), (1005, "train"), (2007, "train"), (1002, "test")]:
+        for camera in "12":
+            frame = tmp_path / "people" / split / str(person) / camera / "00001.png"
+            frame.parent.mkdir(parents=True)
+            frame.write_text("")
+    manifest = load_manifest(str(module.few_people(tmp_path, 2)))
+    (split,) = read_videos(manifest, tmp_path).splits
+    assert {tracklet.person_id for tracklet in split.train} == {1001, 1005}  # every second one
+    assert {tracklet.person_id for tracklet in split.test} == {1002}
+    assert module.few_people(tmp_path, 2).name == "people2.toml"  # again
+
+
+def test_real_people_rank1_by_archive(load):
+    values = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3, 3]]
     people, cameras = np.array([1001, 1001, 1002, 1002, 2001, 2001]), np.array([1, 2] * 3)
-    names = [f"{person}/{camera}" for person, camera in zip(people, cameras, strict=True)]
-    found = features.Features("people", names, people, cameras, cameras == 1, values, {})
-    features.write(tmp_path / "f.h5", found, Provenance("extract-features", {}))
-    assert module.rank1(tmp_path / "f.h5") == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
+    found = load("real_people").rank1_of(values, people, cameras)
+    assert found == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}

@@ -1,0 +1,121 @@
+"""The networks of torchreid on the halves of `real_people.py`, by torchreid's own recipe, for a given time.
+
+    pip install torchreid==0.2.5 tensorboard gdown opencv-python-headless scipy
+    python benchmarks/real_people_torchreid.py FOLDER --seconds 120 [--network osnet_x1_0] [--imagenet] [--loss triplet]
+        [--seed 0]
+
+FOLDER is that of `real_people.py`, which must have made the halves. The recipe is that of torchreid's README: single
+images, mirrored at random, in batches of 32; Adam at 3e-4; cross-entropy with label smoothing, and with --loss triplet
+also triplets of 8 people x 4. The feature of a tracklet is the mean over all its frames. The time counts training
+steps, not the start. `--imagenet` starts mobilenetv2_x1_0 from the weights that `amem --weights imagenet` uses.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchreid
+from PIL import Image
+from real_people import ARCHIVES, rank1_of
+from torch import Tensor
+
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
+from amem_cli.models.image_networks import ImageMaps
+
+HEIGHT_WIDTH = (128, 64)  # of the preset `small`
+TOLERANCE = 1e-4  # of maps that are at most about 6
+
+
+class People(torchreid.data.ImageDataset):
+    """A half as torchreid reads it: all frames of all tracklets."""
+
+    def __init__(self, root: str = "", **options: Any):
+        (split,) = read_videos(load_manifest(str(Path(root) / "people.toml")), Path(root)).splits
+        ids = sorted({tracklet.person_id for tracklet in split.train})
+        images = [
+            (str(path), ids.index(tracklet.person_id), tracklet.camera_id)
+            for tracklet in split.train
+            for path in tracklet.frames
+        ]
+        # torchreid wants queries and a gallery of other cameras; they are not used
+        super().__init__(images, images[:1], [(path, person, -1) for path, person, _ in images[:1]], **options)
+
+
+def start_from_imagenet(network: Any) -> None:
+    """Copy the ImageNet weights in their order. torchreid's first block has a 1x1 convolution that MobileNetV2 lacks;
+    it is left out, so that the maps of both networks are equal, which is checked."""
+    ours = ImageMaps("mobilenet_v2", "imagenet").eval()
+    ours.network.features[14].conv[1][0].stride = (2, 2)  # which torchreid keeps
+    network.conv2[0].conv1 = torch.nn.Identity()
+    own = [key for key in network.state_dict() if not key.startswith("classifier.")]
+    given = ours.network.features.state_dict().values()
+    network.load_state_dict(dict(zip(own, given, strict=True)), strict=False)
+    images = torch.rand(2, 3, *HEIGHT_WIDTH)
+    with torch.no_grad():
+        difference = network.eval().featuremaps((images - ours.mean) / ours.std) - ours(images)
+    assert difference.abs().max() < TOLERANCE, difference.abs().max()
+
+
+def train(half: Path, arguments: argparse.Namespace) -> tuple[Any, Any, int]:
+    """A trained network, its transform of test images, and the number of steps."""
+    data = torchreid.data.ImageDataManager(
+        root=str(half), sources="people", height=HEIGHT_WIDTH[0], width=HEIGHT_WIDTH[1], use_gpu=False, workers=0,
+        train_sampler="RandomIdentitySampler" if arguments.loss == "triplet" else "RandomSampler",
+    )  # fmt: skip
+    people, pretrained = data.num_train_pids, False
+    network = torchreid.models.build_model(arguments.network, people, loss=arguments.loss, pretrained=pretrained)
+    if arguments.imagenet:
+        start_from_imagenet(network)
+    optimizer = torchreid.optim.build_optimizer(network, optim="adam", lr=3e-4)
+    engines = {"softmax": torchreid.engine.ImageSoftmaxEngine, "triplet": torchreid.engine.ImageTripletEngine}
+    engine = engines[arguments.loss](data, network, optimizer, use_gpu=False)
+    engine.set_model_mode("train")
+    steps, began = 0, time.monotonic()
+    while True:
+        for batch in data.train_loader:
+            engine.forward_backward(batch)
+            steps += 1
+            if time.monotonic() - began > arguments.seconds:
+                return network.eval(), data.transform_te, steps
+
+
+@torch.no_grad()
+def features_of(half: Path, network: Any, transform: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (N, D), person ids and cameras of the test tracklets."""
+    (split,) = read_videos(load_manifest(str(half / "people.toml")), half).splits
+    rows = []
+    for tracklet in split.test:
+        frames = [transform(Image.open(path).convert("RGB")) for path in tracklet.frames]
+        parts: list[Tensor] = [network(part) for part in torch.stack(frames).split(100)]
+        rows.append(F.normalize(torch.cat(parts).mean(dim=0), dim=0).numpy())
+    ids, cameras = ([getattr(one, name) for one in split.test] for name in ("person_id", "camera_id"))
+    return np.stack(rows), np.array(ids), np.array(cameras)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    torchreid.data.register_image_dataset("people", People)
+    found, steps = dict.fromkeys(ARCHIVES, (0, 0)), []
+    for half in (arguments.folder / "half0", arguments.folder / "half1"):
+        torch.manual_seed(arguments.seed)
+        network, transform, count = train(half, arguments)
+        scores = rank1_of(*features_of(half, network, transform))
+        found = {archive: tuple(np.add(found[archive], scores[archive])) for archive in ARCHIVES}
+        steps.append(count)
+    rates = ", ".join(f"{archive} {100 * hits / queries:.1f}" for archive, (hits, queries) in found.items())
+    print(f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} steps {steps}: {rates}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="The networks of torchreid on real people.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--network", default="mobilenetv2_x1_0")
+    parser.add_argument("--loss", choices=("softmax", "triplet"), default="softmax")
+    parser.add_argument("--imagenet", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    main(parser.parse_args())
