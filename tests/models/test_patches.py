@@ -45,6 +45,13 @@ def test_start_from_patches_reconstructs_other_images() -> None:
     torch.testing.assert_close(textures[:, :40].std(dim=(0, 2, 3)), torch.ones(40).double(), atol=0.05, rtol=0)
 
 
+def test_start_from_patches_components_have_a_fixed_sign() -> None:
+    """An eigenvector has two signs, and libraries differ in which one they return."""
+    components = started(smooth_images(60, 0)).state_dict()["encoder.maps.0.weight"].flatten(1)
+    assert (components.amax(dim=1) == components.abs().amax(dim=1)).all()
+    torch.testing.assert_close(components @ components.T, torch.eye(256), atol=1e-5, rtol=0)
+
+
 @torch.no_grad()
 def test_start_from_patches_of_one_colour() -> None:
     """Components that do not vary must not amplify noise."""
