@@ -93,14 +93,21 @@ def few_people(here: Path, count: int) -> Path:
 
 
 def rank1_of(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> dict[str, tuple[int, int]]:
-    """By archive: the queries whose nearest other tracklet is of the same person, and all queries. `values` (N, D) are
-    the features of the test tracklets."""
+    """By archive: the queries whose nearest tracklet in the other camera is of the same person, and all queries.
+
+    `values` (N, D) are the features of the test tracklets. Both cameras are queries, one after the other.
+    """
     rates = {}
     for archive, first in ARCHIVES.items():
-        rows = (people >= first) & (people < first + 1000)
-        own = people[rows], cameras[rows]
-        ranking = evaluate_ranking(values[rows], values[rows], own[0], own[0], own[1], own[1])
-        rates[archive] = round(ranking.cmc[0] * ranking.valid_queries), ranking.valid_queries
+        found = queries = 0
+        for camera in (1, 2):
+            own = (people >= first) & (people < first + 1000)
+            query, gallery = own & (cameras == camera), own & (cameras != camera)
+            pairs = [(each[query], each[gallery]) for each in (values, people, cameras)]
+            ranking = evaluate_ranking(*pairs[0], *pairs[1], *pairs[2])
+            found += round(ranking.cmc[0] * ranking.valid_queries)
+            queries += ranking.valid_queries
+        rates[archive] = found, queries
     return rates
 
 

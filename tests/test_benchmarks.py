@@ -256,8 +256,10 @@ def test_fewer_real_people_to_train_on(load, tmp_path):
     assert module.few_people(tmp_path, 2).name == "people2.toml"  # again
 
 
-def test_real_people_rank1_by_archive(load):
-    values = np.eye(4, dtype=np.float32)[[0, 0, 1, 2, 3, 3]]
+def test_real_people_rank1_between_cameras(load):
+    """The nearest tracklet of all is of the query's own camera, which is not searched."""
+    degrees = np.radians([0, 20, 5, 60, 0, 10])  # 1001 in cameras 1 and 2, 1002, 2001
+    values = np.stack([np.cos(degrees), np.sin(degrees)], axis=1).astype(np.float32)
     people, cameras = np.array([1001, 1001, 1002, 1002, 2001, 2001]), np.array([1, 2] * 3)
-    found = load("real_people").rank1_of(values, people, cameras)
-    assert found == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
+    # from camera 1 to 2: 0 -> 20 right, 5 -> 20 wrong; from 2 to 1: 20 -> 5 wrong, 60 -> 5 right
+    assert load("real_people").rank1_of(values, people, cameras) == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
