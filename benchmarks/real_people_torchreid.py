@@ -67,8 +67,7 @@ def train(half: Path, arguments: argparse.Namespace) -> tuple[Any, Any, int]:
         root=str(half), sources="people", height=HEIGHT_WIDTH[0], width=HEIGHT_WIDTH[1], use_gpu=False, workers=0,
         train_sampler="RandomIdentitySampler" if arguments.loss == "triplet" else "RandomSampler",
     )  # fmt: skip
-    people, pretrained = data.num_train_pids, False
-    network = torchreid.models.build_model(arguments.network, people, loss=arguments.loss, pretrained=pretrained)
+    network = torchreid.models.build_model(arguments.network, data.num_train_pids, arguments.loss, pretrained=False)
     if arguments.imagenet:
         start_from_imagenet(network)
     optimizer = torchreid.optim.build_optimizer(network, optim="adam", lr=3e-4)
@@ -118,4 +117,7 @@ if __name__ == "__main__":
     parser.add_argument("--loss", choices=("softmax", "triplet"), default="softmax")
     parser.add_argument("--imagenet", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
-    main(parser.parse_args())
+    given = parser.parse_args()
+    if given.imagenet and given.network != "mobilenetv2_x1_0":
+        parser.error("--imagenet has weights of --network mobilenetv2_x1_0 only")
+    main(given)
