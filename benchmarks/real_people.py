@@ -7,8 +7,8 @@ PETA is the folder of its original layout. The archives of TownCentre (one camer
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
 of each camera of CAVIAR. The people are halved: each half is trained on and tests the other. The recogniser is trained
 on PETA without the people of the test. `--people` trains on fewer, in the same proportion of both archives. Every
-tracklet is a query among all others of its archive. Finished work is kept, so the command continues; the figures are in
-FOLDER/results.json.
+tracklet is a query, and the gallery are those of its archive's other camera (in TownCentre: the other part of each
+walk). Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
 """
 
 import argparse
@@ -121,7 +121,8 @@ def main(arguments: argparse.Namespace) -> None:
             write_half(arguments.peta, here, half)
     for seed in range(arguments.seeds):
         for row in arguments.rows:
-            name = f"{arguments.name}/{row}/seed{seed}"
+            people = f"-{arguments.people}" if arguments.people else ""
+            name = f"{arguments.name}{people}/{row}/seed{seed}"
             if name not in figures:
                 halves = [scores_of(folder / f"half{half}", row, name, seed, arguments, progress) for half in (0, 1)]
                 figures[name] = {
