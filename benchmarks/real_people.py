@@ -7,8 +7,8 @@ PETA is the folder of its original layout. The archives of TownCentre (one camer
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
 of each camera of CAVIAR. The people are halved: each half is trained on and tests the other. The recogniser is trained
 on PETA without the people of the test. `--people` trains on fewer, in the same proportion of both archives. Every
-tracklet is a query, and the gallery are those of its archive's other camera (in TownCentre: the other part of each
-walk). Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
+tracklet is a query, and its gallery is the other camera of its archive (in TownCentre: the other part of each walk).
+Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
 """
 
 import argparse
@@ -80,13 +80,13 @@ def write_half(peta: Path, folder: Path, half: int) -> None:
 
 def few_people(here: Path, count: int) -> Path:
     """The manifest of a half with `count` of its training people, evenly spaced, and all test people."""
-    folder = here / f"people{count}"
-    if not folder.is_dir():
-        ids = sorted(int(path.name) for path in (here / "people/train").iterdir())
-        (folder / "train").mkdir(parents=True)
-        for person in np.array(ids)[np.arange(count) * len(ids) // count]:
-            (folder / "train" / str(person)).symlink_to(here / "people/train" / str(person))
-        (folder / "test").symlink_to(here / "people/test")
+    ids = sorted(int(path.name) for path in (here / "people/train").iterdir())
+    kept = np.array(ids)[np.arange(count) * len(ids) // count]
+    for part in ("test", *(f"train/{person}" for person in kept)):
+        link = here / f"people{count}" / part
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(here / "people" / part)
     manifest = here / f"people{count}.toml"
     manifest.write_text(MANIFEST.replace('"people"', f'"people{count}"'))
     return manifest
