@@ -42,6 +42,9 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
         assert options.workspace == tmp_path / "workspace"
         assert getattr(options, "data_root", tmp_path / "data") == tmp_path / "data"
         assert getattr(options, "image_size", "") in ("96x48", "")
+    training = dict(calls)["train_amem"]
+    frames = training.predict_frames * training.predict_stride
+    assert training.clip_frames - frames == 2  # 0 < t < 2: MEM always starts at the second frame
 
 
 @pytest.mark.parametrize(("load", "threads", "warned"), [(7.5, None, True), (7.5, "1", False), (3.9, None, False)])
