@@ -42,6 +42,8 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
         assert options.workspace == tmp_path / "workspace"
         assert getattr(options, "data_root", tmp_path / "data") == tmp_path / "data"
         assert getattr(options, "image_size", "") in ("96x48", "")
+    read = {getattr(options, "dataset", "") for _, options in calls[1:]}
+    assert {*dict(calls)["walkers"].data_sets} == read - {""} == {"peta", "market1501", "mars"}
     training = dict(calls)["train_amem"]
     frames = training.predict_frames * training.predict_stride
     assert training.clip_frames - frames == 2  # 0 < t < 2: MEM always starts at the second frame

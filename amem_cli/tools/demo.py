@@ -1,6 +1,7 @@
 """`amem demo`: the pipeline on generated walking people."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,7 @@ from amem_cli.video.search import SearchOptions, SearchResult, search
 from amem_cli.walkers import WalkerOptions, write_walkers
 from amem_cli.weights.names import GIVE_FILE, weight_file
 
-PEOPLE = 24  # for training, and as many others for the test
-TWINS = 0.1  # the fraction of them who look like another one
+WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta", "market1501", "mars"))
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
@@ -40,7 +40,7 @@ def demo(
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
-            write_walkers(data, WalkerOptions(seed=seed, people=PEOPLE, frames=(20, 28), twins=TWINS), loop.show)
+            write_walkers(data, replace(WALKERS, seed=seed), loop.show)
     start = weights_or_warning(progress)
 
     def options(command: str, **values: Any) -> Any:

@@ -29,12 +29,19 @@ IMAGE_FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG", "compress_level": 1},
     ".bmp": {"format": "BMP"},
 }
+PLANS: dict[str, Callable[[World], None]] = {
+    "peta": plan_peta,
+    "market1501": plan_market,
+    "mars": plan_mars,
+    "ilids-vid": plan_ilids,
+    "prid2011": plan_prid,
+}
 
 
 def write_walkers(
     out: Path, options: WalkerOptions | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write OUT/{peta,market1501,mars,ilids-vid,prid2011} with generated people; returns OUT.
+    """Write OUT/DATA-SET with generated people for each of `options.data_sets`; returns OUT.
 
     OUT is created when it is complete, with `GENERATED` in it. What a killed run left is completed or removed, and a
     complete OUT with the same options is kept. `progress(done, total)` is called after every image. Raises `UsageError`
@@ -53,8 +60,8 @@ def write_walkers(
                 require_empty(out, work)
                 shutil.rmtree(work / "data", ignore_errors=True)
                 world = World(options)
-                for plan in (plan_peta, plan_market, plan_mars, plan_ilids, plan_prid):
-                    plan(world)
+                for data_set in options.data_sets:
+                    PLANS[data_set](world)
                 _write(world, work / "data", progress)
                 atomic.write_text(work / "data" / GENERATED, mark)
             if parent is out:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from amem_cli.errors import UsageError
 from amem_cli.options import option
 
+DATA_SETS = ("peta", "market1501", "mars", "ilids-vid", "prid2011")
+
 
 @dataclass(frozen=True, kw_only=True)
 class WalkerOptions:
@@ -18,6 +20,7 @@ class WalkerOptions:
     Market-1501's, over all cameras, and that of PETA's TownCentre. `height` and `width` are the box in pixels; PETA's
     subsets resize it. `twins` is the fraction of people who share body and clothes with another one and differ in gait.
     `alike`: all people of the video data sets have the same body and clothes, and differ in gait.
+    `data_sets` are those to write; what one holds does not depend on the others.
     Raises `UsageError` that lists every value out of range.
     """
 
@@ -31,6 +34,7 @@ class WalkerOptions:
     width: int = option(64, "width of person boxes in pixels")
     twins: float = option(0.25, "fraction of people who look like another one and differ in gait")
     alike: bool = option(False, "the people of the video data sets look the same and differ in gait alone")
+    data_sets: tuple[str, ...] = DATA_SETS
 
     def __post_init__(self) -> None:
         ranges = [
@@ -46,5 +50,6 @@ class WalkerOptions:
         ]
         outside = [(name, value, low, high) for name, value, low, high in ranges if not low <= value <= high]
         wrong = [f"{name} is {value}, not {low} to {high}" for name, value, low, high in outside]
+        wrong += [f"{name!r} is none of {', '.join(DATA_SETS)}" for name in {*self.data_sets} - {*DATA_SETS}]
         if wrong:
             raise UsageError("walkers", why="; ".join(wrong), remedy="Choose values in these ranges")

@@ -19,9 +19,8 @@ from amem_cli.errors import Locked, UsageError
 from amem_cli.walkers import WalkerOptions, layouts, videos, write_clips, write_walkers
 from amem_cli.walkers.cameras import build_camera, draw_passage, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.gait import pose_at, stride_length
-from amem_cli.walkers.image_sets import plan_market, plan_peta
 from amem_cli.walkers.people import draw_people, draw_person
-from amem_cli.walkers.video_sets import plan_ilids, plan_mars, plan_prid
+from amem_cli.walkers.video_sets import plan_mars
 from amem_cli.walkers.world import World
 
 TINY = WalkerOptions(people=2, frames=(1, 2), images_per_person=1, height=32, width=16)
@@ -37,7 +36,7 @@ def pixels(walker, camera, frame=0):
 
 def test_plan_fixed_digest():
     world = World(WalkerOptions(people=12, cameras=3, frames=(2, 4), images_per_person=4, height=32, width=16))
-    for plan in (plan_peta, plan_market, plan_mars, plan_ilids, plan_prid):
+    for plan in layouts.PLANS.values():
         plan(world)
     digest = hashlib.sha256()
     for shot in world.shots:
@@ -139,11 +138,25 @@ def test_draw_walker_legs_move_smoothly():
     assert max(steps) < 2.0 * np.abs(frames[0] - frames[11]).mean()
 
 
+def test_data_set_does_not_depend_on_the_others():
+    alone, together = World(TINY), World(TINY)
+    plan_mars(alone)
+    for plan in layouts.PLANS.values():
+        plan(together)
+    shots = {shot.path: shot for shot in together.shots}
+    assert {path: content for path, content in together.files.items() if path.startswith("mars/")} == alone.files
+    for shot in alone.shots:
+        same = shots.pop(shot.path)
+        image, other = (layouts._paint(world, one) for world, one in ((alone, shot), (together, same)))
+        assert image.tobytes() == other.tobytes()
+    assert not [path for path in shots if path.startswith("mars/")]
+
+
 # -- writing -----------------------------------------------------------------------------------------------------------
 
 
-def test_write_walkers_interrupted_then_complete(tmp_path, monkeypatch):
-    monkeypatch.setattr(layouts, "plan_prid", lambda world: None)  # most of the images
+def test_write_walkers_interrupted_then_complete(tmp_path):
+    options = replace(TINY, data_sets=("peta", "market1501", "mars", "ilids-vid"))  # PRID-2011 has most of the images
     out, calls = tmp_path / "below" / "out", []
 
     def interrupt(done, total):
@@ -151,9 +164,9 @@ def test_write_walkers_interrupted_then_complete(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_walkers(out, TINY, interrupt)
+        write_walkers(out, options, interrupt)
     assert list(out.parent.iterdir()) == []
-    assert write_walkers(out, TINY, lambda *call: calls.append(call)) == out
+    assert write_walkers(out, options, lambda *call: calls.append(call)) == out
     written = sum(path.suffix in SUFFIXES for path in out.rglob("*"))
     assert calls == [(k, written) for k in range(1, written + 1)]
     assert sorted(path.name for path in out.iterdir()) == ["GENERATED.txt", "ilids-vid", "market1501", "mars", "peta"]
@@ -164,8 +177,7 @@ def test_write_walkers_interrupted_then_complete(tmp_path, monkeypatch):
 @pytest.mark.parametrize("at", ["drawing", "moving"])
 def test_write_walkers_after_a_kill(existing, at, tmp_path, monkeypatch):
     """SIGKILL runs no cleanup; the same command then completes the data sets, and after that changes nothing."""
-    for plan in ("plan_peta", "plan_prid", "plan_mars", "plan_market"):
-        monkeypatch.setattr(layouts, plan, lambda world: None)
+    options = replace(TINY, data_sets=("ilids-vid",))
     out, moved = tmp_path / "out", []
     if existing:
         out.mkdir()
@@ -183,15 +195,15 @@ def test_write_walkers_after_a_kill(existing, at, tmp_path, monkeypatch):
         if at == "moving":
             patch.setattr(Path, "rename", second_move)
         with pytest.raises(KeyboardInterrupt):
-            write_walkers(out, TINY, killed if at == "drawing" else None)
+            write_walkers(out, options, killed if at == "drawing" else None)
     drawn = []
-    assert write_walkers(out, TINY, lambda *call: drawn.append(call)) == out
+    assert write_walkers(out, options, lambda *call: drawn.append(call)) == out
     assert bool(drawn) is (at == "drawing")  # what was complete is only moved
     assert sorted(path.name for path in out.iterdir()) == ["GENERATED.txt", "ilids-vid"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    assert write_walkers(out, TINY, killed) == out  # complete
+    assert write_walkers(out, options, killed) == out  # complete
     with pytest.raises(UsageError, match="not empty"):
-        write_walkers(out, replace(TINY, seed=TINY.seed + 1))
+        write_walkers(out, replace(options, seed=1))
 
 
 def test_write_walkers_while_another_run_writes(tmp_path):
@@ -271,8 +283,8 @@ def test_write_walkers_folder_not_empty(tmp_path):
 
 def test_walker_options_lists_all_values_out_of_range():
     with pytest.raises(UsageError) as caught:
-        WalkerOptions(people=1, cameras=7, frames=(9, 8), height=8)
-    for wrong in ("people is 1", "cameras is 7", "longest tracklet is 8", "height is 8"):
+        WalkerOptions(people=1, cameras=7, frames=(9, 8), height=8, data_sets=("mars", "duke"))
+    for wrong in ("'duke' is none of peta, mar", "people is 1", "cameras is 7", "longest tracklet is 8", "height is 8"):
         assert wrong in str(caught.value)
 
 
