@@ -214,13 +214,13 @@ class TrainTaeOptions(Adversarial):
 
     dataset: str = option("market1501", DATASET_HELP)
     tae_encoder: Literal["resnet18", "mobilenet_v2", "patches"] = option(
-        "resnet18", "ResNet-18 (P); patches: principal components of 16x16 pixels (D)", small="mobilenet_v2"
+        "resnet18", "ResNet-18 (P); patches: principal components of 16x16 pixels (D)", small="patches"
     )
     weights: str = setting(
         "", "the encoder's ImageNet weights: a file, imagenet, or auto: imagenet, none for patches; empty: none",
         small="auto", strong="auto",
     )  # fmt: skip
-    epochs: int = option(60, "passes over the training images (D)", small=12)
+    epochs: int = option(60, "passes over the training images (D)", small=2)
     batch_size: int = option(64, "images per batch (D)", small=16)
     learning_rate: float = option(1e-3, "Adam's learning rate, as for the whole model (D)", small=2e-3)
     weight_decay: float = option(5e-4, "Adam's weight decay (P)", small=0.0)
@@ -255,7 +255,7 @@ class TrainAmemOptions(Adversarial):
         small="mobilenet_v2", strong="resnet50",
     )  # fmt: skip
     branch: Literal["inception", "conv3d", "conv2d"] = option("inception", "appearance and motion branch (P)")
-    branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)")
+    branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)", small="1x3x3")
     weights: str = setting(
         "", "backbone weights: a file (also an amem-main or amem-arm), imagenet, kinetics, or auto: the workspace's "
         "ARM if it is of this network, else those by name; empty: from scratch", small="auto", strong="auto",
@@ -282,7 +282,7 @@ class TrainAmemOptions(Adversarial):
     lambda_a: float = option(0.1, "lambda_A of eq. 6, weight of L_AEM (P)")
     lambda_m: float = option(10.0, "lambda_M of eq. 6, weight of L_MEM (P)")
     texture_loss: Literal["standardised", "literal", "none"] = option(
-        "standardised", "texture MSE: in units of the textures' variance, as in eq. 5, or none (D)"
+        "standardised", "texture MSE: in units of the textures' variance, as in eq. 5, or none (D)", small="none"
     )
     texture_weight: float = option(0.1, "weight of the standardised texture MSE in L_MEM (D)")
     embedding_start: Literal["copy", "statistics", "random"] = option(

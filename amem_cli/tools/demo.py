@@ -50,16 +50,14 @@ def demo(
     size = {"image_size": IMAGE_SIZE}
     train_arm(options("train-arm", epochs=4, warmup_steps=10, weights=start, **size), progress)
     label_videos(options("label-videos", subset="all"), progress)
-    train_tae(options("train-tae", tae_encoder="patches", epochs=1, **size), progress)
+    train_tae(options("train-tae", epochs=1, **size), progress)
     # frames t+3 and t+6: the legs move more, and t is always 1, so that f_M can say where they will be
     frames = {"clip_frames": 8, "predict_frames": 2, "predict_stride": 3}
-    # prediction is the main task: at lower weights and rates MEM does not learn to use f_M in minutes. The error of the
-    # image weights the textures, which are principal components, as it should; the decoder is good already
-    motion = {"lambda_m": 1000.0, "texture_loss": "none", "learning_rate": 1e-3}
-    motion |= {"mem_lr_factor": 2.0, "decoder_lr_factor": 0.05}
+    # prediction is the main task: at lower weights and rates MEM does not learn to use f_M in minutes. The decoder is
+    # good already
+    motion = {"lambda_m": 1000.0, "learning_rate": 1e-3, "mem_lr_factor": 2.0, "decoder_lr_factor": 0.05}
     whole = {"flip": 0.0, "crop": 0.0, "erase": 0.0}  # people and scene stay in their places: easier to predict
-    # branches of 1x3x3 convolutions take a fifth less time for a step and predict as well
-    clips = {"epochs": 12, "people_per_batch": 4, "clips_per_person": 2, "branch_kernel": "1x3x3"}
+    clips = {"epochs": 12, "people_per_batch": 4, "clips_per_person": 2}
     train_amem(options("train-amem", **clips, **frames, **motion, **whole, **size), progress)
     extract_features(options("extract-features"), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)

@@ -62,8 +62,8 @@ def remedy_of(arguments: list[str], capsys: pytest.CaptureFixture) -> str:
     ("typed", "stage", "carried"),
     [
         ("train-amem --modules aem", "label-videos --dataset mars", {"seed": 3}),
-        ("train-amem --modules mem", "train-tae", {"seed": 3, "image_size": "64x32", "epochs": 12}),
-        ("train-amem --modules mem --device cpu --epochs 7", "train-tae", {"device": "cpu", "epochs": 12}),
+        ("train-amem --modules mem", "train-tae", {"seed": 3, "image_size": "64x32", "epochs": 2}),
+        ("train-amem --modules mem --device cpu --epochs 7", "train-tae", {"device": "cpu", "epochs": 2}),
         ("label-videos --dataset prid2011", "train-arm", {"seed": 3, "epochs": 60}),
         ("extract-features --dataset ilids-vid --split 1 --workers 0", "train-amem --dataset ilids-vid --split 1",
          {"workers": 0, "epochs": 240}),

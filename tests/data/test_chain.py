@@ -189,7 +189,7 @@ def test_chain_features_of_another_program(finished):
         ("train-amem", {"dataset": "mars", "split": 3, "modules": "aem", "sync_batchnorm": True, "crop": 0.0},
          " --sync-batchnorm --modules aem --crop 0.0"),
         ("train-tae", {"image_size": "128x64", "warmup_steps": 50, "validate_epochs": 2, "adversarial_weight": 0.0,
-                       "epochs": 12, "batch_size": 16, "learning_rate": 2e-3, "seed": 5}, " --preset small --seed 5"),
+                       "epochs": 2, "batch_size": 16, "learning_rate": 2e-3, "seed": 5}, " --preset small --seed 5"),
         ("extract-features", {"split": None, "image_size": "256x128", "precision": "bf16"}, " --precision bf16"),
         ("evaluate", {"image_size": "", "protocol": "mars", "rerank": True}, " --rerank"),
         ("train-amem", {}, ""),
