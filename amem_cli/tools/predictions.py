@@ -21,6 +21,7 @@ from amem_cli.runtime.engine import CPU, as_pixels
 from amem_cli.runtime.progress import Progress
 
 START = 1  # zero-based: the frame of a clip from which MEM predicts; training draws it from 0 < t < T - c
+CLIPS_AT_ONCE = 8
 CLIPS_FOR_ATTRIBUTES = 2
 CLIPS_MEASURED = 100  # queries whose predicted frames are measured, in every command
 
@@ -48,34 +49,41 @@ def predict_clips(
         why = f"a clip of {config.clip_frames} frames has room for 1 to {most}"
         raise UsageError("--predict-frames", str(rounds), why=why)
 
-    def motion_feature(frames: np.ndarray) -> torch.Tensor:
-        feature = amem.main.feature_maps(as_pixels(torch.from_numpy(frames)[None], CPU)).motion_feature
-        assert feature is not None
-        return feature
+    def read(part: Sequence[Tracklet]) -> np.ndarray:
+        return np.stack([middle_clip(tracklet, *clip_shape) for tracklet in part])
+
+    def motion_features(frames: np.ndarray) -> torch.Tensor:
+        found = amem.main.feature_maps(as_pixels(torch.from_numpy(frames), CPU)).motion_feature
+        assert found is not None
+        return found
 
     def predict(current: np.ndarray, motion: torch.Tensor) -> np.ndarray:
-        predictions = mem(as_pixels(torch.from_numpy(current)[None], CPU), motion, rounds)
-        return as_images(torch.cat([prediction.frame for prediction in predictions]))
+        predictions = mem(as_pixels(torch.from_numpy(current), CPU), motion, rounds)
+        return as_images(torch.stack([prediction.frame for prediction in predictions], dim=1))
+
+    def reconstruct(true: np.ndarray) -> np.ndarray:
+        pixels = as_pixels(torch.from_numpy(true.reshape(-1, *true.shape[2:])), CPU)
+        return as_images(mem.decoder(mem.encoder(pixels))).reshape(true.shape)
 
     clips: list[PredictedClip] = []
-    other = motion_feature(middle_clip(tracklets[-1], *clip_shape)) if len(tracklets) > 1 else None
+    before = motion_features(read(tracklets[-1:]))
     with progress.loop("predicted frames", len(tracklets), unit="clips") as loop:
-        for tracklet in tracklets:
-            frames = middle_clip(tracklet, *clip_shape)
-            motion = motion_feature(frames)
-            current, true = frames[START], frames[START + stride :: stride][:rounds]
-            by_other = None if other is None else predict(current, other)
-            reconstructed = as_images(mem.decoder(mem.encoder(as_pixels(torch.from_numpy(true), CPU))))
-            rows = (current, true, predict(current, motion), by_other, reconstructed)
-            clips.append(PredictedClip(tracklet.name, *rows, stride))
-            other = motion if len(tracklets) > 1 else None
-            loop.advance()
+        for first in range(0, len(tracklets), CLIPS_AT_ONCE):
+            part = tracklets[first : first + CLIPS_AT_ONCE]
+            frames = read(part)
+            motion = motion_features(frames)
+            current, true = frames[:, START], frames[:, START + stride :: stride][:, :rounds]
+            by_other = predict(current, torch.cat((before, motion))[:-1]) if len(tracklets) > 1 else [None]
+            rows = zip(current, true, predict(current, motion), by_other, reconstruct(true), strict=True)
+            clips += [PredictedClip(tracklet.name, *row, stride) for tracklet, row in zip(part, rows, strict=True)]
+            before = motion[-1:]
+            loop.advance(len(part))
     return clips
 
 
 def as_images(pixels: torch.Tensor) -> np.ndarray:
-    """Pixels (N, 3, H, W) in [0, 1] -> uint8 (N, H, W, 3)."""
-    return pixels.movedim(1, -1).mul(255).round().byte().numpy()
+    """Pixels (..., 3, H, W) in [0, 1] -> uint8 (..., H, W, 3)."""
+    return pixels.movedim(-3, -1).mul(255).round().byte().numpy()
 
 
 @torch.inference_mode()
