@@ -144,6 +144,7 @@ def scores_of(
 
     manifest = few_people(here, arguments.people) if arguments.people else here / "people.toml"
     video = {"dataset": str(manifest)}
+    shared = video if manifest.stem == "people" else video | {"workspace": here / f"workspace-{manifest.stem}"}
     given: TrainAmemOptions = options("train-amem", modules=row, **video)
     recogniser: TrainArmOptions = options("train-arm", partition="none")
     from_recogniser = given.weights == "auto" and given.backbone == recogniser.backbone
@@ -152,9 +153,9 @@ def scores_of(
         arm = train_arm(recogniser, progress).artifact
         parts |= {"weights": str(arm)} if from_recogniser else {}
     if given.uses_aem:
-        parts["labels"] = str(label_videos(options("label-videos", **video), progress).artifact)
+        parts["labels"] = str(label_videos(options("label-videos", arm=str(arm), **shared), progress).artifact)
     if given.uses_mem:
-        parts["tae"] = str(train_tae(options("train-tae", **video), progress).artifact)
+        parts["tae"] = str(train_tae(options("train-tae", **shared), progress).artifact)
     own = video | {"workspace": here / name}
     train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress)
     (extracted,) = extract_features(options("extract-features", **own), progress)
