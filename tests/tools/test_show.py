@@ -195,12 +195,13 @@ def test_predict_clips_by_the_motion_of_the_clip_before(trained, split, monkeypa
         return np.stack([clip.predicted, clip.by_other_motion, clip.reconstructed]).astype(int)
 
     one, two, three = map(frames_of, predict_clips(amem, config, split.test[:3], Silent()))
-    assert np.abs(one[0] - one[1]).max() > 1
+    assert np.abs(one[0] - one[1]).max() > 100
     _, one_after_three = map(frames_of, predict_clips(amem, config, [split.test[2], split.test[0]], Silent()))
-    assert np.abs(one - one_after_three).max() <= 1  # before the first one is the last one
+    # before the first one is the last one; float sums of other batches differ in the last bits
+    assert np.abs(one - one_after_three).max() <= 3
     monkeypatch.setattr("amem_cli.tools.predictions.CLIPS_AT_ONCE", 2)
     in_parts = list(map(frames_of, predict_clips(amem, config, split.test[:3], Silent())))
-    assert np.abs(np.stack([one, two, three]) - np.stack(in_parts)).max() <= 1
+    assert np.abs(np.stack([one, two, three]) - np.stack(in_parts)).max() <= 3
 
 
 def test_predict_clips_refuses(trained, split) -> None:
