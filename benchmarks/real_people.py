@@ -144,7 +144,7 @@ def scores_of(
 
     manifest = few_people(here, arguments.people) if arguments.people else here / "people.toml"
     video = {"dataset": str(manifest)}
-    shared = video if manifest.stem == "people" else video | {"workspace": here / f"workspace-{manifest.stem}"}
+    shared = video | {"workspace": here / manifest.stem.replace("people", "workspace")}
     given: TrainAmemOptions = options("train-amem", modules=row, **video)
     recogniser: TrainArmOptions = options("train-arm", partition="none")
     from_recogniser = given.weights == "auto" and given.backbone == recogniser.backbone

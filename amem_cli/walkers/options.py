@@ -50,6 +50,6 @@ class WalkerOptions:
         ]
         outside = [(name, value, low, high) for name, value, low, high in ranges if not low <= value <= high]
         wrong = [f"{name} is {value}, not {low} to {high}" for name, value, low, high in outside]
-        wrong += [f"{name!r} is none of {', '.join(DATA_SETS)}" for name in {*self.data_sets} - {*DATA_SETS}]
+        wrong += [f"{name!r} is none of {', '.join(DATA_SETS)}" for name in self.data_sets if name not in DATA_SETS]
         if wrong:
             raise UsageError("walkers", why="; ".join(wrong), remedy="Choose values in these ranges")
