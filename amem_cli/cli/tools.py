@@ -183,6 +183,7 @@ def walkers(
     quiet: flags.Quiet = False,
 ) -> None:
     """Generate walking people in the original layouts of the five data sets, or as videos."""
+    from amem_cli.runtime.cores import available_cores
     from amem_cli.walkers import write_walkers
 
     progress = Progress(quiet)
@@ -196,7 +197,7 @@ def walkers(
         progress.log(f"walkers in {out}: amem find {shlex.join(map(str, made))} --out answer")
         return
     with progress.loop("walkers", 1, unit="images") as loop:
-        write_walkers(out, options, loop.show)
+        write_walkers(out, options, loop.show, processes=int(available_cores()) or 1)
     progress.log(f"walkers in {out}: use them with --data-root {shlex.quote(str(out))}")
 
 

@@ -10,7 +10,6 @@ The rank of a match is 1 + the number of closer gallery items that are not ignor
 of distances with its few matches, so no row is sorted and no (Q, G) matrix is needed.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from amem_cli.errors import BadData, listing
 from amem_cli.metrics.distances import Features, as_numpy, distance_blocks, read_features
 from amem_cli.person_ids import JUNK
+from amem_cli.runtime.cores import affinity
 
 BLOCK_ROWS = 1024  # enough for the matrix product to run at full speed
 BLOCK_BYTES = 128 * 2**20
@@ -232,7 +232,7 @@ def _count_in_threads(
     distances: np.ndarray, subsets: list[np.ndarray], rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
     """`_count_closer` with the rows divided among threads: numpy's comparisons release the interpreter lock."""
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = affinity()
     starts = np.linspace(0, len(distances), threads + 1, dtype=np.int64)
     bounds = np.searchsorted(rows, starts)
 

@@ -10,6 +10,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import InputMissing
 from amem_cli.options import COMMANDS, EvaluateOptions
 from amem_cli.resolve import resolve
+from amem_cli.runtime.cores import available_cores
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.stages.extract_features import extract_features
@@ -40,7 +41,7 @@ def demo(
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
-            write_walkers(data, replace(WALKERS, seed=seed), loop.show)
+            write_walkers(data, replace(WALKERS, seed=seed), loop.show, processes=int(available_cores()) or 1)
     start = weights_or_warning(progress)
 
     def options(command: str, **values: Any) -> Any:

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from amem_cli import __version__
 from amem_cli.errors import AmemError, DiskError, InputMissing
 from amem_cli.resolve import folder_flags
-from amem_cli.runtime.memory import CGROUP, free_memory, read_text, total_memory
+from amem_cli.runtime.cores import affinity, available_cores
+from amem_cli.runtime.memory import free_memory, total_memory
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
 OPTIONAL = dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to")
@@ -95,7 +96,7 @@ def check_devices() -> Iterator[Finding]:
 def check_processors() -> Iterator[Finding]:
     """The cores that this process may use, and the threads that libraries start."""
     cores, setting = available_cores(), os.environ.get("OMP_NUM_THREADS", "")
-    threads = int(setting) if setting.isdigit() else _affinity()  # OpenMP ignores the quota of a cgroup
+    threads = int(setting) if setting.isdigit() else affinity()  # OpenMP ignores the quota of a cgroup
     value = {"machine": os.cpu_count(), "available": cores, "threads": threads}
     found = f"{cores:g} of {os.cpu_count()} cores, threads: {threads}" + (" (OMP_NUM_THREADS)" if setting else "")
     remedy = f"export OMP_NUM_THREADS={max(1, int(cores))}: more threads than cores are slower"
@@ -171,13 +172,3 @@ def _version(package: str) -> str | None:
 
 def _gb(number: float) -> str:
     return f"{number / 1e9:.1f} GB"
-
-
-def available_cores() -> float:
-    """The cores that this process may use: its affinity, or the quota of the container if that is less."""
-    quota, _, period = read_text(CGROUP / "cpu.max").partition(" ")  # "QUOTA PERIOD" or "max PERIOD"
-    return min(float(_affinity()), int(quota) / int(period)) if quota.isdigit() else float(_affinity())
-
-
-def _affinity() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,27 +8,20 @@ import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import filelock
-from PIL import Image
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import GENERATED
 from amem_cli.errors import Locked, UsageError
-from amem_cli.walkers.cameras import build_camera, draw_scene, draw_walker, straight_passage
+from amem_cli.walkers.cameras import build_camera, draw_walker, straight_passage
 from amem_cli.walkers.image_sets import plan_market, plan_peta
 from amem_cli.walkers.options import WalkerOptions
+from amem_cli.walkers.painting import write_images
 from amem_cli.walkers.people import draw_people
 from amem_cli.walkers.video_sets import plan_ilids, plan_mars, plan_prid
-from amem_cli.walkers.world import Shot, World
+from amem_cli.walkers.world import World
 
-IMAGE_FORMATS: dict[str, dict[str, Any]] = {
-    ".jpg": {"format": "JPEG", "quality": 92},
-    ".jpeg": {"format": "JPEG", "quality": 92},
-    ".png": {"format": "PNG", "compress_level": 1},
-    ".bmp": {"format": "BMP"},
-}
 PLANS: dict[str, Callable[[World], None]] = {
     "peta": plan_peta,
     "market1501": plan_market,
@@ -39,13 +32,15 @@ PLANS: dict[str, Callable[[World], None]] = {
 
 
 def write_walkers(
-    out: Path, options: WalkerOptions | None = None, progress: Callable[[int, int], None] | None = None
-) -> Path:
+    out: Path, options: WalkerOptions | None = None, progress: Callable[[int, int], None] | None = None,
+    processes: int = 1,
+) -> Path:  # fmt: skip
     """Write OUT/DATA-SET with generated people for each of `options.data_sets`; returns OUT.
 
     OUT is created when it is complete, with `GENERATED` in it. What a killed run left is completed or removed, and a
-    complete OUT with the same options is kept. `progress(done, total)` is called after every image. Raises `UsageError`
-    when OUT has other content, `Locked` when another run writes it, and `DiskError`.
+    complete OUT with the same options is kept. `progress(done, total)` is called after every image. With several
+    `processes` the bytes are the same; a script that asks for them needs `if __name__ == "__main__":`. Raises
+    `UsageError` when OUT has other content, `Locked` when another run writes it, `Interrupted` and `DiskError`.
     """
     out, options = Path(out), options or WalkerOptions()
     mark = f"These people are generated: amem data walkers, {options}\n"
@@ -62,7 +57,7 @@ def write_walkers(
                 world = World(options)
                 for data_set in options.data_sets:
                     PLANS[data_set](world)
-                _write(world, work / "data", progress)
+                _write(world, work / "data", progress, processes)
                 atomic.write_text(work / "data" / GENERATED, mark)
             if parent is out:
                 for path in sorted((work / "data").iterdir(), key=lambda path: (path.name == GENERATED, path.name)):
@@ -114,22 +109,9 @@ def write_clips(folder: Path, *, people: int = 8, frames: int = 8, height: int =
     return files
 
 
-def _write(world: World, root: Path, progress: Callable[[int, int], None] | None) -> None:
+def _write(world: World, root: Path, progress: Callable[[int, int], None] | None, processes: int) -> None:
     for folder in sorted({str(Path(path).parent) for path in (*world.files, *(shot.path for shot in world.shots))}):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for name, content in world.files.items():
         (root / name).write_bytes(content)
-    for done, shot in enumerate(world.shots, 1):
-        path = root / shot.path
-        _paint(world, shot).save(path, **IMAGE_FORMATS[path.suffix])
-        if progress is not None:
-            progress(done, len(world.shots))
-
-
-def _paint(world: World, shot: Shot) -> Image.Image:
-    camera = world.camera(shot.camera)
-    if shot.walker is None:
-        image = draw_scene(camera, shot.passage.place + 0.01 * shot.frame)
-    else:
-        image = draw_walker(shot.walker, camera, shot.frame, shot.passage)
-    return image if shot.size is None else image.resize(shot.size, Image.Resampling.BILINEAR)
+    write_images(world, root, progress, processes)

@@ -1,6 +1,7 @@
 """Generated people: fixed bytes, correct labels, moving legs, original layouts, complete or absent output."""
 
 import hashlib
+import multiprocessing
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +16,8 @@ from amem_cli.artifacts.paths import GENERATED
 from amem_cli.attributes import ATTRIBUTES, COLOURS
 from amem_cli.data.datasets import dataset_counts, read_dataset
 from amem_cli.data.manifest import SHIPPED, load_manifest
-from amem_cli.errors import Locked, UsageError
-from amem_cli.walkers import WalkerOptions, layouts, videos, write_clips, write_walkers
+from amem_cli.errors import DiskError, Interrupted, Locked, UsageError
+from amem_cli.walkers import WalkerOptions, layouts, painting, videos, write_clips, write_walkers
 from amem_cli.walkers.cameras import build_camera, draw_passage, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.gait import pose_at, stride_length
 from amem_cli.walkers.people import draw_people, draw_person
@@ -147,7 +148,7 @@ def test_data_set_does_not_depend_on_the_others():
     assert {path: content for path, content in together.files.items() if path.startswith("mars/")} == alone.files
     for shot in alone.shots:
         same = shots.pop(shot.path)
-        image, other = (layouts._paint(world, one) for world, one in ((alone, shot), (together, same)))
+        image, other = (painting.paint(world, one) for world, one in ((alone, shot), (together, same)))
         assert image.tobytes() == other.tobytes()
     assert not [path for path in shots if path.startswith("mars/")]
 
@@ -204,6 +205,49 @@ def test_write_walkers_after_a_kill(existing, at, tmp_path, monkeypatch):
     assert write_walkers(out, options, killed) == out  # complete
     with pytest.raises(UsageError, match="not empty"):
         write_walkers(out, replace(options, seed=1))
+
+
+@pytest.fixture
+def two_processes(monkeypatch):
+    """Options with enough images for two processes."""
+    monkeypatch.setattr(painting, "IMAGES_PER_PROCESS", 50)
+    return replace(TINY, data_sets=("ilids-vid", "prid2011"))
+
+
+def test_write_walkers_in_processes_gives_the_same_bytes(two_processes, tmp_path):
+    calls = []
+    write_walkers(tmp_path / "one", two_processes)
+    write_walkers(tmp_path / "two", two_processes, lambda *call: calls.append(call), processes=2)
+    one, two = (
+        {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        for out in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == two
+    images = sum(path.suffix in SUFFIXES for path in one)
+    assert calls == [(k, images) for k in range(1, images + 1)]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
+def test_write_walkers_in_processes_stops_at_a_failure(failure, two_processes, tmp_path):
+    def fail(done, total):
+        raise failure
+
+    with pytest.raises((KeyboardInterrupt, DiskError)):
+        write_walkers(tmp_path / "out", two_processes, fail, processes=2)
+    assert not list(tmp_path.iterdir())
+    assert not multiprocessing.active_children()
+
+
+def test_write_walkers_when_a_process_is_killed(two_processes, tmp_path):
+    def kill(done, total):
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+
+    options = replace(two_processes, people=8)
+    with pytest.raises(Interrupted, match="a process that paints images was killed"):
+        write_walkers(tmp_path / "out", options, kill, processes=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_write_walkers_while_another_run_writes(tmp_path):

@@ -1,0 +1,100 @@
+"""Paints the images of a plan and writes them, in this process or in several."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from amem_cli.errors import SAME_COMMAND, Interrupted
+from amem_cli.walkers.cameras import draw_scene, draw_walker
+from amem_cli.walkers.options import WalkerOptions
+from amem_cli.walkers.world import Shot, World
+
+IMAGES_PER_TASK = 32
+IMAGES_PER_PROCESS = 500  # for fewer it is not worth starting one
+IMAGE_FORMATS: dict[str, dict[str, Any]] = {
+    ".jpg": {"format": "JPEG", "quality": 92},
+    ".jpeg": {"format": "JPEG", "quality": 92},
+    ".png": {"format": "PNG", "compress_level": 1},
+    ".bmp": {"format": "BMP"},
+}
+
+
+def write_images(
+    world: World, root: Path, progress: Callable[[int, int], None] | None = None, processes: int = 1
+) -> None:
+    """Write every image of the plan below `root`, whose folders exist. The bytes do not depend on `processes`.
+
+    Raises `Interrupted` when one of several processes is killed.
+    """
+    processes = min(processes, len(world.shots) // IMAGES_PER_PROCESS)
+    with contextlib.ExitStack() as stack:
+        if processes > 1:
+            run = stack.enter_context(_pool(processes))
+            written = run(partial(_write_in_child, world.options, root), world.shots)
+        else:
+            written = map(partial(_write_image, world, root), world.shots)
+        for done, _ in enumerate(written, 1):
+            if progress is not None:
+                progress(done, len(world.shots))
+
+
+@contextlib.contextmanager
+def _pool(processes: int) -> Iterator[Callable[..., Iterator[None]]]:
+    """`map` over several processes; an exception in the body drops the images that are not begun."""
+    context = multiprocessing.get_context("spawn")  # the fork server is kept for the loader: it has torch imported
+    with ProcessPoolExecutor(processes, context, _begin_child) as pool:
+        try:
+            yield partial(pool.map, chunksize=IMAGES_PER_TASK)
+        except BrokenProcessPool as error:
+            why = "a process that paints images was killed"
+            raise Interrupted(signal.SIGTERM, why=why, remedy=SAME_COMMAND) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin_child() -> None:
+    """Leave the signals of a terminal or batch queue, which all processes get, to the main process; end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    main = multiprocessing.parent_process()
+
+    def end_with_main() -> None:
+        if main is not None:
+            main.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_main, daemon=True).start()
+
+
+@lru_cache(maxsize=1)
+def _world_of_child(options: WalkerOptions) -> World:
+    return World(options)  # without a plan: its cameras are built once
+
+
+def _write_in_child(options: WalkerOptions, root: Path, shot: Shot) -> None:
+    _write_image(_world_of_child(options), root, shot)
+
+
+def _write_image(world: World, root: Path, shot: Shot) -> None:
+    path = root / shot.path
+    paint(world, shot).save(path, **IMAGE_FORMATS[path.suffix])
+
+
+def paint(world: World, shot: Shot) -> Image.Image:
+    """One image of the plan."""
+    camera = world.camera(shot.camera)
+    if shot.walker is None:
+        image = draw_scene(camera, shot.passage.place + 0.01 * shot.frame)
+    else:
+        image = draw_walker(shot.walker, camera, shot.frame, shot.passage)
+    return image if shot.size is None else image.resize(shot.size, Image.Resampling.BILINEAR)
