@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -21,6 +20,7 @@ from amem_cli.data.transforms import FULL_IMAGE, Box, jitter_pixels, random_box,
 from amem_cli.errors import AmemError
 from amem_cli.options import TrainAmemOptions
 from amem_cli.randomness import keyed_generator
+from amem_cli.runtime.processes import end_with_main
 
 
 class Batches(Dataset):
@@ -182,11 +182,4 @@ def _start_fork_server() -> None:
 def _begin_worker(_: int) -> None:
     """Use one thread, and end when the main process is killed: torch watches the fork server only, which continues."""
     torch.set_num_threads(1)
-    main = multiprocessing.parent_process()
-
-    def end_with_main() -> None:
-        if main is not None:
-            main.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_main, daemon=True).start()
+    end_with_main()

@@ -10,7 +10,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import InputMissing
 from amem_cli.options import COMMANDS, EvaluateOptions
 from amem_cli.resolve import resolve
-from amem_cli.runtime.cores import available_cores
+from amem_cli.runtime.processes import available_cores
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.stages.extract_features import extract_features

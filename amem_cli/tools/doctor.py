@@ -17,8 +17,8 @@ from typing import Any, Literal
 from amem_cli import __version__
 from amem_cli.errors import AmemError, DiskError, InputMissing
 from amem_cli.resolve import folder_flags
-from amem_cli.runtime.cores import affinity, available_cores
 from amem_cli.runtime.memory import free_memory, total_memory
+from amem_cli.runtime.processes import affinity, available_cores
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
 OPTIONAL = dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to")

@@ -2,9 +2,7 @@
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from amem_cli.errors import SAME_COMMAND, Interrupted
+from amem_cli.runtime.processes import end_with_main
 from amem_cli.walkers.cameras import draw_scene, draw_walker
 from amem_cli.walkers.options import WalkerOptions
 from amem_cli.walkers.world import Shot, World
@@ -66,14 +65,7 @@ def _begin_child() -> None:
     """Leave the signals of a terminal or batch queue, which all processes get, to the main process; end with it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    main = multiprocessing.parent_process()
-
-    def end_with_main() -> None:
-        if main is not None:
-            main.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_main, daemon=True).start()
+    end_with_main()
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,8 @@
-"""The processor cores that this process may use. Imports nothing heavy."""
+"""The cores that this process may use, and the end of its child processes. Imports nothing heavy."""
 
+import multiprocessing
 import os
+import threading
 
 from amem_cli.runtime.memory import CGROUP, read_text
 
@@ -14,3 +16,15 @@ def available_cores() -> float:
 def affinity() -> int:
     """The cores that the system may run this process on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_main() -> None:
+    """In a child process of `multiprocessing`: end when the main process does, also when that is killed."""
+    main = multiprocessing.parent_process()
+
+    def wait_and_end() -> None:
+        if main is not None:
+            main.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
