@@ -30,7 +30,9 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
     calls = []
     for name in names:
         monkeypatch.setattr(demo, name, lambda options, progress, name=name: calls.append((name, options)))
-    monkeypatch.setattr(demo, "write_walkers", lambda out, options, progress: calls.append(("walkers", options)))
+    monkeypatch.setattr(
+        demo, "write_walkers", lambda out, options, progress, processes: calls.append(("walkers", options))
+    )
     monkeypatch.setattr(demo, "show_all", lambda folder, source, progress: ([folder], {}))
     monkeypatch.setattr(demo, "example_searches", lambda source, progress: [source.key])
     _, pictures, _, searches = demo.demo(tmp_path, 3, Silent())

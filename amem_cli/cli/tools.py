@@ -183,7 +183,7 @@ def walkers(
     quiet: flags.Quiet = False,
 ) -> None:
     """Generate walking people in the original layouts of the five data sets, or as videos."""
-    from amem_cli.runtime.processes import available_cores
+    from amem_cli.tools.doctor import available_cores
     from amem_cli.walkers import write_walkers
 
     progress = Progress(quiet)

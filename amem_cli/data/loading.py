@@ -19,8 +19,8 @@ from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import FULL_IMAGE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
 from amem_cli.options import TrainAmemOptions
+from amem_cli.processes import end_with_main
 from amem_cli.randomness import keyed_generator
-from amem_cli.runtime.processes import end_with_main
 
 
 class Batches(Dataset):

@@ -20,7 +20,7 @@ import numpy as np
 from amem_cli.errors import BadData, listing
 from amem_cli.metrics.distances import Features, as_numpy, distance_blocks, read_features
 from amem_cli.person_ids import JUNK
-from amem_cli.runtime.processes import affinity
+from amem_cli.processes import affinity
 
 BLOCK_ROWS = 1024  # enough for the matrix product to run at full speed
 BLOCK_BYTES = 128 * 2**20

@@ -27,10 +27,10 @@ from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import as_pixels, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.memory import read_text
-from amem_cli.runtime.processes import available_cores
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.train_amem import Batch, build_networks, train_step
 from amem_cli.tools import paper
+from amem_cli.tools.doctor import available_cores
 from amem_cli.walkers import write_clips
 
 SIZE = (256, 128)  # the paper's

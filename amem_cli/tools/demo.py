@@ -10,7 +10,6 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import InputMissing
 from amem_cli.options import COMMANDS, EvaluateOptions
 from amem_cli.resolve import resolve
-from amem_cli.runtime.processes import available_cores
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.stages.extract_features import extract_features
@@ -18,6 +17,7 @@ from amem_cli.stages.label_videos import label_videos
 from amem_cli.stages.train_amem import train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
+from amem_cli.tools.doctor import available_cores
 from amem_cli.tools.show import show_all
 from amem_cli.tools.source import Source
 from amem_cli.video.search import SearchOptions, SearchResult, search

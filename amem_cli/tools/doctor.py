@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from amem_cli import __version__
 from amem_cli.errors import AmemError, DiskError, InputMissing
+from amem_cli.processes import affinity
 from amem_cli.resolve import folder_flags
-from amem_cli.runtime.memory import free_memory, total_memory
-from amem_cli.runtime.processes import affinity, available_cores
+from amem_cli.runtime.memory import CGROUP, free_memory, read_text, total_memory
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
 OPTIONAL = dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to")
@@ -172,3 +172,9 @@ def _version(package: str) -> str | None:
 
 def _gb(number: float) -> str:
     return f"{number / 1e9:.1f} GB"
+
+
+def available_cores() -> float:
+    """The cores that this process may use: its affinity, or the quota of the container if that is less."""
+    quota, _, period = read_text(CGROUP / "cpu.max").partition(" ")  # "QUOTA PERIOD" or "max PERIOD"
+    return min(float(affinity()), int(quota) / int(period)) if quota.isdigit() else float(affinity())

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from amem_cli.errors import SAME_COMMAND, Interrupted
-from amem_cli.runtime.processes import end_with_main
+from amem_cli.processes import end_with_main
 from amem_cli.walkers.cameras import draw_scene, draw_walker
 from amem_cli.walkers.options import WalkerOptions
 from amem_cli.walkers.world import Shot, World

@@ -9,7 +9,7 @@ import pytest
 
 from amem_cli.cli.app import run
 from amem_cli.data.manifest import SHIPPED
-from amem_cli.runtime import memory, processes
+from amem_cli.runtime import memory
 from amem_cli.tools import doctor
 
 
@@ -99,7 +99,7 @@ def test_check_memory_little(monkeypatch):
 
 
 def test_limits_of_a_container(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "CGROUP", tmp_path)
+    monkeypatch.setattr(doctor, "CGROUP", tmp_path)
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert doctor.available_cores() >= 1
