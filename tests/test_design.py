@@ -9,7 +9,18 @@ PACKAGE = Path(__file__).resolve().parent.parent / "amem_cli"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 GROUND = frozenset(
-    {"__version__", "attributes", "errors", "option_values", "options", "person_ids", "randomness", "resolve", "text"}
+    {
+        "__version__",
+        "attributes",
+        "errors",
+        "option_values",
+        "options",
+        "person_ids",
+        "processes",
+        "randomness",
+        "resolve",
+        "text",
+    }
 )
 MODELS = frozenset({"weights", "models", "losses", "metrics"})
 STAGES = GROUND | MODELS | {"artifacts", "data", "runtime"}
