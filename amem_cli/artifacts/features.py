@@ -57,6 +57,12 @@ class Features:
         value = parents.get("amem-main", parents.get("amem-arm", {})).get(what)
         return value if isinstance(value, str) else ""
 
+    @property
+    def image_size(self) -> str:
+        """The size of the images that the model was given, as in "256x128"; empty if unknown."""
+        value = self.provenance.get("options", {}).get("image_size")
+        return value if isinstance(value, str) else ""
+
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:
     """Write the features file."""

@@ -46,7 +46,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return execute(arguments) or 0
     except AmemError as error:
         if debug:
-            raise
+            traceback.print_exc()
         error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(arguments)}")
         return _fail(str(error), error.exit_code)
     except typer.Abort:
@@ -55,7 +55,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:
         if debug:
-            raise
+            traceback.print_exc()
         from amem_cli.artifacts.atomic import input_error
 
         failed = input_error(error.filename or "standard output", error)
@@ -66,7 +66,9 @@ def _run(arguments: list[str], debug: bool) -> int:
                 denied = text.endswith("is not readable.")
                 return _fail(usage_error(error, arguments), DiskError.exit_code if denied else 2)
             return 2
-        if out_of_memory(error) and not debug:
+        if out_of_memory(error):
+            if debug:
+                traceback.print_exc()
             reason = (str(error).splitlines() or ["MemoryError"])[0]
             return _fail(f"memory: not enough ({reason}). Use smaller batches, clips or images, or fewer --workers.", 2)
         traceback.print_exc()

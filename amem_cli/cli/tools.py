@@ -267,7 +267,7 @@ def convert_features(
     output: flags.Output,
     source: Annotated[Path, Argument(help=".h5, .npz, .mat, .pt, .parquet, .npy (with .csv), or a folder of .npy")],
     out: Annotated[Path, Argument(help="output: .h5, .parquet, .npy (with .csv), .npz, .mat")],
-    dataset: Annotated[str, Option(help="the data set's name, written into .h5")] = DATASET,
+    dataset: Annotated[str, Option(help="the data set's name, or its .toml; written into .h5")] = DATASET,
     gallery: Annotated[Path | None, Option(help="file of the gallery, if SOURCE has the queries alone")] = None,
     queries: Annotated[str, Option(help="if SOURCE does not say it: the first N rows, or a file of names")] = "",
     force: Annotated[bool, Option("--force", help="replace an existing output")] = False,
@@ -276,9 +276,11 @@ def convert_features(
 
     Each note says what was changed or assumed.
     """
+    from amem_cli.data.manifest import load_manifest
     from amem_cli.tools.convert_features import convert
 
-    found = convert(source, out, dataset, gallery=gallery, queries=queries, force=force)
+    name = load_manifest(dataset).name if dataset.endswith(".toml") else dataset
+    found = convert(source, out, name, gallery=gallery, queries=queries, force=force)
     if output.as_json:
         return console.print_json(found)
     for note in found["notes"]:

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,18 +74,20 @@ class Chain:
         An artifact with a stale parent is stale too; `deep` also verifies checksums and compares the images. Raises
         `UsageError` for a data set without tracklets.
         """
-        states = _states(self, deep)
-        if self.manifest.layout == "tracks":
-            states = [state for state in states if state.stage not in ("train-amem", "evaluate")]
 
         @functools.cache
         def dataset(name: str) -> Dataset:
             manifest = self.manifest if name == self.manifest.name else load_manifest(name)
             return read_dataset(manifest, self.data_root or DataOptions.data_root)
 
-        for place, state in enumerate(states if deep else ()):
+        def compared(state: ArtifactState) -> ArtifactState:
             with contextlib.suppress(AmemError, KeyError, IndexError):  # without the data set nothing can be compared
-                states[place] = _compared_with_images(state, dataset(state.provenance["options"]["dataset"]), self)
+                return _compared_with_images(state, dataset(state.provenance["options"]["dataset"]), self)
+            return state
+
+        states = _states(self, deep, compared if deep else lambda state: state)
+        if self.manifest.layout == "tracks":
+            states = [state for state in states if state.stage not in ("train-amem", "evaluate")]
         return states
 
     def command(self, stage: str) -> str:
@@ -116,7 +118,11 @@ def _compared_with_images(state: ArtifactState, dataset: Dataset, of: Chain) -> 
     if digest == recorded:
         return replace(state, why=newer_images(images, state.path))
     command = f"{replace(of, split=state.split).command(state.stage)} --force"
-    return replace(state, state="stale", why="made from other images than those now there", command=command)
+    why = "made from other images than those now there"
+    if isinstance(dataset, tracklets.VideoDataset) and state.stage == "extract-features":
+        then, now = options.get("split_source"), dataset.splits[state.split or 0].source
+        why = f"made with another split ({then} there, {now} now)" if then and then != now else why
+    return replace(state, state="stale", why=why, command=command)
 
 
 def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Path]]:
@@ -136,10 +142,10 @@ def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Pa
 # -- the states --------------------------------------------------------------------------------------------------------
 
 
-def _states(of: Chain, deep: bool) -> list[ArtifactState]:
+def _states(of: Chain, deep: bool, compared: Callable[[ArtifactState], ArtifactState]) -> list[ArtifactState]:
     links, states = _links(of), dict[Path, ArtifactState]()
     for link in links:
-        state = _state(link, of, deep)
+        state = compared(_state(link, of, deep))
         used = [path for role, path in link.parents.items() if role in state.provenance.get("parents", {})]
         stale = [states[path].stage for path in used if path in states and states[path].state == "stale"]
         if state.state == "ready" and stale:

@@ -148,6 +148,7 @@ def _load(path: Path, shipped: bool) -> Manifest:
 def _explain(fault: str) -> str:
     """msgspec's message with a suggestion for an unknown key or value."""
     text = re.sub(r" - at `\$\.?(.+)`$", r" in \1", fault).replace("enum ", "").replace("Object", "The file")
+    text = re.sub(r"`str` matching regex '.+'", "letters, digits, '.', '-' and '_', a letter or digit first,", text)
     match = re.search(r"(field `|value ')(.+?)[`']", text)
     if match is None or "missing" in text:
         return text

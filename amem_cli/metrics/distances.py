@@ -64,7 +64,40 @@ def _without_query_squares(query: np.ndarray, gallery: np.ndarray, gallery_squar
 
 def distance_blocks(query: np.ndarray, gallery: np.ndarray, device: str) -> Callable[[slice], np.ndarray]:
     """A function from a slice of B queries to |q - g|^2 - |q|^2 (B, G), which ranks a row as |q - g|^2 does. The matrix
-    product runs on `device`, without TF32 and autocast, which would reorder near neighbours."""
+    product runs on `device`, without TF32 and autocast, which would reorder near neighbours. Equal rows of the gallery
+    have equal distances."""
+    rows_of = _distance_blocks(query, gallery, device)
+    copies, originals = _equal_rows(gallery)
+    if not len(copies):
+        return rows_of
+
+    def with_equal_columns(block: slice) -> np.ndarray:
+        distances = rows_of(block)
+        distances[:, copies] = distances[:, originals]
+        return distances
+
+    return with_equal_columns
+
+
+def _equal_rows(gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that repeat an earlier one, and the first rows that they repeat. A matrix product adds in another order
+    at the edges of its blocks, so their distances would differ by rounding."""
+    beginnings = _as_bytes(gallery[:, : 8 // gallery.itemsize])  # few rows begin alike, and only those are compared
+    in_order = np.sort(beginnings)
+    alike = np.flatnonzero(np.isin(beginnings, in_order[1:][in_order[1:] == in_order[:-1]]))
+    _, first, which = np.unique(_as_bytes(gallery[alike]), return_index=True, return_inverse=True)
+    copied = first[which] != np.arange(len(alike))
+    return alike[copied], alike[first[which][copied]]
+
+
+def _as_bytes(rows: np.ndarray) -> np.ndarray:
+    """(N, D) -> (N,): the bytes of each row as one value, a number where they are few."""
+    rows = np.ascontiguousarray(rows)
+    size = rows.shape[1] * rows.itemsize
+    return rows.view(f"u{size}" if size in (4, 8) else f"V{size}").ravel()
+
+
+def _distance_blocks(query: np.ndarray, gallery: np.ndarray, device: str) -> Callable[[slice], np.ndarray]:
     squares = squared_norms(query, gallery)[1]
     if device == "cpu":
         return lambda block: _without_query_squares(query[block], gallery, squares)

@@ -98,6 +98,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             progress.warn(results.incomplete_of(result))
         if progress.warnings:
             result["warnings"] = progress.warnings
+        if "calibration" in result:
+            result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]

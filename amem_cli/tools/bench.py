@@ -169,6 +169,7 @@ def describe_machine(device: torch.device, precision: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The name of the processor."""
+    """The name of the processor and the vector instructions that torch uses: one name can have several speeds."""
     names = re.findall(r"^model name\s*: (.*)$", read_text(Path("/proc/cpuinfo")), re.MULTILINE)  # Linux on x86
-    return names[0] if names else platform.processor() or platform.machine()
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"

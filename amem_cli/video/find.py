@@ -37,10 +37,10 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     train = f"amem train-amem --preset small --modules baseline --dataset {at}"
     without = "Give --model, an ARM if you have no labelled people"
     remedy = "Check --model" if options.model else f"{without}; or run: {train} (two minutes for 50 people)"
-    known = read_calibration(calibration) if calibration else None  # everything before the long part
     from amem_cli.models.checkpoints import load_arm, load_feature_model
 
-    load_feature_model(model, remedy=remedy)
+    load_feature_model(model, remedy=remedy)  # everything before the long part
+    known = read_calibration(calibration, atomic.sha256_file(model)) if calibration else None
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)

@@ -19,16 +19,20 @@ BLOCK_ROWS = 65536
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a result of `amem evaluate --calibrate` says about distances: the probability, and the threshold."""
+    """What a result of `amem evaluate --calibrate` says about distances: the probability, and the threshold below which
+    two tracklets are one person. `models` are the SHA-256 of the models that it was measured with, if they are known.
+    """
 
     probability: Probability
     threshold: float
     false_match_rate: float
     name: str
+    models: tuple[str, ...] = ()
 
 
-def read_calibration(path: Path) -> Calibration:
-    """The calibration of a result; `BadData` for a result without one."""
+def read_calibration(path: Path, model: str = "") -> Calibration:
+    """The calibration of a result; `BadData` for a result without one, `UsageError` for one of another model than the
+    `model` of this SHA-256, if both are known."""
     result = results.read(path)
     found = result.get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
@@ -37,14 +41,18 @@ def read_calibration(path: Path) -> Calibration:
         remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} --calibrate 0.001{folder_flags(**home)}"
         raise BadData("calibration", path, why="this result has none", remedy=f"{remedy} writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
-    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name)
+    models = tuple(found.get("models", ()))
+    if model and models and model not in models:
+        why = "it was measured with another model than the one that is used here"
+        raise UsageError("--calibration", path, why=why, remedy="Evaluate that model with --calibrate 0.001")
+    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models)
 
 
 class Gallery:
     """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
 
     Data sets of one name with cameras of one name, as of two `amem find`, become tracks-1, tracks-2. Raises
-    `UsageError` when two files have features of different models.
+    `UsageError` when two files have features of different models or image sizes.
     """
 
     def __init__(self, paths: Sequence[Path]):
@@ -62,6 +70,9 @@ class Gallery:
             if table.features.shape[1] != first.features.shape[1] or len(models) > 1:
                 why = f"its features are of another model than those of {self.paths[0]}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one model")
+            if len({table.image_size, first.image_size} - {""}) > 1:
+                why = f"its features are of {table.image_size} pixels, those of {self.paths[0]} of {first.image_size}"
+                raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -70,6 +81,11 @@ class Gallery:
     def model(self) -> str:
         """The SHA-256 of the model, empty if the files do not say."""
         return self.tables[0].model("sha256")
+
+    @property
+    def image_size(self) -> str:
+        """The size of the images that the model was given, as in "256x128"; empty if the files do not say."""
+        return next((table.image_size for table in self.tables if table.image_size), "")
 
     @property
     def trained_on(self) -> str:

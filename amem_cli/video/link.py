@@ -1,5 +1,7 @@
 """`amem link`: one number for one person over all cameras, by agglomerative clustering under constraints."""
 
+import csv
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +19,7 @@ from amem_cli.video.options import LinkOptions
 
 PAIR_BYTES = 32  # memory that a pair of tracks takes at most at one time: four numbers of 8 bytes
 APART = 1e9  # distance of two tracks that cannot be one person
-OVERLAP = 0.1  # seconds that two tracks of one camera overlap at least to be two people
+BELOW = 1 - 1e-6  # a calibrated threshold is the distance of two different people, here with other rounding
 PART, LIMITS, UNKNOWN = 0.5, (0.25, 0.7), 0.6  # of `limits_of`
 COLUMNS = ("tracklet", "dataset", "camera", "person", "first_seconds", "last_seconds", "distance", "probability")
 
@@ -73,9 +75,9 @@ class Linked:
 
 
 def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibration | None) -> Linked:
-    """Average linkage (SciPy) of squared distances up to `threshold`, without one up to `limits_of`; tracks that
-    overlap in time in one camera are never joined, also not through others. Raises `UsageError` for tracks whose
-    pairs do not fit into the memory."""
+    """Average linkage (SciPy) of squared distances up to `threshold`, below it if it is that of a `calibration`, and up
+    to `limits_of` without one; tracks that are in one picture are never joined, also not through others. Raises
+    `UsageError` for tracks whose pairs do not fit into the memory."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
@@ -92,7 +94,8 @@ def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibrat
         scale = threshold / limits
     if count > 1:
         constrained = np.where(apart, APART, (distances + distances.T) / 2 * scale)
-        labels = fcluster(linkage(squareform(constrained, checks=False), "average"), threshold, "distance")
+        limit = threshold * BELOW if calibration else threshold
+        labels = fcluster(linkage(squareform(constrained, checks=False), "average"), limit, "distance")
     number: dict[int, int] = {}
     person = np.array([number.setdefault(label, len(number) + 1) for label in labels.tolist()])
     same = (person[:, None] == person) & ~np.eye(count, dtype=bool)
@@ -115,19 +118,19 @@ def limits_of(distances: np.ndarray, apart: np.ndarray) -> np.ndarray:
 
 
 def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:
-    """(N, N) bool: the same camera, and in view at the same time; never where times are unknown."""
+    """(N, N) bool: in one picture of the same camera, if only in a single one; never where times are unknown."""
     _, camera = np.unique(np.array(cameras), return_inverse=True)
     first, last = seconds.T
     shared = np.minimum(last[:, None], last) - np.maximum(first[:, None], first)
-    apart = (camera[:, None] == camera) & (shared >= OVERLAP)
+    apart = (camera[:, None] == camera) & (shared >= 0)
     np.fill_diagonal(apart, False)
     return apart
 
 
 def link(options: LinkOptions, progress: Progress) -> Linked:
     """Link the tracks of features files and write OUT/identities.csv and OUT/<camera>.txt (MOTChallenge)."""
-    known = read_calibration(options.calibration) if options.calibration else None
     gallery = Gallery(options.files)
+    known = read_calibration(options.calibration, gallery.model) if options.calibration else None
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     folders = tuple(path.absolute() for path in options.tracks)
     with locked(options.out / "identities.csv"):
@@ -161,5 +164,15 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
             f"{frame},{person},{','.join(f'{value:.1f}' for value in box)},1,-1,-1,-1\n"
             for frame, person, box in sorted(found, key=lambda item: item[:2])
         )
-        atomic.write_text(out / f"{camera.replace(':', '-')}.txt", text)
+        atomic.write_text(out / f"{file_name(camera)}.txt", text)
+    if (out / "identities.csv").is_file():
+        with open(out / "identities.csv", newline="", encoding="utf-8") as old:
+            before = {row.get("camera") or "" for row in csv.DictReader(old)}
+        for camera in before - set(boxes):  # of an earlier answer, with other numbers
+            (out / f"{file_name(camera)}.txt").unlink(missing_ok=True)
     atomic.write_csv(out / "identities.csv", COLUMNS, lines)
+
+
+def file_name(camera: str) -> str:
+    """The name of a camera's MOTChallenge file, without its suffix."""
+    return re.sub(r"[:/\\]", "-", camera)

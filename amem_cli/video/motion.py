@@ -70,11 +70,16 @@ class MotionBoxes:
                 self._finished = True
             else:
                 self._samples.append((sample.seconds, sample.small_yuv(HEIGHT)))
-        while len(self._samples) > 1 and self._samples[0][0] < begin:
-            self._samples.popleft()
+                self._forget(begin)  # a continued run reads all samples from the start of the video
+        self._forget(begin)
         samples = [pixels for at, pixels in self._samples if at <= end]
         shapes = {pixels.shape for pixels in samples}  # the files of a camera can differ, and a stream can change
         self._backgrounds = {shape: background_of([s for s in samples if s.shape == shape]) for shape in shapes}
+
+    def _forget(self, begin: float) -> None:
+        """Drop the samples before `begin`, but not the last one."""
+        while len(self._samples) > 1 and self._samples[0][0] < begin:
+            self._samples.popleft()
 
 
 def background_of(samples: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, float]:

@@ -1,5 +1,6 @@
 """The options of the commands from videos to an answer, from which their flags are made. Imports nothing heavy."""
 
+import math
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -29,7 +30,9 @@ class TrackletOptions:
     out: Path = option(MISSING, "folder to make")
     boxes: tuple[str, ...] = option((), BOXES)
     detector_weights: Path | None = option(None, DETECTOR_WEIGHTS)
-    cameras: tuple[str, ...] = option((), "name of each video's camera; empty: the file's name", flag="--camera")
+    cameras: tuple[str, ...] = option(
+        (), "name of each video's camera, or one of all; empty: the files' names", flag="--camera"
+    )
     fps: float = option(0.0, "pictures used per second; 0: all")
     min_frames: int = option(8, "shorter tracks are left out")
     device: str = option("auto", DEVICE_HELP)
@@ -116,5 +119,8 @@ class SearchOptions:
             raise UsageError("--gallery", why="no features file given", remedy="Give workspace/features/NAME.h5")
         if not (self.query or self.with_ or self.without):
             raise UsageError("query", why="nothing to search for", remedy="Give a tracklet, folder, video or --with")
+        for flag, value in (("--after", self.after), ("--before", self.before)):
+            if value is not None and math.isnan(value):
+                raise UsageError(flag, "nan", why="must be a number of seconds")
         if self.top < 1:
             raise UsageError("--top", str(self.top), why="must be at least 1")

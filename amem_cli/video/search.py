@@ -4,7 +4,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class SearchResult:
 def search(options: SearchOptions, progress: Progress) -> SearchResult:
     """Search a gallery. Raises `AmemError`s."""
     gallery = Gallery(options.gallery)
-    calibration = read_calibration(options.calibration) if options.calibration else None
+    calibration = read_calibration(options.calibration, gallery.model) if options.calibration else None
     keep = _filter(gallery, options)
     fits = description(gallery, options) if options.with_ or options.without else None
     if not options.query:
@@ -128,7 +128,10 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
     """
     if gallery.renamed:
         raise UsageError("--gallery", why="two files are of data sets with one name", remedy="Search in one at a time")
-    files = options.labels or tuple(Workspace(options.workspace).labels(table.dataset) for table in gallery.tables)
+    files = options.labels or tuple(
+        _labels_of(path, table.dataset, options.workspace)
+        for path, table in zip(gallery.paths, gallery.tables, strict=True)
+    )
     first = gallery.tables[0]
     name = first.dataset if first.dataset in SHIPPED else Path(first.folder, f"{first.dataset}.toml")
     at = f"{shlex.quote(str(name))}{folder_flags(workspace=options.workspace)}"
@@ -148,6 +151,12 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
     return np.array(values)
 
 
+def _labels_of(features_file: Path, dataset: str, workspace: Path) -> Path:
+    """The labels next to a features file, as `amem find` leaves them, or else those of the workspace."""
+    own = Workspace(features_file.absolute().parent.parent).labels(dataset)
+    return own if own.is_file() else Workspace(workspace).labels(dataset)
+
+
 # -- queries -----------------------------------------------------------------------------------------------------------
 
 Queries = tuple[list[str], np.ndarray, int | None]
@@ -156,6 +165,8 @@ Queries = tuple[list[str], np.ndarray, int | None]
 def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
     """Names, features (Q, D), the query's own row in the gallery: of a tracklet, a folder, or a video."""
     path = Path(options.query)
+    if path.is_dir() or path.is_file():
+        check_model(options.model, gallery)  # before a long video is processed
     if path.is_dir():
         return [path.name], embed([folder_tracklet("query", path)], gallery, options, progress), None
     if path.is_file():
@@ -182,20 +193,29 @@ def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progres
     return [tracklet.name for tracklet in tracklets], rows, None
 
 
+def check_model(model: Path | None, gallery: Gallery) -> Path:
+    """The model for images of the query. Raises `UsageError` without one and for another one than the gallery's, and
+    `InputMissing` without its file."""
+    if model is None:
+        remedy = "Give the model that made the gallery's features: --model amem-main.safetensors"
+        raise UsageError("--model", why="images can only be compared through a model", remedy=remedy)
+    if not model.is_file():
+        raise InputMissing("--model", model, why="not found")
+    if gallery.model and sha256_file(model) != gallery.model:
+        why = "the gallery's features are of another model"
+        raise UsageError("--model", model, why=why, remedy="Give that model, or extract the gallery again")
+    return model
+
+
 def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOptions, progress: Progress) -> np.ndarray:
-    """The features (Q, D) of tracklets by `--model`, which must be the one of the gallery."""
+    """The features (Q, D) of tracklets by `--model`, which must be the one of the gallery, at the gallery's size."""
     from amem_cli.models.checkpoints import load_feature_model
     from amem_cli.runtime.distributed import process_group
     from amem_cli.runtime.engine import prepare, resolve_engine, resolve_precision
     from amem_cli.stages.extract_features import extract_tracklets
 
-    if options.model is None:
-        remedy = "Give the model that made the gallery's features: --model amem-main.safetensors"
-        raise InputMissing("--model", why="images can only be compared through a model", remedy=remedy)
-    model, config = load_feature_model(options.model)
-    if gallery.model and sha256_file(options.model) != gallery.model:
-        why = "the gallery's features are of another model"
-        raise UsageError("--model", options.model, why=why, remedy="Give that model, or extract the gallery again")
+    model, config = load_feature_model(check_model(options.model, gallery))
+    config = replace(config, image_size=gallery.image_size or config.image_size)
     with process_group(options.device) as processes:
         device = processes.device
         precision = resolve_precision("auto", device)

@@ -148,6 +148,11 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
     if force:
         return None
     document = parse_json_object(atomic.read_bytes(file, "provenance"), "provenance", file)
+    videos = (document.get("parents", {}), provenance.parents)
+    then, now = ([str(one.get("name")) for one in parents.values()] for parents in videos)
+    if then != now:
+        why = f"made from other videos ({listing(then)} there, {listing(now)} now)"
+        raise OutputExists("--out", out, why=why, remedy="Choose another folder, or --force to replace it")
     if differences := provenance.differences(document):
         why = f"made from other videos or options ({listing(differences, 4)})"
         raise OutputExists("--out", out, why=why, remedy="Choose another folder, or --force to replace it")
@@ -162,6 +167,9 @@ def _cut(
     tracks: dict[str, dict[str, np.ndarray]] = {}
     tables: dict[str, BoxTable] = {}
     for number, camera in enumerate(cameras):
+        if len(camera.files) > 1:
+            files = listing(str(file.name) for file in camera.files)
+            progress.log(f"camera {camera.name}: {len(camera.files)} videos, one after another: {files}")
         table = _boxes(camera, sources[camera.name], options.fps, work / f"boxes-{number}", progress)
         for fault in table.faults:
             progress.warn(fault)

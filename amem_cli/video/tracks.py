@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 HIGH_SCORE = 0.5  # boxes above it begin tracks and are joined first
 LEAST_IOU = (0.2, 0.35, 0.1)  # high boxes, low boxes, high boxes and tracks that were lost (enlarged boxes)
 ENLARGED = 0.4  # of a lost track's box and the boxes it is compared with
-LOST_SECONDS = 1.2  # a track ends when it found no box for so long
+LOST_SECONDS, LOST_PICTURES = 1.2, 2.5  # a track ends when it found no box for so long, whichever is longer
 CROSSING = 0.25  # shared part of the smaller of two boxes; more: the two people cannot be told apart
 POSITION_NOISE, VELOCITY_NOISE, MEASURED_NOISE = 0.02, 0.5, 0.05  # relative to the box's height; per second
 
@@ -65,18 +65,21 @@ class Tracker:
         self._ended: list[Track] = []
         self.begun = 0  # tracks so far
         self._seconds: float | None = None
+        self._interval = np.inf  # the shortest time between two pictures so far
 
     def step(self, number: int, seconds: float, boxes: np.ndarray) -> None:
         """Add the boxes of one picture: left, top, width, height, score, and any columns that its rows should keep."""
         passed = seconds - self._seconds if self._seconds is not None else 0.0
         self._seconds = seconds
+        self._interval = min(self._interval, passed or np.inf)
+        lost_after = max(LOST_SECONDS, LOST_PICTURES * self._interval)
         for track in self._active + self._met:
             track.predict(passed)
-        self._met = [track for track in self._met if seconds - track.last_seconds <= LOST_SECONDS]
+        self._met = [track for track in self._met if seconds - track.last_seconds <= lost_after]
         if self._split_crossings:
             self._end_crossing()
-        self._ended += [track for track in self._active if seconds - track.last_seconds > LOST_SECONDS]
-        self._active = [track for track in self._active if seconds - track.last_seconds <= LOST_SECONDS]
+        self._ended += [track for track in self._active if seconds - track.last_seconds > lost_after]
+        self._active = [track for track in self._active if seconds - track.last_seconds <= lost_after]
         head = np.full((len(boxes), 2), (number, seconds))
         rows = np.concatenate([head, np.asarray(boxes, float)], axis=1)
         if self._met and len(rows):

@@ -7,14 +7,17 @@ import h5py
 import pytest
 import torch
 from faults import flip_bit
+from PIL import Image
 from writers import some_features, some_labels
 
 from amem_cli.artifacts import checkpoint, features, paths, pseudo_labels, results
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data import chain as chains
 from amem_cli.data.chain import Chain
+from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.splits import Protocol
+from amem_cli.data.tracklets import tracklets_digest
 from amem_cli.runtime.progress import Silent
 
 STAGES = ["train-arm", "label-videos", "train-tae", "train-amem", "extract-features", "evaluate"]
@@ -126,6 +129,34 @@ def test_chain_one_of_the_splits_changed(tmp_path):
     assert Chain(manifest, tmp_path, 0).states()[-1].state == "ready"
     features.write(place.features("p", 2), some_features(2), Provenance("extract-features", {"split": 2}))
     assert Chain(manifest, tmp_path, 0).states()[-1].state == "stale"
+
+
+def test_chain_deep_finds_another_split_of_the_people(tmp_path):
+    """After the seed of the manifest has changed; what was made from those features is stale, too."""
+    for person in range(4):
+        for camera in "ab":
+            frame = tmp_path / "mine" / f"{person:04d}" / camera / "1.jpg"
+            frame.parent.mkdir(parents=True)
+            Image.new("RGB", (8, 16)).save(frame)
+    file, place = tmp_path / "mine.toml", paths.Workspace(tmp_path / "w")
+    text = 'name = "mine"\nlayout = "folder"\nfolders = "person/camera"\n[protocol]\nsplits = 1\nseed = {}\n'
+    file.write_text(text.format(0))
+    split = read_videos(load_manifest(str(file)), tmp_path).splits[0]
+    options = {"split": 0, "dataset": str(file), "split_source": split.source}
+    made = Provenance("extract-features", options, {}, tracklets_digest(split.test))
+    features.write(place.features("mine", 0), some_features(), made)
+    scored = Provenance("evaluate", {}, {"features 0": parent(place.features("mine", 0))})
+    results.write(place.results("mine"), {}, scored)
+
+    def last_two():
+        return Chain(load_manifest(str(file)), place.root, data_root=tmp_path).states(deep=True)[-2:]
+
+    assert [state.state for state in last_two()] == ["ready", "ready"]
+    file.write_text(text.format(5))
+    extracted, evaluated = last_two()
+    assert (extracted.state, evaluated.state) == ("stale", "stale")
+    assert extracted.why == "made with another split (drawn with seed 0 there, drawn with seed 5 now)"
+    assert evaluated.why == "a parent is stale (extract-features)"
 
 
 @pytest.mark.parametrize("stage", STAGES)

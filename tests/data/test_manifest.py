@@ -98,6 +98,10 @@ def test_load_manifest_split_file_counts_splits(own, tmp_path):
         (FOLDER + '[protocol]\nfile = "s.json"\nseed = 1', "the split is fixed"),
         (FOLDER + '[counts]\npeople = "many"', "in counts"),
         (FOLDER + 'root = "a\\u0000b"', "is not a path"),
+        (
+            'name = "my cameras"\nlayout = "mars"',
+            "Expected letters, digits, '.', '-' and '_', a letter or digit first, in n",
+        ),
         ('name = "a"\nlayout = "mars"\n[protocol]\nsplits = 3', "the split is fixed"),
         ('name = "a"\nlayout = "prid2011"\n[protocol]\nfile = "s.json"', "for layout folder"),
         ('name = "a"\nlayout = "peta"\n[protocol]\nsplits = 3', r"so no \[protocol\]"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from amem_cli.errors import BadData
-from amem_cli.metrics.distances import read_features, squared_distances, squared_norms
+from amem_cli.metrics.distances import distance_blocks, read_features, squared_distances, squared_norms
 
 
 def test_squared_distances_by_hand():
@@ -16,6 +16,23 @@ def test_squared_distances_never_negative():
     features = np.random.default_rng(0).standard_normal((50, 64), np.float32)
     distances = squared_distances(features, features, *squared_norms(features, features))
     assert distances.min() == 0
+
+
+@pytest.mark.parametrize("precision", ["f4", "f8"])
+@pytest.mark.parametrize("width", [1, 3, 512])
+def test_distance_blocks_equal_rows_have_equal_distances(precision, width):
+    """A matrix product adds in another order at the edges of its blocks."""
+    generator = np.random.default_rng(0)
+    rows = generator.standard_normal((40, width)).astype(precision)
+    gallery = rows[generator.integers(0, 40, 303)]
+    query = generator.standard_normal((7, width)).astype(precision)
+    distances = distance_blocks(query, gallery, "cpu")(slice(2, 7))
+    for row in rows:
+        same = distances[:, (gallery == row).all(1)]
+        assert (same == same[:, :1]).all()
+    squares = squared_norms(query, gallery)
+    expected = squared_distances(query, gallery, *squares)[2:] - squares[0][2:, None]
+    np.testing.assert_allclose(distances, expected, atol=1e-3 if precision == "f4" else 1e-9)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e19, -1e19])

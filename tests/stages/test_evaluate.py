@@ -262,6 +262,16 @@ def test_evaluate_calibration_threshold_is_finite(tmp_path: Path) -> None:
     found = evaluate(options(tmp_path, path, calibrate=0.99999999), Silent()).metrics["calibration"]
     assert np.isfinite(found["threshold_squared_distance"])
     assert found["false_match_rate"] < 1
+    assert found["models"] == []  # the file does not say
+
+
+def test_evaluate_calibration_names_its_models(tmp_path: Path) -> None:
+    files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
+    for model, path in zip("bab", files, strict=True):
+        with h5py.File(path, "r+") as file:
+            file.attrs["provenance"] = json.dumps({"parents": {"amem-main": {"sha256": model * 64}}})
+    given = options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1)
+    assert evaluate(given, Silent()).metrics["calibration"]["models"] == ["a" * 64, "b" * 64]
 
 
 def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[float, float, int]:

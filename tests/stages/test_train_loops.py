@@ -261,6 +261,8 @@ def test_stopped_after_each_step_gives_the_same_weights(
     if stage == "train-amem":
         changed |= {"validate": 0.5, "neck": "bn", "average_weights": 0.5, "lr_schedule": "cosine", "warmup_steps": 2}
         changed |= {"erase": 0.5, "jitter": 0.5}
+    if stage == "train-arm":
+        changed |= {"batch_size": 20}  # two steps per epoch: also stopped within one
     complete = run(stage, walkers, tmp_path / "complete", inputs, **changed)
     with pytest.raises(Interrupted, match="--time-limit 0s after step 1;"):
         run(stage, walkers, tmp_path / "stopped", inputs, **changed, time_limit="0s")

@@ -140,6 +140,11 @@ def test_command_features_convert(tmp_path, capsys):
     assert table.dataset == "prid2011"
     assert table.provenance["options"]["person_id"] == {"a": 1, "b": 2}
     assert run([*arguments, "--queries", "1"]) == 73
+    (tmp_path / "my cameras.toml").write_text('name = "cameras"\nlayout = "folder"\n')
+    own = [*arguments[:3], str(tmp_path / "y.h5"), "--dataset", str(tmp_path / "my cameras.toml"), "--queries", "1"]
+    assert run([*own, "--quiet"]) == 0
+    assert features.read(tmp_path / "y.h5").dataset == "cameras"
+    capsys.readouterr()
     assert run([*arguments, "--queries", "1", "--force"]) == 0
     captured = capsys.readouterr()
     assert "3 rows, 1 query" in captured.out

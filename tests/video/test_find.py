@@ -203,8 +203,9 @@ def test_detector_options_reach_the_detector(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("amem_cli.models.checkpoints.load_feature_model", lambda *given, **named: None)
     write_gallery(Path("g.h5"), unit_rows(2))
     write_video(Path("a.mp4"), [crossing()], frames=3)
+    Path("m").touch()
     how = ["--boxes", "torchvision", "--detector-weights", "w.pth", "--device", "cpu"]
-    for command in ("tracklets --out o", "search --gallery g.h5", "find --out o --model m"):
+    for command in ("tracklets --out o", "search --gallery g.h5 --model m", "find --out o --model m"):
         assert run([*command.split(), "a.mp4", *how]) == 2
         assert given.pop() == ("torchvision", Path("w.pth"), "cpu")
 

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from writers import some_result
 
+from amem_cli.artifacts import results
+from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
-from amem_cli.video.gallery import Calibration, Gallery
-from amem_cli.video.link import Linked, limits_of, link, link_tracks, overlapping
-from amem_cli.video.options import LinkOptions
+from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+from amem_cli.video.link import Linked, file_name, limits_of, link, link_tracks, overlapping
+from amem_cli.video.options import LinkOptions, SearchOptions
 from amem_cli.video.page import next_person, seen_by, sureness
+from amem_cli.video.search import search
 from tests.video.galleries import unit_rows, write_gallery
 
 
@@ -136,7 +140,7 @@ def test_most_similar_brute_force(tmp_path: Path) -> None:
     rows = unit_rows(6, 32)
     rows[5] = rows[0] + 0.3 * rows[1]  # two people alike
     rows[5] /= np.linalg.norm(rows[5])
-    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 1, 4, 6, 8, 0.5]))])
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 1.1, 4, 6, 8, 0.5]))])
     linked = Linked(gallery, np.array([1, 1, 2, 2, 3, 4]), np.zeros(6), 0.5, 0, None)
     for person in range(1, 5):
         far = {
@@ -186,7 +190,8 @@ def test_sureness_of_two_tracks(far: float, chance: float | None, text: str, dou
 
 
 def test_overlapping_by_hand() -> None:
-    seconds = np.array([[0, 2], [1.95, 3], [1.875, 4], [0, 9], [np.nan, np.nan], [0, 0.1], [0, 5]])
+    """Also two that share a single picture: it shows two people."""
+    seconds = np.array([[0, 2], [2.04, 3], [2, 4], [0, 9], [np.nan, np.nan], [0, 0.1], [0, 5]])
     apart = overlapping([*"aaabacc"], seconds)
     assert np.argwhere(np.triu(apart)).tolist() == [[0, 2], [1, 2], [5, 6]]
     assert np.array_equal(apart, apart.T)
@@ -215,6 +220,47 @@ def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path, monkeypat
     assert sorted(path.name for path in (tmp_path / "out").glob("[!.]*")) == ["door.txt", "hall.txt", "identities.csv"]
 
 
+def test_link_removes_the_files_of_cameras_of_the_earlier_answer(tmp_path: Path) -> None:
+    people, out = tmp_path / "people", tmp_path / "out"
+    people.mkdir()
+    lines = [f"{camera}/0001,1,0.0,1.0,2.0,3.0,4.0" for camera in ("hall", "door")]
+    (people / "boxes.csv").write_text("\n".join(["tracklet,frame,seconds,left,top,width,height", *lines]) + "\n")
+    hall, door = three_people(tmp_path, folder=str(people))
+    link(LinkOptions(files=(hall, door), out=out, threshold=0.5), Silent())
+    (out / "notes.txt").write_text("mine")
+    link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["hall.txt", "identities.csv", "notes.txt"]
+    assert file_name("../../a:b") == "..-..-a-b"
+
+
+def test_link_below_the_calibrated_threshold(tmp_path: Path) -> None:
+    """The threshold is the distance of two different people, which another rounding must not join."""
+    rows = unit_rows(2, 64, seed=3)
+    distance = 2 - 2 * float(rows[0].astype(np.float64) @ rows[1])
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows)])
+    for threshold in (distance, float(np.float32(distance)), distance + 1e-7):
+        known = Calibration(Probability(6.0, -10.0, None), threshold, 0.001, "x")
+        assert link_tracks(gallery, threshold, known).people == 2
+    assert link_tracks(gallery, distance + 1e-9, None).people == 1
+
+
+def test_calibration_of_another_model(tmp_path: Path) -> None:
+    numbers = {"intercept": 1.0, "slope": -1.0, "threshold_squared_distance": 0.5, "wanted_false_match_rate": 0.01}
+    for models, fits in ((["1" * 64, "2" * 64], True), ([], True), (["2" * 64], False)):
+        pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75, "models": models}
+        path = results.write(tmp_path / "r.json", some_result() | {"calibration": numbers | pairs}, Provenance("x", {}))
+        if fits:
+            assert read_calibration(path, "1" * 64).threshold == 0.5
+        else:
+            message = "measured with another model than the one that is used"
+            gallery = write_gallery(tmp_path / "a.h5", unit_rows(2), model="1" * 64)
+            with pytest.raises(UsageError, match=message):
+                link(LinkOptions(files=(gallery,), out=tmp_path / "out", calibration=path), Silent())
+            with pytest.raises(UsageError, match=message):
+                search(SearchOptions(query="hall/0001", gallery=(gallery,), calibration=path), Silent())
+            assert read_calibration(path).models == ("2" * 64,)
+
+
 def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\n")  # of other tracks
     monkeypatch.chdir(tmp_path)
@@ -228,7 +274,7 @@ def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
-    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda path: known)
+    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda *_: known)
     rows = np.array([[1, 0], [0.8, 0.6], [-1, 0]], np.float32)  # the first two are at 2 - 2 * 0.8
     paths = (
         write_gallery(tmp_path / "a.h5", rows[:2]),

@@ -17,7 +17,7 @@ import amem_cli.video.gallery as gallery_module
 from amem_cli.api import embed
 from amem_cli.artifacts import features
 from amem_cli.artifacts.atomic import sha256_file
-from amem_cli.artifacts.paths import GENERATED
+from amem_cli.artifacts.paths import GENERATED, Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.data.clips import inference_clips
@@ -27,7 +27,9 @@ from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.models.checkpoints import load_main_model
+from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.progress import Silent
+from amem_cli.stages.extract_features import extract_features
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.link import link_tracks
 from amem_cli.video.options import TrackletOptions
@@ -219,8 +221,37 @@ def test_search_folder_and_video_by_their_features(tmp_path: Path) -> None:
         assert [one.hits[0].row for one in found] == list(range(count))
         assert max(one.hits[0].distance for one in found) < 1e-5 < min(one.hits[1].distance for one in found)
         assert progress.total == sum(-(-len(tracklet) // 4) for tracklet in tracklets[:count])
+    extracted = {"dataset": str(cut.manifest), "model": str(model), "image_size": "48x32", "device": "cpu"}
+    (other,) = extract_features(ExtractFeaturesOptions(workspace=tmp_path / "w", **extracted), Silent())
+    (one,) = search(replace(options, query=str(tmp_path / "cut" / tracklets[0].name), gallery=(other.artifact,)),
+                    Silent()).found  # fmt: skip
+    assert one.hits[0].distance < 1e-5  # frames of the gallery's size, not the model's
+    smaller = ExtractFeaturesOptions(workspace=tmp_path / "v", **extracted | {"image_size": "32x32"})
+    (same,) = extract_features(smaller, Silent())
+    with pytest.raises(UsageError, match=r"its features are of 48x32 pixels, those of .* of 32x32"):
+        Gallery([same.artifact, other.artifact])
+
+
+def test_search_video_checks_the_model_before_it_reads_the_video(tmp_path: Path, monkeypatch) -> None:
+    gallery = write_gallery(tmp_path / "a.h5", unit_rows(5), model="0" * 64)
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "m.safetensors").touch()
+    monkeypatch.setattr("amem_cli.video.search._video_queries", lambda *_: pytest.fail("read the video"))
+    options = SearchOptions(query=str(tmp_path / "a.mp4"), gallery=(gallery,))
+    with pytest.raises(UsageError, match="images can only be compared through a model"):
+        search(options, Silent())
     with pytest.raises(UsageError, match="the gallery's features are of another model"):
-        search(replace(options, gallery=(write_gallery(tmp_path / "o.h5", rows, model="0" * 64),)), Silent())
+        search(replace(options, model=tmp_path / "m.safetensors"), Silent())
+
+
+def test_search_by_description_takes_the_labels_next_to_the_features(tmp_path: Path) -> None:
+    answer = Workspace(tmp_path / "answer/workspace")
+    gallery = write_gallery(answer.features("people", None), unit_rows(2))
+    names = ["hall/0001", "hall/0002"]
+    for workspace, fits in ((answer, [0.2, 0.9]), (Workspace(tmp_path / "other"), [0.9, 0.2])):
+        write_attributes(workspace.labels("people"), names, np.array(fits)[:, None], ("a",))
+    options = SearchOptions(with_=("a",), gallery=(gallery,), workspace=tmp_path / "other")
+    assert [hit.tracklet for hit in search(options, Silent()).found[0].hits] == names[::-1]
 
 
 class Counting(Silent):
@@ -238,7 +269,7 @@ def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     rows[4] = rows[1]
     gallery = write_gallery(tmp_path / "a.h5", rows)
     known = Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
-    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda path: known)
+    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda *_: known)
     command = ["search", "hall/0002", "--gallery", str(gallery), "--top", "2", "--calibration", "mars.json"]
     assert run([*command, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)

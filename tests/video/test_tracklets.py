@@ -169,7 +169,7 @@ def test_cut_tracklets_one_leaves_by_a_door_and_another_comes_out(tmp_path: Path
 @pytest.mark.slow
 def test_cut_tracklets_several_files_of_one_camera_continue(video: Path, tmp_path: Path) -> None:
     second = write_video(tmp_path / "later.mp4", [crossing(first=20)])
-    result = cut(tmp_path / "out", video, second, cameras=("hall", "hall"), boxes=("motion",))
+    result = cut(tmp_path / "out", video, second, cameras=("hall",), boxes=("motion",))
     assert result.tracks == {"hall": 2}
     first, last = rows_of(tmp_path / "out/tracks.csv")
     assert (first["video"], last["video"]) == ("hall.mp4", "later.mp4")
@@ -224,6 +224,9 @@ def test_cut_tracklets_reused_and_refused(video: Path, tmp_path: Path) -> None:
     assert cut(tmp_path / "out", video).reused
     with pytest.raises(OutputExists, match="min_frames: 8 there, 9 now"):
         cut(tmp_path / "out", video, min_frames=9)
+    other = Path(shutil.copy(video, tmp_path / "other.mp4"))
+    with pytest.raises(OutputExists, match=r"made from other videos \(hall.mp4 there, hall.mp4; other.mp4 now\)"):
+        cut(tmp_path / "out", video, other)
     assert not cut(tmp_path / "out", video, min_frames=9, force=True).reused
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("keep")

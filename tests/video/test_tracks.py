@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amem_cli.video import motion
 from amem_cli.video.decode import Camera
 from amem_cli.video.motion import MotionBoxes, background_of, foreground, kth_smallest, regions, stands_out
 from amem_cli.video.tracks import Tracker, iou, shared_area
@@ -53,6 +54,36 @@ def test_tracker_uses_time_between_pictures() -> None:
         seconds += 0.04 if number % 3 else 0.2
         tracker.step(number, seconds, np.array([[100 * seconds, 50, 30, 90, 0.9]]))
     assert len(tracker.finish()) == 1
+
+
+@pytest.mark.parametrize("step", [1.0, 2.0, 5.0])
+def test_tracker_few_pictures_per_second(step: float) -> None:
+    assert [len(track.rows) for track in run(lambda n: [[n, 50, 30, 90, 0.9]], 20, step)] == [20]
+    assert len(run(lambda n: [] if 8 <= n < 12 else [[n, 50, 30, 90, 0.9]], 20, step)) == 2
+
+
+def test_tracker_ends_at_a_long_gap_between_pictures() -> None:
+    tracker = Tracker()
+    for number, seconds in enumerate([0.0, 0.04, 0.08, 60.0, 60.04, 60.08], start=1):
+        tracker.step(number, seconds, np.array([[100, 50, 30, 90, 0.9]]))
+    assert [len(track.rows) for track in tracker.finish()] == [3, 3]
+
+
+def test_motion_boxes_continued_late_keep_few_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And find what a run from the start finds."""
+    monkeypatch.setattr(motion, "WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(motion, "BLOCK_SECONDS", 0.2)
+    monkeypatch.setattr(motion, "SAMPLE_SECONDS", 0.04)
+    camera = Camera("a", [write_video(tmp_path / "a.mp4", [crossing()], frames=80)])
+    whole, late, most = MotionBoxes(camera), MotionBoxes(camera), []
+    forget = late._forget
+    monkeypatch.setattr(late, "_forget", lambda begin: (most.append(len(late._samples)), forget(begin)))
+    for picture in camera.pictures():
+        boxes = whole(picture)
+        if picture.seconds >= 2.4:
+            assert np.array_equal(late(picture), boxes)
+    assert max(most) <= 1.2 / 0.04 + 2
+    assert whole._samples[0][0] >= whole._block * 0.2 - 0.5  # also after the last sample was read
 
 
 def test_tracker_split_crossings_ends_both_and_begins_after() -> None:
