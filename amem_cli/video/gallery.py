@@ -142,7 +142,8 @@ class Gallery:
     def nearest(self, queries: np.ndarray, top: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `top` nearest rows of queries (Q, D): rows (Q, k) and squared distances (Q, k), nearest first.
 
-        `keep` (N,) bool leaves rows out. Exact; equal distances keep the gallery's order.
+        `keep` (N,) bool leaves rows out. No index is used; equal distances keep the gallery's order, but those of equal
+        rows can differ by rounding.
         """
         queries = np.ascontiguousarray(queries, np.float32)
         best = np.full((len(queries), 0), -np.inf, np.float32)

@@ -31,7 +31,7 @@ class TrackletOptions:
     boxes: tuple[str, ...] = option((), BOXES)
     detector_weights: Path | None = option(None, DETECTOR_WEIGHTS)
     cameras: tuple[str, ...] = option(
-        (), "name of each video's camera, or one of all; empty: the files' names", flag="--camera"
+        (), "name of each video's camera, or one for all; empty: the files' names", flag="--camera"
     )
     fps: float = option(0.0, "pictures used per second; 0: all")
     min_frames: int = option(8, "shorter tracks are left out")
