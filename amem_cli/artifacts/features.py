@@ -1,5 +1,6 @@
 """The features file: one f_s per tracklet. Files of other programs in this format can be evaluated too."""
 
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class Features:
     @property
     def image_size(self) -> str:
         """The size of the images that the model was given, as in "256x128"; empty if unknown."""
-        value = self.provenance.get("options", {}).get("image_size")
-        return value if isinstance(value, str) else ""
+        value = str(self.provenance.get("options", {}).get("image_size"))
+        return value if re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", value) else ""
 
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:

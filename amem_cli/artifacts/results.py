@@ -16,7 +16,9 @@ Rate = Annotated[float, msgspec.Meta(ge=0, le=1 + 1e-9)] | None  # rounded sums 
 _Ranks = TypedDict("_Ranks", {"1": Rate, "5": Rate, "10": Rate, "20": Rate})
 _Interval = TypedDict("_Interval", {"rank-1": tuple[Rate, Rate], "mAP": tuple[Rate, Rate]})
 _Row = TypedDict("_Row", {"count": str, "expected": int, "found": int})  # noqa: UP013 - on one line
-_Pairs = TypedDict("_Pairs", {"true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float})  # noqa: UP013
+_Pairs = TypedDict("_Pairs", {  # noqa: UP013
+    "true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float, "models": NotRequired[list[str]],
+})  # fmt: skip
 _Rates = TypedDict("_Rates", {  # noqa: UP013
     "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],
     "interval": NotRequired[_Interval | None], "queries": NotRequired[int], "valid_queries": NotRequired[int],

@@ -165,12 +165,18 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
             for frame, person, box in sorted(found, key=lambda item: item[:2])
         )
         atomic.write_text(out / f"{file_name(camera)}.txt", text)
-    if (out / "identities.csv").is_file():
-        with open(out / "identities.csv", newline="", encoding="utf-8") as old:
-            before = {row.get("camera") or "" for row in csv.DictReader(old)}
-        for camera in before - set(boxes):  # of an earlier answer, with other numbers
-            (out / f"{file_name(camera)}.txt").unlink(missing_ok=True)
+    for name in _camera_files(out / "identities.csv") - {file_name(camera) for camera in boxes}:
+        (out / f"{name}.txt").unlink(missing_ok=True)  # of an earlier answer, with other numbers
     atomic.write_csv(out / "identities.csv", COLUMNS, lines)
+
+
+def _camera_files(identities: Path) -> set[str]:
+    """The names of the camera files of the answer in a folder; none if there is no answer, or no readable one."""
+    try:
+        with open(identities, newline="", encoding="utf-8") as file:
+            return {file_name(row["camera"]) for row in csv.DictReader(file) if row.get("camera")}
+    except (FileNotFoundError, ValueError, csv.Error):
+        return set()
 
 
 def file_name(camera: str) -> str:
