@@ -19,6 +19,7 @@ from amem_cli.video.options import LinkOptions
 
 PAIR_BYTES = 32  # memory that a pair of tracks takes at most at one time: four numbers of 8 bytes
 APART = 1e9  # distance of two tracks that cannot be one person
+MOT_ROW = re.compile(rb"\d+,[1-9]\d*(,-?\d+\.\d){4},1,-1,-1,-1\n")
 BELOW = 1 - 1e-6  # a calibrated threshold is the distance of two different people, here with other rounding
 PART, LIMITS, UNKNOWN = 0.5, (0.25, 0.7), 0.6  # of `limits_of`
 COLUMNS = ("tracklet", "dataset", "camera", "person", "first_seconds", "last_seconds", "distance", "probability")
@@ -165,18 +166,21 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
             for frame, person, box in sorted(found, key=lambda item: item[:2])
         )
         atomic.write_text(out / f"{file_name(camera)}.txt", text)
-    for name in _camera_files(out / "identities.csv") - {file_name(camera) for camera in boxes}:
-        (out / f"{name}.txt").unlink(missing_ok=True)  # of an earlier answer, with other numbers
+    for path in _camera_files(out) - {out / f"{file_name(camera)}.txt" for camera in boxes}:
+        path.unlink()  # of an earlier answer, with other numbers
     atomic.write_csv(out / "identities.csv", COLUMNS, lines)
 
 
-def _camera_files(identities: Path) -> set[str]:
-    """The names of the camera files of the answer in a folder; none if there is no answer, or no readable one."""
+def _camera_files(out: Path) -> set[Path]:
+    """The MOTChallenge files of the answer in `out`, if there is a readable one: those of its cameras that begin with a
+    row as `write_links` writes it, and not, for example, boxes that the user gave."""
     try:
-        with open(identities, newline="", encoding="utf-8") as file:
-            return {file_name(row["camera"]) for row in csv.DictReader(file) if row.get("camera")}
+        with open(out / "identities.csv", newline="", encoding="utf-8") as file:
+            names = {file_name(row["camera"]) for row in csv.DictReader(file) if row.get("camera")}
     except (FileNotFoundError, ValueError, csv.Error):
         return set()
+    paths = {out / f"{name}.txt" for name in names}
+    return {path for path in paths if path.is_file() and MOT_ROW.match(path.read_bytes())}
 
 
 def file_name(camera: str) -> str:

@@ -230,6 +230,10 @@ def test_link_removes_the_files_of_cameras_of_the_earlier_answer(tmp_path: Path)
     (out / "notes.txt").write_text("mine")
     link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
     assert sorted(path.name for path in out.glob("[!.]*")) == ["hall.txt", "identities.csv", "notes.txt"]
+    (out / "identities.csv").write_text("camera\nhall\ndoor\n")
+    (out / "door.txt").write_text("1,-1,5.0,5.0,9.0,9.0,0.9,-1,-1,-1\n")  # the user's detections
+    link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
+    assert (out / "door.txt").is_file()
     (out / "identities.csv").write_bytes(b"camera\n\xff\x00\n")
     link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
     assert (out / "hall.txt").is_file()
