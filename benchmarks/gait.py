@@ -29,6 +29,7 @@ from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import MainModel
+from amem_cli.models.attention import neck_of
 from amem_cli.models.checkpoints import load_main_model
 from amem_cli.options import LabelVideosOptions, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
@@ -73,10 +74,7 @@ def parts_of(model: MainModel, clips: Tensor) -> dict[str, Tensor]:
     named = zip(("f_B", "f_A", "f_M"), maps[1:], strict=True)
     pooled = {name: feature.mean(dim=(2, 3)) for name, feature in named if feature is not None}
     widths = [feature.shape[1] for feature in pooled.values()]
-    scale = torch.ones(len(model.similarity.weight), device=device_of(model))
-    if isinstance(model.neck, torch.nn.BatchNorm1d):
-        assert model.neck.running_var is not None
-        scale = model.neck.weight / (model.neck.running_var + model.neck.eps).sqrt()
+    scale, _ = neck_of(model)
     matrices = model.similarity.weight.split(widths, dim=1)
     parts = {name: pooled[name] @ matrix.T * scale for name, matrix in zip(pooled, matrices, strict=True)}
     return {"f_s": model.neck(model.similarity_feature(maps))} | parts

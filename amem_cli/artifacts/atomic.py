@@ -24,6 +24,8 @@ from amem_cli.errors import SAME_COMMAND, BadData, DiskError, InputMissing
 CHECKSUM_MARK = b"amem-seal-sha256:"
 CHECKSUM_BLANK = CHECKSUM_MARK + b"0" * 64  # a writer puts this into its content once; `fill_checksum` replaces it
 TEMPORARY_SUFFIX = ".amem-tmp"
+# of a file system that cannot flush folders, or of a folder that may be written to but not read
+NOT_FLUSHED = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
 _CHECKSUM = re.compile(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}")
 _REMEDIES = {
     errno.ENOSPC: f"Free some space. {SAME_COMMAND}",
@@ -76,14 +78,18 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]])
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename in it survives a power failure (POSIX only)."""
+    """Flush a folder's entries, so that a rename in it survives a power failure, where the system can do that."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_FLUSHED:
+            raise
 
 
 def lock_path(output: Path) -> Path:

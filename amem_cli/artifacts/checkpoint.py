@@ -66,6 +66,8 @@ def load(path: Path, kind: str, *, remedy: str = "") -> Checkpoint:
         tensors = safetensors.torch.load(content)
         odd = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     except Exception as error:
+        if out_of_memory(error):  # the file is not at fault: nobody should start again
+            raise
         raise BadData("checkpoint", path, why=f"its tensors cannot be read ({error})", remedy=remedy) from error
     if odd:
         raise BadData("checkpoint", path, why=f"NaN or infinity in {listing(odd)}", remedy=remedy)

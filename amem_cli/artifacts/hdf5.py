@@ -20,7 +20,7 @@ import numpy as np
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.child import call_in_child
 from amem_cli.artifacts.provenance import Provenance, check_provenance, head_of, kind_error
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, listing, out_of_memory
 
 Columns = dict[str, tuple[str, int]]  # name -> (dtype: "str" or NumPy's name, number of axes)
 Wanted = tuple[str, Columns, Columns, str]  # kind ("": any), columns, optional columns, path to map or ""
@@ -106,6 +106,8 @@ def opened(
             with h5py.File(source, "r") as file:
                 yield file
         except Exception as error:
+            if out_of_memory(error):
+                raise
             raise BadData(kind, path, why=_reason(error), remedy=remedy) from error
 
 

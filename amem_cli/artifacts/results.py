@@ -23,12 +23,14 @@ _Rates = TypedDict("_Rates", {  # noqa: UP013
     "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],
     "interval": NotRequired[_Interval | None], "queries": NotRequired[int], "valid_queries": NotRequired[int],
 })  # fmt: skip
+# as another code base counts; `cmc` is the name of its rule, and without a match there is None
+_Counted = TypedDict("_Counted", {"rank": _Ranks | None, "mAP": Rate})  # noqa: UP013
 _Result = TypedDict("_Result", {  # noqa: UP013 - next to rates, the entries of a result that readers depend on
     "protocol": str, "dataset": str, "choices": dict[str, Any], "gallery": int, "queries": int, "chance": _Rates,
     "gallery_without_queries": NotRequired[dict[str, Any] | None], "incomplete": NotRequired[list[_Row]],
     "standard_deviation": NotRequired[_Rates | None], "splits": NotRequired[list[_Rates]], "cmc": list[Rate],
     "flipped": NotRequired[_Rates], "reranked": NotRequired[_Rates], "calibration": NotRequired[_Pairs],
-    "conventions": NotRequired[list[dict[str, Any]]],
+    "conventions": NotRequired[list[_Counted]],
 })  # fmt: skip
 
 
@@ -47,9 +49,9 @@ def read(path: Path, *, remedy: str = "amem evaluate writes such a file") -> dic
     try:
         if not why:
             msgspec.convert(document, _Result)
-            for row in (document, document.get("gallery_without_queries"), *document.get("conventions", ())):
-                if row is document or (row and row.get("rank")):  # without a match, or if a code base fails
-                    msgspec.convert(row, _Rates)
+            without = document.get("gallery_without_queries")
+            for row in (document, *([without] if without and "rank" in without else [])):  # without a match it has none
+                msgspec.convert(row, _Rates)
     except msgspec.ValidationError as error:
         why = f"its content is malformed ({error})"
     if why:

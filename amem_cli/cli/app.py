@@ -16,8 +16,8 @@ import typer
 
 from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
 from amem_cli.cli.flags import app
-from amem_cli.cli.remedies import CONTINUING, command_line
-from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, out_of_memory
+from amem_cli.cli.remedies import CONTINUING, command_line, continuing
+from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Interrupted, Terminated, out_of_memory
 from amem_cli.resolve import OTHER_COMMANDS, suggestion
 
 
@@ -47,7 +47,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except AmemError as error:
         if debug:
             traceback.print_exc()
-        error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(arguments)}")
+        again = continuing(arguments) if isinstance(error, Interrupted) else arguments
+        error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(again)}")
         return _fail(str(error), error.exit_code)
     except typer.Abort:
         raise
@@ -119,7 +120,9 @@ def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
         names = getattr(error.param, "opts", ())
         after = [value for flag, value in pairwise(arguments) if flag in names]
         after += [word.partition("=")[2] for word in arguments if word.partition("=")[0] in names and "=" in word]
-        message = f"{message.partition(': ')[0]}: {message.partition('should be a ')[2].partition(',')[0]} is needed"
+        message = (
+            f"{message.partition(': ')[0]}: {re.sub(r'^.*should be (a )?', '', message).partition(',')[0]} is needed"
+        )
         message += "".join(f", not {value!r}" for value in after[:1])
     if message.endswith("is not readable."):
         return f"{message} Check its permissions."

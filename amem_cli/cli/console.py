@@ -8,7 +8,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from amem_cli.errors import printable
 from amem_cli.runtime.progress import Progress
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from amem_cli.tools.reproduce.run import Block
 
 RANKS = ("1", "5", "10", "20")
+COMPARED = ("rank-1", "rank-5", "rank-20", "mAP")
 RATES = (*(f"rank-{k}" for k in RANKS), "mAP")
+LEAST_TEXT = 12  # characters of a column of text
 COMMAND = r"(?<=[:>] )(?:amem|cd|python -m) (?:(?!, |; ).)*"  # in a text
 STYLES = {"ready": "green", "unfinished": "yellow", "stale": "yellow", "damaged": "red", "NO": "red"}  # of cells
 
@@ -37,7 +39,8 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """A table no wider than the terminal (80 columns or $COLUMNS without one); columns of numbers are right-aligned."""
+    """A table no wider than the terminal (80 columns or $COLUMNS without one), but wide enough for its numbers, which
+    are right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -46,15 +49,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     rows = list(rows)
     if title:
         print_wrapped(title)  # a table would break it to its own width
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table, least = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False), 0
     for number, heading in enumerate(columns):
         numeric = number > 0 and all(re.match(r"$|-$|[+-]?\d", row[number]) for row in rows)
-        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        longest = max(len(line) for cell in (heading, *(row[number] for row in rows)) for line in cell.split("\n"))
+        width = longest if numeric else min(longest, LEAST_TEXT)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(heading, justify=justify, no_wrap=numeric, overflow="fold", min_width=width)
+        least += width + 1
     for row in rows:
         lines = ("\n".join(map(printable, cell.split("\n"))) for cell in row)
         table.add_row(*(Text(line, STYLES.get(line, "")) for line in lines))
     # no markup: names and paths may contain brackets and colons
-    Console(width=_width(), highlight=False, markup=False, emoji=False).print(table)
+    Console(width=max(_width(), least), highlight=False, markup=False, emoji=False).print(table)
 
 
 def print_wrapped(text: str, indent: str = "", further: str | None = None) -> None:
@@ -156,27 +163,33 @@ def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, p
     """Results of one protocol next to each other; with `paper` also Table 5 for this data set."""
     from amem_cli.artifacts.results import incomplete_of, queries_of
     from amem_cli.data.manifest import SHIPPED, load_manifest
-    from amem_cli.tools.paper import CITED, RESULTS
 
     dataset = results[0][1]["dataset"]
     rows = [(name, [*(result["rank"][k] for k in ("1", "5", "20")), result["mAP"]]) for name, result in results]
-    if paper:
-        printed = [(f"paper: {method}", rates.get(dataset)) for method, rates in CITED.items()]
-        own = RESULTS.get(dataset, {})
-        printed += [("paper: baseline", own.get("baseline")), ("paper: AMEM", own.get("amem"))]
-        rows += [(name, [v if v is None else v / 100 for v in values]) for name, values in printed if values]
-    names = ("rank-1", "rank-5", "rank-20", "mAP")
+    printed = paper_rows(dataset) if paper else {}
     if as_json:
         bases = {name: {"over": queries_of(result), "gallery": result["gallery"]} for name, result in results}
-        print_json({name: dict(zip(names, values, strict=True)) | bases.get(name, {}) for name, values in rows})
+        print_json({name: dict(zip(COMPARED, values, strict=True)) | bases[name] for name, values in rows} | printed)
         return
+    rows += [(name, [*values.values()]) for name, values in printed.items()]
     cells = ([name, *map(_per_cent, values)] for name, values in rows)
-    print_table(["", *names], cells, title=f"{results[0][1]['protocol']}, per cent")
+    print_table(["", *COMPARED], cells, title=f"{results[0][1]['protocol']}, per cent")
     base = f"{', '.join(name for name, _ in results)}: {queries_of(results[0][1])}, gallery {results[0][1]['gallery']}"
     official = load_manifest(dataset).counts if paper and dataset in SHIPPED else {}
     print_wrapped(base + (f"; the paper: {official['query_tracklets']} queries of {dataset}" if official else ""))
     for incomplete in sorted({incomplete_of(result) for _, result in results} - {""}):
         print_wrapped(incomplete)
+
+
+def paper_rows(dataset: str) -> dict[str, dict[str, float | None]]:
+    """The rates of Table 5 for a data set by method, as fractions: the methods that the paper cites, and its own."""
+    from amem_cli.tools.paper import CITED, RESULTS
+
+    own = RESULTS.get(dataset, {})
+    printed = {f"paper: {method}": rates.get(dataset) for method, rates in CITED.items()}
+    printed |= {"paper: baseline": own.get("baseline"), "paper: AMEM": own.get("amem")}
+    fractions = {name: [v if v is None else v / 100 for v in values] for name, values in printed.items() if values}
+    return {name: dict(zip(COMPARED, values, strict=True)) for name, values in fractions.items()}
 
 
 def print_chain(states: "list[ArtifactState]", workspace: Path, following: str | None) -> None:

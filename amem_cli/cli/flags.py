@@ -191,6 +191,8 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             others |= {"as_json": as_json} if "as_json" in parameters else {}
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
             options = resolve(cls, given, preset=preset or PRESETS[0], config=config)
+            if others.get("files") and not others.get("compare"):  # of evaluate; with --compare they are results
+                options = dataclasses.replace(options, features=(*options.features, *others["files"]))
             _check_names(options, dry_run)
             if unused:
                 verb = "has" if len(unused) == 1 else "have"

@@ -22,6 +22,19 @@ def command_line(arguments: list[str]) -> str:
     return shlex.join([*start, *arguments])
 
 
+def continuing(arguments: list[str]) -> list[str]:
+    """The arguments that continue a run whose state is saved: without `--resume`, which would discard it, unless
+    several splits are trained.
+
+    >>> continuing(["train-arm", "--resume", "never", "--epochs", "5"])
+    ['train-arm', '--epochs', '5']
+    """
+    if "all" in arguments or "--split=all" in arguments:
+        return arguments
+    after = {place + 1 for place, word in enumerate(arguments) if word == "--resume"}
+    return [word for place, word in enumerate(arguments) if place not in after and word.partition("=")[0] != "--resume"]
+
+
 def for_command(remedy: str, parameters: Mapping[str, str], images: Any = None) -> str:
     """The remedy for a command with these `parameters`, name -> as it is typed, and the data set of `images`.
 

@@ -1,6 +1,5 @@
 """The commands of the six stages; `stage_command` prints what a stage returns."""
 
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -53,9 +52,9 @@ def evaluate(
     if compare:
         console.print_comparison(results.compare(files or []), as_json, paper)
         return
-    result = stage.evaluate(dataclasses.replace(options, features=(*options.features, *(files or ()))), progress)
+    result = stage.evaluate(options, progress)
     if as_json:
-        console.print_json(result.metrics)
+        console.print_json(result.metrics | ({"paper": console.paper_rows(result.metrics["dataset"])} if paper else {}))
         return
     console.print_result(result.metrics, result.artifact)
     if paper:

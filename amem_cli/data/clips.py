@@ -56,11 +56,12 @@ def evenly_spaced(items: Sequence | np.ndarray, most: int) -> list:
 
 def shortened(tracklet: Tracklet, frames: int, most: int) -> Tracklet:
     """The tracklet with up to `most` of its consecutive pieces of `frames` frames, evenly spaced; all of them with 0.
+    A shorter piece at the end is left out if others are.
 
     >>> shortened(Tracklet("a", 1, 1, "", tuple("abcdefghij")), 2, 2).files
     ('c', 'd', 'g', 'h')
     """
-    if not most:
+    if not most or len(range(0, len(tracklet), frames)) <= most:
         return tracklet
-    starts = evenly_spaced(range(0, len(tracklet), frames), most)
+    starts = evenly_spaced(range(0, len(tracklet) - frames + 1, frames), most)  # without a shorter piece at the end
     return replace(tracklet, files=tuple(file for start in starts for file in tracklet.files[start : start + frames]))

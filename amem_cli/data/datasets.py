@@ -106,7 +106,8 @@ def trained_test_people(provenance: dict[str, Any], dataset: VideoDataset, numbe
     trained_on = provenance["options"].get("split")
     known = trained_on is None or trained_on < len(dataset.splits)
     train = dataset.splits[trained_on or 0].train if known else ()
-    if not train or tracklets_digest(train) != provenance.get("data", ""):
+    digests = provenance["options"].get("all_images"), provenance.get("data", "")
+    if not train or tracklets_digest(train) not in digests:
         return None
     return len({*people(train)}.intersection(people(dataset.splits[number or 0].test)))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from amem_cli.artifacts.atomic import input_error, open_regular
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, out_of_memory
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 FORMATS = ("JPEG", "PNG", "BMP")
 Result = TypeVar("Result")
 AT_ONCE = 4096  # images given to the threads, so that a million images are not a million futures
+NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # at this path
 MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
 MOST_BYTES = 256 * 2**20
 MOST_SEGMENTS = 10_000  # of a JPEG before its pixels, and a hundred thousand of a PNG; Pillow reads each in Python
@@ -35,7 +36,7 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
 
     The format is that of the content, not of the suffix. Raises `BadData` naming the file when it is missing, empty, no
     JPEG, PNG or BMP, damaged, larger than 50 megapixels or 256 MiB, or made to take minutes to decode; `DiskError`
-    when it may not be read.
+    when the system cannot read it, which is not the image's fault.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -61,11 +62,13 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
         image.load()
     except FileNotFoundError as error:
         raise BadData("image", path, why="not found") from error
-    except PermissionError as error:
-        raise input_error(path, error, "image") from error
     except UnidentifiedImageError as error:
         raise _undecodable(path, ValueError("it is not a JPEG, PNG or BMP image")) from error
     except Exception as error:  # Pillow raises many kinds for damaged files
+        if out_of_memory(error):
+            raise
+        if isinstance(error, OSError) and error.errno and error.errno not in NO_FILE:  # those of Pillow have no number
+            raise input_error(path, error, "image") from error
         raise _undecodable(path, error) from error
     return content, image
 
@@ -88,6 +91,8 @@ def open_rgb(path: str | Path) -> "Image.Image":
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # a damaged EXIF block, for example
+        if out_of_memory(error):
+            raise
         raise _undecodable(path, error) from error
 
 

@@ -1,7 +1,6 @@
 """Batches from disk. An item of a data set here is a complete batch, so any worker can make it, in any order."""
 
 import multiprocessing
-import os
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import FULL_IMAGE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
 from amem_cli.options import TrainAmemOptions
-from amem_cli.processes import end_with_main
+from amem_cli.processes import affinity, end_with_main
 from amem_cli.randomness import keyed_generator
 
 
@@ -137,7 +136,7 @@ def loader(dataset: Batches, workers: int, device: torch.device, start: int = 0)
     to 8 on CUDA. An `AmemError` in a worker is raised here, in place of its batch.
     """
     if workers < 0:
-        workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+        workers = default_workers(device.type)
     if workers:
         _start_fork_server()
     steps: DataLoader[Any] = DataLoader(
@@ -154,6 +153,11 @@ def loader(dataset: Batches, workers: int, device: torch.device, start: int = 0)
         if isinstance(batch, partial):
             raise batch()
         yield batch
+
+
+def default_workers(device: str) -> int:
+    """The processes of `--workers -1` for a kind of device, "cpu" or "cuda"."""
+    return min(8, affinity()) if device == "cuda" else 0
 
 
 def _batch_or_error(dataset: Batches, step: int) -> Any:

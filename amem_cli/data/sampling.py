@@ -84,7 +84,8 @@ def check_people(tracklets: Sequence[Tracklet], people_per_batch: int, clip_fram
         frames[tracklet.person_id].append(len(tracklet))
     if len(frames) < people_per_batch:
         why = f"there are {len(frames)}, and a batch needs {people_per_batch}"
-        raise BadData("training people", why=why, remedy=f"Use --people-per-batch {max(2, len(frames))} or less")
+        enough = f"Use --people-per-batch {len(frames)} or less"
+        raise BadData("training people", why=why, remedy=enough if len(frames) > 1 else "Two are the least: add people")
     poor = [
         f"person {person} has one tracklet of {lengths[0]} frames"
         for person, lengths in sorted(frames.items())

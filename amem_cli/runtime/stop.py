@@ -53,10 +53,10 @@ class StopRequest:
         self._slowest[work] = max(self._slowest[work], now - self._mark)
         self._mark = now
 
-    def requested(self, *, validation_next: bool = False) -> bool:
-        """True in every process if one got a signal, or if the next step would exceed the time limit."""
+    def requested(self, *, validation_next: bool = False, at_end: bool = False) -> bool:
+        """True in every process if one got a signal, or, unless `at_end`, if the next step would exceed the limit."""
         ahead = self._slowest["step"] + self._slowest["save"] + self._slowest["validation"] * validation_next
-        late = self._limit is not None and time.monotonic() - self._began + ahead > self._limit
+        late = not at_end and self._limit is not None and time.monotonic() - self._began + ahead > self._limit
         return self._processes.any(bool(self._signal) or late)
 
     def interrupted(self, step: int) -> Interrupted:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import math
 import os
 import time
 import uuid
@@ -82,7 +83,7 @@ class TrainLog:
         """Log a validation. True if `figures[metric]` is the best so far."""
         self.write({"validation": figures})
         value, best = figures[metric], self.state.best.get("value")
-        if best is not None and (value >= best if lower_is_better else value <= best):
+        if math.isnan(value) or (best is not None and (value >= best if lower_is_better else value <= best)):
             return False
         position = {"step": self.state.step, "epoch": self.state.epoch}
         self.state.best = {"metric": metric, "value": value} | position | {"figures": figures}
@@ -101,7 +102,7 @@ class TrainLog:
 def finish_step(run: Run, state: TrainState, log: TrainLog, stop: StopRequest, *, last_in_epoch: bool) -> None:
     """Count the step; write the log every `log_steps`; save every `save_seconds`, before a validation and at the end.
 
-    Raises `Interrupted` after saving after a signal, or if the next step would exceed the time limit.
+    Raises `Interrupted` after saving after a signal, or if a next step would exceed the time limit.
     """
     options = run.options
     at_end = last_in_epoch and state.epoch + 1 == options.epochs
@@ -110,7 +111,7 @@ def finish_step(run: Run, state: TrainState, log: TrainLog, stop: StopRequest, *
     state.advance(last_in_epoch)
     stop.measure("step")
     validation_next = validation_due(options, state)
-    stopping = not at_end and stop.requested(validation_next=validation_next)
+    stopping = stop.requested(validation_next=validation_next, at_end=at_end)
     overdue = time.monotonic() - state.saved > options.save_seconds
     if at_end or stopping or validation_next or run.processes.any(overdue):
         save_state(run, state)

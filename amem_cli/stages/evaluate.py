@@ -131,7 +131,7 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
     if missing:
         named = listing((str(files[number]) for number in missing), 3)
         if options.features:
-            raise InputMissing("--features", named, why="not found", remedy=f"Give {wanted}")
+            raise InputMissing("features", named, why="not found", remedy="Check the path")
         remedy = features_remedy(options, manifest, missing[0])
         if single:
             raise InputMissing("features", files[0], why="not found", remedy=remedy)

@@ -68,7 +68,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         progress = progress if is_main else Silent()
         processes.require_divisible("--batch-size", options.batch_size)
         manifest = load_manifest(options.dataset)
-        every_path, person_ids = training_images(manifest, options.data_root, progress)
+        every_path, person_ids, split = training_images(manifest, options.data_root, progress)
         weights = weight_file(options.initial_weights, options.tae_encoder)
         output = Workspace(options.workspace).tae
         with output_slot("TAE checkpoint", output, options, is_main=is_main) as slot:
@@ -79,9 +79,10 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             if len(paths) < 2:
                 raise BadData("training images", manifest.name, why=f"{len(paths)} found, at least 2 are needed")
             precision = resolve_precision(options.precision, device)
+            resolved = {"dataset": manifest.name, "precision": precision} | split
             provenance = Provenance(
                 command="train-tae",
-                options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
+                options=options.fingerprint() | resolved,
                 parents=weights_parent(options.initial_weights, weights),
                 data=images_digest(every_path),
             )
@@ -205,7 +206,7 @@ def _train(
             if state.epoch == options.epochs:
                 break
             order = shuffled_batches(len(paths), options.batch_size, options.seed, state.epoch)
-            shards = [batch[processes.rank :: processes.world_size] for batch in order]
+            shards = [processes.shard(batch) for batch in order]
             images = ImageBatches(paths, shards, options.height_width, augment=(options.seed, state.epoch))
             start = state.step_in_epoch * options.accumulate
             batches = iter(loader(images, options.workers, processes.device, start=start))
@@ -276,11 +277,15 @@ def measure_textures(encoder: TextureEncoder, paths: list[Path], options: TrainT
     encoder.texture_std.copy_((square - mean.square()).clamp(min=0).sqrt())
 
 
-def training_images(manifest: Manifest, data_root: Path, progress: Progress) -> tuple[list[Path], list[int]]:
-    """Paths and person ids of the images: all of an image or attribute data set, the training frames of a video one."""
+def training_images(
+    manifest: Manifest, data_root: Path, progress: Progress
+) -> tuple[list[Path], list[int], dict[str, int]]:
+    """Paths and person ids of the images: all of an image or attribute data set, the training frames of a video one.
+    Of a video data set with numbered splits it is the "split" 0, else there is no such entry."""
     data = read_dataset(manifest, data_root)
     warn_about_counts(manifest, data, progress, data_root)
     if isinstance(data, VideoDataset):
         train = data.splits[0].train
-        return list(frames_of(train)), [tracklet.person_id for tracklet in train for _ in tracklet.files]
-    return list(data.paths), [int(person) for person in data.person_ids]
+        ids = [tracklet.person_id for tracklet in train for _ in tracklet.files]
+        return list(frames_of(train)), ids, {"split": 0} if data.numbered else {}
+    return list(data.paths), [int(person) for person in data.person_ids], {}

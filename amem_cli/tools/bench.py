@@ -18,6 +18,7 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from amem_cli.attributes import GROUP_SIZES
+from amem_cli.data.loading import default_workers
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.transforms import read_image
 from amem_cli.models.amem import build_main_model
@@ -116,17 +117,19 @@ def seconds_of_mars(rates: dict[str, float], counts: dict[str, int], device: str
     """Seconds of each stage on MARS at these rates: labels of the training tracklets, features of the test tracklets,
     training with the paper's options (if it was measured).
 
-    Decoding and computing alternate on a CPU and overlap on CUDA. The last clip of a tracklet is half full on average.
+    Decoding and computing alternate on a CPU. On CUDA several processes decode meanwhile. The last clip of a tracklet
+    is half full on average.
     """
+    decoding = rates["decoding"] * max(1, default_workers(device))
     clips = counts["test_images"] / CLIP_FRAMES + counts["test_tracklets"] * (CLIP_FRAMES - 1) / (2 * CLIP_FRAMES)
     trained = TrainAmemOptions.epochs * counts["train_tracklets"]
     both = max if device == "cuda" else sum
     seconds = {
-        "label-videos": both([counts["train_images"] / rates["labelling"], counts["train_images"] / rates["decoding"]]),
-        "extract-features": both([clips / rates["extraction"], counts["test_images"] / rates["decoding"]]),
+        "label-videos": both([counts["train_images"] / rates["labelling"], counts["train_images"] / decoding]),
+        "extract-features": both([clips / rates["extraction"], counts["test_images"] / decoding]),
     }
     if "training" in rates:
-        seconds["train-amem"] = both([trained / rates["training"], trained * CLIP_FRAMES / rates["decoding"]])
+        seconds["train-amem"] = both([trained / rates["training"], trained * CLIP_FRAMES / decoding])
     return seconds
 
 

@@ -13,7 +13,7 @@ import filelock
 
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import GENERATED
-from amem_cli.errors import Locked, UsageError
+from amem_cli.errors import Locked, OutputExists, UsageError
 from amem_cli.walkers.cameras import build_camera, draw_walker, straight_passage
 from amem_cli.walkers.image_sets import plan_market, plan_peta
 from amem_cli.walkers.options import WalkerOptions
@@ -40,18 +40,19 @@ def write_walkers(
     OUT is created when it is complete, with `GENERATED` in it. What a killed run left is completed or removed, and a
     complete OUT with the same options is kept. `progress(done, total)` is called after every image. With several
     `processes` the bytes are the same; a script that asks for them needs `if __name__ == "__main__":`. Raises
-    `UsageError` when OUT has other content, `Locked` when another run writes it, `Interrupted` and `DiskError`.
+    `UsageError` when OUT has other content, `OutputExists` if that is walkers of other options, `Locked` when another
+    run writes it, `Interrupted` and `DiskError`.
     """
     out, options = Path(out), options or WalkerOptions()
     mark = f"These people are generated: amem data walkers, {options}\n"
-    if _read(out / GENERATED) == mark:
+    if read_mark(out) == mark:
         return out
     parent = out if out.is_dir() else out.parent  # it may be a mount point or the current directory: keep it
     work = parent / f".walkers-{out.absolute().name}"
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with working_folder(work, out):
-            if _read(work / "data" / GENERATED) != mark:
+            if read_mark(work / "data") != mark:
                 require_empty(out, work)
                 shutil.rmtree(work / "data", ignore_errors=True)
                 world = World(options)
@@ -71,7 +72,10 @@ def write_walkers(
 
 
 def require_empty(out: Path, *own: Path) -> None:
-    """Raise `UsageError` if `out` exists and is no folder, or contains more than `own`."""
+    """Raise `UsageError` if `out` exists and is no folder, or contains more than `own`; `OutputExists` for walkers."""
+    if (out / GENERATED).is_file():
+        why, remedy = "made with other options", "Choose a new or an empty folder, the same options, or delete it"
+        raise OutputExists("walkers", out, why=why, remedy=remedy)
     if out.exists() and (not out.is_dir() or {*out.iterdir()} - {*own}):
         why = "the folder is not empty" if out.is_dir() else "this is a file, not a folder"
         raise UsageError("walkers", out, why=why, remedy="Choose a new or an empty folder")
@@ -93,7 +97,9 @@ def working_folder(work: Path, out: Path) -> Iterator[None]:
         raise
 
 
-def _read(path: Path) -> str:
+def read_mark(folder: Path) -> str:
+    """How the people in `folder` were made, empty without walkers."""
+    path = folder / GENERATED
     return path.read_text("utf-8", "replace") if path.is_file() else ""
 
 

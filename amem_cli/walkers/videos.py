@@ -20,7 +20,7 @@ from amem_cli.walkers.cameras import build_camera
 from amem_cli.walkers.canvas import View
 from amem_cli.walkers.figure import paint_figure
 from amem_cli.walkers.gait import stride_length
-from amem_cli.walkers.layouts import require_empty, working_folder
+from amem_cli.walkers.layouts import read_mark, require_empty, working_folder
 from amem_cli.walkers.people import Walker, draw_person
 from amem_cli.walkers.scenery import draw_scenery
 
@@ -52,12 +52,16 @@ def write_videos(
 ) -> list[Path]:
     """Write OUT/camera{1,2}.mp4 and the true boxes OUT/camera{1,2}.txt; returns the videos. Needs PyAV.
 
-    OUT is complete or absent. Raises `UsageError` when it is not empty or `people` is below 1, and `DiskError`.
+    OUT is complete or absent; a complete one of the same options is kept. Raises as `write_walkers`, and `UsageError`
+    when `people` is below 1.
     """
-    out = Path(out)
-    require_empty(out)
+    out, videos = Path(out), [Path(out) / f"camera{camera + 1}.mp4" for camera in range(CAMERAS)]
     if people < 1:
         raise UsageError("walkers", why=f"{people} people for the videos", remedy="Raise --people")
+    mark = f"These people are generated: amem data walkers --videos, {people} people, seed {seed}\n"
+    if read_mark(out) == mark:
+        return videos
+    require_empty(out)
     scenes = [_crossings(seed, camera, people) for camera in range(CAMERAS)]
     total, done = sum(max(one.end for one in scene) for scene in scenes), 0
 
@@ -76,12 +80,12 @@ def write_videos(
             folder.mkdir()
             for camera, scene in enumerate(scenes):
                 _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)
-            atomic.write_text(folder / GENERATED, "These people are generated: amem data walkers --videos\n")
+            atomic.write_text(folder / GENERATED, mark)
             folder.rename(out)  # replaces an empty folder
         atomic.sync_folder(out.parent)
     except OSError as error:
         raise atomic.disk_error(out, error, "walkers") from error
-    return [out / f"camera{camera + 1}.mp4" for camera in range(CAMERAS)]
+    return videos
 
 
 def _crossings(seed: int, camera: int, people: int) -> list[Crossing]:

@@ -63,6 +63,24 @@ def test_write_first_error_is_reported(tmp_path, monkeypatch):
         atomic.write_bytes(tmp_path / "new", b"content")
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EACCES, errno.EIO])
+def test_write_where_folders_cannot_be_flushed(tmp_path, monkeypatch, number):
+    """Some network file systems refuse it; a failing disk is an error."""
+    flush = os.fsync
+
+    def fsync(descriptor):
+        if os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            raise OSError(number, os.strerror(number))
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if number == errno.EIO:
+        with pytest.raises(DiskError):
+            atomic.write_text(tmp_path / "x", "new")
+    else:
+        assert atomic.write_text(tmp_path / "x", "new").read_text() == "new"
+
+
 def test_write_file_size_limit(tmp_path):
     path = atomic.write_bytes(tmp_path / "file", b"old")
 

@@ -109,6 +109,19 @@ def test_described_by(tmp_path):
             raise error
 
 
+def test_load_with_too_little_memory(tmp_path, monkeypatch):
+    """It is not damage: a state that is taken for damaged would be replaced by that of a new training."""
+    path = checkpoint.save(tmp_path / "state-00000500.safetensors", "amem-state", {"x": torch.ones(1)}, PROVENANCE)
+
+    def load(content):
+        raise MemoryError
+
+    monkeypatch.setattr("safetensors.torch.load", load)
+    with pytest.raises(MemoryError):
+        checkpoint.newest_state(tmp_path, print, lambda saved: saved)
+    assert path.is_file()
+
+
 def loaded(tmp_path, tensors):
     return checkpoint.load(checkpoint.save(tmp_path / "x", "amem-arm", tensors, PROVENANCE), "amem-arm")
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -14,8 +15,18 @@ import typer
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.cli.app import app, run
+from amem_cli.cli.remedies import continuing
 from amem_cli.data.chain import ArtifactState
-from amem_cli.errors import BadData, InputMissing, Interrupted, Locked, OutputExists, Terminated, UsageError
+from amem_cli.errors import (
+    SAME_COMMAND,
+    BadData,
+    InputMissing,
+    Interrupted,
+    Locked,
+    OutputExists,
+    Terminated,
+    UsageError,
+)
 from amem_cli.options import COMMANDS, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 
@@ -309,6 +320,32 @@ def test_dry_run_of_a_split_that_the_manifest_does_not_have(typed: str, why: str
     assert run([*typed.split(), "--dry-run"]) == 2
     assert why in capsys.readouterr().err
     assert run(["train-amem", "--dataset", "ilids-vid", "--split", "9", "--dry-run"]) == 0
+
+
+def test_evaluate_dry_run_names_the_files(capsys: pytest.CaptureFixture) -> None:
+    assert run(["evaluate", "--dry-run", "--features", "a.h5", "b.h5"]) == 0
+    assert 'features = ["a.h5", "b.h5"]' in capsys.readouterr().out
+
+
+def test_evaluate_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert run(["evaluate", str(tmp_path / "x.h5"), "--workspace", str(tmp_path)]) == 66
+    assert f"features {tmp_path / 'x.h5'}: not found. Check the path." in capsys.readouterr().err
+
+
+def test_value_out_of_range(capsys: pytest.CaptureFixture) -> None:
+    assert run(["report", "--queries", "0"]) == 2
+    assert "Invalid value for '--queries': greater than or equal to 1 is needed, not '0'." in capsys.readouterr().err
+
+
+def test_interrupted_command_continues_without_resume_never(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """The same command would discard the state that was just saved."""
+    saved = Interrupted(15, why="the state is saved", remedy=SAME_COMMAND)
+    monkeypatch.setattr("amem_cli.stages.train_arm.train_arm", Mock(side_effect=saved))
+    assert run(["train-arm", "--resume", "never", "--seed", "1"]) == 143
+    assert capsys.readouterr().err.endswith("Run: amem train-arm --seed 1.\n")
+    several = ["train-amem", "--split", "all", "--resume=never"]
+    assert continuing(several) == several  # finished splits would be kept
+    assert continuing(["train-amem", "--resume=x"]) == ["train-amem"]
 
 
 def test_evaluate_features_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

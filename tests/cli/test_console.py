@@ -106,6 +106,16 @@ def test_print_wrapped_keeps_commands_whole(capsys: pytest.CaptureFixture, monke
     assert lines[-2:] == ["or generate people: amem data walkers walkers, then use them", "with --data-root walkers"]
 
 
+def test_print_table_is_wide_enough_for_its_numbers(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    numbers = [f"{100 + column}.5" for column in range(8)]
+    console.print_table(["", *"abcdefgh"], [["open-reid cuhk03", *numbers]])
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if "100.5" in line)
+    assert row.split()[-8:] == numbers
+    assert row.startswith("open-reid")
+
+
 def test_comparison_as_json(capsys: pytest.CaptureFixture) -> None:
     console.print_comparison([("ours", RESULT)], True, paper=True)
     found = json.loads(capsys.readouterr().out)

@@ -69,8 +69,8 @@ def test_segment_clip_rounding_at_the_end():
 
 @pytest.mark.parametrize(
     ("frames", "most", "files"),
-    # the pieces in the middle of `most` equal sections: of three pieces, those at 0.75 and 2.25
-    [(4, 2, "abcdij"), (2, 2, "cdgh"), (1, 3, "bfi"), (4, 1, "efgh"), (4, 3, "abcdefghij"), (2, 0, "abcdefghij")],
+    # the pieces in the middle of `most` equal sections: of the two full pieces both
+    [(4, 2, "abcdefgh"), (2, 2, "cdgh"), (1, 3, "bfi"), (4, 1, "efgh"), (4, 3, "abcdefghij"), (2, 0, "abcdefghij")],
 )
 def test_shortened_pieces(frames, most, files):
     tracklet = Tracklet("t", 3, 2, "/nowhere", tuple("abcdefghij"))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from amem_cli.data import images
 from amem_cli.data.images import PNG, open_image
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, DiskError
 
 
 def jpeg(size=(64, 128), **how) -> bytes:
@@ -76,5 +76,26 @@ def test_open_image_reads_again_when_the_file_was_closed(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "open_regular", closed_once)
     assert images.open_image(tmp_path / "x.png")[1].size == (4, 4)
     failures = iter([OSError(errno.EBADF, "Bad file descriptor")] * 2)
-    with pytest.raises(BadData, match="Bad file descriptor"):
+    with pytest.raises(DiskError, match="bad file descriptor"):
         images.open_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), DiskError),
+        (OSError(errno.EIO, "Input/output error"), DiskError),
+        (MemoryError(), MemoryError),
+        (OSError(errno.EISDIR, "Is a directory"), BadData),
+        (OSError("image file is truncated"), BadData),
+    ],
+)
+def test_open_image_faults_of_the_machine_are_not_those_of_the_image(tmp_path, monkeypatch, failure, error):
+    """With `--on-bad-image skip` a bad image is left out."""
+
+    def open_regular(path):
+        raise failure
+
+    monkeypatch.setattr(images, "open_regular", open_regular)
+    with pytest.raises(error):
+        images.open_rgb(tmp_path / "x.png")

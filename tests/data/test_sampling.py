@@ -92,7 +92,7 @@ def test_check_people():
     check_people(tracklets([2, 2], frames=3), 2, 8)
     with pytest.raises(BadData, match=r"there are 3, .*--people-per-batch 3"):
         check_people(tracklets([2, 2, 2]), 8, 8)
-    with pytest.raises(BadData, match=r"there are 1, .*--people-per-batch 2"):
+    with pytest.raises(BadData, match=r"there are 1, .*add people"):
         check_people(tracklets([2]), 8, 8)
     made = [Tracklet(f"t{p}", p, 1, "/nowhere", ("a.jpg",) * p) for p in range(1, 30)]
     with pytest.raises(BadData, match=r"person 1 has one tracklet of 1 frames.*\(28 in all\)"):

@@ -1,6 +1,7 @@
 """Stop requests, training state and log."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -86,7 +87,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("step", [1, 4, 11])
+@pytest.mark.parametrize("step", [1, 4, 11, 12])  # in the last step, too: other splits may follow
 def test_signal_stops_after_the_step_and_resume_is_exact(
     number: int, step: int, expected: dict[str, torch.Tensor], tmp_path: Path
 ) -> None:
@@ -307,6 +308,7 @@ def test_log_means_and_validation(tmp_path: Path) -> None:
         assert log.validation("mA", {"mA": 0.6})
         assert not log.validation("mA", {"mA": 0.7}, lower_is_better=True)
         assert log.validation("mA", {"mA": 0.1}, lower_is_better=True)
+        assert not log.validation("mA", {"mA": math.nan}, lower_is_better=True)
     assert state.best == {"metric": "mA", "value": 0.1, "step": 9, "epoch": 2, "figures": {"mA": 0.1}}
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert (lines[0]["a"], lines[0]["step"], lines[1]["validation"]) == (1.5, 0, {"mA": 0.5})

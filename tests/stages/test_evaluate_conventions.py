@@ -1,5 +1,6 @@
 """`evaluate` on files of other programs, with other conventions, and on a part of a data set."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from evaluations import mars_like, options, split_file
 
-from amem_cli.artifacts import results
+from amem_cli.artifacts import features, results
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.console import print_result
 from amem_cli.errors import BadData
@@ -54,11 +55,25 @@ def test_evaluate_conventions(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert rows["AP3D"]["mAP"] == pytest.approx(result.metrics["mAP"])
     assert rows["official MATLAB"]["mAP"] == pytest.approx(result.metrics["mAP_official"])
     assert rows["torchreid"]["gallery"] == result.metrics["gallery_without_queries"]["gallery"]
-    assert json.loads(result.artifact.read_text())["conventions"] == result.metrics["conventions"]
+    assert results.read(result.artifact)["conventions"] == result.metrics["conventions"]
     print_result(result.metrics, result.artifact)
     table = capsys.readouterr().out
     assert "counted as by" in table
     assert "open-reid cuhk03: single-gallery-shot" in table
+
+
+@pytest.mark.parametrize("name", ["theirs.npz", "theirs.h5"])
+def test_evaluate_features_without_people(tmp_path: Path, name: str) -> None:
+    table = mars_like(tmp_path / "theirs.h5")
+    found = features.read(table)
+    found = dataclasses.replace(found, person_id=np.zeros(0, np.int64))
+    if name == "theirs.npz":
+        columns = ("features", "camera_id", "is_query")
+        np.savez(tmp_path / name, **{column: getattr(found, column) for column in columns})
+    else:
+        features.write(table, found, Provenance("extract-features", {}))
+    with pytest.raises(BadData, match="it has no person_id, so its tracks have no identities"):
+        evaluate(options(tmp_path, tmp_path / name), Silent())
 
 
 def test_evaluate_conventions_over_splits(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The AMEM stage around its loop: what the progress shows, inputs that are missing, stale or recorded."""
 
+import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from toys import CPU, amem_options, write_labels, write_tae
 
 from amem_cli.artifacts import checkpoint
 from amem_cli.data.chain import Chain
-from amem_cli.data.datasets import read_videos
+from amem_cli.data.datasets import read_videos, trained_test_people
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import tracklets_digest
 from amem_cli.errors import InputMissing, UsageError
@@ -96,3 +97,28 @@ def test_train_amem_records_its_inputs(walkers: Path, tmp_path: Path, monkeypatc
     recorded = checkpoint.read_description(result.artifact)["provenance"]
     assert set(recorded["parents"]) == {"labels", "tae"}
     assert recorded["data"] == tracklets_digest(list(tracklets))
+    assert "all_images" not in recorded["options"]
+
+
+@pytest.mark.slow
+def test_train_amem_without_a_bad_image_knows_its_people(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise every extraction would warn that test people may be among them."""
+    dataset = read_videos(load_manifest("mars"), walkers)
+    rest = [
+        dataclasses.replace(t, files=t.files[1:]) if not row else t for row, t in enumerate(dataset.splits[0].train)
+    ]
+    monkeypatch.setattr(stage, "without_unreadable", lambda *given: rest)
+    monkeypatch.setattr(stage, "train_step", lambda *given, **how: StepResult({"weighted_id": 1.0}, {}))
+    (result,) = stage.train_amem(amem_options(walkers, tmp_path, modules="baseline"), Silent())
+    recorded = checkpoint.read_description(result.artifact)["provenance"]
+    assert recorded["data"] == tracklets_digest(rest) != recorded["options"]["all_images"]
+    assert trained_test_people(recorded, dataset, None) == 0
+
+
+@pytest.mark.slow
+def test_train_amem_resumes_from_one_state_of_one_split(walkers: Path, tmp_path: Path) -> None:
+    options = amem_options(walkers, tmp_path, modules="baseline", dataset="ilids-vid", split="all", resume="x")
+    with pytest.raises(UsageError, match="the state of one split"):
+        stage.train_amem(options, Silent())

@@ -48,10 +48,11 @@ def test_seconds_of_mars_cpu_adds_decoding_and_computing():
     }
 
 
-def test_seconds_of_mars_cuda_is_the_slower():
+def test_seconds_of_mars_cuda_is_the_slower(monkeypatch):
+    monkeypatch.setattr("amem_cli.data.loading.affinity", lambda: 4)
     rates = {"labelling": 1000.0, "decoding": 100.0, "extraction": 2.0}
     found = bench.seconds_of_mars(rates, COUNTS, "cuda")
-    assert found["label-videos"] == pytest.approx(10)  # decoding
+    assert found["label-videos"] == pytest.approx(1000 / 100 / 4)  # decoding in four processes
     assert found["extract-features"] == pytest.approx((100 + 1.75) / 2)  # the network
     assert "train-amem" not in found
 

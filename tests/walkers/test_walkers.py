@@ -16,7 +16,7 @@ from amem_cli.artifacts.paths import GENERATED
 from amem_cli.attributes import ATTRIBUTES, COLOURS
 from amem_cli.data.datasets import dataset_counts, read_dataset
 from amem_cli.data.manifest import SHIPPED, load_manifest
-from amem_cli.errors import DiskError, Interrupted, Locked, UsageError
+from amem_cli.errors import DiskError, Interrupted, Locked, OutputExists, UsageError
 from amem_cli.walkers import WalkerOptions, layouts, painting, videos, write_clips, write_walkers
 from amem_cli.walkers.cameras import build_camera, draw_passage, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.gait import pose_at, stride_length
@@ -266,6 +266,11 @@ def test_write_videos_after_a_kill(tmp_path, monkeypatch):
     made = videos.write_videos(tmp_path / "out", seed=0, people=1)
     assert made == [tmp_path / "out" / "camera1.mp4", tmp_path / "out" / "camera2.mp4"]
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "out", tmp_path / "out" / GENERATED, *made]
+    monkeypatch.setattr(videos, "_write_video", None)  # a complete folder of the same options is kept
+    assert videos.write_videos(tmp_path / "out", seed=0, people=1) == made
+    for write in (lambda out: videos.write_videos(out, seed=1, people=1), lambda out: write_walkers(out, TINY)):
+        with pytest.raises(OutputExists, match="made with other options"):
+            write(tmp_path / "out")
 
 
 @pytest.mark.parametrize("camera", [0, 1])

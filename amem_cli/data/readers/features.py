@@ -50,9 +50,14 @@ Rows = dict[str, Any]  # column -> values, of the queries, of the gallery, or of
 
 
 def read_any(path: Path, dataset: str, remedy: str = features.WRITERS) -> tuple[Features, list[str]]:
-    """Features with people: of amem (.h5) as `features.read` reads them, of another program as `read_foreign`."""
-    ours = path.suffix.lower() in (".h5", ".hdf5", "")
-    return (features.read(path, remedy=remedy), []) if ours else read_foreign(path, dataset)
+    """Features with people: of amem (.h5) as `features.read` reads them, of another program as `read_foreign`, which
+    are `BadData` without people, too."""
+    if path.suffix.lower() in (".h5", ".hdf5", ""):
+        return features.read(path, remedy=remedy), []
+    table, notes = read_foreign(path, dataset)
+    if not table.has_people:
+        raise BadData(WHAT, path, why="it has no person_id, so its tracks have no identities", remedy="Add the column")
+    return table, notes
 
 
 def read_foreign(

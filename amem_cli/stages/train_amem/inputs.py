@@ -46,11 +46,14 @@ class TrainingData:
 def training_data(options: TrainAmemOptions, dataset: str, tracklets: list[Tracklet]) -> TrainingData:
     """The training data of some tracklets, with some people used for validation.
 
-    Raises `BadData` for too few people or missing labels, `InputMissing` without a labels file.
+    Raises `BadData` for too few people, missing labels or a validation without a second tracklet of anybody,
+    `InputMissing` without a labels file.
     """
     train, validation = hold_out_people([t.person_id for t in tracklets], options.validate, options.seed, least=2)
     fit, held_out = [tracklets[row] for row in train], [tracklets[row] for row in validation]
     check_people(fit, options.people_per_batch, options.clip_frames)
+    if held_out and len(people(held_out)) == len(held_out):
+        raise BadData("validation people", why="none has two tracklets", remedy="Raise --validate, or leave it out")
     identity_of = {person: index for index, person in enumerate(people(fit))}
     identities = torch.tensor([identity_of[tracklet.person_id] for tracklet in fit])
     return TrainingData(fit, identities, training_labels(options, dataset, fit), held_out)
@@ -86,6 +89,22 @@ def initial_tae(options: TrainAmemOptions, dataset: str) -> TaeParts | None:
     return load_tae(module_files(options, dataset)["tae"], options.image_size, remedy=remedy)
 
 
+def warn_about_tae(
+    options: TrainAmemOptions, dataset: VideoDataset, numbers: list[int | None], progress: Progress
+) -> None:
+    """One warning if MEM's TAE was trained on test people of these splits, because it is of another split."""
+    path = module_files(options, dataset.name).get("tae")
+    recorded = checkpoint.read_description(path)["provenance"]["options"] if path and path.is_file() else {}
+    trained_on = recorded.get("split")
+    if recorded.get("dataset") != dataset.name or trained_on not in range(len(dataset.splits)):
+        return
+    trained = {*people(dataset.splits[trained_on].train)}
+    tested = [str(number) for number in numbers if trained & {*people(dataset.splits[number or 0].test)}]
+    if tested:
+        why = f"was trained on split {trained_on}, on images of test people of split {', '.join(tested)}"
+        progress.warn(f"{path} {why}. A TAE of another data set has none: train-tae --dataset market1501")
+
+
 def module_files(options: TrainAmemOptions, dataset: str) -> dict[str, Path]:
     """The files that the modules train with: AEM's pseudo "labels", MEM's "tae"."""
     files, workspace = {}, Workspace(options.workspace)
@@ -114,16 +133,19 @@ def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | Non
     return path
 
 
-def refuse_other_split(weights: str, dataset: VideoDataset, split: int | None) -> None:
+def refuse_other_split(weights: str, dataset: VideoDataset, split: int | None, progress: Progress) -> None:
     """Raise `UsageError` for weights that were trained here on another split of the data set with people that this one
-    tests, or on people that are not known."""
+    tests, or on people that are not known; a warning if they are of this split and the people are not known."""
     try:
         recorded = checkpoint.read_description(Path(weights))["provenance"]
         trained_on = recorded["options"]["dataset"], recorded["options"]["split"]
         common = trained_test_people(recorded, dataset, split) if trained_on[0] == dataset.name else 0
     except (AmemError, KeyError, TypeError):  # no weights, weights by name, or a file of another program
         return
-    if common != 0 and trained_on[1] != split:
+    if common is None and trained_on[1] == split:
+        why = "were trained on other data than these, so their people may be test people here"
+        progress.warn(f"--weights {weights} {why}")
+    elif common != 0 and trained_on[1] != split:
         having = f"with {common}" if common else "perhaps with"
         why = f"trained on split {trained_on[1]} of {dataset.name}, {having} test people of split {split}"
         raise UsageError("--weights", weights, why=why, remedy="Use weights from another data set")
