@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RANKS = ("1", "5", "10", "20")
 COMPARED = ("rank-1", "rank-5", "rank-20", "mAP")
 RATES = (*(f"rank-{k}" for k in RANKS), "mAP")
-LEAST_TEXT = 12  # characters of a column of text
+LEAST_TEXT = 8  # characters of a column of text
 COMMAND = r"(?<=[:>] )(?:amem|cd|python -m) (?:(?!, |; ).)*"  # in a text
 STYLES = {"ready": "green", "unfinished": "yellow", "stale": "yellow", "damaged": "red", "NO": "red"}  # of cells
 
@@ -56,7 +56,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         width = longest if numeric else min(longest, LEAST_TEXT)
         justify: Literal["left", "right"] = "right" if numeric else "left"
         table.add_column(heading, justify=justify, no_wrap=numeric, overflow="fold", min_width=width)
-        least += width + 1
+        least += width + 2  # with the gap to the next column
     for row in rows:
         lines = ("\n".join(map(printable, cell.split("\n"))) for cell in row)
         table.add_row(*(Text(line, STYLES.get(line, "")) for line in lines))

@@ -112,8 +112,8 @@ def test_print_table_is_wide_enough_for_its_numbers(capsys, monkeypatch) -> None
     console.print_table(["", *"abcdefgh"], [["open-reid cuhk03", *numbers]])
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if "100.5" in line)
-    assert row.split()[-8:] == numbers
-    assert row.startswith("open-reid")
+    assert row.split()[1:] == numbers
+    assert row.split()[0] in "open-reid"
 
 
 def test_comparison_as_json(capsys: pytest.CaptureFixture) -> None:

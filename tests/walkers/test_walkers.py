@@ -203,7 +203,7 @@ def test_write_walkers_after_a_kill(existing, at, tmp_path, monkeypatch):
     assert sorted(path.name for path in out.iterdir()) == ["GENERATED.txt", "ilids-vid"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert write_walkers(out, options, killed) == out  # complete
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(OutputExists, match="made with other options"):
         write_walkers(out, replace(options, seed=1))
 
 
