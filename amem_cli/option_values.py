@@ -25,7 +25,10 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be
     "must be below 1": (lambda value: value < 1, "learning_rate"),
     "must be between 0 and 1": (lambda value: 0 < value < 1, "hold_out threshold"),
     "must be from 0 to 1": (lambda value: 0 <= value <= 1, "flip crop erase jitter freeze_bn"),
-    "must be from 0 to below 1": (lambda value: 0 <= value < 1, "validate label_smoothing average_weights calibrate"),
+    "must be from 0 to below 1": (
+        lambda value: 0 <= value < 1,
+        "validate label_smoothing average_weights average_initial calibrate",
+    ),
 }
 
 

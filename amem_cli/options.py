@@ -303,6 +303,9 @@ class TrainAmemOptions(Adversarial):
         "consecutive", "training clips: consecutive frames (P), or one frame of each of T segments (D; not with MEM)"
     )
     average_weights: float = option(0.0, "decay of a moving average of the weights, for the test; 0: none (D)")
+    average_initial: float = option(
+        0.0, "share of --weights in the backbone of the test, after the training; 0: none (D)", small=0.5
+    )
     gradient_steps: int = setting(100, "steps between logs of each term's gradient norm; 0: never")
     checkpoint_activations: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
 

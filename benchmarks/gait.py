@@ -134,7 +134,7 @@ def main(arguments: argparse.Namespace) -> None:
             if name in figures:
                 continue
             changed = ROWS[row] | common | {"workspace": folder / name, "seed": seed, "epochs": arguments.epochs}
-            changed |= {"clip_frames": 8, "fc_lr_factor": 1.0, "fusion_start": "random"}
+            changed |= {"clip_frames": 8, "fc_lr_factor": 1.0, "fusion_start": "random", "average_initial": 0.0}
             changed |= {"branch_kernel": "3x3x3", "texture_loss": "standardised"}  # those of docs/results.md
             changed |= {name: getattr(arguments, name) for name in ("backbone", "weights", "precision")}
             changed |= pretrained_parts(ROWS[row]["modules"], common | {"workspace": folder}, tae, progress)

@@ -1,14 +1,20 @@
 """Rank-1 of real people from PETA: the rows of Table 3 on TownCentre and CAVIAR.
 
     python benchmarks/real_people.py FOLDER --peta PETA [--rows baseline aem mem amem] [--seeds 3] [--preset small]
-        [--config options.toml] [--name small] [--people 50]
+        [--config options.toml] [--name small] [--people 50] [--new-cameras]
 
 PETA is the folder of its original layout. The archives of TownCentre (one camera) and CAVIAR (two cameras) number the
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
 of each camera of CAVIAR. The people are halved: each half is trained on and tests the other. The recogniser is trained
 on PETA without the people of the test. `--people` trains on fewer, in the same proportion of both archives. Every
 tracklet is a query, and its gallery is the other camera of its archive (in TownCentre: the other part of each walk).
-Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
+
+With `--new-cameras` all these people are trained on, and others are tested, in cameras that nothing was trained on: the
+first and the last image of each person of VIPeR, GRID, PRID and i-LID, one archive at a time. The recogniser is trained
+without these archives.
+
+The rows `pixels` (average pixels of a tracklet at 16 x 8, centred and normalised) and `recogniser` (its features) are
+not trained for identity. Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
 """
 
 import argparse
@@ -16,15 +22,21 @@ import json
 import re
 import shutil
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from amem_cli.artifacts import features
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.loading import read_frames
+from amem_cli.data.manifest import load_manifest
 from amem_cli.metrics.ranking import evaluate_ranking
-from amem_cli.options import COMMANDS, TrainAmemOptions, TrainArmOptions
+from amem_cli.options import COMMANDS, ExtractFeaturesOptions, TrainAmemOptions, TrainArmOptions
 from amem_cli.resolve import resolve
+from amem_cli.runtime.memory import keep_freed_memory
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages.extract_features import extract_features
 from amem_cli.stages.label_videos import label_videos
@@ -33,8 +45,11 @@ from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
 
 ROWS = ("baseline", "aem", "mem", "amem")
-ARCHIVES = {"TownCentre": 1000, "CAVIAR": 2000}  # added to the number of a person: person ids of both in one data set
-FOLDERS = {"TownCentre": "TownCentre", "CAVIAR": "CAVIAR4REID"}
+UNTRAINED = ("pixels", "recogniser")
+VIDEOS = {"TownCentre": 1000, "CAVIAR": 2000}  # added to the number of a person: person ids of all in one data set
+IMAGES = {"VIPeR": 3000, "GRID": 4000, "PRID": 5000, "i-LID": 6000}
+ARCHIVES = VIDEOS | IMAGES
+FOLDERS = {archive: archive for archive in ARCHIVES} | {"CAVIAR": "CAVIAR4REID"}
 PART = 0.45  # of a walk in TownCentre, at its start and at its end
 MANIFEST = 'name = "people"\nlayout = "folder"\nroot = "people"\nfolders = "split/person/camera"\n'
 
@@ -43,13 +58,15 @@ def tracklets_of(peta: Path, archive: str) -> dict[int, tuple[list[Path], list[P
     """The frames of each person's two tracklets, by person id."""
     numbered = defaultdict(list)
     for path in (peta / FOLDERS[archive] / "archive").iterdir():
-        if match := re.fullmatch(r"(\d+)_(\d+)\.(jpg|bmp|png)", path.name):
-            numbered[ARCHIVES[archive] + int(match[1])].append((int(match[2]), path))
+        if match := re.fullmatch(r"(\d+)_(\w+)\.(jpe?g|bmp|png)", path.name):
+            frame = int(match[2]) if archive in VIDEOS else match[2]
+            numbered[ARCHIVES[archive] + int(match[1])].append((frame, path))
     tracklets = {}
     for person, frames in sorted(numbered.items()):
         paths = [path for _, path in sorted(frames)]
-        part = 10 if archive == "CAVIAR" else int(PART * len(paths))
-        if part >= 8 and (archive != "CAVIAR" or len(paths) == 2 * part):
+        part = {"TownCentre": int(PART * len(paths)), "CAVIAR": 10}.get(archive, 1)
+        enough = {"TownCentre": part >= 8, "CAVIAR": len(paths) == 20}.get(archive, len(paths) >= 2)
+        if enough:
             tracklets[person] = (paths[:part], paths[-part:])
     return tracklets
 
@@ -57,21 +74,40 @@ def tracklets_of(peta: Path, archive: str) -> dict[int, tuple[list[Path], list[P
 def write_half(peta: Path, folder: Path, half: int) -> None:
     """`people`, with the people of one half to train on, and `peta` without the others."""
     tests = set()
-    for archive in ARCHIVES:
+    for archive in VIDEOS:
         for place, (person, cameras) in enumerate(tracklets_of(peta, archive).items()):
-            split = "train" if place % 2 == half else "test"
-            tests |= {person} if split == "test" else set()
-            for camera, frames in enumerate(cameras, 1):
-                target = folder / "people" / split / str(person) / str(camera)
-                target.mkdir(parents=True, exist_ok=True)
-                for number, frame in enumerate(frames):
-                    shutil.copyfile(frame, target / f"{number:05d}{frame.suffix}")
-    base = {folder_name: ARCHIVES[archive] for archive, folder_name in FOLDERS.items()}
+            tests |= {person} if place % 2 != half else set()
+            write_person(folder, "train" if place % 2 == half else "test", person, cameras)
+    base = {FOLDERS[archive]: VIDEOS[archive] for archive in VIDEOS}
+
+    def held_out(part: Path) -> bool:
+        person = part.name.partition("_")[0]
+        return part.parts[0] in base and person.isdigit() and base[part.parts[0]] + int(person) in tests
+
+    write_peta(peta, folder, held_out)
+
+
+def write_new_cameras(peta: Path, folder: Path) -> None:
+    """`people`, with those of the videos to train on and those of the images to test, and `peta` without the images."""
+    for archive in ARCHIVES:
+        for person, cameras in tracklets_of(peta, archive).items():
+            write_person(folder, "train" if archive in VIDEOS else "test", person, cameras)
+    write_peta(peta, folder, lambda part: part.parts[0] in IMAGES)
+
+
+def write_person(folder: Path, split: str, person: int, cameras: tuple[list[Path], list[Path]]) -> None:
+    for camera, frames in enumerate(cameras, 1):
+        target = folder / "people" / split / str(person) / str(camera)
+        target.mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(frames):
+            shutil.copyfile(frame, target / f"{number:05d}{frame.suffix}")
+
+
+def write_peta(peta: Path, folder: Path, held_out: Callable[[Path], bool]) -> None:
+    """`peta` without the files that are held out, given as paths below PETA's folder; then the manifest of `people`."""
     for path in sorted(peta.rglob("*")):
         part = path.relative_to(peta)
-        person = path.name.partition("_")[0]
-        held_out = part.parts[0] in base and person.isdigit() and base[part.parts[0]] + int(person) in tests
-        if path.is_file() and not held_out:
+        if path.is_file() and not held_out(part):
             target = folder / "peta" / "PETA dataset" / part
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
@@ -99,9 +135,11 @@ def rank1_of(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> dic
     """
     rates = {}
     for archive, first in ARCHIVES.items():
+        if not np.any(people // 1000 == first // 1000):
+            continue
         found = queries = 0
         for camera in (1, 2):
-            own = (people >= first) & (people < first + 1000)
+            own = people // 1000 == first // 1000
             query, gallery = own & (cameras == camera), own & (cameras != camera)
             pairs = [(each[query], each[gallery]) for each in (values, people, cameras)]
             ranking = evaluate_ranking(*pairs[0], *pairs[1], *pairs[2])
@@ -115,38 +153,45 @@ def main(arguments: argparse.Namespace) -> None:
     folder, progress = arguments.folder.resolve(), Progress()
     results = folder / "results.json"
     figures: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
-    for half in (0, 1):
-        here = folder / f"half{half}"
-        if not (here / "people.toml").is_file():
-            write_half(arguments.peta, here, half)
+    parts = ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]
+    for half, part in enumerate(parts):
+        if not (folder / part / "people.toml").is_file():
+            write = write_new_cameras if arguments.new_cameras else partial(write_half, half=half)
+            write(arguments.peta, folder / part)
+    where = "new-cameras-" if arguments.new_cameras else ""
+    people = f"-{arguments.people}" if arguments.people else ""
     for seed in range(arguments.seeds):
         for row in arguments.rows:
-            people = f"-{arguments.people}" if arguments.people else ""
-            name = f"{arguments.name}{people}/{row}/seed{seed}"
-            if name not in figures:
-                halves = [scores_of(folder / f"half{half}", row, name, seed, arguments, progress) for half in (0, 1)]
+            name = f"{where}{arguments.name}{people}/{row}/seed{seed}"
+            if name not in figures and (seed == 0 or row not in UNTRAINED):
+                scores = [scores_of(folder / part, row, name, seed, arguments, progress) for part in parts]
                 figures[name] = {
-                    archive: np.sum([one[archive] for one in halves], axis=0).tolist() for archive in ARCHIVES
+                    archive: np.sum([one[archive] for one in scores], axis=0).tolist() for archive in scores[0]
                 }
                 results.write_text(json.dumps(figures, indent=1))
-            print(name, figures[name], flush=True)
+                print(name, figures[name], flush=True)
     print_table(figures)
 
 
 def scores_of(
     here: Path, row: str, name: str, seed: int, arguments: argparse.Namespace, progress: Progress
 ) -> dict[str, tuple[int, int]]:
-    """Train a row on one half, after the recogniser, labels and TAE that all rows share, and score the other half."""
+    """Train a row on one part, after the recogniser, labels and TAE that all rows share, and score its test people."""
 
     def options(command: str, **values: Any) -> Any:
         flags = {"workspace": here / "workspace", "data_root": here} | values
         return resolve(COMMANDS[command], flags, preset=arguments.preset, config=arguments.config)
 
     manifest = few_people(here, arguments.people) if arguments.people else here / "people.toml"
+    if row == "pixels":
+        return rank1_of(*average_pixels(manifest))
     video = {"dataset": str(manifest)}
     shared = video | {"workspace": here / manifest.stem.replace("people", "workspace")}
-    given: TrainAmemOptions = options("train-amem", modules=row, **video)
+    own = video | {"workspace": here / name}
     recogniser: TrainArmOptions = options("train-arm", partition="none")
+    if row == "recogniser":
+        return extracted(options("extract-features", model=train_arm(recogniser, progress).artifact, **own), progress)
+    given: TrainAmemOptions = options("train-amem", modules=row, **video)
     from_recogniser = given.weights == "auto" and given.backbone == recogniser.backbone
     parts = {}
     if given.uses_aem or from_recogniser:
@@ -156,11 +201,26 @@ def scores_of(
         parts["labels"] = str(label_videos(options("label-videos", arm=str(arm), **shared), progress).artifact)
     if given.uses_mem:
         parts["tae"] = str(train_tae(options("train-tae", **shared), progress).artifact)
-    own = video | {"workspace": here / name}
     train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress)
-    (extracted,) = extract_features(options("extract-features", **own), progress)
-    found = features.read(extracted.artifact)
+    return extracted(options("extract-features", **own), progress)
+
+
+def extracted(options: ExtractFeaturesOptions, progress: Progress) -> dict[str, tuple[int, int]]:
+    """Rank-1 of the features that these options compute."""
+    (result,) = extract_features(options, progress)
+    found = features.read(result.artifact)
     return rank1_of(found.features, found.person_id, found.camera_id)
+
+
+def average_pixels(manifest: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (N, 384) without any training, person ids and cameras: the mean image, centred and normalised."""
+    (split,) = read_videos(load_manifest(str(manifest)), manifest.parent).splits
+    images = np.stack(
+        [read_frames(tracklet, np.arange(len(tracklet)), (16, 8)).mean(axis=0).ravel() for tracklet in split.test]
+    )
+    centred = images - images.mean(axis=1, keepdims=True)
+    ids, cameras = (np.array([getattr(one, name) for one in split.test]) for name in ("person_id", "camera_id"))
+    return centred / np.linalg.norm(centred, axis=1, keepdims=True), ids, cameras
 
 
 def print_table(figures: dict[str, Any]) -> None:
@@ -170,7 +230,7 @@ def print_table(figures: dict[str, Any]) -> None:
         rows[name.rpartition("/")[0]].append(found)
     for row, seeds in rows.items():
         cells = []
-        for archive in ARCHIVES:
+        for archive in seeds[0]:
             rates = [100 * found / queries for found, queries in (one[archive] for one in seeds)]
             cells.append(f"{archive} {np.mean(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})")
         print(f"{row}: {'; '.join(cells)}")
@@ -180,10 +240,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Rank-1 of real people from PETA.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--peta", type=Path, required=True, help="the folder with TownCentre, CAVIAR4REID, ...")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS + UNTRAINED)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--config", type=Path, help="options as amem config show prints them")
     parser.add_argument("--name", default="small", help="of these options, in the results")
     parser.add_argument("--people", type=int, help="to train on, of the 50 of a half")
+    parser.add_argument("--new-cameras", action="store_true", help="test on archives that nothing was trained on")
+    keep_freed_memory()  # as the commands do
     main(parser.parse_args())

@@ -2,16 +2,21 @@
 
     pip install torchreid==0.2.5 tensorboard gdown opencv-python-headless scipy
     python benchmarks/real_people_torchreid.py FOLDER --seconds 120 [--network osnet_x1_0] [--imagenet] [--loss triplet]
-        [--seed 0]
+        [--seed 0] [--new-cameras]
 
-FOLDER is that of `real_people.py`, which must have made the halves. The recipe is that of torchreid's README: single
-images, mirrored at random, in batches of 32; Adam at 3e-4; cross-entropy with label smoothing, and with --loss triplet
-also triplets of 8 people x 4. The feature of a tracklet is the mean over all its frames. The time counts training
-steps, not the start. `--imagenet` starts mobilenetv2_x1_0 from the weights that `amem --weights imagenet` uses.
+FOLDER is that of `real_people.py`, which must have made the halves, or with `--new-cameras` the other people. With
+several `--seconds` the features are scored at each of these times of one training. The recipe is that of torchreid's
+README: single images, mirrored at random, in batches of 32; Adam at 3e-4; cross-entropy with label smoothing, and with
+--loss triplet also triplets of 8 people x 4. The feature of a tracklet is the mean over all its frames. The time counts
+training steps, not the start. `--imagenet` starts mobilenetv2_x1_0 from the weights that `amem --weights imagenet`
+uses.
 """
 
 import argparse
+import itertools
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ from torch import Tensor
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.models.image_networks import ImageMaps
+from amem_cli.runtime.memory import keep_freed_memory
 
 HEIGHT_WIDTH = (128, 64)  # of the preset `small`
 TOLERANCE = 1e-4  # of maps that are at most about 6
@@ -61,8 +67,8 @@ def start_from_imagenet(network: Any) -> None:
     assert difference.abs().max() < TOLERANCE, difference.abs().max()
 
 
-def train(half: Path, arguments: argparse.Namespace) -> tuple[Any, Any, int]:
-    """A trained network, its transform of test images, and the number of steps."""
+def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, dict[str, tuple[int, int]]]]:
+    """At each of the given seconds of training: the steps so far, and rank-1 by archive."""
     data = torchreid.data.ImageDataManager(
         root=str(half), sources="people", height=HEIGHT_WIDTH[0], width=HEIGHT_WIDTH[1], use_gpu=False, workers=0,
         train_sampler="RandomIdentitySampler" if arguments.loss == "triplet" else "RandomSampler",
@@ -74,13 +80,16 @@ def train(half: Path, arguments: argparse.Namespace) -> tuple[Any, Any, int]:
     engines = {"softmax": torchreid.engine.ImageSoftmaxEngine, "triplet": torchreid.engine.ImageTripletEngine}
     engine = engines[arguments.loss](data, network, optimizer, use_gpu=False)
     engine.set_model_mode("train")
-    steps, began = 0, time.monotonic()
-    while True:
-        for batch in data.train_loader:
-            engine.forward_backward(batch)
+    batches = itertools.chain.from_iterable(data.train_loader for _ in itertools.count())
+    steps, trained = 0, 0.0  # seconds
+    for seconds in sorted(arguments.seconds):
+        began = time.monotonic() - trained
+        while (trained := time.monotonic() - began) < seconds:
+            engine.forward_backward(next(batches))
             steps += 1
-            if time.monotonic() - began > arguments.seconds:
-                return network.eval(), data.transform_te, steps
+        network.eval()
+        yield steps, rank1_of(*features_of(half, network, data.transform_te))
+        network.train()
 
 
 @torch.no_grad()
@@ -98,26 +107,29 @@ def features_of(half: Path, network: Any, transform: Any) -> tuple[np.ndarray, n
 
 def main(arguments: argparse.Namespace) -> None:
     torchreid.data.register_image_dataset("people", People)
-    found, steps = dict.fromkeys(ARCHIVES, (0, 0)), []
-    for half in (arguments.folder / "half0", arguments.folder / "half1"):
+    found: dict[float, Counter] = {seconds: Counter() for seconds in arguments.seconds}
+    for part in ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]:
         torch.manual_seed(arguments.seed)
-        network, transform, count = train(half, arguments)
-        scores = rank1_of(*features_of(half, network, transform))
-        found = {archive: tuple(np.add(found[archive], scores[archive])) for archive in ARCHIVES}
-        steps.append(count)
-    rates = ", ".join(f"{archive} {100 * hits / queries:.1f}" for archive, (hits, queries) in found.items())
-    print(f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} steps {steps}: {rates}")
+        for seconds, (steps, scores) in zip(sorted(found), rates(arguments.folder / part, arguments), strict=True):
+            for archive, (hits, queries) in scores.items():
+                found[seconds].update({archive: hits, f"queries of {archive}": queries})
+            print(part, f"{seconds:.0f} s, {steps} steps", scores, flush=True)
+    for seconds, count in sorted(found.items()):
+        shown = [f"{name} {100 * count[name] / count[f'queries of {name}']:.1f}" for name in ARCHIVES if count[name]]
+        print(f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s: {', '.join(shown)}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The networks of torchreid on real people.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[120.0])
     parser.add_argument("--network", default="mobilenetv2_x1_0")
     parser.add_argument("--loss", choices=("softmax", "triplet"), default="softmax")
     parser.add_argument("--imagenet", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--new-cameras", action="store_true")
     given = parser.parse_args()
+    keep_freed_memory()
     if given.imagenet and given.network != "mobilenetv2_x1_0":
         parser.error("--imagenet has weights of --network mobilenetv2_x1_0 only")
     main(given)

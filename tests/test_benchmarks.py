@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
@@ -240,6 +241,32 @@ def test_real_people_halves(load, tmp_path):
     assert [path.read_text() for path in sorted(last.iterdir())] == [f"TownCentre 1 {n}" for n in range(11, 20)]
     kept = {path.name.split("_")[0] for path in (tmp_path / "half0/peta/PETA dataset/TownCentre/archive").iterdir()}
     assert kept == {"1", "3", "4"}  # the recogniser does not see person 2, who is in the test
+
+
+def test_real_people_of_new_cameras(load, tmp_path):
+    """The people of the videos train; the first and the last image of each person of an image archive are the test."""
+    module, peta = load("real_people"), tmp_path / "PETA dataset"
+    for folder in ("TownCentre", "CAVIAR4REID", "VIPeR", "GRID", "PRID", "i-LID", "CUHK"):
+        (peta / folder / "archive").mkdir(parents=True)
+    files = [f"TownCentre/archive/1_{number}.png" for number in range(20)]
+    files += [f"VIPeR/archive/002_{name}.png" for name in ("45_1", "90_2", "60_1")]
+    files += ["VIPeR/archive/003_45_1.png", "GRID/archive/0009_1_25.png", "CUHK/archive/0016.png", "CUHK/Label.txt"]
+    for number, file in enumerate(files):
+        Image.new("RGB", (8, 16), (number, 100, 200)).save(peta / file) if file.endswith("png") else (
+            peta / file
+        ).touch()
+    module.write_new_cameras(peta, tmp_path)
+    (split,) = read_videos(load_manifest(str(tmp_path / "people.toml")), tmp_path).splits
+    assert [(t.person_id, t.camera_id, len(t)) for t in split.train] == [(1001, 1, 9), (1001, 2, 9)]
+    assert [(t.person_id, t.camera_id, len(t)) for t in split.test] == [(3002, 1, 1), (3002, 2, 1)]
+    last = peta / "VIPeR/archive/002_90_2.png"
+    assert split.test[1].frames[0].read_bytes() == last.read_bytes()
+    kept = sorted(str(path.relative_to(tmp_path / "peta/PETA dataset")) for path in (tmp_path / "peta").rglob("*.*"))
+    assert kept == sorted(file for file in files if file.startswith(("TownCentre", "CUHK")))  # for the recogniser
+    values, people, cameras = module.average_pixels(tmp_path / "people.toml")
+    assert (values.shape, people.tolist(), cameras.tolist()) == ((2, 384), [3002, 3002], [1, 2])
+    assert np.allclose(values.mean(axis=1), 0, atol=1e-6)
+    assert np.allclose(np.linalg.norm(values, axis=1), 1)
 
 
 def test_fewer_real_people_to_train_on(load, tmp_path):

@@ -326,6 +326,25 @@ def test_train_amem_step_averages_the_weights() -> None:
     assert networks._replace(average=None).tested is networks.amem
 
 
+def test_tested_backbone_is_averaged_with_its_initial_weights(tmp_path: Path) -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", average_initial=0.25)
+    assert toy_networks(options).initial is None  # from scratch
+    trained = toy_networks(options)
+    backbone = trained.amem.main.backbone
+    initial = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    networks = trained._replace(initial=initial, initial_share=0.25)
+    for _ in range(3):
+        train_step(networks, toy_batches(1), options, "fp32")
+    now = {name: tensor.clone() for name, tensor in networks.amem.state_dict().items()}
+    assert any(not torch.equal(tensor, backbone.state_dict()[name]) for name, tensor in initial.items())
+    for name, tensor in networks.tested.state_dict().items():
+        part = name.removeprefix("main.backbone.")
+        inside = part in initial and name != part and tensor.is_floating_point()
+        torch.testing.assert_close(tensor, 0.75 * now[name] + 0.25 * initial[part] if inside else now[name])
+    for name, tensor in networks.amem.state_dict().items():  # the training goes on from its own weights
+        assert torch.equal(tensor, now[name])
+
+
 def test_neck_normalises_for_classifier_and_test_and_not_for_triplets() -> None:
     options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", neck="bn")
     networks = toy_networks(options)

@@ -180,7 +180,7 @@ def build_networks(
     tae: TaeParts | None = None,
     weights: Path | None = None,
 ) -> Networks:
-    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the average of the weights.
+    """AMEM with the backbone's `weights`, MEM's discriminator, their optimisers, the averages of the weights.
 
     `tae` are the parts that MEM starts from, untrained by default.
     """
@@ -203,7 +203,11 @@ def build_networks(
     average = None
     if options.average_weights:
         average = AveragedModel(amem, multi_avg_fn=get_ema_multi_avg_fn(options.average_weights), use_buffers=True)
-    return Networks(amem, discriminator, adam(amem, options), discriminator_adam, average)
+    initial = None
+    if options.average_initial and weights:  # random weights are not worth keeping
+        initial = {name: tensor.clone() for name, tensor in amem.main.backbone.state_dict().items()}
+    adams = adam(amem, options), discriminator_adam
+    return Networks(amem, discriminator, *adams, average, initial, options.average_initial)
 
 
 def adam(amem: AMEM, options: TrainAmemOptions) -> torch.optim.Adam:

@@ -1,5 +1,6 @@
 """One training step of AMEM: the losses of a batch (eq. 5-7) and both optimisers."""
 
+import copy
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -31,18 +32,28 @@ class Batch(NamedTuple):
 
 class Networks(NamedTuple):
     """AMEM and MEM's discriminator (None without MEM), each with its optimiser; the moving average of AMEM's weights,
-    None without `--average-weights`."""
+    None without `--average-weights`; the backbone's initial weights, and their share in the tested ones."""
 
     amem: AMEM
     discriminator: Discriminator | None
     adam: torch.optim.Optimizer
     discriminator_adam: torch.optim.Optimizer | None
     average: AveragedModel | None = None
+    initial: dict[str, Tensor] | None = None
+    initial_share: float = 0.0
 
     @property
     def tested(self) -> AMEM:
-        """The network that is validated and saved: the average, if there is one."""
-        return self.amem if self.average is None else cast(AMEM, self.average.module)
+        """The network that is validated and saved: the moving average, if there is one. With initial weights it is a
+        copy whose backbone is averaged with them (Wortsman et al., "Robust Fine-Tuning", CVPR 2022)."""
+        trained = self.amem if self.average is None else cast(AMEM, self.average.module)
+        if self.initial is None:
+            return trained
+        tested = copy.deepcopy(trained)
+        for name, tensor in tested.main.backbone.state_dict().items():
+            if tensor.is_floating_point():  # the batch norms count their batches in integers
+                tensor.lerp_(self.initial[name], self.initial_share)
+        return tested
 
 
 class StepResult(NamedTuple):
@@ -66,7 +77,7 @@ def train_step(
     AMEM minimises eq. 6; then MEM's discriminator is trained on true and predicted frames. Raises `BadData` before they
     step if a loss is not finite. `measure_gradients` measures those of the first batch, unless the backbone is frozen.
     """
-    amem, discriminator, adam, discriminator_adam, average = networks
+    amem, discriminator, adam, discriminator_adam = networks[:4]
     device = batches[0].clip.device
     adversarial = discriminator is not None and options.adversarial_weight > 0
     for optimizer in (adam, discriminator_adam):
@@ -103,8 +114,8 @@ def train_step(
     adam.step()
     if adversarial and discriminator_adam is not None:
         discriminator_adam.step()
-    if average is not None:
-        average.update_parameters(unwrapped(amem))
+    if networks.average is not None:
+        networks.average.update_parameters(unwrapped(amem))
     return StepResult(values, norms)
 
 
