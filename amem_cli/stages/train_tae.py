@@ -206,7 +206,7 @@ def _train(
             if state.epoch == options.epochs:
                 break
             order = shuffled_batches(len(paths), options.batch_size, options.seed, state.epoch)
-            shards = [processes.shard(batch) for batch in order]
+            shards = [batch[processes.rank :: processes.world_size] for batch in order]
             images = ImageBatches(paths, shards, options.height_width, augment=(options.seed, state.epoch))
             start = state.step_in_epoch * options.accumulate
             batches = iter(loader(images, options.workers, processes.device, start=start))

@@ -58,7 +58,7 @@ def demo(
     # good already
     motion = {"lambda_m": 1000.0, "learning_rate": 1e-3, "mem_lr_factor": 2.0, "decoder_lr_factor": 0.05}
     whole = {"flip": 0.0, "crop": 0.0, "erase": 0.0}  # people and scene stay in their places: easier to predict
-    # the backbone stays as it was trained with MEM, which predicts from its maps
+    # MEM predicts from the maps of the trained backbone
     clips = {"epochs": 12, "people_per_batch": 4, "clips_per_person": 2, "average_initial": 0.0}
     train_amem(options("train-amem", **clips, **frames, **motion, **whole, **size), progress)
     extract_features(options("extract-features"), progress)

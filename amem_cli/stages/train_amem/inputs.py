@@ -95,7 +95,7 @@ def warn_about_tae(
     """One warning if MEM's TAE was trained on test people of these splits, because it is of another split."""
     path = module_files(options, dataset.name).get("tae")
     recorded = checkpoint.read_description(path)["provenance"]["options"] if path and path.is_file() else {}
-    trained_on = recorded.get("split")
+    trained_on = recorded.get("split", len(dataset.splits))
     if recorded.get("dataset") != dataset.name or trained_on not in range(len(dataset.splits)):
         return
     trained = {*people(dataset.splits[trained_on].train)}
