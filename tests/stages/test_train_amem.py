@@ -119,6 +119,8 @@ def test_train_amem_without_a_bad_image_knows_its_people(
 
 @pytest.mark.slow
 def test_train_amem_resumes_from_one_state_of_one_split(walkers: Path, tmp_path: Path) -> None:
-    options = amem_options(walkers, tmp_path, modules="baseline", dataset="ilids-vid", split="all", resume="x")
+    (tmp_path / "state").touch()
+    several = {"dataset": "ilids-vid", "split": "all", "resume": str(tmp_path / "state")}
+    options = amem_options(walkers, tmp_path, modules="baseline", **several)
     with pytest.raises(UsageError, match="the state of one split"):
         stage.train_amem(options, Silent())

@@ -183,9 +183,10 @@ def test_image_loop_data(
 
 
 def test_training_images_are_the_frames_of_a_video_data_set(walkers: Path) -> None:
-    paths, person_ids = tae_stage.training_images(load_manifest("mars"), walkers, Silent())
-    train = read_videos(load_manifest("mars"), walkers).splits[0].train
-    assert list(zip(paths, person_ids, strict=True)) == [(path, t.person_id) for t in train for path in t.frames]
+    for name, split in (("mars", {}), ("ilids-vid", {"split": 0})):  # so that a test on its people is noticed
+        found = tae_stage.training_images(load_manifest(name), walkers, Silent())
+        frames = [(f, t.person_id) for t in read_videos(load_manifest(name), walkers).splits[0].train for f in t.frames]
+        assert (list(zip(*found[:2], strict=True)), found[2]) == (frames, split)
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def test_train_tae_starts_from_the_weights(walkers: Path, tmp_path: Path, monkey
     assert any(torch.equal(tensor, expected) for tensor in saved.values())
     recorded = checkpoint.read_description(artifact)["provenance"]
     assert set(recorded["parents"]) == {"weights"}
-    paths, _ = train_tae.training_images(load_manifest("market1501"), walkers, Silent())
+    paths, *_ = train_tae.training_images(load_manifest("market1501"), walkers, Silent())
     assert recorded["data"] == images_digest(paths)
     train_tae.train_tae(tae_options(walkers, tmp_path / "sync", sync_batchnorm=True), Silent())
     assert synchronised == [TAE, Discriminator]
@@ -56,7 +56,7 @@ def test_train_tae_patches(walkers: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert parts.decoder.eval()(texture).shape == (1, 3, *options.height_width)
     assert parts.encoder.texture_std.min() > 0
     # it starts from the images' components, and batch norm stays as it starts
-    paths, _ = train_tae.training_images(load_manifest("market1501"), walkers, Silent())
+    paths, *_ = train_tae.training_images(load_manifest("market1501"), walkers, Silent())
     ((pixels, _),) = ImageBatches(paths, [np.arange(8)], options.height_width, augment=None)
     images = as_pixels(pixels, torch.device("cpu"))
     assert F.mse_loss(parts.decoder(parts.encoder(images)), images) < 0.002
@@ -64,6 +64,6 @@ def test_train_tae_patches(walkers: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_train_tae_needs_two_images(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_tae, "training_images", lambda *given: ([walkers / "one.jpg"], [1]))
+    monkeypatch.setattr(train_tae, "training_images", lambda *given: ([walkers / "one.jpg"], [1], {}))
     with pytest.raises(BadData, match="1 found, at least 2 are needed"):
         train_tae.train_tae(tae_options(walkers, tmp_path), Silent())
