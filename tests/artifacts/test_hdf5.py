@@ -33,6 +33,12 @@ def values(rows=3):
     }
 
 
+def test_opened_with_too_little_memory(tmp_path):
+    """It is not damage."""
+    with pytest.raises(MemoryError), hdf5.opened(write(tmp_path / "x.h5"), KIND):
+        raise MemoryError
+
+
 def write(path, rows=3, **changed):
     table = SimpleNamespace(dataset="mars", **values(rows) | changed)
     return hdf5.write(path, KIND, table, COLUMNS, PROVENANCE, threshold=0.5, attributes=["hat", "bag"])

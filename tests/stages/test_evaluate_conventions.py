@@ -11,6 +11,7 @@ from evaluations import mars_like, options, split_file
 
 from amem_cli.artifacts import features, results
 from amem_cli.artifacts.provenance import Provenance
+from amem_cli.cli.app import run
 from amem_cli.cli.console import print_result
 from amem_cli.errors import BadData
 from amem_cli.runtime.progress import Silent
@@ -60,6 +61,15 @@ def test_evaluate_conventions(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     table = capsys.readouterr().out
     assert "counted as by" in table
     assert "open-reid cuhk03: single-gallery-shot" in table
+
+
+def test_evaluate_json_with_the_rows_of_the_paper(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = mars_like(tmp_path / "ours.h5")
+    assert run(["evaluate", str(path), "--workspace", str(tmp_path), "--json", "--paper"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    printed = {"rank-1": 0.867, "rank-5": 0.940, "rank-20": 0.971, "mAP": 0.793}  # in Table 5
+    assert found["paper"]["paper: AMEM"] == pytest.approx(printed)
+    assert found["rank"]["1"] <= 1
 
 
 @pytest.mark.parametrize("name", ["theirs.npz", "theirs.h5"])

@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from toys import CPU, amem_options, write_labels, write_tae
 
 from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import read_videos, trained_test_people
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import tracklets_digest
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.runtime.distributed import Processes
-from amem_cli.runtime.progress import Loop, Silent
+from amem_cli.runtime.progress import Loop, Progress, Silent
 from amem_cli.stages.train_amem import inputs, stage
 from amem_cli.stages.train_amem.step import StepResult
 
@@ -115,6 +117,20 @@ def test_train_amem_without_a_bad_image_knows_its_people(
     recorded = checkpoint.read_description(result.artifact)["provenance"]
     assert recorded["data"] == tracklets_digest(rest) != recorded["options"]["all_images"]
     assert trained_test_people(recorded, dataset, None) == 0
+
+
+@pytest.mark.slow
+def test_train_amem_warns_about_a_tae_of_test_people(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Provenance("train-tae", {"dataset": "ilids-vid", "split": 0})
+    tae = checkpoint.save(tmp_path / "tae.safetensors", "amem-tae", {"x": torch.zeros(1)}, recorded)
+    for name in ("_train_split", "inputs.initial_tae"):
+        monkeypatch.setattr(f"{stage.__name__}.{name}", lambda *given: None)
+    progress = Progress(quiet=True)
+    several = {"dataset": "ilids-vid", "split": "all", "modules": "mem", "tae": str(tae)}
+    stage.train_amem(amem_options(walkers, tmp_path, **several), progress)
+    assert any("on images of test people of split 1, 2" in warning for warning in progress.warnings)
 
 
 @pytest.mark.slow

@@ -10,16 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toys import RATE, amem_options, pixels, sgd, tae_options, toy_batches, toy_networks
+from toys import ALONE, RATE, amem_options, pixels, sgd, tae_options, toy_batches, toy_networks
 
 from amem_cli import losses
 from amem_cli.errors import BadData
-from amem_cli.models.amem import erase
+from amem_cli.models.amem import build_amem, erase
 from amem_cli.models.arm import ARM
+from amem_cli.models.config import model_config
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.stages import train_arm, train_tae
-from amem_cli.stages.train_amem import Batch, Networks, step, train_step
+from amem_cli.stages.train_amem import Batch, Networks, inputs, step, train_step
 
 pytestmark = pytest.mark.usefixtures("one_thread", "tiny_backbone")
 NOWHERE = Path("nowhere")
@@ -326,13 +327,14 @@ def test_train_amem_step_averages_the_weights() -> None:
     assert networks._replace(average=None).tested is networks.amem
 
 
-def test_tested_backbone_is_averaged_with_its_initial_weights(tmp_path: Path) -> None:
+def test_tested_backbone_is_averaged_with_its_initial_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     options = amem_options(NOWHERE, NOWHERE, clip_frames=5, modules="baseline", average_initial=0.25)
     assert toy_networks(options).initial is None  # from scratch
-    trained = toy_networks(options)
-    backbone = trained.amem.main.backbone
+    monkeypatch.setattr(inputs, "build_amem", lambda config, weights, *more: build_amem(config, "", *more))
+    networks = inputs.build_networks(model_config(options, 2), options, ALONE, weights=NOWHERE)
+    networks = networks._replace(adam=sgd(networks.amem.train()))
+    backbone = networks.amem.main.backbone
     initial = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    networks = trained._replace(initial=initial, initial_share=0.25)
     for _ in range(3):
         train_step(networks, toy_batches(1), options, "fp32")
     now = {name: tensor.clone() for name, tensor in networks.amem.state_dict().items()}
