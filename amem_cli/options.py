@@ -304,7 +304,7 @@ class TrainAmemOptions(Adversarial):
     )
     average_weights: float = option(0.0, "decay of a moving average of the weights, for the test; 0: none (D)")
     average_initial: float = option(
-        0.0, "share of --weights in the backbone of the test, after the training; 0: none (D)", small=0.5
+        0.0, "share of the initial weights in the tested backbone; 0: the trained ones alone (D)", small=0.5
     )
     gradient_steps: int = setting(100, "steps between logs of each term's gradient norm; 0: never")
     checkpoint_activations: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
