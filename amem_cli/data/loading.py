@@ -3,7 +3,7 @@
 import multiprocessing
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -14,10 +14,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from amem_cli.data.clips import reflect, segment_clip, training_clip
+from amem_cli.data.sampling import shuffled_batches
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import FULL_IMAGE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
-from amem_cli.options import TrainAmemOptions
+from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.processes import affinity, end_with_main
 from amem_cli.randomness import keyed_generator
 
@@ -51,6 +52,19 @@ class ImageBatches(Batches):
         generator = keyed_generator(*self.augment, "image", index)
         image = read_image(self.paths[index], *self.size, box=random_box(0.5, generator))
         return image[:, ::-1] if generator.random() < 0.5 else image
+
+
+def shuffled_images(
+    paths: Sequence[Path],
+    rows: np.ndarray,
+    options: TrainArmOptions | TrainTaeOptions,
+    shard: Callable[[Sequence[int]], Sequence[int]],
+    epoch: int,
+) -> ImageBatches:
+    """The batches of an epoch: of the images `rows`, in the epoch's order, those that `shard` gives this process."""
+    order = shuffled_batches(len(rows), options.batch_size, options.seed, epoch)
+    shards = [np.asarray(shard(rows[batch])) for batch in order]
+    return ImageBatches(paths, shards, options.height_width, augment=(options.seed, epoch))
 
 
 class ClipBatches(Batches):
@@ -129,27 +143,73 @@ def middle_clip(tracklet: Tracklet, frames: int, size: tuple[int, int]) -> np.nd
 # ---- workers --------------------------------------------------------------------------------------------------------
 
 
-def loader(dataset: Batches, workers: int, device: torch.device, start: int = 0) -> Iterator[Any]:
-    """The batches `start`, `start + 1`, ... of `dataset`, in order, made by `workers` processes.
+class _Epochs:
+    """Makes the batch at a place (epoch, step)."""
+
+    def __init__(self, epoch_of: Callable[[int], Batches]):
+        self.epoch_of, self.epoch, self.batches = epoch_of, -1, Batches()
+
+    def __call__(self, place: tuple[int, int]) -> Any:
+        epoch, step = place
+        return self.batches_of(epoch)[step]
+
+    def batches_of(self, epoch: int) -> Batches:
+        """The batches of an epoch; they are kept until another epoch is asked for."""
+        if epoch != self.epoch:
+            self.epoch, self.batches = epoch, self.epoch_of(epoch)
+        return self.batches
+
+
+class _Places(Dataset):
+    """An item is its own place, so that the loader's processes get the places where batches are to be made."""
+
+    def __getitem__(self, place: Any) -> Any:
+        return place
+
+
+def loader(dataset: Batches, workers: int, device: torch.device) -> Iterator[Any]:
+    """The batches of `dataset`, in order, made by `workers` processes.
 
     -1 workers means none on a CPU, where the network uses every core and decoding takes about 2 % of the time, and up
     to 8 on CUDA. An `AmemError` in a worker is raised here, in place of its batch.
     """
+    return _load(dataset.__getitem__, range(len(dataset)), workers, device)
+
+
+def training_loader(
+    epoch_of: Callable[[int], Batches], epochs: int, workers: int, device: torch.device, start: tuple[int, int] = (0, 0)
+) -> Iterator[Any]:
+    """The batches of all epochs up to `epochs`, from `start` (epoch, step) on, as `loader`.
+
+    The same processes make them to the end, because starting 8 takes as long as ten steps on a GPU, and more where the
+    user's script imports much. `epoch_of` gives the batches of an epoch, in each process; pickle must know it.
+    """
+    making, (first, step) = _Epochs(epoch_of), start
+    places = (
+        (epoch, number)
+        for epoch in range(first, epochs)
+        for number in range(step if epoch == first else 0, len(making.batches_of(epoch)))
+    )
+    return _load(making, places, workers, device)
+
+
+def _load(make: Callable[[Any], Any], places: Iterable[Any], workers: int, device: torch.device) -> Iterator[Any]:
+    """What `make` gives for each of the places."""
     if workers < 0:
         workers = default_workers(device.type)
     if workers:
         _start_fork_server()
-    steps: DataLoader[Any] = DataLoader(
-        range(len(dataset)),  # type: ignore[arg-type]
+    batches: DataLoader[Any] = DataLoader(
+        _Places(),
         batch_size=None,
-        sampler=range(start, len(dataset)),
-        collate_fn=partial(_batch_or_error, dataset),
+        sampler=places,
+        collate_fn=partial(_batch_or_error, make),
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=_begin_worker if workers else None,
         multiprocessing_context="forkserver" if workers else None,
     )
-    for batch in steps:
+    for batch in batches:
         if isinstance(batch, partial):
             raise batch()
         yield batch
@@ -160,10 +220,10 @@ def default_workers(device: str) -> int:
     return min(8, affinity()) if device == "cuda" else 0
 
 
-def _batch_or_error(dataset: Batches, step: int) -> Any:
+def _batch_or_error(make: Callable[[Any], Any], place: Any) -> Any:
     """The batch, or what makes the `AmemError` instead of it: torch would turn that into a `RuntimeError`."""
     try:
-        return dataset[step]
+        return make(place)
     except AmemError as error:
         return partial(type(error), error.what, error.path, why=error.why, remedy=error.remedy)
 

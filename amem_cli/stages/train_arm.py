@@ -6,6 +6,7 @@ several processes (torchrun). The test set is that of `--partition`; the model n
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.datasets import read_attributes, warn_about_counts
-from amem_cli.data.loading import ImageBatches, loader
+from amem_cli.data.loading import ImageBatches, loader, shuffled_images, training_loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import AttributeDataset, attributes_digest
@@ -137,6 +138,7 @@ def _train(
     schedule.log_batch_size(options, ("batch_size",), "images", steps, processes, progress)
 
     state.total = options.epochs * len(steps)
+    batches = training_batches(run, data, train, (state.epoch, state.step_in_epoch * options.accumulate))
     with (
         StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
@@ -151,7 +153,6 @@ def _train(
                             save_arm(best_file, model, config, run.provenance, validation=state.best)
             if state.epoch == options.epochs:
                 break
-            batches = epoch_batches(run, data, train, state.epoch, state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(optimizer, rate)
@@ -164,16 +165,14 @@ def _train(
     return {"best": state.best} if state.best else {}
 
 
-def epoch_batches(
-    run: Run[TrainArmOptions], data: AttributeDataset, train: np.ndarray, epoch: int, start: int
+def training_batches(
+    run: Run[TrainArmOptions], data: AttributeDataset, train: np.ndarray, start: tuple[int, int]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """This process's shards of the batches of an epoch from batch `start` on: (images, labels) as in `train_step`."""
-    options = run.options
-    order = shuffled_batches(len(train), options.batch_size, options.seed, epoch)
-    shards = [run.processes.shard(train[batch]) for batch in order]
-    images = ImageBatches(data.paths, shards, options.height_width, augment=(options.seed, epoch))  # type: ignore[arg-type]
+    """This process's shards of all batches from `start` (epoch, batch) on: (images, labels) as in `train_step`."""
+    options, processes = run.options, run.processes
+    images_of = partial(shuffled_images, data.paths, train, options, processes.shard)
     labels = torch.from_numpy(data.labels)
-    for pixels, rows in loader(images, options.workers, run.processes.device, start=start):
+    for pixels, rows in training_loader(images_of, options.epochs, options.workers, processes.device, start):
         yield pixels, labels[rows]
 
 

@@ -6,6 +6,7 @@ gradient accumulation, exact resume, time limit, several processes (torchrun).
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.datasets import read_dataset, warn_about_counts
-from amem_cli.data.loading import ImageBatches, loader
+from amem_cli.data.loading import ImageBatches, loader, shuffled_images, training_loader
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import VideoDataset, frames_of, images_digest
@@ -187,6 +188,9 @@ def _train(
     )
     schedule.log_batch_size(options, ("batch_size",), "images", steps, processes, progress)
     state.total = options.epochs * len(steps)
+    images_of = partial(shuffled_images, paths, np.arange(len(paths)), options, processes.shard)
+    start = (state.epoch, state.step_in_epoch * options.accumulate)
+    batches = training_loader(images_of, options.epochs, options.workers, processes.device, start)
     with (
         StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
@@ -205,11 +209,6 @@ def _train(
                             save_tae(best_file, *parts, validation=state.best)
             if state.epoch == options.epochs:
                 break
-            order = shuffled_batches(len(paths), options.batch_size, options.seed, state.epoch)
-            shards = [batch[processes.rank :: processes.world_size] for batch in order]
-            images = ImageBatches(paths, shards, options.height_width, augment=(options.seed, state.epoch))
-            start = state.step_in_epoch * options.accumulate
-            batches = iter(loader(images, options.workers, processes.device, start=start))
             for count in steps[state.step_in_epoch :]:
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(networks.adam, rate)

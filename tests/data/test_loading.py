@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from amem_cli.data import loading
 from amem_cli.data.clips import inference_clips, segment_clip, training_clip
 from amem_cli.data.loading import (
+    Batches,
     ClipBatches,
     FrameBatches,
     ImageBatches,
@@ -25,11 +26,14 @@ from amem_cli.data.loading import (
     loader,
     middle_clip,
     read_frames,
+    shuffled_images,
+    training_loader,
 )
+from amem_cli.data.sampling import shuffled_batches
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, UsageError
-from amem_cli.options import TrainAmemOptions
+from amem_cli.options import TrainAmemOptions, TrainArmOptions
 
 CPU = torch.device("cpu")
 SIZE = (32, 32)
@@ -76,12 +80,52 @@ def datasets(tracklets) -> list[Dataset]:
     ]
 
 
-def test_loader_start_gives_the_later_batches(tracklets):
+def test_loader_gives_every_batch(tracklets):
     for dataset in datasets(tracklets):
         every = bytes_of(loader(dataset, 0, CPU))
         assert len(every) == len(dataset) == len(set(every))
-        for start in (1, len(every)):
-            assert bytes_of(loader(dataset, 0, CPU, start=start)) == every[start:]
+        assert every == bytes_of(dataset)
+
+
+class Places(Batches):
+    """Epoch e has e + 1 batches; each is (e, step, process)."""
+
+    def __init__(self, epoch: int):
+        self.epoch, self.batches = epoch, range(epoch + 1)
+
+    def __getitem__(self, step: int) -> tuple[int, int, int]:
+        return self.epoch, self.batches[step], os.getpid()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_training_loader_starts_anywhere_and_keeps_its_processes(workers):
+    every = [(epoch, step) for epoch in range(4) for step in range(epoch + 1)]
+    for start in ((0, 0), (1, 1), (2, 0), (2, 3), (4, 0)):
+        made = list(training_loader(Places, 4, workers, CPU, start))
+        assert [(epoch, step) for epoch, step, _ in made] == [place for place in every if place >= start]
+        processes = {process for *_, process in made}
+        assert len(processes) <= max(1, workers)
+        assert (os.getpid() in processes) == (not workers and bool(made))
+
+
+def test_training_loader_makes_an_epoch_once():
+    asked = []
+    list(training_loader(lambda epoch: asked.append(epoch) or Places(epoch), 3, 0, CPU))
+    assert asked == [0, 1, 2]
+
+
+def test_shuffled_images_are_the_shards_of_each_epoch(tracklets):
+    paths = [path for tracklet in tracklets for path in tracklet.frames]
+    options = TrainArmOptions(batch_size=4, image_size="48x32", seed=3)
+    rows = np.arange(2, 16)
+    for epoch in (0, 1):
+        parts = [shuffled_images(paths, rows, options, lambda items, n=n: items[n::2], epoch) for n in (0, 1)]
+        order = shuffled_batches(14, 4, 3, epoch)
+        assert [part.augment for part in parts] == [(3, epoch)] * 2
+        for part in parts:
+            assert (part.paths, part.size, len(part)) == (paths, (48, 32), 3)
+        for batch, *shards in zip(order, *(part.batches for part in parts), strict=True):
+            assert [shard.tolist() for shard in shards] == [(batch[n::2] + 2).tolist() for n in (0, 1)]
 
 
 @pytest.mark.slow

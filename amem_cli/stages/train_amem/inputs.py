@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import trained_test_people
-from amem_cli.data.loading import ClipBatches, loader
+from amem_cli.data.loading import ClipBatches, training_loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
 from amem_cli.data.tracklets import Tracklet, VideoDataset, people
@@ -151,19 +152,21 @@ def refuse_other_split(weights: str, dataset: VideoDataset, split: int | None, p
         raise UsageError("--weights", weights, why=why, remedy="Use weights from another data set")
 
 
-def epoch_order(options: TrainAmemOptions, data: TrainingData, epoch: int) -> list[np.ndarray]:
-    """The P x K batches of an epoch, as rows of the training tracklets; epochs can differ in length by one batch."""
+def epoch_clips(tracklets: list[Tracklet], options: TrainAmemOptions, processes: Processes, epoch: int) -> ClipBatches:
+    """This process's shards of the P x K batches of an epoch: some people with all their K clips. Epochs can differ in
+    length by one batch."""
     people_and_clips = options.people_per_batch, options.clips_per_person
-    return people_clips_batches(data.tracklets, *people_and_clips, options.seed, epoch)
+    order = people_clips_batches(tracklets, *people_and_clips, options.seed, epoch)
+    people = [list(batch.reshape(options.people_per_batch, -1)) for batch in order]
+    return ClipBatches(tracklets, [np.concatenate(processes.shard(batch)) for batch in people], options, epoch)
 
 
-def epoch_batches(run: Run[TrainAmemOptions], data: TrainingData, epoch: int, start: int) -> Iterator[Batch]:
-    """This process's shards of the batches of an epoch, from batch `start` on: some people with all their K clips."""
+def training_batches(run: Run[TrainAmemOptions], data: TrainingData, start: tuple[int, int]) -> Iterator[Batch]:
+    """This process's shards of the batches of all epochs, from `start` (epoch, batch) on."""
     options, device = run.options, run.processes.device
-    order = [batch.reshape(options.people_per_batch, -1) for batch in epoch_order(options, data, epoch)]
-    shards = [np.concatenate(run.processes.shard(list(batch))) for batch in order]
-    clips = ClipBatches(data.tracklets, shards, options, epoch)
-    for pixels, rows, first, rectangles in loader(clips, options.workers, device, start=start):
+    clips_of = partial(epoch_clips, data.tracklets, options, run.processes)
+    loaded = training_loader(clips_of, options.epochs, options.workers, device, start)
+    for pixels, rows, first, rectangles in loaded:
         yield Batch(
             clip=as_pixels(pixels, device),
             identity=data.identities[rows].to(device, non_blocking=True),

@@ -136,7 +136,8 @@ def _train(
     best_file = run.folder / "amem-main-best.safetensors"
 
     def steps_in(epoch: int) -> list[int]:
-        return schedule.batches_per_step(len(inputs.epoch_order(options, data, epoch)), options.accumulate)
+        clips = inputs.epoch_clips(data.tracklets, options, processes, epoch)
+        return schedule.batches_per_step(len(clips), options.accumulate)
 
     state = load_state(run, best_file, lambda epoch: len(steps_in(epoch)))
     precision = run.provenance.options["precision"]
@@ -150,6 +151,7 @@ def _train(
     first = [steps_in(epoch) for epoch in range(min(options.epochs, EPOCHS_COUNTED))]
     schedule.log_batch_size(options, BATCH, "clips", first[0], processes, progress)
     state.total = round(options.epochs * sum(map(len, first)) / len(first))
+    batches = inputs.training_batches(run, data, (state.epoch, state.step_in_epoch * options.accumulate))
     with (
         StopRequest(options, processes, progress.began) as stop,
         TrainLog(run, state) as log,
@@ -166,7 +168,6 @@ def _train(
             if state.epoch == options.epochs:
                 return state
             steps = steps_in(state.epoch)
-            batches = inputs.epoch_batches(run, data, state.epoch, start=state.step_in_epoch * options.accumulate)
             for count in steps[state.step_in_epoch :]:
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(networks.adam, rate)
