@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from amem_cli.models.image_networks import OUT_CHANNELS, remove_last_stride
+from amem_cli.models.pooling import MaxPool3d
 from amem_cli.weights.normalisation import IMAGENET
 
 
@@ -79,7 +80,7 @@ def _inflate(network: Any, strides: str) -> Any:
         elif isinstance(layer, nn.BatchNorm2d):
             network.set_submodule(name, nn.BatchNorm3d(layer.num_features))
         elif isinstance(layer, nn.MaxPool2d):
-            network.set_submodule(name, nn.MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)))
+            network.set_submodule(name, MaxPool3d((1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1)))
     return network
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amem_cli.models.pooling import MaxPool3d
 from amem_cli.weights.normalisation import IMAGENET
 
 
@@ -81,8 +82,8 @@ class P3D199(nn.Module):
         super().__init__()
         self.conv1_custom = nn.Conv3d(3, 64, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False)
         self.bn1 = nn.BatchNorm3d(64)
-        self.maxpool = nn.MaxPool3d((2, 3, 3), stride=2, padding=(0, 1, 1))
-        self.halve_time = nn.MaxPool3d((2, 1, 1))
+        self.maxpool = MaxPool3d((2, 3, 3), stride=2, padding=(0, 1, 1))
+        self.halve_time = MaxPool3d((2, 1, 1))
         self.halvings = 3 if strides == "stock" else 1
         self.layer1 = _pseudo_stage(64, 64, blocks=3, stride=1, before=0)
         self.layer2 = _pseudo_stage(256, 128, blocks=8, stride=2, before=3)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amem_cli.models.i3d import Size3
+from amem_cli.models.pooling import MaxPool3d
 from amem_cli.weights.normalisation import HARA_2018
 
 
@@ -53,7 +54,7 @@ class ResNet3D50(nn.Module):
         reid = strides == "reid"
         self.conv1 = nn.Conv3d(3, 64, 7, stride=(1, 2, 2), padding=3, bias=False)
         self.bn1 = nn.BatchNorm3d(64)
-        self.maxpool = nn.MaxPool3d(3, stride=2, padding=1)
+        self.maxpool = MaxPool3d(3, stride=2, padding=1)
         self.layer1 = _stage(64, 64, blocks=3, stride=(1, 1, 1))
         self.layer2 = _stage(256, 128, blocks=4, stride=(2, 2, 2))
         self.layer3 = _stage(512, 256, blocks=6, stride=(1, 2, 2) if reid else (2, 2, 2))

@@ -8,6 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from amem_cli.models.i3d import MaxPoolSame
+from amem_cli.models.pooling import replace_max_pooling
 from amem_cli.weights.normalisation import TORCHVISION_KINETICS
 
 
@@ -25,6 +26,7 @@ class S3D(nn.Module):
         if strides == "reid":  # the two poolings that halve time
             self.features[7].stride = (1, 2, 2)
             self.features[13] = MaxPoolSame((2, 2, 2), (1, 1, 1), valid=(True, False, False))
+        replace_max_pooling(self.features)
 
     def forward(self, clip: Tensor) -> Tensor:
         return self.features(clip)

@@ -45,7 +45,9 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=(normalise,))
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(module, Unit3D | MaxPoolSame | nn.Conv2d | nn.Conv3d) or super().is_leaf_module(module, name)
+        return isinstance(
+            module, Unit3D | MaxPoolSame | nn.MaxPool3d | nn.Conv2d | nn.Conv3d
+        ) or super().is_leaf_module(module, name)
 
 
 def fold(network: nn.Module, dtype: torch.dtype) -> fx.GraphModule:

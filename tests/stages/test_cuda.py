@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed
+import torch.nn.functional as F
 from torch import Tensor, nn
 from toys import (
     ALONE,
@@ -30,14 +31,15 @@ from toys import (
 from amem_cli.artifacts import checkpoint, features, pseudo_labels
 from amem_cli.cli import app
 from amem_cli.data.datasets import read_videos
+from amem_cli.data.loading import ImageBatches
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import Interrupted
 from amem_cli.models.arm import ARM
-from amem_cli.models.checkpoints import main_file
+from amem_cli.models.checkpoints import load_tae, main_file
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.runtime.distributed import Processes, choose_device
-from amem_cli.runtime.engine import prepare
+from amem_cli.runtime.engine import as_pixels, prepare
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_arm, train_tae
 from amem_cli.stages.extract_features import extract_features
@@ -175,6 +177,34 @@ def test_labels_and_features(walkers: Path, tmp_path: Path) -> None:
             probabilities["cuda", precision], probabilities["cpu", "fp32"], atol=10 * limit, err_msg=precision
         )
         assert float((1 - (expected * rows["cuda", precision]).sum(axis=1)).max()) <= limit
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_train_tae_patches(walkers: Path, tmp_path: Path) -> None:
+    """Principal components computed on CUDA, and the training after them, reconstruct as well as on the CPU."""
+    paths, *_ = train_tae.training_images(load_manifest("market1501"), walkers, Silent())
+    ((pixels, _),) = ImageBatches(paths, [np.arange(8)], (32, 32), augment=None)
+    images = as_pixels(pixels, CPU)
+    for device in ("cpu", "cuda"):
+        with torch.enable_grad():
+            how = {"device": device, "precision": "fp32", "tae_encoder": "patches"}
+            artifact = run("train-tae", walkers, tmp_path / device, **how)
+        parts = load_tae(artifact, "32x32")
+        assert F.mse_loss(parts.decoder.eval()(parts.encoder.eval()(images)), images) < 0.0005, device
+
+
+@pytest.mark.slow
+def test_train_amem_from_trained_weights(walkers: Path, tmp_path: Path) -> None:
+    """The mean with the initial weights, and stopping while they are kept."""
+    first = main_file(run("train-amem", walkers, tmp_path / "first", device="cuda"))
+    changed: dict[str, Any] = {"weights": str(first), "average_initial": 0.25, "average_weights": 0.5, "epochs": 2}
+    complete = run("train-amem", walkers, tmp_path / "complete", device="cuda", **changed)
+    with pytest.raises(Interrupted):
+        run("train-amem", walkers, tmp_path / "stopped", device="cuda", **changed, time_limit="0s")
+    resumed = run("train-amem", walkers, tmp_path / "stopped", device="cuda", **changed)
+    loaded = [checkpoint.load(path, "amem-model").tensors for path in (complete, resumed)]
+    assert tensors_equal(*loaded)
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
