@@ -15,7 +15,7 @@ uses.
 import argparse
 import itertools
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,9 @@ def start_from_imagenet(network: Any) -> None:
     assert difference.abs().max() < TOLERANCE, difference.abs().max()
 
 
-def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, dict[str, tuple[int, int]]]]:
-    """At each of the given seconds of training: the steps so far, and rank-1 by archive."""
+def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, list[dict[str, tuple[int, int]]]]]:
+    """At each of the given seconds of training: the steps so far, and rank-1 by archive of the features, then of the
+    features without the mean of each camera."""
     data = torchreid.data.ImageDataManager(
         root=str(half), sources="people", height=HEIGHT_WIDTH[0], width=HEIGHT_WIDTH[1], use_gpu=False, workers=0,
         train_sampler="RandomIdentitySampler" if arguments.loss == "triplet" else "RandomSampler",
@@ -88,7 +89,8 @@ def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, dict
             engine.forward_backward(next(batches))
             steps += 1
         network.eval()
-        yield steps, rank1_of(*features_of(half, network, data.transform_te))
+        columns = features_of(half, network, data.transform_te)
+        yield steps, [rank1_of(*columns, centred) for centred in (False, True)]
         network.train()
 
 
@@ -107,16 +109,19 @@ def features_of(half: Path, network: Any, transform: Any) -> tuple[np.ndarray, n
 
 def main(arguments: argparse.Namespace) -> None:
     torchreid.data.register_image_dataset("people", People)
-    found: dict[float, Counter] = {seconds: Counter() for seconds in arguments.seconds}
+    found: dict[tuple[float, str], Counter] = defaultdict(Counter)
+    times = sorted(set(arguments.seconds))
     for part in ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]:
         torch.manual_seed(arguments.seed)
-        for seconds, (steps, scores) in zip(sorted(found), rates(arguments.folder / part, arguments), strict=True):
-            for archive, (hits, queries) in scores.items():
-                found[seconds].update({archive: hits, f"queries of {archive}": queries})
-            print(part, f"{seconds:.0f} s, {steps} steps", scores, flush=True)
-    for seconds, count in sorted(found.items()):
+        for seconds, (steps, both) in zip(times, rates(arguments.folder / part, arguments), strict=True):
+            for how, scores in zip(("", ", camera means subtracted"), both, strict=True):
+                for archive, (hits, queries) in scores.items():
+                    found[seconds, how].update({archive: hits, f"queries of {archive}": queries})
+                print(part, f"{seconds:.0f} s, {steps} steps{how}", scores, flush=True)
+    for (seconds, how), count in sorted(found.items()):
         shown = [f"{name} {100 * count[name] / count[f'queries of {name}']:.1f}" for name in ARCHIVES if count[name]]
-        print(f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s: {', '.join(shown)}")
+        row = f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s{how}"
+        print(f"{row}: {', '.join(shown)}")
 
 
 if __name__ == "__main__":

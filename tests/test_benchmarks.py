@@ -291,4 +291,14 @@ def test_real_people_rank1_between_cameras(load):
     values = np.stack([np.cos(degrees), np.sin(degrees)], axis=1).astype(np.float32)
     people, cameras = np.array([1001, 1001, 1002, 1002, 2001, 2001]), np.array([1, 2] * 3)
     # from camera 1 to 2: 0 -> 20 right, 5 -> 20 wrong; from 2 to 1: 20 -> 5 wrong, 60 -> 5 right
-    assert load("real_people").rank1_of(values, people, cameras) == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
+    rank1_of = load("real_people").rank1_of
+    assert rank1_of(values, people, cameras) == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
+
+    draw = np.random.default_rng(0)
+    person, light = draw.normal(size=(20, 32)), 10 * draw.normal(size=(4, 32))
+    values = np.concatenate([person[part // 2 * 10 :][:10] + light[part] for part in range(4)])
+    people = np.concatenate([1000 + np.tile(np.arange(10), 2), 2000 + np.tile(np.arange(10), 2)])
+    cameras = np.tile(np.repeat([1, 2], 10), 2)
+    values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+    assert rank1_of(values, people, cameras, centred=True) == {"TownCentre": (20, 20), "CAVIAR": (20, 20)}
+    assert sum(found for found, _ in rank1_of(values, people, cameras).values()) < 30

@@ -22,6 +22,7 @@ _Pairs = TypedDict("_Pairs", {  # noqa: UP013
 _Rates = TypedDict("_Rates", {  # noqa: UP013
     "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],
     "interval": NotRequired[_Interval | None], "queries": NotRequired[int], "valid_queries": NotRequired[int],
+    "calibration": NotRequired[_Pairs],
 })  # fmt: skip
 # as another code base counts; `cmc` is the name of its rule, and without a match there is None
 _Counted = TypedDict("_Counted", {"rank": _Ranks | None, "mAP": Rate})  # noqa: UP013
@@ -29,8 +30,8 @@ _Result = TypedDict("_Result", {  # noqa: UP013 - next to rates, the entries of 
     "protocol": str, "dataset": str, "choices": dict[str, Any], "gallery": int, "queries": int, "chance": _Rates,
     "gallery_without_queries": NotRequired[dict[str, Any] | None], "incomplete": NotRequired[list[_Row]],
     "standard_deviation": NotRequired[_Rates | None], "splits": NotRequired[list[_Rates]], "cmc": list[Rate],
-    "flipped": NotRequired[_Rates], "reranked": NotRequired[_Rates], "calibration": NotRequired[_Pairs],
-    "conventions": NotRequired[list[_Counted]],
+    "flipped": NotRequired[_Rates], "reranked": NotRequired[_Rates], "centred": NotRequired[_Rates],
+    "calibration": NotRequired[_Pairs], "conventions": NotRequired[list[_Counted]],
 })  # fmt: skip
 
 
@@ -71,6 +72,7 @@ def rows_of(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         (f"without queries{some}", other if "rank" in other else None),
         ("with mirrored clips", result.get("flipped")),
         ("re-ranked", result.get("reranked")),
+        ("camera means subtracted", result.get("centred")),
         ("chance", result["chance"]),
     ]
     return [(label, figures) for label, figures in rows if figures]

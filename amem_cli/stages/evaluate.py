@@ -23,6 +23,7 @@ from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.data.readers.features import read_any
 from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing
 from amem_cli.metrics.calibration import calibrate, fit_probability
+from amem_cli.metrics.centring import centre_cameras
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.conventions import count_by_conventions
 from amem_cli.metrics.intervals import bootstrap_interval
@@ -98,8 +99,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             progress.warn(results.incomplete_of(result))
         if progress.warnings:
             result["warnings"] = progress.warnings
-        if "calibration" in result:
-            result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
+        for row in (result, result.get("centred", {})):
+            if "calibration" in row:
+                row["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
@@ -244,13 +246,23 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         columns = (table.features, table.person_id, table.camera_id, table.is_query)
         scores["conventions"] = count_by_conventions(*columns, mars=single, device=device)
     if options.calibrate:
-        rows = table.features[query], table.features
-        found = asdict(calibrate(*rows, *labels, false_match_rate=options.calibrate))
-        threshold = found.pop("threshold")
-        squared = {"threshold_squared_distance": threshold, "threshold_cosine": 1 - threshold / 2}
-        wanted = {"wanted_false_match_rate": options.calibrate}
-        scores["calibration"] = wanted | squared | found | asdict(fit_probability(*rows, *labels))
+        scores["calibration"] = _calibration(table.features, query, labels, options)
+    if options.centre_cameras:
+        centred = centre_cameras(table.features, table.camera_id)
+        scores["centred"] = _figures(rank(centred), options)
+        if options.calibrate:
+            scores["centred"]["calibration"] = _calibration(centred, query, labels, options)
     return scores
+
+
+def _calibration(rows: np.ndarray, query: np.ndarray, labels: Any, options: EvaluateOptions) -> dict[str, Any]:
+    """The distance threshold of `--calibrate` and the probabilities of distances, as JSON."""
+    pairs = rows[query], rows
+    found = asdict(calibrate(*pairs, *labels, false_match_rate=options.calibrate))
+    threshold = found.pop("threshold")
+    squared = {"threshold_squared_distance": threshold, "threshold_cosine": 1 - threshold / 2}
+    wanted = {"wanted_false_match_rate": options.calibrate}
+    return wanted | squared | found | asdict(fit_probability(*pairs, *labels))
 
 
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
@@ -285,24 +297,32 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
     result["chance"] = _over([score["chance"] for score in scores], np.mean)
     cmc = [np.pad(score["cmc"], (0, CMC_LENGTH - len(score["cmc"])), constant_values=1) for score in scores]
     result["cmc"] = np.mean(cmc, axis=0).tolist()
-    for name, figures in {"flipped": RATES, "reranked": RATES, "calibration": CALIBRATED}.items():
+    for name in ("flipped", "reranked", "centred"):
         if name in first:
-            result[name] = _over([{figure: score[name][figure] for figure in figures} for score in scores], np.mean)
+            result[name] = _over([{rate: score[name][rate] for rate in RATES} for score in scores], np.mean)
     if "conventions" in first:
         rows = zip(*(score["conventions"] for score in scores), strict=True)
         result["conventions"] = [
             row[0] | _over([{"rank": one["rank"], "mAP": one["mAP"]} for one in row], np.mean) for row in rows
         ]
-    if "calibration" in first:
-        result["calibration"]["wanted_false_match_rate"] = options.calibrate
-        errors = [score["calibration"]["calibration_error"] for score in scores]
-        result["calibration"]["calibration_error"] = None if None in errors else float(np.mean(errors))
+    if options.calibrate:
+        result["calibration"] = _calibration_over([score["calibration"] for score in scores])
+    if options.calibrate and options.centre_cameras:
+        result["centred"]["calibration"] = _calibration_over([score["centred"]["calibration"] for score in scores])
     if options.bootstrap and len(scores) > 1:
         rank_1, means = ([score["rank"]["1"] for score in scores], [score["mAP"] for score in scores])
         result["interval"] = _interval(np.array(rank_1), np.array(means), options)
     elif "interval" in first:
         result["interval"] = first["interval"]
     return result | {"splits": scores}
+
+
+def _calibration_over(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The means of the splits' calibrations."""
+    errors = [one["calibration_error"] for one in found]
+    rate = {"wanted_false_match_rate": found[0]["wanted_false_match_rate"]}
+    error = {"calibration_error": None if None in errors else float(np.mean(errors))}
+    return rate | _over([{name: one[name] for name in CALIBRATED} for one in found], np.mean) | error
 
 
 def _over(rows: list[Any], summarise: Callable[..., Any]) -> Any:

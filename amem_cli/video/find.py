@@ -10,7 +10,7 @@ from amem_cli.artifacts import atomic, features, pseudo_labels, results
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
-from amem_cli.errors import AmemError
+from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
@@ -32,7 +32,8 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     split = protocol.numbers[0]
     model, calibration = options.model or home.amem_main(manifest.name, split), options.calibration
     if calibration is None and options.threshold is None and model.is_file():
-        calibration = calibration_of(model, home.features(manifest.name, split), home.results(protocol.name))
+        files = home.features(manifest.name, split), home.results(protocol.name)
+        calibration = calibration_of(model, *files, centred=options.centre_cameras)
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
     train = f"amem train-amem --preset small --modules baseline --dataset {at}"
     without = "Give --model, an ARM if you have no labelled people"
@@ -40,7 +41,11 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     from amem_cli.models.checkpoints import load_arm, load_feature_model
 
     load_feature_model(model, remedy=remedy)  # everything before the long part
-    known = read_calibration(calibration, atomic.sha256_file(model)) if calibration else None
+    centred = options.centre_cameras
+    known = read_calibration(calibration, atomic.sha256_file(model), centred=centred) if calibration else None
+    if centred and known is None and options.threshold is None:
+        why = "without a calibration it is not known how far apart one person's tracks are then"
+        raise UsageError("--centre-cameras", why=why, remedy="Give --calibration or --threshold")
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
@@ -51,10 +56,12 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     from amem_cli.stages.extract_features import extract_features
 
     (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
-    gallery = Gallery([extracted.artifact])
+    gallery = Gallery([extracted.artifact], centred=centred)
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     used = [f"boxes: {cut.source}", f"model: {model.name} ({atomic.sha256_file(model)[:8]})"]
     used[1] += f", trained on {gallery.trained_on}" if gallery.trained_on else ""
+    if centred:
+        used.append("features: without the mean of each camera")
     if known:
         rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
         used.append(f"calibration: {known.name}, at most {rate}")
@@ -83,11 +90,12 @@ def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progres
     return pseudo_labels.read(result.artifact)
 
 
-def calibration_of(model: Path, table: Path, result: Path) -> Path | None:
-    """The `result`, if it has a calibration of distances in the features file `table`, which this model made."""
+def calibration_of(model: Path, table: Path, result: Path, *, centred: bool = False) -> Path | None:
+    """The `result`, if it has a calibration (as of `read_calibration`) of distances in the features file `table`, which
+    this model made."""
     with contextlib.suppress(AmemError, KeyError, AttributeError):
         by_model = features.read(table, people=False).model("sha256") == atomic.sha256_file(model)
-        read_calibration(result)
+        read_calibration(result, centred=centred)
         made_from = results.read(result)["provenance"]["parents"].values()
         if by_model and atomic.sha256_file(table) in [one.get("sha256") for one in made_from]:
             return result

@@ -12,6 +12,7 @@ import numpy as np
 from amem_cli.artifacts import features, results
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
+from amem_cli.metrics.centring import centre_cameras, unit_rows
 from amem_cli.resolve import folder_flags
 
 BLOCK_ROWS = 65536
@@ -30,16 +31,18 @@ class Calibration:
     models: tuple[str, ...] = ()
 
 
-def read_calibration(path: Path, model: str = "") -> Calibration:
-    """The calibration of a result; `BadData` for a result without one, `UsageError` for one of another model than the
-    `model` of this SHA-256, if both are known."""
+def read_calibration(path: Path, model: str = "", *, centred: bool = False) -> Calibration:
+    """The calibration of a result, `centred` that of distances without the cameras' means; `BadData` for a result
+    without it, `UsageError` for one of another model than the `model` of this SHA-256, if both are known."""
     result = results.read(path)
-    found = result.get("calibration")
+    found = (result.get("centred", {}) if centred else result).get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
         home = {"workspace": path.parent.parent} if path.absolute().parent.name == "results" else {}
-        remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} --calibrate 0.001{folder_flags(**home)}"
-        raise BadData("calibration", path, why="this result has none", remedy=f"{remedy} writes one")
+        flags = f"--calibrate 0.001{' --centre-cameras' * centred}{folder_flags(**home)}"
+        remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} {flags} writes one"
+        why = f"this result has none{' of --centre-cameras' * centred}"
+        raise BadData("calibration", path, why=why, remedy=remedy)
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     models = tuple(found.get("models", ()))
     if model and models and model not in models:
@@ -49,13 +52,14 @@ def read_calibration(path: Path, model: str = "") -> Calibration:
 
 
 class Gallery:
-    """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
+    """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k. With `centred` the
+    features are without the mean of their camera, as by `centre_cameras`.
 
     Data sets of one name with cameras of one name, as of two `amem find`, become tracks-1, tracks-2. Raises
     `UsageError` when two files have features of different models or image sizes.
     """
 
-    def __init__(self, paths: Sequence[Path]):
+    def __init__(self, paths: Sequence[Path], *, centred: bool = False):
         self.paths = list(paths)
         self.tables = [features.read(path, people=False) for path in self.paths]
         self._cameras = [one.camera or [str(camera) for camera in one.camera_id.tolist()] for one in self.tables]
@@ -73,6 +77,12 @@ class Gallery:
             if len({table.image_size, first.image_size} - {""}) > 1:
                 why = f"its features are of {table.image_size} pixels, those of {self.paths[0]} of {first.image_size}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
+        self._mean: np.ndarray | None = None
+        if centred:
+            rows = np.concatenate([table.features for table in self.tables])
+            self._mean = rows.mean(axis=0)
+            parts = np.split(centre_cameras(rows, self.cameras), self.starts[1:-1])
+            self.tables = [replace(one, features=part) for one, part in zip(self.tables, parts, strict=True)]
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -138,6 +148,11 @@ class Gallery:
         """The features (D,) of a row."""
         file = self.file_of(row)
         return np.asarray(self.tables[file].features[row - self.starts[file]])
+
+    def comparable(self, rows: np.ndarray) -> np.ndarray:
+        """Features (Q, D) of images outside the gallery, as its own are: centred, if they are, with the mean of all,
+        because their camera has none."""
+        return rows if self._mean is None else unit_rows(rows - self._mean)
 
     def nearest(self, queries: np.ndarray, top: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `top` nearest rows of queries (Q, D): rows (Q, k) and squared distances (Q, k), nearest first.

@@ -130,8 +130,8 @@ def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:
 
 def link(options: LinkOptions, progress: Progress) -> Linked:
     """Link the tracks of features files and write OUT/identities.csv and OUT/<camera>.txt (MOTChallenge)."""
-    gallery = Gallery(options.files)
-    known = read_calibration(options.calibration, gallery.model) if options.calibration else None
+    gallery, centred = Gallery(options.files, centred=options.centre_cameras), options.centre_cameras
+    known = read_calibration(options.calibration, gallery.model, centred=centred) if options.calibration else None
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     folders = tuple(path.absolute() for path in options.tracks)
     with locked(options.out / "identities.csv"):

@@ -64,8 +64,8 @@ class SearchResult:
 
 def search(options: SearchOptions, progress: Progress) -> SearchResult:
     """Search a gallery. Raises `AmemError`s."""
-    gallery = Gallery(options.gallery)
-    calibration = read_calibration(options.calibration, gallery.model) if options.calibration else None
+    gallery, centred = Gallery(options.gallery, centred=options.centre_cameras), options.centre_cameras
+    calibration = read_calibration(options.calibration, gallery.model, centred=centred) if options.calibration else None
     keep = _filter(gallery, options)
     fits = description(gallery, options) if options.with_ or options.without else None
     if not options.query:
@@ -224,4 +224,4 @@ def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOption
         clips = sum(-(-len(tracklet) // config.clip_frames) for tracklet in tracklets)
         with progress.loop("query", clips, unit="clips") as bar:
             columns = extract_tracklets(tracklets, bar, clip_shape=clip_shape, engine=engine, device=device)
-    return columns["features"]
+    return gallery.comparable(columns["features"])

@@ -3,6 +3,7 @@
 import json
 import re
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -17,6 +18,7 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.results import compare
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.metrics import ranking
+from amem_cli.metrics.centring import centre_cameras
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
@@ -124,6 +126,27 @@ def test_evaluate_rerank(tmp_path: Path) -> None:
     assert with_it["mAP"] == pytest.approx(0.35)
 
 
+def centred_by_hand(path: Path, folder: Path) -> Path:
+    """The same features file with centred features."""
+    table = features.read(path)
+    rows = centre_cameras(np.asarray(table.features), table.camera_id)
+    return features.write(folder / path.name, replace(table, features=rows), Provenance("by hand", {}))
+
+
+def test_evaluate_centre_cameras(tmp_path: Path) -> None:
+    path = mars_like(tmp_path / "theirs.h5")
+    plain = evaluate(options(tmp_path, path, calibrate=0.2), Silent()).metrics
+    found = evaluate(options(tmp_path, path, calibrate=0.2, centre_cameras=True), Silent())
+    by_hand = centred_by_hand(path, tmp_path / "b")
+    expected = evaluate(options(tmp_path / "b", by_hand, calibrate=0.2), Silent()).metrics
+    rates = ("rank", "mAP", "mAP_official", "cmc", "calibration")
+    assert {name: found.metrics["centred"][name] for name in rates} == {name: expected[name] for name in rates}
+    assert {name: found.metrics[name] for name in rates} == {name: plain[name] for name in rates}
+    assert found.metrics["centred"]["mAP"] != plain["mAP"]
+    assert "centred" not in plain
+    assert results.read(found.artifact)["centred"]["calibration"]["models"] == []
+
+
 # -- splits ------------------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +155,21 @@ def three_splits(folder: Path) -> str:
     protocol = 'kind = "cross-camera-splits"\nsplits = 3\n'
     (folder / "own.toml").write_text(f'name = "own"\nlayout = "folder"\n[protocol]\n{protocol}')
     return str(folder / "own.toml")
+
+
+def test_evaluate_splits_centre_cameras(tmp_path: Path) -> None:
+    """Means over the splits, of the rates and of the calibrations."""
+    own, parts = three_splits(tmp_path), []
+    for number, right in enumerate([4, 3, 1]):
+        path = split_file(tmp_path / "features" / f"own-split{number}.h5", right, "own", people=5)
+        centred_by_hand(path, tmp_path / "by-hand/features")
+    parts = [
+        evaluate(options(tmp_path / folder, protocol=own, calibrate=0.2, centre_cameras=centre), Silent()).metrics
+        for folder, centre in (("", True), ("by-hand", False))
+    ]
+    for name in ("rank", "mAP", "calibration"):
+        assert parts[0]["centred"][name] == parts[1][name]
+    assert parts[0]["centred"]["mAP"] != parts[0]["mAP"]
 
 
 @pytest.mark.slow

@@ -230,6 +230,17 @@ def test_calibration_of_the_model_that_made_the_features(tmp_path: Path) -> None
     assert find_module.calibration_of(model, tmp_path / "none.h5", result) is None
 
 
+def test_find_centre_cameras_needs_a_calibration_of_it(tmp_path: Path, monkeypatch, capsys) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(find_module, "calibration_of", lambda *_, centred: asked.append(centred))
+    monkeypatch.setattr("amem_cli.models.checkpoints.load_feature_model", lambda *given, **named: None)
+    monkeypatch.chdir(tmp_path)
+    Path("model").write_bytes(b"")
+    assert run(["find", "a.mp4", "--out", "o", "--model", "model", "--centre-cameras"]) == 2
+    assert "error: --centre-cameras: without a calibration" in capsys.readouterr().err
+    assert asked == [True]
+
+
 @pytest.mark.parametrize("step", ["extract_features", "label_videos"])
 def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []

@@ -38,6 +38,20 @@ def test_link_tracks_three_people(tmp_path: Path) -> None:
     assert (linked.distance < 0.1).all()
 
 
+def test_link_centre_cameras(tmp_path: Path) -> None:
+    """The light of a camera is more alike than its people."""
+    rows, light = unit_rows(8, 32), 2 * unit_rows(2, 32, seed=9)
+    files = []
+    for name, own in zip(("hall", "door"), light, strict=True):
+        lit = rows + own
+        files.append(write_gallery(tmp_path / f"{name}.h5", lit / np.linalg.norm(lit, axis=1)[:, None], camera=name))
+    found = []
+    for centre in (False, True):
+        options = LinkOptions(files=tuple(files), out=tmp_path / "out", threshold=0.5, centre_cameras=centre)
+        found.append(link(options, Silent()).person.tolist())
+    assert found == [[1] * 8 + [2] * 8, [*range(1, 9)] * 2]
+
+
 def test_link_tracks_threshold_zero_and_four(tmp_path: Path) -> None:
     gallery = Gallery(three_people(tmp_path))
     assert link_tracks(gallery, 0.0, None).people == 6
@@ -281,7 +295,7 @@ def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
-    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda *_: known)
+    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda *_, **__: known)
     rows = np.array([[1, 0], [0.8, 0.6], [-1, 0]], np.float32)  # the first two are at 2 - 2 * 0.8
     paths = (
         write_gallery(tmp_path / "a.h5", rows[:2]),
