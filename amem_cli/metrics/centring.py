@@ -19,9 +19,10 @@ def centre_cameras(features: np.ndarray, cameras: Sequence[int] | Sequence[str] 
         own = np.flatnonzero(camera_of == camera)
         mean = (rows[own].sum(axis=0, dtype=np.float64) + everywhere) / (len(own) + 1)
         rows[own] -= mean.astype(np.float32)
-    return unit_rows(rows)
+    rows /= lengths(rows)
+    return rows
 
 
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """`rows` (N, D) of length 1 each; zeros stay zeros."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+def lengths(rows: np.ndarray) -> np.ndarray:
+    """The lengths (N, 1) of `rows` (N, D), not 0, so that rows of zeros can be divided by them."""
+    return np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

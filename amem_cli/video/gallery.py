@@ -12,8 +12,9 @@ import numpy as np
 from amem_cli.artifacts import features, results
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
-from amem_cli.metrics.centring import centre_cameras, unit_rows
+from amem_cli.metrics.centring import centre_cameras, lengths
 from amem_cli.resolve import folder_flags
+from amem_cli.runtime.memory import free_memory, require_memory
 
 BLOCK_ROWS = 65536
 
@@ -79,6 +80,8 @@ class Gallery:
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
         self._mean: np.ndarray | None = None
         if centred:
+            needed = 2 * 4 * len(self) * first.features.shape[1]  # the file's rows and the centred ones, in float32
+            require_memory("--centre-cameras", f"of {len(self)} tracks", needed, free_memory(), "Leave it out")
             rows = np.concatenate([table.features for table in self.tables])
             self._mean = rows.mean(axis=0)
             parts = np.split(centre_cameras(rows, self.cameras), self.starts[1:-1])
@@ -152,7 +155,10 @@ class Gallery:
     def comparable(self, rows: np.ndarray) -> np.ndarray:
         """Features (Q, D) of images outside the gallery, as its own are: centred, if they are, with the mean of all,
         because their camera has none."""
-        return rows if self._mean is None else unit_rows(rows - self._mean)
+        if self._mean is None:
+            return rows
+        centred = rows - self._mean
+        return centred / lengths(centred)
 
     def nearest(self, queries: np.ndarray, top: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `top` nearest rows of queries (Q, D): rows (Q, k) and squared distances (Q, k), nearest first.

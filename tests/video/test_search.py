@@ -233,7 +233,7 @@ def test_search_folder_and_video_by_their_features(tmp_path: Path) -> None:
         Gallery([same.artifact, other.artifact])
 
 
-def test_search_centre_cameras(tmp_path: Path) -> None:
+def test_search_centre_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cameras of two files; the images of a query outside the gallery lose the mean of all."""
     rows = {"hall": unit_rows(4), "door": unit_rows(3, seed=1)}
     files = tuple(write_gallery(tmp_path / f"{name}.h5", values, camera=name) for name, values in rows.items())
@@ -250,6 +250,9 @@ def test_search_centre_cameras(tmp_path: Path) -> None:
     lost /= np.linalg.norm(lost, axis=1, keepdims=True)
     np.testing.assert_allclose(gallery.comparable(outside), lost, atol=1e-6)
     assert Gallery(files).comparable(outside) is outside
+    monkeypatch.setattr(gallery_module, "free_memory", lambda: 2 * 4 * 7 * 8 - 1)
+    with pytest.raises(UsageError, match=r"^--centre-cameras of 7 tracks: needs at least .* Leave it out"):
+        Gallery(files, centred=True)
 
 
 def test_search_video_checks_the_model_before_it_reads_the_video(tmp_path: Path, monkeypatch) -> None:
