@@ -9,7 +9,7 @@ several `--seconds` the features are scored at each of these times of one traini
 README: single images, mirrored at random, in batches of 32; Adam at 3e-4; cross-entropy with label smoothing, and with
 --loss triplet also triplets of 8 people x 4. The feature of a tracklet is the mean over all its frames. The time counts
 training steps, not the start. `--imagenet` starts mobilenetv2_x1_0 from the weights that `amem --weights imagenet`
-uses.
+uses. Each training is scored twice: its features, and the features without the mean of each camera.
 """
 
 import argparse

@@ -146,7 +146,8 @@ def bytes_of_step(clips: int, size: tuple[int, int], modules: str, precision: st
     # tensors without values can neither be moved nor reported as numbers
     unmoved = mock.patch.object(torch.nn.Module, "to", lambda module, _: module)
     unreported = mock.patch("amem_cli.runtime.schedule.mean_losses", return_value={})
-    with FakeTensorMode(), counter, unmoved, unreported:
+    as_on_cuda = mock.patch("amem_cli.models.pooling.needs_order", wraps=lambda _: torch.is_grad_enabled())
+    with FakeTensorMode(), counter, unmoved, unreported, as_on_cuda:
         networks, options = build(modules, size)
         batch = random_batch(clips, size)
         if again:

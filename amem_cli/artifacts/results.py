@@ -119,7 +119,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     for path, (_, other) in zip(files[1:], named[1:], strict=True):
         differences = [
             f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
-            for name in sorted({*first["choices"], *other["choices"]} - {"splits", "extra_data"})
+            for name in sorted({*first["choices"], *other["choices"]} - {"splits", "extra_data", "separate"})
             if first["choices"].get(name) != other["choices"].get(name)
         ]
         if other["protocol"] != first["protocol"]:

@@ -179,10 +179,10 @@ def loader(dataset: Batches, workers: int, device: torch.device) -> Iterator[Any
 def training_loader(
     epoch_of: Callable[[int], Batches], epochs: int, workers: int, device: torch.device, start: tuple[int, int] = (0, 0)
 ) -> Iterator[Any]:
-    """The batches of all epochs up to `epochs`, from `start` (epoch, step) on, as `loader`.
+    """The batches of all epochs up to `epochs`, from `start` (epoch, step) on, made as by `loader`.
 
     The same processes make them to the end, because starting 8 takes as long as ten steps on a GPU, and more where the
-    user's script imports much. `epoch_of` gives the batches of an epoch, in each process; pickle must know it.
+    user's script imports much. `epoch_of` gives the batches of an epoch; each process calls it, so it is picklable.
     """
     making, (first, step) = _Epochs(epoch_of), start
     places = (

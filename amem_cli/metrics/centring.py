@@ -23,6 +23,11 @@ def centre_cameras(features: np.ndarray, cameras: Sequence[int] | Sequence[str] 
     return rows
 
 
+def centring_bytes(rows: int, width: int) -> int:
+    """The memory that `centre_cameras` needs at most besides its input: two copies of the rows in float32."""
+    return 2 * 4 * rows * width
+
+
 def lengths(rows: np.ndarray) -> np.ndarray:
     """The lengths (N, 1) of `rows` (N, D), not 0, so that rows of zeros can be divided by them."""
     return np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amem_cli.models.pooling import in_two_steps, max_pool_in_two_steps
+from amem_cli.models import pooling
 from amem_cli.weights.normalisation import PLUS_MINUS_ONE
 
 Size3 = tuple[int, int, int]
@@ -53,8 +53,8 @@ class MaxPoolSame(nn.Module):
         in_pooling = all(step > 1 for e, step in zip(extra, self.stride, strict=True) if e) and not any(self.valid)
         if not in_pooling:
             x = _pad_after(x, extra, -torch.inf)
-        if in_two_steps(x):
-            return max_pool_in_two_steps(x, self.kernel, self.stride, before, in_pooling)
+        if pooling.needs_order(x):
+            return pooling.OrderedMaxPool.apply(x, self.kernel, self.stride, before, in_pooling)
         # without return_indices, autocast on a CPU converts bf16 maps to fp32
         return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=in_pooling, return_indices=True)[0]
 

@@ -1,10 +1,18 @@
-"""Max pooling of clips whose gradient is the same in each run on CUDA, where torch's own in 3-D adds in any order."""
+"""Max pooling of clips whose gradient is the same in each run on CUDA.
 
+Where windows overlap, torch's gradient of `F.max_pool3d` adds in any order there. Here each element adds what it gets
+from the windows in their order. Instead of torch's indices of 8 bytes, one byte per window is kept for the backward
+pass: which of its elements is the largest.
+"""
+
+import itertools
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Sizes = tuple[int, ...]  # along T, H, W
 
@@ -13,35 +21,64 @@ class MaxPool3d(nn.MaxPool3d):
     """`nn.MaxPool3d`, without dilation and indices: (B, C, T, H, W) -> (B, C, T', H', W')."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not in_two_steps(x):
+        if not needs_order(x):
             return super().forward(x)
-        return max_pool_in_two_steps(
-            x, _triple(self.kernel_size), _triple(self.stride), _triple(self.padding), self.ceil_mode
-        )
+        kernel, stride, padding = map(_triple, (self.kernel_size, self.stride, self.padding))
+        return OrderedMaxPool.apply(x, kernel, stride, padding, self.ceil_mode)
 
 
-def in_two_steps(x: Tensor) -> bool:
-    """True where max pooling of `x` needs a gradient that is the same in each run."""
+def needs_order(x: Tensor) -> bool:
+    """True where torch's gradient of max pooling would not be the same in each run."""
     return x.is_cuda and torch.is_grad_enabled()
 
 
-def max_pool_in_two_steps(x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool) -> Tensor:
-    """The values of `F.max_pool3d` by 2-D operators, first over time and then over space: (B, C, T, H, W) ->
-    (B, C, T', H', W'). Where several elements of a window are the largest, another one can get the gradient."""
-    if kernel[0] > 1 or stride[0] > 1:
-        pixels = F.max_pool2d(x.flatten(3), (kernel[0], 1), (stride[0], 1), (padding[0], 0), ceil_mode=ceil_mode)
-        x = pixels.unflatten(3, x.shape[3:])
-    frames = F.max_pool2d(x.transpose(1, 2).flatten(0, 1), kernel[1:], stride[1:], padding[1:], ceil_mode=ceil_mode)
-    return frames.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+class OrderedMaxPool(torch.autograd.Function):
+    """`F.max_pool3d` of (B, C, T, H, W), for windows of at most 256 elements."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, ceil_mode: bool) -> Tensor:
+        assert math.prod(kernel) <= 256
+        maxima, index = F.max_pool3d(x, kernel, stride, padding, ceil_mode=ceil_mode, return_indices=True)
+        index, (height, width) = index.int(), x.shape[3:]
+        place = torch.zeros_like(index)
+        coordinates = (index // (height * width), index // width % height, index % width)
+        for axis, coordinate in enumerate(coordinates):
+            windows = torch.arange(index.shape[2 + axis], dtype=index.dtype, device=x.device)
+            first = windows * stride[axis] - padding[axis]
+            shape = [-1 if other == axis else 1 for other in range(3)]
+            place = place * kernel[axis] + coordinate - first.view(shape)
+        ctx.save_for_backward(place.to(torch.uint8))
+        ctx.sizes = x.shape, kernel, stride, padding
+        return maxima
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (place,) = ctx.saved_tensors
+        shape, kernel, stride, padding = ctx.sizes
+        reach = [(out - 1) * step + size for out, step, size in zip(place.shape[2:], stride, kernel, strict=True)]
+        padded = [max(end, before + size) for end, before, size in zip(reach, padding, shape[2:], strict=True)]
+        dtype = torch.promote_types(gradient.dtype, torch.float32)
+        layout = torch.channels_last_3d if gradient.stride(1) == 1 else torch.contiguous_format
+        total = torch.empty((*shape[:2], *padded), dtype=dtype, device=gradient.device, memory_format=layout).zero_()
+        for number, start in enumerate(itertools.product(*map(range, kernel))):
+            ends = [
+                first + (out - 1) * step + 1 for first, out, step in zip(start, place.shape[2:], stride, strict=True)
+            ]
+            steps = [slice(*each) for each in zip(start, ends, stride, strict=True)]
+            total[:, :, *steps] += gradient.where(place == number, 0)
+        inside = [slice(before, before + size) for before, size in zip(padding, shape[2:], strict=True)]
+        return total[:, :, *inside].to(gradient.dtype), None, None, None, None
 
 
 def replace_max_pooling(network: nn.Module) -> None:
     """Put a `MaxPool3d` in the place of each of torch's own in `network`."""
     for name, layer in list(network.named_modules()):
         if type(layer) is nn.MaxPool3d:
-            network.set_submodule(
-                name, MaxPool3d(layer.kernel_size, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
-            )
+            assert layer.dilation == 1
+            assert not layer.return_indices
+            pool = MaxPool3d(layer.kernel_size, layer.stride, layer.padding, ceil_mode=layer.ceil_mode)
+            network.set_submodule(name, pool)
 
 
 def _triple(value: Any) -> Sizes:

@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from amem_cli.errors import UsageError
 from amem_cli.models.backbones import normalise
 from amem_cli.models.i3d import MaxPoolSame, Unit3D, pointwise_convolution
+from amem_cli.models.pooling import MaxPool3d
 
 
 class Pointwise(nn.Module):
@@ -39,15 +40,15 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, Unit3D, Pointwise)
 
 
 class _Tracer(fx.Tracer):
-    """Keeps the modules that `fold` replaces, and those whose flow depends on the size of the map, as one node."""
+    """Keeps the modules that `fold` replaces as one node, and those whose flow depends on the size of the map or on the
+    device."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(normalise,))
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return isinstance(
-            module, Unit3D | MaxPoolSame | nn.MaxPool3d | nn.Conv2d | nn.Conv3d
-        ) or super().is_leaf_module(module, name)
+        leaves = Unit3D | MaxPoolSame | MaxPool3d | nn.Conv2d | nn.Conv3d
+        return isinstance(module, leaves) or super().is_leaf_module(module, name)
 
 
 def fold(network: nn.Module, dtype: torch.dtype) -> fx.GraphModule:

@@ -23,7 +23,7 @@ from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.data.readers.features import read_any
 from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing
 from amem_cli.metrics.calibration import calibrate, fit_probability
-from amem_cli.metrics.centring import centre_cameras
+from amem_cli.metrics.centring import centre_cameras, centring_bytes
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.conventions import count_by_conventions
 from amem_cli.metrics.intervals import bootstrap_interval
@@ -44,7 +44,7 @@ CHOICES = {
     "denominator": "ranks and mAP are over queries that have a match, mAP official is over all queries",
     "ignored": "junk and the query's person in the query's own camera are ignored",
     "kept": "distractors and other people of that camera stay",
-    "separate": "re-ranking and mirrored clips are separate rows",
+    "separate": "re-ranking, mirrored clips and subtracted camera means (of all its tracklets here) are separate rows",
 }
 GALLERY = {
     "single-split": "the queries stay in the gallery (official); without them: a separate row",
@@ -93,6 +93,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
             needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
             require_memory("--rerank", None, needed, free_memory(), "Leave it out")
+        if options.centre_cameras:
+            needed = max(centring_bytes(*table.features.shape) for table in tables)
+            require_memory("--centre-cameras", None, needed, free_memory(), "Leave it out")
         result = score(tables, files, options, manifest)
         _refuse_incomplete(result, files, options)
         if result["incomplete"]:

@@ -14,7 +14,7 @@ from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.gallery import Gallery, read_calibration
+from amem_cli.video.gallery import CENTRED, Gallery, read_calibration
 from amem_cli.video.link import Linked, link_tracks, write_links
 from amem_cli.video.options import FindOptions
 from amem_cli.video.tracklets import cut_tracklets
@@ -45,7 +45,9 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     known = read_calibration(calibration, atomic.sha256_file(model), centred=centred) if calibration else None
     if centred and known is None and options.threshold is None:
         why = "without a calibration it is not known how far apart one person's tracks are then"
-        raise UsageError("--centre-cameras", why=why, remedy="Give --calibration or --threshold")
+        evaluation = f"amem evaluate --protocol {shlex.quote(protocol.name)} --calibrate 0.001 --centre-cameras"
+        remedy = f"Run: {evaluation}{folder_flags(workspace=options.workspace)}; or give --threshold"
+        raise UsageError("--centre-cameras", why=why, remedy=remedy)
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
@@ -57,11 +59,13 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
 
     (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
     gallery = Gallery([extracted.artifact], centred=centred)
+    if few := gallery.few_tracks():
+        progress.warn(few)
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     used = [f"boxes: {cut.source}", f"model: {model.name} ({atomic.sha256_file(model)[:8]})"]
     used[1] += f", trained on {gallery.trained_on}" if gallery.trained_on else ""
     if centred:
-        used.append("features: without the mean of each camera")
+        used.append(CENTRED)
     if known:
         rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
         used.append(f"calibration: {known.name}, at most {rate}")

@@ -12,11 +12,13 @@ import numpy as np
 from amem_cli.artifacts import features, results
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
-from amem_cli.metrics.centring import centre_cameras, lengths
+from amem_cli.metrics.centring import centre_cameras, centring_bytes, lengths
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.memory import free_memory, require_memory
 
 BLOCK_ROWS = 65536
+FEW_TRACKS = 8  # of a camera: with fewer, its mean depends on each of them
+CENTRED = "features: minus the mean of each camera"  # for a reader of the answer
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def read_calibration(path: Path, model: str = "", *, centred: bool = False) -> C
         home = {"workspace": path.parent.parent} if path.absolute().parent.name == "results" else {}
         flags = f"--calibrate 0.001{' --centre-cameras' * centred}{folder_flags(**home)}"
         remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} {flags} writes one"
-        why = f"this result has none{' of --centre-cameras' * centred}"
+        why = "this result has none" + " for features without their cameras' means" * centred
         raise BadData("calibration", path, why=why, remedy=remedy)
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     models = tuple(found.get("models", ()))
@@ -80,10 +82,11 @@ class Gallery:
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
         self._mean: np.ndarray | None = None
         if centred:
-            needed = 2 * 4 * len(self) * first.features.shape[1]  # the file's rows and the centred ones, in float32
+            copy = 4 * len(self) * first.features.shape[1]  # of the rows of all files
+            needed = copy + centring_bytes(len(self), first.features.shape[1])
             require_memory("--centre-cameras", f"of {len(self)} tracks", needed, free_memory(), "Leave it out")
             rows = np.concatenate([table.features for table in self.tables])
-            self._mean = rows.mean(axis=0)
+            self._mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
             parts = np.split(centre_cameras(rows, self.cameras), self.starts[1:-1])
             self.tables = [replace(one, features=part) for one, part in zip(self.tables, parts, strict=True)]
 
@@ -151,6 +154,20 @@ class Gallery:
         """The features (D,) of a row."""
         file = self.file_of(row)
         return np.asarray(self.tables[file].features[row - self.starts[file]])
+
+    @property
+    def centred(self) -> bool:
+        """Whether the features are without the mean of their camera."""
+        return self._mean is not None
+
+    def few_tracks(self) -> str:
+        """A warning if cameras have too few tracks for a mean, or nothing."""
+        names, counts = np.unique(self.cameras, return_counts=True)
+        few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < FEW_TRACKS]
+        if not (self.centred and few):
+            return ""
+        why = f"fewer than {FEW_TRACKS} tracks in {listing(few, 3)}"
+        return f"--centre-cameras: {why}: a mean of few tracks is near each of them, so one person's tracks look unlike"
 
     def comparable(self, rows: np.ndarray) -> np.ndarray:
         """Features (Q, D) of images outside the gallery, as its own are: centred, if they are, with the mean of all,

@@ -132,6 +132,8 @@ def link(options: LinkOptions, progress: Progress) -> Linked:
     """Link the tracks of features files and write OUT/identities.csv and OUT/<camera>.txt (MOTChallenge)."""
     gallery, centred = Gallery(options.files, centred=options.centre_cameras), options.centre_cameras
     known = read_calibration(options.calibration, gallery.model, centred=centred) if options.calibration else None
+    if few := gallery.few_tracks():
+        progress.warn(few)
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     folders = tuple(path.absolute() for path in options.tracks)
     with locked(options.out / "identities.csv"):

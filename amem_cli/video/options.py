@@ -14,8 +14,8 @@ BOXES = (
 )
 DETECTOR_WEIGHTS = "file of torchvision's weights for --boxes torchvision"
 THRESHOLD = "squared distance (0 to 4) up to which tracks are one person"
-CALIBRATION = "result of amem evaluate --calibrate"
-CENTRE = "compare features without the mean of their camera"
+CALIBRATION = "result of amem evaluate --calibrate, made with --centre-cameras if that is given here"
+CENTRE = "compare features minus the mean of their camera"
 
 
 def _check_threshold(threshold: float | None) -> None:

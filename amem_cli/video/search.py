@@ -64,7 +64,8 @@ class SearchResult:
 
 def search(options: SearchOptions, progress: Progress) -> SearchResult:
     """Search a gallery. Raises `AmemError`s."""
-    gallery, centred = Gallery(options.gallery, centred=options.centre_cameras), options.centre_cameras
+    centred = options.centre_cameras and bool(options.query)  # a description compares no features
+    gallery = Gallery(options.gallery, centred=centred)
     calibration = read_calibration(options.calibration, gallery.model, centred=centred) if options.calibration else None
     keep = _filter(gallery, options)
     fits = description(gallery, options) if options.with_ or options.without else None
@@ -79,6 +80,9 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     if fits is not None:
         keep &= fits >= 0.5
     names, rows, own = _queries(gallery, options, progress)
+    if centred and own is None and calibration:
+        calibration = None
+        progress.warn("no probabilities: the query has no camera in the gallery, whose mean the calibration needs")
     began, found = time.perf_counter(), []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)

@@ -119,6 +119,14 @@ def test_evaluate_rerank_without_memory(tmp_path: Path, monkeypatch: pytest.Monk
         evaluate(options(tmp_path, path, rerank=True), Silent())
 
 
+def test_evaluate_centre_cameras_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = mars_like(tmp_path / "theirs.h5")
+    monkeypatch.setattr("amem_cli.stages.evaluate.free_memory", lambda: 2 * 4 * 8 * 2 - 1)
+    monkeypatch.setattr("amem_cli.stages.evaluate.score", lambda *given: pytest.fail("it worked first"))
+    with pytest.raises(UsageError, match=r"^--centre-cameras: needs at least .* Leave it out"):
+        evaluate(options(tmp_path, path, centre_cameras=True), Silent())
+
+
 def test_evaluate_rerank(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     with_it = evaluate(options(tmp_path, path, rerank=True), Silent()).metrics
@@ -159,7 +167,7 @@ def three_splits(folder: Path) -> str:
 
 def test_evaluate_splits_centre_cameras(tmp_path: Path) -> None:
     """Means over the splits, of the rates and of the calibrations."""
-    own, parts = three_splits(tmp_path), []
+    own = three_splits(tmp_path)
     for number, right in enumerate([4, 3, 1]):
         path = split_file(tmp_path / "features" / f"own-split{number}.h5", right, "own", people=5)
         centred_by_hand(path, tmp_path / "by-hand/features")

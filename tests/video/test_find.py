@@ -228,6 +228,10 @@ def test_calibration_of_the_model_that_made_the_features(tmp_path: Path) -> None
     assert find_module.calibration_of(other, table, result) is None
     assert [find_module.calibration_of(model, table, one) for one in (of_others, without)] == [None, None]
     assert find_module.calibration_of(model, tmp_path / "none.h5", result) is None
+    assert find_module.calibration_of(model, table, result, centred=True) is None
+    centred = content | {"centred": {"rank": content["rank"], "mAP": 0.5, "calibration": numbers}}
+    path = results.write(tmp_path / "d.json", centred, Provenance("evaluate", {}, {"features": parent(table)}))
+    assert find_module.calibration_of(model, table, path, centred=True) == path
 
 
 def test_find_centre_cameras_needs_a_calibration_of_it(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -237,7 +241,9 @@ def test_find_centre_cameras_needs_a_calibration_of_it(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     Path("model").write_bytes(b"")
     assert run(["find", "a.mp4", "--out", "o", "--model", "model", "--centre-cameras"]) == 2
-    assert "error: --centre-cameras: without a calibration" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "error: --centre-cameras: without a calibration" in error
+    assert "Run: amem evaluate --protocol mars --calibrate 0.001 --centre-cameras; or give --threshold" in error
     assert asked == [True]
 
 

@@ -52,6 +52,22 @@ def test_link_centre_cameras(tmp_path: Path) -> None:
     assert found == [[1] * 8 + [2] * 8, [*range(1, 9)] * 2]
 
 
+def test_link_centre_cameras_takes_the_calibration_of_it_and_warns_of_few_tracks(tmp_path: Path) -> None:
+    numbers = {"intercept": 1.0, "slope": -1.0, "threshold_squared_distance": 0.25, "wanted_false_match_rate": 0.01}
+    pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75}
+    row = some_result()
+    centred = {"rank": row["rank"], "mAP": 0.5, "calibration": numbers | pairs | {"threshold_squared_distance": 0.5}}
+    result = row | {"calibration": numbers | pairs, "centred": centred}
+    path = results.write(tmp_path / "r.json", result, Provenance("x", {}))
+    for centre in (False, True):
+        options = LinkOptions(
+            files=tuple(three_people(tmp_path)), out=tmp_path / "out", calibration=path, centre_cameras=centre
+        )
+        linked = link(options, progress := Silent())
+        assert linked.threshold == (0.5 if centre else 0.25)
+        assert any("fewer than 8 tracks in door (3); hall (3)" in text for text in progress.warnings) == centre
+
+
 def test_link_tracks_threshold_zero_and_four(tmp_path: Path) -> None:
     gallery = Gallery(three_people(tmp_path))
     assert link_tracks(gallery, 0.0, None).people == 6
@@ -295,7 +311,7 @@ def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
-    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda *_, **__: known)
+    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda *_, centred: known if not centred else None)
     rows = np.array([[1, 0], [0.8, 0.6], [-1, 0]], np.float32)  # the first two are at 2 - 2 * 0.8
     paths = (
         write_gallery(tmp_path / "a.h5", rows[:2]),

@@ -245,14 +245,40 @@ def test_search_centre_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     distances = 2 - 2 * expected @ expected[1]
     assert [hit.row for hit in found.hits] == [row for row in np.argsort(distances).tolist() if row != 1]
     assert [hit.distance for hit in found.hits] == pytest.approx(np.sort(distances)[1:].tolist(), abs=1e-5)
+    assert gallery.few_tracks().startswith("--centre-cameras: fewer than 8 tracks in door (3); hall (4): ")
+    assert not Gallery(files).few_tracks()
     outside = unit_rows(2, seed=5)
     lost = outside - every.mean(axis=0)
     lost /= np.linalg.norm(lost, axis=1, keepdims=True)
     np.testing.assert_allclose(gallery.comparable(outside), lost, atol=1e-6)
     assert Gallery(files).comparable(outside) is outside
-    monkeypatch.setattr(gallery_module, "free_memory", lambda: 2 * 4 * 7 * 8 - 1)
+    monkeypatch.setattr(gallery_module, "free_memory", lambda: 3 * 4 * 7 * 8 - 1)
     with pytest.raises(UsageError, match=r"^--centre-cameras of 7 tracks: needs at least .* Leave it out"):
         Gallery(files, centred=True)
+
+
+def test_search_centre_cameras_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder has no camera in the gallery: the mean of all is subtracted, and there is no probability."""
+    gallery = write_gallery(tmp_path / "g.h5", unit_rows(4))
+    (tmp_path / "photos").mkdir()
+    outside, known = unit_rows(1, seed=7), Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
+    monkeypatch.setattr("amem_cli.video.search.check_model", lambda *_: tmp_path)
+    monkeypatch.setattr("amem_cli.video.search.folder_tracklet", lambda *_: None)
+    monkeypatch.setattr("amem_cli.video.search.embed", lambda _, gallery, *__: gallery.comparable(outside))
+    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda *_, centred: known)
+    for centre in (False, True):
+        options = SearchOptions(
+            query=str(tmp_path / "photos"), gallery=(gallery,), calibration=Path("x"), centre_cameras=centre
+        )
+        result = search(options, progress := Silent())
+        rows = Gallery([gallery], centred=centre)
+        expected = 2 - 2 * np.stack([rows.row(row) for row in range(4)]) @ rows.comparable(outside)[0]
+        assert [hit.distance for hit in result.found[0].hits] == pytest.approx(np.sort(expected).tolist(), abs=1e-5)
+        assert all((hit.probability is None) == centre for hit in result.found[0].hits)
+        assert ("no probabilities" in "".join(progress.warnings)) == centre == result.gallery.centred
+    described = SearchOptions(with_=("upperBodyRed",), gallery=(gallery,), centre_cameras=True)
+    monkeypatch.setattr("amem_cli.video.search.description", lambda gallery, _: np.ones(len(gallery)))
+    assert not search(described, Silent()).gallery.centred
 
 
 def test_search_video_checks_the_model_before_it_reads_the_video(tmp_path: Path, monkeypatch) -> None:
@@ -292,7 +318,8 @@ def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     rows[4] = rows[1]
     gallery = write_gallery(tmp_path / "a.h5", rows)
     known = Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
-    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda *_, **__: known)
+    asked: list[bool] = []
+    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda *_, centred: asked.append(centred) or known)
     command = ["search", "hall/0002", "--gallery", str(gallery), "--top", "2", "--calibration", "mars.json"]
     assert run([*command, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -303,6 +330,8 @@ def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(command) == 0
     table = capsys.readouterr().out
     assert ("same person" in table, table.count("> 99 %"), "100 %" in table) == (True, 1, False)
+    assert run([*command, "--centre-cameras"]) == 0
+    assert asked == [False, False, True]
 
 
 def test_search_folder_needs_the_gallery_model(tmp_path: Path) -> None:
@@ -328,7 +357,7 @@ def test_read_calibration_without_one(tmp_path: Path) -> None:
     pairs = dict.fromkeys(("true_match_rate", "false_match_rate", "threshold_cosine"), 0.5)
     both = some_result(calibration=numbers | pairs)
     results.write(path, both, Provenance("evaluate", {}))
-    with pytest.raises(BadData, match="this result has none of --centre-cameras") as raised:
+    with pytest.raises(BadData, match="this result has none for features without their cameras' means") as raised:
         gallery_module.read_calibration(path, centred=True)
     assert "--calibrate 0.001 --centre-cameras --workspace" in raised.value.remedy
     centred = {"rank": both["rank"], "mAP": 0.5, "calibration": numbers | pairs | {"threshold_squared_distance": 0.75}}

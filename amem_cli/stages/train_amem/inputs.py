@@ -152,13 +152,16 @@ def refuse_other_split(weights: str, dataset: VideoDataset, split: int | None, p
         raise UsageError("--weights", weights, why=why, remedy="Use weights from another data set")
 
 
-def epoch_clips(tracklets: list[Tracklet], options: TrainAmemOptions, processes: Processes, epoch: int) -> ClipBatches:
-    """This process's shards of the P x K batches of an epoch: some people with all their K clips. Epochs can differ in
-    length by one batch."""
+def epoch_order(tracklets: list[Tracklet], options: TrainAmemOptions, epoch: int) -> list[np.ndarray]:
+    """The P x K batches of an epoch, as rows of the training tracklets; epochs can differ in length by one batch."""
     people_and_clips = options.people_per_batch, options.clips_per_person
-    order = people_clips_batches(tracklets, *people_and_clips, options.seed, epoch)
-    people = [list(batch.reshape(options.people_per_batch, -1)) for batch in order]
-    return ClipBatches(tracklets, [np.concatenate(processes.shard(batch)) for batch in people], options, epoch)
+    return people_clips_batches(tracklets, *people_and_clips, options.seed, epoch)
+
+
+def epoch_clips(tracklets: list[Tracklet], options: TrainAmemOptions, processes: Processes, epoch: int) -> ClipBatches:
+    """This process's shards of the batches of an epoch: some people with all their K clips."""
+    order = [list(batch.reshape(options.people_per_batch, -1)) for batch in epoch_order(tracklets, options, epoch)]
+    return ClipBatches(tracklets, [np.concatenate(processes.shard(batch)) for batch in order], options, epoch)
 
 
 def training_batches(run: Run[TrainAmemOptions], data: TrainingData, start: tuple[int, int]) -> Iterator[Batch]:

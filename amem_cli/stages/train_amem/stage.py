@@ -136,8 +136,8 @@ def _train(
     best_file = run.folder / "amem-main-best.safetensors"
 
     def steps_in(epoch: int) -> list[int]:
-        clips = inputs.epoch_clips(data.tracklets, options, processes, epoch)
-        return schedule.batches_per_step(len(clips), options.accumulate)
+        order = inputs.epoch_order(data.tracklets, options, epoch)
+        return schedule.batches_per_step(len(order), options.accumulate)
 
     state = load_state(run, best_file, lambda epoch: len(steps_in(epoch)))
     precision = run.provenance.options["precision"]
