@@ -106,6 +106,18 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     assert run([*search, "other.safetensors"]) == 2
     assert "the gallery's features are of another model" in capsys.readouterr().err
 
+    linked: list[bool] = []
+    original = find_module.link_tracks
+    monkeypatch.setattr(find_module, "link_tracks", lambda *given: linked.append(given[0].centred) or original(*given))
+    centred = ["--centre-cameras", "--threshold", "0.5", "--out", "centred"]
+    assert run(["find", "hall.mp4", *how, "arm.safetensors", *centred]) == 0
+    assert linked == [True]
+    assert "fewer than 8 tracks in hall (1)" in capsys.readouterr().err
+    assert run([*search, "arm.safetensors", "--centre-cameras", "--out", "page.html"]) == 0
+    for page in ("centred/index.html", "page.html"):
+        assert "features: minus the mean of each camera" in Path(page).read_text()
+    assert "features: minus" not in Path("answer/index.html").read_text()
+
 
 @needs_chromium
 @pytest.mark.browser
