@@ -62,10 +62,10 @@ class OrderedMaxPool(torch.autograd.Function):
         layout = torch.channels_last_3d if gradient.stride(1) == 1 else torch.contiguous_format
         total = torch.empty((*shape[:2], *padded), dtype=dtype, device=gradient.device, memory_format=layout).zero_()
         for number, start in enumerate(itertools.product(*map(range, kernel))):
-            ends = [
-                first + (out - 1) * step + 1 for first, out, step in zip(start, place.shape[2:], stride, strict=True)
+            steps = [
+                slice(first, first + out * step, step)
+                for first, out, step in zip(start, place.shape[2:], stride, strict=True)
             ]
-            steps = [slice(*each) for each in zip(start, ends, stride, strict=True)]
             total[:, :, *steps] += gradient.where(place == number, 0)
         inside = [slice(before, before + size) for before, size in zip(padding, shape[2:], strict=True)]
         return total[:, :, *inside].to(gradient.dtype), None, None, None, None

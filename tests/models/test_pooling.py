@@ -58,7 +58,7 @@ def test_ordered_max_pool_adds_bfloat16_in_float32() -> None:
     x.requires_grad_()
     y = OrderedMaxPool.apply(x, (3, 3, 3), (1, 1, 1), (1, 1, 1), False)
     weights = torch.full_like(y, 0.03125)
-    weights[0, 0, 0, 0, 0] = 16
+    weights[0, 0, 2, 2, 2] = 16  # added first
     y.backward(weights)
     assert x.grad is not None
     assert x.grad[0, 0, 1, 1, 1] == torch.tensor(16 + 26 * 0.03125).bfloat16() != 16

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from amem_cli.data.chain import ArtifactState
+from amem_cli.pictures import report as report_module
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import Answer, RankedRow
@@ -197,6 +198,17 @@ def test_report_page_splits(content: Report) -> None:
     assert '<th scope="row">split 2</th>' in text
     over |= {"splits": [split], "standard_deviation": None}
     assert "standard deviation" not in report_page(replace(content, result=over, **rest))
+
+
+def test_report_chart_has_the_separate_rows(content: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    charts: list[dict[str, list[float]]] = []
+    monkeypatch.setattr(report_module, "cmc_chart", lambda curves, *_: charts.append(curves))
+    curve = [0.4, 0.5, 0.6]
+    rows = {"reranked": {"cmc": curve}, "centred": {"cmc": curve}, "flipped": {"cmc": curve}}
+    report_module.cmc(replace(content, result={**content.result, **rows}))
+    assert list(charts[0]) == [
+        "AMEM", "without queries in the gallery", "re-ranked", "camera means subtracted"
+    ]  # fmt: skip
 
 
 def test_report_page_samples_and_frames(content: Report, text: str) -> None:

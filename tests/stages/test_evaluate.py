@@ -281,7 +281,8 @@ def test_compare_no_files() -> None:
     ],
 )
 def test_compare_other_conventions(tmp_path: Path, changed: dict[str, object], why: str) -> None:
-    one = some_result(choices={"ties": "stable", "splits": "drawn", "extra_data": "a"}, valid_queries=6)
+    choices = {"ties": "stable", "splits": "drawn", "extra_data": "a", "separate": "which rows there are"}
+    one = some_result(choices=choices, valid_queries=6)
     other = one | {"choices": {"ties": "stable", "extra_data": "b"}} | changed
     files = [tmp_path / "one.json", tmp_path / "other.json"]
     for path, result in zip(files, (one, other), strict=True):
