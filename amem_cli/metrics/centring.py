@@ -8,9 +8,9 @@ import numpy as np
 def centre_cameras(features: np.ndarray, cameras: Sequence[int] | Sequence[str] | np.ndarray) -> np.ndarray:
     """`features` (N, D) minus the mean of their camera, L2-normalised, float32; `cameras` (N,) names each row's camera.
 
-    Identities are not used, but all rows together. A camera's mean counts the mean of all rows as one row more, so that
+    It uses all rows together, and no identities. A camera's mean counts the mean of all rows as one row more, so that
     a camera with a single tracklet keeps what sets it apart from the others (D). Camera-based batch norm (Zhuang et
-    al., ECCV 2020) standardises every layer in this way, here only the mean of the last one is removed.
+    al., ECCV 2020) standardises the maps of every layer by camera; here only the mean of the features is removed.
     """
     rows = np.array(features, np.float32)
     everywhere = rows.mean(axis=0, dtype=np.float64)

@@ -44,7 +44,7 @@ CHOICES = {
     "denominator": "ranks and mAP are over queries that have a match, mAP official is over all queries",
     "ignored": "junk and the query's person in the query's own camera are ignored",
     "kept": "distractors and other people of that camera stay",
-    "separate": "re-ranking, mirrored clips and subtracted camera means (of all its tracklets here) are separate rows",
+    "separate": "re-ranking, mirrored clips and features minus the mean of their camera's tracklets are separate rows",
 }
 GALLERY = {
     "single-split": "the queries stay in the gallery (official); without them: a separate row",

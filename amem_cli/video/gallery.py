@@ -167,7 +167,8 @@ class Gallery:
         if not (self.centred and few):
             return ""
         why = f"fewer than {FEW_TRACKS} tracks in {listing(few, 3)}"
-        return f"--centre-cameras: {why}: a mean of few tracks is near each of them, so one person's tracks look unlike"
+        effect = "Their mean is near each of them, so tracks of one person look unlike"
+        return f"--centre-cameras: {why}. {effect}. Leave it out, or use longer videos"
 
     def comparable(self, rows: np.ndarray) -> np.ndarray:
         """Features (Q, D) of images outside the gallery, as its own are: centred, if they are, with the mean of all,

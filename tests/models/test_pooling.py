@@ -52,7 +52,7 @@ def test_ordered_max_pool_keeps_one_byte_a_window() -> None:
 
 
 def test_ordered_max_pool_adds_bfloat16_in_float32() -> None:
-    """A maximum in 27 windows: 27 ones, and 0.125, which bfloat16 would lose."""
+    """The largest element is in 27 windows: after 16, bfloat16 would lose each of the 26 gradients of 1/32."""
     x = torch.zeros(1, 1, 3, 3, 3, dtype=torch.bfloat16)
     x[0, 0, 1, 1, 1] = 1
     x.requires_grad_()

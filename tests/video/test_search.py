@@ -245,7 +245,7 @@ def test_search_centre_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     distances = 2 - 2 * expected @ expected[1]
     assert [hit.row for hit in found.hits] == [row for row in np.argsort(distances).tolist() if row != 1]
     assert [hit.distance for hit in found.hits] == pytest.approx(np.sort(distances)[1:].tolist(), abs=1e-5)
-    assert gallery.few_tracks().startswith("--centre-cameras: fewer than 8 tracks in door (3); hall (4): ")
+    assert gallery.few_tracks().startswith("--centre-cameras: fewer than 8 tracks in door (3); hall (4). ")
     assert not Gallery(files).few_tracks()
     outside = unit_rows(2, seed=5)
     lost = outside - every.mean(axis=0)
