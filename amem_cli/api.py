@@ -100,7 +100,6 @@ def evaluate(
     *,
     bootstrap: int = 1000,
     rerank: bool = False,
-    centre_cameras: bool = False,
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -109,9 +108,8 @@ def evaluate(
     `features` is a features file or a result of `read_features`; for a protocol of several splits, a sequence of one
     per split. `protocol` is "mars", "ilids-10split", "prid-10split", or the path of your own manifest.
     The result has rates in [0, 1]: `rank` {"1", "5", "10", "20"}, `mAP`, `mAP_official`, `interval` (95 %, from
-    `bootstrap` resamples of the queries with `seed`; 0: none), `reranked` (with `rerank`), `centred` (with
-    `centre_cameras`: without the mean of each camera's features), and `choices`, the conventions as text. `device`
-    computes the distances; auto is the CPU.
+    `bootstrap` resamples of the queries with `seed`; 0: none), `reranked` (with `rerank`), and `choices`, the
+    conventions as text. `device` computes the distances; auto is the CPU.
     Raises `UsageError` for an unknown protocol or a wrong number of features, otherwise as `read_features`.
     """
     from amem_cli.data.manifest import manifest_of_protocol, protocol_of
@@ -123,8 +121,5 @@ def evaluate(
         raise UsageError("features", why=f"{len(given)} given, not {wanted}", remedy="Give one per split, in order")
     tables = [one if isinstance(one, Features) else read_features(one, manifest.name) for one in given]
     names = [Path(f"#{number}") if isinstance(one, Features) else Path(one) for number, one in enumerate(given)]
-    options = EvaluateOptions(
-        protocol=str(protocol), bootstrap=bootstrap, rerank=rerank, centre_cameras=centre_cameras, seed=seed,
-        device=device,
-    )  # fmt: skip
+    options = EvaluateOptions(protocol=str(protocol), bootstrap=bootstrap, rerank=rerank, seed=seed, device=device)
     return stage.score(tables, names, options, manifest)

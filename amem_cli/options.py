@@ -339,6 +339,7 @@ class ExtractFeaturesOptions(DataOptions):
     engine: Engine = setting("auto", "auto: on a CPU openvino or torch; eager on CUDA")
     image_size: str = option("", "height x width; empty: the size the model was trained at")
     flip: bool = option(False, "also average f_s over mirrored clips, for evaluate --flip")
+    adapt_cameras: bool = option(False, "batch norm as measured on each camera's own tracklets, without identities (D)")
     clips: int = option(0, "at most this many clips of a tracklet, evenly spaced; 0: all")
 
 
@@ -352,7 +353,6 @@ class EvaluateOptions(Options):
     bootstrap: int = option(1000, "resamples of the queries for 95 % intervals; 0: none")
     rerank: bool = option(False, "add a row with k-reciprocal re-ranking (Zhong et al. 2017)")
     flip: bool = option(False, "add a row over clips and mirrored clips (extract with --flip)")
-    centre_cameras: bool = option(False, "add a row of features minus the mean of their camera (D)")
     calibrate: float = option(0.0, "report the distance threshold for this false-match rate, e.g. 0.001; 0: none")
     conventions: bool = option(False, "add rank-1 ... 20 and mAP as eight other code bases count them")
     strict: bool = setting(False, "fail with exit code 65 for features of a part of the data set")

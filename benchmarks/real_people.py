@@ -1,7 +1,7 @@
 """Rank-1 of real people from PETA: the rows of Table 3 on TownCentre and CAVIAR.
 
     python benchmarks/real_people.py FOLDER --peta PETA [--rows baseline aem mem amem] [--seeds 3] [--preset small]
-        [--config options.toml] [--name small] [--people 50] [--new-cameras] [--centre-cameras]
+        [--config options.toml] [--name small] [--people 50] [--new-cameras] [--adapt-cameras]
 
 PETA is the folder of its original layout. The archives of TownCentre (one camera) and CAVIAR (two cameras) number the
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
@@ -13,7 +13,7 @@ With `--new-cameras` all these people are trained on, and others are tested, in 
 first and the last image of each person of VIPeR, GRID, PRID and i-LID, one archive at a time. The recogniser is trained
 without these archives.
 
-`--centre-cameras` scores the same features without the mean of each archive's cameras.
+`--adapt-cameras` scores the same trainings by the features of `extract-features --adapt-cameras`.
 
 The rows `pixels` (average pixels of a tracklet at 16 x 8, centred and normalised) and `recogniser` (its features) are
 not trained for identity. Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
@@ -35,7 +35,6 @@ from amem_cli.artifacts import features
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
-from amem_cli.metrics.centring import centre_cameras
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.options import COMMANDS, ExtractFeaturesOptions, TrainAmemOptions, TrainArmOptions
 from amem_cli.resolve import resolve
@@ -99,7 +98,8 @@ def write_new_cameras(peta: Path, folder: Path) -> None:
 
 
 def write_person(folder: Path, split: str, person: int, cameras: tuple[list[Path], list[Path]]) -> None:
-    for camera, frames in enumerate(cameras, 1):
+    """The cameras of the first archive are 1 and 2, of the second 3 and 4, ..."""
+    for camera, frames in enumerate(cameras, 2 * (person // 1000) - 1):
         target = folder / "people" / split / str(person) / str(camera)
         target.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(frames):
@@ -131,24 +131,21 @@ def few_people(here: Path, count: int) -> Path:
     return manifest
 
 
-def rank1_of(
-    values: np.ndarray, people: np.ndarray, cameras: np.ndarray, centred: bool = False
-) -> dict[str, tuple[int, int]]:
+def rank1_of(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> dict[str, tuple[int, int]]:
     """By archive: the queries whose nearest tracklet in the other camera is of the same person, and all queries.
 
-    `values` (N, D) are the features of the test tracklets, `centred` for each archive on its own. Both cameras are
-    queries, one after the other.
+    `values` (N, D) are the features of the test tracklets; the cameras of an archive are an odd number and the next.
+    Both are queries, one after the other.
     """
     rates = {}
     for archive, first in ARCHIVES.items():
-        own = people // 1000 == first // 1000
-        if not own.any():
+        if not np.any(people // 1000 == first // 1000):
             continue
-        columns = centre_cameras(values[own], cameras[own]) if centred else values[own], people[own], cameras[own]
         found = queries = 0
         for camera in (1, 2):
-            query = columns[2] == camera
-            pairs = [(each[query], each[~query]) for each in columns]
+            own = people // 1000 == first // 1000
+            query, gallery = own & (cameras % 2 == camera % 2), own & (cameras % 2 != camera % 2)
+            pairs = [(each[query], each[gallery]) for each in (values, people, cameras)]
             ranking = evaluate_ranking(*pairs[0], *pairs[1], *pairs[2])
             found += round(ranking.cmc[0] * ranking.valid_queries)
             queries += ranking.valid_queries
@@ -169,11 +166,10 @@ def main(arguments: argparse.Namespace) -> None:
     people = f"-{arguments.people}" if arguments.people else ""
     for seed in range(arguments.seeds):
         for row in arguments.rows:
-            name = f"{where}{arguments.name}{people}"
-            key = f"{name}{'-centred' * arguments.centre_cameras}/{row}/seed{seed}"
+            name = f"{where}{arguments.name}{people}/{row}/seed{seed}"
+            key = f"adapted-{name}" if arguments.adapt_cameras else name
             if key not in figures and (seed == 0 or row not in UNTRAINED):
-                own = f"{name}/{row}/seed{seed}"
-                scores = [scores_of(folder / part, row, own, seed, arguments, progress) for part in parts]
+                scores = [scores_of(folder / part, row, name, seed, arguments, progress) for part in parts]
                 figures[key] = {
                     archive: np.sum([one[archive] for one in scores], axis=0).tolist() for archive in scores[0]
                 }
@@ -193,14 +189,16 @@ def scores_of(
 
     manifest = few_people(here, arguments.people) if arguments.people else here / "people.toml"
     if row == "pixels":
-        return rank1_of(*average_pixels(manifest), arguments.centre_cameras)
+        return rank1_of(*average_pixels(manifest))
     video = {"dataset": str(manifest)}
     shared = video | {"workspace": here / manifest.stem.replace("people", "workspace")}
     own = video | {"workspace": here / name}
+    adapted = arguments.adapt_cameras
+    scored = video | {"workspace": here / f"adapted-{name}" if adapted else here / name, "adapt_cameras": adapted}
     recogniser: TrainArmOptions = options("train-arm", partition="none")
     if row == "recogniser":
-        extract = options("extract-features", model=train_arm(recogniser, progress).artifact, **own)
-        return extracted(extract, progress, arguments.centre_cameras)
+        arm = train_arm(recogniser, progress).artifact
+        return extracted(options("extract-features", model=str(arm), **scored), progress)
     given: TrainAmemOptions = options("train-amem", modules=row, **video)
     from_recogniser = given.weights == "auto" and given.backbone == recogniser.backbone
     parts = {}
@@ -211,15 +209,16 @@ def scores_of(
         parts["labels"] = str(label_videos(options("label-videos", arm=str(arm), **shared), progress).artifact)
     if given.uses_mem:
         parts["tae"] = str(train_tae(options("train-tae", **shared), progress).artifact)
-    train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress)
-    return extracted(options("extract-features", **own), progress, arguments.centre_cameras)
+    trained = train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress).artifact
+    model = str(trained.with_name("amem-main.safetensors"))
+    return extracted(options("extract-features", model=model, **scored), progress)
 
 
-def extracted(options: ExtractFeaturesOptions, progress: Progress, centred: bool) -> dict[str, tuple[int, int]]:
+def extracted(options: ExtractFeaturesOptions, progress: Progress) -> dict[str, tuple[int, int]]:
     """Rank-1 of the features that these options compute."""
     (result,) = extract_features(options, progress)
     found = features.read(result.artifact)
-    return rank1_of(found.features, found.person_id, found.camera_id, centred)
+    return rank1_of(found.features, found.person_id, found.camera_id)
 
 
 def average_pixels(manifest: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -257,6 +256,6 @@ if __name__ == "__main__":
     parser.add_argument("--name", default="small", help="of these options, in the results")
     parser.add_argument("--people", type=int, help="to train on, of the 50 of a half")
     parser.add_argument("--new-cameras", action="store_true", help="test on archives that nothing was trained on")
-    parser.add_argument("--centre-cameras", action="store_true", help="score features without each camera's mean")
+    parser.add_argument("--adapt-cameras", action="store_true", help="score features of extract-features with it")
     keep_freed_memory()  # as the commands do
     main(parser.parse_args())

@@ -9,13 +9,13 @@ several `--seconds` the features are scored at each of these times of one traini
 README: single images, mirrored at random, in batches of 32; Adam at 3e-4; cross-entropy with label smoothing, and with
 --loss triplet also triplets of 8 people x 4. The feature of a tracklet is the mean over all its frames. The time counts
 training steps, not the start. `--imagenet` starts mobilenetv2_x1_0 from the weights that `amem --weights imagenet`
-uses. Each training is scored twice: its features, and the features without the mean of each camera.
+uses.
 """
 
 import argparse
 import itertools
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,8 @@ def start_from_imagenet(network: Any) -> None:
     assert difference.abs().max() < TOLERANCE, difference.abs().max()
 
 
-def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, list[dict[str, tuple[int, int]]]]]:
-    """At each of the given seconds of training: the steps so far, and rank-1 by archive of the features, then of the
-    features without the mean of each camera."""
+def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, dict[str, tuple[int, int]]]]:
+    """At each of the given seconds of training: the steps so far, and rank-1 by archive."""
     data = torchreid.data.ImageDataManager(
         root=str(half), sources="people", height=HEIGHT_WIDTH[0], width=HEIGHT_WIDTH[1], use_gpu=False, workers=0,
         train_sampler="RandomIdentitySampler" if arguments.loss == "triplet" else "RandomSampler",
@@ -89,8 +88,7 @@ def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, list
             engine.forward_backward(next(batches))
             steps += 1
         network.eval()
-        columns = features_of(half, network, data.transform_te)
-        yield steps, [rank1_of(*columns, centred) for centred in (False, True)]
+        yield steps, rank1_of(*features_of(half, network, data.transform_te))
         network.train()
 
 
@@ -109,19 +107,16 @@ def features_of(half: Path, network: Any, transform: Any) -> tuple[np.ndarray, n
 
 def main(arguments: argparse.Namespace) -> None:
     torchreid.data.register_image_dataset("people", People)
-    found: dict[tuple[float, str], Counter] = defaultdict(Counter)
-    times = sorted(set(arguments.seconds))
+    found: dict[float, Counter] = {seconds: Counter() for seconds in arguments.seconds}
     for part in ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]:
         torch.manual_seed(arguments.seed)
-        for seconds, (steps, both) in zip(times, rates(arguments.folder / part, arguments), strict=True):
-            for how, scores in zip(("", ", camera means subtracted"), both, strict=True):
-                for archive, (hits, queries) in scores.items():
-                    found[seconds, how].update({archive: hits, f"queries of {archive}": queries})
-                print(part, f"{seconds:.0f} s, {steps} steps{how}", scores, flush=True)
-    for (seconds, how), count in sorted(found.items()):
+        for seconds, (steps, scores) in zip(sorted(found), rates(arguments.folder / part, arguments), strict=True):
+            for archive, (hits, queries) in scores.items():
+                found[seconds].update({archive: hits, f"queries of {archive}": queries})
+            print(part, f"{seconds:.0f} s, {steps} steps", scores, flush=True)
+    for seconds, count in sorted(found.items()):
         shown = [f"{name} {100 * count[name] / count[f'queries of {name}']:.1f}" for name in ARCHIVES if count[name]]
-        row = f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s{how}"
-        print(f"{row}: {', '.join(shown)}")
+        print(f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s: {', '.join(shown)}")
 
 
 if __name__ == "__main__":

@@ -258,13 +258,13 @@ def test_real_people_of_new_cameras(load, tmp_path):
     module.write_new_cameras(peta, tmp_path)
     (split,) = read_videos(load_manifest(str(tmp_path / "people.toml")), tmp_path).splits
     assert [(t.person_id, t.camera_id, len(t)) for t in split.train] == [(1001, 1, 9), (1001, 2, 9)]
-    assert [(t.person_id, t.camera_id, len(t)) for t in split.test] == [(3002, 1, 1), (3002, 2, 1)]
+    assert [(t.person_id, t.camera_id, len(t)) for t in split.test] == [(3002, 5, 1), (3002, 6, 1)]
     last = peta / "VIPeR/archive/002_90_2.png"
     assert split.test[1].frames[0].read_bytes() == last.read_bytes()
     kept = sorted(str(path.relative_to(tmp_path / "peta/PETA dataset")) for path in (tmp_path / "peta").rglob("*.*"))
     assert kept == sorted(file for file in files if file.startswith(("TownCentre", "CUHK")))  # for the recogniser
     values, people, cameras = module.average_pixels(tmp_path / "people.toml")
-    assert (values.shape, people.tolist(), cameras.tolist()) == ((2, 384), [3002, 3002], [1, 2])
+    assert (values.shape, people.tolist(), cameras.tolist()) == ((2, 384), [3002, 3002], [5, 6])
     assert np.allclose(values.mean(axis=1), 0, atol=1e-6)
     assert np.allclose(np.linalg.norm(values, axis=1), 1)
 
@@ -289,16 +289,6 @@ def test_real_people_rank1_between_cameras(load):
     """The nearest tracklet of all is of the query's own camera, which is not searched."""
     degrees = np.radians([0, 20, 5, 60, 0, 10])  # 1001 in cameras 1 and 2, 1002, 2001
     values = np.stack([np.cos(degrees), np.sin(degrees)], axis=1).astype(np.float32)
-    people, cameras = np.array([1001, 1001, 1002, 1002, 2001, 2001]), np.array([1, 2] * 3)
+    people, cameras = np.array([1001, 1001, 1002, 1002, 2001, 2001]), np.array([1, 2, 1, 2, 3, 4])
     # from camera 1 to 2: 0 -> 20 right, 5 -> 20 wrong; from 2 to 1: 20 -> 5 wrong, 60 -> 5 right
-    rank1_of = load("real_people").rank1_of
-    assert rank1_of(values, people, cameras) == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
-
-    draw = np.random.default_rng(0)
-    person, light = draw.normal(size=(20, 32)), 10 * draw.normal(size=(4, 32))
-    values = np.concatenate([person[part // 2 * 10 :][:10] + light[part] for part in range(4)])
-    people = np.concatenate([1000 + np.tile(np.arange(10), 2), 2000 + np.tile(np.arange(10), 2)])
-    cameras = np.tile(np.repeat([1, 2], 10), 2)
-    values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
-    assert rank1_of(values, people, cameras, centred=True) == {"TownCentre": (20, 20), "CAVIAR": (20, 20)}
-    assert sum(found for found, _ in rank1_of(values, people, cameras).values()) < 30
+    assert load("real_people").rank1_of(values, people, cameras) == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}

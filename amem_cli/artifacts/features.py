@@ -64,6 +64,11 @@ class Features:
         value = str(self.provenance.get("options", {}).get("image_size"))
         return value if re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", value) else ""
 
+    @property
+    def adapted(self) -> bool:
+        """Whether `extract-features --adapt-cameras` made the features."""
+        return self.provenance.get("options", {}).get("adapt_cameras") is True
+
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:
     """Write the features file."""

@@ -18,11 +18,11 @@ _Interval = TypedDict("_Interval", {"rank-1": tuple[Rate, Rate], "mAP": tuple[Ra
 _Row = TypedDict("_Row", {"count": str, "expected": int, "found": int})  # noqa: UP013 - on one line
 _Pairs = TypedDict("_Pairs", {  # noqa: UP013
     "true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float, "models": NotRequired[list[str]],
+    "adapted": NotRequired[bool],
 })  # fmt: skip
 _Rates = TypedDict("_Rates", {  # noqa: UP013
     "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],
     "interval": NotRequired[_Interval | None], "queries": NotRequired[int], "valid_queries": NotRequired[int],
-    "calibration": NotRequired[_Pairs],
 })  # fmt: skip
 # as another code base counts; `cmc` is the name of its rule, and without a match there is None
 _Counted = TypedDict("_Counted", {"rank": _Ranks | None, "mAP": Rate})  # noqa: UP013
@@ -30,8 +30,8 @@ _Result = TypedDict("_Result", {  # noqa: UP013 - next to rates, the entries of 
     "protocol": str, "dataset": str, "choices": dict[str, Any], "gallery": int, "queries": int, "chance": _Rates,
     "gallery_without_queries": NotRequired[dict[str, Any] | None], "incomplete": NotRequired[list[_Row]],
     "standard_deviation": NotRequired[_Rates | None], "splits": NotRequired[list[_Rates]], "cmc": list[Rate],
-    "flipped": NotRequired[_Rates], "reranked": NotRequired[_Rates], "centred": NotRequired[_Rates],
-    "calibration": NotRequired[_Pairs], "conventions": NotRequired[list[_Counted]],
+    "flipped": NotRequired[_Rates], "reranked": NotRequired[_Rates], "calibration": NotRequired[_Pairs],
+    "conventions": NotRequired[list[_Counted]],
 })  # fmt: skip
 
 
@@ -72,7 +72,6 @@ def rows_of(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
         (f"without queries{some}", other if "rank" in other else None),
         ("with mirrored clips", result.get("flipped")),
         ("re-ranked", result.get("reranked")),
-        ("camera means subtracted", result.get("centred")),
         ("chance", result["chance"]),
     ]
     return [(label, figures) for label, figures in rows if figures]
@@ -119,7 +118,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     for path, (_, other) in zip(files[1:], named[1:], strict=True):
         differences = [
             f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
-            for name in sorted({*first["choices"], *other["choices"]} - {"splits", "extra_data", "separate"})
+            for name in sorted({*first["choices"], *other["choices"]} - {"splits", "extra_data"})
             if first["choices"].get(name) != other["choices"].get(name)
         ]
         if other["protocol"] != first["protocol"]:

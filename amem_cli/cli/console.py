@@ -133,15 +133,12 @@ def print_result(result: dict[str, Any], path: Path) -> None:
         ends = (f"{name} {'-'.join(map(_per_cent, interval[name]))}" for name in ("rank-1", "mAP"))
         over = "splits" if result.get("standard_deviation") else "queries"
         print_wrapped(f"95 % interval over {over}: {', '.join(ends)}")
-    for row, compared in ((result, ""), (result.get("centred", {}), "camera means subtracted: ")):
-        if not (calibration := row.get("calibration")):
-            continue
+    if calibration := result.get("calibration"):
         true, false = (100 * calibration[f"{kind}_match_rate"] for kind in ("true", "false"))
         counts = (calibration.get(f"{kind}_pairs") for kind in ("genuine", "impostor"))
         pairs = ["" if count is None else f"{count:.0f} " for count in counts]
         accepts = f"accepts {true:.1f} % of {pairs[0]}true pairs and {false:.3g} % of {pairs[1]}false pairs"
-        least = f"the cosine similarity exceeds {calibration['threshold_cosine']:.4f}"
-        print_wrapped(f"{compared}same person if {least}: {accepts}")
+        print_wrapped(f"same person if the cosine similarity exceeds {calibration['threshold_cosine']:.4f}: {accepts}")
         if (error := calibration.get("calibration_error")) is not None:
             off = f"off by {100 * error:.1f} % on people it was not fitted on"
             print_wrapped(f"the probability for amem search is {off}")

@@ -206,8 +206,7 @@ def cmc(report: Report) -> Markup:
     """The chart of CMC curves of the result."""
     result: Any = report.result
     curves = {report.model: result["cmc"]}
-    names = {"gallery_without_queries": "without queries in the gallery", "reranked": "re-ranked"}
-    for key, name in (names | {"centred": "camera means subtracted"}).items():
+    for key, name in (("gallery_without_queries", "without queries in the gallery"), ("reranked", "re-ranked")):
         if "cmc" in (result.get(key) or {}):
             curves[name] = result[key]["cmc"]
     splits = [split["cmc"] for split in result.get("splits") or ()]

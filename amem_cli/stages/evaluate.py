@@ -23,7 +23,6 @@ from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol
 from amem_cli.data.readers.features import read_any
 from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing
 from amem_cli.metrics.calibration import calibrate, fit_probability
-from amem_cli.metrics.centring import centre_cameras, centring_bytes
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.conventions import count_by_conventions
 from amem_cli.metrics.intervals import bootstrap_interval
@@ -44,7 +43,7 @@ CHOICES = {
     "denominator": "ranks and mAP are over queries that have a match, mAP official is over all queries",
     "ignored": "junk and the query's person in the query's own camera are ignored",
     "kept": "distractors and other people of that camera stay",
-    "separate": "re-ranking, mirrored clips and features minus the mean of their camera's tracklets are separate rows",
+    "separate": "re-ranking and mirrored clips are separate rows",
 }
 GALLERY = {
     "single-split": "the queries stay in the gallery (official); without them: a separate row",
@@ -93,18 +92,15 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
             needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
             require_memory("--rerank", None, needed, free_memory(), "Leave it out")
-        if options.centre_cameras:
-            needed = max(centring_bytes(*table.features.shape) for table in tables)
-            require_memory("--centre-cameras", None, needed, free_memory(), "Leave it out")
         result = score(tables, files, options, manifest)
         _refuse_incomplete(result, files, options)
         if result["incomplete"]:
             progress.warn(results.incomplete_of(result))
         if progress.warnings:
             result["warnings"] = progress.warnings
-        for row in (result, result.get("centred", {})):
-            if "calibration" in row:
-                row["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
+        if "calibration" in result:
+            result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
+            result["calibration"]["adapted"] = all(table.adapted for table in tables)
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
@@ -199,10 +195,12 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
     best = any(table.model("name").endswith("-best.safetensors") for table in tables)
     most = max(table.provenance.get("options", {}).get("clips", 0) for table in tables)
     frames = f"up to {most} clips of a tracklet" if most else "all frames in consecutive clips"
+    adapted = "; batch norm as measured on each camera's test tracklets, without identities"
     return {
         "frames": f"{frames}, f_s averaged over clips, then L2-normalised",
         "epoch": f"{'the epoch with the best validation' if best else 'the last epoch'}, no choice on test people",
-        "extra_data": "training people and initial weights are those in the provenance of the model",
+        "extra_data": "training people and initial weights are those in the provenance of the model"
+        + adapted * any(table.adapted for table in tables),
     }
 
 
@@ -249,23 +247,13 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
         columns = (table.features, table.person_id, table.camera_id, table.is_query)
         scores["conventions"] = count_by_conventions(*columns, mars=single, device=device)
     if options.calibrate:
-        scores["calibration"] = _calibration(table.features, query, labels, options)
-    if options.centre_cameras:
-        centred = centre_cameras(table.features, table.camera_id)
-        scores["centred"] = _figures(rank(centred), options)
-        if options.calibrate:
-            scores["centred"]["calibration"] = _calibration(centred, query, labels, options)
+        rows = table.features[query], table.features
+        found = asdict(calibrate(*rows, *labels, false_match_rate=options.calibrate))
+        threshold = found.pop("threshold")
+        squared = {"threshold_squared_distance": threshold, "threshold_cosine": 1 - threshold / 2}
+        wanted = {"wanted_false_match_rate": options.calibrate}
+        scores["calibration"] = wanted | squared | found | asdict(fit_probability(*rows, *labels))
     return scores
-
-
-def _calibration(rows: np.ndarray, query: np.ndarray, labels: Any, options: EvaluateOptions) -> dict[str, Any]:
-    """The distance threshold of `--calibrate` and the probabilities of distances, as JSON."""
-    pairs = rows[query], rows
-    found = asdict(calibrate(*pairs, *labels, false_match_rate=options.calibrate))
-    threshold = found.pop("threshold")
-    squared = {"threshold_squared_distance": threshold, "threshold_cosine": 1 - threshold / 2}
-    wanted = {"wanted_false_match_rate": options.calibrate}
-    return wanted | squared | found | asdict(fit_probability(*pairs, *labels))
 
 
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
@@ -300,32 +288,24 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
     result["chance"] = _over([score["chance"] for score in scores], np.mean)
     cmc = [np.pad(score["cmc"], (0, CMC_LENGTH - len(score["cmc"])), constant_values=1) for score in scores]
     result["cmc"] = np.mean(cmc, axis=0).tolist()
-    for name in ("flipped", "reranked", "centred"):
+    for name, figures in {"flipped": RATES, "reranked": RATES, "calibration": CALIBRATED}.items():
         if name in first:
-            result[name] = _over([{rate: score[name][rate] for rate in RATES} for score in scores], np.mean)
+            result[name] = _over([{figure: score[name][figure] for figure in figures} for score in scores], np.mean)
     if "conventions" in first:
         rows = zip(*(score["conventions"] for score in scores), strict=True)
         result["conventions"] = [
             row[0] | _over([{"rank": one["rank"], "mAP": one["mAP"]} for one in row], np.mean) for row in rows
         ]
-    if options.calibrate:
-        result["calibration"] = _calibration_over([score["calibration"] for score in scores])
-    if options.calibrate and options.centre_cameras:
-        result["centred"]["calibration"] = _calibration_over([score["centred"]["calibration"] for score in scores])
+    if "calibration" in first:
+        result["calibration"]["wanted_false_match_rate"] = options.calibrate
+        errors = [score["calibration"]["calibration_error"] for score in scores]
+        result["calibration"]["calibration_error"] = None if None in errors else float(np.mean(errors))
     if options.bootstrap and len(scores) > 1:
         rank_1, means = ([score["rank"]["1"] for score in scores], [score["mAP"] for score in scores])
         result["interval"] = _interval(np.array(rank_1), np.array(means), options)
     elif "interval" in first:
         result["interval"] = first["interval"]
     return result | {"splits": scores}
-
-
-def _calibration_over(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """The means of the splits' calibrations."""
-    errors = [one["calibration_error"] for one in found]
-    rate = {"wanted_false_match_rate": found[0]["wanted_false_match_rate"]}
-    error = {"calibration_error": None if None in errors else float(np.mean(errors))}
-    return rate | _over([{name: one[name] for name in CALIBRATED} for one in found], np.mean) | error
 
 
 def _over(rows: list[Any], summarise: Callable[..., Any]) -> Any:

@@ -3,14 +3,15 @@
 Features: work in shards that a second run does not repeat, several processes (torchrun) with byte-identical results.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from amem_cli.artifacts import checkpoint, features
 from amem_cli.artifacts.features import Features
@@ -18,21 +19,24 @@ from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import Chain
-from amem_cli.data.clips import inference_clips, shortened
+from amem_cli.data.clips import evenly_spaced, inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, trained_test_people, warn_about_counts
-from amem_cli.data.loading import FrameBatches, even_batches, loader
+from amem_cli.data.loading import FrameBatches, even_batches, loader, middle_clip
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, UsageError
+from amem_cli.models.adaptation import adapted_to_camera
 from amem_cli.models.checkpoints import load_feature_model
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.distributed import Processes, process_group
-from amem_cli.runtime.engine import Engine, engine_version, prepare, resolve_engine, resolve_precision
+from amem_cli.runtime.engine import Engine, as_pixels, engine_version, prepare, resolve_engine, resolve_precision
 from amem_cli.runtime.progress import Loop, Progress, Silent
 from amem_cli.runtime.sharding import Shards
 
+ADAPTATION_CLIPS = 64  # of a camera, in one batch
+CAMERAS_KEPT = 16  # networks in memory
 BYTES_PER_TRACKLET = 10_000  # two features and the name, in a shard and again in the merged file
 
 
@@ -92,11 +96,14 @@ def _extract_split(
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
         fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * len(split.test)
         shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
-        compute = partial(
-            extract_tracklets, clip_shape=(config.clip_frames, *config.height_width), device=device,
-            engine=prepare(model, device, precision, engine_name, progress.warn),
-            batch_size=options.batch_size, workers=options.workers, flip=options.flip,
-        )  # fmt: skip
+        shape: dict[str, Any] = {"clip_shape": (config.clip_frames, *config.height_width), "device": device}
+        settings = shape | {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
+        make = partial(prepare, device=device, precision=precision, engine=engine_name, warn=progress.warn)
+        if options.adapt_cameras:
+            engine_of = camera_engines(model, make, split.test, **shape)
+            compute = partial(extract_by_camera, engine_of=engine_of, **settings)
+        else:
+            compute = partial(extract_tracklets, engine=make(model), **settings)
         clips = [-(-len(tracklet) // config.clip_frames) for tracklet in split.test]
         columns: dict[str, Any] = shards.compute(split.test, clips, compute, progress, "clips")
         if is_main:
@@ -104,6 +111,41 @@ def _extract_split(
             features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
         shards.remove()
         return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
+
+
+def camera_engines(
+    model: nn.Module, make: Callable[[nn.Module], Engine], tracklets: Sequence[Tracklet], *,
+    clip_shape: tuple[int, int, int], device: torch.device,
+) -> Callable[[int], Engine]:  # fmt: skip
+    """The engine of each camera: `make` of the model with batch norm as in `adapted_to_camera`, measured on the middle
+    clips of up to `ADAPTATION_CLIPS` tracklets of the camera. The engines used last are kept."""
+
+    @lru_cache(CAMERAS_KEPT)
+    def engine_of(camera: int) -> Engine:
+        own = evenly_spaced([one for one in tracklets if one.camera_id == camera], ADAPTATION_CLIPS)
+        frames, *size = clip_shape
+        clips = torch.from_numpy(np.stack([middle_clip(one, frames, (size[0], size[1])) for one in own]))
+        try:
+            return make(adapted_to_camera(model.to(device), as_pixels(clips, device)))
+        except torch.OutOfMemoryError as error:
+            why = f"{len(own)} clips of a camera do not fit into memory together ({error})"
+            raise UsageError("--adapt-cameras", why=why, remedy="Use --device cpu, or leave it out") from error
+
+    return engine_of
+
+
+def extract_by_camera(
+    tracklets: Sequence[Tracklet], bar: Loop, *, engine_of: Callable[[int], Engine], **settings: Any
+) -> dict[str, np.ndarray]:
+    """The columns of `extract_tracklets` with these `settings`, each tracklet by the engine of its camera."""
+    cameras = np.array([tracklet.camera_id for tracklet in tracklets])
+    columns: dict[str, np.ndarray] = {}
+    for camera in np.unique(cameras).tolist():
+        rows = np.flatnonzero(cameras == camera).tolist()
+        found = extract_tracklets([tracklets[row] for row in rows], bar, engine=engine_of(camera), **settings)
+        for name, values in found.items():
+            columns.setdefault(name, np.empty((len(tracklets), values.shape[1]), values.dtype))[rows] = values
+    return columns
 
 
 def extract_tracklets(

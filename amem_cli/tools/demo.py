@@ -1,9 +1,13 @@
 """`amem demo`: the pipeline on generated walking people."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
@@ -37,7 +41,6 @@ def demo(
     A rerun keeps what is finished. Returns the evaluation, the pictures, the errors of the predicted frames, and a
     search by picture and one by description.
     """
-    warn_if_busy(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
@@ -78,13 +81,25 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
     return [search(options, progress) for options in (by_picture, by_description)]
 
 
-def warn_if_busy(progress: Progress) -> None:
-    """A warning if other programs use all cores: threads that wait for one another make the training slow then."""
-    average = getattr(os, "getloadavg", lambda: (0.0,))  # Windows has none
-    load, cores = average()[0], os.cpu_count() or 1
-    if load >= cores and "OMP_NUM_THREADS" not in os.environ:
-        why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
-        progress.warn(f"{why}. If progress is slow, stop, and run the same command after export OMP_NUM_THREADS=1")
+@contextlib.contextmanager
+def threads_for_busy_machine(progress: Progress) -> Iterator[None]:
+    """Half of torch's threads inside the context if other programs use all cores, after a warning.
+
+    Threads wait for one another, so with other programs on their cores fewer threads are faster. No effect where
+    OMP_NUM_THREADS is set, and where the system has no load average (Windows).
+    """
+    average = getattr(os, "getloadavg", lambda: (0.0,))
+    load, cores, threads = average()[0], os.cpu_count() or 1, torch.get_num_threads()
+    if load < cores or threads == 1 or "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
+    progress.warn(f"{why}: computing with {threads // 2} of {threads} threads. OMP_NUM_THREADS sets another number")
+    torch.set_num_threads(threads // 2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def weights_or_warning(progress: Progress) -> str:

@@ -12,13 +12,10 @@ import numpy as np
 from amem_cli.artifacts import features, results
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
-from amem_cli.metrics.centring import centre_cameras, centring_bytes, lengths
 from amem_cli.resolve import folder_flags
-from amem_cli.runtime.memory import free_memory, require_memory
 
 BLOCK_ROWS = 65536
-FEW_TRACKS = 8  # of a camera: with fewer, its mean depends on each of them
-CENTRED = "features: minus the mean of each camera"  # for a reader of the answer
+ADAPTED = "features: batch norm adapted to each camera"  # for a reader of the answer
 
 
 @dataclass(frozen=True)
@@ -34,35 +31,37 @@ class Calibration:
     models: tuple[str, ...] = ()
 
 
-def read_calibration(path: Path, model: str = "", *, centred: bool = False) -> Calibration:
-    """The calibration of a result, `centred` that of distances without the cameras' means; `BadData` for a result
-    without it, `UsageError` for one of another model than the `model` of this SHA-256, if both are known."""
+def read_calibration(path: Path, model: str = "", *, adapted: bool = False) -> Calibration:
+    """The calibration of a result; `BadData` for a result without one. `UsageError` for one of another model than the
+    `model` of this SHA-256, if both are known, and for one of features that were extracted with `--adapt-cameras` if
+    those to compare are not `adapted`, or the reverse."""
     result = results.read(path)
-    found = (result.get("centred", {}) if centred else result).get("calibration")
+    found = result.get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
     if not isinstance(found, dict) or not all(isinstance(found.get(name), int | float) for name in numbers):
         home = {"workspace": path.parent.parent} if path.absolute().parent.name == "results" else {}
-        flags = f"--calibrate 0.001{' --centre-cameras' * centred}{folder_flags(**home)}"
-        remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} {flags} writes one"
-        why = "this result has none" + " for features without their cameras' means" * centred
-        raise BadData("calibration", path, why=why, remedy=remedy)
+        remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} --calibrate 0.001{folder_flags(**home)}"
+        raise BadData("calibration", path, why="this result has none", remedy=f"{remedy} writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
     models = tuple(found.get("models", ()))
     if model and models and model not in models:
         why = "it was measured with another model than the one that is used here"
         raise UsageError("--calibration", path, why=why, remedy="Evaluate that model with --calibrate 0.001")
+    if found.get("adapted", False) is not adapted:
+        theirs, ours = ("without", "with") if adapted else ("with", "without")
+        why = f"it was measured on features {theirs} --adapt-cameras, and those to compare are {ours} it"
+        raise UsageError("--calibration", path, why=why, remedy=f"Evaluate features {ours} it with --calibrate 0.001")
     return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models)
 
 
 class Gallery:
-    """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k. With `centred` the
-    features are without the mean of their camera, as by `centre_cameras`.
+    """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
 
     Data sets of one name with cameras of one name, as of two `amem find`, become tracks-1, tracks-2. Raises
-    `UsageError` when two files have features of different models or image sizes.
+    `UsageError` when two files have features of different models or image sizes, or only one has adapted features.
     """
 
-    def __init__(self, paths: Sequence[Path], *, centred: bool = False):
+    def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
         self.tables = [features.read(path, people=False) for path in self.paths]
         self._cameras = [one.camera or [str(camera) for camera in one.camera_id.tolist()] for one in self.tables]
@@ -80,15 +79,10 @@ class Gallery:
             if len({table.image_size, first.image_size} - {""}) > 1:
                 why = f"its features are of {table.image_size} pixels, those of {self.paths[0]} of {first.image_size}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
-        self._mean: np.ndarray | None = None
-        if centred:
-            copy = 4 * len(self) * first.features.shape[1]  # of the rows of all files
-            needed = copy + centring_bytes(len(self), first.features.shape[1])
-            require_memory("--centre-cameras", f"of {len(self)} tracks", needed, free_memory(), "Leave it out")
-            rows = np.concatenate([table.features for table in self.tables])
-            self._mean = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-            parts = np.split(centre_cameras(rows, self.cameras), self.starts[1:-1])
-            self.tables = [replace(one, features=part) for one, part in zip(self.tables, parts, strict=True)]
+            if table.adapted != first.adapted:
+                which = (path, self.paths[0]) if table.adapted else (self.paths[0], path)
+                why = f"{which[0]} was extracted with --adapt-cameras, {which[1]} without"
+                raise UsageError("--gallery", why=why, remedy="Extract both with it, or both without")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -104,9 +98,18 @@ class Gallery:
         return next((table.image_size for table in self.tables if table.image_size), "")
 
     @property
+    def adapted(self) -> bool:
+        """Whether the features were extracted with `--adapt-cameras`."""
+        return self.tables[0].adapted
+
+    @property
     def trained_on(self) -> str:
         """The data set that the model was trained on, empty if the files do not say."""
         return self.tables[0].model("dataset")
+
+    def calibration(self, path: Path | None) -> Calibration | None:
+        """`read_calibration` for these features; None without a result."""
+        return read_calibration(path, self.model, adapted=self.adapted) if path else None
 
     @cached_property
     def tracklets(self) -> list[str]:
@@ -154,29 +157,6 @@ class Gallery:
         """The features (D,) of a row."""
         file = self.file_of(row)
         return np.asarray(self.tables[file].features[row - self.starts[file]])
-
-    @property
-    def centred(self) -> bool:
-        """Whether the features are without the mean of their camera."""
-        return self._mean is not None
-
-    def few_tracks(self) -> str:
-        """A warning if cameras have too few tracks for a mean, or nothing."""
-        names, counts = np.unique(self.cameras, return_counts=True)
-        few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < FEW_TRACKS]
-        if not (self.centred and few):
-            return ""
-        why = f"fewer than {FEW_TRACKS} tracks in {listing(few, 3)}"
-        effect = "Their mean is near each of them, so tracks of one person look unlike"
-        return f"--centre-cameras: {why}. {effect}. Leave it out, or use longer videos"
-
-    def comparable(self, rows: np.ndarray) -> np.ndarray:
-        """Features (Q, D) of images outside the gallery, as its own are: centred, if they are, with the mean of all,
-        because their camera has none."""
-        if self._mean is None:
-            return rows
-        centred = rows - self._mean
-        return centred / lengths(centred)
 
     def nearest(self, queries: np.ndarray, top: int, keep: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The `top` nearest rows of queries (Q, D): rows (Q, k) and squared distances (Q, k), nearest first.

@@ -14,7 +14,7 @@ from amem_cli.artifacts.output import locked
 from amem_cli.data.readers.tracks import read_boxes
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.options import LinkOptions
 
 PAIR_BYTES = 32  # memory that a pair of tracks takes at most at one time: four numbers of 8 bytes
@@ -130,10 +130,8 @@ def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:
 
 def link(options: LinkOptions, progress: Progress) -> Linked:
     """Link the tracks of features files and write OUT/identities.csv and OUT/<camera>.txt (MOTChallenge)."""
-    gallery, centred = Gallery(options.files, centred=options.centre_cameras), options.centre_cameras
-    known = read_calibration(options.calibration, gallery.model, centred=centred) if options.calibration else None
-    if few := gallery.few_tracks():
-        progress.warn(few)
+    gallery = Gallery(options.files)
+    known = gallery.calibration(options.calibration)
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     folders = tuple(path.absolute() for path in options.tracks)
     with locked(options.out / "identities.csv"):

@@ -14,8 +14,7 @@ BOXES = (
 )
 DETECTOR_WEIGHTS = "file of torchvision's weights for --boxes torchvision"
 THRESHOLD = "squared distance (0 to 4) up to which tracks are one person"
-CALIBRATION = "result of amem evaluate --calibrate, made with --centre-cameras if that is given here"
-CENTRE = "compare features minus the mean of their camera"
+CALIBRATION = "result of amem evaluate --calibrate"
 
 
 def _check_threshold(threshold: float | None) -> None:
@@ -59,7 +58,7 @@ class FindOptions(TrackletOptions):
     arm: Path | None = option(None, "attribute model; empty: the workspace's, if there is one")
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)
-    centre_cameras: bool = option(False, CENTRE)
+    adapt_cameras: bool = option(False, "batch norm as measured on each camera's own tracks")
     dataset: str = option("mars", "data set of the workspace's model: a shipped name, or the path of your own .toml")
     workspace: Path = workspace_option()
 
@@ -78,7 +77,6 @@ class LinkOptions:
     out: Path = option(MISSING, "folder for identities.csv and a MOTChallenge file per camera")
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)
-    centre_cameras: bool = option(False, CENTRE)
     tracks: tuple[Path, ...] = option((), "folder of each file's tracks; empty: where the features file says")
 
     def __post_init__(self) -> None:
@@ -101,7 +99,6 @@ class SearchOptions:
     gallery: tuple[Path, ...] = option((), "features file, at least one; repeatable")
     top: int = option(10, "tracklets to list")
     calibration: Path | None = option(None, CALIBRATION)
-    centre_cameras: bool = option(False, CENTRE)
     cameras: tuple[str, ...] = option((), "only this camera; repeatable", flag="--camera")
     after: float | None = option(None, "only tracklets in view after this second of the video")
     before: float | None = option(None, "only tracklets in view before this second of the video")

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import SHIPPED
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import BadData, InputMissing, UsageError, listing, require_known
+from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing, require_known
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.options import SearchOptions
 
 BATCH = 64  # queries searched together
+FEW_TRACKS = 8  # of a query from outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,8 @@ class SearchResult:
 
 def search(options: SearchOptions, progress: Progress) -> SearchResult:
     """Search a gallery. Raises `AmemError`s."""
-    centred = options.centre_cameras and bool(options.query)  # a description compares no features
-    gallery = Gallery(options.gallery, centred=centred)
-    calibration = read_calibration(options.calibration, gallery.model, centred=centred) if options.calibration else None
+    gallery = Gallery(options.gallery)
+    calibration = gallery.calibration(options.calibration)
     keep = _filter(gallery, options)
     fits = description(gallery, options) if options.with_ or options.without else None
     if not options.query:
@@ -80,9 +81,6 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     if fits is not None:
         keep &= fits >= 0.5
     names, rows, own = _queries(gallery, options, progress)
-    if centred and own is None and calibration:
-        calibration = None
-        progress.warn("no probabilities: the query has no camera in the gallery, whose mean the calibration needs")
     began, found = time.perf_counter(), []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
@@ -212,20 +210,31 @@ def check_model(model: Path | None, gallery: Gallery) -> Path:
 
 
 def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOptions, progress: Progress) -> np.ndarray:
-    """The features (Q, D) of tracklets by `--model`, which must be the one of the gallery, at the gallery's size."""
+    """The features (Q, D) of tracklets of one camera by `--model`, which must be the one of the gallery, at its size;
+    adapted to this camera, if the gallery's are adapted to theirs."""
     from amem_cli.models.checkpoints import load_feature_model
     from amem_cli.runtime.distributed import process_group
     from amem_cli.runtime.engine import prepare, resolve_engine, resolve_precision
-    from amem_cli.stages.extract_features import extract_tracklets
+    from amem_cli.stages.extract_features import camera_engines, extract_tracklets
 
     model, config = load_feature_model(check_model(options.model, gallery))
     config = replace(config, image_size=gallery.image_size or config.image_size)
     with process_group(options.device) as processes:
         device = processes.device
         precision = resolve_precision("auto", device)
-        engine = prepare(model, device, precision, resolve_engine("auto", device, precision, clips=True), progress.warn)
+        name = resolve_engine("auto", device, precision, clips=True)
+        make = partial(prepare, device=device, precision=precision, engine=name, warn=progress.warn)
         clip_shape = (config.clip_frames, *config.height_width)
+        engine = make(model)
+        if gallery.adapted:
+            if len(tracklets) < FEW_TRACKS:
+                few = f"{counted(len(tracklets), 'tracks')} of the query's camera are too few for the same"
+                progress.warn(
+                    f"the gallery is adapted to its cameras, but {few}. One without --adapt-cameras finds more"
+                )
+            engine_of = camera_engines(model, make, tracklets, clip_shape=clip_shape, device=device)
+            engine = engine_of(tracklets[0].camera_id)
         clips = sum(-(-len(tracklet) // config.clip_frames) for tracklet in tracklets)
         with progress.loop("query", clips, unit="clips") as bar:
             columns = extract_tracklets(tracklets, bar, clip_shape=clip_shape, engine=engine, device=device)
-    return gallery.comparable(columns["features"])
+    return columns["features"]

@@ -3,7 +3,6 @@
 import json
 import re
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -18,7 +17,6 @@ from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.results import compare
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.metrics import ranking
-from amem_cli.metrics.centring import centre_cameras
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
@@ -119,40 +117,11 @@ def test_evaluate_rerank_without_memory(tmp_path: Path, monkeypatch: pytest.Monk
         evaluate(options(tmp_path, path, rerank=True), Silent())
 
 
-def test_evaluate_centre_cameras_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = mars_like(tmp_path / "theirs.h5")
-    monkeypatch.setattr("amem_cli.stages.evaluate.free_memory", lambda: 2 * 4 * 8 * 2 - 1)
-    monkeypatch.setattr("amem_cli.stages.evaluate.score", lambda *given: pytest.fail("it worked first"))
-    with pytest.raises(UsageError, match=r"^--centre-cameras: needs at least .* Leave it out"):
-        evaluate(options(tmp_path, path, centre_cameras=True), Silent())
-
-
 def test_evaluate_rerank(tmp_path: Path) -> None:
     path = mars_like(tmp_path / "theirs.h5")
     with_it = evaluate(options(tmp_path, path, rerank=True), Silent()).metrics
     assert 0 <= with_it["reranked"]["mAP"] <= 1
     assert with_it["mAP"] == pytest.approx(0.35)
-
-
-def centred_by_hand(path: Path, folder: Path) -> Path:
-    """The same features file with centred features."""
-    table = features.read(path)
-    rows = centre_cameras(np.asarray(table.features), table.camera_id)
-    return features.write(folder / path.name, replace(table, features=rows), Provenance("by hand", {}))
-
-
-def test_evaluate_centre_cameras(tmp_path: Path) -> None:
-    path = mars_like(tmp_path / "theirs.h5")
-    plain = evaluate(options(tmp_path, path, calibrate=0.2), Silent()).metrics
-    found = evaluate(options(tmp_path, path, calibrate=0.2, centre_cameras=True), Silent())
-    by_hand = centred_by_hand(path, tmp_path / "b")
-    expected = evaluate(options(tmp_path / "b", by_hand, calibrate=0.2), Silent()).metrics
-    rates = ("rank", "mAP", "mAP_official", "cmc", "calibration")
-    assert {name: found.metrics["centred"][name] for name in rates} == {name: expected[name] for name in rates}
-    assert {name: found.metrics[name] for name in rates} == {name: plain[name] for name in rates}
-    assert found.metrics["centred"]["mAP"] != plain["mAP"]
-    assert "centred" not in plain
-    assert results.read(found.artifact)["centred"]["calibration"]["models"] == []
 
 
 # -- splits ------------------------------------------------------------------------------------------------------------
@@ -163,21 +132,6 @@ def three_splits(folder: Path) -> str:
     protocol = 'kind = "cross-camera-splits"\nsplits = 3\n'
     (folder / "own.toml").write_text(f'name = "own"\nlayout = "folder"\n[protocol]\n{protocol}')
     return str(folder / "own.toml")
-
-
-def test_evaluate_splits_centre_cameras(tmp_path: Path) -> None:
-    """Means over the splits, of the rates and of the calibrations."""
-    own = three_splits(tmp_path)
-    for number, right in enumerate([4, 3, 1]):
-        path = split_file(tmp_path / "features" / f"own-split{number}.h5", right, "own", people=5)
-        centred_by_hand(path, tmp_path / "by-hand/features")
-    parts = [
-        evaluate(options(tmp_path / folder, protocol=own, calibrate=0.2, centre_cameras=centre), Silent()).metrics
-        for folder, centre in (("", True), ("by-hand", False))
-    ]
-    for name in ("rank", "mAP", "calibration"):
-        assert parts[0]["centred"][name] == parts[1][name]
-    assert parts[0]["centred"]["mAP"] != parts[0]["mAP"]
 
 
 @pytest.mark.slow
@@ -281,8 +235,7 @@ def test_compare_no_files() -> None:
     ],
 )
 def test_compare_other_conventions(tmp_path: Path, changed: dict[str, object], why: str) -> None:
-    choices = {"ties": "stable", "splits": "drawn", "extra_data": "a", "separate": "which rows there are"}
-    one = some_result(choices=choices, valid_queries=6)
+    one = some_result(choices={"ties": "stable", "splits": "drawn", "extra_data": "a"}, valid_queries=6)
     other = one | {"choices": {"ties": "stable", "extra_data": "b"}} | changed
     files = [tmp_path / "one.json", tmp_path / "other.json"]
     for path, result in zip(files, (one, other), strict=True):
@@ -319,6 +272,20 @@ def test_evaluate_calibration_names_its_models(tmp_path: Path) -> None:
             file.attrs["provenance"] = json.dumps({"parents": {"amem-main": {"sha256": model * 64}}})
     given = options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1)
     assert evaluate(given, Silent()).metrics["calibration"]["models"] == ["a" * 64, "b" * 64]
+
+
+def test_evaluate_adapted_features_say_so(tmp_path: Path) -> None:
+    calibrations, texts = [], []
+    for adapted in (False, True):
+        path = split_file(tmp_path / "of-0.h5", 4, "own")
+        made = {"command": "extract-features", "options": {"adapt_cameras": adapted}}
+        with h5py.File(path, "r+") as file:
+            file.attrs["provenance"] = json.dumps(made | {"parents": {"amem-main": {"name": "m", "sha256": "a" * 64}}})
+        files = [path] * 3
+        found = evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1), Silent()).metrics
+        calibrations.append(found["calibration"]["adapted"])
+        texts.append("batch norm as measured on each camera's test tracklets" in found["choices"]["extra_data"])
+    assert calibrations == texts == [False, True]
 
 
 def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[float, float, int]:

@@ -11,15 +11,18 @@ from toys import write_main
 
 from amem_cli.artifacts import features
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.data.clips import shortened
+from amem_cli.data.clips import evenly_spaced, shortened
 from amem_cli.data.datasets import read_videos
+from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, OutputExists, UsageError
+from amem_cli.models.adaptation import adapted_to_camera
 from amem_cli.models.checkpoints import load_main_model, save_main
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime import sharding
+from amem_cli.runtime.engine import as_pixels, prepare
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages import extract_features as stage
 from amem_cli.stages.extract_features import extract_features
@@ -190,6 +193,49 @@ def test_extract_features_clips(
     monkeypatch.setattr(sharding.Shards, "compute", stop)
     with pytest.raises(LookupError):
         extract_features(options(walkers, main_file, tmp_path, clips=1), Silent())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [64, 2])
+def test_extract_features_adapt_cameras(
+    most: int, walkers: Path, main_file: Path, extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each camera by its own network, also where a shard has tracklets of several cameras."""
+    monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 60)
+    monkeypatch.setattr(stage, "ADAPTATION_CLIPS", most)
+    (result,) = extract_features(options(walkers, main_file, tmp_path, adapt_cameras=True, flip=True), Silent())
+    found = features.read(result.artifact)
+    assert found.adapted
+    tracklets = read_videos(load_manifest("mars"), walkers).splits[0].test
+    model, config = load_main_model(main_file)
+    cameras = {tracklet.camera_id for tracklet in tracklets}
+    assert len(cameras) > 1
+    for camera in cameras:
+        own = [tracklet for tracklet in tracklets if tracklet.camera_id == camera]
+        middle = np.stack([middle_clip(one, config.clip_frames, (32, 32)) for one in evenly_spaced(own, most)])
+        adapted = adapted_to_camera(model, as_pixels(torch.from_numpy(middle), torch.device("cpu")))
+        engine = prepare(adapted, torch.device("cpu"), "fp32", "eager")
+        with Silent().loop("clips", 1) as bar:
+            expected = stage.extract_tracklets(
+                own, bar, clip_shape=(config.clip_frames, 32, 32), engine=engine, device=torch.device("cpu"), flip=True
+            )
+        rows = [row for row, tracklet in enumerate(tracklets) if tracklet.camera_id == camera]
+        np.testing.assert_allclose(found.features[rows], expected["features"], atol=2e-5)
+        np.testing.assert_allclose(found.features_flip[rows], expected["features_flip"], atol=2e-5)
+    assert np.abs(found.features - features.read(extracted).features).max() > 1e-3
+    with pytest.raises(OutputExists, match="adapt_cameras: true there, false now"):
+        extract_features(options(walkers, main_file, tmp_path, flip=True), Silent())
+
+
+def test_camera_engines_without_memory(walkers: Path, main_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(stage, "adapted_to_camera", full)
+    tracklets, model = read_videos(load_manifest("mars"), walkers).splits[0].test, load_main_model(main_file)[0]
+    engine_of = stage.camera_engines(model, full, tracklets, clip_shape=(4, 32, 32), device=torch.device("cpu"))
+    with pytest.raises(UsageError, match=r"^--adapt-cameras: \d+ clips of a camera do not fit .* Use --device cpu"):
+        engine_of(tracklets[0].camera_id)
 
 
 def test_extract_features_flip(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ def write_gallery(path: Path, rows: np.ndarray, *, dataset: str = "people", came
     first = more.pop("first_seconds", np.arange(count) * 2.0)
     last = more.pop("last_seconds", None if first is None else first + 1.0)
     model = {"amem-main": {"name": "m", "sha256": more.pop("model", "")}}
+    made = {"adapt_cameras": more.pop("adapted", False)}
     table = Features(
         dataset, [f"{camera}/{row + 1:04d}" for row in range(count)], np.zeros(0, np.int64),
         np.ones(count, np.int64), np.zeros(count, bool), np.ascontiguousarray(rows, np.float32), {},
         camera=[camera] * count, first_seconds=first, last_seconds=last, **more,
     )  # fmt: skip
-    return features.write(path, table, Provenance("extract-features", {}, model))
+    return features.write(path, table, Provenance("extract-features", made, model))
 
 
 def write_attributes(path: Path, names: list[str], probabilities: np.ndarray, attributes: tuple[str, ...]) -> Path:

@@ -106,17 +106,21 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     assert run([*search, "other.safetensors"]) == 2
     assert "the gallery's features are of another model" in capsys.readouterr().err
 
-    linked: list[bool] = []
-    original = find_module.link_tracks
-    monkeypatch.setattr(find_module, "link_tracks", lambda *given: linked.append(given[0].centred) or original(*given))
-    centred = ["--centre-cameras", "--threshold", "0.5", "--out", "centred"]
-    assert run(["find", "hall.mp4", *how, "arm.safetensors", *centred]) == 0
-    assert linked == [True]
-    assert "fewer than 8 tracks in hall (1)" in capsys.readouterr().err
-    assert run([*search, "arm.safetensors", "--centre-cameras", "--out", "page.html"]) == 0
-    for page in ("centred/index.html", "page.html"):
-        assert "features: minus the mean of each camera" in Path(page).read_text()
-    assert "features: minus" not in Path("answer/index.html").read_text()
+    adapted = Path("adapted/workspace/features/tracks.h5")
+    assert run(["find", "hall.mp4", *how, "arm.safetensors", "--adapt-cameras", "--out", "adapted"]) == 0
+    search[3] = str(adapted)
+    assert run([*search, "arm.safetensors", "--out", "page.html"]) == 0
+    error = capsys.readouterr().err
+    assert "adapted to its cameras, but 1 track of the query's camera are too few" in error
+    assert "features: batch norm adapted to each camera" in Path("page.html").read_text()
+    assert "features: batch norm adapted to each camera" in Path("adapted/index.html").read_text()
+    assert "adapted to each camera" not in page
+    query = features.read(adapted, people=False).features
+    assert np.abs(query - table.features).max() > 1e-4
+    capsys.readouterr()
+    assert run([*search, "arm.safetensors", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["queries"]
+    assert found["results"][0]["distance"] == pytest.approx(0, abs=1e-4)
 
 
 @needs_chromium
@@ -240,23 +244,7 @@ def test_calibration_of_the_model_that_made_the_features(tmp_path: Path) -> None
     assert find_module.calibration_of(other, table, result) is None
     assert [find_module.calibration_of(model, table, one) for one in (of_others, without)] == [None, None]
     assert find_module.calibration_of(model, tmp_path / "none.h5", result) is None
-    assert find_module.calibration_of(model, table, result, centred=True) is None
-    centred = content | {"centred": {"rank": content["rank"], "mAP": 0.5, "calibration": numbers}}
-    path = results.write(tmp_path / "d.json", centred, Provenance("evaluate", {}, {"features": parent(table)}))
-    assert find_module.calibration_of(model, table, path, centred=True) == path
-
-
-def test_find_centre_cameras_needs_a_calibration_of_it(tmp_path: Path, monkeypatch, capsys) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr(find_module, "calibration_of", lambda *_, centred: asked.append(centred))
-    monkeypatch.setattr("amem_cli.models.checkpoints.load_feature_model", lambda *given, **named: None)
-    monkeypatch.chdir(tmp_path)
-    Path("model").write_bytes(b"")
-    assert run(["find", "a.mp4", "--out", "o", "--model", "model", "--centre-cameras"]) == 2
-    error = capsys.readouterr().err
-    assert "error: --centre-cameras: without a calibration" in error
-    assert "Run: amem evaluate --protocol mars --calibrate 0.001 --centre-cameras; or give --threshold" in error
-    assert asked == [True]
+    assert find_module.calibration_of(model, table, result, adapted=True) is None
 
 
 @pytest.mark.parametrize("step", ["extract_features", "label_videos"])
@@ -273,10 +261,11 @@ def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
     monkeypatch.chdir(tmp_path)
     arm = ["--arm", "arm"] if step == "label_videos" else []
-    assert run(["find", "a.mp4", "--out", "o", "--model", "main", "--device", "cpu", "--force", *arm]) == 2
+    more = ["--force", "--adapt-cameras", *arm]
+    assert run(["find", "a.mp4", "--out", "o", "--model", "main", "--device", "cpu", *more]) == 2
     (asked,) = given
     assert (asked.dataset, asked.workspace, asked.device, asked.force) == ("t.toml", Path("o/workspace"), "cpu", True)
-    assert asked.arm == "arm" if arm else asked.model == "main"
+    assert asked.arm == "arm" if arm else (asked.model, asked.adapt_cameras) == ("main", True)
 
 
 @pytest.mark.slow

@@ -38,36 +38,6 @@ def test_link_tracks_three_people(tmp_path: Path) -> None:
     assert (linked.distance < 0.1).all()
 
 
-def test_link_centre_cameras(tmp_path: Path) -> None:
-    """The light of a camera is more alike than its people."""
-    rows, light = unit_rows(8, 32), 2 * unit_rows(2, 32, seed=9)
-    files = []
-    for name, own in zip(("hall", "door"), light, strict=True):
-        lit = rows + own
-        files.append(write_gallery(tmp_path / f"{name}.h5", lit / np.linalg.norm(lit, axis=1)[:, None], camera=name))
-    found = []
-    for centre in (False, True):
-        options = LinkOptions(files=tuple(files), out=tmp_path / "out", threshold=0.5, centre_cameras=centre)
-        found.append(link(options, Silent()).person.tolist())
-    assert found == [[1] * 8 + [2] * 8, [*range(1, 9)] * 2]
-
-
-def test_link_centre_cameras_takes_the_calibration_of_it_and_warns_of_few_tracks(tmp_path: Path) -> None:
-    numbers = {"intercept": 1.0, "slope": -1.0, "threshold_squared_distance": 0.25, "wanted_false_match_rate": 0.01}
-    pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75}
-    row = some_result()
-    centred = {"rank": row["rank"], "mAP": 0.5, "calibration": numbers | pairs | {"threshold_squared_distance": 0.5}}
-    result = row | {"calibration": numbers | pairs, "centred": centred}
-    path = results.write(tmp_path / "r.json", result, Provenance("x", {}))
-    for centre in (False, True):
-        options = LinkOptions(
-            files=tuple(three_people(tmp_path)), out=tmp_path / "out", calibration=path, centre_cameras=centre
-        )
-        linked = link(options, progress := Silent())
-        assert linked.threshold == (0.5 if centre else 0.25)
-        assert any("fewer than 8 tracks in door (3); hall (3)" in text for text in progress.warnings) == centre
-
-
 def test_link_tracks_threshold_zero_and_four(tmp_path: Path) -> None:
     gallery = Gallery(three_people(tmp_path))
     assert link_tracks(gallery, 0.0, None).people == 6
@@ -298,6 +268,23 @@ def test_calibration_of_another_model(tmp_path: Path) -> None:
             assert read_calibration(path).models == ("2" * 64,)
 
 
+def test_calibration_of_adapted_and_other_features(tmp_path: Path) -> None:
+    numbers = {"intercept": 1.0, "slope": -1.0, "threshold_squared_distance": 0.5, "wanted_false_match_rate": 0.01}
+    pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75}
+    galleries = {one: write_gallery(tmp_path / f"{one}.h5", unit_rows(2), adapted=one) for one in (False, True)}
+    for recorded in ({}, {"adapted": False}, {"adapted": True}):
+        result = some_result() | {"calibration": numbers | pairs | recorded}
+        path, fitting = results.write(tmp_path / "r.json", result, Provenance("x", {})), recorded.get("adapted", False)
+        how = {"out": tmp_path / "out", "calibration": path}
+        assert link(LinkOptions(files=(galleries[fitting],), **how), Silent()).threshold == 0.5
+        words = ("without", "with") if fitting else ("with", "without")
+        message = f"features {words[1]} --adapt-cameras, and those to compare are {words[0]} it"
+        with pytest.raises(UsageError, match=message):
+            link(LinkOptions(files=(galleries[not fitting],), **how), Silent())
+        with pytest.raises(UsageError, match=message):
+            search(SearchOptions(query="hall/0001", gallery=(galleries[not fitting],), calibration=path), Silent())
+
+
 def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\n")  # of other tracks
     monkeypatch.chdir(tmp_path)
@@ -311,7 +298,7 @@ def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
-    monkeypatch.setattr("amem_cli.video.link.read_calibration", lambda *_, centred: known if not centred else None)
+    monkeypatch.setattr("amem_cli.video.gallery.read_calibration", lambda *_, **__: known)
     rows = np.array([[1, 0], [0.8, 0.6], [-1, 0]], np.float32)  # the first two are at 2 - 2 * 0.8
     paths = (
         write_gallery(tmp_path / "a.h5", rows[:2]),

@@ -26,7 +26,6 @@ from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, UsageError
 from amem_cli.metrics.calibration import Probability
-from amem_cli.metrics.centring import centre_cameras
 from amem_cli.models.checkpoints import load_main_model
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.progress import Silent
@@ -155,6 +154,14 @@ def test_gallery_of_two_models(tmp_path: Path) -> None:
         Gallery(paths)
 
 
+def test_gallery_of_adapted_and_other_features(tmp_path: Path) -> None:
+    plain, adapted = (write_gallery(tmp_path / f"{one}.h5", unit_rows(2), adapted=one) for one in (False, True))
+    for paths in ([plain, adapted], [adapted, plain]):
+        with pytest.raises(UsageError, match=r"True.h5 was extracted with --adapt-cameras, \S*False.h5 without"):
+            Gallery(paths)
+    assert [Gallery([path]).adapted for path in (plain, adapted)] == [False, True]
+
+
 def test_search_by_description(tmp_path: Path) -> None:
     gallery = write_gallery(tmp_path / "a.h5", unit_rows(3))
     names = [f"hall/{row:04d}" for row in (1, 2, 3)]
@@ -233,54 +240,6 @@ def test_search_folder_and_video_by_their_features(tmp_path: Path) -> None:
         Gallery([same.artifact, other.artifact])
 
 
-def test_search_centre_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cameras of two files; the images of a query outside the gallery lose the mean of all."""
-    rows = {"hall": unit_rows(4), "door": unit_rows(3, seed=1)}
-    files = tuple(write_gallery(tmp_path / f"{name}.h5", values, camera=name) for name, values in rows.items())
-    every = np.concatenate([*rows.values()])
-    expected = centre_cameras(every, ["hall"] * 4 + ["door"] * 3)
-    gallery = Gallery(files, centred=True)
-    np.testing.assert_allclose(np.stack([gallery.row(row) for row in range(7)]), expected, atol=1e-6)
-    (found,) = search(SearchOptions(query="hall/0002", gallery=files, centre_cameras=True), Silent()).found
-    distances = 2 - 2 * expected @ expected[1]
-    assert [hit.row for hit in found.hits] == [row for row in np.argsort(distances).tolist() if row != 1]
-    assert [hit.distance for hit in found.hits] == pytest.approx(np.sort(distances)[1:].tolist(), abs=1e-5)
-    assert gallery.few_tracks().startswith("--centre-cameras: fewer than 8 tracks in door (3); hall (4). ")
-    assert not Gallery(files).few_tracks()
-    outside = unit_rows(2, seed=5)
-    lost = outside - every.mean(axis=0)
-    lost /= np.linalg.norm(lost, axis=1, keepdims=True)
-    np.testing.assert_allclose(gallery.comparable(outside), lost, atol=1e-6)
-    assert Gallery(files).comparable(outside) is outside
-    monkeypatch.setattr(gallery_module, "free_memory", lambda: 3 * 4 * 7 * 8 - 1)
-    with pytest.raises(UsageError, match=r"^--centre-cameras of 7 tracks: needs at least .* Leave it out"):
-        Gallery(files, centred=True)
-
-
-def test_search_centre_cameras_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder has no camera in the gallery: the mean of all is subtracted, and there is no probability."""
-    gallery = write_gallery(tmp_path / "g.h5", unit_rows(4))
-    (tmp_path / "photos").mkdir()
-    outside, known = unit_rows(1, seed=7), Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
-    monkeypatch.setattr("amem_cli.video.search.check_model", lambda *_: tmp_path)
-    monkeypatch.setattr("amem_cli.video.search.folder_tracklet", lambda *_: None)
-    monkeypatch.setattr("amem_cli.video.search.embed", lambda _, gallery, *__: gallery.comparable(outside))
-    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda *_, centred: known)
-    for centre in (False, True):
-        options = SearchOptions(
-            query=str(tmp_path / "photos"), gallery=(gallery,), calibration=Path("x"), centre_cameras=centre
-        )
-        result = search(options, progress := Silent())
-        rows = Gallery([gallery], centred=centre)
-        expected = 2 - 2 * np.stack([rows.row(row) for row in range(4)]) @ rows.comparable(outside)[0]
-        assert [hit.distance for hit in result.found[0].hits] == pytest.approx(np.sort(expected).tolist(), abs=1e-5)
-        assert all((hit.probability is None) == centre for hit in result.found[0].hits)
-        assert ("no probabilities" in "".join(progress.warnings)) == centre == result.gallery.centred
-    described = SearchOptions(with_=("upperBodyRed",), gallery=(gallery,), centre_cameras=True)
-    monkeypatch.setattr("amem_cli.video.search.description", lambda gallery, _: np.ones(len(gallery)))
-    assert not search(described, Silent()).gallery.centred
-
-
 def test_search_video_checks_the_model_before_it_reads_the_video(tmp_path: Path, monkeypatch) -> None:
     gallery = write_gallery(tmp_path / "a.h5", unit_rows(5), model="0" * 64)
     (tmp_path / "a.mp4").touch()
@@ -318,8 +277,7 @@ def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     rows[4] = rows[1]
     gallery = write_gallery(tmp_path / "a.h5", rows)
     known = Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
-    asked: list[bool] = []
-    monkeypatch.setattr("amem_cli.video.search.read_calibration", lambda *_, centred: asked.append(centred) or known)
+    monkeypatch.setattr("amem_cli.video.gallery.read_calibration", lambda *_, **__: known)
     command = ["search", "hall/0002", "--gallery", str(gallery), "--top", "2", "--calibration", "mars.json"]
     assert run([*command, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
@@ -330,8 +288,6 @@ def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     assert run(command) == 0
     table = capsys.readouterr().out
     assert ("same person" in table, table.count("> 99 %"), "100 %" in table) == (True, 1, False)
-    assert run([*command, "--centre-cameras"]) == 0
-    assert asked == [False, False, True]
 
 
 def test_search_folder_needs_the_gallery_model(tmp_path: Path) -> None:
@@ -353,16 +309,6 @@ def test_read_calibration_without_one(tmp_path: Path) -> None:
     workspace = shlex.quote(str(tmp_path / "my work"))
     command = f"amem evaluate --protocol {some_result()['protocol']} --calibrate 0.001 --workspace {workspace}"
     assert raised.value.remedy == f"{command} writes one"
-    numbers = dict.fromkeys(("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate"), 0.5)
-    pairs = dict.fromkeys(("true_match_rate", "false_match_rate", "threshold_cosine"), 0.5)
-    both = some_result(calibration=numbers | pairs)
-    results.write(path, both, Provenance("evaluate", {}))
-    with pytest.raises(BadData, match="this result has none for features without their cameras' means") as raised:
-        gallery_module.read_calibration(path, centred=True)
-    assert "--calibrate 0.001 --centre-cameras --workspace" in raised.value.remedy
-    centred = {"rank": both["rank"], "mAP": 0.5, "calibration": numbers | pairs | {"threshold_squared_distance": 0.75}}
-    results.write(path, both | {"centred": centred}, Provenance("evaluate", {}))
-    assert [gallery_module.read_calibration(path, centred=one).threshold for one in (False, True)] == [0.5, 0.75]
 
 
 def test_search_page_shows_the_query_and_its_hits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
