@@ -19,7 +19,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be
         "lambda_m texture_weight gradient_steps bootstrap",
     ),
     "must be -1 or more": (lambda value: value >= -1, "workers"),
-    "must be at least 1": (lambda value: value >= 1, "predict_stride"),
+    "must be at least 1": (lambda value: value >= 1, "predict_stride parts"),
     "must be at least 2": (lambda value: value >= 2, "people_per_batch clips_per_person"),
     "must be at least 4": (lambda value: value >= 4, "clip_frames"),
     "must be below 1": (lambda value: value < 1, "learning_rate"),

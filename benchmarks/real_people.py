@@ -209,8 +209,8 @@ def scores_of(
         parts["labels"] = str(label_videos(options("label-videos", arm=str(arm), **shared), progress).artifact)
     if given.uses_mem:
         parts["tae"] = str(train_tae(options("train-tae", **shared), progress).artifact)
-    trained = train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress).artifact
-    model = str(trained.with_name("amem-main.safetensors"))
+    (trained,) = train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress)
+    model = str(trained.artifact.with_name("amem-main.safetensors"))
     return extracted(options("extract-features", model=model, **scored), progress)
 
 

@@ -27,6 +27,23 @@ SEEN: hdf5.Columns = {"camera": ("str", 1), "first_seconds": ("float64", 1), "la
 
 
 @dataclass(frozen=True)
+class Extraction:
+    """The options of `extract-features` that distances depend on, besides the model and the size of its images."""
+
+    adapt_cameras: bool = False
+    parts: int = 1
+
+    def __str__(self) -> str:
+        """As flags.
+
+        >>> str(Extraction(True, 4)), str(Extraction())
+        ('--adapt-cameras --parts 4', 'neither --adapt-cameras nor --parts')
+        """
+        flags = ["--adapt-cameras"] * self.adapt_cameras + [f"--parts {self.parts}"] * (self.parts > 1)
+        return " ".join(flags) or "neither --adapt-cameras nor --parts"
+
+
+@dataclass(frozen=True)
 class Features:
     """One row per tracklet: `features` (N, D) float32 of unit length, `is_query` (N,) bool.
 
@@ -65,9 +82,11 @@ class Features:
         return value if re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", value) else ""
 
     @property
-    def adapted(self) -> bool:
-        """Whether `extract-features --adapt-cameras` made the features."""
-        return self.provenance.get("options", {}).get("adapt_cameras") is True
+    def extraction(self) -> Extraction:
+        """How they were extracted, as far as distances depend on it."""
+        options = self.provenance.get("options", {})
+        parts = options.get("parts", 1)
+        return Extraction(options.get("adapt_cameras") is True, parts if isinstance(parts, int) else 1)
 
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:

@@ -16,9 +16,10 @@ Rate = Annotated[float, msgspec.Meta(ge=0, le=1 + 1e-9)] | None  # rounded sums 
 _Ranks = TypedDict("_Ranks", {"1": Rate, "5": Rate, "10": Rate, "20": Rate})
 _Interval = TypedDict("_Interval", {"rank-1": tuple[Rate, Rate], "mAP": tuple[Rate, Rate]})
 _Row = TypedDict("_Row", {"count": str, "expected": int, "found": int})  # noqa: UP013 - on one line
+_Extraction = TypedDict("_Extraction", {"adapt_cameras": bool, "parts": int})  # noqa: UP013
 _Pairs = TypedDict("_Pairs", {  # noqa: UP013
     "true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float, "models": NotRequired[list[str]],
-    "adapted": NotRequired[bool],
+    "extraction": NotRequired[_Extraction],
 })  # fmt: skip
 _Rates = TypedDict("_Rates", {  # noqa: UP013
     "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],
@@ -118,7 +119,7 @@ def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     for path, (_, other) in zip(files[1:], named[1:], strict=True):
         differences = [
             f"{name}: {first['choices'].get(name)!r} there, {other['choices'].get(name)!r} here"
-            for name in sorted({*first["choices"], *other["choices"]} - {"splits", "extra_data"})
+            for name in sorted({*first["choices"], *other["choices"]} - {"splits", "extra_data", "extraction"})
             if first["choices"].get(name) != other["choices"].get(name)
         ]
         if other["protocol"] != first["protocol"]:

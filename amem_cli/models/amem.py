@@ -10,6 +10,7 @@ from amem_cli.models.backbones import build_backbone, normalise
 from amem_cli.models.branches import BRANCH_CHANNELS, build_branch
 from amem_cli.models.config import ModelConfig, TaeConfig
 from amem_cli.models.mem import MEM, Prediction
+from amem_cli.models.pooling import pool_parts
 from amem_cli.models.recomputation import blocks_of
 from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder, mem_parts
 from amem_cli.weights.normalisation import IMAGENET
@@ -32,10 +33,13 @@ class MainModel(nn.Module):
     Clips (B, 3, T, H, W), float in [0, 1] -> f_s (B, 512), not L2-normalised. Without `fused`, f_s uses f_B alone
     ("baseline after enhancement"). With `neck` (D) the test uses batch-normalised f_s, as the identity classifier does
     in training (Luo et al., "Bag of Tricks", CVPRW 2019). With `mirror` (D) f_s of the test is the mean over the clip
-    and its mirror image.
+    and its mirror image. If `parts` is set (D), the test gives f_s of horizontal parts, (B, parts * 512), from the top:
+    the same layers after average pooling of each stripe (Sun et al., "Beyond Part Models", ECCV 2018, who train a layer
+    for each). Before the neck their mean is f_s where the parts are equal.
     """
 
     backbone: Any  # (B, 3, T, H, W) -> (B, C, T', H', W'), with out_channels and normalisation
+    parts = 1
 
     def __init__(
         self, backbone: nn.Module, appearance_branch: nn.Module | None, motion_branch: nn.Module | None, fused: bool,
@@ -67,17 +71,20 @@ class MainModel(nn.Module):
             motion_feature=self.motion_branch(maps) if self.motion_branch is not None else None,
         )
 
-    def similarity_feature(self, maps: FeatureMaps) -> Tensor:
-        """f_s (B, 512): global average pooling of the fused map F, then the fully-connected layer."""
+    def similarity_feature(self, maps: FeatureMaps, parts: int = 1) -> Tensor:
+        """f_s (B, 512): global average pooling of the fused map F, then the fully-connected layer; (B * parts, 512) of
+        horizontal parts."""
         fused = [maps.backbone_feature]
         if self.fused:
             fused += [branch for branch in (maps.appearance_feature, maps.motion_feature) if branch is not None]
         # pooling before concatenation gives the same values without building F
-        return self.similarity(torch.cat([feature.mean(dim=(2, 3)) for feature in fused], dim=1))
+        return self.similarity(torch.cat([pool_parts(feature, parts) for feature in fused], dim=1))
 
     def forward(self, clip: Tensor) -> Tensor:
         clips = torch.cat((clip, clip.flip(-1))) if self.mirror else clip
-        feature = self.neck(self.similarity_feature(self.feature_maps(clips)))
+        feature = self.neck(self.similarity_feature(self.feature_maps(clips), self.parts))
+        if self.parts > 1:
+            feature = feature.unflatten(0, (-1, self.parts)).flatten(1)  # (B * parts, 512) -> (B, parts * 512)
         return feature.unflatten(0, (2, -1)).mean(dim=0) if self.mirror else feature
 
     def for_inference(self) -> "MainModel":
@@ -85,7 +92,7 @@ class MainModel(nn.Module):
         if self.fused:
             return self
         bare = MainModel(self.backbone, None, None, fused=False, mirror=self.mirror)
-        bare.similarity, bare.neck = self.similarity, self.neck
+        bare.similarity, bare.neck, bare.parts = self.similarity, self.neck, self.parts
         return bare
 
 

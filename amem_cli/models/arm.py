@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from amem_cli.attributes import GROUP_SIZES
 from amem_cli.models.image_networks import ImageMaps
+from amem_cli.models.pooling import pool_parts
 
 GROUP_FEATURE = 256  # size of a_m
 
@@ -40,8 +41,11 @@ class ARM(nn.Module):
 class FrameFeatures(nn.Module):
     """The ARM's image network as a model of tracklets, without a training for identity (D).
 
-    Clips (B, 3, T, H, W) in [0, 1] -> (B, C): its pooled maps, averaged over the frames and their mirror images.
+    Clips (B, 3, T, H, W) in [0, 1] -> (B, C): its pooled maps, averaged over the frames and their mirror images. If
+    `parts` is set, the maps are pooled in horizontal parts: (B, parts * C), from the top.
     """
+
+    parts = 1
 
     def __init__(self, arm: ARM):
         super().__init__()
@@ -49,4 +53,6 @@ class FrameFeatures(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         frames = torch.cat((clip, clip.flip(-1)), dim=2).transpose(1, 2)  # (B, 2T, 3, H, W)
-        return self.backbone(frames.flatten(0, 1)).mean(dim=(2, 3)).unflatten(0, frames.shape[:2]).mean(dim=1)
+        pooled = pool_parts(self.backbone(frames.flatten(0, 1)), self.parts)  # (B * 2T * parts, C)
+        by_frame = pooled.unflatten(0, (frames.shape[0], frames.shape[1], self.parts))
+        return by_frame.mean(dim=1).flatten(1)

@@ -108,12 +108,18 @@ def load_main_model(path: Path, *, remedy: str = "") -> tuple[MainModel, ModelCo
     return _load(path, "amem-main", build_main_model, remedy)
 
 
-def load_feature_model(path: Path, *, remedy: str = "") -> tuple[nn.Module, ModelConfig | ArmConfig]:
-    """The network that features are extracted with: the main model, or `FrameFeatures` of an `amem-arm`."""
+def load_feature_model(path: Path, *, parts: int = 1, remedy: str = "") -> tuple[nn.Module, ModelConfig | ArmConfig]:
+    """The network that features are extracted with, of so many horizontal `parts`: the main model, or `FrameFeatures`
+    of an `amem-arm`."""
+    model: MainModel | FrameFeatures
+    config: ModelConfig | ArmConfig
     if path.is_file() and checkpoint.read_description(path, remedy=remedy).get("kind") == "amem-arm":
         arm, config = load_arm(path)
-        return FrameFeatures(arm), config
-    return load_main_model(path, remedy=remedy)
+        model = FrameFeatures(arm)
+    else:
+        model, config = load_main_model(path, remedy=remedy)
+    model.parts = parts
+    return model, config
 
 
 def restore_main(output: Path, provenance: Provenance) -> Path:

@@ -1,4 +1,4 @@
-"""Max pooling of clips whose gradient is the same in each run on CUDA.
+"""Average pooling of horizontal parts, and max pooling of clips whose gradient is the same in each run on CUDA.
 
 Where windows overlap, torch's gradient of `F.max_pool3d` adds in any order there. Here each element adds what it gets
 from the windows in their order. Instead of torch's indices of 8 bytes, one byte per window is kept for the backward
@@ -15,6 +15,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Sizes = tuple[int, ...]  # along T, H, W
+
+
+def pool_parts(maps: Tensor, parts: int) -> Tensor:
+    """Average pooling of each of `parts` horizontal stripes, from the top: (B, C, H, W) -> (B * parts, C), the parts of
+    one item after another. Stripes overlap where H is no multiple of `parts`; one part is global average pooling."""
+    if parts == 1:
+        return maps.mean(dim=(2, 3))
+    return F.adaptive_avg_pool2d(maps, (parts, 1)).squeeze(3).transpose(1, 2).flatten(0, 1)
 
 
 class MaxPool3d(nn.MaxPool3d):

@@ -100,7 +100,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             result["warnings"] = progress.warnings
         if "calibration" in result:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
-            result["calibration"]["adapted"] = all(table.adapted for table in tables)
+            result["calibration"]["extraction"] = asdict(tables[0].extraction)
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
@@ -191,16 +191,16 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
     """How the features were extracted, from their provenance; files of other programs do not record it."""
     if not all(table.provenance.get("command") == "extract-features" and table.model("name") for table in tables):
         about = {"frames": "frames and pooling", "epoch": "epoch", "extra_data": "training data"}
+        about["extraction"] = "extraction"
         return {name: f"{text} not stated by the features file" for name, text in about.items()}
     best = any(table.model("name").endswith("-best.safetensors") for table in tables)
     most = max(table.provenance.get("options", {}).get("clips", 0) for table in tables)
     frames = f"up to {most} clips of a tracklet" if most else "all frames in consecutive clips"
-    adapted = "; batch norm as measured on each camera's test tracklets, without identities"
     return {
         "frames": f"{frames}, f_s averaged over clips, then L2-normalised",
         "epoch": f"{'the epoch with the best validation' if best else 'the last epoch'}, no choice on test people",
-        "extra_data": "training people and initial weights are those in the provenance of the model"
-        + adapted * any(table.adapted for table in tables),
+        "extra_data": "training people and initial weights are those in the provenance of the model",
+        "extraction": " and ".join(sorted({f"extracted with {table.extraction}" for table in tables})),
     }
 
 

@@ -69,7 +69,8 @@ def _extract_split(
     remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
     if not tracks:
         remedy = chain.remedy("train-amem")
-    model, config = load_feature_model(model_file, remedy="Check --model" if options.model else remedy)
+    remedy = "Check --model" if options.model else remedy
+    model, config = load_feature_model(model_file, parts=options.parts, remedy=remedy)
     if not options.model and is_main:
         chain.warn_about_stale("extract-features", progress)
     if not tracks:
@@ -94,7 +95,7 @@ def _extract_split(
         )
         if slot.is_current(provenance, frames_of(split.test), progress.warn):
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
-        fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * len(split.test)
+        fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * options.parts * len(split.test)
         shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
         shape: dict[str, Any] = {"clip_shape": (config.clip_frames, *config.height_width), "device": device}
         settings = shape | {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}

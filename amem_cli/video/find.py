@@ -2,11 +2,12 @@
 
 import contextlib
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic, features, pseudo_labels, results
+from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
@@ -14,7 +15,7 @@ from amem_cli.errors import AmemError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.gallery import ADAPTED, Gallery, read_calibration
+from amem_cli.video.gallery import Gallery, read_calibration
 from amem_cli.video.link import Linked, link_tracks, write_links
 from amem_cli.video.options import FindOptions
 from amem_cli.video.tracklets import cut_tracklets
@@ -32,8 +33,7 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     split = protocol.numbers[0]
     model, calibration = options.model or home.amem_main(manifest.name, split), options.calibration
     if calibration is None and options.threshold is None and model.is_file():
-        files = home.features(manifest.name, split), home.results(protocol.name)
-        calibration = calibration_of(model, *files, adapted=options.adapt_cameras)
+        calibration = calibration_of(model, home.features(manifest.name, split), home.results(protocol.name))
     at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
     train = f"amem train-amem --preset small --modules baseline --dataset {at}"
     without = "Give --model, an ARM if you have no labelled people"
@@ -41,9 +41,10 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     from amem_cli.models.checkpoints import load_arm, load_feature_model
 
     load_feature_model(model, remedy=remedy)  # everything before the long part
-    known = None
+    how, known = Extraction(options.adapt_cameras, options.parts), None
     if calibration:
-        known = read_calibration(calibration, atomic.sha256_file(model), adapted=options.adapt_cameras)
+        known = read_calibration(calibration, atomic.sha256_file(model), how if how != Extraction() else None)
+        how = known.extraction
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
@@ -53,13 +54,13 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     labels = _labels(common, arm, options.arm is not None, progress)
     from amem_cli.stages.extract_features import extract_features
 
-    how = ExtractFeaturesOptions(model=str(model), clips=CLIPS, adapt_cameras=options.adapt_cameras, **common)
-    (extracted,) = extract_features(how, progress)
+    common |= asdict(how)
+    (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
     gallery = Gallery([extracted.artifact])
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     used = [f"boxes: {cut.source}", f"model: {model.name} ({atomic.sha256_file(model)[:8]})"]
     used[1] += f", trained on {gallery.trained_on}" if gallery.trained_on else ""
-    used += [ADAPTED] if gallery.adapted else []
+    used += gallery.extracted_with
     if known:
         rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
         used.append(f"calibration: {known.name}, at most {rate}")
@@ -88,12 +89,11 @@ def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progres
     return pseudo_labels.read(result.artifact)
 
 
-def calibration_of(model: Path, table: Path, result: Path, *, adapted: bool = False) -> Path | None:
-    """The `result`, if it has a calibration (as of `read_calibration`) of distances in the features file `table`, which
-    this model made."""
+def calibration_of(model: Path, table: Path, result: Path) -> Path | None:
+    """The `result`, if it has a calibration of distances in the features file `table`, which this model made."""
     with contextlib.suppress(AmemError, KeyError, AttributeError):
         by_model = features.read(table, people=False).model("sha256") == atomic.sha256_file(model)
-        read_calibration(result, adapted=adapted)
+        read_calibration(result)
         made_from = results.read(result)["provenance"]["parents"].values()
         if by_model and atomic.sha256_file(table) in [one.get("sha256") for one in made_from]:
             return result

@@ -10,18 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.artifacts import features, results
+from amem_cli.artifacts.features import Extraction
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
 from amem_cli.resolve import folder_flags
 
 BLOCK_ROWS = 65536
-ADAPTED = "features: batch norm adapted to each camera"  # for a reader of the answer
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What a result of `amem evaluate --calibrate` says about distances: the probability, and the threshold below which
-    two tracklets are one person. `models` are the SHA-256 of the models that it was measured with, if they are known.
+    two tracklets are one person. `models` are the SHA-256 of the models that it was measured with, if they are known,
+    `extraction` is that of the features.
     """
 
     probability: Probability
@@ -29,12 +30,12 @@ class Calibration:
     false_match_rate: float
     name: str
     models: tuple[str, ...] = ()
+    extraction: Extraction = Extraction()
 
 
-def read_calibration(path: Path, model: str = "", *, adapted: bool = False) -> Calibration:
+def read_calibration(path: Path, model: str = "", extraction: Extraction | None = None) -> Calibration:
     """The calibration of a result; `BadData` for a result without one. `UsageError` for one of another model than the
-    `model` of this SHA-256, if both are known, and for one of features that were extracted with `--adapt-cameras` if
-    those to compare are not `adapted`, or the reverse."""
+    `model` of this SHA-256, if both are known, and of features of another `extraction`, if it is given."""
     result = results.read(path)
     found = result.get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
@@ -43,22 +44,21 @@ def read_calibration(path: Path, model: str = "", *, adapted: bool = False) -> C
         remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} --calibrate 0.001{folder_flags(**home)}"
         raise BadData("calibration", path, why="this result has none", remedy=f"{remedy} writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
-    models = tuple(found.get("models", ()))
+    models, recorded = tuple(found.get("models", ())), Extraction(**found.get("extraction", {}))
     if model and models and model not in models:
         why = "it was measured with another model than the one that is used here"
         raise UsageError("--calibration", path, why=why, remedy="Evaluate that model with --calibrate 0.001")
-    if found.get("adapted", False) is not adapted:
-        theirs, ours = ("without", "with") if adapted else ("with", "without")
-        why = f"it was measured on features {theirs} --adapt-cameras, and those to compare are {ours} it"
-        raise UsageError("--calibration", path, why=why, remedy=f"Evaluate features {ours} it with --calibrate 0.001")
-    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models)
+    if extraction not in (None, recorded):
+        why = f"its features were extracted with {recorded}, those to compare with {extraction}"
+        raise UsageError("--calibration", path, why=why, remedy="Extract both alike, or give a --threshold")
+    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models, recorded)
 
 
 class Gallery:
     """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
 
     Data sets of one name with cameras of one name, as of two `amem find`, become tracks-1, tracks-2. Raises
-    `UsageError` when two files have features of different models or image sizes, or only one has adapted features.
+    `UsageError` when two files have features of different models, image sizes or extractions.
     """
 
     def __init__(self, paths: Sequence[Path]):
@@ -72,6 +72,9 @@ class Gallery:
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
         first = self.tables[0]
         for path, table in zip(self.paths, self.tables, strict=True):
+            if table.extraction != first.extraction:
+                why = f"it was extracted with {table.extraction}, {self.paths[0]} with {first.extraction}"
+                raise UsageError("--gallery", path, why=why, remedy="Extract both alike")
             models = {table.model("sha256"), first.model("sha256")} - {""}
             if table.features.shape[1] != first.features.shape[1] or len(models) > 1:
                 why = f"its features are of another model than those of {self.paths[0]}"
@@ -79,10 +82,6 @@ class Gallery:
             if len({table.image_size, first.image_size} - {""}) > 1:
                 why = f"its features are of {table.image_size} pixels, those of {self.paths[0]} of {first.image_size}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
-            if table.adapted != first.adapted:
-                which = (path, self.paths[0]) if table.adapted else (self.paths[0], path)
-                why = f"{which[0]} was extracted with --adapt-cameras, {which[1]} without"
-                raise UsageError("--gallery", why=why, remedy="Extract both with it, or both without")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -98,9 +97,13 @@ class Gallery:
         return next((table.image_size for table in self.tables if table.image_size), "")
 
     @property
-    def adapted(self) -> bool:
-        """Whether the features were extracted with `--adapt-cameras`."""
-        return self.tables[0].adapted
+    def extraction(self) -> Extraction:
+        return self.tables[0].extraction
+
+    @property
+    def extracted_with(self) -> list[str]:
+        """A line for a reader of the answer, if there is something to say."""
+        return [f"features: {self.extraction}"] if self.extraction != Extraction() else []
 
     @property
     def trained_on(self) -> str:
@@ -109,7 +112,7 @@ class Gallery:
 
     def calibration(self, path: Path | None) -> Calibration | None:
         """`read_calibration` for these features; None without a result."""
-        return read_calibration(path, self.model, adapted=self.adapted) if path else None
+        return read_calibration(path, self.model, self.extraction) if path else None
 
     @cached_property
     def tracklets(self) -> list[str]:

@@ -58,13 +58,16 @@ class FindOptions(TrackletOptions):
     arm: Path | None = option(None, "attribute model; empty: the workspace's, if there is one")
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)
-    adapt_cameras: bool = option(False, "batch norm as measured on each camera's own tracks")
+    adapt_cameras: bool = option(False, "as in extract-features; a calibration says it")
+    parts: int = option(1, "as in extract-features; a calibration says it")
     dataset: str = option("mars", "data set of the workspace's model: a shipped name, or the path of your own .toml")
     workspace: Path = workspace_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_threshold(self.threshold)
+        if self.parts < 1:
+            raise UsageError("--parts", str(self.parts), why="must be at least 1")
         if self.threshold is not None and self.calibration is not None:
             raise UsageError("threshold", why="--threshold and --calibration exclude each other", remedy="Give one")
 

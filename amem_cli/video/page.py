@@ -22,7 +22,6 @@ from amem_cli.errors import counted, listing
 from amem_cli.pictures.frames import side_by_side
 from amem_cli.pictures.html import clock, render, webp
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.gallery import ADAPTED
 from amem_cli.video.link import Linked
 from amem_cli.video.search import Hit, SearchResult
 from amem_cli.video.tracklets import Tracklets
@@ -107,7 +106,7 @@ def write_search_page(result: SearchResult, out: Path, progress: Progress) -> No
         progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
     used = [f"features: {path.name}" for path in result.gallery.paths]
     used += [f"model trained on {result.gallery.trained_on}"] if result.gallery.trained_on else []
-    used += [ADAPTED] if result.gallery.adapted else []
+    used += result.gallery.extracted_with
     used.append(f"calibration: {result.calibration.name}" if result.calibration else "no calibration")
     atomic.write_text(out, search_page(result, frames, used))
 

@@ -210,14 +210,14 @@ def check_model(model: Path | None, gallery: Gallery) -> Path:
 
 
 def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOptions, progress: Progress) -> np.ndarray:
-    """The features (Q, D) of tracklets of one camera by `--model`, which must be the one of the gallery, at its size;
-    adapted to this camera, if the gallery's are adapted to theirs."""
+    """The features (Q, D) of tracklets of one camera by `--model`, which must be that of the gallery, extracted as the
+    gallery's."""
     from amem_cli.models.checkpoints import load_feature_model
     from amem_cli.runtime.distributed import process_group
     from amem_cli.runtime.engine import prepare, resolve_engine, resolve_precision
     from amem_cli.stages.extract_features import camera_engines, extract_tracklets
 
-    model, config = load_feature_model(check_model(options.model, gallery))
+    model, config = load_feature_model(check_model(options.model, gallery), parts=gallery.extraction.parts)
     config = replace(config, image_size=gallery.image_size or config.image_size)
     with process_group(options.device) as processes:
         device = processes.device
@@ -225,15 +225,15 @@ def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOption
         name = resolve_engine("auto", device, precision, clips=True)
         make = partial(prepare, device=device, precision=precision, engine=name, warn=progress.warn)
         clip_shape = (config.clip_frames, *config.height_width)
-        engine = make(model)
-        if gallery.adapted:
+        if gallery.extraction.adapt_cameras:
             if len(tracklets) < FEW_TRACKS:
                 few = f"{counted(len(tracklets), 'tracks')} of the query's camera are too few for the same"
-                progress.warn(
-                    f"the gallery is adapted to its cameras, but {few}. One without --adapt-cameras finds more"
-                )
+                remedy = "One without --adapt-cameras finds more"
+                progress.warn(f"the gallery is adapted to its cameras, but {few}. {remedy}")
             engine_of = camera_engines(model, make, tracklets, clip_shape=clip_shape, device=device)
             engine = engine_of(tracklets[0].camera_id)
+        else:
+            engine = make(model)
         clips = sum(-(-len(tracklet) // config.clip_frames) for tracklet in tracklets)
         with progress.loop("query", clips, unit="clips") as bar:
             columns = extract_tracklets(tracklets, bar, clip_shape=clip_shape, engine=engine, device=device)

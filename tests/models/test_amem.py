@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from amem_cli.models import amem
 from amem_cli.models.aem import AEM
-from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model
+from amem_cli.models.amem import AMEM, FeatureMaps, MainModel, build_amem, build_main_model
 from amem_cli.models.arm import AttributeHeads
 from amem_cli.models.branches import Conv2dBranch
 from amem_cli.models.config import ModelConfig, model_config
@@ -192,3 +192,28 @@ def test_build_main_model_normalisation_of_the_configuration() -> None:
         assert own.backbone.normalisation == PLUS_MINUS_ONE
         changed = replace(config(modules="baseline"), normalisation=given)
         assert build_main_model(changed).backbone.normalisation == given
+
+
+@pytest.mark.parametrize("modules", ["amem", "after-enhancement"])
+def test_main_model_of_parts(modules: str) -> None:
+    """f_s of the upper and of the lower half of the maps, batch-normalised, mean over both mirror images."""
+    main = toy(modules).main.eval()
+    main.neck, main.mirror = nn.BatchNorm1d(512).eval(), True
+    main.neck.running_mean.uniform_()
+    clip = torch.rand(2, 3, 8, 64, 32)
+    with torch.no_grad():
+        whole = main.neck(main.similarity_feature(main.feature_maps(clip)))
+        main.parts = 2
+        found = main(clip)
+        expected = []
+        for half in (slice(0, 2), slice(2, 4)):
+            each = []
+            for one in (clip, clip.flip(-1)):
+                maps = FeatureMaps(*(None if m is None else m[..., half, :] for m in main.feature_maps(one)))
+                each.append(main.neck(main.similarity_feature(maps)))
+            expected.append(torch.stack(each).mean(0))
+    assert found.shape == (2, 1024)
+    torch.testing.assert_close(found, torch.cat(expected, dim=1))
+    assert main.for_inference().parts == 2
+    main.mirror = False
+    torch.testing.assert_close(main(clip).view(2, 2, 512).mean(1), whole)  # all of it is linear after the maps

@@ -48,6 +48,19 @@ def test_frame_features_mean_over_frames_and_mirror_images() -> None:
             torch.testing.assert_close(feature, torch.stack(pooled).mean(0))
 
 
+def test_frame_features_of_parts() -> None:
+    torch.manual_seed(0)
+    model = FrameFeatures(ARM("resnet18").eval())
+    model.parts = 2
+    clips = torch.rand(2, 3, 3, 64, 32)
+    with torch.no_grad():
+        found = model(clips)
+        frames = torch.cat((clips, clips.flip(-1)), dim=2)
+        maps = torch.stack([model.backbone(frame) for frame in frames.unbind(2)]).mean(0)  # (B, 512, 4, 2)
+    expected = [maps[:, :, :2].mean((2, 3)), maps[:, :, 2:].mean((2, 3))]
+    torch.testing.assert_close(found, torch.cat(expected, dim=1))
+
+
 def test_attribute_heads_group_depends_on_own_weights() -> None:
     torch.manual_seed(0)
     sizes = (2, 3, 1)

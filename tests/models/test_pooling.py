@@ -1,4 +1,4 @@
-"""Max pooling with an ordered gradient: equal to torch's, with one byte a window, used by every network on CUDA."""
+"""Pooling of parts; max pooling with an ordered gradient: equal to torch's, with one byte a window."""
 
 from typing import Any
 
@@ -10,10 +10,19 @@ from torch._subclasses import FakeTensorMode
 
 from amem_cli.models.backbones import build_backbone
 from amem_cli.models.branches import build_branch
-from amem_cli.models.pooling import OrderedMaxPool
+from amem_cli.models.pooling import OrderedMaxPool, pool_parts
 from amem_cli.options import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize(
+    "rows", [[(0, 4)], [(0, 2), (2, 4)], [(0, 1), (1, 2), (2, 3), (3, 4)], [(0, 2), (1, 3), (2, 4)]]
+)
+def test_pool_parts_from_the_top(rows: list[tuple[int, int]]) -> None:
+    maps = torch.arange(2 * 3 * 4 * 2, dtype=torch.float32).view(2, 3, 4, 2)
+    expected = torch.stack([maps[:, :, first:end].mean((2, 3)) for first, end in rows], dim=1).flatten(0, 1)
+    torch.testing.assert_close(pool_parts(maps, len(rows)), expected)
 
 
 @pytest.mark.parametrize(

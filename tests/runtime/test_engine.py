@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toys import shortened, small_main_model
 
 from amem_cli.errors import InputMissing, UsageError
-from amem_cli.models.arm import ARM
+from amem_cli.models.arm import ARM, FrameFeatures
 from amem_cli.models.i3d import InceptionBlock, MaxPoolSame, Unit3D
 from amem_cli.options import BACKBONES
 from amem_cli.runtime.engine import Engine, autocast, engine_version, prepare, resolve_engine, resolve_precision
@@ -153,19 +153,31 @@ def test_engine_agrees(kind: str, engine: str) -> None:
 
 
 def network_of(name: str) -> tuple[nn.Module, Tensor]:
-    """The ARM with an image network, or the main model with a backbone; "neck": batch norm on f_s, mirrored clips.
-    With few blocks."""
+    """The ARM with an image network, or the main model with a backbone; "neck": batch norm on f_s, mirrored clips;
+    "parts": the same with two horizontal parts; "arm-clips": the ARM's features of clips, of two parts. With few blocks.
+    """
     torch.manual_seed(0)
     images = smooth_images(3, 64, 32, 3)
+    if name == "arm-clips":
+        arm = shortened(ARM("mobilenet_v2"), 64, 32)
+        as_trained(arm, images)
+        network: Any = FrameFeatures(arm)
+        network.parts = 2
+        return network, smooth_images(3, 4, 64, 32, 3)
     if name.startswith("arm-"):
         return as_trained(shortened(ARM(name.removeprefix("arm-")), 64, 32), images), images
     images = smooth_images(3, 4, 64, 32, 3)
-    how = {"neck": "bn", "mirror": "on", "backbone": "mobilenet_v2"} if name == "neck" else {"backbone": name}
-    return as_trained(small_main_model(**how), images), images
+    neck = name in ("neck", "parts")
+    how = {"neck": "bn", "mirror": "on", "backbone": "mobilenet_v2"} if neck else {"backbone": name}
+    network = as_trained(small_main_model(**how), images)
+    network.parts = 2 if name == "parts" else 1
+    return network, images
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*BACKBONES, "neck", "arm-resnet18", "arm-resnet50", "arm-mobilenet_v2"])
+@pytest.mark.parametrize(
+    "name", [*BACKBONES, "neck", "parts", "arm-clips", "arm-resnet18", "arm-resnet50", "arm-mobilenet_v2"]
+)
 def test_torch_agrees_for_every_network(name: str) -> None:
     network, images = network_of(name)
     check(network, images, "torch")
@@ -175,7 +187,7 @@ def test_torch_agrees_for_every_network(name: str) -> None:
 
 @needs_openvino
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*TOYS, "i3d"])
+@pytest.mark.parametrize("name", [*TOYS, "i3d", "parts", "arm-clips"])
 def test_openvino_agrees(name: str) -> None:
     network, images = toy(name) if name in TOYS else network_of(name)
     check(network, images, "openvino")

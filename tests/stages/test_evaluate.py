@@ -274,18 +274,18 @@ def test_evaluate_calibration_names_its_models(tmp_path: Path) -> None:
     assert evaluate(given, Silent()).metrics["calibration"]["models"] == ["a" * 64, "b" * 64]
 
 
-def test_evaluate_adapted_features_say_so(tmp_path: Path) -> None:
-    calibrations, texts = [], []
-    for adapted in (False, True):
+def test_evaluate_says_how_features_were_extracted(tmp_path: Path) -> None:
+    for options_, text in (
+        ({}, "neither --adapt-cameras nor --parts"), ({"adapt_cameras": True, "parts": 4}, "--adapt-cameras --parts 4")
+    ):  # fmt: skip
         path = split_file(tmp_path / "of-0.h5", 4, "own")
-        made = {"command": "extract-features", "options": {"adapt_cameras": adapted}}
+        made = {"command": "extract-features", "options": options_}
         with h5py.File(path, "r+") as file:
             file.attrs["provenance"] = json.dumps(made | {"parents": {"amem-main": {"name": "m", "sha256": "a" * 64}}})
         files = [path] * 3
         found = evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1), Silent()).metrics
-        calibrations.append(found["calibration"]["adapted"])
-        texts.append("batch norm as measured on each camera's test tracklets" in found["choices"]["extra_data"])
-    assert calibrations == texts == [False, True]
+        assert found["calibration"]["extraction"] == {"adapt_cameras": False, "parts": 1} | options_
+        assert found["choices"]["extraction"] == f"extracted with {text}"
 
 
 def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[float, float, int]:

@@ -10,6 +10,7 @@ import torch
 from toys import write_main
 
 from amem_cli.artifacts import features
+from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.clips import evenly_spaced, shortened
 from amem_cli.data.datasets import read_videos
@@ -205,7 +206,7 @@ def test_extract_features_adapt_cameras(
     monkeypatch.setattr(stage, "ADAPTATION_CLIPS", most)
     (result,) = extract_features(options(walkers, main_file, tmp_path, adapt_cameras=True, flip=True), Silent())
     found = features.read(result.artifact)
-    assert found.adapted
+    assert found.extraction == Extraction(adapt_cameras=True)
     tracklets = read_videos(load_manifest("mars"), walkers).splits[0].test
     model, config = load_main_model(main_file)
     cameras = {tracklet.camera_id for tracklet in tracklets}
@@ -225,6 +226,17 @@ def test_extract_features_adapt_cameras(
     assert np.abs(found.features - features.read(extracted).features).max() > 1e-3
     with pytest.raises(OutputExists, match="adapt_cameras: true there, false now"):
         extract_features(options(walkers, main_file, tmp_path, flip=True), Silent())
+
+
+def test_extract_features_parts(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
+    """Without a neck the mean of the parts' f_s is f_s, but for its length."""
+    (result,) = extract_features(options(walkers, main_file, tmp_path, parts=2), Silent())
+    found = features.read(result.artifact)
+    assert found.extraction == Extraction(parts=2)
+    assert found.features.shape == (len(found.tracklet), 2 * 512)
+    mean = found.features.reshape(-1, 2, 512).mean(axis=1)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(mean, features.read(extracted).features, atol=1e-5)
 
 
 def test_camera_engines_without_memory(walkers: Path, main_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

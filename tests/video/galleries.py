@@ -1,11 +1,12 @@
 """Features and labels files of tracks, for tests."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from amem_cli.artifacts import features, pseudo_labels
-from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.features import Extraction, Features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 
@@ -22,7 +23,7 @@ def write_gallery(path: Path, rows: np.ndarray, *, dataset: str = "people", came
     first = more.pop("first_seconds", np.arange(count) * 2.0)
     last = more.pop("last_seconds", None if first is None else first + 1.0)
     model = {"amem-main": {"name": "m", "sha256": more.pop("model", "")}}
-    made = {"adapt_cameras": more.pop("adapted", False)}
+    made = asdict(more.pop("extraction", Extraction()))
     table = Features(
         dataset, [f"{camera}/{row + 1:04d}" for row in range(count)], np.zeros(0, np.int64),
         np.ones(count, np.int64), np.zeros(count, bool), np.ascontiguousarray(rows, np.float32), {},

@@ -107,16 +107,16 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     assert "the gallery's features are of another model" in capsys.readouterr().err
 
     adapted = Path("adapted/workspace/features/tracks.h5")
-    assert run(["find", "hall.mp4", *how, "arm.safetensors", "--adapt-cameras", "--out", "adapted"]) == 0
+    kind = ["--adapt-cameras", "--parts", "2"]
+    assert run(["find", "hall.mp4", *how, "arm.safetensors", *kind, "--out", "adapted"]) == 0
     search[3] = str(adapted)
     assert run([*search, "arm.safetensors", "--out", "page.html"]) == 0
     error = capsys.readouterr().err
     assert "adapted to its cameras, but 1 track of the query's camera are too few" in error
-    assert "features: batch norm adapted to each camera" in Path("page.html").read_text()
-    assert "features: batch norm adapted to each camera" in Path("adapted/index.html").read_text()
-    assert "adapted to each camera" not in page
-    query = features.read(adapted, people=False).features
-    assert np.abs(query - table.features).max() > 1e-4
+    assert "features: --adapt-cameras --parts 2" in Path("page.html").read_text()
+    assert "features: --adapt-cameras --parts 2" in Path("adapted/index.html").read_text()
+    assert "features: -" not in page
+    assert features.read(adapted, people=False).features.shape == (1, 2 * 1280)
     capsys.readouterr()
     assert run([*search, "arm.safetensors", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["queries"]
@@ -244,7 +244,6 @@ def test_calibration_of_the_model_that_made_the_features(tmp_path: Path) -> None
     assert find_module.calibration_of(other, table, result) is None
     assert [find_module.calibration_of(model, table, one) for one in (of_others, without)] == [None, None]
     assert find_module.calibration_of(model, tmp_path / "none.h5", result) is None
-    assert find_module.calibration_of(model, table, result, adapted=True) is None
 
 
 @pytest.mark.parametrize("step", ["extract_features", "label_videos"])
@@ -261,11 +260,11 @@ def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
     monkeypatch.chdir(tmp_path)
     arm = ["--arm", "arm"] if step == "label_videos" else []
-    more = ["--force", "--adapt-cameras", *arm]
+    more = ["--force", "--adapt-cameras", "--parts", "2", *arm]
     assert run(["find", "a.mp4", "--out", "o", "--model", "main", "--device", "cpu", *more]) == 2
     (asked,) = given
     assert (asked.dataset, asked.workspace, asked.device, asked.force) == ("t.toml", Path("o/workspace"), "cpu", True)
-    assert asked.arm == "arm" if arm else (asked.model, asked.adapt_cameras) == ("main", True)
+    assert asked.arm == "arm" if arm else (asked.model, asked.adapt_cameras, asked.parts) == ("main", True, 2)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """Linking: constraint, threshold, files."""
 
 import csv
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 from writers import some_result
 
 from amem_cli.artifacts import results
+from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.metrics.calibration import Probability
@@ -268,21 +269,26 @@ def test_calibration_of_another_model(tmp_path: Path) -> None:
             assert read_calibration(path).models == ("2" * 64,)
 
 
-def test_calibration_of_adapted_and_other_features(tmp_path: Path) -> None:
+def test_calibration_of_another_extraction(tmp_path: Path) -> None:
     numbers = {"intercept": 1.0, "slope": -1.0, "threshold_squared_distance": 0.5, "wanted_false_match_rate": 0.01}
     pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75}
-    galleries = {one: write_gallery(tmp_path / f"{one}.h5", unit_rows(2), adapted=one) for one in (False, True)}
-    for recorded in ({}, {"adapted": False}, {"adapted": True}):
+    kinds = (Extraction(), Extraction(adapt_cameras=True), Extraction(True, 4))
+    for kind in kinds:
+        recorded = {"extraction": asdict(kind)} if kind != Extraction() else {}  # an older result does not say
         result = some_result() | {"calibration": numbers | pairs | recorded}
-        path, fitting = results.write(tmp_path / "r.json", result, Provenance("x", {})), recorded.get("adapted", False)
-        how = {"out": tmp_path / "out", "calibration": path}
-        assert link(LinkOptions(files=(galleries[fitting],), **how), Silent()).threshold == 0.5
-        words = ("without", "with") if fitting else ("with", "without")
-        message = f"features {words[1]} --adapt-cameras, and those to compare are {words[0]} it"
-        with pytest.raises(UsageError, match=message):
-            link(LinkOptions(files=(galleries[not fitting],), **how), Silent())
-        with pytest.raises(UsageError, match=message):
-            search(SearchOptions(query="hall/0001", gallery=(galleries[not fitting],), calibration=path), Silent())
+        path = results.write(tmp_path / "r.json", result, Provenance("x", {}))
+        assert read_calibration(path).extraction == kind
+        for other in kinds:
+            gallery = write_gallery(tmp_path / "a.h5", unit_rows(2), extraction=other)
+            options = LinkOptions(files=(gallery,), out=tmp_path / "out", calibration=path)
+            if other == kind:
+                assert link(options, Silent()).threshold == 0.5
+                continue
+            message = f"its features were extracted with {kind}, those to compare with {other}"
+            with pytest.raises(UsageError, match=message):
+                link(options, Silent())
+            with pytest.raises(UsageError, match=message):
+                search(SearchOptions(query="hall/0001", gallery=(gallery,), calibration=path), Silent())
 
 
 def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import amem_cli.video.gallery as gallery_module
 from amem_cli.api import embed
 from amem_cli.artifacts import features
 from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.paths import GENERATED, Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
@@ -154,12 +155,15 @@ def test_gallery_of_two_models(tmp_path: Path) -> None:
         Gallery(paths)
 
 
-def test_gallery_of_adapted_and_other_features(tmp_path: Path) -> None:
-    plain, adapted = (write_gallery(tmp_path / f"{one}.h5", unit_rows(2), adapted=one) for one in (False, True))
-    for paths in ([plain, adapted], [adapted, plain]):
-        with pytest.raises(UsageError, match=r"True.h5 was extracted with --adapt-cameras, \S*False.h5 without"):
-            Gallery(paths)
-    assert [Gallery([path]).adapted for path in (plain, adapted)] == [False, True]
+@pytest.mark.parametrize("other", [Extraction(adapt_cameras=True), Extraction(parts=2)])
+def test_gallery_of_two_extractions(other: Extraction, tmp_path: Path) -> None:
+    plain = write_gallery(tmp_path / "a.h5", unit_rows(2))
+    changed = write_gallery(tmp_path / "b.h5", unit_rows(2), extraction=other)
+    message = rf"b.h5: it was extracted with {other}, \S*a.h5 with neither --adapt-cameras nor --parts"
+    with pytest.raises(UsageError, match=message):
+        Gallery([plain, changed])
+    assert Gallery([changed, changed]).extracted_with == [f"features: {other}"]
+    assert not Gallery([plain]).extracted_with
 
 
 def test_search_by_description(tmp_path: Path) -> None:
