@@ -1,7 +1,7 @@
 """Rank-1 of real people from PETA: the rows of Table 3 on TownCentre and CAVIAR.
 
     python benchmarks/real_people.py FOLDER --peta PETA [--rows baseline aem mem amem] [--seeds 3] [--preset small]
-        [--config options.toml] [--name small] [--people 50] [--new-cameras] [--adapt-cameras]
+        [--config options.toml] [--name small] [--people 50] [--new-cameras] [--adapt-cameras] [--parts 4]
 
 PETA is the folder of its original layout. The archives of TownCentre (one camera) and CAVIAR (two cameras) number the
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
@@ -13,7 +13,7 @@ With `--new-cameras` all these people are trained on, and others are tested, in 
 first and the last image of each person of VIPeR, GRID, PRID and i-LID, one archive at a time. The recogniser is trained
 without these archives.
 
-`--adapt-cameras` scores the same trainings by the features of `extract-features --adapt-cameras`.
+`--adapt-cameras` and `--parts` score the same trainings by the features of `extract-features` with these options.
 
 The rows `pixels` (average pixels of a tracklet at 16 x 8, centred and normalised) and `recogniser` (its features) are
 not trained for identity. Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
@@ -167,7 +167,7 @@ def main(arguments: argparse.Namespace) -> None:
     for seed in range(arguments.seeds):
         for row in arguments.rows:
             name = f"{where}{arguments.name}{people}/{row}/seed{seed}"
-            key = f"adapted-{name}" if arguments.adapt_cameras else name
+            key = scored_as(arguments) + name
             if key not in figures and (seed == 0 or row not in UNTRAINED):
                 scores = [scores_of(folder / part, row, name, seed, arguments, progress) for part in parts]
                 figures[key] = {
@@ -176,6 +176,11 @@ def main(arguments: argparse.Namespace) -> None:
                 results.write_text(json.dumps(figures, indent=1))
                 print(key, figures[key], flush=True)
     print_table(figures)
+
+
+def scored_as(arguments: argparse.Namespace) -> str:
+    """What stands before the name of a row whose features were extracted with other options than by default."""
+    return "adapted-" * arguments.adapt_cameras + f"parts{arguments.parts}-" * (arguments.parts > 1)
 
 
 def scores_of(
@@ -193,8 +198,8 @@ def scores_of(
     video = {"dataset": str(manifest)}
     shared = video | {"workspace": here / manifest.stem.replace("people", "workspace")}
     own = video | {"workspace": here / name}
-    adapted = arguments.adapt_cameras
-    scored = video | {"workspace": here / f"adapted-{name}" if adapted else here / name, "adapt_cameras": adapted}
+    scored = video | {"workspace": here / f"{scored_as(arguments)}{name}"}
+    scored |= {"adapt_cameras": arguments.adapt_cameras, "parts": arguments.parts}
     recogniser: TrainArmOptions = options("train-arm", partition="none")
     if row == "recogniser":
         arm = train_arm(recogniser, progress).artifact
@@ -257,5 +262,6 @@ if __name__ == "__main__":
     parser.add_argument("--people", type=int, help="to train on, of the 50 of a half")
     parser.add_argument("--new-cameras", action="store_true", help="test on archives that nothing was trained on")
     parser.add_argument("--adapt-cameras", action="store_true", help="score features of extract-features with it")
+    parser.add_argument("--parts", type=int, default=1, help="score features of extract-features with it")
     keep_freed_memory()  # as the commands do
     main(parser.parse_args())

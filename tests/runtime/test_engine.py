@@ -154,16 +154,16 @@ def test_engine_agrees(kind: str, engine: str) -> None:
 
 def network_of(name: str) -> tuple[nn.Module, Tensor]:
     """The ARM with an image network, or the main model with a backbone; "neck": batch norm on f_s, mirrored clips;
-    "parts": the same with two horizontal parts; "arm-clips": the ARM's features of clips, of two parts. With few blocks.
-    """
+    "parts": the same with two horizontal parts; "arm-clips": the ARM's features of clips, of two parts. All with few
+    blocks."""
     torch.manual_seed(0)
     images = smooth_images(3, 64, 32, 3)
     if name == "arm-clips":
         arm = shortened(ARM("mobilenet_v2"), 64, 32)
         as_trained(arm, images)
-        network: Any = FrameFeatures(arm)
-        network.parts = 2
-        return network, smooth_images(3, 4, 64, 32, 3)
+        of_clips = FrameFeatures(arm)
+        of_clips.parts = 2
+        return of_clips, smooth_images(3, 4, 64, 32, 3)
     if name.startswith("arm-"):
         return as_trained(shortened(ARM(name.removeprefix("arm-")), 64, 32), images), images
     images = smooth_images(3, 4, 64, 32, 3)
