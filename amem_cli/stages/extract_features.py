@@ -35,7 +35,7 @@ from amem_cli.runtime.engine import Engine, as_pixels, engine_version, prepare, 
 from amem_cli.runtime.progress import Loop, Progress, Silent
 from amem_cli.runtime.sharding import Shards
 
-ADAPTATION_CLIPS = 64  # of a camera, in one batch
+ADAPTATION_CLIPS, ADAPTATION_BATCH = 64, 16  # clips of a camera, and in one batch
 CAMERAS_KEPT = 16  # networks in memory
 BYTES_PER_TRACKLET = 10_000  # two features and the name, in a shard and again in the merged file
 
@@ -126,10 +126,11 @@ def camera_engines(
         own = evenly_spaced([one for one in tracklets if one.camera_id == camera], ADAPTATION_CLIPS)
         frames, *size = clip_shape
         clips = torch.from_numpy(np.stack([middle_clip(one, frames, (size[0], size[1])) for one in own]))
+        batches = [as_pixels(clips[at], device) for at in even_batches(len(clips), ADAPTATION_BATCH)]
         try:
-            return make(adapted_to_camera(model.to(device), as_pixels(clips, device)))
+            return make(adapted_to_camera(model.to(device), batches))
         except torch.OutOfMemoryError as error:
-            why = f"{len(own)} clips of a camera do not fit into memory together ({error})"
+            why = f"{ADAPTATION_BATCH} clips do not fit into memory together ({error})"
             raise UsageError("--adapt-cameras", why=why, remedy="Use --device cpu, or leave it out") from error
 
     return engine_of
