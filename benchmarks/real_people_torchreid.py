@@ -9,13 +9,13 @@ several `--seconds` the features are scored at each of these times of one traini
 README: single images, mirrored at random, in batches of 32; Adam at 3e-4; cross-entropy with label smoothing, and with
 --loss triplet also triplets of 8 people x 4. The feature of a tracklet is the mean over all its frames. The time counts
 training steps, not the start. `--imagenet` starts mobilenetv2_x1_0 from the weights that `amem --weights imagenet`
-uses.
+uses. Each training is scored twice: by its features, and by those of the network adapted to each camera.
 """
 
 import argparse
 import itertools
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,13 @@ from PIL import Image
 from real_people import ARCHIVES, rank1_of
 from torch import Tensor
 
+from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
+from amem_cli.models.adaptation import adapted_to_camera
 from amem_cli.models.image_networks import ImageMaps
 from amem_cli.runtime.memory import keep_freed_memory
+from amem_cli.stages.extract_features import ADAPTATION_BATCH, ADAPTATION_CLIPS
 
 HEIGHT_WIDTH = (128, 64)  # of the preset `small`
 TOLERANCE = 1e-4  # of maps that are at most about 6
@@ -67,8 +70,8 @@ def start_from_imagenet(network: Any) -> None:
     assert difference.abs().max() < TOLERANCE, difference.abs().max()
 
 
-def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, dict[str, tuple[int, int]]]]:
-    """At each of the given seconds of training: the steps so far, and rank-1 by archive."""
+def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, list[dict[str, tuple[int, int]]]]]:
+    """At each of the given seconds of training: the steps so far, and rank-1 by archive, plain and adapted."""
     data = torchreid.data.ImageDataManager(
         root=str(half), sources="people", height=HEIGHT_WIDTH[0], width=HEIGHT_WIDTH[1], use_gpu=False, workers=0,
         train_sampler="RandomIdentitySampler" if arguments.loss == "triplet" else "RandomSampler",
@@ -88,35 +91,46 @@ def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, dict
             engine.forward_backward(next(batches))
             steps += 1
         network.eval()
-        yield steps, rank1_of(*features_of(half, network, data.transform_te))
+        yield steps, [rank1_of(*features_of(half, network, data.transform_te, adapt)) for adapt in (False, True)]
         network.train()
 
 
 @torch.no_grad()
-def features_of(half: Path, network: Any, transform: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features (N, D), person ids and cameras of the test tracklets."""
+def features_of(half: Path, network: Any, transform: Any, adapt: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (N, D), person ids and cameras of the test tracklets; with `adapt` as by `extract-features
+    --adapt-cameras`, from the middle frames."""
     (split,) = read_videos(load_manifest(str(half / "people.toml")), half).splits
-    rows = []
-    for tracklet in split.test:
-        frames = [transform(Image.open(path).convert("RGB")) for path in tracklet.frames]
-        parts: list[Tensor] = [network(part) for part in torch.stack(frames).split(100)]
-        rows.append(F.normalize(torch.cat(parts).mean(dim=0), dim=0).numpy())
     ids, cameras = ([getattr(one, name) for one in split.test] for name in ("person_id", "camera_id"))
+    images = [
+        torch.stack([transform(Image.open(path).convert("RGB")) for path in tracklet.frames]) for tracklet in split.test
+    ]
+    networks: dict[int, Any] = defaultdict(lambda: network)
+    for camera in set(cameras) if adapt else ():
+        own = [frames[len(frames) // 2] for frames, one in zip(images, cameras, strict=True) if one == camera]
+        batches = torch.stack(evenly_spaced(own, ADAPTATION_CLIPS)).split(ADAPTATION_BATCH)
+        networks[camera] = adapted_to_camera(network, batches)
+    rows = []
+    for frames, camera in zip(images, cameras, strict=True):
+        parts: list[Tensor] = [networks[camera](part) for part in frames.split(100)]
+        rows.append(F.normalize(torch.cat(parts).mean(dim=0), dim=0).numpy())
     return np.stack(rows), np.array(ids), np.array(cameras)
 
 
 def main(arguments: argparse.Namespace) -> None:
     torchreid.data.register_image_dataset("people", People)
-    found: dict[float, Counter] = {seconds: Counter() for seconds in arguments.seconds}
+    found: dict[tuple[float, str], Counter] = defaultdict(Counter)
+    times = sorted(set(arguments.seconds))
     for part in ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]:
         torch.manual_seed(arguments.seed)
-        for seconds, (steps, scores) in zip(sorted(found), rates(arguments.folder / part, arguments), strict=True):
-            for archive, (hits, queries) in scores.items():
-                found[seconds].update({archive: hits, f"queries of {archive}": queries})
-            print(part, f"{seconds:.0f} s, {steps} steps", scores, flush=True)
-    for seconds, count in sorted(found.items()):
+        for seconds, (steps, both) in zip(times, rates(arguments.folder / part, arguments), strict=True):
+            for how, scores in zip(("", ", adapted"), both, strict=True):
+                for archive, (hits, queries) in scores.items():
+                    found[seconds, how].update({archive: hits, f"queries of {archive}": queries})
+                print(part, f"{seconds:.0f} s, {steps} steps{how}", scores, flush=True)
+    for (seconds, how), count in sorted(found.items()):
         shown = [f"{name} {100 * count[name] / count[f'queries of {name}']:.1f}" for name in ARCHIVES if count[name]]
-        print(f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s: {', '.join(shown)}")
+        row = f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s{how}"
+        print(f"{row}: {', '.join(shown)}")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def incomplete_of(result: Mapping[str, Any]) -> str:
 
 def compare(files: list[Path]) -> list[tuple[str, dict[str, Any]]]:
     """Results by file name, for a comparison. Raises `UsageError` without files, and if protocols or conventions
-    differ, with each difference. What the models were trained on may differ."""
+    differ, with each difference. What the models were trained on and how features were extracted may differ."""
     if not files:
         raise UsageError("--compare", why="no result files", remedy="Run: amem evaluate --compare a.json b.json")
     named = [(path.stem if len({f.stem for f in files}) == len(files) else str(path), read(path)) for path in files]

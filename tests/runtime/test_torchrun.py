@@ -45,7 +45,7 @@ COMMANDS = {
         "--clips-per-person", "2", "--people-per-batch", "4", "--gradient-steps", "0",
     ],
     "label-videos": [],
-    "extract-features": [],
+    "extract-features": ["--adapt-cameras"],
 }  # fmt: skip
 TRAININGS = list(COMMANDS)[:3]
 FILES = {

@@ -171,12 +171,17 @@ def test_labels_and_features(walkers: Path, tmp_path: Path) -> None:
         probabilities[device, precision] = pseudo_labels.read(labelled).probabilities
         (extracted,) = extract_features(ExtractFeaturesOptions(model=str(main_file(model)), **how), Silent())
         rows[device, precision] = features.read(extracted.artifact).features
+        if precision == "fp32":
+            how |= {"workspace": workspace / "adapted", "adapt_cameras": True, "parts": 2}
+            (extracted,) = extract_features(ExtractFeaturesOptions(model=str(main_file(model)), **how), Silent())
+            rows[device, "adapted"] = features.read(extracted.artifact).features
     expected = rows["cpu", "fp32"]
     for precision, limit in (("fp32", 1e-5), ("bf16", 1e-3)):
         np.testing.assert_allclose(
             probabilities["cuda", precision], probabilities["cpu", "fp32"], atol=10 * limit, err_msg=precision
         )
         assert float((1 - (expected * rows["cuda", precision]).sum(axis=1)).max()) <= limit
+    assert float((1 - (rows["cpu", "adapted"] * rows["cuda", "adapted"]).sum(axis=1)).max()) <= 1e-5
 
 
 @pytest.mark.slow
