@@ -7,6 +7,7 @@ from typing import Any
 from amem_cli.errors import UsageError
 
 LARGEST_SIDE = 2048  # pixels
+MOST_PARTS = LARGEST_SIDE // 16  # rows of the maps
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be: its test, the names of the options
     "must be positive": (
         lambda value: value > 0,
@@ -19,7 +20,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be
         "lambda_m texture_weight gradient_steps bootstrap",
     ),
     "must be -1 or more": (lambda value: value >= -1, "workers"),
-    "must be at least 1": (lambda value: value >= 1, "predict_stride parts"),
+    "must be at least 1": (lambda value: value >= 1, "predict_stride"),
     "must be at least 2": (lambda value: value >= 2, "people_per_batch clips_per_person"),
     "must be at least 4": (lambda value: value >= 4, "clip_frames"),
     "must be below 1": (lambda value: value < 1, "learning_rate"),
@@ -44,6 +45,7 @@ def check_values(options: Any) -> None:
             if hasattr(options, name) and not holds(getattr(options, name)):
                 raise UsageError(flag_of(name), str(getattr(options, name)), why=why)
     check_device(options.device)
+    check_parts(getattr(options, "parts", 1))
     if not re.fullmatch(r"|all|\d{1,3}", split := getattr(options, "split", "")):
         raise UsageError("--split", split, why="not a split", remedy="Use a number such as 0, or all")
     if size := getattr(options, "image_size", ""):
@@ -55,6 +57,12 @@ def check_device(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         why = "GPUs of Apple are not supported" if device == "mps" else "not supported"
         raise UsageError("--device", device, why=why, remedy="Use auto, cpu, cuda or cuda:N")
+
+
+def check_parts(parts: int) -> None:
+    """Raise `UsageError` for a number of horizontal parts that no maps have."""
+    if not 1 <= parts <= MOST_PARTS:
+        raise UsageError("--parts", str(parts), why=f"must be from 1 to {MOST_PARTS}")
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

@@ -339,8 +339,8 @@ class ExtractFeaturesOptions(DataOptions):
     engine: Engine = setting("auto", "auto: on a CPU openvino or torch; eager on CUDA")
     image_size: str = option("", "height x width; empty: the size the model was trained at")
     flip: bool = option(False, "also average f_s over mirrored clips, for evaluate --flip")
-    parts: int = option(1, "f_s of so many horizontal parts of the maps, one after another; 1: of all (P)")
-    adapt_cameras: bool = option(False, "batch norm as measured on each camera's own tracklets, without identities (D)")
+    parts: int = option(1, "join f_s of this many horizontal parts of the maps (D); 1: f_s of whole maps (P)")
+    adapt_cameras: bool = option(False, "batch norm statistics of each camera's tracklets, without identities (D)")
     clips: int = option(0, "at most this many clips of a tracklet, evenly spaced; 0: all")
 
 

@@ -107,8 +107,9 @@ def features_of(half: Path, network: Any, transform: Any, adapt: bool) -> tuple[
     networks: dict[int, Any] = defaultdict(lambda: network)
     for camera in set(cameras) if adapt else ():
         own = [frames[len(frames) // 2] for frames, one in zip(images, cameras, strict=True) if one == camera]
-        batches = torch.stack(evenly_spaced(own, ADAPTATION_CLIPS)).split(ADAPTATION_BATCH)
-        networks[camera] = adapted_to_camera(network, batches)
+        chosen = torch.stack(evenly_spaced(own, ADAPTATION_CLIPS))
+        count = -(-len(chosen) // ADAPTATION_BATCH)
+        networks[camera] = adapted_to_camera(network, [chosen[start::count] for start in range(count)])
     rows = []
     for frames, camera in zip(images, cameras, strict=True):
         parts: list[Tensor] = [networks[camera](part) for part in frames.split(100)]

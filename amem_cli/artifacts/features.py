@@ -12,6 +12,7 @@ import numpy as np
 from amem_cli.artifacts import hdf5
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, listing
+from amem_cli.option_values import MOST_PARTS
 
 KIND = "amem-features"
 WRITERS = "amem extract-features and amem features convert write such a file"
@@ -37,10 +38,18 @@ class Extraction:
         """As flags.
 
         >>> str(Extraction(True, 4)), str(Extraction())
-        ('--adapt-cameras --parts 4', 'neither --adapt-cameras nor --parts')
+        ('--adapt-cameras --parts 4', 'the defaults')
         """
         flags = ["--adapt-cameras"] * self.adapt_cameras + [f"--parts {self.parts}"] * (self.parts > 1)
-        return " ".join(flags) or "neither --adapt-cameras nor --parts"
+        return " ".join(flags) or "the defaults"
+
+    @classmethod
+    def of(cls, recorded: dict[str, Any]) -> "Extraction":
+        """What a file has recorded; the default for values that the options cannot have."""
+        parts = recorded.get("parts")
+        if type(parts) is not int or not 1 <= parts <= MOST_PARTS:
+            parts = 1
+        return cls(recorded.get("adapt_cameras") is True, parts)
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,7 @@ class Features:
     @property
     def extraction(self) -> Extraction:
         """How they were extracted, as far as distances depend on it."""
-        options = self.provenance.get("options", {})
-        parts = options.get("parts", 1)
-        return Extraction(options.get("adapt_cameras") is True, parts if isinstance(parts, int) else 1)
+        return Extraction.of(self.provenance.get("options", {}))
 
 
 def write(path: Path, features: Features, provenance: Provenance) -> Path:

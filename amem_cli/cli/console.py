@@ -179,9 +179,9 @@ def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, p
     print_wrapped(base + (f"; the paper: {official['query_tracklets']} queries of {dataset}" if official else ""))
     for incomplete in sorted({incomplete_of(result) for _, result in results} - {""}):
         print_wrapped(incomplete)
-    extractions = {name: result["choices"].get("extraction", "") for name, result in results}
-    if len(set(extractions.values())) > 1:
-        print_wrapped("; ".join(f"{name}: {how or 'extraction not stated'}" for name, how in extractions.items()))
+    for name, result in results:
+        if "--" in (how := result["choices"].get("extraction", "")):
+            print_wrapped(f"{name}: {how}")
 
 
 def paper_rows(dataset: str) -> dict[str, dict[str, float | None]]:

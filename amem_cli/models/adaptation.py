@@ -19,12 +19,14 @@ def adapted_to_camera(network: nn.Module, batches: Sequence[Tensor]) -> nn.Modul
     Light and colours of a camera shift the maps of every layer; normalised by their own statistics, the maps of all
     cameras have one scale (Zhuang et al., "Camera-Based Batch Normalization", ECCV 2020, who also train so). No
     identities are used. Mean and variance are those of the training and those of the clips, weighted `PRIOR` to the
-    number of clips (Schneider et al., NeurIPS 2020), so that a camera with few people changes little. A layer's maps
-    are measured after the layers before it were adapted to their batch, and averaged over the batches.
+    number of clips (Schneider et al., NeurIPS 2020), so that a camera with few people changes little. A layer measures
+    the maps of a batch after the layers before it were adapted to that batch; each layer must be used once. Layers
+    without running statistics stay as they are.
     """
     adapted = copy.deepcopy(network).eval()
     clips = sum(map(len, batches))
-    measured = [_Statistics(layer, clips) for layer in adapted.modules() if isinstance(layer, _BatchNorm)]
+    layers = [layer for layer in adapted.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    measured = [_Statistics(layer, clips) for layer in layers]
     hooks = [one.layer.register_forward_pre_hook(one.measure) for one in measured]
     with torch.no_grad():
         for batch in batches:
@@ -32,33 +34,37 @@ def adapted_to_camera(network: nn.Module, batches: Sequence[Tensor]) -> nn.Modul
                 one.weight = len(batch) / clips
             adapted(batch)
         for one in measured:
-            one.set(*one.means)
+            one.set_pooled()
     for hook in hooks:
         hook.remove()
     return adapted
 
 
 class _Statistics:
-    """Mean and variance of a batch norm: `trained`, and over the batches so far, each by its `weight`."""
+    """Mean and variance of a batch norm: those of the training, and sums over the batches, each times its `weight`."""
 
     def __init__(self, layer: Any, clips: int):
         self.layer, self.share, self.weight = layer, clips / (PRIOR + clips), 0.0
-        self.trained = layer.running_mean.clone(), layer.running_var.clone()
-        self.means = torch.zeros_like(layer.running_mean), torch.zeros_like(layer.running_var)
+        self.mean, self.variance = layer.running_mean.clone(), layer.running_var.clone()
+        self.difference = torch.zeros_like(self.mean)  # of the means; sums of squares of raw means would lose digits
+        self.square = torch.zeros_like(self.mean)
 
     def measure(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Before the layer works: measure its input, and normalise that by its own statistics."""
         (maps,) = inputs
-        mean, variance = map(torch.zeros_like, self.means)
-        if maps.numel() == len(mean):  # a single value has no variance
-            mean, variance = self.trained
-        else:
+        mean, variance = self.mean.clone(), self.variance.clone()
+        if maps.numel() > len(mean):  # a single value has no variance
             F.batch_norm(maps, mean, variance, training=True, momentum=1.0)
-        for total, value in zip(self.means, (mean, variance), strict=True):
-            total.add_(value, alpha=self.weight)
+        difference = mean - self.mean
+        self.difference += self.weight * difference
+        self.square += self.weight * (variance + difference**2)
         self.set(mean, variance)
 
+    def set_pooled(self) -> None:
+        """Give the layer the statistics of all batches together."""
+        self.set(self.mean + self.difference, self.square - self.difference**2)
+
     def set(self, mean: Tensor, variance: Tensor) -> None:
-        """Give the layer these statistics, mixed with those of its training."""
-        self.layer.running_mean.copy_(self.trained[0].lerp(mean, self.share))
-        self.layer.running_var.copy_(self.trained[1].lerp(variance, self.share))
+        """Give the layer these statistics, mixed with those of the training."""
+        self.layer.running_mean.copy_(self.mean.lerp(mean, self.share))
+        self.layer.running_var.copy_(self.variance.lerp(variance, self.share))

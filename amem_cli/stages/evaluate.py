@@ -168,6 +168,10 @@ def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: Evalu
 def score(tables: list[Features], names: list[Path], options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
     """The fields of the result for the features of each split; `names` identify them in errors."""
     protocol = protocol_of(manifest)
+    for table, name in zip(tables, names, strict=True):
+        if table.extraction != tables[0].extraction:
+            why = f"was extracted with {table.extraction}, {names[0]} with {tables[0].extraction}"
+            raise BadData("features", name, why=why, remedy="Extract all splits alike")
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
     result["choices"] = CHOICES | {"gallery": GALLERY[protocol.kind]} | _extraction_choices(tables)
@@ -200,7 +204,7 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
         "frames": f"{frames}, f_s averaged over clips, then L2-normalised",
         "epoch": f"{'the epoch with the best validation' if best else 'the last epoch'}, no choice on test people",
         "extra_data": "training people and initial weights are those in the provenance of the model",
-        "extraction": " and ".join(sorted({f"extracted with {table.extraction}" for table in tables})),
+        "extraction": f"extracted with {tables[0].extraction}",
     }
 
 

@@ -3,6 +3,7 @@
 Features: work in shards that a second run does not repeat, several processes (torchrun) with byte-identical results.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -21,7 +22,7 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import evenly_spaced, inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, trained_test_people, warn_about_counts
-from amem_cli.data.loading import FrameBatches, even_batches, loader, middle_clip
+from amem_cli.data.loading import FrameBatches, even_batches, loader
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, tracklets_digest
@@ -36,7 +37,6 @@ from amem_cli.runtime.progress import Loop, Progress, Silent
 from amem_cli.runtime.sharding import Shards
 
 ADAPTATION_CLIPS, ADAPTATION_BATCH = 64, 16  # clips of a camera, and in one batch
-CAMERAS_KEPT = 16  # networks in memory
 BYTES_PER_TRACKLET = 10_000  # two features and the name, in a shard and again in the merged file
 
 
@@ -76,6 +76,8 @@ def _extract_split(
     if not tracks:
         check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
+    if options.parts > (rows := config.height_width[0] // 16):
+        raise UsageError("--parts", str(options.parts), why=f"maps of {config.image_size} pixels have {rows} rows")
     if options.flip and config.mirror:
         progress.warn("--flip: the model averages over mirrored clips by itself, so both rows will be equal")
     precision = resolve_precision(options.precision, device)
@@ -83,8 +85,8 @@ def _extract_split(
     with output_slot("features", output, options, is_main=is_main) as slot:
         described = checkpoint.read_description(model_file)
         trained_on = str(described["provenance"]["options"].get("dataset", ""))
-        tracklets = without_unreadable(split.test, options, output, processes, progress)
-        split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in tracklets))
+        readable = without_unreadable(split.test, options, output, processes, progress)
+        split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in readable))
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
         provenance = Provenance(
             command="extract-features",
@@ -97,16 +99,9 @@ def _extract_split(
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
         fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * options.parts * len(split.test)
         shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
-        shape: dict[str, Any] = {"clip_shape": (config.clip_frames, *config.height_width), "device": device}
-        settings = shape | {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
         make = partial(prepare, device=device, precision=precision, engine=engine_name, warn=progress.warn)
-        if options.adapt_cameras:
-            engine_of = camera_engines(model, make, split.test, **shape)
-            compute = partial(extract_by_camera, engine_of=engine_of, **settings)
-        else:
-            compute = partial(extract_tracklets, engine=make(model), **settings)
-        clips = [-(-len(tracklet) // config.clip_frames) for tracklet in split.test]
-        columns: dict[str, Any] = shards.compute(split.test, clips, compute, progress, "clips")
+        shape = (config.clip_frames, *config.height_width)
+        columns = compute_columns(model, split.test, shards, options, make, shape, progress)
         if is_main:
             columns |= seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
             features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
@@ -114,21 +109,43 @@ def _extract_split(
         return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
 
 
+def compute_columns(
+    model: nn.Module, tracklets: Sequence[Tracklet], shards: Shards, options: ExtractFeaturesOptions,
+    make: Callable[[nn.Module], Engine], clip_shape: tuple[int, int, int], progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """The columns of `extract_tracklets` in the main process, computed in shards; nothing in the others."""
+    device = shards.processes.device
+    shape: dict[str, Any] = {"clip_shape": clip_shape, "device": device}
+    settings = shape | {"batch_size": options.batch_size, "workers": options.workers, "flip": options.flip}
+    clips = [-(-len(tracklet) // clip_shape[0]) for tracklet in tracklets]
+    if not options.adapt_cameras:
+        compute = partial(extract_tracklets, engine=make(model), **settings)
+        return shards.compute(tracklets, clips, compute, progress, "clips")
+    order = np.argsort([tracklet.camera_id for tracklet in tracklets], kind="stable")
+    compute = partial(extract_by_camera, engine_of=camera_engines(model, make, tracklets, **shape), **settings)
+    ordered = [tracklets[row] for row in order.tolist()], [clips[row] for row in order.tolist()]
+    columns = shards.compute(*ordered, compute, progress, "clips")
+    return {name: values[np.argsort(order)] for name, values in columns.items()}
+
+
 def camera_engines(
     model: nn.Module, make: Callable[[nn.Module], Engine], tracklets: Sequence[Tracklet], *,
     clip_shape: tuple[int, int, int], device: torch.device,
 ) -> Callable[[int], Engine]:  # fmt: skip
-    """The engine of each camera: `make` of the model with batch norm as in `adapted_to_camera`, measured on the middle
-    clips of up to `ADAPTATION_CLIPS` tracklets of the camera. The engines used last are kept."""
+    """The engine of each camera: `make` of the model with batch norm as in `adapted_to_camera`, measured on one clip in
+    the middle of each of up to `ADAPTATION_CLIPS` tracklets of the camera. The engine used last is kept."""
+    frames, *size = clip_shape
 
-    @lru_cache(CAMERAS_KEPT)
+    @lru_cache(1)
     def engine_of(camera: int) -> Engine:
         own = evenly_spaced([one for one in tracklets if one.camera_id == camera], ADAPTATION_CLIPS)
-        frames, *size = clip_shape
-        clips = torch.from_numpy(np.stack([middle_clip(one, frames, (size[0], size[1])) for one in own]))
-        batches = [as_pixels(clips[at], device) for at in even_batches(len(clips), ADAPTATION_BATCH)]
+        middle = [(clips := inference_clips(len(one), frames))[len(clips) // 2] for one in own]
+        count = -(-len(own) // ADAPTATION_BATCH)
+        batches = [[*zip(own, middle, strict=True)][start::count] for start in range(count)]  # each from all times
+        images = FrameBatches(batches, (size[0], size[1]), single=False)
         try:
-            return make(adapted_to_camera(model.to(device), batches))
+            pixels = [as_pixels(images[batch], device) for batch in range(count)]
+            return make(adapted_to_camera(model.to(device), pixels))
         except torch.OutOfMemoryError as error:
             why = f"{ADAPTATION_BATCH} clips do not fit into memory together ({error})"
             raise UsageError("--adapt-cameras", why=why, remedy="Use --device cpu, or leave it out") from error
@@ -139,15 +156,13 @@ def camera_engines(
 def extract_by_camera(
     tracklets: Sequence[Tracklet], bar: Loop, *, engine_of: Callable[[int], Engine], **settings: Any
 ) -> dict[str, np.ndarray]:
-    """The columns of `extract_tracklets` with these `settings`, each tracklet by the engine of its camera."""
-    cameras = np.array([tracklet.camera_id for tracklet in tracklets])
-    columns: dict[str, np.ndarray] = {}
-    for camera in np.unique(cameras).tolist():
-        rows = np.flatnonzero(cameras == camera).tolist()
-        found = extract_tracklets([tracklets[row] for row in rows], bar, engine=engine_of(camera), **settings)
-        for name, values in found.items():
-            columns.setdefault(name, np.empty((len(tracklets), values.shape[1]), values.dtype))[rows] = values
-    return columns
+    """The columns of `extract_tracklets` with these `settings`, each tracklet by the engine of its camera. The
+    tracklets of a camera follow one another."""
+    parts = [
+        extract_tracklets([*own], bar, engine=engine_of(camera), **settings)
+        for camera, own in itertools.groupby(tracklets, lambda tracklet: tracklet.camera_id)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def extract_tracklets(

@@ -93,7 +93,7 @@ def threads_for_busy_machine(progress: Progress) -> Iterator[None]:
     if load < cores or threads == 1 or "OMP_NUM_THREADS" in os.environ:
         yield
         return
-    why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
+    why = f"the processor is busy (load {load:.1f}, {cores} cores)"
     progress.warn(f"{why}: computing with {threads // 2} of {threads} threads. OMP_NUM_THREADS sets another number")
     torch.set_num_threads(threads // 2)
     try:

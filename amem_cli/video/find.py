@@ -11,7 +11,7 @@ from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
-from amem_cli.errors import AmemError
+from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
@@ -43,8 +43,16 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     load_feature_model(model, remedy=remedy)  # everything before the long part
     how, known = Extraction(options.adapt_cameras, options.parts), None
     if calibration:
-        known = read_calibration(calibration, atomic.sha256_file(model), how if how != Extraction() else None)
-        how = known.extraction
+        known = read_calibration(calibration, atomic.sha256_file(model))
+        if how in (Extraction(), known.extraction):
+            how = known.extraction
+        elif options.calibration:
+            why = f"its features were extracted with {known.extraction}, not with {how}"
+            remedy = "Leave --adapt-cameras and --parts out: they are as in the calibration"
+            raise UsageError("--calibration", calibration, why=why, remedy=remedy)
+        else:
+            progress.warn(f"{calibration} is not used: its features were extracted with {known.extraction}")
+            known = None
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)

@@ -44,13 +44,13 @@ def read_calibration(path: Path, model: str = "", extraction: Extraction | None 
         remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} --calibrate 0.001{folder_flags(**home)}"
         raise BadData("calibration", path, why="this result has none", remedy=f"{remedy} writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
-    models, recorded = tuple(found.get("models", ())), Extraction(**found.get("extraction", {}))
+    models, recorded = tuple(found.get("models", ())), Extraction.of(found.get("extraction", {}))
     if model and models and model not in models:
         why = "it was measured with another model than the one that is used here"
         raise UsageError("--calibration", path, why=why, remedy="Evaluate that model with --calibrate 0.001")
     if extraction not in (None, recorded):
         why = f"its features were extracted with {recorded}, those to compare with {extraction}"
-        raise UsageError("--calibration", path, why=why, remedy="Extract both alike, or give a --threshold")
+        raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")
     return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models, recorded)
 
 
@@ -72,10 +72,10 @@ class Gallery:
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
         first = self.tables[0]
         for path, table in zip(self.paths, self.tables, strict=True):
-            if table.extraction != first.extraction:
+            models = {table.model("sha256"), first.model("sha256")} - {""}
+            if len(models) < 2 and table.extraction != first.extraction:
                 why = f"it was extracted with {table.extraction}, {self.paths[0]} with {first.extraction}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both alike")
-            models = {table.model("sha256"), first.model("sha256")} - {""}
             if table.features.shape[1] != first.features.shape[1] or len(models) > 1:
                 why = f"its features are of another model than those of {self.paths[0]}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one model")

@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from amem_cli.errors import UsageError, counted
-from amem_cli.option_values import check_device
+from amem_cli.option_values import check_device, check_parts
 from amem_cli.options import DEVICE_HELP, option, workspace_option
 
 BOXES = (
@@ -58,16 +58,15 @@ class FindOptions(TrackletOptions):
     arm: Path | None = option(None, "attribute model; empty: the workspace's, if there is one")
     threshold: float | None = option(None, THRESHOLD)
     calibration: Path | None = option(None, CALIBRATION)
-    adapt_cameras: bool = option(False, "as in extract-features; a calibration says it")
-    parts: int = option(1, "as in extract-features; a calibration says it")
+    adapt_cameras: bool = option(False, "batch norm of each camera, as in extract-features; a calibration sets it")
+    parts: int = option(1, "horizontal parts of the maps, as in extract-features; a calibration sets it")
     dataset: str = option("mars", "data set of the workspace's model: a shipped name, or the path of your own .toml")
     workspace: Path = workspace_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_threshold(self.threshold)
-        if self.parts < 1:
-            raise UsageError("--parts", str(self.parts), why="must be at least 1")
+        check_parts(self.parts)
         if self.threshold is not None and self.calibration is not None:
             raise UsageError("threshold", why="--threshold and --calibration exclude each other", remedy="Give one")
 

@@ -17,7 +17,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import SHIPPED
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing, require_known
+from amem_cli.errors import BadData, InputMissing, UsageError, listing, require_known
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery
@@ -81,6 +81,10 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     if fits is not None:
         keep &= fits >= 0.5
     names, rows, own = _queries(gallery, options, progress)
+    if own is None and gallery.extraction.adapt_cameras and len(rows) < FEW_TRACKS:
+        why = f"the gallery is adapted to its cameras, and the query's camera has too few tracks for that ({len(rows)})"
+        progress.warn(f"{why}. For such queries extract the gallery without --adapt-cameras")
+        calibration = None  # it is of pairs that are both adapted
     began, found = time.perf_counter(), []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
@@ -226,15 +230,14 @@ def embed(tracklets: Sequence[Tracklet], gallery: Gallery, options: SearchOption
         make = partial(prepare, device=device, precision=precision, engine=name, warn=progress.warn)
         clip_shape = (config.clip_frames, *config.height_width)
         if gallery.extraction.adapt_cameras:
-            if len(tracklets) < FEW_TRACKS:
-                few = f"{counted(len(tracklets), 'tracks')} of the query's camera are too few for the same"
-                remedy = "One without --adapt-cameras finds more"
-                progress.warn(f"the gallery is adapted to its cameras, but {few}. {remedy}")
             engine_of = camera_engines(model, make, tracklets, clip_shape=clip_shape, device=device)
             engine = engine_of(tracklets[0].camera_id)
         else:
             engine = make(model)
         clips = sum(-(-len(tracklet) // config.clip_frames) for tracklet in tracklets)
         with progress.loop("query", clips, unit="clips") as bar:
-            columns = extract_tracklets(tracklets, bar, clip_shape=clip_shape, engine=engine, device=device)
-    return columns["features"]
+            rows = extract_tracklets(tracklets, bar, clip_shape=clip_shape, engine=engine, device=device)["features"]
+    if rows.shape[1] != len(gallery.row(0)):
+        why = f"it has {len(gallery.row(0))} numbers a row, the model gives {rows.shape[1]}"
+        raise BadData("gallery", gallery.paths[0], why=why, remedy="Extract it again")
+    return rows

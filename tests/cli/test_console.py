@@ -152,9 +152,10 @@ def test_tables_are_plain_in_an_ascii_pipe(tmp_path: Path) -> None:
     assert max(done.stdout) < 128
 
 
-def test_comparison_names_extractions_that_differ(capsys: pytest.CaptureFixture) -> None:
+def test_comparison_names_other_extractions(capsys: pytest.CaptureFixture) -> None:
     adapted = RESULT | {"choices": {"extraction": "extracted with --adapt-cameras"}}
     console.print_comparison([("a", RESULT), ("b", adapted)], False, paper=False)
-    assert "a: extraction not stated; b: extracted with --adapt-cameras" in capsys.readouterr().out
-    console.print_comparison([("a", adapted), ("b", adapted)], False, paper=False)
+    assert "b: extracted with --adapt-cameras" in capsys.readouterr().out
+    plain = RESULT | {"choices": {"extraction": "extracted with the defaults"}}
+    console.print_comparison([("a", RESULT), ("b", plain)], False, paper=False)
     assert "extracted" not in capsys.readouterr().out

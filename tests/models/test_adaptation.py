@@ -25,40 +25,50 @@ def two_layers() -> nn.Sequential:
     return network.double().eval().requires_grad_(False)
 
 
-def blended(layer: nn.Module, mean: Tensor, variance: Tensor, clips: int) -> tuple[Tensor, Tensor]:
-    """The statistics of a layer that has seen `PRIOR` clips of the training and `clips` of these."""
-    share = clips / (PRIOR + clips)
+def blended(layer: nn.Module, maps: Tensor, clips: int, *, correction: int = 1) -> tuple[Tensor, Tensor]:
+    """The statistics of a layer that has seen `PRIOR` clips of the training and `clips` with these maps."""
+    share, rows = clips / (PRIOR + clips), maps.transpose(0, 1).flatten(1)
+    mean, variance = rows.mean(1), rows.var(1, correction=correction)
     return share * mean + (1 - share) * layer.running_mean, share * variance + (1 - share) * layer.running_var
 
 
-@pytest.mark.parametrize("sizes", [(1,), (3,), (20, 20, 8)])
-def test_adapted_to_camera_by_hand(sizes: tuple[int, ...]) -> None:
-    """The second layer is measured on what the first one gives with the statistics of its own batch."""
+@pytest.mark.parametrize("count", [1, 3, 48])
+def test_adapted_to_camera_by_hand(count: int) -> None:
+    """The second layer is measured on what the first one gives with its new statistics."""
     network = two_layers()
-    before, count = copy.deepcopy(network.state_dict()), sum(sizes)
-    batches = [torch.rand(size, 3, 2, 6, 4, dtype=torch.float64) for size in sizes]
-    totals = [[torch.zeros(width, dtype=torch.float64)] * 2 for width in (4, 5)]
-    for clips in batches:
-        maps = network[0](clips)
-        for number, layer in enumerate((network[1], network[4])):
-            rows = maps.transpose(0, 1).flatten(1)
-            found = rows.mean(1), rows.var(1)
-            totals[number] = [
-                total + len(clips) / count * one for total, one in zip(totals[number], found, strict=True)
-            ]
-            maps = nn.functional.batch_norm(maps, *blended(layer, *found, count), layer.weight, layer.bias)
-            maps = network[3](maps.relu()) if number == 0 else maps
+    before = copy.deepcopy(network.state_dict())
+    clips = torch.rand(count, 3, 2, 6, 4, dtype=torch.float64)
+    maps = network[0](clips)
+    first = blended(network[1], maps, count)
+    maps = nn.functional.batch_norm(maps, *first, network[1].weight, network[1].bias)
+    second = blended(network[4], network[3](maps.relu()), count)
 
-    adapted = adapted_to_camera(network.train(), batches)
-    for number, place in enumerate((1, 4)):
-        mean, variance = blended(network[place], *totals[number], count)
-        torch.testing.assert_close(adapted[place].running_mean, mean)
-        torch.testing.assert_close(adapted[place].running_var, variance)
+    adapted = adapted_to_camera(network.train(), [clips])
+    for layer, (mean, variance) in ((adapted[1], first), (adapted[4], second)):
+        torch.testing.assert_close(layer.running_mean, mean)
+        torch.testing.assert_close(layer.running_var, variance)
     assert not any(layer.training for layer in adapted.modules())
     kept = adapted.state_dict()
     adapted(torch.rand(2, 3, 2, 6, 4, dtype=torch.float64))
     assert all(torch.equal(kept[name], value) for name, value in adapted.state_dict().items())  # no more measuring
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+def test_adapted_to_camera_batches_have_the_variance_of_all_clips() -> None:
+    """Day and night: batches of another mean and another size."""
+    network = nn.Sequential(nn.BatchNorm3d(3)).double().eval()
+    batches = [torch.randn(5, 3, 2, 6, 4, dtype=torch.float64) + 4, torch.randn(3, 3, 2, 6, 4, dtype=torch.float64) / 2]
+    (layer,) = adapted_to_camera(network, batches)
+    mean, variance = blended(network[0], torch.cat(batches), 8, correction=0)
+    torch.testing.assert_close(layer.running_mean, mean)
+    torch.testing.assert_close(layer.running_var, variance, rtol=0.01, atol=0)  # each batch's is divided by n - 1
+
+
+def test_adapted_to_camera_leaves_layers_without_statistics() -> None:
+    network = nn.Sequential(nn.BatchNorm3d(3, track_running_stats=False), nn.BatchNorm3d(3)).eval()
+    adapted = adapted_to_camera(network, [torch.rand(2, 3, 1, 2, 2)])
+    assert adapted[1].running_mean.abs().max() > 0 or adapted[1].running_var.ne(1).any()
+    assert adapted[0].running_mean is None
 
 
 def test_adapted_to_camera_a_single_value_has_no_variance() -> None:

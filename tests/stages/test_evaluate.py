@@ -274,18 +274,39 @@ def test_evaluate_calibration_names_its_models(tmp_path: Path) -> None:
     assert evaluate(given, Silent()).metrics["calibration"]["models"] == ["a" * 64, "b" * 64]
 
 
-def test_evaluate_says_how_features_were_extracted(tmp_path: Path) -> None:
-    for options_, text in (
-        ({}, "neither --adapt-cameras nor --parts"), ({"adapt_cameras": True, "parts": 4}, "--adapt-cameras --parts 4")
-    ):  # fmt: skip
-        path = split_file(tmp_path / "of-0.h5", 4, "own")
-        made = {"command": "extract-features", "options": options_}
-        with h5py.File(path, "r+") as file:
-            file.attrs["provenance"] = json.dumps(made | {"parents": {"amem-main": {"name": "m", "sha256": "a" * 64}}})
-        files = [path] * 3
-        found = evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1), Silent()).metrics
-        assert found["calibration"]["extraction"] == {"adapt_cameras": False, "parts": 1} | options_
-        assert found["choices"]["extraction"] == f"extracted with {text}"
+def extracted_with(path: Path, options_: dict[str, object]) -> Path:
+    made = {"command": "extract-features", "options": options_}
+    with h5py.File(path, "r+") as file:
+        file.attrs["provenance"] = json.dumps(made | {"parents": {"amem-main": {"name": "m", "sha256": "a" * 64}}})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("recorded", "text", "extraction"),
+    [
+        ({}, "the defaults", (False, 1)),
+        ({"adapt_cameras": True, "parts": 4}, "--adapt-cameras --parts 4", (True, 4)),
+        *(
+            ({"adapt_cameras": 1, "parts": parts}, "the defaults", (False, 1))
+            for parts in (0, -3, True, 10**40, "4", 2.0)
+        ),
+    ],
+)
+def test_evaluate_says_how_features_were_extracted(
+    recorded: dict, text: str, extraction: tuple, tmp_path: Path
+) -> None:
+    files = [extracted_with(split_file(tmp_path / "of-0.h5", 4, "own"), recorded)] * 3
+    found = evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1), Silent()).metrics
+    assert found["calibration"]["extraction"] == dict(zip(("adapt_cameras", "parts"), extraction, strict=True))
+    assert found["choices"]["extraction"] == f"extracted with {text}"
+
+
+def test_evaluate_refuses_splits_of_different_extractions(tmp_path: Path) -> None:
+    files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
+    extracted_with(files[2], {"parts": 2})
+    message = r"of-2.h5: was extracted with --parts 2, \S*of-0.h5 with the defaults. Extract all splits alike"
+    with pytest.raises(BadData, match=message):
+        evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent())
 
 
 def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[float, float, int]:

@@ -12,9 +12,9 @@ from toys import write_main
 from amem_cli.artifacts import features
 from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.data.clips import evenly_spaced, shortened
+from amem_cli.data.clips import evenly_spaced, inference_clips, shortened
 from amem_cli.data.datasets import read_videos
-from amem_cli.data.loading import middle_clip
+from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.data.transforms import read_image
@@ -201,7 +201,9 @@ def test_extract_features_clips(
 def test_extract_features_adapt_cameras(
     most: int, walkers: Path, main_file: Path, extracted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each camera by its own network, also where a shard has tracklets of several cameras."""
+    """Each camera by its own network, made once, also where a shard has tracklets of several cameras."""
+    made: list[int] = []
+    monkeypatch.setattr(stage, "adapted_to_camera", lambda *given: made.append(1) or adapted_to_camera(*given))
     monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 60)
     monkeypatch.setattr(stage, "ADAPTATION_CLIPS", most)
     monkeypatch.setattr(stage, "ADAPTATION_BATCH", 4)
@@ -211,12 +213,14 @@ def test_extract_features_adapt_cameras(
     tracklets = read_videos(load_manifest("mars"), walkers).splits[0].test
     model, config = load_main_model(main_file)
     cameras = {tracklet.camera_id for tracklet in tracklets}
-    assert len(cameras) > 1
+    assert len(cameras) == len(made) > 1
     for camera in cameras:
         own = [tracklet for tracklet in tracklets if tracklet.camera_id == camera]
-        middle = np.stack([middle_clip(one, config.clip_frames, (32, 32)) for one in evenly_spaced(own, most)])
-        pixels = as_pixels(torch.from_numpy(middle), torch.device("cpu"))
-        adapted = adapted_to_camera(model, pixels.tensor_split(-(-len(pixels) // 4)))
+        chosen = evenly_spaced(own, most)
+        clips = [inference_clips(len(one), config.clip_frames) for one in chosen]
+        middle = [read_frames(one, each[len(each) // 2], (32, 32)) for one, each in zip(chosen, clips, strict=True)]
+        pixels, count = as_pixels(torch.from_numpy(np.stack(middle)), torch.device("cpu")), -(-len(middle) // 4)
+        adapted = adapted_to_camera(model, [pixels[start::count] for start in range(count)])
         engine = prepare(adapted, torch.device("cpu"), "fp32", "eager")
         with Silent().loop("clips", 1) as bar:
             expected = stage.extract_tracklets(
@@ -239,6 +243,8 @@ def test_extract_features_parts(walkers: Path, main_file: Path, extracted: Path,
     mean = found.features.reshape(-1, 2, 512).mean(axis=1)
     mean /= np.linalg.norm(mean, axis=1, keepdims=True)
     np.testing.assert_allclose(mean, features.read(extracted).features, atol=1e-5)
+    with pytest.raises(UsageError, match=r"^--parts 3: maps of 32x32 pixels have 2 rows"):
+        extract_features(options(walkers, main_file, tmp_path, parts=3), Silent())
 
 
 def test_camera_engines_without_memory(walkers: Path, main_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     search[3] = str(adapted)
     assert run([*search, "arm.safetensors", "--out", "page.html"]) == 0
     error = capsys.readouterr().err
-    assert "adapted to its cameras, but 1 track of the query's camera are too few" in error
+    assert "the query's camera has too few tracks for that (1)" in error
     assert "features: --adapt-cameras --parts 2" in Path("page.html").read_text()
     assert "features: --adapt-cameras --parts 2" in Path("adapted/index.html").read_text()
     assert "features: -" not in page
@@ -268,6 +268,44 @@ def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "given", "asked"),
+    [
+        ([], True, (True, 4)),
+        ([], False, (True, 4)),
+        (["--adapt-cameras", "--parts", "4"], True, (True, 4)),
+        (["--parts", "2"], False, (False, 2)),  # and no calibration
+        (["--parts", "2"], True, None),
+    ],
+)
+def test_find_extracts_as_its_calibration_says(
+    flags: list[str], given: bool, asked: tuple[bool, int] | None, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    extracted: list[Any] = []
+
+    def first(options: Any, progress: Progress) -> None:
+        extracted.append((options.adapt_cameras, options.parts))
+        raise UsageError("find", why="far enough")
+
+    numbers = ("intercept", "slope", "threshold_squared_distance", "threshold_cosine", "wanted_false_match_rate")
+    found = dict.fromkeys((*numbers, "true_match_rate", "false_match_rate"), 0.5)
+    found["extraction"] = {"adapt_cameras": True, "parts": 4, "later": 1}  # a later version may have more
+    result = results.write(tmp_path / "r.json", some_result(calibration=found), Provenance("evaluate", {}))
+    monkeypatch.setattr(find_module, "calibration_of", lambda *_: None if given else result)
+    monkeypatch.setattr("amem_cli.stages.extract_features.extract_features", first)
+    monkeypatch.setattr("amem_cli.models.checkpoints.load_feature_model", lambda *given, **named: None)
+    monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
+    monkeypatch.chdir(tmp_path)
+    Path("main").write_bytes(b"")
+    more = ["--calibration", str(result)] if given else []
+    assert run(["find", "a.mp4", "--out", "o", "--model", "main", "--device", "cpu", *more, *flags]) == 2
+    error = capsys.readouterr().err
+    assert extracted == ([asked] if asked else [])
+    not_used = "is not used: its features were extracted with --adapt-cameras --parts 4" in error
+    assert not_used == (asked == (False, 2))
+    assert ("Leave --adapt-cameras and --parts out" in error) == (asked is None)
+
+
 def test_write_videos_same_seed_same_frames_and_true_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, again, other = (
         write_small_videos(tmp_path / name, seed, monkeypatch) for name, seed in (("a", 0), ("b", 0), ("c", 1))

@@ -159,11 +159,40 @@ def test_gallery_of_two_models(tmp_path: Path) -> None:
 def test_gallery_of_two_extractions(other: Extraction, tmp_path: Path) -> None:
     plain = write_gallery(tmp_path / "a.h5", unit_rows(2))
     changed = write_gallery(tmp_path / "b.h5", unit_rows(2), extraction=other)
-    message = rf"b.h5: it was extracted with {other}, \S*a.h5 with neither --adapt-cameras nor --parts"
+    message = rf"b.h5: it was extracted with {other}, \S*a.h5 with the defaults"
     with pytest.raises(UsageError, match=message):
         Gallery([plain, changed])
     assert Gallery([changed, changed]).extracted_with == [f"features: {other}"]
     assert not Gallery([plain]).extracted_with
+
+
+def test_search_few_tracks_in_an_adapted_gallery_have_no_probability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calibration is of pairs that are both adapted."""
+    rows, known = unit_rows(9, seed=1), Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json")
+    (tmp_path / "photos").mkdir()
+    monkeypatch.setattr("amem_cli.video.gallery.read_calibration", lambda *_: known)
+    for adapt, queries in ((True, 7), (True, 8), (False, 1)):
+        gallery = write_gallery(tmp_path / "g.h5", unit_rows(4), extraction=Extraction(adapt))
+        found = [*"abcdefgh"][:queries], rows[:queries], None
+        monkeypatch.setattr("amem_cli.video.search._queries", lambda *_, found=found: found)
+        options = SearchOptions(query=str(tmp_path / "photos"), gallery=(gallery,), calibration=tmp_path)
+        result = search(options, progress := Silent())
+        few = queries == 7
+        assert all((hit.probability is None) == few for one in result.found for hit in one.hits)
+        assert any("too few tracks for that (7)" in text for text in progress.warnings) == few
+
+
+def test_search_model_of_other_rows(tmp_path: Path) -> None:
+    """A file whose record does not fit its rows."""
+    main = write_main(tmp_path / "main.safetensors")
+    gallery = write_gallery(tmp_path / "g.h5", unit_rows(4), model=sha256_file(main))
+    (tmp_path / "him").mkdir()
+    Image.new("RGB", (32, 32)).save(tmp_path / "him/1.jpg")
+    options = SearchOptions(query=str(tmp_path / "him"), gallery=(gallery,), model=main, device="cpu")
+    with pytest.raises(BadData, match="it has 8 numbers a row, the model gives 512"):
+        search(options, Silent())
 
 
 def test_search_by_description(tmp_path: Path) -> None:
