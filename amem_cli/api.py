@@ -48,7 +48,8 @@ def embed(
     `model.image_size` of a model from `load_main_model`. `one_tracklet`: the clips belong to one tracklet; the result
     is (1, 512), f_s averaged over the clips and then normalised, as in `amem extract-features`. `batch_size` is the
     number of clips per forward pass; `device` and `precision` are as on the command line. The model moves to the
-    device, in eval mode; it is not adapted to cameras, and has the parts of `model.parts`, 1 unless you set it. Raises `UsageError` for clips of another type or shape.
+    device, in eval mode. It is not adapted to a camera; set `model.parts` for features of `--parts`. Raises
+    `UsageError` for clips of another type or shape.
     """
     import torch
 
