@@ -53,7 +53,7 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("load", "variable", "threads", "expected"),
-    [(7.5, None, 3, 1), (4.0, None, 4, 2), (7.5, "4", 4, 4), (3.9, None, 4, 4), (7.5, None, 1, 1)],
+    [(7.5, None, 3, 1), (3.0, None, 4, 2), (7.5, "4", 4, 4), (2.9, None, 4, 4), (7.5, None, 1, 1)],
 )
 def test_threads_for_busy_machine(monkeypatch, load, variable, threads, expected):
     import torch

@@ -22,7 +22,8 @@ for name, text, *examples in (
     ("train-amem", "Train AMEM: a 3-D backbone with appearance and motion enhancement, end to end.",
      "amem train-amem --weights rgb_imagenet.pt", "amem train-amem --dataset ilids-vid --split all"),
     ("extract-features", "Extract one feature vector per test tracklet with the main model.",
-     "amem extract-features", "amem extract-features --dataset prid2011 --split all"),
+     "amem extract-features --dataset prid2011 --split all",
+     "amem extract-features --dataset my-cameras.toml --adapt-cameras --parts 4"),
 ):  # fmt: skip
     stage_command(name, text, *examples)(partial(run_stage, name))
 

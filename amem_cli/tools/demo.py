@@ -30,6 +30,7 @@ from amem_cli.weights.names import GIVE_FILE, weight_file
 
 WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta", "market1501", "mars"))
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
+BUSY = 0.75  # load of each core; the load average of a minute follows slowly, so 1 would often be too late
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
@@ -83,14 +84,14 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
 
 @contextlib.contextmanager
 def threads_for_busy_machine(progress: Progress) -> Iterator[None]:
-    """Half of torch's threads inside the context if other programs use all cores, after a warning.
+    """Half of torch's threads inside the context if other programs use the cores, after a warning.
 
     Threads wait for one another, so with other programs on their cores fewer threads are faster. No effect where
     OMP_NUM_THREADS is set, and where the system has no load average (Windows).
     """
     average = getattr(os, "getloadavg", lambda: (0.0,))
     load, cores, threads = average()[0], os.cpu_count() or 1, torch.get_num_threads()
-    if load < cores or threads == 1 or "OMP_NUM_THREADS" in os.environ:
+    if load < BUSY * cores or threads == 1 or "OMP_NUM_THREADS" in os.environ:
         yield
         return
     why = f"the processor is busy (load {load:.1f}, {cores} cores)"
