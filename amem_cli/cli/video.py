@@ -108,7 +108,9 @@ def link(output: flags.Output, options: LinkOptions) -> None:
           f"{linked.threshold:.3g}")  # fmt: skip
 
 
-@command(app, "find", "amem find hall.mp4 door.mp4 --out answer", "amem find a.mp4 b.mp4 --adapt-cameras --parts 4 --out x")
+@command(
+    app, "find", "amem find hall.mp4 door.mp4 --out answer", "amem find a.mp4 b.mp4 --adapt-cameras --parts 4 --out x"
+)
 def find(output: flags.Output, options: FindOptions) -> None:
     """From videos to one page, OUT/index.html: who is where, and when.
 

@@ -43,16 +43,15 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     load_feature_model(model, remedy=remedy)  # everything before the long part
     how, known = Extraction(options.adapt_cameras, options.parts), None
     if calibration:
-        known = read_calibration(calibration, atomic.sha256_file(model))
-        if how in (Extraction(), known.extraction):
-            how = known.extraction
+        found = read_calibration(calibration, atomic.sha256_file(model))
+        if how in (Extraction(), found.extraction):
+            known, how = found, found.extraction
         elif options.calibration:
-            why = f"its features were extracted with {known.extraction}, not with {how}"
+            why = f"its features were extracted with {found.extraction}, not with {how}"
             remedy = "Leave --adapt-cameras and --parts out: they are as in the calibration"
             raise UsageError("--calibration", calibration, why=why, remedy=remedy)
         else:
-            progress.warn(f"{calibration} is not used: its features were extracted with {known.extraction}")
-            known = None
+            progress.warn(f"{calibration} is not used: its features were extracted with {found.extraction}")
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)

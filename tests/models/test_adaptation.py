@@ -48,7 +48,7 @@ def test_adapted_to_camera_by_hand(count: int) -> None:
         torch.testing.assert_close(layer.running_mean, mean)
         torch.testing.assert_close(layer.running_var, variance)
     assert not any(layer.training for layer in adapted.modules())
-    kept = adapted.state_dict()
+    kept = copy.deepcopy(adapted.state_dict())
     adapted(torch.rand(2, 3, 2, 6, 4, dtype=torch.float64))
     assert all(torch.equal(kept[name], value) for name, value in adapted.state_dict().items())  # no more measuring
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())

@@ -235,8 +235,9 @@ def test_compare_no_files() -> None:
     ],
 )
 def test_compare_other_conventions(tmp_path: Path, changed: dict[str, object], why: str) -> None:
-    one = some_result(choices={"ties": "stable", "splits": "drawn", "extra_data": "a"}, valid_queries=6)
-    other = one | {"choices": {"ties": "stable", "extra_data": "b"}} | changed
+    choices = {"ties": "stable", "splits": "drawn", "extra_data": "a", "extraction": "c"}
+    one = some_result(choices=choices, valid_queries=6)
+    other = one | {"choices": {"ties": "stable", "extra_data": "b", "extraction": "d"}} | changed
     files = [tmp_path / "one.json", tmp_path / "other.json"]
     for path, result in zip(files, (one, other), strict=True):
         results.write(path, result, Provenance("evaluate", {}))
@@ -298,6 +299,7 @@ def test_evaluate_says_how_features_were_extracted(
     files = [extracted_with(split_file(tmp_path / "of-0.h5", 4, "own"), recorded)] * 3
     found = evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1), Silent()).metrics
     assert found["calibration"]["extraction"] == dict(zip(("adapt_cameras", "parts"), extraction, strict=True))
+    assert type(found["calibration"]["extraction"]["parts"]) is int  # true is no number
     assert found["choices"]["extraction"] == f"extracted with {text}"
 
 

@@ -162,6 +162,9 @@ def test_gallery_of_two_extractions(other: Extraction, tmp_path: Path) -> None:
     message = rf"b.h5: it was extracted with {other}, \S*a.h5 with the defaults"
     with pytest.raises(UsageError, match=message):
         Gallery([plain, changed])
+    model = write_gallery(tmp_path / "c.h5", unit_rows(2), model="c", extraction=other)
+    with pytest.raises(UsageError, match="of another model"):
+        Gallery([write_gallery(tmp_path / "d.h5", unit_rows(2), model="d"), model])
     assert Gallery([changed, changed]).extracted_with == [f"features: {other}"]
     assert not Gallery([plain]).extracted_with
 
