@@ -216,6 +216,8 @@ WRONG = [
     ),
     ("extract-features", "image_size", "1x1", "--image-size 1x1"),
     ("extract-features", "batch_size", 0, "--batch-size 0: must be positive"),
+    ("extract-features", "parts", 0, "--parts 0: must be from 1 to 128"),
+    ("extract-features", "parts", 129, "--parts 129: must be from 1 to 128"),
     ("evaluate", "calibrate", 1.0, "--calibrate 1.0"),
     ("evaluate", "bootstrap", -1, "--bootstrap -1"),
 ]
@@ -234,7 +236,8 @@ def test_ranges_name_options():
     named = [name for _, names in RANGES.values() for name in names.split()]
     assert set(named) <= known
     numbers = {name for cls in COMMANDS.values() for name, kind in get_type_hints(cls).items() if kind in (int, float)}
-    assert numbers - set(named) == {"seed", "predict_frames"}  # any seed; the limit of c depends on T
+    # any seed; the limit of c depends on T; `check_parts` has that of the parts
+    assert numbers - set(named) == {"seed", "predict_frames", "parts"}
 
 
 def test_predict_frames_limit():
