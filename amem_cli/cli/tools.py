@@ -47,11 +47,9 @@ def demo(
     seed: flags.Seed = 0,
 ) -> None:
     """Run the six stages on generated walking people, on a CPU, in minutes."""
-    from amem_cli.tools.demo import demo, threads_for_busy_machine
+    from amem_cli.tools.demo import demo
 
-    progress = Progress(output.quiet)
-    with threads_for_busy_machine(progress):
-        result, pictures, errors, searches = demo(folder, seed, progress)
+    result, pictures, errors, searches = demo(folder, seed, Progress(output.quiet))
     if output.as_json:
         more = {"pictures": pictures, "predicted_frames": errors, "searches": [video.as_json(one) for one in searches]}
         return console.print_json(result.metrics | more)

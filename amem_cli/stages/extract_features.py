@@ -77,7 +77,8 @@ def _extract_split(
         check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
     if options.parts > (rows := config.height_width[0] // 16):
-        raise UsageError("--parts", str(options.parts), why=f"maps of {config.image_size} pixels have {rows} rows")
+        why = f"maps of {config.image_size} pixels have {rows} rows"
+        raise UsageError("--parts", str(options.parts), why=why, remedy=f"Use at most {rows}")
     if options.flip and config.mirror:
         progress.warn("--flip: the model averages over mirrored clips by itself, so both rows will be equal")
     precision = resolve_precision(options.precision, device)

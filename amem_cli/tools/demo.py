@@ -1,13 +1,9 @@
 """`amem demo`: the pipeline on generated walking people."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
@@ -30,7 +26,6 @@ from amem_cli.weights.names import GIVE_FILE, weight_file
 
 WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta", "market1501", "mars"))
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
-BUSY = 0.75  # load of each core; the load average of a minute follows slowly, so 1 would often be too late
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
@@ -42,6 +37,7 @@ def demo(
     A rerun keeps what is finished. Returns the evaluation, the pictures, the errors of the predicted frames, and a
     search by picture and one by description.
     """
+    warn_if_busy(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
@@ -82,25 +78,13 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
     return [search(options, progress) for options in (by_picture, by_description)]
 
 
-@contextlib.contextmanager
-def threads_for_busy_machine(progress: Progress) -> Iterator[None]:
-    """Half of torch's threads inside the context if other programs use the cores, after a warning.
-
-    Threads wait for one another, so with other programs on their cores fewer threads are faster. No effect where
-    OMP_NUM_THREADS is set, and where the system has no load average (Windows).
-    """
-    average = getattr(os, "getloadavg", lambda: (0.0,))
-    load, cores, threads = average()[0], os.cpu_count() or 1, torch.get_num_threads()
-    if load < BUSY * cores or threads == 1 or "OMP_NUM_THREADS" in os.environ:
-        yield
-        return
-    why = f"the processor is busy (load {load:.1f}, {cores} cores)"
-    progress.warn(f"{why}: computing with {threads // 2} of {threads} threads. OMP_NUM_THREADS sets another number")
-    torch.set_num_threads(threads // 2)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+def warn_if_busy(progress: Progress) -> None:
+    """A warning if other programs use all cores: threads that wait for one another make the training slow then."""
+    average = getattr(os, "getloadavg", lambda: (0.0,))  # Windows has none
+    load, cores = average()[0], os.cpu_count() or 1
+    if load >= cores and "OMP_NUM_THREADS" not in os.environ:
+        why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
+        progress.warn(f"{why}. If progress is slow, stop, and run the same command after export OMP_NUM_THREADS=1")
 
 
 def weights_or_warning(progress: Progress) -> str:

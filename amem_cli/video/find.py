@@ -44,14 +44,14 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     how, known = Extraction(options.adapt_cameras, options.parts), None
     if calibration:
         found = read_calibration(calibration, atomic.sha256_file(model))
+        why = f"its features were extracted with {found.extraction}, not with {how}"
         if how in (Extraction(), found.extraction):
             known, how = found, found.extraction
         elif options.calibration:
-            why = f"its features were extracted with {found.extraction}, not with {how}"
             remedy = "Leave --adapt-cameras and --parts out: they are as in the calibration"
             raise UsageError("--calibration", calibration, why=why, remedy=remedy)
         else:
-            progress.warn(f"{calibration} is not used: its features were extracted with {found.extraction}")
+            progress.warn(f"{calibration} is not used: {why}")
     if options.arm:
         load_arm(options.arm, remedy="Check --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
