@@ -102,10 +102,15 @@ def out_of_memory(error: Exception) -> bool:
     return known or worker_died or "can't allocate memory" in text or "not enough memory" in text
 
 
+def is_installed(name: str) -> bool:
+    """Whether a package is installed; a folder of that name, such as wandb's own, has a spec without origin."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
 def require_package(name: str, option: str) -> None:
     """Raise `InputMissing` if a package that an option needs is not installed."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own, has a spec without origin
+    if not is_installed(name):
         raise InputMissing(option, name, why="not installed", remedy=f"Run: python -m pip install {name}")
 
 

@@ -36,6 +36,7 @@ Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
 COMMON = ("data_root", "workspace", "device", "precision", "seed", "workers", "image_size", "resume")
 DATASET_HELP = "mars | ilids-vid | prid2011 | market1501 | peta, or the path of your own .toml"
 DEVICE_HELP = "auto | cpu | cuda | cuda:N; auto uses CUDA if available"
+NO_SEED = "without effect: nothing is random here"
 SPLIT_HELP = "0 ... 9 or all, for data sets with several splits; empty: 0"
 
 
@@ -200,6 +201,7 @@ class TrainArmOptions(Schedule):
 class LabelVideosOptions(DataOptions):
     """`label-videos`: pseudo attribute labels, averaged over all frames of a tracklet (section AEM)."""
 
+    seed: int = setting(0, NO_SEED)
     subset: Literal["train", "test", "all"] = option("train", "tracklets to label; data sets with splits: always all")
     threshold: float = option(0.5, "the label is 1 if the mean probability exceeds this (P)")
     batch_size: int = setting(64, "frames per batch (D)")
@@ -333,6 +335,7 @@ class TrainAmemOptions(Adversarial):
 class ExtractFeaturesOptions(DataOptions):
     """`extract-features`: one L2-normalised f_s per tracklet, from the main model alone."""
 
+    seed: int = setting(0, NO_SEED)
     split: str = option("", SPLIT_HELP)
     model: str = setting("", "amem-main or amem-arm checkpoint; empty: the workspace's amem-main")
     batch_size: int = setting(16, "clips per batch (D)")
@@ -348,6 +351,7 @@ class ExtractFeaturesOptions(DataOptions):
 class EvaluateOptions(Options):
     """`evaluate`: CMC and mAP under a protocol."""
 
+    device: str = setting("auto", "auto | cpu | cuda | cuda:N; auto: the CPU, which starts faster than CUDA")
     protocol: str = option("mars", "mars | ilids-10split | prid-10split | the path of your own .toml")
     dataset: str = setting("", "must be the protocol's data set; empty: not checked")
     features: tuple[Path, ...] = setting((), "features files, one per split; none: the workspace's")

@@ -17,6 +17,7 @@ from amem_cli.artifacts.provenance import Provenance, check_provenance, parse_js
 from amem_cli.errors import AmemError, DiskError, Locked
 from amem_cli.options import Options
 
+PREVIOUS = "previous"  # the folder for files of a finished training while its successor runs
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -58,11 +59,13 @@ class OutputSlot:
         return True
 
     def _sweep(self, provenance: Provenance) -> None:
-        """Remove the shards and states that a run left which was killed after it had written the artifact."""
+        """Remove the shards and states that a run left which was killed after it had written the artifact, and files of
+        a run that was to replace it."""
         for parts in self.path.parent.glob(f".{self.path.name}.parts/{provenance.fingerprint()}-*"):
             shutil.rmtree(parts, ignore_errors=True)
             with contextlib.suppress(OSError):  # those of other options are in it
                 parts.parent.rmdir()
+        bring_back(self.path.parent)
         for state in self.path.parent.glob("state-*.safetensors") if self.path.suffix == ".safetensors" else ():
             with contextlib.suppress(AmemError):
                 if not provenance.differences(read_provenance(state)):
@@ -112,6 +115,35 @@ def output_slot(kind: str, path: Path, options: Options, *, is_main: bool = True
         raise DiskError(kind, path, why="a folder is in its place", remedy="Move it away")
     with locked(path, owner=is_main):
         yield OutputSlot(kind, path, options)
+
+
+def set_aside(folder: Path) -> None:
+    """Move best weights, samples and metrics of a finished training into `previous`, unless that is there already."""
+    finished = any((folder / f"{model}.safetensors").is_file() for model in ("arm", "tae", "amem"))
+    if finished and not (folder / PREVIOUS).exists():
+        (folder / PREVIOUS).mkdir()
+        for path in _of_training(folder):
+            path.rename(folder / PREVIOUS / path.name)
+
+
+def bring_back(folder: Path) -> None:
+    """Undo `set_aside`: the files of the training that would have followed are removed."""
+    if (folder / PREVIOUS).is_dir():
+        for path in _of_training(folder):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in (folder / PREVIOUS).iterdir():
+            path.rename(folder / path.name)
+        (folder / PREVIOUS).rmdir()
+
+
+def forget_set_aside(folder: Path) -> None:
+    """Delete the files of `set_aside`, whose training is replaced."""
+    shutil.rmtree(folder / PREVIOUS, ignore_errors=True)
+
+
+def _of_training(folder: Path) -> list[Path]:
+    paths = (*folder.glob("*-best.safetensors"), folder / "metrics.jsonl", folder / "samples")
+    return [path for path in paths if path.exists()]
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -47,7 +47,9 @@ class Provenance:
     def differences(self, other: dict[str, Any]) -> list[str]:
         """One line for each difference from the provenance `other`, which was read from an artifact."""
         known = dataclasses.fields(COMMANDS[self.command]) if self.command in COMMANDS else ()
-        recorded, parents = other.get("options", {}), other.get("parents", {})
+        no_effect = {field.name for field in known if not field.metadata["affects_result"]}  # an older version's did
+        recorded = {name: value for name, value in other.get("options", {}).items() if name not in no_effect}
+        parents = other.get("parents", {})
         theirs = {field.name: field.default for field in known} | recorded  # an older version lacks newer options
         differences = [
             f"{name}: {_short(theirs.get(name))} there, {_short(self.options.get(name))} now"

@@ -23,14 +23,11 @@ def command_line(arguments: list[str]) -> str:
 
 
 def continuing(arguments: list[str]) -> list[str]:
-    """The arguments that continue a run whose state is saved: without `--resume`, which would discard it, unless
-    several splits are trained.
+    """The arguments that continue a command whose work is saved: without `--resume`, which would discard it.
 
     >>> continuing(["train-arm", "--resume", "never", "--epochs", "5"])
     ['train-arm', '--epochs', '5']
     """
-    if "all" in arguments or "--split=all" in arguments:
-        return arguments
     after = {place + 1 for place, word in enumerate(arguments) if word == "--resume"}
     return [word for place, word in enumerate(arguments) if place not in after and word.partition("=")[0] != "--resume"]
 

@@ -13,6 +13,7 @@ import msgspec
 from torch import nn
 
 from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.output import is_complete, read_provenance
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import UsageError
 from amem_cli.models.amem import AMEM, MainModel, build_amem, build_main_model
@@ -122,7 +123,9 @@ def load_feature_model(path: Path, *, parts: int = 1, remedy: str = "") -> tuple
     return model, config
 
 
-def restore_main(output: Path, provenance: Provenance) -> Path:
-    """Write a missing `amem-main` again from the `amem-model` at `output`."""
-    amem, config = load_amem(output)
-    return save_main(main_file(output), amem.main, config, provenance)
+def restore_main(output: Path, provenance: Provenance) -> None:
+    """Write the `amem-main` again from the `amem-model` at `output`, unless it is complete and of the same training: a
+    later one that was killed between the two files leaves its own."""
+    if not is_complete(path := main_file(output)) or provenance.differences(read_provenance(path)):
+        amem, config = load_amem(output)
+        save_main(path, amem.main, config, provenance)

@@ -8,7 +8,6 @@ The engines differ in speed only. Their outputs agree with eager float32 to 1e-5
 """
 
 import copy
-import importlib.util
 import warnings
 from collections.abc import Callable
 from importlib import metadata
@@ -17,7 +16,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from amem_cli.errors import UsageError, require_package
+from amem_cli.errors import UsageError, is_installed, require_package
 from amem_cli.runtime.folding import fold
 
 CPU = torch.device("cpu")
@@ -40,8 +39,7 @@ def resolve_engine(engine: str, device: torch.device, precision: str, *, clips: 
     if engine == "auto":
         if device.type == "cuda":
             return "eager"
-        installed = importlib.util.find_spec("openvino") is not None
-        return "openvino" if installed and not (clips and precision == "bf16") else "torch"
+        return "openvino" if is_installed("openvino") and not (clips and precision == "bf16") else "torch"
     if engine == "openvino":
         if device.type != "cpu":
             why = f"OpenVINO runs on the CPU here, not on {device}"

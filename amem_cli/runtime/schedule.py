@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +100,7 @@ def require_batch_memory(
     items = math.prod(getattr(options, name) for name in factors) // processes.world_size
     needed = items * saved_bytes(network, forward, *two) // (4 if precision == "bf16" else 2)
     cuda = processes.device.type == "cuda"
+    needed *= 1 if cuda else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on a CPU share its memory
     free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
     flag = "clip_frames" if clips else factors[0]
     remedy = "Lower it" + f", {flag_of(factors[0])}" * clips + " or --image-size; --accumulate adds batches up"

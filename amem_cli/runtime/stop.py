@@ -73,6 +73,7 @@ class StopRequest:
             if self._signal:
                 raise Terminated
             yield
+            self._processes.barrier()  # the others wait for the one that validates: not a part of their next step
         except (KeyboardInterrupt, Terminated):
             raise self.interrupted(step) from None
         finally:

@@ -63,7 +63,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     n - 1). Without `--features` they are the workspace's. An existing result of other features or options is renamed,
     so that runs can be compared. Raises `AmemError`s.
     """
-    began = time.monotonic()
+    began, earlier = time.monotonic(), len(progress.warnings)
     manifest = manifest_of_protocol(options.protocol)
     protocol = protocol_of(manifest)
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
@@ -78,8 +78,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     with output_slot("result", output, options):
         exists = output.is_file() and not options.force
         before = results.read(output, remedy="Use --force to make it again") if exists else None
-        unchanged = before and "incomplete" in before and not provenance.differences(before["provenance"])
-        if before and unchanged and options.resume != "never":
+        other = before is not None and bool(provenance.differences(before["provenance"]))
+        if before and not other and "incomplete" in before and options.resume != "never":
             _refuse_incomplete(before, files, options)
             return StageResult("evaluate", output, True, before)
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
@@ -96,13 +96,13 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         _refuse_incomplete(result, files, options)
         if result["incomplete"]:
             progress.warn(results.incomplete_of(result))
-        if progress.warnings:
-            result["warnings"] = progress.warnings
+        if own := progress.warnings[earlier:]:
+            result["warnings"] = own
         if "calibration" in result:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
             result["calibration"]["extraction"] = asdict(tables[0].extraction)
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
-        if before is not None:
+        if before is not None and other:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
             os.replace(output, kept := output.with_name(f"{output.stem}-{digest}.json"))
             progress.log(f"the existing result has other features or options, it is renamed to {kept}")
@@ -130,14 +130,16 @@ def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:
         raise BadData("features", folder, why="this is a folder, not a file", remedy=remedy)
     missing = [number for number, path in enumerate(files) if not path.is_file()]
     if missing:
-        named = listing((str(files[number]) for number in missing), 3)
         if options.features:
+            named = listing((str(files[number]) for number in missing), 3)
             raise InputMissing("features", named, why="not found", remedy="Check the path")
         remedy = features_remedy(options, manifest, missing[0])
         if single:
             raise InputMissing("features", files[0], why="not found", remedy=remedy)
-        remedy = re.sub(r"--split \d+", "--split all", remedy)
-        raise InputMissing("features", why=f"{len(missing)} of {wanted} files are missing ({named})", remedy=remedy)
+        if len(missing) > 1:
+            remedy = re.sub(r"--split \d+", "--split all", remedy)
+        place = f"{files[missing[0]].parent}, splits {', '.join(map(str, missing))}"
+        raise InputMissing("features", why=f"{len(missing)} of {wanted} files are missing ({place})", remedy=remedy)
     return files
 
 

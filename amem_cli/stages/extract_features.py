@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from amem_cli.artifacts import checkpoint, features
+from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
@@ -30,6 +31,7 @@ from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData, UsageError
 from amem_cli.models.adaptation import adapted_to_camera
 from amem_cli.models.checkpoints import load_feature_model
+from amem_cli.models.config import ArmConfig, ModelConfig
 from amem_cli.options import ExtractFeaturesOptions
 from amem_cli.runtime.distributed import Processes, process_group
 from amem_cli.runtime.engine import Engine, as_pixels, engine_version, prepare, resolve_engine, resolve_precision
@@ -76,9 +78,7 @@ def _extract_split(
     if not tracks:
         check_test_people(model_file, dataset, number, progress)
     config = replace(config, image_size=options.image_size or config.image_size)
-    if options.parts > (rows := config.height_width[0] // 16):
-        why = f"maps of {config.image_size} pixels have {rows} rows"
-        raise UsageError("--parts", str(options.parts), why=why, remedy=f"Use at most {rows}")
+    require_rows(options.parts, config)
     if options.flip and config.mirror:
         progress.warn("--flip: the model averages over mirrored clips by itself, so both rows will be equal")
     precision = resolve_precision(options.precision, device)
@@ -88,12 +88,13 @@ def _extract_split(
         trained_on = str(described["provenance"]["options"].get("dataset", ""))
         readable = without_unreadable(split.test, options, output, processes, progress)
         split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in readable))
+        seen = seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
         provenance = Provenance(
             command="extract-features",
             options=options.fingerprint() | resolved | {"split_source": split.source},
             parents={described["kind"]: parent(model_file) | {"dataset": trained_on}},
-            data=tracklets_digest(split.test),
+            data=data_digest(split.test, seen),
             engine=engine_version(engine_name),
         )
         if slot.is_current(provenance, frames_of(split.test), progress.warn):
@@ -104,10 +105,16 @@ def _extract_split(
         shape = (config.clip_frames, *config.height_width)
         columns = compute_columns(model, split.test, shards, options, make, shape, progress)
         if is_main:
-            columns |= seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
-            features.write(output, features_of(manifest.name, split, columns, provenance), provenance)
+            features.write(output, features_of(manifest.name, split, columns | seen, provenance), provenance)
         shards.remove()
         return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
+
+
+def require_rows(parts: int, config: ModelConfig | ArmConfig) -> None:
+    """Raise `UsageError` for more horizontal parts than the maps of images of this size have rows."""
+    if parts > (rows := config.height_width[0] // 16):
+        why = f"maps of {config.image_size} pixels have {rows} rows"
+        raise UsageError("--parts", str(parts), why=why, remedy=f"Use at most {rows}")
 
 
 def compute_columns(
@@ -237,7 +244,9 @@ def features_of(dataset: str, split: Split, columns: dict[str, Any], provenance:
 
 def seen_in(folder: Path, tracklets: Sequence[Tracklet]) -> dict[str, Any]:
     """More columns for tracks without identities: folder of the images, cameras, and times if tracks.csv has them."""
-    columns: dict[str, Any] = {"folder": str(folder.absolute())}
+    place = str(folder.absolute())
+    whole = place.encode("utf-8", "replace").decode() == place
+    columns: dict[str, Any] = {"folder": place if whole else ""}  # HDF5 cannot store broken characters
     columns["camera"] = [tracklet.name.partition("/")[0] for tracklet in tracklets]
     times = read_times(folder)
     if all(tracklet.name in times for tracklet in tracklets):
@@ -245,6 +254,15 @@ def seen_in(folder: Path, tracklets: Sequence[Tracklet]) -> dict[str, Any]:
         for name in ("first_seconds", "last_seconds"):
             columns[name] = np.array([getattr(one, name) for one in seen])
     return columns
+
+
+def data_digest(tracklets: Sequence[Tracklet], seen: dict[str, Any]) -> str:
+    """The SHA-256 of the tracklets, and of their times if `seen` has them: the data that the features file has."""
+    digest = tracklets_digest(tracklets)
+    if "first_seconds" not in seen:
+        return digest
+    times = zip(seen["first_seconds"].tolist(), seen["last_seconds"].tolist(), strict=True)
+    return sha256_lines([digest, *map(str, times)])
 
 
 def summary(features: Features) -> dict[str, int]:

@@ -1,13 +1,17 @@
 """`amem demo`: the pipeline on generated walking people."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import InputMissing
+from amem_cli.models.backbones import build_backbone
 from amem_cli.options import COMMANDS, EvaluateOptions
 from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress
@@ -26,6 +30,7 @@ from amem_cli.weights.names import GIVE_FILE, weight_file
 
 WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta", "market1501", "mars"))
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
+TRIALS = 3  # training steps with each number of threads
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
@@ -37,7 +42,7 @@ def demo(
     A rerun keeps what is finished. Returns the evaluation, the pictures, the errors of the predicted frames, and a
     search by picture and one by description.
     """
-    warn_if_busy(progress)
+    choose_threads(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
@@ -78,13 +83,40 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
     return [search(options, progress) for options in (by_picture, by_description)]
 
 
-def warn_if_busy(progress: Progress) -> None:
-    """A warning if other programs use all cores: threads that wait for one another make the training slow then."""
+def choose_threads(progress: Progress) -> None:
+    """If other programs use all cores: a warning, and half of the threads where a trial says that they are faster.
+
+    Threads that wait for one another make the training slow then, on some processors. A user's OMP_NUM_THREADS is kept.
+    """
     average = getattr(os, "getloadavg", lambda: (0.0,))  # Windows has none
     load, cores = average()[0], os.cpu_count() or 1
-    if load >= cores and "OMP_NUM_THREADS" not in os.environ:
-        why = f"other programs use the processor (load {load:.1f}, {cores} cores)"
-        progress.warn(f"{why}. If progress is slow, stop, and run the same command after export OMP_NUM_THREADS=1")
+    if load < cores:
+        return
+    found, threads = "", torch.get_num_threads()
+    if threads > 1 and "OMP_NUM_THREADS" not in os.environ:
+        half = threads // 2
+        seconds = training_seconds((threads, half))
+        if faster := seconds[half] < seconds[threads]:
+            torch.set_num_threads(half)
+        trial = f"a trial took {seconds[threads]:.1f} s with {threads} and {seconds[half]:.1f} s with {half}"
+        found = f" Threads: {half if faster else threads} ({trial})"
+    progress.warn(
+        f"other programs use the processor (load {load:.1f}, {cores} cores), so the demo takes longer.{found}"
+    )
+
+
+def training_seconds(counts: tuple[int, ...]) -> dict[int, float]:
+    """Seconds of training steps of the demo's backbone with each number of threads, in turn."""
+    before, seconds = torch.get_num_threads(), dict.fromkeys(counts, 0.0)
+    backbone, clips = build_backbone("mobilenet_v2"), torch.zeros(8, 3, 8, 96, 48)
+    for round_ in range(1 + TRIALS):
+        for threads in counts:
+            torch.set_num_threads(threads)
+            began = time.perf_counter()
+            backbone(clips).mean().backward()
+            seconds[threads] += (time.perf_counter() - began) * (round_ > 0)  # the first starts the threads
+    torch.set_num_threads(before)
+    return seconds
 
 
 def weights_or_warning(progress: Progress) -> str:

@@ -1,7 +1,6 @@
 """`amem export`: the main model or the ARM as a file for other programs, compared with the original before writing."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import sys
@@ -23,7 +22,7 @@ from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, known_people
-from amem_cli.errors import AmemError, BadData, InputMissing
+from amem_cli.errors import AmemError, BadData, InputMissing, is_installed
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.checkpoints import load_arm, load_main_model
 from amem_cli.models.from_frames import INPUT, OUTPUTS, FromFrames, trace
@@ -299,7 +298,7 @@ def require_packages(format: str, int8: bool) -> dict[str, str]:
         remedy = f"Run: python -m pip install 'torch>={OLDEST_TORCH}' torchvision"
         raise InputMissing("amem export", why=f"torch {torch.__version__} is too old for it", remedy=remedy)
     packages = (*FORMATS[format].packages, *(("nncf",) if int8 else ()))
-    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in packages if not is_installed(name)]:
         why = f"not installed: {', '.join(missing)}"
         raise InputMissing("--format", format, why=why, remedy='Run: python -m pip install "amem[export]"')
     return {name: metadata.version(name) for name in packages}

@@ -49,6 +49,11 @@ class Boxes:
     given: tuple[int, ...] = field(default=(), repr=False)
 
 
+def detects(choice: str) -> bool:
+    """Whether a choice of `--boxes` can be a detector."""
+    return choice.partition(":")[0] in ("", "torchvision")
+
+
 def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes:
     """The source for `--boxes`: "motion", "torchvision", "torchvision:MODEL", a file, or empty for the default.
 
@@ -58,8 +63,6 @@ def boxes_from(choice: str, detector_weights: Path | None, device: str) -> Boxes
         choice = "torchvision" if detector_weights or _cached_weights(DEFAULT_DETECTOR) else "motion"
     kind, _, model = choice.partition(":")
     if choice == "motion":
-        if detector_weights:
-            raise UsageError("--detector-weights", why="motion uses none", remedy="Leave it out")
         return Boxes("motion in front of a fixed background", "motion", _motion)
     if kind == "torchvision":
         return _detector(model or DEFAULT_DETECTOR, detector_weights, device)

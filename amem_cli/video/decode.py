@@ -117,7 +117,7 @@ class Camera:
             stated = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
             if container.format.name == "avi":  # its duration is that of what is there
                 stated = stream.frames * step
-            packets = container.demux(stream)
+            packet, packets = None, container.demux(stream)
             while True:
                 frames: list[Any] = []
                 try:

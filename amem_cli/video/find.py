@@ -15,10 +15,10 @@ from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.gallery import Gallery, read_calibration
-from amem_cli.video.link import Linked, link_tracks, write_links
+from amem_cli.video.gallery import Calibration, Gallery, read_calibration
+from amem_cli.video.link import Linked, link_tracks, require_own, write_links
 from amem_cli.video.options import FindOptions
-from amem_cli.video.tracklets import cut_tracklets
+from amem_cli.video.tracklets import cameras_of, cut_tracklets
 
 CLIPS, FRAMES = 6, 16  # of a track, for its features and its attributes
 PAGE = "index.html"
@@ -39,28 +39,21 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     without = "Give --model, an ARM if you have no labelled people"
     remedy = "Check --model" if options.model else f"{without}; or run: {train} (two minutes for 50 people)"
     from amem_cli.models.checkpoints import load_arm, load_feature_model
+    from amem_cli.runtime.distributed import choose_device
+    from amem_cli.stages.extract_features import extract_features, require_rows
 
-    load_feature_model(model, remedy=remedy)  # everything before the long part
-    how, known = Extraction(options.adapt_cameras, options.parts), None
-    if calibration:
-        found = read_calibration(calibration, atomic.sha256_file(model))
-        why = f"its features were extracted with {found.extraction}, not with {how}"
-        if how in (Extraction(), found.extraction):
-            known, how = found, found.extraction
-        elif options.calibration:
-            remedy = "Leave --adapt-cameras and --parts out: they are as in the calibration"
-            raise UsageError("--calibration", calibration, why=why, remedy=remedy)
-        else:
-            progress.warn(f"{calibration} is not used: {why}")
-    if options.arm:
-        load_arm(options.arm, remedy="Check --arm")
+    _, config = load_feature_model(model, remedy=remedy)  # everything before the long part
+    choose_device(options.device)
+    require_own(out, (camera.name for camera in cameras_of(options)))
+    how, known = _extraction(options, model, calibration, progress)
+    require_rows(how.parts, config)
+    arm = options.arm or home.arm
+    if options.arm or arm.is_file():
+        load_arm(arm, remedy="Check --arm" if options.arm else "Give another one with --arm")
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
     common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace"}
     common |= {"force": options.force, "device": options.device}
-    arm = options.arm or home.arm
     labels = _labels(common, arm, options.arm is not None, progress)
-    from amem_cli.stages.extract_features import extract_features
-
     common |= asdict(how)
     (extracted,) = extract_features(ExtractFeaturesOptions(model=str(model), clips=CLIPS, **common), progress)
     gallery = Gallery([extracted.artifact])
@@ -83,6 +76,24 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
         write_links(linked, out, (cut.folder,), progress)
         atomic.write_text(out / PAGE, find_page(linked, cut, labels, used))
     return out / PAGE, linked, used
+
+
+def _extraction(
+    options: FindOptions, model: Path, calibration: Path | None, progress: Progress
+) -> tuple[Extraction, Calibration | None]:
+    """How to extract the features: as those of the calibration, or as the options say, and then without another one."""
+    how = Extraction(options.adapt_cameras, options.parts)
+    if calibration is None:
+        return how, None
+    known = read_calibration(calibration, atomic.sha256_file(model))
+    if how in (Extraction(), known.extraction):
+        return known.extraction, known
+    why = f"its features were extracted with {known.extraction}, not with {how}"
+    if options.calibration:
+        remedy = "Leave --adapt-cameras and --parts out: they are as in the calibration"
+        raise UsageError("--calibration", calibration, why=why, remedy=remedy)
+    progress.warn(f"{calibration} is not used: {why}")
+    return how, None
 
 
 def _labels(common: dict[str, Any], arm: Path, required: bool, progress: Progress) -> pseudo_labels.PseudoLabels | None:

@@ -72,15 +72,15 @@ class Gallery:
         self.starts = np.cumsum([0, *(len(table.tracklet) for table in self.tables)])
         first = self.tables[0]
         for path, table in zip(self.paths, self.tables, strict=True):
-            models = {table.model("sha256"), first.model("sha256")} - {""}
+            models = {table.model("sha256"), self.model} - {""}
             if len(models) < 2 and table.extraction != first.extraction:
                 why = f"it was extracted with {table.extraction}, {self.paths[0]} with {first.extraction}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both alike")
             if table.features.shape[1] != first.features.shape[1] or len(models) > 1:
-                why = f"its features are of another model than those of {self.paths[0]}"
+                why = "its features are of another model than those before"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one model")
-            if len({table.image_size, first.image_size} - {""}) > 1:
-                why = f"its features are of {table.image_size} pixels, those of {self.paths[0]} of {first.image_size}"
+            if len({table.image_size, self.image_size} - {""}) > 1:
+                why = f"its features are of {table.image_size} pixels, those before of {self.image_size}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
 
     def __len__(self) -> int:
@@ -89,7 +89,7 @@ class Gallery:
     @property
     def model(self) -> str:
         """The SHA-256 of the model, empty if the files do not say."""
-        return self.tables[0].model("sha256")
+        return next(filter(None, (table.model("sha256") for table in self.tables)), "")
 
     @property
     def image_size(self) -> str:
@@ -108,7 +108,7 @@ class Gallery:
     @property
     def trained_on(self) -> str:
         """The data set that the model was trained on, empty if the files do not say."""
-        return self.tables[0].model("dataset")
+        return next(filter(None, (table.model("dataset") for table in self.tables)), "")
 
     def calibration(self, path: Path | None) -> Calibration | None:
         """`read_calibration` for these features; None without a result."""
@@ -139,14 +139,18 @@ class Gallery:
     def file_of(self, row: int) -> int:
         return int(np.searchsorted(self.starts, row, side="right")) - 1
 
-    def row_of(self, name: str) -> int:
-        """The row of a tracklet, by its name or as `dataset:name`. Raises `UsageError` unless there is exactly one."""
-        found = [
+    def rows_of(self, name: str) -> list[int]:
+        """The rows of the tracklets of this name, or `dataset:name`."""
+        return [
             start + row
             for start, table in zip(self.starts[:-1].tolist(), self.tables, strict=True)
             for row, one in enumerate(table.tracklet)
             if name in (one, f"{table.dataset}:{one}")
         ]
+
+    def row_of(self, name: str) -> int:
+        """The row of a tracklet, by its name or as `dataset:name`. Raises `UsageError` unless there is exactly one."""
+        found = self.rows_of(name)
         if len(found) == 1:
             return found[0]
         if found:

@@ -1,8 +1,10 @@
 """`amem link`: one number for one person over all cameras, by agglomerative clustering under constraints."""
 
 import csv
+import os
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import locked
 from amem_cli.data.readers.tracks import read_boxes
+from amem_cli.errors import OutputExists, listing
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery
@@ -56,11 +59,13 @@ class Linked:
         return np.stack([rows[self.person == person].mean(0) for person in range(1, self.people + 1)])
 
     def most_similar(self, person: int) -> tuple[int, float]:
-        """The most similar other person and the mean squared distance between their tracks; 0 without others."""
+        """The most similar person who is never in view at the same time, or the most similar one if all others are, and
+        the mean squared distance between the tracks of both; 0 without others."""
         distances = np.maximum(2 - 2 * self._means @ self._means[person - 1], 0)
-        distances[person - 1] = np.inf
-        other = int(distances.argmin())
-        return (other + 1 if self.people > 1 else 0), float(distances[other])
+        nearest = [other for other in np.argsort(distances, kind="stable").tolist() if other != person - 1]
+        others = (other for other in nearest if not self.together(person, other + 1))
+        other = next(others, nearest[0] if nearest else -1)
+        return other + 1, float(distances[other])
 
     def together(self, one: int, other: int) -> bool:
         """Whether two people are in view of one camera at the same time."""
@@ -150,6 +155,7 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
         forms = zip(numbers, (".3f", ".3f", ".4g", ".4g"), strict=True)
         texts = ["" if np.isnan(value) else format(value, form) for value, form in forms]
         lines.append([name, gallery.tables[gallery.file_of(row)].dataset, camera, linked.person[row], *texts])
+    require_own(out, gallery.cameras)
     boxes: dict[str, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
     for file, (features, folder) in enumerate(zip(gallery.tables, folders, strict=True)):
         if not (folder / "boxes.csv").is_file() or not folder.name:
@@ -171,6 +177,15 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
     atomic.write_csv(out / "identities.csv", COLUMNS, lines)
 
 
+def require_own(out: Path, cameras: Iterable[str]) -> None:
+    """Raise `OutputExists` if `out` has a file with the name of a camera's MOTChallenge file that is of no answer."""
+    answered = (out / "identities.csv").exists()
+    files = [out / f"{file_name(camera)}.txt" for camera in sorted(set(cameras))]
+    if foreign := [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]:
+        why = "it exists and is not from amem link or amem find"
+        raise OutputExists("--out", listing(foreign, 3), why=why, remedy="Choose another folder")
+
+
 def _camera_files(out: Path) -> set[Path]:
     """The MOTChallenge files of the answer in `out`, if there is a readable one: those of its cameras that begin with a
     row as `write_links` writes it, and not, for example, boxes that the user gave."""
@@ -180,7 +195,12 @@ def _camera_files(out: Path) -> set[Path]:
     except (FileNotFoundError, ValueError, csv.Error):
         return set()
     paths = {out / f"{name}.txt" for name in names}
-    return {path for path in paths if path.is_file() and MOT_ROW.match(path.read_bytes())}
+    return set(filter(_is_mot_file, paths))
+
+
+def _is_mot_file(path: Path) -> bool:
+    """Whether a file begins with a row as `write_links` writes it."""
+    return path.is_file() and bool(MOT_ROW.match(path.read_bytes()))
 
 
 def file_name(camera: str) -> str:

@@ -120,8 +120,16 @@ class SearchOptions:
             object.__setattr__(self, name, tuple(filter(None, given)))
         if not self.gallery:
             raise UsageError("--gallery", why="no features file given", remedy="Give workspace/features/NAME.h5")
-        if not (self.query or self.with_ or self.without):
+        described = bool(self.with_ or self.without)
+        if not (self.query or described):
             raise UsageError("query", why="nothing to search for", remedy="Give a tracklet, folder, video or --with")
+        if self.calibration and not self.query:
+            why = "a search by description alone has no distances"
+            raise UsageError("--calibration", why=why, remedy="Leave it out, or give a query")
+        if self.labels and not described:
+            raise UsageError(
+                "--labels", why="no attribute is given", remedy="Leave it out, or give --with or --without"
+            )
         for flag, value in (("--after", self.after), ("--before", self.before)):
             if value is not None and math.isnan(value):
                 raise UsageError(flag, "nan", why="must be a number of seconds")

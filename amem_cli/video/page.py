@@ -1,5 +1,6 @@
 """The page of `amem find`: people as rows, a timeline per camera, clips, attributes. One HTML file, no network."""
 
+import itertools
 import math
 import re
 from collections import defaultdict
@@ -72,16 +73,16 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
     people: list[dict[str, Any]] = []
     for person, rows in members.items():
         cameras = list(dict.fromkeys(gallery.cameras[row] for row in rows))
-        seen = seen_by(cameras, len(rows), len(set(gallery.cameras)))
+        seen = seen_by(cameras, len(rows), len(tracklets.tracks))
         (sure, one), (apart, other) = sureness(linked, rows), next_person(linked, person)
         people.append({"number": person, "cameras": cameras, "about": [seen, sure, apart], "doubtful": one or other,
                        "clips": [clips[row] for row in rows], "tags": tags.get(person, [])})  # fmt: skip
     people.sort(key=lambda one: (-len(one["cameras"]), one["number"]))
     every = sorted({tag for one in people for tag in one["tags"]})
     facts = [
-        counted(len(set(gallery.cameras)), "cameras"), counted(len(gallery), "tracks"),
+        counted(len(tracklets.tracks), "cameras"), counted(len(gallery), "tracks"),
         counted(linked.people, "people"), f"{linked.in_several_cameras()} seen by several cameras",
-        f"{sum(one['doubtful'] for one in people)} doubtful",
+        f"{sum(one['doubtful'] for one in people)} doubtful", *without_pictures(frames),
     ]  # fmt: skip
     return _page(
         title="Who is where", facts=facts, people=people, tags=every, used=used, clips=clips,
@@ -114,17 +115,19 @@ def write_search_page(result: SearchResult, out: Path, progress: Progress) -> No
 def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], used: list[str]) -> str:
     """The page of `amem search --out`: a row per query with its hits; `frames_of` are images by row of the gallery."""
     people, clips = [], []
+    asked = [found.row for found in result.found if found.row is not None]
+    chosen = _chosen([frames_of.get(row, ()) for row in asked + [hit.row for f in result.found for hit in f.hits]])
+    frames = iter(chosen[len(asked) :])
     for number, found in enumerate(result.found, start=1):
-        frames = _chosen([frames_of.get(hit.row, ()) for hit in found.hits])
         shown = []
-        for hit, own in zip(found.hits, frames, strict=True):
+        for hit, own in zip(found.hits, itertools.islice(frames, len(found.hits)), strict=True):
             times = np.array([hit.first_seconds, hit.last_seconds], float)
             note = f"{hit.rank}. {_note(hit)}"
             shown.append(_clip(f"q{number}-{hit.rank}", hit.tracklet, hit.camera, times, own, note))
         if found.row is not None and found.row in frames_of:
             name, camera = result.gallery.tracklets[found.row], result.gallery.cameras[found.row]
-            (own,) = _chosen([frames_of[found.row]])
-            shown.insert(0, _clip(f"q{number}-asked", name, camera, np.full(2, np.nan), own, "looked for"))
+            asked_for = _clip(f"q{number}-asked", name, camera, np.full(2, np.nan), chosen[0], "looked for")
+            shown.insert(0, asked_for)  # the only query
         clips += shown
         people.append({"number": number, "heading": f"Nearest to {found.query}", "about": [], "doubtful": False,
                        "clips": shown, "tags": []})  # fmt: skip
@@ -132,7 +135,7 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
     generated = from_gallery and all(
         table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
     )
-    facts = [counted(len(people), "queries"), f"{result.searched} tracklets searched"]
+    facts = [counted(len(people), "queries"), f"{result.searched} tracklets searched", *without_pictures(chosen)]
     return _page(
         title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
         generated=generated, calibrated=True,
@@ -251,10 +254,17 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _chosen(tracks: Sequence[Sequence[Path]]) -> list[list[Path]]:
-    """The frames shown of each track: the more tracks, the fewer, so that the page stays small."""
-    most = int(min(MOST_FRAMES, max(3, MOST_BYTES / BYTES_PER_FRAME / max(len(tracks), 1))))
+    """The frames shown of each track: the more tracks, the fewer, so that the page stays small. Where one frame of each
+    would be too many, the last tracks have none."""
+    most = int(min(MOST_FRAMES, max(1, MOST_BYTES / BYTES_PER_FRAME / max(len(tracks), 1))))
     shown = MOST_BYTES // (BYTES_PER_FRAME * most)  # tracks with pictures
     return [evenly_spaced(frames, most) if row < shown else [] for row, frames in enumerate(tracks)]
+
+
+def without_pictures(frames: Sequence[Sequence[Path]]) -> list[str]:
+    """A fact about the tracks that the page has no pictures of, if there are some."""
+    count = sum(not own for own in frames)
+    return [f"{counted(count, 'tracks')} without pictures"] if count else []
 
 
 def _clip(key: str, name: str, camera: str, seconds: np.ndarray, frames: Sequence[Path], note: str) -> Clip:

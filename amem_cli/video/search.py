@@ -1,5 +1,6 @@
 """`amem search`: the tracklets of a gallery that are nearest to a query, or that fit a description."""
 
+import os
 import shlex
 import tempfile
 import time
@@ -169,16 +170,16 @@ Queries = tuple[list[str], np.ndarray, int | None]
 
 
 def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
-    """Names, features (Q, D), the query's own row in the gallery: of a tracklet, a folder, or a video."""
+    """Names, features (Q, D), the query's own row in the gallery: of a tracklet, or else of a folder or a video."""
+    is_folder, is_file = os.path.isdir(options.query), os.path.isfile(options.query)
+    if gallery.rows_of(options.query) or not (is_folder or is_file):
+        row = gallery.row_of(options.query)
+        return [options.query], gallery.row(row)[None], row
     path = Path(options.query)
-    if path.is_dir() or path.is_file():
-        check_model(options.model, gallery)  # before a long video is processed
-    if path.is_dir():
-        return [path.name], embed([folder_tracklet("query", path)], gallery, options, progress), None
-    if path.is_file():
+    check_model(options.model, gallery)  # before a long video is processed
+    if is_file:
         return _video_queries(path, gallery, options, progress)
-    row = gallery.row_of(options.query)
-    return [options.query], gallery.row(row)[None], row
+    return [path.name], embed([folder_tracklet("query", path)], gallery, options, progress), None
 
 
 def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:

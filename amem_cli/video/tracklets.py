@@ -4,6 +4,7 @@ Boxes are stored in parts of `PART` pictures and crops are counted, so that an i
 is the same. The folder appears when it is complete.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -19,12 +20,13 @@ import numpy as np
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import GENERATED, is_generated
-from amem_cli.artifacts.provenance import Provenance, parse_json_object
+from amem_cli.artifacts.provenance import Provenance, check_provenance
+from amem_cli.data.readers.files import is_system_folder
 from amem_cli.data.readers.splits import is_plain_name
 from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
 from amem_cli.errors import BadData, OutputExists, UsageError, listing, printable
 from amem_cli.runtime.progress import Progress
-from amem_cli.video.boxes import PART, Boxes, boxes_from, part_of
+from amem_cli.video.boxes import PART, Boxes, boxes_from, detects, part_of
 from amem_cli.video.crops import coloured, cut_crops, inside, split_at_edges, split_at_gaps
 from amem_cli.video.decode import Camera, import_av, sampled
 from amem_cli.video.options import TrackletOptions
@@ -53,11 +55,13 @@ class Tracklets:
 def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
     """Cut people out of videos; returns the data set. Raises `AmemError`s."""
     import_av()
-    cameras = _cameras(options)
+    cameras = cameras_of(options)
     sources = _sources(options, cameras)
     progress.log(f"boxes: {'; '.join(sorted({source.name for source in sources.values()}))}")
     provenance = _provenance(options, cameras, sources)
-    out = options.out.absolute()
+    out = options.out.resolve()  # a link to an empty folder is kept
+    if os.path.ismount(out):
+        raise UsageError("--out", out, why="a mount point cannot be replaced", remedy="Use a folder inside it")
     with locked(out):
         if done := _existing(out, provenance, options.force):
             for fault in done.faults:
@@ -66,7 +70,7 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
         work = out.parent / f".{out.name}.parts" / provenance.fingerprint()
         try:
             (work / "data").mkdir(parents=True, exist_ok=True)
-            result = _cut(options, cameras, sources, work, progress)
+            result = _cut(options, cameras, sources, work, manifest_name(out), progress)
             document = provenance.as_json() | {"result": result}
             atomic.write_text(work / "data" / "provenance.json", json.dumps(document, indent=1))
             if all(is_generated(video.parent) for video in options.videos):
@@ -84,41 +88,50 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
 
 def manifest_name(folder: Path) -> str:
     """The data set's name: the folder's, as far as a name can be."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", folder.absolute().name).strip("._-")[:100] or "tracks"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", folder.name).strip("._-")[:100] or "tracks"
 
 
-def _cameras(options: TrackletOptions) -> list[Camera]:
+def cameras_of(options: TrackletOptions) -> list[Camera]:
     """The cameras in order; videos with the same `--camera` are one."""
-    names = options.cameras * (len(options.videos) if len(options.cameras) == 1 else 1)
-    if bad := [repr(name) for name in names if not is_plain_name(name)]:
-        raise UsageError("--camera", listing(bad), why="not a plain name", remedy="Use letters, digits, - and _")
     files: dict[str, list[Path]] = defaultdict(list)
-    if not names:
-        names = tuple(re.sub(r"[^\w.-]", "-", path.stem).strip("._-") or "camera" for path in options.videos)
-        if doubled := sorted({name for name in names if names.count(name) > 1}):
-            why = f"several videos are called {listing(doubled)}"
-            raise UsageError("videos", why=why, remedy="Name the camera of each: --camera A --camera B")
-    for name, path in zip(names, options.videos, strict=True):
+    for name, path in zip(_camera_names(options), options.videos, strict=True):
         files[name].append(path)
     return [Camera(name, paths) for name, paths in files.items()]
 
 
+def _camera_names(options: TrackletOptions) -> tuple[str, ...]:
+    """The camera of each video. Raises `UsageError` for names that a data set of tracks cannot have."""
+    names = options.cameras * (len(options.videos) if len(options.cameras) == 1 else 1)
+    if bad := [repr(name) for name in names if not is_plain_name(name) or is_system_folder(name)]:
+        raise UsageError("--camera", listing(bad), why="not a plain name", remedy="Use letters, digits, - and _")
+    if not names:
+        names = tuple(re.sub(r"[^\w.-]", "-", path.stem).strip("._-") or "camera" for path in options.videos)
+        names = tuple(f"camera-{name}" if is_system_folder(name) else name for name in names)
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            why = f"several videos are called {listing(doubled)}"
+            raise UsageError("videos", why=why, remedy="Name the camera of each: --camera A --camera B")
+    return names
+
+
 def _sources(options: TrackletOptions, cameras: list[Camera]) -> dict[str, Boxes]:
-    choices = options.boxes or ("",)
-    made = {choice: boxes_from(choice, options.detector_weights, options.device) for choice in dict.fromkeys(choices)}
+    choices, weights = options.boxes or ("",), options.detector_weights
+    if weights and not any(map(detects, choices)):
+        why = f"{listing(dict.fromkeys(choices), 3)} uses none"
+        raise UsageError("--detector-weights", why=why, remedy="Leave it out, or use --boxes torchvision")
+    made = {
+        choice: boxes_from(choice, weights if detects(choice) else None, options.device)
+        for choice in dict.fromkeys(choices)
+    }
     if len(choices) == 1:
         if made[choices[0]].identity.startswith("mot ") and len(cameras) > 1:
             why = f"one file of boxes for {len(cameras)} cameras"
             raise UsageError("--boxes", choices[0], why=why, remedy="Give one for each video, in their order")
         return {camera.name: made[choices[0]] for camera in cameras}
-    by_file = dict(zip(options.videos, choices, strict=True))
-    sources = {}
-    for camera in cameras:
-        wanted = {by_file[file] for file in camera.files}
-        if len(wanted) > 1:
-            why = f"camera {camera.name} has {len(wanted)} sources"
+    sources: dict[str, Boxes] = {}
+    for name, choice in zip(_camera_names(options), choices, strict=True):
+        if sources.setdefault(name, made[choice]) is not made[choice]:
+            why = f"camera {name} has several sources"
             raise UsageError("--boxes", why=why, remedy="Give one file whose frames count over all its videos")
-        sources[camera.name] = made[wanted.pop()]
     return sources
 
 
@@ -139,15 +152,20 @@ def _provenance(options: TrackletOptions, cameras: list[Camera], sources: dict[s
 
 
 def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | None:
-    """The data set in `out` if it has this provenance. Raises `OutputExists` for anything else in its place."""
+    """The data set in `out` if it has this provenance; None if there is none, or with `force` another one. Raises
+    `OutputExists` for anything else in its place, and for another one without `force`."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    file = out / "provenance.json"
-    if not file.is_file():  # also with --force: it would remove files of others
+    file, manifests = out / "provenance.json", sorted(out.glob("*.toml"))
+    document: dict[str, Any] = {}
+    if file.is_file():
+        with contextlib.suppress(BadData):
+            document = check_provenance(atomic.read_bytes(file, "provenance"), "provenance", file)
+    if document.get("command") != "tracklets" or not isinstance(document.get("result"), dict) or not manifests:
+        # also with --force: it would remove files of others
         raise OutputExists("--out", out, why="it exists and is not from amem tracklets", remedy="Choose another folder")
     if force:
         return None
-    document = parse_json_object(atomic.read_bytes(file, "provenance"), "provenance", file)
     videos = (document.get("parents", {}), provenance.parents)
     then, now = ([str(one.get("name")) for one in parents.values()] for parents in videos)
     if then != now:
@@ -156,16 +174,22 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
     if differences := provenance.differences(document):
         why = f"made from other videos or options ({listing(differences, 4)})"
         raise OutputExists("--out", out, why=why, remedy="Choose another folder, or --force to replace it")
-    return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", reused=True, **document["result"])
+    return Tracklets(folder=out, manifest=manifests[0], reused=True, **document["result"])
 
 
 def _cut(
-    options: TrackletOptions, cameras: list[Camera], sources: dict[str, Boxes], work: Path, progress: Progress
+    options: TrackletOptions,
+    cameras: list[Camera],
+    sources: dict[str, Boxes],
+    work: Path,
+    name: str,
+    progress: Progress,
 ) -> dict[str, Any]:
-    """Everything in `work`/data; returns the figures of `Tracklets`."""
+    """Everything in `work`/data, the data set `name`; returns the figures of `Tracklets`."""
     data, dropped, pictures = work / "data", 0, 0
     tracks: dict[str, dict[str, np.ndarray]] = {}
     tables: dict[str, BoxTable] = {}
+    empty = []
     for number, camera in enumerate(cameras):
         if len(camera.files) > 1:
             files = listing(str(file.name) for file in camera.files)
@@ -182,14 +206,17 @@ def _cut(
         found, short = _tracks(camera, table, options, progress, split_crossings=motion)
         tracks[camera.name] = found
         dropped += short
+        empty += [] if found else [f"camera {camera.name}: no person in {options.min_frames} pictures or more"]
         _crops(camera, found, data / camera.name, work / f"{number}-crops.json", progress)
     if not any(tracks.values()):
         why = f"no person was seen in {options.min_frames} pictures or more"
         remedy = "Try --boxes torchvision, a MOTChallenge file, or a lower --min-frames"
         raise BadData("videos", listing(str(v) for v in options.videos), why=why, remedy=remedy)
-    _write_tables(data, cameras, tables, tracks, manifest_name(options.out))
+    _write_tables(data, cameras, tables, tracks, name)
     counts = {name: len(found) for name, found in tracks.items()}
-    faults = [fault for table in tables.values() for fault in table.faults]
+    for each in empty:
+        progress.warn(each)
+    faults = [fault for table in tables.values() for fault in table.faults] + empty
     named = "; ".join(sorted({source.name for source in sources.values()}))
     return {"tracks": counts, "dropped": dropped, "pictures": pictures, "source": named, "faults": faults}
 

@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 import typer
 
+from amem_cli.artifacts.atomic import disk_error
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.cli.app import app, run
@@ -343,8 +344,14 @@ def test_interrupted_command_continues_without_resume_never(monkeypatch: pytest.
     monkeypatch.setattr("amem_cli.stages.train_arm.train_arm", Mock(side_effect=saved))
     assert run(["train-arm", "--resume", "never", "--seed", "1"]) == 143
     assert capsys.readouterr().err.endswith("Run: amem train-arm --seed 1.\n")
-    several = ["train-amem", "--split", "all", "--resume=never"]
-    assert continuing(several) == several  # finished splits would be kept
+    full = disk_error(Path("w"), OSError(errno.ENOSPC, "no space left"))
+    monkeypatch.setattr("amem_cli.stages.train_arm.train_arm", Mock(side_effect=full))
+    assert run(["train-arm", "--resume", "never", "--seed", "1"]) == 74
+    assert capsys.readouterr().err.endswith("Free some space. Run: amem train-arm --seed 1.\n")
+    monkeypatch.setattr("amem_cli.stages.label_videos.label_videos", Mock(side_effect=KeyboardInterrupt))
+    assert run(["label-videos", "--subset", "all", "--resume", "never"]) == 130
+    assert capsys.readouterr().err.endswith("only saved work is kept. Run: amem label-videos --subset all.\n")
+    assert continuing(["train-amem", "--split", "all", "--resume=never"]) == ["train-amem", "--split", "all"]
     assert continuing(["train-amem", "--resume=x"]) == ["train-amem"]
 
 

@@ -51,9 +51,15 @@ def test_read_times_bad_rows(folder: Path) -> None:
     (folder / "tracks.csv").write_text(TABLE + "door/0003,door,a.mp4,1,9,x,1,9,1\nshort\n")
     with pytest.raises(BadData, match="line 5; line 6"):
         tracks.read_times(folder)
-    (folder / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\ndoor/0001,1,0,1,2,3\n")
-    with pytest.raises(BadData, match="line 2"):
-        tracks.read_boxes(folder, ["door/0001"])
+    head, box = "tracklet,frame,seconds,left,top,width,height\n", "door/0001,{},0,1,2,3{}\n"
+    for row in (box.format("1", ""), box.format("nan", ",4"), box.format("1.5", ",4"), box.format("1", ",inf")):
+        (folder / "boxes.csv").write_text(head + row)
+        with pytest.raises(BadData, match="line 2"):
+            tracks.read_boxes(folder, ["door/0001"])
+    for first, last in (("nan", "1"), ("0", "inf"), ("0.5", "0.4")):
+        (folder / "tracks.csv").write_text(TABLE + f"door/0003,door,a.mp4,1,9,{first},{last},9,1\n")
+        with pytest.raises(BadData, match="line 5"):
+            tracks.read_times(folder)
 
 
 def test_read_tells_what_is_left_out(folder: Path) -> None:
@@ -99,6 +105,11 @@ def test_extract_features_tracks_have_no_person(folder: Path, capsys: pytest.Cap
     assert table.folder == str(folder)
     with pytest.raises(BadData, match="it has no person_id"):
         features.read(path)
+    (folder / "tracks.csv").write_text(TABLE.replace("0.160", "0.200"))
+    assert run(command) == 73
+    assert "other data" in capsys.readouterr().err
+    assert run([*command, "--force"]) == 0
+    assert features.read(path, people=False).first_seconds.tolist() == [0, 0.2, 0]
     assert run(["evaluate", "--protocol", "people/people.toml"]) == 65
     assert "it has no person_id, so its tracks have no identities" in capsys.readouterr().err
 

@@ -1,5 +1,6 @@
 """Checkpoints of the networks: saved tensors and configurations rebuild the networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ from amem_cli.models.checkpoints import (
     restore_main,
     save_amem,
     save_arm,
+    save_main,
 )
 from amem_cli.models.config import ArmConfig, ModelConfig, model_config
 from amem_cli.options import TrainAmemOptions
@@ -79,6 +81,9 @@ def test_amem_saved_and_loaded(tmp_path: Path, modules: str) -> None:
     before = main_file.read_bytes()
     main_file.unlink()
     restore_main(output, PROVENANCE)
+    assert main_file.read_bytes() == before
+    save_main(main_file, networks.amem.main, config, replace(PROVENANCE, data="of a later training"))
+    restore_main(output, PROVENANCE)  # the later one was killed before it had written the other file
     assert main_file.read_bytes() == before
 
 

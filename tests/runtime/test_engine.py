@@ -310,8 +310,9 @@ def test_resolve_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolved(engine: str, device: torch.device) -> list[str]:
         return [resolve_engine(engine, device, precision, clips=clips) for precision, clips in kinds]
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert resolved("auto", CPU) == ["torch"] * 4
+    for spec in (None, SimpleNamespace(origin=None)):  # not there, and a folder of this name
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, spec=spec: spec)
+        assert resolved("auto", CPU) == ["torch"] * 4
     assert [resolved(engine, CPU) for engine in ("eager", "torch")] == [["eager"] * 4, ["torch"] * 4]
     with pytest.raises(InputMissing, match=r"--engine openvino: not installed.*pip install openvino"):
         resolved("openvino", CPU)

@@ -142,6 +142,10 @@ def test_require_batch_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fits(5 * image, "bf16", **tae)
     assert fits(5 * image, processes=TWO, **tae)
     assert not fits(5 * image - 1, processes=TWO, **tae)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # both need their half at the same time
+    assert fits(10 * image, processes=TWO, **tae)
+    assert not fits(10 * image - 1, processes=TWO, **tae)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
     amem: Any = {"image_size": "64x32", "clip_frames": 8, "people_per_batch": 2, "clips_per_person": 2}
 
     def of_clips(network: nn.Module, clips: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from toys import ALONE, CPU, Lines, arm_options, tensors_equal
 
 from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts.output import bring_back
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists, Terminated
 from amem_cli.options import TrainArmOptions
@@ -140,9 +142,10 @@ def test_second_signal_or_interruptible_work_raises_at_once() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted, match="after step 3"), stop.interruptible(3):
             pytest.fail("a requested stop comes first")
-    with StopRequest(options(), ALONE) as stop:
+    with StopRequest(options(), processes := Mock(wraps=ALONE)) as stop:
         with stop.interruptible(1):
             pass
+        processes.barrier.assert_called_once()  # the time of the validation is not one of the others' next step
         with pytest.raises(Interrupted) as raised, stop.interruptible(2):
             os.kill(os.getpid(), signal.SIGINT)
         assert raised.value.exit_code == 130
@@ -340,6 +343,16 @@ def test_files_of_the_finished_training_stay_until_the_next_is_finished(tmp_path
         str(path.relative_to(tmp_path / "previous")): path.read_text() for path in (tmp_path / "previous").rglob("*.*")
     }
     assert kept == dict.fromkeys(("arm-best.safetensors", "metrics.jsonl", "samples/step-000001.png"), "old")
+    (tmp_path / "metrics.jsonl").write_text("new")
+    (tmp_path / "arm-best.safetensors").unlink()
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples/step-000002.png").write_text("new")
+    bring_back(tmp_path)  # the finished training is used after all
+    assert not (tmp_path / "previous").exists()
+    assert {path: path.read_text() for path in tmp_path.rglob("*.*")} == {
+        tmp_path / name: "old" for name in ("arm.safetensors", *kept)
+    }
+    load_state(run, tmp_path / "arm-best.safetensors", steps_in)
     remove_states(run)
     assert not (tmp_path / "previous").exists()
 

@@ -99,6 +99,18 @@ def test_evaluate_other_data_set(tmp_path: Path) -> None:
     progress = Silent()
     evaluate(options(tmp_path, mars_like(tmp_path / "theirs.h5", dataset="elsewhere")), progress)
     assert "has features of 'elsewhere'" in progress.warnings[0]
+    progress = Silent()
+    progress.warn("of another stage")
+    evaluated = evaluate(options(tmp_path, tmp_path / "theirs.h5", force=True), progress).metrics["warnings"]
+    progress.warn("of a later one")
+    assert evaluated == progress.warnings[1:-1]
+
+
+def test_evaluate_again_replaces_the_same_result(tmp_path: Path) -> None:
+    path = mars_like(tmp_path / "theirs.h5")
+    for resume in ("auto", "never"):
+        assert not evaluate(options(tmp_path, path, resume=resume), Silent()).reused
+    assert [one.name for one in (tmp_path / "results").glob("*.json")] == ["mars.json"]
 
 
 def test_evaluate_same_bytes(tmp_path: Path) -> None:
@@ -169,10 +181,12 @@ def test_evaluate_missing_splits(tmp_path: Path) -> None:
     assert caught.value.exit_code == 66
     assert "3 of 10" in text
     assert "\n" not in text
-    for number in (2, 3, 7):
-        assert f"ilids-vid-split{number}.h5" in text
+    assert f"{tmp_path / 'features'}, splits 2, 3, 7)" in text
     assert "Run: amem extract-features --dataset ilids-vid --split all" in text
-    assert "split4.h5" not in text
+    for number in (2, 3):
+        split_file(tmp_path / "features" / f"ilids-vid-split{number}.h5", 4)
+    with pytest.raises(InputMissing, match="Run: amem extract-features --dataset ilids-vid --split 7"):
+        evaluate(options(tmp_path, protocol="ilids-10split"), Silent())
     assert not (tmp_path / "results" / "ilids-10split.json").exists()
 
 

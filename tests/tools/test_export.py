@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ from amem_cli.models.config import ArmConfig, TaeConfig, model_config
 from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime.engine import as_pixels
-from amem_cli.tools import export as export_module
 from amem_cli.tools.export import FORMATS
 from amem_cli.tools.export_options import SUFFIXES
 
@@ -240,7 +240,8 @@ def test_export_other_models(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 
 
 def test_export_package_missing(main_file, monkeypatch, capsys):
-    monkeypatch.setattr(export_module.importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
+    spec = SimpleNamespace(origin="somewhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "onnxscript" else spec)
     assert run(["export", str(main_file), "--out", "a.onnx"]) == 66
     assert 'not installed: onnxscript. Run: python -m pip install "amem[export]".' in capsys.readouterr().err
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.13.1+cpu"))

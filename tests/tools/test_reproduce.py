@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -145,6 +146,8 @@ def test_plan_seeds():
     chosen = plan(Request("table3", rows=("aem",), seeds=3))
     assert [(run.row.name, run.seed) for run in chosen.runs] == [("aem", seed) for seed in range(3)]
     assert chosen.file == "table3-aem"
+    twice = plan(Request("table5", datasets=("mars", "mars"), rows=("amem", "amem"), seeds=1))
+    assert (twice.file, len(twice.runs)) == ("table5-mars-amem", 1)
 
 
 @pytest.mark.parametrize(
@@ -299,6 +302,21 @@ def test_run_checks_weights_first(walkers, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("reused", "written"), [(True, [3]), (False, [1, 2, 3])])
+def test_run_keeps_the_table_until_something_is_new(reused, written, walkers, tmp_path, monkeypatch):
+    from amem_cli.tools.reproduce import run as module
+
+    scores = {"rank": {"1": 0.5, "5": 0.5, "20": 0.5}, "mAP": 0.5, "chance": CHANCE, "gallery": 40}
+    scores |= {"queries": 12, "valid_queries": 11}
+    stages = {"evaluate": SimpleNamespace(reused=True, metrics=scores)}
+    trained = [SimpleNamespace(reused=reused)]  # of one split
+    monkeypatch.setattr(module, "run_command", lambda command, progress: stages.get(command.name, trained))
+    counts = []
+    monkeypatch.setattr(module, "write", lambda workspace, table: counts.append(table["runs_done"]))
+    module.run(plan(Request("table3", rows=("baseline",), data_root=walkers, workspace=tmp_path)), Silent())
+    assert counts == written
+
+
 def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys, monkeypatch):
     from amem_cli.tools.reproduce.run import run
 

@@ -19,6 +19,7 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.cli.app import run
 from amem_cli.errors import UsageError
 from amem_cli.metrics.calibration import Probability
+from amem_cli.models.config import ArmConfig
 from amem_cli.runtime.progress import Progress
 from amem_cli.video import find as find_module
 from amem_cli.video.gallery import Calibration, Gallery
@@ -216,7 +217,10 @@ def test_detector_options_reach_the_detector(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("amem_cli.video.tracklets.boxes_from", boxes_from)
-    monkeypatch.setattr("amem_cli.models.checkpoints.load_feature_model", lambda *given, **named: None)
+    monkeypatch.setattr(
+        "amem_cli.models.checkpoints.load_feature_model",
+        lambda *given, **named: (None, ArmConfig(backbone="resnet18", image_size="256x128")),
+    )
     write_gallery(Path("g.h5"), unit_rows(2))
     write_video(Path("a.mp4"), [crossing()], frames=3)
     Path("m").touch()
@@ -256,7 +260,11 @@ def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(f"amem_cli.stages.{step}.{step}", first)  # imports the stage, with the true loaders
     for loader in ("load_feature_model", "load_arm"):
-        monkeypatch.setattr(f"amem_cli.models.checkpoints.{loader}", lambda *given, **named: None)
+        monkeypatch.setattr(
+            f"amem_cli.models.checkpoints.{loader}",
+            lambda *given, **named: (None, ArmConfig(backbone="resnet18", image_size="256x128")),
+        )
+    monkeypatch.setattr(find_module, "cameras_of", lambda options: [])
     monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
     monkeypatch.chdir(tmp_path)
     arm = ["--arm", "arm"] if step == "label_videos" else []
@@ -293,7 +301,11 @@ def test_find_extracts_as_its_calibration_says(
     result = results.write(tmp_path / "r.json", some_result(calibration=found), Provenance("evaluate", {}))
     monkeypatch.setattr(find_module, "calibration_of", lambda *_: None if given else result)
     monkeypatch.setattr("amem_cli.stages.extract_features.extract_features", first)
-    monkeypatch.setattr("amem_cli.models.checkpoints.load_feature_model", lambda *given, **named: None)
+    monkeypatch.setattr(
+        "amem_cli.models.checkpoints.load_feature_model",
+        lambda *given, **named: (None, ArmConfig(backbone="resnet18", image_size="256x128")),
+    )
+    monkeypatch.setattr(find_module, "cameras_of", lambda options: [])
     monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
     monkeypatch.chdir(tmp_path)
     Path("main").write_bytes(b"")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,11 +73,16 @@ def read_times(root: Path) -> dict[str, Seen]:
     seen, bad = {}, []
     for number, row in enumerate(csv.DictReader(io.StringIO(files.read_text(path, "tracks table"))), start=2):
         try:
-            seen[row["tracklet"]] = Seen(row["camera"], float(row["first_seconds"]), float(row["last_seconds"]))
+            first, last = float(row["first_seconds"]), float(row["last_seconds"])
+            if not -math.inf < first <= last < math.inf:
+                raise ValueError
+            seen[row["tracklet"]] = Seen(row["camera"], first, last)
         except (KeyError, TypeError, ValueError):
             bad.append(f"line {number}")
     if bad:
-        raise BadRows("tracks table", path, why=f"rows without {', '.join(TRACK_COLUMNS[:7])}", rows=bad)
+        raise BadRows(
+            "tracks table", path, why=f"rows without {', '.join(TRACK_COLUMNS[:7])}, or with impossible times", rows=bad
+        )
     return seen
 
 
@@ -92,6 +98,8 @@ def read_boxes(root: Path, tracklets: Iterable[str]) -> dict[str, np.ndarray]:
             tracklet, *values = row
             if tracklet in wanted:
                 frame, seconds, left, top, width, height = map(float, values)
+                if not all(map(math.isfinite, (frame, seconds, left, top, width, height))) or frame != int(frame):
+                    raise ValueError
                 rows.setdefault(tracklet, []).append([frame, seconds, left, top, width, height])
         except ValueError:
             bad.append(f"line {number}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.output import StageResult, is_complete, output_slot
+from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent, weights_parent
 from amem_cli.data.chain import Chain
@@ -22,7 +22,7 @@ from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import UsageError
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import AMEM, SIMILARITY_FEATURE, MainModel
-from amem_cli.models.checkpoints import main_file, restore_main, save_amem, save_main
+from amem_cli.models.checkpoints import restore_main, save_amem, save_main
 from amem_cli.models.config import ModelConfig, model_config
 from amem_cli.models.recomputation import recompute_activations
 from amem_cli.options import TrainAmemOptions
@@ -98,7 +98,7 @@ def _train_split(
             data=tracklets_digest(tracklets),
         )
         if slot.is_current(provenance, frames_of(tracklets), progress.warn):
-            if processes.is_main and not is_complete(main_file(output)):
+            if processes.is_main:
                 restore_main(output, provenance)
             return StageResult("train-amem", output, True, checkpoint.read_description(output)["metrics"])
 

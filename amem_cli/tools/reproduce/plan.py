@@ -123,13 +123,13 @@ def plan(request: Request) -> Plan:
     given = read_config(TrainAmemOptions, request.config) if request.config else {}
     if places := [flag_of(name)[2:] for name in ("workspace", "data_root") if name in given]:
         raise UsageError("--config", request.config, why=f"it sets {' and '.join(places)}", remedy="Give them as flags")
-    datasets = request.datasets or table.datasets
+    datasets = tuple(dict.fromkeys(request.datasets or table.datasets))
     if len(datasets) > 1 and len(table.datasets) == 1:
         raise UsageError("--dataset", ", ".join(datasets), why=f"{request.what} is about one data set")
     names = [load_manifest(dataset).name for dataset in datasets if datasets != table.datasets]
     rows = [row for row in table.rows if not request.rows or row.name in request.rows]
     order = [(row, dataset, seed) for seed in range(request.seeds) for dataset in datasets for row in rows]
-    file = "-".join([request.what, *names, *request.rows])
+    file = "-".join([request.what, *names, *dict.fromkeys(request.rows)])
     return Plan(request, table, datasets, file, [_run(request, weights, *one) for one in order])
 
 

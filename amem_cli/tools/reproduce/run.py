@@ -33,7 +33,8 @@ Block = tuple[str, list[str], list[list[str]]]  # a printed table: title, column
 
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
-    """Run a plan; returns the table as JSON (see `new_table`). An interrupted run leaves that of what is finished."""
+    """Run a plan; returns the table as JSON (see `new_table`). An interrupted run leaves that of what is finished, or
+    the one that was there if it has computed nothing new."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("reproduce", why="runs in one process", remedy="Start each command of --dry-run with torchrun")
     for (_, network), weights in plan.trainings.items():
@@ -48,7 +49,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         if differences := count_differences(manifest, read_videos(manifest, plan.request.data_root)):
             part = f"{manifest.name} is not the complete data set ({'; '.join(differences[:2])}; ...)"
             notes.append(f"{part}: do not compare our figures with the paper's.")
-    table = new_table(plan, notes)
+    table, new = new_table(plan, notes), False
     for command in plan.shared:
         run_command(command, progress)
     for number, one in enumerate(progress.repeated(plan.runs, "runs"), 1):
@@ -57,7 +58,9 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         results = [run_command(command, progress) for command in one.commands]
         figures = _measure_predictions(plan, one) if plan.table.drawn else {}
         table = add_run(table, one, results[-1].metrics if plan.table.scored else None, figures)
-        write(plan.request.workspace, table)
+        new |= not all(one.reused for result in results for one in (result if isinstance(result, list) else [result]))
+        if new or number == len(plan.runs):
+            write(plan.request.workspace, table)
     return table
 
 

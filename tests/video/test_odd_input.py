@@ -1,0 +1,227 @@
+"""Folders, names and files that videos, searches and answers do not expect."""
+
+import contextlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from amem_cli.cli.app import run
+from amem_cli.data.datasets import read_videos
+from amem_cli.data.manifest import load_manifest
+from amem_cli.errors import BadData, OutputExists, UsageError
+from amem_cli.models.config import ArmConfig
+from amem_cli.runtime.progress import Silent
+from amem_cli.video import decode, page
+from amem_cli.video import find as find_module
+from amem_cli.video.decode import Camera
+from amem_cli.video.gallery import Gallery
+from amem_cli.video.link import Linked, write_links
+from amem_cli.video.options import SearchOptions
+from amem_cli.video.page import next_person, search_page
+from amem_cli.video.search import Found, SearchResult, search
+from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
+from tests.video.galleries import unit_rows, write_gallery
+from tests.videos import av, crossing, mot_lines, write_video
+
+
+@pytest.fixture
+def hall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A video of nine pictures with its boxes, hall.txt, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("hall.txt").write_text(mot_lines([crossing()], frames=9))
+    return write_video(Path("hall.mp4"), [crossing()], frames=9)
+
+
+def cut(out: str, *videos: Path, **more: Any) -> Tracklets:
+    return cut_tracklets(TrackletOptions(videos=videos, out=Path(out), **({"boxes": ("hall.txt",)} | more)), Silent())
+
+
+# -- the folder of the data set ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", ['{"parents": ["x"]}', "no JSON", '{"command": "tracklets"}', '{"command": "x", "result": {}}']
+)
+def test_cut_tracklets_keeps_the_folder_of_another_program(content: str, hall: Path) -> None:
+    Path("out").mkdir()
+    Path("out/provenance.json").write_text(content)
+    Path("out/people.toml").touch()
+    for force in (False, True):
+        with pytest.raises(OutputExists, match="not from amem tracklets"):
+            cut("out", hall, force=force)
+    assert Path("out/provenance.json").read_text() == content
+
+
+def test_cut_tracklets_out_is_a_link_or_a_mount_point(hall: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("real").mkdir()
+    Path("link").symlink_to("real")
+    found = cut("link", hall)
+    assert (found.folder.name, found.manifest.name, Path("link").is_symlink()) == ("real", "real.toml", True)
+    assert cut("link", hall).reused
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "disk")
+    with pytest.raises(UsageError, match="a mount point cannot be replaced"):
+        cut("disk", hall)
+
+
+def test_cut_tracklets_moved_data_set_keeps_its_manifest(hall: Path) -> None:
+    cut("people", hall).folder.rename("people2")
+    found = cut("people2", hall)
+    assert (found.reused, found.manifest.name, found.manifest.is_file()) == (True, "people.toml", True)
+
+
+# -- cameras -----------------------------------------------------------------------------------------------------------
+
+
+def test_cut_tracklets_camera_that_a_reader_would_leave_out(hall: Path) -> None:
+    with pytest.raises(UsageError, match="--camera '#1': not a plain name"):
+        cut("out", hall, cameras=("#1",))
+    found = cut("out", hall.rename("Recycled.mp4"))
+    assert found.tracks == {"camera-Recycled": 1}
+    assert [one.name for one in read_videos(load_manifest(str(found.manifest)), ".").tracklets] == [
+        "camera-Recycled/0001"
+    ]
+
+
+def test_cut_tracklets_one_video_with_two_files_of_boxes(hall: Path) -> None:
+    Path("two.txt").write_text(mot_lines([crossing(), crossing(top=10)], frames=9))
+    assert cut("out", hall, hall, cameras=("a", "b"), boxes=("hall.txt", "two.txt")).tracks == {"a": 1, "b": 2}
+    with pytest.raises(UsageError, match="camera a has several sources"):
+        cut("other", hall, hall, cameras=("a",), boxes=("hall.txt", "two.txt"))
+
+
+def test_cut_tracklets_camera_without_people(hall: Path) -> None:
+    write_video(Path("door.mp4"), [crossing()], frames=9)
+    Path("few.txt").write_text(mot_lines([crossing()], frames=3))
+    for reused in (False, True):
+        progress = Silent()
+        options = TrackletOptions(videos=(hall, Path("door.mp4")), out=Path("out"), boxes=("hall.txt", "few.txt"))
+        found = cut_tracklets(options, progress)
+        assert (found.reused, found.tracks) == (reused, {"hall": 1, "door": 0})
+        assert found.faults == progress.warnings == ["camera door: no person in 8 pictures or more"]
+
+
+def test_detector_weights_without_a_detector(hall: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for boxes in ("motion", "hall.txt"):
+        with pytest.raises(UsageError, match=f"--detector-weights: {boxes} uses none"):
+            cut("out", hall, boxes=(boxes,), detector_weights=Path("w.pth"))
+    given = {}
+
+    def boxes_from(choice: str, weights: Path | None, device: str) -> Any:
+        given[choice] = weights
+        return SimpleNamespace(name=choice, identity=choice)
+
+    monkeypatch.setattr("amem_cli.video.tracklets.boxes_from", boxes_from)
+    monkeypatch.setattr("amem_cli.video.tracklets._cut", lambda *_: pytest.skip("far enough"))
+    write_video(Path("b.mp4"), [crossing()], frames=9)
+    both = ("motion", "torchvision:retinanet_resnet50_fpn_v2")
+    with pytest.raises(pytest.skip.Exception):
+        cut("out", hall, Path("b.mp4"), boxes=both, detector_weights=Path("w.pth"))
+    assert given == {both[0]: None, both[1]: Path("w.pth")}
+
+
+def test_first_packet_of_a_video_cannot_be_read(hall: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera, opened = Camera("hall", [hall]), decode._open(hall)
+
+    def demux(stream: Any) -> Any:
+        raise av.InvalidDataError(1, "damaged")
+        yield
+
+    container = SimpleNamespace(streams=opened.streams, duration=opened.duration, format=opened.format, demux=demux)
+    monkeypatch.setattr(decode, "_open", lambda file: contextlib.nullcontext(container))
+    with pytest.raises(BadData, match="no picture could be decoded"):
+        list(camera.pictures())
+    opened.close()
+
+
+# -- an answer ---------------------------------------------------------------------------------------------------------
+
+
+def test_answer_keeps_the_boxes_of_the_user(hall: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    before = Path("hall.txt").read_text()
+    loaded = "amem_cli.models.checkpoints.load_feature_model"
+    monkeypatch.setattr(loaded, lambda *_, **__: (None, ArmConfig(backbone="resnet18", image_size="256x128")))
+    monkeypatch.setattr(find_module, "cut_tracklets", lambda *_: pytest.fail("the check comes before"))
+    Path("m").touch()
+    assert run(["find", "hall.mp4", "--boxes", "hall.txt", "--out", ".", "--model", "m", "--device", "cpu"]) == 73
+    assert "hall.txt: it exists and is not from amem link or amem find." in capsys.readouterr().err
+    assert run(["find", "hall.mp4", "--out", "o", "--model", "m", "--device", "cpu", "--parts", "17"]) == 2
+    assert "--parts 17: maps of 256x128 pixels have 16 rows" in capsys.readouterr().err
+    Path("workspace/arm").mkdir(parents=True)
+    Path("workspace/arm/arm.safetensors").write_text("damaged")
+    assert run(["find", "hall.mp4", "--out", "o", "--model", "m", "--device", "cpu"]) == 65
+    assert "arm.safetensors" in capsys.readouterr().err
+    linked = Linked(Gallery([write_gallery(Path("g.h5"), unit_rows(1))]), np.ones(1, int), np.zeros(1), 0.5, 0, None)
+    with pytest.raises(OutputExists, match=r"hall\.txt"):
+        write_links(linked, Path("."), (Path("none"),), Silent())
+    assert Path("hall.txt").read_text() == before
+    assert not Path("identities.csv").exists()
+
+
+def test_next_person_who_is_never_in_view_together(tmp_path: Path) -> None:
+    """The most similar one is in view at the same time; a less similar one may still be the same person."""
+    rows = np.array([[1.0, 0], [0.9, 0.4359], [0.7, 0.7141]])
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 0.5, 9]))])
+    linked = Linked(gallery, np.array([1, 2, 3]), np.full(3, np.nan), 0.6, 0, None)
+    assert linked.most_similar(1) == (3, pytest.approx(0.6))
+    text, doubtful = next_person(linked, 1)
+    assert ("person 3, who could be the same" in text, doubtful) == (True, True)
+
+
+def test_page_of_many_tracks_says_how_many_have_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (10, 20)).save(tmp_path / "1.jpg")
+    frames = [tmp_path / "1.jpg"] * 5
+    monkeypatch.setattr(page, "MOST_BYTES", 7 * page.BYTES_PER_FRAME)
+    assert [len(one) for one in page._chosen([frames] * 2)] == [3, 3]
+    assert [len(one) for one in page._chosen([frames] * 9)] == [1] * 7 + [0] * 2
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", unit_rows(9))])
+    found = search(SearchOptions(query="hall/0001", gallery=(tmp_path / "a.h5",), top=4), Silent()).found[0].hits
+    several = [Found(f"q{number}", found) for number in range(3)]  # the budget is that of the page
+    text = search_page(SearchResult(several, gallery, None, 9, 0.0), dict.fromkeys(range(9), frames), [])
+    assert "5 tracks without pictures" in text
+
+
+# -- a search ----------------------------------------------------------------------------------------------------------
+
+
+def test_search_tracklet_before_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hall/0001").mkdir(parents=True)
+    gallery = (write_gallery(Path("g.h5"), unit_rows(3)),)
+    (found,) = search(SearchOptions(query="hall/0001", gallery=gallery), Silent()).found
+    assert (found.row, len(found.hits)) == (0, 2)
+    with pytest.raises(UsageError, match="images can only be compared through a model"):
+        search(SearchOptions(query="./hall/0001", gallery=gallery), Silent())
+    with pytest.raises(UsageError, match="no tracklet of the gallery has this name"):
+        search(SearchOptions(query="x" * 5000, gallery=gallery), Silent())
+
+
+def test_search_options_without_effect() -> None:
+    gallery = (Path("g.h5"),)
+    for options, flag in (
+        ({"with_": ("upperBodyRed",), "calibration": Path("r.json")}, "--calibration"),
+        ({"query": "hall/0001", "labels": (Path("l.h5"),)}, "--labels"),
+    ):
+        with pytest.raises(UsageError, match=f"^{flag}: "):
+            SearchOptions(gallery=gallery, **options)
+
+
+def test_gallery_whose_first_file_does_not_name_its_model(tmp_path: Path) -> None:
+    converted, one = (write_gallery(tmp_path / f"{name}.h5", unit_rows(2), model=name) for name in ("", "a"))
+    assert Gallery([converted, one]).model == "a"
+    other = write_gallery(tmp_path / "b.h5", unit_rows(2), model="b")
+    with pytest.raises(UsageError, match=r"b\.h5: its features are of another model"):
+        Gallery([converted, one, other])
+
+
+def test_features_of_a_folder_that_cannot_be_stored(hall: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from amem_cli.stages.extract_features import seen_in
+
+    Path("p\udce9").mkdir()
+    (Path("p\udce9") / "tracks.csv").write_text("tracklet,camera,first_seconds,last_seconds\n")
+    assert seen_in(Path("p\udce9"), ())["folder"] == ""
+    assert seen_in(Path("."), ())["folder"] == str(Path.cwd())
