@@ -65,8 +65,10 @@ class OutputSlot:
             shutil.rmtree(parts, ignore_errors=True)
             with contextlib.suppress(OSError):  # those of other options are in it
                 parts.parent.rmdir()
+        if self.path.suffix != ".safetensors":
+            return
         bring_back(self.path.parent)
-        for state in self.path.parent.glob("state-*.safetensors") if self.path.suffix == ".safetensors" else ():
+        for state in self.path.parent.glob("state-*.safetensors"):
             with contextlib.suppress(AmemError):
                 if not provenance.differences(read_provenance(state)):
                     state.unlink(missing_ok=True)
