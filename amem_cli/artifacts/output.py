@@ -54,21 +54,22 @@ class OutputSlot:
             return False
         if newer := newer_images(images, self.path):
             warn(f"{newer}. If their content changed, --force makes it again")
+        aside = self.path.parent / PREVIOUS
+        if aside.is_dir() and aside.stat().st_mtime > self.path.stat().st_mtime:
+            warn(
+                f"best weights, samples and metrics of {self.path} are in {aside}; those next to it are of a later run"
+            )
         with contextlib.suppress(OSError):  # of a disk that is read-only
             self._sweep(provenance)
         return True
 
     def _sweep(self, provenance: Provenance) -> None:
-        """Remove the shards and states that a run left which was killed after it had written the artifact, and files of
-        a run that was to replace it."""
+        """Remove the shards and states that a run left which was killed after it had written the artifact."""
         for parts in self.path.parent.glob(f".{self.path.name}.parts/{provenance.fingerprint()}-*"):
             shutil.rmtree(parts, ignore_errors=True)
             with contextlib.suppress(OSError):  # those of other options are in it
                 parts.parent.rmdir()
-        if self.path.suffix != ".safetensors":
-            return
-        bring_back(self.path.parent)
-        for state in self.path.parent.glob("state-*.safetensors"):
+        for state in self.path.parent.glob("state-*.safetensors") if self.path.suffix == ".safetensors" else ():
             with contextlib.suppress(AmemError):
                 if not provenance.differences(read_provenance(state)):
                     state.unlink(missing_ok=True)
@@ -117,35 +118,6 @@ def output_slot(kind: str, path: Path, options: Options, *, is_main: bool = True
         raise DiskError(kind, path, why="a folder is in its place", remedy="Move it away")
     with locked(path, owner=is_main):
         yield OutputSlot(kind, path, options)
-
-
-def set_aside(folder: Path) -> None:
-    """Move best weights, samples and metrics of a finished training into `previous`, unless that is there already."""
-    finished = any((folder / f"{model}.safetensors").is_file() for model in ("arm", "tae", "amem"))
-    if finished and not (folder / PREVIOUS).exists():
-        (folder / PREVIOUS).mkdir()
-        for path in _of_training(folder):
-            path.rename(folder / PREVIOUS / path.name)
-
-
-def bring_back(folder: Path) -> None:
-    """Undo `set_aside`: the files of the training that would have followed are removed."""
-    if (folder / PREVIOUS).is_dir():
-        for path in _of_training(folder):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for path in (folder / PREVIOUS).iterdir():
-            path.rename(folder / path.name)
-        (folder / PREVIOUS).rmdir()
-
-
-def forget_set_aside(folder: Path) -> None:
-    """Delete the files of `set_aside`, whose training is replaced."""
-    shutil.rmtree(folder / PREVIOUS, ignore_errors=True)
-
-
-def _of_training(folder: Path) -> list[Path]:
-    paths = (*folder.glob("*-best.safetensors"), folder / "metrics.jsonl", folder / "samples")
-    return [path for path in paths if path.exists()]
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Provenance:
             if self.parents.get(role, {}).get("sha256") != parents.get(role, {}).get("sha256"):
                 differences.append(f"another {role}")
         if self.data != other.get("data", ""):
-            differences.append("other data (files were added, removed, renamed or replaced)")
+            differences.append("other data (files or times were added, removed, renamed or replaced)")
         if self.command != other.get("command"):
             differences.append(f"made by {other.get('command')}")
         return differences

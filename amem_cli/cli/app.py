@@ -17,7 +17,7 @@ import typer
 from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands to `app`
 from amem_cli.cli.flags import app
 from amem_cli.cli.remedies import CONTINUING, command_line, continuing
-from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Terminated, out_of_memory
+from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Interrupted, Terminated, out_of_memory
 from amem_cli.resolve import OTHER_COMMANDS, suggestion
 
 
@@ -32,7 +32,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         kept = "only saved work is kept" if CONTINUING.intersection(arguments[:1]) else "nothing is kept"
-        return _fail(f"interrupted: {kept}. Run: {command_line(continuing(arguments))}.", 128 + number)
+        return _fail(f"interrupted: {kept}. Run: {command_line(continuing(arguments, saved=False))}.", 128 + number)
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -47,7 +47,8 @@ def _run(arguments: list[str], debug: bool) -> int:
     except AmemError as error:
         if debug:
             traceback.print_exc()
-        error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(continuing(arguments))}")
+        again = continuing(arguments, saved=isinstance(error, Interrupted))
+        error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(again)}")
         return _fail(str(error), error.exit_code)
     except typer.Abort:
         raise

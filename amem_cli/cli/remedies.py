@@ -22,14 +22,16 @@ def command_line(arguments: list[str]) -> str:
     return shlex.join([*start, *arguments])
 
 
-def continuing(arguments: list[str]) -> list[str]:
-    """The arguments that continue a command whose work is saved: without `--resume`, which would discard it.
+def continuing(arguments: list[str], *, saved: bool) -> list[str]:
+    """The arguments that continue a command: without `--resume never`, which would discard its work, and, if its state
+    is `saved`, without the earlier one of `--resume PATH`.
 
-    >>> continuing(["train-arm", "--resume", "never", "--epochs", "5"])
+    >>> continuing(["train-arm", "--resume", "never", "--epochs", "5"], saved=False)
     ['train-arm', '--epochs', '5']
     """
-    after = {place + 1 for place, word in enumerate(arguments) if word == "--resume"}
-    return [word for place, word in enumerate(arguments) if place not in after and word.partition("=")[0] != "--resume"]
+    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--resume=") else [word])]
+    place = words.index("--resume") if "--resume" in words else len(words)
+    return arguments if words[place + 1 : place + 2] != ["never"] and not saved else words[:place] + words[place + 2 :]
 
 
 def for_command(remedy: str, parameters: Mapping[str, str], images: Any = None) -> str:

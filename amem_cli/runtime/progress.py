@@ -73,6 +73,7 @@ class Progress:
 
     quiet: bool = False
     warnings: list[str] = field(default_factory=list)
+    all_warnings: list[str] = field(default_factory=list)  # warnings, also those that had been given before
     began: float = field(default_factory=time.monotonic)
     _console: Any = None
 
@@ -113,6 +114,7 @@ class Progress:
     def warn(self, text: str) -> None:
         """Print a warning once, even when quiet, and keep it for the summary."""
         text = printable(text)
+        self.all_warnings.append(text)
         if text not in self.warnings:
             self.warnings.append(text)
             self._print(f"warning: {text}")

@@ -1,5 +1,6 @@
 """The state of a training between two steps. Random numbers need none: each is keyed by (seed, epoch, index)."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.artifacts.metrics_log import keep_metrics, keep_samples
-from amem_cli.artifacts.output import forget_set_aside, set_aside
+from amem_cli.artifacts.output import PREVIOUS
 from amem_cli.artifacts.provenance import Provenance, versions
 from amem_cli.errors import DiskError, listing
 from amem_cli.options import Schedule
@@ -86,7 +87,8 @@ def load_state(run: Run, best_file: Path, steps_in: Callable[[int], int]) -> Tra
         run.progress.warn(f"{best_file} is missing: the best weights are selected from the validations after this step")
         state.best = {}
     if run.processes.is_main:
-        set_aside(run.folder)
+        if state.step == 0:
+            set_aside(run.folder)
         if not state.best:
             best_file.unlink(missing_ok=True)
         keep_metrics(run.metrics_file, state.step)
@@ -148,7 +150,17 @@ def remove_states(run: Run) -> None:
     """Delete the saved states of a finished training, and the files of the one that it replaces."""
     if run.processes.is_main:
         checkpoint.remove_states(run.folder)
-        forget_set_aside(run.folder)
+        shutil.rmtree(run.folder / PREVIOUS, ignore_errors=True)
+
+
+def set_aside(folder: Path) -> None:
+    """Move best weights, samples and metrics of a finished training into `previous`, unless that is there already."""
+    finished = any((folder / f"{model}.safetensors").is_file() for model in ("arm", "tae", "amem"))
+    if finished and not (folder / PREVIOUS).exists():
+        (folder / PREVIOUS).mkdir()
+        for path in (*folder.glob("*-best.safetensors"), folder / "metrics.jsonl", folder / "samples"):
+            if path.exists():
+                path.rename(folder / PREVIOUS / path.name)
 
 
 def _machine(run: Run) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     n - 1). Without `--features` they are the workspace's. An existing result of other features or options is renamed,
     so that runs can be compared. Raises `AmemError`s.
     """
-    began, earlier = time.monotonic(), len(progress.warnings)
+    began, earlier = time.monotonic(), len(progress.all_warnings)
     manifest = manifest_of_protocol(options.protocol)
     protocol = protocol_of(manifest)
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
@@ -96,7 +96,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         _refuse_incomplete(result, files, options)
         if result["incomplete"]:
             progress.warn(results.incomplete_of(result))
-        if own := progress.warnings[earlier:]:
+        if own := list(dict.fromkeys(progress.all_warnings[earlier:])):
             result["warnings"] = own
         if "calibration" in result:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})

@@ -166,15 +166,16 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
         for tracklet, rows in read_boxes(folder, features.tracklet).items():
             row = start + features.tracklet.index(tracklet)
             boxes[gallery.cameras[row]] += [(int(box[0]), int(linked.person[row]), box[2:]) for box in rows]
+    earlier = _camera_files(out)
+    atomic.write_csv(out / "identities.csv", COLUMNS, lines)  # first: it says that the other files are of an answer
     for camera, found in boxes.items():
         text = "".join(
             f"{frame},{person},{','.join(f'{value:.1f}' for value in box)},1,-1,-1,-1\n"
             for frame, person, box in sorted(found, key=lambda item: item[:2])
         )
         atomic.write_text(out / f"{file_name(camera)}.txt", text)
-    for path in _camera_files(out) - {out / f"{file_name(camera)}.txt" for camera in boxes}:
-        path.unlink()  # of an earlier answer, with other numbers
-    atomic.write_csv(out / "identities.csv", COLUMNS, lines)
+    for path in earlier - {out / f"{file_name(camera)}.txt" for camera in boxes}:
+        path.unlink()  # with other numbers
 
 
 def require_own(out: Path, cameras: Iterable[str]) -> None:
@@ -182,8 +183,8 @@ def require_own(out: Path, cameras: Iterable[str]) -> None:
     answered = (out / "identities.csv").exists()
     files = [out / f"{file_name(camera)}.txt" for camera in sorted(set(cameras))]
     if foreign := [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]:
-        why = "it exists and is not from amem link or amem find"
-        raise OutputExists("--out", listing(foreign, 3), why=why, remedy="Choose another folder")
+        why = "it exists and is not known to be of an earlier answer"
+        raise OutputExists("--out", listing(foreign, 3), why=why, remedy="Choose another folder, or move it away")
 
 
 def _camera_files(out: Path) -> set[Path]:

@@ -82,7 +82,7 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
     facts = [
         counted(len(tracklets.tracks), "cameras"), counted(len(gallery), "tracks"),
         counted(linked.people, "people"), f"{linked.in_several_cameras()} seen by several cameras",
-        f"{sum(one['doubtful'] for one in people)} doubtful", *without_pictures(frames),
+        f"{sum(one['doubtful'] for one in people)} doubtful", *without_pictures(sum(not own for own in frames)),
     ]  # fmt: skip
     return _page(
         title="Who is where", facts=facts, people=people, tags=every, used=used, clips=clips,
@@ -116,8 +116,10 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
     """The page of `amem search --out`: a row per query with its hits; `frames_of` are images by row of the gallery."""
     people, clips = [], []
     asked = [found.row for found in result.found if found.row is not None]
-    chosen = _chosen([frames_of.get(row, ()) for row in asked + [hit.row for f in result.found for hit in f.hits]])
+    hits = [hit.row for found in result.found for hit in found.hits]
+    chosen = _chosen([frames_of.get(row, ()) for row in asked + hits])
     frames = iter(chosen[len(asked) :])
+    lacking = {row for row, own in zip(hits, chosen[len(asked) :], strict=True) if not own}
     for number, found in enumerate(result.found, start=1):
         shown = []
         for hit, own in zip(found.hits, itertools.islice(frames, len(found.hits)), strict=True):
@@ -135,7 +137,7 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
     generated = from_gallery and all(
         table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
     )
-    facts = [counted(len(people), "queries"), f"{result.searched} tracklets searched", *without_pictures(chosen)]
+    facts = [counted(len(people), "queries"), f"{result.searched} tracklets searched", *without_pictures(len(lacking))]
     return _page(
         title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
         generated=generated, calibrated=True,
@@ -261,9 +263,8 @@ def _chosen(tracks: Sequence[Sequence[Path]]) -> list[list[Path]]:
     return [evenly_spaced(frames, most) if row < shown else [] for row, frames in enumerate(tracks)]
 
 
-def without_pictures(frames: Sequence[Sequence[Path]]) -> list[str]:
+def without_pictures(count: int) -> list[str]:
     """A fact about the tracks that the page has no pictures of, if there are some."""
-    count = sum(not own for own in frames)
     return [f"{counted(count, 'tracks')} without pictures"] if count else []
 
 

@@ -156,7 +156,8 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
     `OutputExists` for anything else in its place, and for another one without `force`."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    file, manifests = out / "provenance.json", sorted(out.glob("*.toml"))
+    file, usual = out / "provenance.json", out / f"{manifest_name(out)}.toml"
+    manifests = [usual] if usual.is_file() else sorted(out.glob("*.toml"))  # the folder has been renamed
     document: dict[str, Any] = {}
     if file.is_file():
         with contextlib.suppress(BadData):

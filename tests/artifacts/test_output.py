@@ -114,6 +114,19 @@ def test_is_current_sweeps_what_a_killed_run_left(tmp_path, name):
     assert [state.exists() for state in left] == [name.endswith(".h5"), True]
 
 
+def test_is_current_names_the_files_of_a_training_that_another_was_to_replace(tmp_path):
+    path, warnings = tmp_path / "arm.safetensors", []
+    checkpoint.save(path, "amem-arm", {}, MADE)
+    (tmp_path / "previous").mkdir()
+    slot = output.OutputSlot("thing", path, Options())
+    for later, expected in ((-10, 0), (10, 1)):  # the artifact is the other's, or the first's
+        at = path.stat().st_mtime + later
+        os.utime(tmp_path / "previous", (at, at))
+        assert slot.is_current(MADE, [], warnings.append)
+        assert len(warnings) == expected
+    assert f"best weights, samples and metrics of {path} are in {tmp_path / 'previous'}" in warnings[0]
+
+
 @pytest.mark.parametrize("provenance", [[], "text", {"options": []}, {"parents": {"tae": 1}}])
 def test_read_provenance_of_other_types(tmp_path, monkeypatch, provenance):
     monkeypatch.setattr(Provenance, "as_json", lambda self: provenance)

@@ -43,12 +43,18 @@ def test_differences_every_kind(tmp_path):
         f'warmup: "{"x" * 36}... there, null now',
         "another labels",
         "another tae",
-        "other data (files were added, removed, renamed or replaced)",
+        "other data (files or times were added, removed, renamed or replaced)",
         "made by train-tae",
     ]
     HERE.check_same("checkpoint", tmp_path, there())
     with pytest.raises(OutputExists, match=r"\(modules: .*; seed: 1 there, 0 now.*--force"):
         HERE.check_same("checkpoint", tmp_path, other)
+
+
+def test_differences_option_that_had_an_effect_in_an_earlier_version():
+    for command in ("label-videos", "extract-features"):
+        made = Provenance(command, {"dataset": "mars"})
+        assert made.differences(made.as_json() | {"options": {"dataset": "mars", "seed": 3}}) == []
 
 
 def test_differences_option_added_later():

@@ -351,8 +351,14 @@ def test_interrupted_command_continues_without_resume_never(monkeypatch: pytest.
     monkeypatch.setattr("amem_cli.stages.label_videos.label_videos", Mock(side_effect=KeyboardInterrupt))
     assert run(["label-videos", "--subset", "all", "--resume", "never"]) == 130
     assert capsys.readouterr().err.endswith("only saved work is kept. Run: amem label-videos --subset all.\n")
-    assert continuing(["train-amem", "--split", "all", "--resume=never"]) == ["train-amem", "--split", "all"]
-    assert continuing(["train-amem", "--resume=x"]) == ["train-amem"]
+    assert continuing(["train-amem", "--split", "all", "--resume=never"], saved=False) == [
+        "train-amem",
+        "--split",
+        "all",
+    ]
+    for given in (["--resume=x"], ["--resume", "x"]):
+        assert continuing(["train-amem", *given, "--quiet"], saved=True) == ["train-amem", "--quiet"]
+        assert continuing(["train-amem", *given, "--quiet"], saved=False) == ["train-amem", *given, "--quiet"]
 
 
 def test_evaluate_features_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

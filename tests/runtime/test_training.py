@@ -18,7 +18,6 @@ from PIL import Image
 from toys import ALONE, CPU, Lines, arm_options, tensors_equal
 
 from amem_cli.artifacts import checkpoint
-from amem_cli.artifacts.output import bring_back
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, DiskError, InputMissing, Interrupted, OutputExists, Terminated
 from amem_cli.options import TrainArmOptions
@@ -343,16 +342,6 @@ def test_files_of_the_finished_training_stay_until_the_next_is_finished(tmp_path
         str(path.relative_to(tmp_path / "previous")): path.read_text() for path in (tmp_path / "previous").rglob("*.*")
     }
     assert kept == dict.fromkeys(("arm-best.safetensors", "metrics.jsonl", "samples/step-000001.png"), "old")
-    (tmp_path / "metrics.jsonl").write_text("new")
-    (tmp_path / "arm-best.safetensors").unlink()
-    (tmp_path / "samples").mkdir()
-    (tmp_path / "samples/step-000002.png").write_text("new")
-    bring_back(tmp_path)  # the finished training is used after all
-    assert not (tmp_path / "previous").exists()
-    assert {path: path.read_text() for path in tmp_path.rglob("*.*")} == {
-        tmp_path / name: "old" for name in ("arm.safetensors", *kept)
-    }
-    load_state(run, tmp_path / "arm-best.safetensors", steps_in)
     remove_states(run)
     assert not (tmp_path / "previous").exists()
 

@@ -99,11 +99,12 @@ def test_evaluate_other_data_set(tmp_path: Path) -> None:
     progress = Silent()
     evaluate(options(tmp_path, mars_like(tmp_path / "theirs.h5", dataset="elsewhere")), progress)
     assert "has features of 'elsewhere'" in progress.warnings[0]
-    progress = Silent()
+    first, progress = list(progress.warnings), Silent()
     progress.warn("of another stage")
-    evaluated = evaluate(options(tmp_path, tmp_path / "theirs.h5", force=True), progress).metrics["warnings"]
-    progress.warn("of a later one")
-    assert evaluated == progress.warnings[1:-1]
+    for _ in range(2):  # a row after the other, as in reproduce
+        evaluated = evaluate(options(tmp_path, tmp_path / "theirs.h5", force=True), progress).metrics["warnings"]
+        progress.warn("of a later one")
+        assert evaluated == first
 
 
 def test_evaluate_again_replaces_the_same_result(tmp_path: Path) -> None:

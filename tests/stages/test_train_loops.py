@@ -343,9 +343,10 @@ def test_train_amem_inputs(recorder: Recorder, walkers: Path, inputs: dict[str, 
         assert all(torch.equal(tensor, saved[prefix + name]) for name, tensor in part.state_dict().items())
     main = artifact.with_name("amem-main.safetensors")
     content = main.read_bytes()
-    main.unlink()
-    assert run("train-amem", walkers, tmp_path, inputs) == artifact
-    assert main.read_bytes() == content
+    for damage in (main.unlink, lambda: checkpoint.save(main, "amem-main", {}, Provenance("train-amem", {}))):
+        damage()  # missing, and of a later training that was killed before it had written the other file
+        assert run("train-amem", walkers, tmp_path, inputs) == artifact
+        assert main.read_bytes() == content
     with pytest.raises(UsageError, match="--people-per-batch 1"):
         run("train-amem", walkers, tmp_path / "b", inputs, people_per_batch=1)
 

@@ -301,7 +301,6 @@ def test_run_checks_weights_first(walkers, tmp_path, monkeypatch):
             module.run(plan(dataclasses.replace(request, weights=(f"p3d={file}",))), Silent())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("reused", "written"), [(True, [3]), (False, [1, 2, 3])])
 def test_run_keeps_the_table_until_something_is_new(reused, written, walkers, tmp_path, monkeypatch):
     from amem_cli.tools.reproduce import run as module
@@ -317,6 +316,7 @@ def test_run_keeps_the_table_until_something_is_new(reused, written, walkers, tm
     assert counts == written
 
 
+@pytest.mark.slow
 def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys, monkeypatch):
     from amem_cli.tools.reproduce.run import run
 
