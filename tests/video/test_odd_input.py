@@ -155,15 +155,25 @@ def test_answer_keeps_the_boxes_of_the_user(hall: Path, monkeypatch: pytest.Monk
     assert "hall.txt: it exists and is not known to be of an earlier answer." in capsys.readouterr().err
     assert run(["find", "hall.mp4", "--out", "o", "--model", "m", "--device", "cpu", "--parts", "17"]) == 2
     assert "--parts 17: maps of 256x128 pixels have 16 rows" in capsys.readouterr().err
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run(["find", "hall.mp4", "--out", "o", "--model", "m", "--device", "cuda"]) == 2
+    assert "there is no CUDA device" in capsys.readouterr().err
     Path("workspace/arm").mkdir(parents=True)
     Path("workspace/arm/arm.safetensors").write_text("damaged")
     assert run(["find", "hall.mp4", "--out", "o", "--model", "m", "--device", "cpu"]) == 65
     assert "arm.safetensors" in capsys.readouterr().err
     linked = Linked(Gallery([write_gallery(Path("g.h5"), unit_rows(1))]), np.ones(1, int), np.zeros(1), 0.5, 0, None)
-    with pytest.raises(OutputExists, match=r"hall\.txt"):
-        write_links(linked, Path("."), (Path("none"),), Silent())
-    assert Path("hall.txt").read_text() == before
-    assert not Path("identities.csv").exists()
+    own = "1,1,5.0,5.0,9.0,9.0,1,-1,-1,-1\n"
+    for boxes, answered in ((before, False), (own, False), (before, True)):
+        Path("hall.txt").write_text(boxes)
+        if answered:
+            Path("identities.csv").write_text("camera\nhall\n")
+        with pytest.raises(OutputExists, match=r"hall\.txt"):
+            write_links(linked, Path("."), (Path("none"),), Silent())
+        assert Path("hall.txt").read_text() == boxes
+        assert Path("identities.csv").exists() == answered
+    Path("hall.txt").write_text(own)
+    write_links(linked, Path("."), (Path("none"),), Silent())
 
 
 def test_next_person_who_is_never_in_view_together(tmp_path: Path) -> None:
