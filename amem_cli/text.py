@@ -1,6 +1,7 @@
 """Text of files from any system."""
 
 import codecs
+import json
 
 
 def decode_text(content: bytes, errors: str = "strict") -> str:
@@ -10,3 +11,8 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content, errors = content.decode("utf-16", "replace").encode(), "strict"
     return content.decode("utf-8-sig", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def toml_value(value: object) -> str:
+    """A value of a TOML file: JSON but for an escaped DEL and no surrogates."""
+    return json.dumps(value, default=str, ensure_ascii=False).replace("\x7f", "\\u007f")

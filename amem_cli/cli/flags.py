@@ -5,7 +5,6 @@ Their flags and the config file are derived from the options dataclasses (names,
 
 import dataclasses
 import inspect
-import json
 import os
 import textwrap
 import typing
@@ -22,6 +21,7 @@ from amem_cli.errors import AmemError, did_you_mean, listing
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
 from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress, Silent
+from amem_cli.text import toml_value
 
 WITHOUT_EFFECT = {
     "evaluate": "evaluate reads features only",
@@ -313,15 +313,10 @@ def _table(command: str, preset: str) -> str:
         kind = kinds[field.name]
         choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
         lines += _comment(field.metadata["help"] + (f" <{' | '.join(choices)}>" if choices else ""))
-        line = f"{field.name.replace('_', '-')} = {_toml(value)}"
+        line = f"{field.name.replace('_', '-')} = {toml_value(value)}"
         lines.append(f"# {line}" if field.metadata["env"] else line)
     return "\n".join(lines) + "\n"
 
 
 def _comment(text: str) -> list[str]:
     return textwrap.wrap(text, 100, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-
-
-def _toml(value: object) -> str:
-    # JSON is TOML for these types, except that TOML requires an escaped DEL
-    return json.dumps(value, default=str, ensure_ascii=False).replace("\x7f", "\\u007f")

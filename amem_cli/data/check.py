@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -21,6 +20,7 @@ from amem_cli.data.readers.files import BadRows, image_files
 from amem_cli.data.readers.splits import find_split_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
+from amem_cli.text import toml_value
 
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
 
@@ -144,11 +144,11 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
         values["root"] = str(files.find_named(place, "train") or files.find_named(place, "bounding_box_train") or place)
     if layout == "folder" and (guessed := folder_reader.guess(place)):
         values |= {"root": str(guessed[0]), "folders": guessed[1]}
-    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    text = "".join(f"{key} = {toml_value(value)}\n" for key, value in values.items())
     if layout == "folder" and "split" not in values.get("folders", "").split("/"):
         text += "# swap the levels in folders if people and cameras are mixed up\n"
         file = next(filter(Path.is_file, find_split_files(place)), None)
-        text += f"[protocol]\nfile = {json.dumps(str(file))}\n" if file else ""
+        text += f"[protocol]\nfile = {toml_value(str(file))}\n" if file else ""
     return [FoundFolder(folder, layout, f"amem data check {name}.toml", text)]
 
 
@@ -228,8 +228,11 @@ def _check_images(
         place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
         remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")
     elif not damaged:
-        write_bytes(image_list, "".join(lines).encode("utf-8", "surrogateescape"))
-        remarks.append(f"list of images written to {image_list}")
+        try:
+            write_bytes(image_list, "".join(lines).encode("utf-8", "surrogateescape"))
+            remarks.append(f"list of images written to {image_list}")
+        except DiskError as error:
+            remarks.append(f"no list of images: {error}")
     note = "every image file, also those that no stage reads"
     return CheckRow("images decoded", len(paths), len(paths) - damaged, note, not damaged), digests
 

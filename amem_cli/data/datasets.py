@@ -48,9 +48,18 @@ def read_dataset(manifest: Manifest, data_root: str | Path) -> Dataset:
 
 
 def read_videos(manifest: Manifest, data_root: str | Path) -> VideoDataset:
-    """The tracklets and splits of a video data set; raises as `read_dataset`, `UsageError` for another kind."""
+    """The tracklets and splits of a video data set; raises as `read_dataset`, `UsageError` for another kind, and
+    `BadData` for another number of splits than the protocol's, with which it could not be evaluated."""
     require_kind(manifest, "video")
-    return cast(VideoDataset, read_dataset(manifest, data_root))
+    dataset = cast(VideoDataset, read_dataset(manifest, data_root))
+    splits = len(protocol_of(manifest).numbers)
+    if dataset.numbered and len(dataset.splits) != splits:
+        why = f"{dataset.splits[0].source} has {len(dataset.splits)} splits, and the protocol has {splits}"
+        remedy = (
+            f"Write a .toml with the same layout and [protocol] splits = {len(dataset.splits)}; give it as --dataset"
+        )
+        raise BadData("data set", manifest.name, why=why, remedy=remedy)
+    return dataset
 
 
 def read_attributes(manifest: Manifest, data_root: str | Path) -> AttributeDataset:

@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 AT_ONCE = 4096  # images given to the threads, so that a million images are not a million futures
 NO_FILE = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)  # at this path
 MOST_PIXELS = 50_000_000  # a small file can unpack to gigabytes
+LONGEST_SIDE = 65535  # of a JPEG; resizing needs memory for the longer side
 MOST_BYTES = 256 * 2**20
 MOST_SEGMENTS = 10_000  # of a JPEG before its pixels, and a hundred thousand of a PNG; Pillow reads each in Python
 MOST_DECODED = 1_000_000_000  # pixels times scans: a progressive JPEG usually has ten scans
@@ -57,6 +58,8 @@ def open_image(path: str | Path) -> tuple[bytes, "Image.Image"]:
         if content.startswith(JPEG):
             _check_segments(content)
         image = Image.open(io.BytesIO(content), formats=FORMATS)
+        if max(image.size) > LONGEST_SIDE:
+            raise ValueError(f"{image.width} x {image.height}: a side is longer than {LONGEST_SIDE} pixels")
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS // 10**6} megapixels")
         image.load()

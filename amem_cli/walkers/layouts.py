@@ -60,15 +60,20 @@ def write_walkers(
                     PLANS[data_set](world)
                 _write(world, work / "data", progress, processes)
                 atomic.write_text(work / "data" / GENERATED, mark)
-            if parent is out:
-                for path in sorted((work / "data").iterdir(), key=lambda path: (path.name == GENERATED, path.name)):
-                    path.rename(out / path.name)
-            else:
-                (work / "data").rename(out)
+            move_into_place(work / "data", out)
             atomic.sync_folder(parent)
     except OSError as error:
         raise atomic.disk_error(out, error, "walkers") from error
     return out
+
+
+def move_into_place(folder: Path, out: Path) -> None:
+    """Move what is in `folder` into `out`, if that is a folder, the mark last; else rename `folder`."""
+    if not out.is_dir():
+        folder.rename(out)
+        return
+    for path in sorted(folder.iterdir(), key=lambda path: (path.name == GENERATED, path.name)):
+        path.rename(out / path.name)
 
 
 def require_empty(out: Path, *own: Path) -> None:

@@ -20,7 +20,7 @@ from amem_cli.walkers.cameras import build_camera
 from amem_cli.walkers.canvas import View
 from amem_cli.walkers.figure import paint_figure
 from amem_cli.walkers.gait import stride_length
-from amem_cli.walkers.layouts import read_mark, require_empty, working_folder
+from amem_cli.walkers.layouts import move_into_place, read_mark, require_empty, working_folder
 from amem_cli.walkers.people import Walker, draw_person
 from amem_cli.walkers.scenery import draw_scenery
 
@@ -61,7 +61,9 @@ def write_videos(
     mark = f"These people are generated: amem data walkers --videos, {people} people, seed {seed}\n"
     if read_mark(out) == mark:
         return videos
-    require_empty(out)
+    parent = out if out.is_dir() else out.parent  # it may be a mount point or the current directory: keep it
+    work = parent / f".walkers-{out.absolute().name}"
+    require_empty(out, work)
     scenes = [_crossings(seed, camera, people) for camera in range(CAMERAS)]
     total, done = sum(max(one.end for one in scene) for scene in scenes), 0
 
@@ -72,8 +74,7 @@ def write_videos(
             progress(done, total)
 
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work = out.parent / f".walkers-{out.absolute().name}"
+        parent.mkdir(parents=True, exist_ok=True)
         with working_folder(work, out):
             folder = work / "videos"
             shutil.rmtree(folder, ignore_errors=True)  # of a killed run
@@ -81,8 +82,8 @@ def write_videos(
             for camera, scene in enumerate(scenes):
                 _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)
             atomic.write_text(folder / GENERATED, mark)
-            folder.rename(out)  # replaces an empty folder
-        atomic.sync_folder(out.parent)
+            move_into_place(folder, out)
+        atomic.sync_folder(parent)
     except OSError as error:
         raise atomic.disk_error(out, error, "walkers") from error
     return videos

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amem_cli.cli.app import run
-from amem_cli.cli.flags import _toml, config_text
+from amem_cli.cli.flags import config_text
 from amem_cli.options import COMMANDS, PRESETS
 from amem_cli.resolve import resolve
+from amem_cli.text import toml_value
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -89,6 +90,6 @@ def test_environment_beside_a_file_that_sets_its_values(tmp_path: Path, capsys, 
     )
 )
 def test_toml_round_trip(value: object) -> None:
-    found = tomllib.loads(f"value = {_toml(value)}\n")["value"]
+    found = tomllib.loads(f"value = {toml_value(value)}\n")["value"]
     assert found == value
     assert type(found) is type(value)

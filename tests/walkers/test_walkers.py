@@ -258,6 +258,13 @@ def test_write_walkers_while_another_run_writes(tmp_path):
     assert work.is_dir()
 
 
+def test_write_videos_into_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(videos, "_write_video", lambda path, *scene: path.write_text("x"))
+    monkeypatch.chdir(tmp_path)
+    made = videos.write_videos(Path("."), seed=0, people=1)
+    assert sorted(Path(".").iterdir()) == [Path(GENERATED), *made]
+
+
 def test_write_videos_after_a_kill(tmp_path, monkeypatch):
     monkeypatch.setattr(videos, "_write_video", lambda path, *scene: path.write_text("x"))
     left = tmp_path / ".walkers-out" / "videos"

@@ -252,6 +252,8 @@ def _queries(path: Path, rows: Rows, queries: str, stated: Any, notes: list[str]
     count = len(rows["features"])
     if queries and not queries.isdigit():
         wanted = set(read_text(Path(queries), "--queries").split("\n")) - {""}
+        if not wanted:
+            raise BadData("--queries", queries, why="no names in it")
         names = [str(name) for name in rows.get("tracklet", [])]
         found = np.array([name in wanted or Path(name).stem in wanted for name in names], bool)
         if missing := wanted - set(names) - {Path(name).stem for name in names}:
@@ -278,7 +280,7 @@ def _table(path: Path, dataset: str, rows: Rows, is_query: np.ndarray, notes: li
     people = _integers(path, rows.get("person_id", np.zeros(0)), "person_id", numbered)
     for column, numbers in numbered.items():
         notes.append(f"{column} are texts, numbered: {listing((f'{text} = {n}' for text, n in numbers.items()), 6)}")
-    if len(people) and (people[is_query] == DISTRACTOR).any():
+    if len(people) and "person_id" not in numbered and (people[is_query] == DISTRACTOR).any():
         notes.append("a query is of person 0: people are numbered from 0, 1 is added to each")
         people = np.where(people == JUNK, JUNK, people + 1)
     if len(set(names)) < len(is_query):

@@ -14,7 +14,9 @@ from amem_cli.person_ids import DISTRACTOR, JUNK
 
 WHAT, TRAIN = "Market-1501 folder", "bounding_box_train"
 LAYOUT = "bounding_box_train/0002_c1s1_000451_03.jpg"
-PERSON = re.compile(r"(?:.*/)?(-1|\d{1,15})_[^/]+|(-1|\d{1,15})/.+")  # before the image's name, or the first folder's
+NUMBER = r"(-1|\d{1,15})"
+# before the camera in the image's name, or the first folder's name, or before any name
+PERSON = re.compile(rf"(?:.*/)?{NUMBER}_c\d[^/]*|{NUMBER}/.+|(?:.*/)?{NUMBER}_[^/]+")
 
 
 def read(root: Path, name: str) -> ImageDataset:
@@ -55,4 +57,4 @@ def _people(folder: Path, ignored: list[str] | None = None) -> dict[str, int]:
     if bad := [repr(image) for image, match in matches if match is None]:
         why, remedy = "names that begin with no person's number", 'Use layout = "images", which takes any names'
         raise BadRows(WHAT, folder, why=why, rows=bad, remedy=remedy)
-    return {image: int(match[1] or match[2]) for image, match in matches if match}
+    return {image: int(match[match.lastindex or 1]) for image, match in matches if match}

@@ -95,6 +95,8 @@ def _hdf5_arrays(content: bytes) -> dict[str, np.ndarray]:
         inside = [file[name] for name, link in links.items() if isinstance(link, h5py.HardLink)]
         plain = [one for one in inside if isinstance(one, h5py.Dataset) and not one.external and not one.is_virtual]
         values = {one.name[1:]: one[()] for one in plain if one.dtype.kind in "biuf"}
+        texts = [one for one in plain if h5py.check_string_dtype(one.dtype)]
+        values |= {one.name[1:]: np.array(one.asstr()[()], dtype=str) for one in texts}
         if content[:10] == b"MATLAB 7.3":  # it stores a matrix by columns, h5py reads it by rows
             values = {name: value.T for name, value in values.items()}
         for name in values:

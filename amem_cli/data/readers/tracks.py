@@ -3,9 +3,10 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,10 @@ def read_times(root: Path) -> dict[str, Seen]:
     if not path.is_file():
         return {}
     seen, bad = {}, []
-    for number, row in enumerate(csv.DictReader(io.StringIO(files.read_text(path, "tracks table"))), start=2):
+    lines = csv.reader(io.StringIO(files.read_text(path, "tracks table")), strict=True)
+    head = next(_rows(lines, "tracks table", path), [])
+    for number, values in enumerate(_rows(lines, "tracks table", path), start=2):
+        row = dict(zip(head, values, strict=False))
         try:
             first, last = float(row["first_seconds"]), float(row["last_seconds"])
             if not -math.inf < first <= last < math.inf:
@@ -91,9 +95,9 @@ def read_boxes(root: Path, tracklets: Iterable[str]) -> dict[str, np.ndarray]:
     path, wanted = root / "boxes.csv", set(tracklets)
     rows: dict[str, list[list[float]]] = {}
     bad = []
-    lines = csv.reader(io.StringIO(files.read_text(path, "boxes table", MOST_BOX_BYTES)))
-    next(lines, None)
-    for number, row in enumerate(lines, start=2):
+    lines = csv.reader(io.StringIO(files.read_text(path, "boxes table", MOST_BOX_BYTES)), strict=True)
+    next(_rows(lines, "boxes table", path), None)
+    for number, row in enumerate(_rows(lines, "boxes table", path), start=2):
         try:
             tracklet, *values = row
             if tracklet in wanted:
@@ -106,3 +110,11 @@ def read_boxes(root: Path, tracklets: Iterable[str]) -> dict[str, np.ndarray]:
     if bad:
         raise BadRows("boxes table", path, why=f"rows other than {', '.join(BOX_COLUMNS)}", rows=bad)
     return {tracklet: np.array(values) for tracklet, values in rows.items()}
+
+
+def _rows(lines: Any, what: str, path: Path) -> Iterator[list[str]]:
+    """The rows of a CSV reader that are not empty; `BadData` for a quote that does not end."""
+    try:
+        yield from filter(None, lines)
+    except csv.Error as error:
+        raise BadData(what, path, why=f"no CSV ({error}, line {lines.line_num})") from error

@@ -41,8 +41,8 @@ def as_original(found: Path | None, camera: str, words: tuple[str, ...]) -> Path
 def find_split_file(root: Path, sequences: Path) -> Path | None:
     """The file that looks like splits in `root`, or next to or above the sequences; else any .mat file in `root` there.
     .json comes before .mat, which needs the complete data set. Raises `BadData` for several files, and other types."""
-    above = [path for place in sequences.parents[:2] for path in place.iterdir() if looks_like_splits(path)]
     inside = [place for place in (root, *sequences.parents[:2]) if place.is_relative_to(root)]
+    above = [path for place in inside for path in place.iterdir() if looks_like_splits(path)]
     found = {*above, *find_split_files(root)} or {path for place in inside for path in place.glob("*.mat")}
     for suffix in (".json", ".mat"):
         fitting = sorted(path for path in found if path.suffix.lower() == suffix)
