@@ -12,7 +12,7 @@ from amem_cli.artifacts.paths import is_generated
 from amem_cli.data.manifest import Manifest, protocol_of, require_kind
 from amem_cli.data.readers import folder, ilids_vid, images, market1501, mars, peta, prid2011, tracks
 from amem_cli.data.tracklets import AttributeDataset, ImageDataset, VideoDataset, people, tracklets_digest
-from amem_cli.errors import BadData, InputMissing, UsageError, listing
+from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing
 from amem_cli.person_ids import DISTRACTOR, JUNK
 from amem_cli.runtime.progress import Progress
 
@@ -52,12 +52,10 @@ def read_videos(manifest: Manifest, data_root: str | Path) -> VideoDataset:
     `BadData` for another number of splits than the protocol's, with which it could not be evaluated."""
     require_kind(manifest, "video")
     dataset = cast(VideoDataset, read_dataset(manifest, data_root))
-    splits = len(protocol_of(manifest).numbers)
-    if dataset.numbered and len(dataset.splits) != splits:
-        why = f"{dataset.splits[0].source} has {len(dataset.splits)} splits, and the protocol has {splits}"
-        remedy = (
-            f"Write a .toml with the same layout and [protocol] splits = {len(dataset.splits)}; give it as --dataset"
-        )
+    wanted, found = len(protocol_of(manifest).numbers), len(dataset.splits)
+    if dataset.numbered and found != wanted:
+        why = f"{dataset.splits[0].source} has {counted(found, 'splits')}, and the protocol has {wanted}"
+        remedy = f"Write a .toml with the same layout and [protocol] splits = {found}; give it as --dataset"
         raise BadData("data set", manifest.name, why=why, remedy=remedy)
     return dataset
 

@@ -30,7 +30,7 @@ def ilids(tree) -> Path:
 
 
 def test_read_videos_other_number_of_splits_than_the_protocol(ilids: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadData, match=r"file splits\.json has 1 splits, and the protocol has 10\. .*splits = 1;"):
+    with pytest.raises(BadData, match=r"file splits\.json has 1 split, and the protocol has 10\. .*splits = 1;"):
         read_videos(load_manifest("ilids-vid"), ilids)
     own = tmp_path / "own.toml"
     own.write_text(f'name = "own"\nlayout = "ilids-vid"\nroot = {json.dumps(str(ilids / "ilids-vid"))}\n')
