@@ -78,8 +78,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     with output_slot("result", output, options):
         exists = output.is_file() and not options.force
         before = results.read(output, remedy="Use --force to make it again") if exists else None
-        other = before is not None and bool(provenance.differences(before["provenance"]))
-        if before and not other and "incomplete" in before and options.resume != "never":
+        differs = before is not None and bool(provenance.differences(before["provenance"]))
+        if before and not differs and "incomplete" in before and options.resume != "never":
             _refuse_incomplete(before, files, options)
             return StageResult("evaluate", output, True, before)
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
@@ -102,7 +102,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
             result["calibration"]["extraction"] = asdict(tables[0].extraction)
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
-        if before is not None and other:
+        if before is not None and differs:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
             os.replace(output, kept := output.with_name(f"{output.stem}-{digest}.json"))
             progress.log(f"the existing result has other features or options, it is renamed to {kept}")

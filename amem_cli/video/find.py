@@ -81,7 +81,8 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
 def _extraction(
     options: FindOptions, model: Path, calibration: Path | None, progress: Progress
 ) -> tuple[Extraction, Calibration | None]:
-    """How to extract the features: as those of the calibration, or as the options say, and then without another one."""
+    """How to extract the features, and the calibration if it is of features that were extracted so. Without
+    `--adapt-cameras` and `--parts` the calibration says how."""
     how = Extraction(options.adapt_cameras, options.parts)
     if calibration is None:
         return how, None

@@ -344,6 +344,9 @@ def test_interrupted_command_continues_without_resume_never(monkeypatch: pytest.
     monkeypatch.setattr("amem_cli.stages.train_arm.train_arm", Mock(side_effect=saved))
     assert run(["train-arm", "--resume", "never", "--seed", "1"]) == 143
     assert capsys.readouterr().err.endswith("Run: amem train-arm --seed 1.\n")
+    saved.remedy = SAME_COMMAND
+    assert run(["train-arm", "--resume", "earlier.safetensors"]) == 143
+    assert capsys.readouterr().err.endswith("Run: amem train-arm.\n")
     full = disk_error(Path("w"), OSError(errno.ENOSPC, "no space left"))
     monkeypatch.setattr("amem_cli.stages.train_arm.train_arm", Mock(side_effect=full))
     assert run(["train-arm", "--resume", "never", "--seed", "1"]) == 74

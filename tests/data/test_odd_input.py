@@ -46,7 +46,7 @@ def test_split_file_of_another_data_set_is_not_used(ilids: Path) -> None:
 
 def test_market1501_person_of_each_kind_of_name(tree) -> None:
     names = {"0002_c1s1_000451_03.jpg": 2, "-1_c1s1_1_0.jpg": -1, "0003/c1/000451_03.jpg": 3, "0004/000451_03.jpg": 4}
-    names |= {"c1/0005_c1s1_000451_03.jpg": 5, "0006_7.jpg": 6, "c2/0007_8.jpg": 7}
+    names |= {"c1/0005_c1s1_000451_03.jpg": 5, "0006_7.jpg": 6, "c2/0007_8.jpg": 7, "1/0008_c1s1_000451_03.jpg": 8}
     assert market1501._people(tree(*names)) == names
 
 

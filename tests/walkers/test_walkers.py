@@ -261,6 +261,7 @@ def test_write_walkers_while_another_run_writes(tmp_path):
 def test_write_videos_into_the_current_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(videos, "_write_video", lambda path, *scene: path.write_text("x"))
     monkeypatch.chdir(tmp_path)
+    Path(f".walkers-{tmp_path.name}/videos").mkdir(parents=True)  # of a killed run
     made = videos.write_videos(Path("."), seed=0, people=1)
     assert sorted(Path(".").iterdir()) == [Path(GENERATED), *made]
 
