@@ -338,14 +338,15 @@ def test_value_out_of_range(capsys: pytest.CaptureFixture) -> None:
     assert "Invalid value for '--queries': greater than or equal to 1 is needed, not '0'." in capsys.readouterr().err
 
 
-def test_interrupted_command_continues_without_resume_never(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_interrupted_command_continues_without_resume_never(monkeypatch, tmp_path, capsys) -> None:
     """The same command would discard the state that was just saved."""
     saved = Interrupted(15, why="the state is saved", remedy=SAME_COMMAND)
     monkeypatch.setattr("amem_cli.stages.train_arm.train_arm", Mock(side_effect=saved))
     assert run(["train-arm", "--resume", "never", "--seed", "1"]) == 143
     assert capsys.readouterr().err.endswith("Run: amem train-arm --seed 1.\n")
-    saved.remedy = SAME_COMMAND
-    assert run(["train-arm", "--resume", "earlier.safetensors"]) == 143
+    saved.remedy, earlier = SAME_COMMAND, tmp_path / "earlier.safetensors"
+    earlier.touch()
+    assert run(["train-arm", "--resume", str(earlier)]) == 143
     assert capsys.readouterr().err.endswith("Run: amem train-arm.\n")
     full = disk_error(Path("w"), OSError(errno.ENOSPC, "no space left"))
     monkeypatch.setattr("amem_cli.stages.train_arm.train_arm", Mock(side_effect=full))
