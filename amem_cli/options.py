@@ -29,6 +29,8 @@ BACKBONES = {  # --backbone: module and class, imported when the backbone is bui
     "r2plus1d_18": "amem_cli.models.torchvision_video:R2Plus1D18",
 }
 
+MIDDLE_MAPS = ("i3d", "mobilenet_v2", "resnet50")  # backbones for --motion-maps middle
+
 Engine = Literal["auto", "torch", "eager", "openvino"]
 BadImage = Literal["stop", "skip"]
 Tracker = Literal["none", "tensorboard", "wandb", "mlflow"]
@@ -258,6 +260,10 @@ class TrainAmemOptions(Adversarial):
     )  # fmt: skip
     branch: Literal["inception", "conv3d", "conv2d"] = option("inception", "appearance and motion branch (P)")
     branch_kernel: Literal["3x3x3", "1x3x3"] = option("3x3x3", "kernel of the inception branch (D)", small="1x3x3")
+    motion_maps: Literal["last", "middle"] = option(
+        "last", "maps of the backbone that the motion branch reads: the last (P), or those in its middle, at 1/8 of "
+        "the frames, of all points in time (D)",
+    )  # fmt: skip
     weights: str = setting(
         "", "backbone weights: a file (also an amem-main or amem-arm), imagenet, kinetics, or auto: the workspace's "
         "ARM if it is of this network, else those by name; empty: from scratch", small="auto", strong="auto",
@@ -315,6 +321,8 @@ class TrainAmemOptions(Adversarial):
         super().__post_init__()
         consecutive = self.clip_sampling == "consecutive"
         self.require("clip_sampling", consecutive or not self.uses_mem, "MEM needs consecutive frames")
+        known = self.motion_maps == "last" or self.backbone in MIDDLE_MAPS
+        self.require("motion_maps", known, f"only {', '.join(MIDDLE_MAPS)} have middle maps")
         if self.uses_mem and not 1 <= self.predict_frames * self.predict_stride <= self.clip_frames - 2:
             stride, most = self.predict_stride, (self.clip_frames - 2) // self.predict_stride
             room = "T - c needs 1 <= c <= T - 2" if stride == 1 else f"T - {stride}c needs 1 <= c <= (T - 2) / {stride}"

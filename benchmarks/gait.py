@@ -8,7 +8,7 @@ frames, but with a layer of f_s that starts at random and learns at the full rat
 random`), so that f_M can enter f_s. Scores the test people's tracklets: f_s, and the parts of f_s that come from f_B,
 f_A and f_M alone. Each is scored twice: with the frames in order, and with the frames of each tracklet in random
 order. What the second keeps is not motion. Finished trainings are kept, so the command continues; the figures are in
-FOLDER/gait.json.
+FOLDER/gait.json; other options need another folder.
 """
 
 import argparse
@@ -46,6 +46,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "baseline": {"modules": "baseline"},
     **{f"mem-c{c}": {"modules": "mem", "predict_frames": c} for c in (1, 2, 3, 4)},
     "branch": {"modules": "mem", "predict_frames": 1, "lambda_m": 0.0},  # f_M without the loss of MEM
+    "middle": {"modules": "mem", "predict_frames": 1, "motion_maps": "middle"},
+    "middle-branch": {"modules": "mem", "predict_frames": 1, "motion_maps": "middle", "lambda_m": 0.0},
     "mem-stride": {"modules": "mem", "predict_frames": 2, "predict_stride": 3},
     "mem-strong": {"modules": "mem", "predict_frames": 3, "mem_lr_factor": 1.0, "lambda_m": 100.0},
     "mem-stride-strong": {
@@ -127,7 +129,11 @@ def main(arguments: argparse.Namespace) -> None:
             write_walkers(data, people, loop.show)
     common = {"data_root": data, "image_size": arguments.image_size}
     tae = {"tae_encoder": arguments.tae_encoder, "epochs": arguments.tae_epochs}
-    figures = json.loads(results.read_text()) if results.is_file() else {}
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("folder", "rows", "seeds")}
+    saved = json.loads(results.read_text()) if results.is_file() else {"settings": settings, "figures": {}}
+    if saved["settings"] != settings:
+        raise SystemExit(f"{results} has figures of {saved['settings']}: give another folder")
+    figures = saved["figures"]
     for seed in range(arguments.seeds):
         for row in arguments.rows:
             name = f"{row}/seed{seed}"
@@ -141,7 +147,7 @@ def main(arguments: argparse.Namespace) -> None:
             train_amem(resolve(TrainAmemOptions, changed, preset="small"), progress)
             model = Workspace(folder / name).amem_main("mars", None)
             figures[name] = {part: found._asdict() for part, found in evaluate_model(model, data, progress).items()}
-            results.write_text(json.dumps(figures, indent=1))
+            results.write_text(json.dumps(saved, indent=1))
             print(name, {part: round(100 * found["rank1"], 1) for part, found in figures[name].items()}, flush=True)
     print_table(figures)
 

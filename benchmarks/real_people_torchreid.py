@@ -129,7 +129,8 @@ def main(arguments: argparse.Namespace) -> None:
                     found[seconds, how].update({archive: hits, f"queries of {archive}": queries})
                 print(part, f"{seconds:.0f} s, {steps} steps{how}", scores, flush=True)
     for (seconds, how), count in sorted(found.items()):
-        shown = [f"{name} {100 * count[name] / count[f'queries of {name}']:.1f}" for name in ARCHIVES if count[name]]
+        queries = {name: count[f"queries of {name}"] for name in ARCHIVES}
+        shown = [f"{name} {100 * count[name] / known:.1f}" for name, known in queries.items() if known]
         row = f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s{how}"
         print(f"{row}: {', '.join(shown)}")
 

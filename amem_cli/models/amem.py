@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from amem_cli.models.aem import AEM
 from amem_cli.models.backbones import build_backbone, normalise
-from amem_cli.models.branches import BRANCH_CHANNELS, build_branch
+from amem_cli.models.branches import BRANCH_CHANNELS, MiddleBranch, build_branch
 from amem_cli.models.config import ModelConfig, TaeConfig
 from amem_cli.models.mem import MEM, Prediction
 from amem_cli.models.pooling import pool_parts
@@ -63,12 +63,17 @@ class MainModel(nn.Module):
         return self
 
     def feature_maps(self, clip: Tensor) -> FeatureMaps:
-        maps = self.backbone(normalise(clip, self.backbone.normalisation))
+        pixels = normalise(clip, self.backbone.normalisation)
+        if isinstance(self.motion_branch, MiddleBranch):
+            motion_maps = self.backbone.first_half(pixels)
+            maps = self.backbone.second_half(motion_maps)
+        else:
+            motion_maps = maps = self.backbone(pixels)
         return FeatureMaps(
             backbone_maps=maps,
             backbone_feature=maps.mean(dim=2),  # temporal average pooling
             appearance_feature=self.appearance_branch(maps) if self.appearance_branch is not None else None,
-            motion_feature=self.motion_branch(maps) if self.motion_branch is not None else None,
+            motion_feature=self.motion_branch(motion_maps) if self.motion_branch is not None else None,
         )
 
     def similarity_feature(self, maps: FeatureMaps, parts: int = 1) -> Tensor:
@@ -163,7 +168,11 @@ def build_main_model(config: ModelConfig, weights: str = "") -> MainModel:
         backbone.normalisation = config.normalisation
     design = (config.branch, backbone.out_channels, config.branch_kernel)
     appearance = build_branch(*design) if config.appearance else None
-    motion = build_branch(*design) if config.motion else None
+    motion: nn.Module | None = None
+    if config.motion and config.motion_maps == "middle":
+        motion = MiddleBranch(backbone.middle_channels, times=-(-config.clip_frames // 2))
+    elif config.motion:
+        motion = build_branch(*design)
     return MainModel(backbone, appearance, motion, config.fused, config.neck, config.mirror)
 
 

@@ -1,5 +1,5 @@
 """The appearance and motion branches (Table 2): same structure, own weights; BF (B, C, T', H, W) -> f_A or f_M
-(B, 1024, H, W)."""
+(B, 1024, H, W). And a motion branch on maps from the middle of the backbone (D)."""
 
 from typing import Literal
 
@@ -50,6 +50,25 @@ class Conv2dBranch(nn.Module):
 
     def forward(self, backbone_maps: Tensor) -> Tensor:
         return self.layers(backbone_maps.mean(dim=2))  # (B, C, H, W) -> (B, 1024, H, W)
+
+
+class MiddleBranch(nn.Module):
+    """A motion branch (D) on maps of all `times` in the middle of the backbone, (B, C, times, 2H, 2W) -> (B, 1024, H, W).
+
+    One convolution spans all points in time. A mean over T' does not say when a leg was where, and the last maps of
+    an image network hardly say where.
+    """
+
+    def __init__(self, in_channels: int, times: int):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(times * in_channels, BRANCH_CHANNELS, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(BRANCH_CHANNELS, eps=1e-3),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, middle_maps: Tensor) -> Tensor:
+        return self.layers(middle_maps.transpose(1, 2).flatten(1, 2))
 
 
 def build_branch(design: str, in_channels: int, kernel: str = "3x3x3") -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.options import TrainAmemOptions, parse_image_size
+from amem_cli.options import MIDDLE_MAPS, TrainAmemOptions, parse_image_size
 from amem_cli.weights.normalisation import Normalisation
 
 LONGEST_CLIP = 1000
@@ -54,7 +54,7 @@ class TaeConfig(_Config):
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(_Config):
     """AMEM: `modules` is the row of Table 3; `appearance` and `motion` are true if the model has the branch. `people`
-    is the number of training identities; `fused`, `neck` and `mirror` as in `MainModel`. `tae` is the TAE that MEM
+    is the number of training identities; the motion branch reads `motion_maps` of the backbone; `fused`, `neck` and `mirror` as in `MainModel`. `tae` is the TAE that MEM
     started from (None: the paper's), `normalisation` the input that the backbone's weights expect (None before the
     backbone is built)."""
 
@@ -63,6 +63,7 @@ class ModelConfig(_Config):
     branch_kernel: str
     appearance: bool
     motion: bool
+    motion_maps: Literal["last", "middle"] = "last"
     fused: bool
     modules: str
     clip_frames: int
@@ -79,6 +80,8 @@ class ModelConfig(_Config):
         super().__post_init__()
         if not 1 <= self.clip_frames <= LONGEST_CLIP:
             raise ValueError(f"clips of {self.clip_frames} frames")
+        if self.motion_maps == "middle" and self.backbone not in MIDDLE_MAPS:
+            raise ValueError(f"no middle maps of {self.backbone}")
 
     def main(self) -> "ModelConfig":
         """The configuration of the main model alone: without branches that f_s does not use."""
@@ -93,6 +96,7 @@ def model_config(options: TrainAmemOptions, people: int, tae: TaeConfig | None =
         branch_kernel=options.branch_kernel,
         appearance=options.uses_aem,
         motion=options.uses_mem,
+        motion_maps=options.motion_maps,
         fused=options.modules != "after-enhancement",
         modules=options.modules,
         clip_frames=options.clip_frames,

@@ -122,7 +122,7 @@ class I3D(nn.Module):
     strides="stock": the published network, ceil(T/8), ceil(H/32), ceil(W/32). Weights fit both.
     """
 
-    out_channels = 1024
+    out_channels, middle_channels = 1024, 480
     normalisation = PLUS_MINUS_ONE
     head_keys = ("logits.conv3d.weight", "logits.conv3d.bias")
 
@@ -149,9 +149,16 @@ class I3D(nn.Module):
         self.Mixed_5c = InceptionBlock(832, (384, 192, 384, 48, 128, 128))
 
     def forward(self, clip: Tensor) -> Tensor:
+        return self.second_half(self.first_half(clip))
+
+    def first_half(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> the middle maps, (B, 480, T/2, H/8, W/8)."""
         x = clip.contiguous(memory_format=torch.channels_last_3d)
         x = self.MaxPool3d_2a_3x3(self.Conv3d_1a_7x7(x))  # (B, 64, T/2, H/4, W/4)
         x = self.MaxPool3d_3a_3x3(self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x)))  # (B, 192, T/2, H/8, W/8)
-        x = self.MaxPool3d_4a_3x3(self.Mixed_3c(self.Mixed_3b(x)))  # (B, 480, T/2 or T/4, H/16, W/16)
+        return self.Mixed_3c(self.Mixed_3b(x))
+
+    def second_half(self, middle_maps: Tensor) -> Tensor:
+        x = self.MaxPool3d_4a_3x3(middle_maps)  # (B, 480, T/2 or T/4, H/16, W/16)
         x = self.Mixed_4f(self.Mixed_4e(self.Mixed_4d(self.Mixed_4c(self.Mixed_4b(x)))))  # (B, 832, ..)
         return self.Mixed_5c(self.Mixed_5b(self.MaxPool3d_5a_2x2(x)))  # (B, 1024, T', H', W')

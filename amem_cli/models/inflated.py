@@ -21,21 +21,32 @@ from amem_cli.weights.normalisation import IMAGENET
 class InflatedMobileNetV2(nn.Module):
     """MobileNetV2 (Sandler et al., CVPR 2018), inflated: 1280 channels."""
 
-    out_channels, normalisation = OUT_CHANNELS["mobilenet_v2"], IMAGENET
+    out_channels, middle_channels, normalisation = OUT_CHANNELS["mobilenet_v2"], 32, IMAGENET
     head_keys = ("classifier.1.weight", "classifier.1.bias")
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
         super().__init__()
         self.features = _inflate(torchvision.models.mobilenet_v2(), strides).features
 
+    def first_half(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> the middle maps, (B, 32, T/2, H/8, W/8)."""
+        for layer in self.features[:7]:
+            clip = layer(clip)
+        return clip
+
+    def second_half(self, middle_maps: Tensor) -> Tensor:
+        for layer in self.features[7:]:
+            middle_maps = layer(middle_maps)
+        return middle_maps
+
     def forward(self, clip: Tensor) -> Tensor:
-        return self.features(clip)
+        return self.second_half(self.first_half(clip))
 
 
 class InflatedResNet50(nn.Module):
     """ResNet-50 (He et al., CVPR 2016), inflated as in AP3D (Gu et al., ECCV 2020): 2048 channels."""
 
-    out_channels, normalisation = OUT_CHANNELS["resnet50"], IMAGENET
+    out_channels, middle_channels, normalisation = OUT_CHANNELS["resnet50"], 512, IMAGENET
     head_keys = ("fc.weight", "fc.bias")
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
@@ -44,9 +55,15 @@ class InflatedResNet50(nn.Module):
         self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = (getattr(network, f"layer{i}") for i in range(1, 5))
 
+    def first_half(self, clip: Tensor) -> Tensor:
+        """(B, 3, T, H, W) -> the middle maps, (B, 512, T/2, H/8, W/8)."""
+        return self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(clip))))))
+
+    def second_half(self, middle_maps: Tensor) -> Tensor:
+        return self.layer4(self.layer3(middle_maps))
+
     def forward(self, clip: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(clip))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.second_half(self.first_half(clip))
 
 
 class DepthwiseConv3d(nn.Conv3d):

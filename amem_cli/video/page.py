@@ -24,13 +24,15 @@ from amem_cli.pictures.frames import side_by_side
 from amem_cli.pictures.html import clock, render, webp
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.link import Linked
-from amem_cli.video.search import Hit, SearchResult
+from amem_cli.video.search import Found, Hit, SearchResult
 from amem_cli.video.tracklets import Tracklets
 
 FRAME, GREY = (80, 160), (128, 128, 128)  # width, height of a frame on the page, and what fills it up
 STRIP = 6  # frames of a strip
 MOST_FRAMES = 40  # of a clip
 MOST_BYTES = 10_000_000  # of all pictures, before they become text
+BYTES_PER_TRACK = 650  # what the text about a track takes from that
+LEAST_BAR = 0.006  # width of a bar, as a fraction of the timeline
 BYTES_PER_FRAME = 2800
 ATTRIBUTE, MOST_TAGS = 0.5, 8
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800)  # seconds between the marks of a timeline, below hours
@@ -131,7 +133,7 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
             asked_for = _clip(f"q{number}-asked", name, camera, np.full(2, np.nan), chosen[0], "looked for")
             shown.insert(0, asked_for)  # the only query
         clips += shown
-        people.append({"number": number, "heading": f"Nearest to {found.query}", "about": [], "doubtful": False,
+        people.append({"number": number, "heading": heading(found), "about": [], "doubtful": False,
                        "clips": shown, "tags": []})  # fmt: skip
     from_gallery = all(found.row is not None for found in result.found)  # a video or a folder may show real people
     generated = from_gallery and all(
@@ -142,6 +144,14 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
         title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
         generated=generated, calibrated=True,
     )  # fmt: skip
+
+
+def heading(found: Found) -> str:
+    """What the hits of a query are: nearest to a tracklet, or people who fit a description."""
+    if any(hit.distance is not None for hit in found.hits):
+        return f"Nearest to {found.query}"
+    words = (("not " if word[0] == "-" else "") + readable(word[1:]) for word in found.query.split())
+    return f"Fits the description: {', '.join(words)}"
 
 
 def in_words(probability: float) -> str:
@@ -237,8 +247,10 @@ def timelines(linked: Linked) -> list[dict[str, Any]]:
         for row in sorted(inside, key=lambda row: gallery.seconds[row, 0]):
             first, last = map(float, gallery.seconds[row])
             lane = next((place for place, until in enumerate(ends) if until <= first), len(ends))
-            ends[lane:] = [last, *ends[lane + 1 :]]
-            place = {"left": round(100 * first / end, 2), "width": round(max(100 * (last - first) / end, 0.6), 2)}
+            length = max((last - first) / end, LEAST_BAR)
+            ends[lane:] = [first + length * end, *ends[lane + 1 :]]
+            left = min(first / end, 1 - length)
+            place = {"left": round(100 * left, 2), "width": round(100 * length, 2)}
             about = {"person": int(linked.person[row]), "key": f"t{row}", "when": period(first, last)}
             bars.append(about | place | {"lane": lane})
         found.append({"camera": camera, "bars": bars, "lanes": len(ends)})
@@ -258,8 +270,9 @@ def _images(folder: Path) -> list[Path]:
 def _chosen(tracks: Sequence[Sequence[Path]]) -> list[list[Path]]:
     """The frames shown of each track: the more tracks, the fewer, so that the page stays small. Where one frame of each
     would be too many, the last tracks have none."""
-    most = int(min(MOST_FRAMES, max(1, MOST_BYTES / BYTES_PER_FRAME / max(len(tracks), 1))))
-    shown = MOST_BYTES // (BYTES_PER_FRAME * most)  # tracks with pictures
+    total = max(MOST_BYTES - BYTES_PER_TRACK * len(tracks), 0) // BYTES_PER_FRAME
+    most = min(MOST_FRAMES, max(1, total // max(len(tracks), 1)))
+    shown = total // most  # tracks with pictures
     return [evenly_spaced(frames, most) if row < shown else [] for row, frames in enumerate(tracks)]
 
 

@@ -147,7 +147,7 @@ def draw_people(
 
 
 def _pairs(count: int, twins: float) -> int:
-    return max(1, round(count * twins / 2)) if twins and count > 1 else 0
+    return min(count // 2, max(1, round(count * twins / 2))) if twins else 0
 
 
 def draw_person(seed: int, data_set: str, index: int) -> Walker:

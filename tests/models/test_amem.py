@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from amem_cli.errors import UsageError
 from amem_cli.models import amem
 from amem_cli.models.aem import AEM
 from amem_cli.models.amem import AMEM, FeatureMaps, MainModel, build_amem, build_main_model
 from amem_cli.models.arm import AttributeHeads
+from amem_cli.models.backbones import normalise
 from amem_cli.models.branches import Conv2dBranch
 from amem_cli.models.config import ModelConfig, model_config
 from amem_cli.models.mem import MEM
 from amem_cli.models.tae import FrozenTextureEncoder, TextureDecoder, TextureEncoder
-from amem_cli.options import TrainAmemOptions
+from amem_cli.options import MIDDLE_MAPS, TrainAmemOptions
 from amem_cli.weights.normalisation import PLUS_MINUS_ONE, Normalisation
 
 MODULES = ("baseline", "aem", "mem", "amem", "after-enhancement")
@@ -183,6 +185,36 @@ def test_build_amem_weights_and_embedding_start(
     build_amem(config(modules="mem"), weights, embedding_start="copy")
     build_amem(config(modules="mem"), weights)
     assert calls == [("i3d", given), ("copy",), ("i3d", given), ("random",)]
+
+
+@pytest.mark.parametrize("backbone", MIDDLE_MAPS)
+def test_middle_maps_feed_the_motion_branch_alone(backbone: str) -> None:
+    torch.manual_seed(0)
+    main, clip = build_main_model(config(backbone=backbone, motion_maps="middle")).eval(), toy_clip()
+    with torch.no_grad():
+        maps = main.feature_maps(clip)
+        pixels = normalise(clip, main.backbone.normalisation)
+        middle = main.backbone.first_half(pixels)
+        assert middle.shape == (len(clip), main.backbone.middle_channels, 4, *(-(-size // 8) for size in clip.shape[3:]))
+        torch.testing.assert_close(maps.backbone_maps, main.backbone(pixels))
+        torch.testing.assert_close(maps.motion_feature, main.motion_branch(middle))
+        torch.testing.assert_close(maps.appearance_feature, main.appearance_branch(maps.backbone_maps))
+    assert maps.motion_feature.shape == maps.backbone_feature.shape[:1] + (1024,) + maps.backbone_feature.shape[2:]
+
+
+def test_middle_maps_know_when_something_was_seen() -> None:
+    torch.manual_seed(0)
+    main, clip = build_main_model(config(backbone="mobilenet_v2", motion_maps="middle")).eval(), toy_clip()
+    with torch.no_grad():
+        forwards, backwards = (main.feature_maps(one).motion_feature for one in (clip, clip.flip(2)))
+    assert not torch.allclose(forwards, backwards, rtol=0.1, atol=0.1 * forwards.abs().max().item())
+
+
+def test_middle_maps_of_other_backbones_are_refused() -> None:
+    with pytest.raises(UsageError, match="--motion-maps middle: only i3d, mobilenet_v2, resnet50 have middle maps"):
+        config(backbone="r3d", motion_maps="middle")
+    with pytest.raises(ValueError, match="no middle maps of r3d"):
+        replace(config(motion_maps="middle"), backbone="r3d")
 
 
 def test_build_main_model_normalisation_of_the_configuration() -> None:

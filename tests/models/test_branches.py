@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from amem_cli.models.branches import BRANCH_CHANNELS, Conv2dBranch, Conv3dBranch, InceptionBranch, build_branch
+from amem_cli.models.branches import (
+    BRANCH_CHANNELS,
+    Conv2dBranch,
+    Conv3dBranch,
+    InceptionBranch,
+    MiddleBranch,
+    build_branch,
+)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +54,17 @@ def test_kernel_decides_whether_convolutions_mix_frames(kernel, mixes):
     (gradient,) = torch.autograd.grad(convolved.square().sum(), maps)
     assert bool(gradient[:, :, 1].abs().max() > 0) is mixes
     assert gradient[:, :, 0].abs().max() > 0
+
+
+def test_middle_branch_is_a_3d_convolution_over_all_points_in_time():
+    torch.manual_seed(0)
+    branch, maps = MiddleBranch(4, times=3).eval(), torch.randn(2, 4, 3, 5, 4)
+    convolution, norm, _ = branch.layers
+    kernel = convolution.weight.unflatten(1, (3, 4)).transpose(1, 2)  # (1024, 4, 3, 3, 3)
+    expected = nn.functional.conv3d(maps, kernel, stride=(1, 2, 2), padding=(0, 1, 1))[:, :, 0]
+    assert branch(maps).shape == (2, BRANCH_CHANNELS, 3, 2)
+    torch.testing.assert_close(branch(maps), norm(expected).relu())
+    assert norm.eps == 1e-3
 
 
 def test_inception_kernel_by_default():

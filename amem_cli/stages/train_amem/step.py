@@ -176,7 +176,8 @@ def copy_error(batch: Batch, options: TrainAmemOptions) -> Tensor:
 
 
 def gradient_norms(weighted: dict[str, Tensor], backbone_maps: Tensor) -> dict[str, float]:
-    """The norm of each term's gradient at `backbone_maps`: how strongly each term trains the backbone."""
+    """The norm of each term's gradient at `backbone_maps`: how strongly each term trains the backbone. With middle maps
+    MEM's terms are 0 here: they train the half before them."""
     norms = {}
     for name, term in weighted.items():
         (gradient,) = torch.autograd.grad(term, backbone_maps, retain_graph=True, allow_unused=True)
