@@ -1,6 +1,7 @@
 """`amem` and `python -m amem_cli` (which torchrun starts)."""
 
 import io
+import os
 import signal
 import sys
 from types import FrameType
@@ -15,6 +16,8 @@ def main() -> None:
         from amem_cli.runtime.memory import keep_freed_memory, let_idle_threads_sleep
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    if sys.stderr is None:  # closed: messages would go to standard output
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open to the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # of names, where the output is ASCII; as standard error
     keep_freed_memory()

@@ -1,5 +1,7 @@
 """The values that options may have, with errors that name the flag. Imports nothing heavy."""
 
+import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -44,6 +46,10 @@ def check_values(options: Any) -> None:
         for name in names.split():
             if hasattr(options, name) and not holds(getattr(options, name)):
                 raise UsageError(flag_of(name), str(getattr(options, name)), why=why)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(flag_of(field.name), str(value), why="must be a finite number")
     check_device(options.device)
     check_parts(getattr(options, "parts", 1))
     if not re.fullmatch(r"|all|\d{1,3}", split := getattr(options, "split", "")):

@@ -42,6 +42,11 @@ NO_SEED = "without effect: nothing is random here"
 SPLIT_HELP = "0 ... 9 or all, for data sets with several splits; empty: 0"
 
 
+def weights_by_name(network: str) -> str:
+    """The name of the weights that `--weights auto` finds for a network."""
+    return next((name for name, networks in NETWORKS_WITH.items() if network in networks), "imagenet")
+
+
 def option(
     default: Any, help: str, *, small: Any = None, strong: Any = None, affects_result: bool = True, env: str = "",
     flag: str = "", argument: bool = False,

@@ -1,8 +1,6 @@
 """The cores that this process may use, and the end of its child processes. Imports nothing heavy."""
 
-import multiprocessing
 import os
-import threading
 
 
 def affinity() -> int:
@@ -12,6 +10,9 @@ def affinity() -> int:
 
 def end_with_main() -> None:
     """In a child process of `multiprocessing`: end when the main process does, also when that is killed."""
+    import multiprocessing  # here, because it takes part of the start of every command
+    import threading
+
     main = multiprocessing.parent_process()
 
     def wait_and_end() -> None:
@@ -20,3 +21,13 @@ def end_with_main() -> None:
             os._exit(1)
 
     threading.Thread(target=wait_and_end, daemon=True).start()
+
+
+def world_size() -> int:
+    """The processes that torchrun started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
+def local_world_size() -> int:
+    """The processes that torchrun started on this machine, 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)

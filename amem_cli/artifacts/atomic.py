@@ -99,10 +99,13 @@ def lock_path(output: Path) -> Path:
 
 def sweep_temporaries(output: Path) -> None:
     """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`. The
-    temporary files of other outputs that have a lock file are kept: another run may be writing them."""
+    temporary files of other outputs that have a lock file, and of files named after them (mars.h5, mars.log), are kept:
+    another run may be writing them."""
+    own = output.name.partition(".")[0]
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
         target = output.with_name(path.name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0])
-        if target.name == output.name or not lock_path(target).exists():
+        stem = target.name.partition(".")[0]
+        if stem == own or not any(output.parent.glob(f".{glob.escape(stem)}.*lock")):
             path.unlink(missing_ok=True)
 
 

@@ -18,6 +18,7 @@ from amem_cli.cli import stages, tools  # noqa: F401 - they add their commands t
 from amem_cli.cli.flags import app
 from amem_cli.cli.remedies import CONTINUING, command_line, continuing
 from amem_cli.errors import SAME_COMMAND, AmemError, DiskError, Interrupted, Terminated, out_of_memory
+from amem_cli.processes import world_size
 from amem_cli.resolve import OTHER_COMMANDS, suggestion
 
 
@@ -27,8 +28,9 @@ def run(arguments: list[str]) -> int:
     An `AmemError` becomes one line, with `--debug` a traceback; any other exception is a bug: it keeps its traceback,
     exit code 70. A signal gives 130 or 143.
     """
+    debug, arguments = "--debug" in arguments, [argument for argument in arguments if argument != "--debug"]
     try:
-        return _run([argument for argument in arguments if argument != "--debug"], debug="--debug" in arguments)
+        return _run(arguments, debug)
     except (KeyboardInterrupt, typer.Abort, Terminated) as error:
         number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
         kept = "only saved work is kept" if CONTINUING.intersection(arguments[:1]) else "nothing is kept"
@@ -84,8 +86,7 @@ def _execute(arguments: list[str]) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    process = f"process {os.environ.get('RANK')} of {world_size}: " if world_size > 1 else ""
+    process = f"process {os.environ.get('RANK')} of {world_size()}: " if world_size() > 1 else ""
     print(f"error: {process}{message}", file=sys.stderr)
     return exit_code
 

@@ -191,8 +191,7 @@ def paper_rows(dataset: str) -> dict[str, dict[str, float | None]]:
     own = RESULTS.get(dataset, {})
     printed = {f"paper: {method}": rates.get(dataset) for method, rates in CITED.items()}
     printed |= {"paper: baseline": own.get("baseline"), "paper: AMEM": own.get("amem")}
-    fractions = {name: [v if v is None else v / 100 for v in values] for name, values in printed.items() if values}
-    return {name: dict(zip(COMPARED, values, strict=True)) for name, values in fractions.items()}
+    return {name: rates.fractions() for name, rates in printed.items() if rates}
 
 
 def print_chain(states: "list[ArtifactState]", workspace: Path, following: str | None) -> None:

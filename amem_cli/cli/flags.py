@@ -190,9 +190,11 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             others = {one.name: given.pop(one.name) for one in further}
             others |= {"as_json": as_json} if "as_json" in parameters else {}
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
-            options = resolve(cls, given, preset=preset or PRESETS[0], config=config)
             if others.get("files") and not others.get("compare"):  # of evaluate; with --compare they are results
-                options = dataclasses.replace(options, features=(*options.features, *others["files"]))
+                given["features"] = [*(given["features"] or []), *others["files"]]
+            options = resolve(cls, given, preset=preset or PRESETS[0], config=config)
+            if others.get("compare") and (idle := [flag_of(option) for option in given if given[option] is not None]):
+                progress.warn(f"with --compare, {' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect")
             _check_names(options, dry_run)
             if unused:
                 verb = "has" if len(unused) == 1 else "have"
@@ -204,7 +206,7 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
                 if place and given[one.name] is None and Path(place) != getattr(options, one.name):
                     progress.warn(f"{one.metadata['env']}={place} has no effect: {config} sets {flag_of(one.name)[2:]}")
             if dry_run:
-                return console.print_options(name, options, as_json)
+                return console.print_options(name, options, as_json) if first_process() else None
             try:
                 results = function(options, progress, **others)
             except AmemError as error:

@@ -1,6 +1,5 @@
 """Remedies in errors as the user's own command line, changed where it must be."""
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any
 
 from amem_cli.errors import AmemError
 from amem_cli.options import COMMANDS, COMMON, PRESETS, flag_of
+from amem_cli.processes import local_world_size, world_size
 from amem_cli.resolve import folder_flags, resolve
 
 CONTINUING = {"demo", "find", "reproduce", "tracklets", *COMMANDS} - {"evaluate"}
@@ -17,8 +17,8 @@ CONTINUING = {"demo", "find", "reproduce", "tracklets", *COMMANDS} - {"evaluate"
 def command_line(arguments: list[str]) -> str:
     """The command that runs with these arguments; under torchrun with torchrun."""
     start = ["amem"]
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        start = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1"), "-m", "amem_cli"]
+    if world_size() > 1:
+        start = ["torchrun", "--nproc-per-node", str(local_world_size()), "-m", "amem_cli"]
     return shlex.join([*start, *arguments])
 
 
@@ -66,10 +66,9 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
         return remedy
     shared = [name for name in COMMON if hasattr(options, name) and hasattr(without, name) and name != "resume"]
     values = {name: getattr(options, name) for name in shared if flag_of(name) not in given}
-    folders = {name: values.pop(name) for name in ("workspace", "data_root") if name in values}
     for name, value in values.items():
         words += [] if value in (getattr(without, name), "") else [flag_of(name), str(value)]
-    return " ".join([remedy, *map(shlex.quote, words)]) + folder_flags(**folders)
+    return " ".join([remedy, *map(shlex.quote, words)])
 
 
 def _with_data_set(remedy: str, images: Any) -> str:

@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from amem_cli.cli import console, flags, video
 from amem_cli.cli.flags import app, choice, command, config_app, data_app, features_app, weights_app
-from amem_cli.errors import UsageError, counted
+from amem_cli.errors import AmemError, UsageError, counted
 from amem_cli.option_values import check_device
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
@@ -152,9 +152,15 @@ def status(
     Of a data set with several splits it lists all.
     """
     from amem_cli.data.chain import Chain
+    from amem_cli.data.datasets import read_dataset
 
     source = Where(folders.workspace, folders.data_root, dataset, split).source()
     states = Chain(source.manifest, folders.workspace, split, folders.data_root).states(deep=verify)
+    if verify:
+        try:
+            read_dataset(source.manifest, folders.data_root)
+        except AmemError as error:
+            Progress().warn(f"the images are not compared: {error}")
     following = next((state.command for state in states if state.state not in ("ready", "unused")), None)
     if as_json:
         fields = ("stage", "split", "path", "state", "why", "command")
@@ -188,6 +194,8 @@ def walkers(
 
     progress = Progress(quiet)
     if videos:
+        if options != WalkerOptions(seed=options.seed, people=options.people):
+            raise UsageError("--videos", why="uses --seed and --people alone", remedy="Leave the other options out")
         from amem_cli.video.decode import import_av
         from amem_cli.walkers.videos import write_videos
 
@@ -213,6 +221,8 @@ def check(
     from amem_cli.data.manifest import SHIPPED, load_manifest
 
     if name not in SHIPPED and Path(name).is_dir():
+        if deep:
+            raise UsageError("--deep", why=f"{name} is a folder", remedy="Name a data set, such as mars")
         folders = find_datasets(Path(name))
         return console.print_json({"folders": folders}) if output.as_json else console.print_folders(folders)
     with Progress(output.quiet).loop("check", 1, unit="images") as loop:

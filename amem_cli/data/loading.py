@@ -1,5 +1,6 @@
 """Batches from disk. An item of a data set here is a complete batch, so any worker can make it, in any order."""
 
+import atexit
 import multiprocessing
 import signal
 from collections import Counter
@@ -234,6 +235,8 @@ def _start_fork_server() -> None:
     It and the workers ignore SIGINT and SIGTERM, which a terminal, a batch queue and torchrun send to every process:
     the main process needs their next batch to finish its step, and then ends the workers.
     """
+    atexit.unregister(_kill_workers)
+    atexit.register(_kill_workers)
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
     resource_tracker.ensure_running()  # otherwise the fork server starts it and unblocks the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
@@ -241,6 +244,14 @@ def _start_fork_server() -> None:
         forkserver.ensure_running()  # inherits the mask, as do its children
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill_workers() -> None:
+    """End the workers of a loop that an error has left: its traceback keeps them, and SIGTERM, which multiprocessing
+    sends at exit, does not reach them."""
+    for process in multiprocessing.active_children():
+        if type(process).__name__ == "ForkServerProcess" and process.daemon:
+            process.kill()
 
 
 def _begin_worker(_: int) -> None:

@@ -29,10 +29,11 @@ def people_clips_batches(
 ) -> list[np.ndarray]:
     """P x K batches: `clips_per_person` clips of each of `people_per_batch` people, as tracklet indices (P * K,) int64.
 
-    The shuffled tracklets of each person are cut into groups of K; a short last group is filled with tracklets of the
-    person drawn a second time, which give other clips. A batch consists of a group from each of P different people,
-    drawn in proportion to their remaining groups. The epoch ends when fewer than P people have one left, so their
-    remaining tracklets are not used in it. The clips of a person are adjacent: batch.reshape(P, K).
+    The shuffled tracklets of each person are cut into groups of K; a short last group is filled with other tracklets of
+    the person, drawn a second time; only where there are too few it has one twice, which gives other clips. A batch
+    consists of a group from each of P different people, drawn in proportion to their remaining groups. The epoch ends
+    when fewer than P people have one left, so their remaining tracklets are not used in it. The clips of a person are
+    adjacent: batch.reshape(P, K).
     """
     generator = keyed_generator(seed, "people", epoch)
     by_person: dict[int, list[int]] = defaultdict(list)
@@ -41,8 +42,11 @@ def people_clips_batches(
     groups: dict[int, list[np.ndarray]] = {}
     for person, members in sorted(by_person.items()):
         order = generator.permutation(members)
-        filling = generator.choice(members, -len(order) % clips_per_person)
-        groups[person] = list(np.concatenate([order, filling]).reshape(-1, clips_per_person))
+        if missing := -len(order) % clips_per_person:
+            others = generator.permutation(order[: len(order) // clips_per_person * clips_per_person])[:missing]
+            again = generator.choice(members, missing - len(others))
+            order = np.concatenate([order, others, again])
+        groups[person] = list(order.reshape(-1, clips_per_person))
     batches = []
     while len(groups) >= people_per_batch:
         left = np.array([len(group) for group in groups.values()], dtype=float)

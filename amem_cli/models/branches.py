@@ -53,7 +53,7 @@ class Conv2dBranch(nn.Module):
 
 
 class MiddleBranch(nn.Module):
-    """A motion branch (D) on maps of all `times` in the middle of the backbone, (B, C, times, 2H, 2W) -> (B, 1024, H, W).
+    """A motion branch (D) on maps in the middle of the backbone, (B, C, times, 2H, 2W) -> (B, 1024, H, W).
 
     One convolution spans all points in time. A mean over T' does not say when a leg was where, and the last maps of
     an image network hardly say where.

@@ -54,9 +54,9 @@ class TaeConfig(_Config):
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(_Config):
     """AMEM: `modules` is the row of Table 3; `appearance` and `motion` are true if the model has the branch. `people`
-    is the number of training identities; the motion branch reads `motion_maps` of the backbone; `fused`, `neck` and `mirror` as in `MainModel`. `tae` is the TAE that MEM
-    started from (None: the paper's), `normalisation` the input that the backbone's weights expect (None before the
-    backbone is built)."""
+    is the number of training identities; the motion branch reads `motion_maps` of the backbone; `fused`, `neck` and
+    `mirror` as in `MainModel`. `tae` is the TAE that MEM started from (None: the paper's), `normalisation` the input
+    that the backbone's weights expect (None before the backbone is built)."""
 
     backbone: str
     branch: str

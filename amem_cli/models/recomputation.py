@@ -49,7 +49,8 @@ class _FrozenStatistics:
     def __enter__(self) -> None:
         self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
         for norm in self.norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            count = norm.num_batches_tracked  # SyncBatchNorm refuses None
+            norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
 
     def __exit__(self, *_: object) -> None:
         for norm, (momentum, batches) in zip(self.norms, self.before, strict=True):

@@ -33,6 +33,7 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {  # mark, colour, meaning
 }
 FRAME_SIZE = (192, 96)
 QUERY_FRAMES, MOST_ANSWERS = 3, 10
+MOST_IGNORED = 5  # in a list
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,8 @@ def rank_answers(
     """The `top` gallery tracklets that are nearest to the query in row `query_row` of a features file.
 
     `gallery` (N,) bool marks the rows of the gallery; the query itself is left out. Equal distances keep the order of
-    the rows, as in the evaluation, which gave `average_precision`. Without `show_ignored`, `top` answers that count are
-    shown.
+    the rows, as in the evaluation, which gave `average_precision`. With `show_ignored` up to `MOST_IGNORED` others
+    among them, which do not count, are shown, too.
     """
     rows = np.flatnonzero(gallery & (np.arange(len(gallery)) != query_row))
     distances = np.linalg.norm(table.features[rows].astype(np.float64) - table.features[query_row], axis=1)
@@ -94,7 +95,8 @@ def rank_answers(
         ids = int(table.person_id[row]), int(table.camera_id[row])
         return Answer(str(table.tracklet[row]), *ids, float(distance), verdict, rank)
 
-    shown = np.flatnonzero(~ignored | show_ignored)[:top]
+    among = ignored & (ranks < top) & (np.cumsum(ignored) <= MOST_IGNORED) & show_ignored
+    shown = np.flatnonzero((~ignored & (ranks <= top)) | among)
     verdicts: list[Verdict] = ["ignored" if ignored[i] else "right" if same_person[i] else "wrong" for i in shown]
     answers = tuple(
         answer(rows[i], distances[i], verdict, None if ignored[i] else int(ranks[i]))

@@ -17,6 +17,7 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from amem_cli.errors import SAME_COMMAND, Interrupted, UsageError
+from amem_cli.processes import local_world_size, world_size
 
 Item = TypeVar("Item")
 TIMEOUT = timedelta(hours=2)  # the main process can work alone for a long time: test images, texture statistics
@@ -117,7 +118,7 @@ def choose_device(device: str) -> torch.device:
         raise UsageError("--device", device, why="there is no CUDA device", remedy="Use --device cpu or auto")
     chosen = torch.device(f"cuda:{local}" if device == "cuda" else device)
     if chosen.type == "cuda":
-        count, local_processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        count, local_processes = torch.cuda.device_count(), local_world_size()
         if local_processes > (1 if device != "cuda" else count):
             why = f"{local_processes} processes need a GPU each, and this machine has {count}"
             raise UsageError("--device", device, why=why, remedy=f"Use --device cuda and --nproc-per-node {count}")
@@ -143,15 +144,15 @@ def process_group(device: str = "auto") -> Iterator[Processes]:
     Raises `UsageError` as `choose_device`, and `Interrupted` when another process ended during communication.
     """
     chosen = choose_device(device)
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
+    count = world_size()
+    if count == 1:
         yield Processes(0, 1, chosen)
         return
     _end_with_parent()
     try:
         with _output_to_stderr():
             torch.distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
-        yield Processes(torch.distributed.get_rank(), world_size, chosen)
+        yield Processes(torch.distributed.get_rank(), count, chosen)
     except RuntimeError as error:
         of_communication = (torch.distributed.DistError, torch.distributed.DistBackendError)
         if not (isinstance(error, of_communication) or "gloo" in str(error).lower() or "Connection" in str(error)):

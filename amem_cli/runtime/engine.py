@@ -24,9 +24,13 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """ "fp32" or "bf16"; "auto" is bf16 on CUDA and fp32 on a CPU."""
+    """ "fp32" or "bf16"; "auto" is bf16 on a GPU that has it, else fp32. Raises `UsageError` for bf16 on one that has
+    not."""
+    lacking = device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device)[0] < 8
+    if precision == "bf16" and lacking:
+        raise UsageError("--precision", precision, why="this GPU cannot compute in it", remedy="Use --precision fp32")
     if precision == "auto":
-        return "bf16" if device.type == "cuda" else "fp32"
+        return "bf16" if device.type == "cuda" and not lacking else "fp32"
     return precision
 
 

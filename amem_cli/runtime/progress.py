@@ -3,13 +3,14 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from amem_cli.errors import printable
 
 Work = TypeVar("Work")
+Item = TypeVar("Item")
 PLAIN_SECONDS = 10.0  # between plain lines
 BAR_WIDTH = 8
 
@@ -23,16 +24,25 @@ class Loop:
     total: int
     done: int
     unit: str
-    bar: Any = None  # a rich Progress with one task, on a terminal
+    bar: Any = None  # a rich Progress, on a terminal, with this loop's `task`
+    task: Any = None
     waited: float | None = None  # seconds of waiting for data; None for a loop that does not measure them
 
     def __post_init__(self) -> None:
         self._done_before = self.done
-        self._start = self._last_step = self._last_line = time.monotonic()
+        self._start = self._last_line = time.monotonic()
 
-    def data_arrived(self) -> None:
-        """Call when the batch of a step has arrived: the time since the last `advance` counts as waiting for data."""
-        self.waited = (self.waited or 0.0) + time.monotonic() - self._last_step
+    def fetch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items; the time until each has arrived counts as waiting for data."""
+        self.waited, iterator = self.waited or 0.0, iter(items)
+        while True:
+            began = time.monotonic()
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            self.waited += time.monotonic() - began
+            yield item
 
     def show(self, done: int, total: int) -> None:
         """Set the position of a loop that counts its own steps."""
@@ -42,10 +52,10 @@ class Loop:
     def advance(self, amount: int = 1, **terms: float) -> None:
         """Count `amount` units. `terms` are losses by name; "total" is shown first."""
         self.done += amount
-        now = self._last_step = time.monotonic()
+        now = time.monotonic()
         if self.bar is not None:
             room = self.bar.console.width - len(self.title) - BAR_WIDTH - 2
-            self.bar.update(0, total=self.total, completed=self.done, text=self._text(now, terms, room))
+            self.bar.update(self.task, total=self.total, completed=self.done, text=self._text(now, terms, room))
         elif now - self._last_line >= PLAIN_SECONDS or self.done == self.total:
             self._last_line = now
             self.progress.log(f"{self.title}: {self._text(now, terms)}")
@@ -75,7 +85,7 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     all_warnings: list[str] = field(default_factory=list)  # warnings, also those that had been given before
     began: float = field(default_factory=time.monotonic)
-    _console: Any = None
+    _bar: Any = None  # the rich Progress of the loops that run, on a terminal
 
     @contextlib.contextmanager
     def loop(self, title: str, total: int, *, done: int = 0, unit: str = "steps") -> Iterator[Loop]:
@@ -83,19 +93,32 @@ class Progress:
         if self.quiet or not sys.stderr.isatty():
             yield Loop(self, title, total, done, unit)
             return
+        with self._bars() as bar:
+            task = bar.add_task(title, total=total, completed=done, text=f"{done}/{total}")
+            try:
+                yield Loop(self, title, total, done, unit, bar, task)
+            finally:
+                if len(bar.tasks) > 1:  # the loop that runs alone stays on the screen
+                    bar.remove_task(task)
+
+    @contextlib.contextmanager
+    def _bars(self) -> Iterator[Any]:
+        """The bars on the terminal: a validation is a loop within that of a training, with a bar below it."""
+        if self._bar is not None:
+            yield self._bar
+            return
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as Bar
 
-        title_column = TextColumn("{task.description}", markup=False)
-        text_column = TextColumn("{task.fields[text]}", markup=False)
-        outer, self._console = self._console, Console(stderr=True)  # a validation is a loop within that of a training
+        title = TextColumn("{task.description}", markup=False)
+        text = TextColumn("{task.fields[text]}", markup=False)
+        self._bar = Bar(title, BarColumn(BAR_WIDTH), text, console=Console(stderr=True))
         try:
-            with Bar(title_column, BarColumn(BAR_WIDTH), text_column, console=self._console) as bar:
-                bar.add_task(title, total=total, completed=done, text=f"{done}/{total}")
-                yield Loop(self, title, total, done, unit, bar)
+            with self._bar:
+                yield self._bar
         finally:
-            self._console = outer
+            self._bar = None
 
     def repeated(self, works: Sequence[Work], what: str) -> Iterator[Work]:
         """The works, one after the other; after each, log the time left if the others take as long."""
@@ -121,8 +144,8 @@ class Progress:
 
     def _print(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a closed terminal or pipe is no reason to lose work
-            if self._console is not None:
-                self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+            if self._bar is not None:
+                self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
             else:
                 print(text, file=sys.stderr, flush=True)
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,9 @@ from torch import nn
 
 from amem_cli.errors import BadData, counted
 from amem_cli.options import Schedule, flag_of
+from amem_cli.processes import local_world_size
 from amem_cli.runtime.distributed import Processes
+from amem_cli.runtime.engine import resolve_precision
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 
@@ -66,24 +67,37 @@ def mean_losses(batches: list[dict[str, torch.Tensor]]) -> dict[str, float]:
     return means
 
 
-def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any], *shape: int) -> int:
-    """The bytes that autograd keeps of `forward(network, pixels)` for the backward pass, in float32, by a run without
-    values. `pixels` have this shape; parameters do not count."""
+def saved_bytes(
+    network: nn.Module, forward: Callable[[Any, torch.Tensor], Any], *shape: int, cuda: bool = False, bf16: bool = False
+) -> int:
+    """The bytes that autograd keeps of `forward(network, pixels)` for the backward pass, by a run without values.
+
+    `pixels` have this shape; parameters do not count. On CUDA amem's max pooling keeps one byte per window, where
+    torch keeps eight.
+    """
     empty = copy.deepcopy(network).to("meta")
     for layer in empty.modules():
         if isinstance(layer, nn.SyncBatchNorm):  # in training mode it takes tensors of a GPU only
             layer.eval()
     parameters = {each.untyped_storage()._cdata for each in empty.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held until the end, so that each has its own key
+    indices = set()  # of max pooling
 
     def keep(tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
             kept[storage._cdata] = storage
+            if tensor.dtype == torch.int64:
+                indices.add(storage._cdata)
+
+    def size(key: int, storage: torch.UntypedStorage) -> int:
+        if key in indices:
+            return storage.nbytes() // 8 if cuda else storage.nbytes()
+        return storage.nbytes() // 2 if bf16 else storage.nbytes()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         forward(empty, torch.empty(shape, device="meta"))
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(size(key, storage) for key, storage in kept.items())
 
 
 def require_batch_memory(
@@ -98,9 +112,9 @@ def require_batch_memory(
     clips = hasattr(options, "clip_frames")
     two = (2, 3, *([options.clip_frames] if clips else []), *options.height_width)
     items = math.prod(getattr(options, name) for name in factors) // processes.world_size
-    needed = items * saved_bytes(network, forward, *two) // (4 if precision == "bf16" else 2)
     cuda = processes.device.type == "cuda"
-    needed *= 1 if cuda else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on a CPU share its memory
+    needed = items * saved_bytes(network, forward, *two, cuda=cuda, bf16=precision == "bf16") // 2
+    needed *= 1 if cuda else local_world_size()  # processes on a CPU share its memory
     free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
     flag = "clip_frames" if clips else factors[0]
     remedy = "Lower it" + f", {flag_of(factors[0])}" * clips + " or --image-size; --accumulate adds batches up"
@@ -121,5 +135,5 @@ def log_batch_size(
         line += f" in {counted(len(steps), 'optimiser steps')} of {most}, {most * total} {unit}"
         line += f" (the last: {steps[-1]})" if steps[-1] < most else ""
     progress.log(line)
-    if options.precision == "auto" and processes.device.type == "cuda":
+    if options.precision == "auto" and resolve_precision("auto", processes.device) == "bf16":
         progress.log("precision: bf16, distances and losses in float32; --precision fp32 turns it off")

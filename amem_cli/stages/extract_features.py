@@ -189,8 +189,7 @@ def extract_tracklets(
     batches = [[clips[at] for at in group] for group in groups]
     sums = np.zeros((2, len(tracklets), 0))  # over plain clips, and over mirrored ones
     images = loader(FrameBatches(batches, (size[0], size[1]), single=False), workers, device)
-    for group, pixels in zip(groups, images, strict=True):
-        bar.data_arrived()
+    for group, pixels in zip(groups, bar.fetch(images), strict=True):
         rows = engine(pixels).numpy()
         sums = sums if sums.size else np.zeros((2, len(tracklets), rows.shape[1]))
         np.add.at(sums[0], owners[group], rows)

@@ -95,8 +95,7 @@ def label_tracklets(
     batches = [[(tracklets[owners[at]], inside[at : at + 1]) for at in frames] for frames in frames_of_batch]
     images = loader(FrameBatches(batches, config.height_width, single=True), options.workers, device)
     sums = np.zeros((len(tracklets), len(config.attributes)))
-    for frames, pixels in zip(frames_of_batch, images, strict=True):
-        bar.data_arrived()
+    for frames, pixels in zip(frames_of_batch, bar.fetch(images), strict=True):
         np.add.at(sums, owners[frames], engine(pixels).sigmoid().numpy())  # (B, A)
         bar.advance(len(pixels))
     counts = np.array([len(tracklet) for tracklet in tracklets], dtype=np.int64)

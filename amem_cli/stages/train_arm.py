@@ -144,6 +144,7 @@ def _train(
         TrainLog(run, state) as log,
         progress.loop("train-arm", state.total, done=state.step) as bar,
     ):
+        batches = bar.fetch(batches)
         while True:
             if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
@@ -157,7 +158,6 @@ def _train(
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(optimizer, rate)
                 step = list(itertools.islice(batches, count))
-                bar.data_arrived()
                 losses = train_step(parallel, optimizer, step, precision)
                 log.add(losses)
                 bar.advance(1, **losses)
@@ -201,8 +201,7 @@ def run_model(
     probabilities = []
     with progress.loop("test images", len(rows), unit="images") as bar:
         images = ImageBatches(data.paths, batches, options.height_width, augment=None)
-        for pixels, _ in loader(images, options.workers, device):
-            bar.data_arrived()
+        for pixels, _ in bar.fetch(loader(images, options.workers, device)):
             probabilities.append(engine(pixels).sigmoid().numpy())
             bar.advance(len(pixels))
     return np.concatenate(probabilities)

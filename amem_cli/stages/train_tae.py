@@ -196,6 +196,7 @@ def _train(
         TrainLog(run, state) as log,
         progress.loop("train-tae", state.total, done=state.step) as bar,
     ):
+        batches = bar.fetch(batches)
         while True:
             if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
@@ -213,7 +214,6 @@ def _train(
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(networks.adam, rate)
                 step = [pixels for pixels, _ in itertools.islice(batches, count)]
-                bar.data_arrived()
                 frozen = config.encoder == "patches" or state.step >= options.freeze_bn * state.total
                 set_batch_norm_mode(networks.tae, training=not frozen)
                 losses = train_step(parallel, step, options, precision)
@@ -244,8 +244,7 @@ def validate(
     images = loader(ImageBatches(paths, batches, options.height_width, augment=None), options.workers, device)
     error, sample = 0.0, list[Tensor]()
     with progress.loop("validation images", len(paths), unit="images") as bar:
-        for pixels, _ in images:
-            bar.data_arrived()
+        for pixels, _ in bar.fetch(images):
             true = as_pixels(pixels, device)
             with autocast(precision, device):
                 reconstruction = network(true).float()
@@ -265,8 +264,7 @@ def measure_textures(encoder: TextureEncoder, paths: list[Path], options: TrainT
     positions = 0.0
     with progress.loop("texture statistics", len(batches)) as bar:
         images = ImageBatches(paths, batches, options.height_width, augment=None)
-        for pixels, _ in loader(images, options.workers, device):
-            bar.data_arrived()
+        for pixels, _ in bar.fetch(loader(images, options.workers, device)):
             texture = encoder(as_pixels(pixels, device)).double()  # (B, C, H/16, W/16)
             sums += torch.stack([texture.sum(dim=(0, 2, 3)), texture.square().sum(dim=(0, 2, 3))]).cpu()
             positions += texture.numel() / encoder.channels

@@ -64,9 +64,9 @@ def demo(
     motion = {"lambda_m": 1000.0, "learning_rate": 1e-3, "mem_lr_factor": 2.0, "decoder_lr_factor": 0.05}
     whole = {"flip": 0.0, "crop": 0.0, "erase": 0.0}  # people and scene stay in their places: easier to predict
     # MEM predicts from the maps of the trained backbone
-    clips = {"epochs": 12, "people_per_batch": 4, "clips_per_person": 2, "average_initial": 0.0}
-    clips |= {"motion_maps": "middle"}  # the last maps learn where the legs are in half an hour only
-    train_amem(options("train-amem", **clips, **frames, **motion, **whole, **size), progress)
+    clips = {"epochs": 14, "people_per_batch": 4, "clips_per_person": 2, "average_initial": 0.0}
+    middle = {"motion_maps": "middle"}  # the last maps learn where the legs are in half an hour only
+    train_amem(options("train-amem", **clips, **middle, **frames, **motion, **whole, **size), progress)
     extract_features(options("extract-features"), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from amem_cli.tools import predictions
 from amem_cli.tools.show import choose_query_rows, ranked_rows
 from amem_cli.tools.source import Source
 
-RANKS_SHOWN, SHOWN_ANSWERS = 10, 15  # answers with a rank; all answers, ignored ones included
+RANKS_SHOWN = 10
 CLIPS_DRAWN = 4  # of the measured clips
 Model = tuple[AMEM, ModelConfig]
 Attributes = tuple[Sequence[str], dict[str, np.ndarray], str]  # names, probabilities (A,) by tracklet, their origin
@@ -134,11 +133,7 @@ class Collector:
     def _ranked_lists(self, queries: int, seed: int) -> content.RankedLists:
         tracklets = {tracklet.name: tracklet for tracklet in self.source.content.test}
         chosen = choose_query_rows(self.source, queries, seed)
-        rows = ranked_rows(self.source, [row for _, row in chosen], top=SHOWN_ANSWERS, show_ignored=True)
-        rows = [
-            replace(row, answers=tuple(takewhile(lambda answer: (answer.rank or 0) <= RANKS_SHOWN, row.answers)))
-            for row in rows
-        ]
+        rows = ranked_rows(self.source, [row for _, row in chosen], top=RANKS_SHOWN, show_ignored=True)
         compared = [_answers_to_compare(row) for row in rows]
         wanted = {row.query.tracklet for row in rows} | {name for pairs in compared for _, name in pairs}
         model = self._section(lambda: self.model)

@@ -1,5 +1,6 @@
 """`amem show`: one picture from artifacts. Ranked lists, CMC curve, predicted frames, attributes, attention."""
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -79,9 +80,10 @@ def draw_attributes(picture: Picture, source: Source, progress: Progress) -> Dra
         raise BadData("pseudo-labels", path, why="no tracklet of this data set", remedy=f"Run: {source.label_all()}")
     names = picture.names or [next(iter(row_of))]
     source.tracklets(names)
-    root = source.workspace.root
-    command = replace(source, workspace=Workspace(root.with_name(f"{root.name}-all"))).label_all()
-    why = f"it has no pseudo-labels; {command} --arm {shlex.quote(str(source.workspace.arm))} makes them"
+    root = Path(f"{os.path.abspath(source.workspace.root)}-all")
+    command = replace(source, workspace=Workspace(root)).label_all()
+    why = f"it has no pseudo-labels; {command} --arm {shlex.quote(str(source.workspace.arm))} makes them, for "
+    why += f"show attributes --workspace {shlex.quote(str(root))}"
     require_known("tracklet", names, row_of, why)
     shown = [AttributedTracklet(name, known[name].frames, labels.probabilities[row_of[name]]) for name in names]
     draw: Callable[..., Any] = attributes_figure if len(shown) == 1 else comparison_figure

@@ -46,6 +46,8 @@ class Picture:
             raise UsageError("--out", self.out, why=f"its suffix is none of {', '.join(FORMATS)}")
         if kind == "cmc" and self.names:
             raise UsageError("tracklet", self.names[0], why="a CMC curve is over all queries", remedy="Leave it out")
+        if kind != "frames" and self.rounds is not None:
+            raise UsageError("--predict-frames", str(self.rounds), why="is for show frames", remedy="Leave it out")
         if kind == "attributes" and len(self.names) > 2:
             why = f"{len(self.names)} were named"
             raise UsageError("tracklets", why=why, remedy="Name one, or two to compare them")

@@ -238,7 +238,7 @@ def timelines(linked: Linked) -> list[dict[str, Any]]:
     rows = [row for row in range(len(gallery)) if not np.isnan(gallery.seconds[row]).any()]
     if not rows:
         return []
-    end = max(float(gallery.seconds[rows, 1].max()), 1e-3)
+    end = max(float(gallery.seconds[rows, 1].max()), 1e-3) / (1 - LEAST_BAR)  # with room for the last bar
     found = []
     for camera in dict.fromkeys(gallery.cameras[row] for row in rows):
         ends: list[float] = []
@@ -246,10 +246,10 @@ def timelines(linked: Linked) -> list[dict[str, Any]]:
         inside = [row for row in rows if gallery.cameras[row] == camera]
         for row in sorted(inside, key=lambda row: gallery.seconds[row, 0]):
             first, last = map(float, gallery.seconds[row])
-            lane = next((place for place, until in enumerate(ends) if until <= first), len(ends))
             length = max((last - first) / end, LEAST_BAR)
-            ends[lane:] = [first + length * end, *ends[lane + 1 :]]
-            left = min(first / end, 1 - length)
+            left = first / end
+            lane = next((place for place, until in enumerate(ends) if until <= left), len(ends))
+            ends[lane:] = [left + length, *ends[lane + 1 :]]
             place = {"left": round(100 * left, 2), "width": round(100 * length, 2)}
             about = {"person": int(linked.person[row]), "key": f"t{row}", "when": period(first, last)}
             bars.append(about | place | {"lane": lane})

@@ -109,10 +109,17 @@ def test_write_mode_and_folders(tmp_path):
 def test_sweep_temporaries_keeps_those_of_locked_outputs(tmp_path):
     mine, other = tmp_path / "mars.h5", tmp_path / "ilids-vid-split0.h5"
     atomic.lock_path(other).touch()
-    for name in (".mars.h5.abcd1234", ".ilids-vid-split0.h5.abcd1234", ".state-00000001.safetensors.abcd1234", "notes"):
+    for name in (
+        ".mars.h5.abcd1234",
+        ".ilids-vid-split0.h5.abcd1234",
+        ".ilids-vid-split0.txt.abcd1234",
+        ".state-00000001.safetensors.abcd1234",
+        "notes",
+    ):
         (tmp_path / (name + atomic.TEMPORARY_SUFFIX)).touch()
     atomic.sweep_temporaries(mine)
-    assert [path.name for path in temporaries(tmp_path)] == [".ilids-vid-split0.h5.abcd1234.amem-tmp", "notes.amem-tmp"]
+    theirs = [".ilids-vid-split0.h5.abcd1234.amem-tmp", ".ilids-vid-split0.txt.abcd1234.amem-tmp"]
+    assert [path.name for path in temporaries(tmp_path)] == [*theirs, "notes.amem-tmp"]
     atomic.sweep_temporaries(other)
     assert [path.name for path in temporaries(tmp_path)] == ["notes.amem-tmp"]
     atomic.sweep_temporaries(tmp_path / "nowhere" / "x")

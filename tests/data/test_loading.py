@@ -339,6 +339,32 @@ def test_loader_workers_end_with_a_killed_run(tmp_path):
     pytest.fail("the worker did not end")
 
 
+LEFT = """
+import torch
+from amem_cli.data.loading import loader
+
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 100
+    def __getitem__(self, step):
+        return step
+
+if __name__ == "__main__":
+    for number in loader(Numbers(), 2, torch.device("cpu")):
+        raise ValueError("the loss is not finite")
+"""
+
+
+@pytest.mark.slow
+def test_loader_workers_end_with_a_script_that_fails(tmp_path):
+    """The traceback keeps the loop, and with it the workers, to the end."""
+    script = tmp_path / "left.py"
+    script.write_text(LEFT)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.endswith("ValueError: the loss is not finite\n")
+
+
 def test_begin_worker_uses_one_thread():
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

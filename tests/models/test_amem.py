@@ -195,11 +195,16 @@ def test_middle_maps_feed_the_motion_branch_alone(backbone: str) -> None:
         maps = main.feature_maps(clip)
         pixels = normalise(clip, main.backbone.normalisation)
         middle = main.backbone.first_half(pixels)
-        assert middle.shape == (len(clip), main.backbone.middle_channels, 4, *(-(-size // 8) for size in clip.shape[3:]))
+        assert middle.shape == (
+            len(clip),
+            main.backbone.middle_channels,
+            4,
+            *(-(-size // 8) for size in clip.shape[3:]),
+        )
         torch.testing.assert_close(maps.backbone_maps, main.backbone(pixels))
         torch.testing.assert_close(maps.motion_feature, main.motion_branch(middle))
         torch.testing.assert_close(maps.appearance_feature, main.appearance_branch(maps.backbone_maps))
-    assert maps.motion_feature.shape == maps.backbone_feature.shape[:1] + (1024,) + maps.backbone_feature.shape[2:]
+    assert maps.motion_feature.shape == (*maps.backbone_feature.shape[:1], 1024, *maps.backbone_feature.shape[2:])
 
 
 def test_middle_maps_know_when_something_was_seen() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from amem_cli.models.recomputation import recompute_activations
+from amem_cli.models.recomputation import _FrozenStatistics, recompute_activations
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,3 +82,15 @@ def test_recompute_activations_in_a_copy_uses_its_own_weights():
     assert isinstance(twin[0], nn.Sequential)
     assert (twin(images) == 0).all()
     assert (net.eval()(images) != 0).any()
+
+
+def test_recomputation_leaves_a_counter_to_synchronised_batch_norm():
+    """SyncBatchNorm refuses to run without one, and needs a GPU, so that the network itself cannot run here."""
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(network())
+    norms = [block[1] for block in net]
+    with _FrozenStatistics(net):
+        for norm in norms:
+            assert norm.momentum == 0
+            norm.num_batches_tracked.add_(1)  # as its forward pass does
+    assert [int(norm.num_batches_tracked) for norm in norms] == [0, 0, 0]
+    assert [norm.momentum for norm in norms] == [0.1] * 3

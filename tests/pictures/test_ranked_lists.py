@@ -62,11 +62,18 @@ def test_rank_answers_gallery_and_top():
     table = features_of()
     shown = rank_answers(table, 0, EVERYTHING, 1.0, top=2, show_ignored=False).answers
     assert [(answer.tracklet, answer.rank) for answer in shown] == [("other", 1), ("match", 2)]
-    shown = rank_answers(table, 0, ~table.is_query, 1.0, top=2, show_ignored=True).answers
-    assert [answer.tracklet for answer in shown] == ["same-camera", "junk"]
+    shown = rank_answers(table, 0, ~table.is_query, 1.0, top=1, show_ignored=True).answers
+    assert [answer.tracklet for answer in shown] == ["same-camera", "junk", "other"]
     assert "match" not in [
         answer.tracklet for answer in rank_answers(table, 0, ~table.is_query, 1.0, top=9, show_ignored=True).answers
     ]
+
+
+def test_rank_answers_many_ignored_do_not_hide_the_others():
+    ignored = [(f"same-{i}", 1, 1, False, 0.01 * i) for i in range(20)]
+    rows = [("q", 1, 1, True, 0.0), *ignored, ("match", 1, 2, False, 0.5), ("other", 2, 2, False, 0.6)]
+    shown = rank_answers(features_of(rows), 0, np.ones(len(rows), bool), 1.0, top=2, show_ignored=True).answers
+    assert [answer.tracklet for answer in shown] == [*(f"same-{i}" for i in range(5)), "match", "other"]
 
 
 def test_rank_answers_ties_keep_the_order_of_the_file():

@@ -329,11 +329,16 @@ def test_engine_version(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [engine_version(name) for name in ("torch", "openvino")] == ["torch", "openvino 2026.1 of openvino"]
 
 
-def test_resolve_precision() -> None:
+def test_resolve_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     assert [resolve_precision("auto", device) for device in (CPU, CUDA)] == ["fp32", "bf16"]
     assert [resolve_precision(name, device) for name in ("fp32", "bf16") for device in (CPU, CUDA)] == [
         "fp32", "fp32", "bf16", "bf16",
     ]  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))  # RTX 20xx
+    assert [resolve_precision(name, CUDA) for name in ("auto", "fp32")] == ["fp32", "fp32"]
+    with pytest.raises(UsageError, match="--precision bf16: this GPU cannot compute in it"):
+        resolve_precision("bf16", CUDA)
 
 
 def test_autocast() -> None:

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -30,10 +31,15 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80) -> io.StringIO:
 
 
 def test_loop_plain_lines(capsys: pytest.CaptureFixture, clock: SimpleNamespace) -> None:
-    with Progress().loop("train-arm", 95) as loop:
+    def slow() -> Iterator[None]:
         for _ in range(95):
             clock.now += 0.75
-            loop.data_arrived()
+            yield
+
+    with Progress().loop("train-arm", 95) as loop:
+        steps = loop.fetch(slow())
+        for _ in range(95):
+            next(steps)
             clock.now += 0.25
             loop.advance(loss=0.125, total=3.0)
     out, err = capsys.readouterr()
@@ -73,8 +79,7 @@ def test_loop_show(capsys: pytest.CaptureFixture, clock: SimpleNamespace) -> Non
 def test_loop_terminal(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, columns: int, end: str) -> None:
     screen = terminal(monkeypatch, columns)
     with Progress().loop("train-amem split 0", 7300, done=5000) as loop:
-        clock.now += 50
-        loop.data_arrived()
+        next(loop.fetch(clock_after(clock, 50)))
         clock.now += 50
         loop.advance(60, identity=1.745, total=14.5678)
     line = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-1].rstrip()
@@ -83,15 +88,36 @@ def test_loop_terminal(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, 
     assert len(line) <= columns
 
 
-def test_loop_within_a_loop_keeps_the_outer_console(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal(monkeypatch)
+def clock_after(clock: SimpleNamespace, seconds: float) -> Iterator[None]:
+    """One item that takes some seconds."""
+    clock.now += seconds
+    yield
+
+
+def test_loop_waits_are_those_for_data_alone(capsys: pytest.CaptureFixture, clock: SimpleNamespace) -> None:
+    with Progress().loop("x", 2) as loop:
+        steps = loop.fetch(iter("ab"))
+        for _ in range(2):
+            next(steps)
+            loop.advance()
+            clock.now += 10  # a validation
+    assert capsys.readouterr().err.splitlines()[-1].endswith("waits 0 %")
+
+
+def test_loop_within_a_loop_has_a_bar_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = terminal(monkeypatch)
     report = Progress()
-    with report.loop("train-arm", 4):
-        outer = report._console
-        with report.loop("validation", 2):
-            assert report._console is not outer
-        assert report._console is outer
-    assert report._console is None
+    with report.loop("train-arm", 4) as outer:
+        with report.loop("validation", 2) as inner:
+            inner.advance()
+            outer.bar.refresh()
+            assert inner.bar is outer.bar
+            assert [task.description for task in outer.bar.tasks] == ["train-arm", "validation"]
+            assert [task.completed for task in outer.bar.tasks] == [0, 1]
+        outer.advance()
+        assert [task.description for task in outer.bar.tasks] == ["train-arm"]
+    report.log("afterwards")
+    assert screen.getvalue().endswith("afterwards\n")
 
 
 def test_loop_terminal_error(monkeypatch: pytest.MonkeyPatch) -> None:

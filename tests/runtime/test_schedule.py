@@ -79,7 +79,8 @@ def test_mean_losses() -> None:
             mean_losses([{"a": torch.tensor(1.0), "b": torch.tensor(value)}])
 
 
-def test_log_batch_size() -> None:
+def test_log_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
     progress = Lines()
     for steps in ([2, 2, 1], [2], [1]):
         log_batch_size(options(batch_size=30, accumulate=2), ("batch_size",), "images", steps, TWO, progress)
@@ -105,6 +106,16 @@ def test_saved_bytes() -> None:
 
     assert schedule.saved_bytes(network, forward, 2, 3, 4, 6) == 4 * 2 * 4 * 6 * kept
     assert network[0].weight.device.type == "cpu"
+    assert schedule.saved_bytes(network, forward, 2, 3, 4, 6, bf16=True) == 2 * 2 * 4 * 6 * kept
+
+
+def test_saved_bytes_of_max_pooling() -> None:
+    inside, outside, plain = 2 * 3 * 4 * 6 * 8, 2 * 3 * 2 * 3 * 4, nn.Module.__call__
+    pool = nn.Sequential(nn.Conv3d(3, 3, 1), nn.MaxPool3d(2), nn.Conv3d(3, 1, 1))  # keeps its input and its indices
+    floats = 4 * (2 * inside + outside)
+    sizes = [schedule.saved_bytes(pool, plain, 2, 3, 8, 4, 6, cuda=cuda) for cuda in (False, True)]
+    assert sizes == [floats + 8 * outside, floats + outside]
+    assert schedule.saved_bytes(pool, plain, 2, 3, 8, 4, 6, cuda=True, bf16=True) == floats // 2 + outside
 
 
 def test_saved_bytes_of_synchronised_batch_norm(tmp_path: Path) -> None:

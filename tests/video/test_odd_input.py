@@ -1,7 +1,9 @@
 """Folders, names and files that videos, searches and answers do not expect."""
 
 import contextlib
+import itertools
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +25,7 @@ from amem_cli.video.gallery import Gallery
 from amem_cli.video.link import Linked, write_links
 from amem_cli.video.options import SearchOptions
 from amem_cli.video.page import next_person, search_page
-from amem_cli.video.search import Found, SearchResult, search
+from amem_cli.video.search import Found, Hit, SearchResult, search
 from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 from tests.video.galleries import unit_rows, write_gallery
 from tests.videos import av, crossing, mot_lines, write_video
@@ -190,6 +192,7 @@ def test_page_of_many_tracks_says_how_many_have_no_pictures(tmp_path: Path, monk
     Image.new("RGB", (10, 20)).save(tmp_path / "1.jpg")
     frames = [tmp_path / "1.jpg"] * 5
     monkeypatch.setattr(page, "MOST_BYTES", 7 * page.BYTES_PER_FRAME)
+    monkeypatch.setattr(page, "BYTES_PER_TRACK", 0)
     assert [len(one) for one in page._chosen([frames] * 2)] == [3, 3]
     assert [len(one) for one in page._chosen([frames] * 9)] == [1] * 7 + [0] * 2
     gallery = Gallery([write_gallery(tmp_path / "a.h5", unit_rows(9))])
@@ -197,6 +200,31 @@ def test_page_of_many_tracks_says_how_many_have_no_pictures(tmp_path: Path, monk
     several = [Found(f"q{number}", found) for number in range(3)]  # the budget is that of the page
     text = search_page(SearchResult(several, gallery, None, 9, 0.0), dict.fromkeys(range(9), frames), [])
     assert "4 tracks without pictures" in text  # the same four of each query; the last two queries have no room
+
+
+def test_page_of_many_tracks_leaves_room_for_the_text(tmp_path: Path) -> None:
+    for tracks in (1, 100, 2000, 10_000, 20_000):
+        shown = sum(map(len, page._chosen([[tmp_path] * 50] * tracks)))
+        assert page.BYTES_PER_FRAME * shown + page.BYTES_PER_TRACK * tracks <= max(page.MOST_BYTES, 650 * tracks)
+        assert shown or tracks == 20_000
+
+
+def test_timeline_of_an_hour_covers_no_bar(tmp_path: Path) -> None:
+    first = 12.0 * np.arange(300)
+    path = write_gallery(tmp_path / "a.h5", unit_rows(300), first_seconds=first, last_seconds=first + 4)
+    linked = Linked(Gallery([path]), np.arange(300), np.full(300, np.nan), 0.6, 0, None)
+    (timeline,) = page.timelines(linked)
+    for lane in range(timeline["lanes"]):
+        bars = [bar for bar in timeline["bars"] if bar["lane"] == lane]
+        assert all(a["left"] + a["width"] <= b["left"] + 0.02 for a, b in itertools.pairwise(bars))
+    assert timeline["lanes"] == 2
+    assert max(bar["left"] + bar["width"] for bar in timeline["bars"]) <= 100
+
+
+def test_page_of_a_description_says_what_was_asked_for(tmp_path: Path) -> None:
+    hit = Hit(1, "hall/0001", "people", "hall", None, None, None, None, 0.9, 0)
+    assert page.heading(Found("+upperBodyRed -personalMale", [hit])) == "Fits the description: upper body red, not male"
+    assert page.heading(Found("hall/0002", [replace(hit, distance=0.5)])) == "Nearest to hall/0002"
 
 
 # -- a search ----------------------------------------------------------------------------------------------------------

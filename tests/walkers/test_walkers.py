@@ -70,6 +70,7 @@ def test_draw_people_pairs_differ_in_gait_alone():
     assert people[:6] == draw_people(0, "mars-train", 64)[0][:6]
     assert len(pairs) == 3
     assert [len(draw_people(0, "mars-train", 24, twins)[1]) for twins in (0.0, 0.01, 0.1, 1.0)] == [0, 1, 1, 12]
+    assert draw_people(0, "mars-train", 3, 1.0)[1] == [(1, 2)]  # nobody is in two pairs
     for a, b in ((people[first], people[second]) for first, second in pairs):
         assert replace(a, gait=b.gait) == b
         assert abs(a.gait.stride - b.gait.stride) == pytest.approx(0.28, abs=1e-6)

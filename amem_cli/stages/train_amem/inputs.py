@@ -25,9 +25,8 @@ from amem_cli.models.amem import AMEM, build_amem
 from amem_cli.models.checkpoints import TaeParts, load_tae
 from amem_cli.models.config import ModelConfig
 from amem_cli.models.tae import Discriminator
-from amem_cli.options import NETWORKS_WITH, TrainAmemOptions
+from amem_cli.options import TrainAmemOptions, weights_by_name
 from amem_cli.runtime.distributed import Processes
-from amem_cli.runtime.engine import as_pixels
 from amem_cli.runtime.progress import Progress
 from amem_cli.runtime.train_state import Run
 from amem_cli.stages.train_amem.step import Batch, Networks
@@ -127,8 +126,7 @@ def initial_weights(options: TrainAmemOptions, progress: Progress) -> Path | Non
     if name == "auto":
         arm = Workspace(options.workspace).arm
         network = checkpoint.read_description(arm)["model"].get("backbone") if arm.is_file() else None
-        by_name = next((name for name, networks in NETWORKS_WITH.items() if options.backbone in networks), "imagenet")
-        name = str(arm) if network == options.backbone else by_name
+        name = str(arm) if network == options.backbone else weights_by_name(options.backbone)
     path = weight_file(name, options.backbone)
     progress.log(f"{options.backbone} starts from {path or 'random weights (--weights is empty)'}")
     return path
@@ -165,13 +163,13 @@ def epoch_clips(tracklets: list[Tracklet], options: TrainAmemOptions, processes:
 
 
 def training_batches(run: Run[TrainAmemOptions], data: TrainingData, start: tuple[int, int]) -> Iterator[Batch]:
-    """This process's shards of the batches of all epochs, from `start` (epoch, batch) on."""
+    """This process's shards of the batches of all epochs, from `start` (epoch, batch) on; the clips are on the host."""
     options, device = run.options, run.processes.device
     clips_of = partial(epoch_clips, data.tracklets, options, run.processes)
     loaded = training_loader(clips_of, options.epochs, options.workers, device, start)
     for pixels, rows, first, rectangles in loaded:
         yield Batch(
-            clip=as_pixels(pixels, device),
+            clip=pixels,
             identity=data.identities[rows].to(device, non_blocking=True),
             attributes=None if data.labels is None else data.labels[rows].to(device, non_blocking=True),
             start=first.to(device, non_blocking=True),

@@ -157,6 +157,7 @@ def _train(
         TrainLog(run, state) as log,
         progress.loop(title, state.total, done=state.step) as bar,
     ):
+        batches = bar.fetch(batches)
         while True:
             if schedule.validation_due(options, state):
                 with stop.interruptible(state.step):
@@ -172,7 +173,6 @@ def _train(
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(networks.adam, rate)
                 step = list(itertools.islice(batches, count))
-                bar.data_arrived()
                 measure = bool(options.gradient_steps) and state.step % options.gradient_steps == 0
                 result = train_step(parallel, step, options, precision, measure_gradients=measure)
                 log.add(result.losses)

@@ -16,12 +16,13 @@ from amem_cli.models.tae import Discriminator
 from amem_cli.options import TrainAmemOptions
 from amem_cli.runtime import schedule
 from amem_cli.runtime.distributed import gradient_sync, unwrapped
-from amem_cli.runtime.engine import autocast
+from amem_cli.runtime.engine import as_pixels, autocast
 
 
 class Batch(NamedTuple):
-    """A P x K batch on the device: `clip` (B, 3, T, H, W) in [0, 1], `identity` (B,) int64 from 0, `attributes` (B, A)
-    or None, `start` (B,) int64, MEM's first frame t; `erased` (B, 4) on the host, rectangles to erase, or None."""
+    """A P x K batch on the device: `clip` (B, 3, T, H, W) in [0, 1], or (B, T, H, W, 3) uint8 on the host; `identity`
+    (B,) int64 from 0, `attributes` (B, A) or None, `start` (B,) int64, MEM's first frame t; `erased` (B, 4) on the
+    host, rectangles to erase, or None."""
 
     clip: Tensor
     identity: Tensor
@@ -78,7 +79,7 @@ def train_step(
     step if a loss is not finite. `measure_gradients` measures those of the first batch, unless the backbone is frozen.
     """
     amem, discriminator, adam, discriminator_adam = networks[:4]
-    device = batches[0].clip.device
+    device = batches[0].identity.device
     adversarial = discriminator is not None and options.adversarial_weight > 0
     for optimizer in (adam, discriminator_adam):
         if optimizer is not None:
@@ -86,6 +87,8 @@ def train_step(
     batch_losses, norms = [], {}
     for number, batch in enumerate(batches, 1):
         last = number == len(batches)
+        if batch.clip.dtype == torch.uint8:  # one batch at a time, so that --accumulate needs no more memory
+            batch = batch._replace(clip=as_pixels(batch.clip, device))
         with gradient_sync(amem, enabled=last):
             if discriminator is not None:
                 discriminator.requires_grad_(False)

@@ -14,11 +14,11 @@ from typing import Any
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import UsageError, require_known
-from amem_cli.options import COMMANDS, NETWORKS_WITH, PRESETS, TrainAmemOptions, flag_of
+from amem_cli.options import BACKBONES, COMMANDS, NETWORKS_WITH, PRESETS, TrainAmemOptions, flag_of, weights_by_name
 from amem_cli.resolve import read_config, resolve
-from amem_cli.tools.reproduce.tables import PAPER_BACKBONES, TABLES, Request, Row, Table
+from amem_cli.tools.reproduce.tables import TABLES, Request, Row, Table
 
-NETWORKS = {"arm": "resnet50", "tae": "resnet18"} | {name: name for name in PAPER_BACKBONES}  # by name in --weights
+NETWORKS = {"arm": "resnet50", "tae": "resnet18"} | {name: name for name in BACKBONES}  # by name in --weights
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class Run:
     commands: list[Command]
     picture: Path
     drawing: str
+
+    @property
+    def title(self) -> str:
+        """The row's title, with the backbone that a configuration file sets."""
+        backbone = self.commands[0].options.backbone
+        return self.row.title if backbone == self.row.backbone else f"{self.row.title}, {backbone} for I3D"
 
     @property
     def lines(self) -> list[str]:
@@ -123,11 +129,17 @@ def plan(request: Request) -> Plan:
     given = read_config(TrainAmemOptions, request.config) if request.config else {}
     if places := [flag_of(name)[2:] for name in ("workspace", "data_root") if name in given]:
         raise UsageError("--config", request.config, why=f"it sets {' and '.join(places)}", remedy="Give them as flags")
+    if "split" in given:
+        raise UsageError("--config", request.config, why="it sets split", remedy="Leave it out: a table is over all")
     datasets = tuple(dict.fromkeys(request.datasets or table.datasets))
     if len(datasets) > 1 and len(table.datasets) == 1:
         raise UsageError("--dataset", ", ".join(datasets), why=f"{request.what} is about one data set")
     names = [load_manifest(dataset).name for dataset in datasets if datasets != table.datasets]
     rows = [row for row in table.rows if not request.rows or row.name in request.rows]
+    backbones = {row.options.get("backbone") or given.get("backbone", row.backbone) for row in rows}
+    if (ours := {*weights} & {*BACKBONES}) and not ours & backbones:
+        why = f"the rows are of {', '.join(sorted(backbones))}"
+        raise UsageError("--weights", f"{min(ours)}=...", why=why, remedy=f"Use {min(backbones)}=FILE")
     order = [(row, dataset, seed) for seed in range(request.seeds) for dataset in datasets for row in rows]
     file = "-".join([request.what, *names, *dict.fromkeys(request.rows)])
     return Plan(request, table, datasets, file, [_run(request, weights, *one) for one in order])
@@ -174,7 +186,12 @@ def _run(request: Request, weights: dict[str, str], row: Row, dataset: str, seed
     if uses.uses_mem:
         inputs.append(command("train-tae", **shared, **start("tae")))
         options |= {"tae": str(main.tae)}
-    commands = [command("train-amem", **on, **split, workspace=own, **options, **start(row.backbone))]
+    options |= start(row.options.get("backbone") or given.get("backbone", row.backbone))
+    train = command("train-amem", **on, **split, workspace=own, **options)
+    if train.options.weights == "auto":  # the workspace's ARM, if another row has made it: not the same start for all
+        options |= {"weights": weights_by_name(train.options.backbone)}
+        train = command("train-amem", **on, **split, workspace=own, **options)
+    commands = [train]
     if table.scored:
         commands.append(command("extract-features", **on, **split, workspace=own))
         commands.append(command("evaluate", protocol=protocol.name if manifest.shipped else dataset, workspace=own))

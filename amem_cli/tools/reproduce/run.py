@@ -17,6 +17,7 @@ from amem_cli.artifacts.results import queries_of
 from amem_cli.data.datasets import count_differences, read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, UsageError, counted
+from amem_cli.processes import world_size
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages import run_stage
 from amem_cli.tools import paper
@@ -35,7 +36,7 @@ Block = tuple[str, list[str], list[list[str]]]  # a printed table: title, column
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """Run a plan; returns the table as JSON (see `new_table`). An interrupted run leaves that of what is finished, or
     the one that was there if it has computed nothing new."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise UsageError("reproduce", why="runs in one process", remedy="Start each command of --dry-run with torchrun")
     for (_, network), weights in plan.trainings.items():
         if weights not in ("", "auto", *NAMES):  # those by name are found or downloaded
@@ -102,12 +103,13 @@ def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
     for run in plan.runs:
         row, printed = run.row, paper.RESULTS.get(load_manifest(run.dataset).name, {}).get(run.row.name)
         rows[row.name, run.dataset] = {
-            "configuration": row.name, "title": row.title, "dataset": run.dataset, "compared_with": row.compared_with,
+            "configuration": row.name, "title": run.title, "dataset": run.dataset, "compared_with": row.compared_with,
             "paper": printed.fractions() if printed and plan.table.scored else None,
             "ours": {}, "chance": None, "over": "", "workspaces": [], "pictures": [],
         }  # fmt: skip
     table = header(request.what, plan.file, plan.table.title)
-    table |= {"weights": sorted(request.weights), "preset": request.preset, "config": str(request.config or "")}
+    weights = sorted(f"{name}={start}" for (name, _), start in plan.trainings.items() if start)
+    table |= {"weights": weights, "preset": request.preset, "config": str(request.config or "")}
     table |= {"datasets": list(plan.datasets), "seeds": request.seeds, "rows": list(rows.values())}
     table |= {"notes": [*plan.table.notes, *notes], "from_scratch": plan.from_scratch}
     if request.what == "table5":
