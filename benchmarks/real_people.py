@@ -120,6 +120,8 @@ def write_peta(peta: Path, folder: Path, held_out: Callable[[Path], bool]) -> No
 def few_people(here: Path, count: int) -> Path:
     """The manifest of a half with `count` of its training people, evenly spaced, and all test people."""
     ids = sorted(int(path.name) for path in (here / "people/train").iterdir())
+    if not 2 <= count <= len(ids):
+        raise SystemExit(f"--people {count}: must be from 2 to {len(ids)}")
     kept = np.array(ids)[np.arange(count) * len(ids) // count]
     for part in ("test", *(f"train/{person}" for person in kept)):
         link = here / f"people{count}" / part

@@ -39,7 +39,7 @@ GROWTH = tuple(f"growth {what}" for what in growth.POINTS)
 NETWORKS = {  # the parts that run networks: network, and what an item is
     "labelling": ("resnet50", "images/s"),
     "extraction": ("i3d", "clips/s"),
-    "extraction of preset small": ("small", "clips/s"),
+    "extraction of preset small at 8 frames": ("small", "clips/s"),
 }
 PARTS = ("decoding", *NETWORKS, "training", "ranking", *GROWTH)
 NEED_PEER = {"extraction", "training"}  # piergiaj's I3D
@@ -120,7 +120,7 @@ def _steps(found: dict[str, Any]) -> Iterator[Comparison]:
     for row in found["steps"]:
         name, precision = row["method"].split()
         if row["method"] != "baseline fp32":
-            work = f"training step of {found['clips']} clips, {precision}"
+            work = f"training step of the baseline, {found['clips']} clips, {precision}"
             pair = seconds["baseline fp32"], row["seconds"]
             title = f"{work}, piergiaj's I3D" if name == "baseline" else work
             yield Comparison(title, None, *(f"{value:.3g} s" for value in pair), pair[0] / pair[1])
@@ -148,8 +148,8 @@ def page(about: dict[str, Any], figures: dict[str, Any], days: dict[str, str]) -
         "eager PyTorch; for decoding PIL and torchvision's transforms, as re-identification code calls them; for",
         "ranking torchreid's evaluators, and an argsort per query.",
     ]
-    if "extraction of preset small" in figures:
-        lines += ["", *_limits_of_small(figures["extraction of preset small"])]
+    if "extraction of preset small at 8 frames" in figures:
+        lines += ["", *_limits_of_small(figures["extraction of preset small at 8 frames"])]
     if "ranking" in figures:
         memory = {name: m["memory"] for name, m in figures["ranking"]["methods"].items() if m["memory"] is not None}
         used = ", ".join(f"{name} {value / 1e6:.0f} MB" for name, value in memory.items())

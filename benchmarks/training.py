@@ -190,6 +190,8 @@ def main() -> None:
     parser.add_argument("--peers", default="", help="folder with a checkout of pytorch-i3d")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
+    if not options.memory and peer_i3d(options.peers) is None:
+        parser.error("--peers: no checkout of pytorch-i3d there; or use --memory")
     print(json.dumps(memory() if options.memory else run(options.threads, options.runs, options.peers), indent=1))
 
 

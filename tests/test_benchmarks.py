@@ -47,8 +47,8 @@ def test_comparisons_ratios(load):
     )  # fmt: skip
     assert rows["labelling, bf16, torchvision's ResNet-50, eager"][4] == "1.67"
     assert rows["labelling, bf16, engine torch"][4] == "5.00"  # to the baseline in fp32
-    assert rows["training step of 8 clips, fp32"][4] == "2.00"
-    assert rows["training step of 8 clips, bf16"][4] == "2.50"
+    assert rows["training step of the baseline, 8 clips, fp32"][4] == "2.00"
+    assert rows["training step of the baseline, 8 clips, bf16"][4] == "2.50"
     assert rows["CMC and mAP, torchreid Python"][4] == "200.00"
     assert rows["CMC and mAP, torchreid Cython"][4] == "4.00"
 

@@ -148,7 +148,7 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
 
 def heading(found: Found) -> str:
     """What the hits of a query are: nearest to a tracklet, or people who fit a description."""
-    if any(hit.distance is not None for hit in found.hits):
+    if not found.described:
         return f"Nearest to {found.query}"
     words = (("not " if word[0] == "-" else "") + readable(word[1:]) for word in found.query.split())
     return f"Fits the description: {', '.join(words)}"

@@ -47,11 +47,13 @@ class Hit:
 
 @dataclass(frozen=True)
 class Found:
-    """The hits of one query, nearest first; `row` is the query's own in the gallery, if it is there."""
+    """The hits of one query, nearest first; `row` is the query's own in the gallery, if it is there. A description has
+    those that fit best."""
 
     query: str
     hits: list[Hit]
     row: int | None = None
+    described: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
         order = kept[np.argsort(-fits[kept], kind="stable")[: options.top]]
         hits = [_hit(gallery, rank, int(row), None, None, fits) for rank, row in enumerate(order, start=1)]
         words = " ".join([*(f"+{name}" for name in options.with_), *(f"-{name}" for name in options.without)])
-        return SearchResult([Found(words, hits)], gallery, None, len(kept), time.perf_counter() - began)
+        return SearchResult([Found(words, hits, described=True)], gallery, None, len(kept), time.perf_counter() - began)
     if fits is not None:
         keep &= fits >= 0.5
     names, rows, own = _queries(gallery, options, progress)

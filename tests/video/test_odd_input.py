@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,7 +24,7 @@ from amem_cli.video.gallery import Gallery
 from amem_cli.video.link import Linked, write_links
 from amem_cli.video.options import SearchOptions
 from amem_cli.video.page import next_person, search_page
-from amem_cli.video.search import Found, Hit, SearchResult, search
+from amem_cli.video.search import Found, SearchResult, search
 from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 from tests.video.galleries import unit_rows, write_gallery
 from tests.videos import av, crossing, mot_lines, write_video
@@ -221,10 +220,10 @@ def test_timeline_of_an_hour_covers_no_bar(tmp_path: Path) -> None:
     assert max(bar["left"] + bar["width"] for bar in timeline["bars"]) <= 100
 
 
-def test_page_of_a_description_says_what_was_asked_for(tmp_path: Path) -> None:
-    hit = Hit(1, "hall/0001", "people", "hall", None, None, None, None, 0.9, 0)
-    assert page.heading(Found("+upperBodyRed -personalMale", [hit])) == "Fits the description: upper body red, not male"
-    assert page.heading(Found("hall/0002", [replace(hit, distance=0.5)])) == "Nearest to hall/0002"
+def test_page_of_a_description_says_what_was_asked_for() -> None:
+    asked = Found("+upperBodyRed -personalMale", [], described=True)
+    assert page.heading(asked) == "Fits the description: upper body red, not male"
+    assert page.heading(Found("hall/0002", [])) == "Nearest to hall/0002"
 
 
 # -- a search ----------------------------------------------------------------------------------------------------------
