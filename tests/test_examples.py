@@ -37,6 +37,7 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(demo, "show_all", lambda folder, source, progress: ([folder], {}))
     monkeypatch.setattr(demo, "example_searches", lambda source, progress: [source.key])
+    monkeypatch.setattr(demo, "choose_epochs", lambda chosen, progress: 7)
     _, pictures, _, searches = demo.demo(tmp_path, 3, Silent())
     assert searches == [("mars", None)]
     assert pictures == [tmp_path / "pictures"]
@@ -49,6 +50,7 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
     read = {getattr(options, "dataset", "") for _, options in calls[1:]}
     assert {*dict(calls)["walkers"].data_sets} == read - {""} == {"peta", "market1501", "mars"}
     training = dict(calls)["train_amem"]
+    assert (training.epochs, training.motion_maps) == (7, "middle")
     frames = training.predict_frames * training.predict_stride
     assert training.clip_frames - frames == 2  # 0 < t < 2: MEM always starts at the second frame
 
@@ -79,6 +81,18 @@ def test_demo_on_a_busy_machine_computes_with_the_faster_number_of_threads(
     monkeypatch.delattr("os.getloadavg")  # as on Windows
     demo.choose_threads(progress)
     assert len(progress.warnings) == (load > 4)
+
+
+def test_demo_trains_longer_on_a_fast_machine_and_keeps_its_choice(tmp_path, monkeypatch, one_thread):
+    from amem_cli.tools import demo
+
+    def trial(seconds):
+        monkeypatch.setattr(demo, "training_seconds", lambda counts: {1: seconds * demo.TRIALS})
+        return [demo.choose_epochs(tmp_path / f"{name}.txt", Silent()) for name in (seconds, "kept")]
+
+    assert trial(0.1) == [28, 28]
+    assert trial(0.9) == [14, 28]
+    assert trial(0.1) == [28, 28]
 
 
 def test_demo_trial_of_threads(monkeypatch, one_thread):

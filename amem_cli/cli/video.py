@@ -83,7 +83,11 @@ def print_hits(result: "SearchResult") -> None:
             rows.append([str(hit.rank), name, hit.camera, when, far, *rates])
         used = [place for place in range(len(columns)) if place < 3 or any(row[place] for row in rows)]
         table = [[row[place] for place in used] for row in rows]
-        console.print_table([columns[place] for place in used], table, title=f"{'fits' if found.described else 'nearest to'} {found.query}")
+        console.print_table(
+            [columns[place] for place in used],
+            table,
+            title=f"{'fits' if found.described else 'nearest to'} {found.query}",
+        )
     print(f"{result.searched} tracklets searched in {result.seconds:.2f} s")
 
 
