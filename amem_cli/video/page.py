@@ -222,13 +222,14 @@ def _note(hit: Hit) -> str:
 
 
 def _tags(labels: PseudoLabels, tracklets: list[str], members: dict[int, list[int]]) -> dict[int, list[str]]:
-    """The most probable attributes of each person, over the person's tracks."""
+    """The most probable attributes of each person, over the person's tracks, without guesses of gender and age."""
     row_of = {name: row for row, name in enumerate(labels.tracklet)}
     found = {}
     for person, rows in members.items():
         means = labels.probabilities[[row_of[tracklets[row]] for row in rows]].mean(axis=0)
         order = [place for place in np.argsort(-means, kind="stable") if means[place] > ATTRIBUTE]
-        found[person] = [readable(labels.attributes[place]) for place in order[:MOST_TAGS]]
+        names = [labels.attributes[place] for place in order]
+        found[person] = [readable(name) for name in names if not name.startswith("personal")][:MOST_TAGS]
     return found
 
 

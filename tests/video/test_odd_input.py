@@ -220,6 +220,12 @@ def test_timeline_of_an_hour_covers_no_bar(tmp_path: Path) -> None:
     assert max(bar["left"] + bar["width"] for bar in timeline["bars"]) <= 100
 
 
+def test_page_has_no_tags_of_gender_and_age() -> None:
+    names = ("personalMale", "personalLess30", "upperBodyRed", "hairLong")
+    labels = SimpleNamespace(tracklet=["a"], attributes=names, probabilities=np.array([[0.9, 0.8, 0.7, 0.4]]))
+    assert page._tags(labels, ["a"], {1: [0]}) == {1: ["upper body red"]}
+
+
 def test_page_of_a_description_says_what_was_asked_for() -> None:
     asked = Found("+upperBodyRed -personalMale", [], described=True)
     assert page.heading(asked) == "Fits the description: upper body red, not male"
