@@ -34,7 +34,7 @@ def test_training_refuses_activations_that_do_not_fit(
     frames = (options.clip_frames,) if stage == "train-amem" else ()
     measured = []
 
-    def bytes_of(network: nn.Module, forward: Any, *shape: int) -> int:
+    def bytes_of(network: nn.Module, forward: Any, *shape: int, **_: bool) -> int:
         measured.append((type(network), shape))
         return 1 << 60
 

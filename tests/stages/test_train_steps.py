@@ -250,6 +250,14 @@ def test_train_amem_step_accuracy_and_not_finite() -> None:
     assert torch.equal(networks.amem.main.similarity.weight, before)
 
 
+def test_train_amem_step_of_frames_on_the_host() -> None:
+    options = amem_options(NOWHERE, NOWHERE, clip_frames=5)
+    host = [b._replace(clip=pixels(4, 5, 32, 32, 3, seed=n)) for n, b in enumerate(toy_batches(2))]
+    floats = [b._replace(clip=b.clip.permute(0, 4, 1, 2, 3).float() / 255) for b in host]
+    found = [train_step(toy_networks(options), batches, options, "fp32").losses for batches in (host, floats)]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
 def test_train_amem_step_gradient_norms_of_the_first_batch() -> None:
     first, second = toy_batches(2)
     norms = []
