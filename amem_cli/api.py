@@ -44,15 +44,16 @@ def embed(
 ) -> np.ndarray:
     """f_s of clips, L2-normalised, (B, 512) float32; the dot product of two rows is their cosine similarity.
 
-    `clips` is (B, T, H, W, 3) uint8 RGB: T >= 1 consecutive frames at the image size of the training, (H, W) in
-    `model.image_size` of a model from `load_main_model`. `one_tracklet`: the clips belong to one tracklet; the result
-    is (1, 512), f_s averaged over the clips and then normalised, as in `amem extract-features`. `batch_size` is the
-    number of clips per forward pass; `device` and `precision` are as on the command line. The model moves to the
-    device, in eval mode. It is not adapted to a camera; set `model.parts` for features of `--parts`. Raises
-    `UsageError` for clips of another type or shape.
+    `clips` is (B, T, H, W, 3) uint8 RGB: T >= 1 consecutive frames (with `--motion-maps middle` as many as in training)
+    at the image size of the training, (H, W) in `model.image_size` of a model from `load_main_model`. `one_tracklet`:
+    the clips belong to one tracklet; the result is (1, 512), f_s averaged over the clips and then normalised, as in
+    `amem extract-features`. `batch_size` is the number of clips per forward pass; `device` and `precision` are as on
+    the command line. The model moves to the device, in eval mode. It is not adapted to a camera; set `model.parts` for
+    features of `--parts`. Raises `UsageError` for clips of another type or shape.
     """
     import torch
 
+    from amem_cli.models.branches import MiddleBranch
     from amem_cli.runtime.distributed import process_group
     from amem_cli.runtime.engine import prepare, resolve_precision
 
@@ -65,6 +66,10 @@ def embed(
     if (height, width) != (trained or (height - height % 16, width - width % 16)):
         wanted = f"{trained[0]} x {trained[1]}, as in training" if trained else "multiples of 16"
         raise UsageError("clips", why=f"have frames of {height} x {width} pixels", remedy=f"Resize them to {wanted}")
+    branch = getattr(model, "motion_branch", None)
+    if isinstance(branch, MiddleBranch) and -(-images.shape[1] // 2) != branch.times:
+        why, remedy = f"have {images.shape[1]} frames", f"Give clips of {2 * branch.times}, as in training"
+        raise UsageError("clips", why=why, remedy=remedy)
     with process_group(device) as processes:
         # not OpenVINO: compiling would take longer than one call saves
         engine_name = "torch" if processes.device.type == "cpu" else "eager"

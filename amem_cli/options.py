@@ -123,7 +123,7 @@ class DataOptions(Options):
     data_root: Path = data_root_option()
     workers: int = setting(-1, "loader processes; -1: 0 on a CPU, up to 8 on CUDA")
     on_bad_image: BadImage = option("stop", "skip: check every image first, leave out and list unreadable ones")
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 on CUDA, fp32 on a CPU (D)")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 on a GPU that has it, else fp32 (D)")
 
 
 @dataclass(frozen=True, kw_only=True)

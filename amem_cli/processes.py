@@ -23,6 +23,16 @@ def end_with_main() -> None:
     threading.Thread(target=wait_and_end, daemon=True).start()
 
 
+def rank() -> int:
+    """The number of this process among those that torchrun started, 0 without it."""
+    return int(os.environ.get("RANK") or 0)
+
+
+def local_rank() -> int:
+    """The number of this process among those on this machine, 0 without torchrun."""
+    return int(os.environ.get("LOCAL_RANK") or 0)
+
+
 def world_size() -> int:
     """The processes that torchrun started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE") or 1)

@@ -131,8 +131,8 @@ def main(arguments: argparse.Namespace) -> None:
     tae = {"tae_encoder": arguments.tae_encoder, "epochs": arguments.tae_epochs}
     settings = {name: value for name, value in vars(arguments).items() if name not in ("folder", "rows", "seeds")}
     saved = json.loads(results.read_text()) if results.is_file() else {"settings": settings, "figures": {}}
-    if saved["settings"] != settings:
-        raise SystemExit(f"{results} has figures of {saved['settings']}: give another folder")
+    if saved.get("settings") != settings:
+        raise SystemExit(f"{results} has figures of {saved.get('settings', 'an older version')}: give another folder")
     figures = saved["figures"]
     for seed in range(arguments.seeds):
         for row in arguments.rows:

@@ -20,6 +20,9 @@ from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, InputMissing, UsageError
+from amem_cli.models.amem import build_main_model
+from amem_cli.models.config import model_config
+from amem_cli.options import TrainAmemOptions
 
 pytestmark = pytest.mark.usefixtures("tiny_backbones")
 
@@ -90,6 +93,16 @@ def test_embed_equals_extract_features(walkers: Path, main_file: Path, workspace
 def test_embed_refuses_other_clips(shape: tuple[int, ...], kind: type, main_file: Path) -> None:
     with pytest.raises(UsageError, match="clips"):
         amem.embed(amem.load_main_model(main_file), np.zeros(shape, kind))
+
+
+def test_embed_refuses_other_lengths_of_a_model_with_middle_maps() -> None:
+    options = TrainAmemOptions(
+        backbone="mobilenet_v2", modules="mem", motion_maps="middle", clip_frames=4, predict_frames=2
+    )
+    model = build_main_model(model_config(options, 2))
+    assert amem.embed(model, np.zeros((1, 3, 32, 32, 3), np.uint8)).shape == (1, 512)
+    with pytest.raises(UsageError, match=r"clips: have 6 frames\. Give clips of 4, as in training"):
+        amem.embed(model, np.zeros((1, 6, 32, 32, 3), np.uint8))
 
 
 @pytest.mark.slow

@@ -101,11 +101,11 @@ def sweep_temporaries(output: Path) -> None:
     """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`. The
     temporary files of other outputs that have a lock file, and of files named after them (mars.h5, mars.log), are kept:
     another run may be writing them."""
-    own = output.name.partition(".")[0]
+    locked = [path.name[1:].removesuffix(".lock") for path in output.parent.glob(".*.lock")]
+    others = [f"{Path(name).stem}." for name in locked if name != output.name]
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
         target = output.with_name(path.name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0])
-        stem = target.name.partition(".")[0]
-        if stem == own or not any(output.parent.glob(f".{glob.escape(stem)}.*lock")):
+        if target.name == output.name or not target.name.startswith(tuple(others)):
             path.unlink(missing_ok=True)
 
 

@@ -19,6 +19,7 @@ from amem_cli import __version__
 from amem_cli.cli import console, remedies
 from amem_cli.errors import AmemError, did_you_mean, listing
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
+from amem_cli.processes import rank
 from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.text import toml_value
@@ -245,7 +246,7 @@ def fixed_by_file(options: Any, preset: str, given: dict[str, Any]) -> list[str]
 
 def first_process() -> bool:
     """Whether this process prints: the only one, or the first under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
+    return rank() == 0
 
 
 def _group_flags(group: Any) -> list[inspect.Parameter]:

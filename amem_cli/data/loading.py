@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import signal
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -161,6 +162,9 @@ class _Epochs:
         return self.batches
 
 
+_WORKERS: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
+
+
 class _Places(Dataset):
     """An item is its own place, so that the loader's processes get the places where batches are to be made."""
 
@@ -210,7 +214,9 @@ def _load(make: Callable[[Any], Any], places: Iterable[Any], workers: int, devic
         worker_init_fn=_begin_worker if workers else None,
         multiprocessing_context="forkserver" if workers else None,
     )
-    for batch in batches:
+    before, loading = set(multiprocessing.active_children()), iter(batches)
+    _WORKERS.update(set(multiprocessing.active_children()) - before)
+    for batch in loading:
         if isinstance(batch, partial):
             raise batch()
         yield batch
@@ -249,9 +255,8 @@ def _start_fork_server() -> None:
 def _kill_workers() -> None:
     """End the workers of a loop that an error has left: its traceback keeps them, and SIGTERM, which multiprocessing
     sends at exit, does not reach them."""
-    for process in multiprocessing.active_children():
-        if type(process).__name__ == "ForkServerProcess" and process.daemon:
-            process.kill()
+    for process in _WORKERS.intersection(multiprocessing.active_children()):
+        process.kill()
 
 
 def _begin_worker(_: int) -> None:

@@ -30,7 +30,7 @@ def people_clips_batches(
     """P x K batches: `clips_per_person` clips of each of `people_per_batch` people, as tracklet indices (P * K,) int64.
 
     The shuffled tracklets of each person are cut into groups of K; a short last group is filled with other tracklets of
-    the person, drawn a second time; only where there are too few it has one twice, which gives other clips. A batch
+    the person, drawn a second time, or, where there are too few, with the same ones, which give other clips. A batch
     consists of a group from each of P different people, drawn in proportion to their remaining groups. The epoch ends
     when fewer than P people have one left, so their remaining tracklets are not used in it. The clips of a person are
     adjacent: batch.reshape(P, K).
@@ -43,9 +43,8 @@ def people_clips_batches(
     for person, members in sorted(by_person.items()):
         order = generator.permutation(members)
         if missing := -len(order) % clips_per_person:
-            others = generator.permutation(order[: len(order) // clips_per_person * clips_per_person])[:missing]
-            again = generator.choice(members, missing - len(others))
-            order = np.concatenate([order, others, again])
+            full = order[: len(order) // clips_per_person * clips_per_person]
+            order = np.concatenate([order, np.resize(generator.permutation(full) if len(full) else order, missing)])
         groups[person] = list(order.reshape(-1, clips_per_person))
     batches = []
     while len(groups) >= people_per_batch:

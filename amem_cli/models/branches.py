@@ -53,7 +53,8 @@ class Conv2dBranch(nn.Module):
 
 
 class MiddleBranch(nn.Module):
-    """A motion branch (D) on maps in the middle of the backbone, (B, C, times, 2H, 2W) -> (B, 1024, H, W).
+    """A motion branch (D) on maps in the middle of the backbone, (B, C, times, 2H, 2W) -> (B, 1024, H, W): of clips of
+    2 * `times` frames, or one less.
 
     One convolution spans all points in time. A mean over T' does not say when a leg was where, and the last maps of
     an image network hardly say where.
@@ -61,6 +62,7 @@ class MiddleBranch(nn.Module):
 
     def __init__(self, in_channels: int, times: int):
         super().__init__()
+        self.times = times
         self.layers = nn.Sequential(
             nn.Conv2d(times * in_channels, BRANCH_CHANNELS, 3, stride=2, padding=1, bias=False),
             nn.BatchNorm2d(BRANCH_CHANNELS, eps=1e-3),

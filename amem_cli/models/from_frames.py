@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from amem_cli.models.branches import MiddleBranch
+
 INPUT, OUTPUTS = "frames", {"amem-main": ("feature", "norm"), "amem-arm": ("probabilities",)}
 
 
@@ -48,14 +50,15 @@ def resize_weights(old: int, new: int) -> Tensor:
 
 def trace(network: FromFrames, frames: int) -> tuple[torch.export.ExportedProgram, int | None]:
     """`network` as a program of torch.export for any batch and frame size, and the fewest frames of its clips: so many
-    that the backbone makes two maps in time of them. Where it makes one of T frames, all clips must have T (second
-    value: None). `frames` is T of training, 0 for images."""
+    that the backbone makes two maps in time of them. Where it makes one of T frames, and with a motion branch on middle
+    maps, all clips must have T (second value: None). `frames` is T of training, 0 for images."""
     dim = torch.export.Dim
     sizes = [dim("batch"), dim("height", min=2), dim("width", min=2), dim.STATIC]
     example, fewest = torch.zeros((2, 48, 40, 3), dtype=torch.uint8), None
     with torch.no_grad():
         if frames:
-            backbone, lengths = network.network.backbone, range(1, frames + 1)
+            middle = isinstance(getattr(network.network, "motion_branch", None), MiddleBranch)
+            backbone, lengths = network.network.backbone, range(1, 1 if middle else frames + 1)
             fewest = next((length for length in lengths if _maps_in_time(backbone, length) > 1), None)
             sizes.insert(1, dim("frames", min=fewest) if fewest else dim.STATIC)
             example = example[:, None].repeat(1, max(frames, 2 * (fewest or 0)), 1, 1, 1)

@@ -17,7 +17,7 @@ import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from amem_cli.errors import SAME_COMMAND, Interrupted, UsageError
-from amem_cli.processes import local_world_size, world_size
+from amem_cli.processes import local_rank, local_world_size, world_size
 
 Item = TypeVar("Item")
 TIMEOUT = timedelta(hours=2)  # the main process can work alone for a long time: test images, texture statistics
@@ -111,7 +111,7 @@ def choose_device(device: str) -> torch.device:
 
     Raises `UsageError` if there is no such device, or fewer than local processes.
     """
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = local_rank()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device.startswith("cuda") and not torch.cuda.is_available():

@@ -54,7 +54,7 @@ class Loop:
         self.done += amount
         now = time.monotonic()
         if self.bar is not None:
-            room = self.bar.console.width - len(self.title) - BAR_WIDTH - 2
+            room = self.bar.console.width - max(len(task.description) for task in self.bar.tasks) - BAR_WIDTH - 2
             self.bar.update(self.task, total=self.total, completed=self.done, text=self._text(now, terms, room))
         elif now - self._last_line >= PLAIN_SECONDS or self.done == self.total:
             self._last_line = now

@@ -115,9 +115,11 @@ def choose_epochs(chosen: Path, progress: Progress) -> int:
     choice, so that a rerun keeps it."""
     if not chosen.is_file():
         threads = torch.get_num_threads()
-        seconds = training_seconds((threads,))[threads] / TRIALS
+        on_gpu = torch.cuda.is_available()
+        seconds = 0.0 if on_gpu else training_seconds((threads,))[threads] / TRIALS
         epochs = MORE_EPOCHS if seconds < FAST else EPOCHS
-        progress.log(f"train-amem: {epochs} epochs ({seconds:.2f} s for a step of its backbone)")
+        why = "on a GPU" if on_gpu else f"{seconds:.2f} s for a step of its backbone"
+        progress.log(f"train-amem: {epochs} epochs ({why})")
         atomic.write_text(chosen, f"{epochs}\n")
     return int(chosen.read_text())
 

@@ -247,12 +247,12 @@ def timelines(linked: Linked) -> list[dict[str, Any]]:
         inside = [row for row in rows if gallery.cameras[row] == camera]
         for row in sorted(inside, key=lambda row: gallery.seconds[row, 0]):
             first, last = map(float, gallery.seconds[row])
-            length = max((last - first) / end, LEAST_BAR)
-            left = first / end
-            lane = next((place for place, until in enumerate(ends) if until <= left), len(ends))
-            ends[lane:] = [left + length, *ends[lane + 1 :]]
-            place = {"left": round(100 * left, 2), "width": round(100 * length, 2)}
-            about = {"person": int(linked.person[row]), "key": f"t{row}", "when": period(first, last)}
+            when = period(first, last)
+            last = max(last, first + LEAST_BAR * end)
+            lane = next((place for place, until in enumerate(ends) if until <= first), len(ends))
+            ends[lane:] = [last, *ends[lane + 1 :]]
+            place = {"left": round(100 * first / end, 2), "width": round(100 * (last - first) / end, 2)}
+            about = {"person": int(linked.person[row]), "key": f"t{row}", "when": when}
             bars.append(about | place | {"lane": lane})
         found.append({"camera": camera, "bars": bars, "lanes": len(ends)})
     return [timeline | {"marks": marks(end)} for timeline in found]

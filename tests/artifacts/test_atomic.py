@@ -120,6 +120,13 @@ def test_sweep_temporaries_keeps_those_of_locked_outputs(tmp_path):
     atomic.sweep_temporaries(mine)
     theirs = [".ilids-vid-split0.h5.abcd1234.amem-tmp", ".ilids-vid-split0.txt.abcd1234.amem-tmp"]
     assert [path.name for path in temporaries(tmp_path)] == [*theirs, "notes.amem-tmp"]
+    dotted = [tmp_path / f".site.{name}.h5.abcd1234{atomic.TEMPORARY_SUFFIX}" for name in "ab"]
+    for name, path in zip("ab", dotted, strict=True):
+        path.touch()
+        atomic.lock_path(tmp_path / f"site.{name}.h5").touch()
+    atomic.sweep_temporaries(tmp_path / "site.a.h5")
+    assert [path.exists() for path in dotted] == [False, True]
+    dotted[1].unlink()
     atomic.sweep_temporaries(other)
     assert [path.name for path in temporaries(tmp_path)] == ["notes.amem-tmp"]
     atomic.sweep_temporaries(tmp_path / "nowhere" / "x")

@@ -11,6 +11,7 @@ import pytest
 
 from amem_cli.cli import console
 from amem_cli.cli.app import run
+from amem_cli.runtime.distributed import choose_device
 
 
 def printed(typed: str, capsys: pytest.CaptureFixture, code: int = 0) -> str:
@@ -73,8 +74,14 @@ def test_dry_run_prints_once_under_torchrun(monkeypatch: pytest.MonkeyPatch, cap
     assert lengths[1] == 0
 
 
-def test_empty_world_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "")
+def test_empty_variables_of_torchrun(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    assert choose_device("cpu").type == "cpu"
+    assert run(["evaluate", "--dry-run"]) == 0
+    assert capsys.readouterr().out
     assert printed(f"evaluate --workspace {tmp_path}", capsys, 66).startswith("error: ")
 
 

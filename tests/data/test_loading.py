@@ -349,9 +349,13 @@ class Numbers(torch.utils.data.Dataset):
     def __getitem__(self, step):
         return step
 
-if __name__ == "__main__":
-    for number in loader(Numbers(), 2, torch.device("cpu")):
+def train():
+    numbers = loader(Numbers(), 2, torch.device("cpu"))
+    for number in numbers:
         raise ValueError("the loss is not finite")
+
+if __name__ == "__main__":
+    train()
 """
 
 

@@ -207,6 +207,12 @@ def test_middle_maps_feed_the_motion_branch_alone(backbone: str) -> None:
     assert maps.motion_feature.shape == (*maps.backbone_feature.shape[:1], 1024, *maps.backbone_feature.shape[2:])
 
 
+def test_middle_maps_of_an_odd_number_of_frames() -> None:
+    main = build_main_model(config(backbone="mobilenet_v2", motion_maps="middle", clip_frames=7, modules="mem")).eval()
+    with torch.no_grad():
+        assert main(toy_clip()[:, :, :7]).shape == (4, 512)
+
+
 def test_middle_maps_know_when_something_was_seen() -> None:
     torch.manual_seed(0)
     main, clip = build_main_model(config(backbone="mobilenet_v2", motion_maps="middle")).eval(), toy_clip()

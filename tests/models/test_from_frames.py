@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from toys import CPU, as_trained, shortened, small_main_model
 
 from amem_cli.data.transforms import read_image
+from amem_cli.models.amem import build_main_model
 from amem_cli.models.arm import ARM
+from amem_cli.models.config import model_config
 from amem_cli.models.from_frames import FromFrames, resize_weights, trace
-from amem_cli.options import BACKBONES
+from amem_cli.options import BACKBONES, TrainAmemOptions
 from amem_cli.runtime.engine import as_pixels
 from amem_cli.tools.export import FORMATS
 
@@ -139,6 +141,13 @@ def test_trace_every_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     network, kind = small_network(name)
     program, fewest = trace(FromFrames(network, kind, (64, 32)), 8 if FEWEST[name] else 0)
     assert (fewest or 0) == FEWEST[name]
+    if name == "mobilenet_v2":  # a convolution over all points in time
+        options = TrainAmemOptions(backbone=name, modules="mem", motion_maps="middle", image_size="64x32")
+        middle = build_main_model(model_config(options, 2)).eval()
+        program_of_8, none = trace(FromFrames(middle, kind, (64, 32)), 8)
+        frames = torch.randint(0, 256, (1, 8, 64, 32, 3), dtype=torch.uint8)
+        assert none is None
+        torch.testing.assert_close(program_of_8.module()(frames)[1], FromFrames(middle, kind, (64, 32))(frames)[1])
     module = program.module()
     check_runs(lambda frames: [o.detach() for o in module(torch.from_numpy(frames))], network, kind, FEWEST[name])
     if name == "i3d":

@@ -74,6 +74,9 @@ def test_rank_answers_many_ignored_do_not_hide_the_others():
     rows = [("q", 1, 1, True, 0.0), *ignored, ("match", 1, 2, False, 0.5), ("other", 2, 2, False, 0.6)]
     shown = rank_answers(features_of(rows), 0, np.ones(len(rows), bool), 1.0, top=2, show_ignored=True).answers
     assert [answer.tracklet for answer in shown] == [*(f"same-{i}" for i in range(5)), "match", "other"]
+    late = features_of([rows[0], *rows[-2:], ("same-late", 1, 1, False, 0.9)])
+    shown = rank_answers(late, 0, np.ones(4, bool), 1.0, top=2, show_ignored=True).answers
+    assert [answer.tracklet for answer in shown] == ["match", "other"]  # none after the last rank
 
 
 def test_rank_answers_ties_keep_the_order_of_the_file():

@@ -177,6 +177,28 @@ def test_plan_refuses_a_config_with_places(tmp_path):
         plan(Request("table3", config=config))
 
 
+def test_plan_of_another_backbone(tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('backbone = "mobilenet_v2"\n')
+    request = Request("table3", seeds=1, preset="small", config=config, rows=("baseline", "aem"))
+    planned = plan(request)
+    starts = [command.options.weights for command in planned.commands if command.name == "train-amem"]
+    assert starts == ["imagenet", "imagenet"]  # and not the ARM, which the second row makes
+    assert planned.runs[0].title == "Baseline (I3D), mobilenet_v2 for I3D"
+    assert "# Baseline (I3D), mobilenet_v2 for I3D on mars" in planned.script()
+    assert "mobilenet_v2=imagenet" in new_table(planned, [])["weights"]
+    with pytest.raises(UsageError, match=r"--weights i3d=\.\.\.: the rows are of mobilenet_v2"):
+        plan(dataclasses.replace(request, weights=("i3d=rgb.pt",)))
+    given = plan(dataclasses.replace(request, weights=("mobilenet_v2=own.pt",)))
+    assert [command.options.weights for command in given.commands if command.name == "train-amem"] == ["own.pt"] * 2
+
+
+def test_plan_refuses_a_config_with_a_split(tmp_path):
+    (tmp_path / "c.toml").write_text('split = "0"\n')
+    with pytest.raises(UsageError, match="it sets split"):
+        plan(Request("table3", config=tmp_path / "c.toml"))
+
+
 def test_plan_from_scratch():
     planned = plan(Request("table4", seeds=1, weights=("i3d=rgb.pt", "arm=imagenet")))
     assert planned.from_scratch == ["tae", "r3d", "p3d"]

@@ -138,6 +138,16 @@ def test_show_refuses_test_tracklets_without_labels(source: Source, tmp_path: Pa
         show("attributes", picture, source, Silent())
 
 
+def test_show_attributes_in_the_folder_of_the_workspace(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source.workspace.root)
+    here = replace(source, workspace=Workspace(Path(".")))
+    show("attributes", Picture([], tmp_path / "a.png"), here, Silent())
+    with pytest.raises(UsageError, match=f"for show attributes --workspace {Path.cwd()}-all"):
+        show("attributes", Picture([source.queries[0].name], tmp_path / "b.png"), here, Silent())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_show_missing_artifact(kind: str, walkers: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="Run: amem"):

@@ -220,6 +220,14 @@ def test_timeline_of_an_hour_covers_no_bar(tmp_path: Path) -> None:
     assert max(bar["left"] + bar["width"] for bar in timeline["bars"]) <= 100
 
 
+def test_timeline_of_tracks_that_follow_one_another_has_one_lane(tmp_path: Path) -> None:
+    ends = np.cumsum(np.random.default_rng(0).uniform(5, 30, 20))
+    first = np.concatenate([[0.0], ends[:-1]])
+    gallery = Gallery([write_gallery(tmp_path / "a.h5", unit_rows(20), first_seconds=first, last_seconds=ends)])
+    (timeline,) = page.timelines(Linked(gallery, np.arange(20), np.full(20, np.nan), 0.6, 0, None))
+    assert timeline["lanes"] == 1
+
+
 def test_page_has_no_tags_of_gender_and_age() -> None:
     names = ("personalMale", "personalLess30", "upperBodyRed", "hairLong")
     labels = SimpleNamespace(tracklet=["a"], attributes=names, probabilities=np.array([[0.9, 0.8, 0.7, 0.4]]))

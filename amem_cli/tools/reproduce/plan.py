@@ -108,7 +108,7 @@ class Plan:
         if self.shared:
             lines += ["", "# once, for all rows", *(command.line for command in self.shared)]
         for run in self.runs:
-            lines += ["", f"# {run.row.title} on {run.dataset}, seed {run.seed}", *run.lines]
+            lines += ["", f"# {run.title} on {run.dataset}, seed {run.seed}", *run.lines]
         return "\n".join([*lines, "", "# The same command without --dry-run then writes the table."])
 
     def as_json(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def plan(request: Request) -> Plan:
 
 
 def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
-    """`--weights NAME=FILE` by name of the network; the file may be `imagenet` (arm, tae) or `kinetics` (i3d). Raises
+    """`--weights NAME=FILE` by name of the network; the file may be weights by name (`NETWORKS_WITH`). Raises
     `UsageError`."""
     files: dict[str, str] = {}
     for text in texts:

@@ -55,7 +55,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         run_command(command, progress)
     for number, one in enumerate(progress.repeated(plan.runs, "runs"), 1):
         _link_shared(one.workspace, Workspace(plan.request.workspace))
-        progress.log(f"-- {number} of {len(plan.runs)}: {one.row.title}, {one.dataset}, seed {one.seed}")
+        progress.log(f"-- {number} of {len(plan.runs)}: {one.title}, {one.dataset}, seed {one.seed}")
         results = [run_command(command, progress) for command in one.commands]
         figures = _measure_predictions(plan, one) if plan.table.drawn else {}
         table = add_run(table, one, results[-1].metrics if plan.table.scored else None, figures)

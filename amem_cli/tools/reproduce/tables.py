@@ -92,7 +92,9 @@ class Request:
     datasets: tuple[str, ...] = option((), "data set or .toml; default mars, table5: all three", flag="--dataset")
     rows: tuple[str, ...] = option((), "only this row, e.g. amem; repeatable", flag="--row")
     seeds: int = option(SEEDS, "trainings per row, with the seeds 0, 1, ...")
-    weights: tuple[str, ...] = option((), "r3d|p3d=FILE, i3d=FILE or kinetics, arm|tae=FILE or imagenet; repeatable")
+    weights: tuple[str, ...] = option(
+        (), "NAME=FILE, of arm, tae or a backbone; a file, or imagenet or kinetics; repeatable"
+    )
     preset: str = option(PRESETS[0], " | ".join(PRESETS))
     config: Path | None = option(None, "TOML file as `amem config show` prints it")
     data_root: Path = data_root_option()
