@@ -214,12 +214,17 @@ def _load(make: Callable[[Any], Any], places: Iterable[Any], workers: int, devic
         worker_init_fn=_begin_worker if workers else None,
         multiprocessing_context="forkserver" if workers else None,
     )
-    before, loading = set(multiprocessing.active_children()), iter(batches)
-    _WORKERS.update(set(multiprocessing.active_children()) - before)
-    for batch in loading:
+    for batch in _started(batches):  # not a variable, which the traceback of an error would keep
         if isinstance(batch, partial):
             raise batch()
         yield batch
+
+
+def _started(batches: DataLoader[Any]) -> Iterator[Any]:
+    """The iterator of a loader, whose processes are remembered."""
+    before, iterator = set(multiprocessing.active_children()), iter(batches)
+    _WORKERS.update(set(multiprocessing.active_children()) - before)
+    return iterator
 
 
 def default_workers(device: str) -> int:

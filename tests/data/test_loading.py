@@ -1,5 +1,6 @@
 """Batches from disk: independent of workers and processes, one augmentation per clip, each file decoded once."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -296,6 +297,7 @@ def test_loader_names_a_bad_file(tracklets, tmp_path, workers: int):
     with pytest.raises(BadData, match=r"bad\.png.*cannot be decoded.*Replace it") as caught:
         next(batches)
     assert "\n" not in str(caught.value)
+    assert not loading._WORKERS.intersection(multiprocessing.active_children())  # the error does not keep them
 
 
 KILLED = """
