@@ -69,7 +69,7 @@ class Chain:
 
     def states(self, *, deep: bool = False) -> list[ArtifactState]:
         """The six stages of a data set, in order, with several splits each stage for all of them or for one; of tracks
-        without identities the four that do not need people.
+        without identities the four that do not need people, of which only the features have to be there.
 
         An artifact with a stale parent is stale too; `deep` also verifies checksums and compares the images. Raises
         `UsageError` for a data set without tracklets.
@@ -87,7 +87,7 @@ class Chain:
 
         states = _states(self, deep, compared if deep else lambda state: state)
         if self.manifest.layout == "tracks":
-            states = [state for state in states if state.stage not in ("train-amem", "evaluate")]
+            return [_of_tracks(state) for state in states if state.stage not in ("train-amem", "evaluate")]
         return states
 
     def command(self, stage: str) -> str:
@@ -106,6 +106,13 @@ class Chain:
                 return
             if link.state == "stale":
                 progress.warn(f"{link.path} is stale: {link.why}. To update it: {link.command}")
+
+
+def _of_tracks(state: ArtifactState) -> ArtifactState:
+    if state.state == "missing" and state.stage != "extract-features":
+        needed_by = "train-amem" if state.stage == "train-tae" else "search --with"
+        return replace(state, state="unused", why=f"only amem {needed_by} needs it")
+    return state
 
 
 def _compared_with_images(state: ArtifactState, dataset: Dataset, of: Chain) -> ArtifactState:

@@ -11,6 +11,7 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.data.readers.features import read_foreign
 from amem_cli.errors import BadData, DiskError, OutputExists, UsageError, require_package
+from amem_cli.options import DataOptions
 
 BLOCK_ROWS = 65536
 HDF5 = (".h5", ".hdf5")
@@ -22,12 +23,12 @@ NAMES = {  # of queries and gallery: features, people, cameras
 
 
 def convert(
-    source: Path, out: Path, dataset: str, *, gallery: Path | None = None, queries: str = "", force: bool = False
+    source: Path, out: Path, dataset: str = "", *, gallery: Path | None = None, queries: str = "", force: bool = False
 ) -> dict[str, Any]:
     """Write the features in `source` to `out`, in the format of its name; returns counts and notes.
 
-    `.npy` gets a `.csv` with the other columns. Raises `OutputExists`, `UsageError` for another format, and as
-    `read_foreign`.
+    `dataset` is the name for features of another program, empty for mars; amem's own have theirs. `.npy` gets a `.csv`
+    with the other columns. Raises `OutputExists`, `UsageError` for another format, and as `read_foreign`.
     """
     kind = out.suffix.lower()
     if kind not in FORMATS:
@@ -67,8 +68,10 @@ def _read(source: Path, dataset: str, gallery: Path | None, queries: str, kind: 
         if ours or "kind" in hdf5.read_attributes(source, "features"):  # another program may write this form
             if gallery or queries or kind == ".h5":
                 raise UsageError("features", source, why="this is a features file of amem", remedy="Use it as it is")
+            if dataset:
+                raise UsageError("--dataset", dataset, why=f"{source} holds its data set's name", remedy="Leave it out")
             return features.read(source, people=False), []
-    return read_foreign(source, dataset, gallery=gallery, queries=queries)
+    return read_foreign(source, dataset or DataOptions.dataset, gallery=gallery, queries=queries)
 
 
 def _columns(table: Features) -> dict[str, Any]:

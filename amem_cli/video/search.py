@@ -176,11 +176,13 @@ def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Qu
     is_folder, is_file = os.path.isdir(options.query), os.path.isfile(options.query)
     if gallery.rows_of(options.query) or not (is_folder or is_file):
         row = gallery.row_of(options.query)
+        options.refuse_unused("model", "boxes", "detector_weights", why="the query is a tracklet of the gallery")
         return [options.query], gallery.row(row)[None], row
     path = Path(options.query)
     check_model(options.model, gallery)  # before a long video is processed
     if is_file:
         return _video_queries(path, gallery, options, progress)
+    options.refuse_unused("boxes", "detector_weights", why="the query is a folder of frames, which are people already")
     return [path.name], embed([folder_tracklet("query", path)], gallery, options, progress), None
 
 

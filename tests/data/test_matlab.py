@@ -2,12 +2,14 @@
 
 import contextlib
 
+import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
 
 from amem_cli.artifacts import child
 from amem_cli.data.readers import matlab
+from amem_cli.data.readers.features import read_foreign
 from amem_cli.data.readers.matlab import read_matlab
 from amem_cli.errors import AmemError, BadData, InputMissing
 
@@ -33,6 +35,26 @@ def test_read_matlab_structs_cells_and_texts(tmp_path):
         "parts": [{"train": [1, 17, 96], "test": 3.5}, {"train": 1, "test": []}],
         "text": "walking",
     }
+
+
+@pytest.mark.slow
+def test_read_foreign_names_structs_cells_and_groups_that_it_does_not_use(tmp_path):
+    arrays = {"f": np.eye(3), "pids": [1, 2, 1], "camids": [1, 1, 2]}
+    savemat(tmp_path / "a.mat", arrays | {"opt": {"lr": 0.1}, "mixed": cells(1, "a")})
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+        file.create_group("opt")
+        file.create_group("#refs#")
+        file["mixed"] = h5py.ExternalLink("elsewhere.h5", "/x")
+    for name in ("a.mat", "b.h5"):
+        table, notes = read_foreign(tmp_path / name, "mars", queries="1")
+        np.testing.assert_array_equal(table.features, np.eye(3))
+        (unused,) = [note for note in notes if note.startswith("not used: ")]
+        assert sorted(unused.removeprefix("not used: ").split("; ")) == ["mixed", "opt"]
+    savemat(tmp_path / "c.mat", arrays | {"f": {"values": 1}})
+    with pytest.raises(BadData, match=r"features are .*not a matrix"):
+        read_foreign(tmp_path / "c.mat", "mars", queries="1")
 
 
 @pytest.mark.slow

@@ -128,6 +128,12 @@ def test_tracks_through_the_stages_and_tools(folder: Path, capsys: pytest.Captur
     """Labels, TAE, features, a search by description, a picture of attributes, a report; what needs people says so."""
     toys.write_arm(Path("arm.safetensors"), ["upperBodyRed"])
     on = ["--dataset", "people/people.toml"]
+    assert run(["status", *on, "--json"]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert {link["stage"]: link["state"] for link in status["chain"]} == {
+        "train-arm": "unused", "label-videos": "unused", "train-tae": "unused", "extract-features": "missing",
+    }  # fmt: skip
+    assert status["next"].startswith("amem extract-features --dataset ")
     small = ["--image-size", "32x32", "--batch-size", "4", "--epochs", "1"]
     run_stage = [
         ["label-videos", *on, "--arm", "arm.safetensors"],

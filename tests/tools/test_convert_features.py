@@ -30,7 +30,7 @@ def source(tmp_path, table):
 
 
 def there_and_back(tmp_path, source, suffix):
-    convert(source, tmp_path / f"out{suffix}", "mars")
+    convert(source, tmp_path / f"out{suffix}")
     found = convert(tmp_path / f"out{suffix}", tmp_path / "back.h5", "mars")
     return found, features.read(tmp_path / "back.h5", people=False)
 
@@ -58,7 +58,7 @@ def test_convert_mat_there_and_back(tmp_path, source, table):
 
 
 def test_convert_names_of_other_programs(tmp_path, source, table):
-    convert(source, tmp_path / "x.npz", "mars")
+    convert(source, tmp_path / "x.npz")
     with np.load(tmp_path / "x.npz") as arrays:
         assert set(arrays) == {"qf", "q_pids", "q_camids", "gf", "g_pids", "g_camids"}
         np.testing.assert_array_equal(arrays["g_pids"], [3, 0, -1])
@@ -76,7 +76,7 @@ def test_convert_tracks_without_people(tmp_path, table, suffix):
     assert found.camera == seen["camera"]
     np.testing.assert_array_equal(found.last_seconds, seen["last_seconds"])
     with pytest.raises(BadData, match=r"no person_id\. Write \.parquet or \.npy instead"):
-        convert(path, tmp_path / "x.npz", "mars")
+        convert(path, tmp_path / "x.npz")
     assert not (tmp_path / "x.npz").exists()
 
 
@@ -86,14 +86,14 @@ def test_convert_full_disk_leaves_nothing(tmp_path, source, monkeypatch):
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(DiskError, match="no space left"):
-        convert(source, tmp_path / "x.npy", "mars")
+        convert(source, tmp_path / "x.npy")
     assert not list(tmp_path.glob("x.*"))
 
 
 def test_convert_parquet_of_blocks(tmp_path, source, table, monkeypatch):
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("amem_cli.tools.convert_features.BLOCK_ROWS", 3)
-    convert(source, tmp_path / "x.parquet", "mars")
+    convert(source, tmp_path / "x.parquet")
     file = parquet.ParquetFile(tmp_path / "x.parquet")
     assert str(file.schema_arrow.field("features").type) == "fixed_size_list<element: float>[5]"
     assert file.num_row_groups == 2
@@ -104,7 +104,7 @@ def test_convert_parquet_of_blocks(tmp_path, source, table, monkeypatch):
 def test_convert_without_pyarrow(tmp_path, source, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputMissing, match=r"pyarrow: not installed\. Run: python -m pip install pyarrow"):
-        convert(source, tmp_path / "x.parquet", "mars")
+        convert(source, tmp_path / "x.parquet")
     assert not list(tmp_path.glob("*x.parquet*"))
     (tmp_path / "y.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputMissing, match="pyarrow: not installed"):
@@ -114,17 +114,19 @@ def test_convert_without_pyarrow(tmp_path, source, monkeypatch):
 def test_convert_refuses(tmp_path, source):
     (tmp_path / "out.csv").write_text("mine")
     with pytest.raises(OutputExists, match=r"out\.csv: it exists\. Choose another name, or --force"):
-        convert(source, tmp_path / "out.npy", "mars")
+        convert(source, tmp_path / "out.npy")
     assert (tmp_path / "out.csv").read_text() == "mine"
     assert not (tmp_path / "out.npy").exists()
-    convert(source, tmp_path / "out.npy", "mars", force=True)
+    convert(source, tmp_path / "out.npy", force=True)
     assert (tmp_path / "out.csv").read_text().startswith("tracklet,person_id,camera_id,is_query\na,3,1,True\n")
     with pytest.raises(UsageError, match=r"unknown format '\.txt'"):
-        convert(source, tmp_path / "x.txt", "mars")
+        convert(source, tmp_path / "x.txt")
     with pytest.raises(UsageError, match="this is a features file of amem"):
-        convert(source, tmp_path / "x.h5", "mars")
+        convert(source, tmp_path / "x.h5")
     with pytest.raises(UsageError, match="this is a features file of amem"):
-        convert(source, tmp_path / "x.npz", "mars", queries="3")
+        convert(source, tmp_path / "x.npz", queries="3")
+    with pytest.raises(UsageError, match=r"--dataset mine: .*mars\.h5 holds its data set's name\. Leave it out"):
+        convert(source, tmp_path / "x.npz", "mine")
 
 
 def test_command_features_convert(tmp_path, capsys):

@@ -120,6 +120,9 @@ def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
         ({"query": "hall/3"}, "Did you mean hall/00"), ({"cameras": ("attic",)}, "no such camera"),
         ({"after": 900}, "no tracklet passes"), ({"gallery": ()}, "no features file"), ({"top": 0}, "at least 1"),
         ({"query": ""}, "nothing to search for"),
+        ({"model": tmp_path / "m"}, "--model: the query is a tracklet of the gallery"),
+        ({"boxes": ("motion",)}, "--boxes: the query is a tracklet of the gallery"),
+        ({"query": "", "with_": ("hat",), "model": tmp_path / "m"}, "--model: there is no query, only a description"),
     ]:  # fmt: skip
         with pytest.raises(AmemError, match=why):
             search(SearchOptions(**({"query": "hall/0003", "gallery": paths} | options)), Silent())
@@ -259,16 +262,18 @@ def test_search_folder_and_video_by_their_features(tmp_path: Path) -> None:
     rows = np.concatenate([*rows, unit_rows(2, 512)])
     gallery = write_gallery(tmp_path / "g.h5", rows, model=sha256_file(model))
     progress = Counting()
-    for query, count in ((tmp_path / "cut" / tracklets[0].name, 1), (film, 3)):
-        options = SearchOptions(query=str(query), gallery=(gallery,), model=model, boxes=(str(boxes),), device="cpu")
+    for query, count, cut_by in ((tmp_path / "cut" / tracklets[0].name, 1, ()), (film, 3, (str(boxes),))):
+        options = SearchOptions(query=str(query), gallery=(gallery,), model=model, boxes=cut_by, device="cpu")
         found = search(options, progress).found
         assert [one.hits[0].row for one in found] == list(range(count))
         assert max(one.hits[0].distance for one in found) < 1e-5 < min(one.hits[1].distance for one in found)
         assert progress.total == sum(-(-len(tracklet) // 4) for tracklet in tracklets[:count])
     extracted = {"dataset": str(cut.manifest), "model": str(model), "image_size": "48x32", "device": "cpu"}
     (other,) = extract_features(ExtractFeaturesOptions(workspace=tmp_path / "w", **extracted), Silent())
-    (one,) = search(replace(options, query=str(tmp_path / "cut" / tracklets[0].name), gallery=(other.artifact,)),
-                    Silent()).found  # fmt: skip
+    frames = str(tmp_path / "cut" / tracklets[0].name)
+    with pytest.raises(UsageError, match=r"--boxes: the query is a folder of frames, which are people already\. Leave"):
+        search(replace(options, query=frames), Silent())
+    (one,) = search(replace(options, query=frames, boxes=(), gallery=(other.artifact,)), Silent()).found
     assert one.hits[0].distance < 1e-5  # frames of the gallery's size, not the model's
     smaller = ExtractFeaturesOptions(workspace=tmp_path / "v", **extracted | {"image_size": "32x32"})
     (same,) = extract_features(smaller, Silent())

@@ -19,6 +19,7 @@ from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA
 from amem_cli.errors import BadData
 
 MOST_ARRAY_BYTES = 4 * 2**30
+UNREAD = np.zeros(0, "V1")  # in place of a struct, a cell or a group
 
 
 def read_matlab(path: Path, variable: str, what: str) -> Any:
@@ -41,7 +42,7 @@ def _read(content: bytes, variable: str) -> Any:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The numbers and texts of a MATLAB (4, 5 or 7.3) or plain HDF5 file by their names, others left out.
+    """The numbers and texts of a MATLAB (4, 5 or 7.3) or plain HDF5 file by their names; others are `UNREAD`.
 
     Vectors of one length in an HDF5 file become the rows of `features`, their names `names`. Raises as `read_matlab`.
     """
@@ -84,7 +85,7 @@ def _matlab_arrays(content: bytes) -> dict[str, np.ndarray]:
     for name, value in found.items():
         if value.dtype == object and all(one.dtype.kind == "U" and one.size == 1 for one in value.flat):
             found[name] = np.array([one.item() for one in value.flat])  # a cell of texts
-    return {name: value for name, value in found.items() if value.dtype.kind in "biufU"}
+    return {name: value if value.dtype.kind in "biufU" else UNREAD for name, value in found.items()}
 
 
 def _hdf5_arrays(content: bytes) -> dict[str, np.ndarray]:
@@ -105,4 +106,4 @@ def _hdf5_arrays(content: bytes) -> dict[str, np.ndarray]:
     shapes = {value.shape for value in values.values()}
     if len(values) > 1 and len(shapes) == 1 and len(shapes.pop()) == 1:
         return {"features": np.stack(list(values.values())), "names": np.array(list(values))}
-    return values
+    return {name: UNREAD for name in links if not name.startswith("#")} | values  # "#refs#" are MATLAB's own
