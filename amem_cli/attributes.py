@@ -35,3 +35,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 ATTRIBUTES: tuple[str, ...] = tuple(name for group in GROUPS.values() for name in group)
 GROUP_SIZES: tuple[int, ...] = tuple(len(group) for group in GROUPS.values())
+
+# Those that papers evaluate (Deng et al. 2014): `selected_attribute` of PETA.mat, for copies of PETA without that file.
+USUAL_35: tuple[str, ...] = (
+    *_names("personal", "Less30 Less45 Less60 Larger60 Male"),
+    "hairLong",
+    *_names("upperBody", "Casual Formal Jacket Logo Other Plaid ShortSleeve ThinStripes Tshirt VNeck"),
+    *_names("lowerBody", "Casual Formal Jeans ShortSkirt Shorts Trousers"),
+    *_names("footwear", "LeatherShoes Sandals Shoes Sneaker"),
+    *_names("accessory", "Hat Muffler Nothing Sunglasses"),
+    *_names("carrying", "Backpack MessengerBag Nothing Other PlasticBags"),
+)

@@ -198,6 +198,9 @@ class TrainArmOptions(Schedule):
         "person", "test images: of people held out, of a random partition of PETA.mat, or none (D)"
     )
     hold_out: float = option(0.2, "fraction of people that --partition person uses for the test (D)")
+    loss_weights: Literal["none", "frequency"] = option(
+        "none", "none: all equal (P); frequency: what is rare in the training images counts up to e times as much (D)"
+    )
     epochs: int = option(60, "passes over the training images (D)", small=4)
     batch_size: int = option(64, "images per batch (D)", small=32)
     learning_rate: float = option(1e-4, "Adam's learning rate (D)", small=3.5e-4)

@@ -153,7 +153,8 @@ def test_commands_parse(page: Path, folder: Path, capsys: pytest.CaptureFixture)
 
 def _check_names(values: dict[str, Any]) -> None:
     """Names that the parser accepts as any text."""
-    for dataset in [values["dataset"]] if isinstance(values.get("dataset"), str) else values.get("dataset") or []:
+    named = values.get("dataset") or []
+    for dataset in [named] if isinstance(named, str) else named:
         load_manifest(dataset)
     if values.get("name") and "/" not in values["name"]:
         load_manifest(values["name"])
@@ -294,7 +295,7 @@ STATES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "full-disk": lambda folder, patch: patch.setattr("amem_cli.artifacts.atomic.shutil", DISK),
     "locked-output": lambda folder, patch: locked(Workspace(Path("workspace")).tae),
     "nan-loss": lambda folder, patch: patch.setattr(
-        "amem_cli.stages.train_arm.arm_loss", lambda logits, labels: logits.sum() * float("nan")
+        "amem_cli.stages.train_arm.arm_loss", lambda logits, *_, **__: logits.sum() * float("nan")
     ),
     "no-cuda": lambda folder, patch: patch.setattr("torch.cuda.is_available", lambda: False),
 }

@@ -51,6 +51,18 @@ def test_arm_loss_sums_groups_in_column_order() -> None:
         assert loss(torch.zeros(4, 105), torch.ones(4, 105)).item() == pytest.approx(105 * math.log(2), rel=1e-6)
 
 
+def test_attribute_loss_weighted_by_frequencies() -> None:
+    """Li, Chen and Huang (2015): a label 1 of frequency p counts exp(1 - p) times, a label 0 exp(p) times."""
+    logits, labels = torch.tensor([[0.5, -1.0, 2.0], [0.0, 3.0, -0.5]]), torch.tensor([[1, 0, 0], [0, 1, 1]])
+    frequencies, total = torch.tensor([0.1, 0.5, 1.0]), 0.0
+    for row in range(2):
+        for column, p in enumerate((0.1, 0.5, 1.0)):
+            likely = sigmoid(logits[row, column].item())
+            total -= math.exp(1 - p) * math.log(likely) if labels[row, column] else math.exp(p) * math.log(1 - likely)
+    assert attribute_group_loss(logits, labels, frequencies).item() == pytest.approx(total / 2, rel=1e-6)
+    assert arm_loss(logits, labels, (1, 2), frequencies).item() == pytest.approx(total / 2, rel=1e-6)
+
+
 def test_attribute_group_loss_extreme_logits() -> None:
     logits = torch.tensor([[1000.0, -1000.0]], requires_grad=True)
     loss = attribute_group_loss(logits, torch.tensor([[0, 0]]))

@@ -73,8 +73,8 @@ class ImageDataset:
 @dataclass(frozen=True, slots=True)
 class AttributeDataset:
     """N images with binary attributes (PETA): `labels` is (N, len(attributes)) uint8; `person_ids` (N,) int64 number
-    the people. `partitions` are the official splits, each "train" | "val" | "test" -> row indices; `evaluated` are the
-    columns of the usual 35 attributes. Both are empty without PETA.mat."""
+    the people. `partitions` are the official splits, each "train" | "val" | "test" -> row indices, none without
+    PETA.mat; `evaluated` are the columns of the usual 35 attributes."""
 
     name: str
     paths: tuple[Path, ...]

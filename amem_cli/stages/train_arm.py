@@ -99,12 +99,16 @@ def adam(model: nn.Module, options: TrainArmOptions) -> torch.optim.Adam:
 
 
 def train_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[tuple[Tensor, Tensor]], precision: str
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[tuple[Tensor, Tensor]],
+    precision: str,
+    frequencies: Tensor | None = None,
 ) -> dict[str, float]:
     """One optimiser step with the mean gradient of `batches`; returns the mean loss as {"attribute": ...}.
 
-    Each batch is (images, labels): uint8 (B, H, W, 3) on the host and (B, A) in {0, 1}. Raises `BadData` before the
-    optimiser steps if the loss is not finite.
+    Each batch is (images, labels): uint8 (B, H, W, 3) on the host and (B, A) in {0, 1}. `frequencies` (A,) weight the
+    loss, as in `arm_loss`. Raises `BadData` before the optimiser steps if the loss is not finite.
     """
     device = device_of(model)
     optimizer.zero_grad()
@@ -113,7 +117,7 @@ def train_step(
         with gradient_sync(model, enabled=number == len(batches)):
             with autocast(precision, device):
                 logits = model(as_pixels(images, device))
-            loss = arm_loss(logits.float(), labels.to(device, non_blocking=True))
+            loss = arm_loss(logits.float(), labels.to(device, non_blocking=True), frequencies=frequencies)
             (loss / len(batches)).backward()
         losses.append({"attribute": loss})
     values = schedule.mean_losses(losses)
@@ -134,6 +138,9 @@ def _train(
     )
     state = load_state(run, best_file, lambda _: len(steps))
     precision = run.provenance.options["precision"]
+    frequencies = None
+    if options.loss_weights == "frequency":
+        frequencies = torch.from_numpy(data.labels[train].mean(axis=0)).float().to(processes.device)
     parallel = processes.data_parallel(model.train())
     schedule.log_batch_size(options, ("batch_size",), "images", steps, processes, progress)
 
@@ -158,7 +165,7 @@ def _train(
                 rate = schedule.learning_rate(options, state.epochs(len(steps)), state.step)
                 schedule.set_learning_rate(optimizer, rate)
                 step = list(itertools.islice(batches, count))
-                losses = train_step(parallel, optimizer, step, precision)
+                losses = train_step(parallel, optimizer, step, precision, frequencies)
                 log.add(losses)
                 bar.advance(1, **losses)
                 finish_step(run, state, log, stop, last_in_epoch=state.step_in_epoch + 1 == len(steps))
@@ -212,7 +219,7 @@ def score_attributes(probabilities: np.ndarray, data: AttributeDataset, rows: np
     metrics: dict[str, Any] = {}
     for subset, columns in (("all", [*range(len(data.attributes))]), ("usual_35", [*data.evaluated])):
         if not columns:
-            continue  # only PETA.mat lists the usual 35
+            continue
         names = [data.attributes[column] for column in columns]
         scores = attribute_metrics(probabilities[:, columns], data.labels[rows][:, columns], names)
         rates = {rate: _number(getattr(scores, rate)) for rate in ("mA", "accuracy", "precision", "recall", "f1")}

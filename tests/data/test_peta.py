@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from amem_cli.attributes import ATTRIBUTES
+from amem_cli.attributes import ATTRIBUTES, USUAL_35
 from amem_cli.data.datasets import dataset_counts
 from amem_cli.data.readers import peta
 from amem_cli.data.readers.files import BadRows
@@ -130,8 +130,9 @@ def test_read_label_txt(root):
     assert found["00001_MALE_fore.jpg"] == {"personalMale"}
     assert (dataset.labels.dtype, dataset.labels.shape) == (np.uint8, (10, 105))
     assert dataset.person_ids.tolist() == [0, 1, 1, 2, 3, 4, 4, 4, 5, 5]
-    assert (dataset.partitions, dataset.evaluated, dataset.notes) == ((), (), ())
-    counts = {"images": 10, "people": 6, "attributes": 105, "evaluated_attributes": 0, "partitions": 0}
+    assert (dataset.partitions, dataset.notes) == ((), ())
+    assert tuple(ATTRIBUTES[column] for column in dataset.evaluated) == USUAL_35
+    counts = {"images": 10, "people": 6, "attributes": 105, "evaluated_attributes": 35, "partitions": 0}
     assert dataset_counts(dataset) == counts
     assert peta.extra_counts(root) == {"labels_without_images": 1, "images_without_labels": 0}
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,6 +58,25 @@ def test_train_arm_measures_the_test_people(walkers: Path, tmp_path: Path) -> No
     assert metrics["train_images"] == metrics["held_out_images"] == len(people) / 2
     assert set(metrics["per_attribute"]) == set(ATTRIBUTES)
     assert sum(score["positives"] for score in metrics["per_attribute"].values()) > 0
+
+
+def test_train_arm_weights_the_loss_by_the_training_images(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(train_arm, "train_step", lambda *more: given.append(more[4]) or {"attribute": 1.0})
+    options = arm_options(walkers, tmp_path, partition="person", hold_out=0.5)
+    data = read_attributes(load_manifest("peta"), walkers)
+    train, _, _ = train_arm.split_rows(data, options, np.arange(len(data.paths)))
+    train_arm.train_arm(options, Silent())
+    assert given == [None] * len(given) != []
+    given.clear()
+    train_arm.train_arm(replace(options, loss_weights="frequency", force=True), Silent())
+    expected = np.sum(data.labels[train], axis=0) / len(train)
+    assert given
+    for frequencies in given:
+        np.testing.assert_allclose(frequencies, expected, rtol=1e-6)
+    assert not np.allclose(expected, data.labels.mean(axis=0))
 
 
 def test_train_arm_sync_batchnorm(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -285,9 +285,9 @@ def test_losses_are_float32_under_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
             return [tensor for value in values for tensor in tensors(value)]
         return [values] if isinstance(values, Tensor) and values.is_floating_point() else []
 
-    def recorded(name: str, original: Any, *given: object) -> Any:
+    def recorded(name: str, original: Any, *given: object, **more: object) -> Any:
         seen.extend((name, tensor.dtype) for tensor in tensors(given))
-        return original(*given)
+        return original(*given, **more)
 
     for module, names in LOSSES.items():
         for name in names:

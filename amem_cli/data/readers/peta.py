@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.attributes import ATTRIBUTES
+from amem_cli.attributes import ATTRIBUTES, USUAL_35
 from amem_cli.data.readers import files
 from amem_cli.data.readers.files import BadRows, list_folder, whole_numbers
 from amem_cli.data.readers.matlab import read_matlab
@@ -63,9 +63,9 @@ class PetaTable:
 
 def read(root: Path, name: str) -> AttributeDataset:
     """All images with a label, subset after subset, by name without regard to case: the order of PETA.mat, which has
-    the evaluated attributes and the partitions. If it lists other images than the folders contain, the partitions are
-    left out with a note. Raises `BadData` when there are no images, `BadRows` for unknown attributes and for every
-    image whose labels in Label.txt and in PETA.mat differ."""
+    the partitions and its own list of the evaluated attributes. If it lists other images than the folders contain, the
+    partitions are left out with a note. Raises `BadData` when there are no images, `BadRows` for unknown attributes and
+    for every image whose labels in Label.txt and in PETA.mat differ."""
     base = find(root)
     if base is None:
         raise BadData(WHAT, root, why=files.why_missing(root, "<subset>/archive"), remedy=f"Expected {LAYOUT}")
@@ -92,7 +92,7 @@ def read(root: Path, name: str) -> AttributeDataset:
     labels, person_ids = np.array(rows, dtype=np.uint8), np.array(people, dtype=np.int64)
     notes += files.ignored_note(ignored) + files.note("images", unlabelled, "without a label left out")
     partitions: tuple[dict[str, np.ndarray], ...] = ()
-    evaluated: tuple[int, ...] = ()
+    evaluated = tuple(map(ATTRIBUTES.index, USUAL_35))
     table_path = find_table(root, base)
     if table_path is not None:
         table = read_peta_mat(table_path)
