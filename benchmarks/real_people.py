@@ -261,7 +261,7 @@ if __name__ == "__main__":
     parser.add_argument("--preset", default="small")
     parser.add_argument("--config", type=Path, help="options as amem config show prints them")
     parser.add_argument("--name", default="small", help="of these options, in the results")
-    parser.add_argument("--people", type=int, help="to train on, of the 50 of a half")
+    parser.add_argument("--people", type=int, help="to train on, of the 50 of a half or all 100")
     parser.add_argument("--new-cameras", action="store_true", help="test on archives that nothing was trained on")
     parser.add_argument("--adapt-cameras", action="store_true", help="score features of extract-features with it")
     parser.add_argument("--parts", type=int, default=1, help="score features of extract-features with it")

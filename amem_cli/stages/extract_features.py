@@ -4,6 +4,7 @@ Features: work in shards that a second run does not repeat, several processes (t
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -16,7 +17,7 @@ from torch import nn
 
 from amem_cli.artifacts import checkpoint, features
 from amem_cli.artifacts.atomic import sha256_lines
-from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.features import FEW_TRACKLETS, Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
@@ -28,7 +29,7 @@ from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
-from amem_cli.errors import BadData, UsageError
+from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.models.adaptation import adapted_to_camera
 from amem_cli.models.checkpoints import load_feature_model
 from amem_cli.models.config import ArmConfig, ModelConfig
@@ -129,11 +130,20 @@ def compute_columns(
     if not options.adapt_cameras:
         compute = partial(extract_tracklets, engine=make(model), **settings)
         return shards.compute(tracklets, clips, compute, progress, "clips")
+    warn_about_few_tracklets(tracklets, progress)
     order = np.argsort([tracklet.camera_id for tracklet in tracklets], kind="stable")
     compute = partial(extract_by_camera, engine_of=camera_engines(model, make, tracklets, **shape), **settings)
     ordered = [tracklets[row] for row in order.tolist()], [clips[row] for row in order.tolist()]
     columns = shards.compute(*ordered, compute, progress, "clips")
     return {name: values[np.argsort(order)] for name, values in columns.items()}
+
+
+def warn_about_few_tracklets(tracklets: Sequence[Tracklet], progress: Progress) -> None:
+    """Name the cameras whose tracklets are too few for statistics of their own."""
+    counts = Counter(tracklet.camera_id for tracklet in tracklets)
+    if few := [f"camera {camera}: {counts[camera]}" for camera in sorted(counts) if counts[camera] < FEW_TRACKLETS]:
+        why = f"--adapt-cameras: fewer than {FEW_TRACKLETS} tracklets say little about a camera ({listing(few)})"
+        progress.warn(f"{why}. As many people may be found without it")
 
 
 def camera_engines(

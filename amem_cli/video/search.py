@@ -14,6 +14,7 @@ import numpy as np
 
 from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.atomic import sha256_file
+from amem_cli.artifacts.features import FEW_TRACKLETS
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import SHIPPED
 from amem_cli.data.readers.files import folder_tracklet
@@ -25,7 +26,6 @@ from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.options import SearchOptions
 
 BATCH = 64  # queries searched together
-FEW_TRACKS = 8  # of a query from outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     if fits is not None:
         keep &= fits >= 0.5
     names, rows, own = _queries(gallery, options, progress)
-    if own is None and gallery.extraction.adapt_cameras and len(rows) < FEW_TRACKS:
+    if own is None and gallery.extraction.adapt_cameras and len(rows) < FEW_TRACKLETS:
         why = f"the gallery is adapted to its cameras, and the query's camera has too few tracks for that ({len(rows)})"
         progress.warn(f"{why}. For such queries extract the gallery without --adapt-cameras")
         calibration = None  # it is of pairs that are both adapted

@@ -207,7 +207,10 @@ def test_extract_features_adapt_cameras(
     monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 60)
     monkeypatch.setattr(stage, "ADAPTATION_CLIPS", most)
     monkeypatch.setattr(stage, "ADAPTATION_BATCH", 4)
-    (result,) = extract_features(options(walkers, main_file, tmp_path, adapt_cameras=True, flip=True), Silent())
+    monkeypatch.setattr(stage, "FEW_TRACKLETS", 99)
+    progress = Silent()
+    (result,) = extract_features(options(walkers, main_file, tmp_path, adapt_cameras=True, flip=True), progress)
+    assert any("say little about a camera" in warning for warning in progress.warnings)
     found = features.read(result.artifact)
     assert found.extraction == Extraction(adapt_cameras=True)
     tracklets = read_videos(load_manifest("mars"), walkers).splits[0].test
@@ -232,6 +235,17 @@ def test_extract_features_adapt_cameras(
     assert np.abs(found.features - features.read(extracted).features).max() > 1e-3
     with pytest.raises(OutputExists, match="adapt_cameras: true there, false now"):
         extract_features(options(walkers, main_file, tmp_path, flip=True), Silent())
+
+
+def test_adapt_cameras_names_cameras_with_few_tracklets() -> None:
+    def warned(*counts: int) -> list[str]:
+        tracklets = [Tracklet("a", 1, camera, "", ()) for camera, n in enumerate(counts, 1) for _ in range(n)]
+        stage.warn_about_few_tracklets(tracklets[::-1], progress := Silent())
+        return progress.warnings
+
+    assert warned(8, 9) == []
+    (warning,) = warned(7, 8, 1)
+    assert "fewer than 8 tracklets say little about a camera (camera 1: 7; camera 3: 1). As many" in warning
 
 
 def test_extract_features_parts(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
