@@ -1,6 +1,7 @@
 """The memory of this machine, and settings of the process that make networks run faster on a CPU.
 
-Imports nothing heavy: the settings are made before torch is imported. `docs/PERFORMANCE.md` has timings with both.
+Imports nothing heavy: the settings are made before torch is imported. `docs/PERFORMANCE.md` and `docs/clusters.md` have
+timings.
 """
 
 import contextlib

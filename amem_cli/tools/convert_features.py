@@ -33,6 +33,9 @@ def convert(
     kind = out.suffix.lower()
     if kind not in FORMATS:
         raise UsageError("OUT", out, why=f"unknown format '{kind}'", remedy=f"Known: {', '.join(FORMATS)}")
+    if dataset and kind not in (".h5", ".parquet"):
+        why = f"{kind} files do not hold the name of a data set"
+        raise UsageError("--dataset", dataset, why=why, remedy="Leave it out")
     outputs = [out.with_suffix(".csv"), out] if kind == ".npy" else [out]
     for path in outputs:
         if path.exists() and not force:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from amem_cli.errors import UsageError, counted
 from amem_cli.option_values import check_device, check_parts
-from amem_cli.options import DEVICE_HELP, flag_of, option, workspace_option
+from amem_cli.options import DEVICE_HELP, option, workspace_option
 
 BOXES = (
     "motion | torchvision[:MODEL] | MOT file; once, or once per video; empty: torchvision if its weights are on this "
@@ -123,8 +123,6 @@ class SearchOptions:
         described = bool(self.with_ or self.without)
         if not (self.query or described):
             raise UsageError("query", why="nothing to search for", remedy="Give a tracklet, folder, video or --with")
-        if not self.query:
-            self.refuse_unused("model", "boxes", "detector_weights", why="there is no query, only a description")
         if self.calibration and not self.query:
             why = "a search by description alone has no distances"
             raise UsageError("--calibration", why=why, remedy="Leave it out, or give a query")
@@ -137,8 +135,3 @@ class SearchOptions:
                 raise UsageError(flag, "nan", why="must be a number of seconds")
         if self.top < 1:
             raise UsageError("--top", str(self.top), why="must be at least 1")
-
-    def refuse_unused(self, *names: str, why: str) -> None:
-        """Raises `UsageError` for an option among `names` that was given although it has no effect."""
-        if given := next((name for name in names if getattr(self, name)), None):
-            raise UsageError(flag_of(given), why=why, remedy="Leave it out")

@@ -20,12 +20,14 @@ from amem_cli.data.manifest import SHIPPED
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, InputMissing, UsageError, listing, require_known
+from amem_cli.options import flag_of
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.options import SearchOptions
 
 BATCH = 64  # queries searched together
+OF_IMAGES = ("model", "boxes", "detector_weights")  # options for queries from outside the gallery
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     keep = _filter(gallery, options)
     fits = description(gallery, options) if options.with_ or options.without else None
     if not options.query:
+        _warn_about_unused(options, progress, *OF_IMAGES, why="a description has no images")
         began = time.perf_counter()
         assert fits is not None
         kept = np.flatnonzero(keep)
@@ -176,14 +179,22 @@ def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Qu
     is_folder, is_file = os.path.isdir(options.query), os.path.isfile(options.query)
     if gallery.rows_of(options.query) or not (is_folder or is_file):
         row = gallery.row_of(options.query)
-        options.refuse_unused("model", "boxes", "detector_weights", why="the query is a tracklet of the gallery")
+        _warn_about_unused(options, progress, *OF_IMAGES, why="the query is a tracklet of the gallery")
         return [options.query], gallery.row(row)[None], row
     path = Path(options.query)
     check_model(options.model, gallery)  # before a long video is processed
     if is_file:
         return _video_queries(path, gallery, options, progress)
-    options.refuse_unused("boxes", "detector_weights", why="the query is a folder of frames, which are people already")
+    _warn_about_unused(
+        options, progress, *OF_IMAGES[1:], why="the query is a folder of frames, which are people already"
+    )
     return [path.name], embed([folder_tracklet("query", path)], gallery, options, progress), None
+
+
+def _warn_about_unused(options: SearchOptions, progress: Progress, *names: str, why: str) -> None:
+    for name in names:
+        if getattr(options, name):
+            progress.warn(f"{flag_of(name)} has no effect: {why}")
 
 
 def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:

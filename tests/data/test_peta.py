@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from amem_cli.attributes import ATTRIBUTES, USUAL_35
+from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.datasets import dataset_counts
 from amem_cli.data.readers import peta
 from amem_cli.data.readers.files import BadRows
@@ -131,10 +131,21 @@ def test_read_label_txt(root):
     assert (dataset.labels.dtype, dataset.labels.shape) == (np.uint8, (10, 105))
     assert dataset.person_ids.tolist() == [0, 1, 1, 2, 3, 4, 4, 4, 5, 5]
     assert (dataset.partitions, dataset.notes) == ((), ())
-    assert tuple(ATTRIBUTES[column] for column in dataset.evaluated) == USUAL_35
+    assert {ATTRIBUTES[column] for column in dataset.evaluated} == {*EVALUATED.split()}
+    assert len(dataset.evaluated) == 35
     counts = {"images": 10, "people": 6, "attributes": 105, "evaluated_attributes": 35, "partitions": 0}
     assert dataset_counts(dataset) == counts
     assert peta.extra_counts(root) == {"labels_without_images": 1, "images_without_labels": 0}
+
+
+# selected_attribute of the official PETA.mat, as published code lists it
+EVALUATED = """
+accessoryHat accessoryMuffler accessoryNothing accessorySunglasses hairLong upperBodyCasual upperBodyFormal
+upperBodyJacket upperBodyLogo upperBodyPlaid upperBodyShortSleeve upperBodyThinStripes upperBodyTshirt upperBodyOther
+upperBodyVNeck lowerBodyCasual lowerBodyFormal lowerBodyJeans lowerBodyShorts lowerBodyShortSkirt lowerBodyTrousers
+footwearLeatherShoes footwearSandals footwearShoes footwearSneaker carryingBackpack carryingOther carryingMessengerBag
+carryingNothing carryingPlasticBags personalLess30 personalLess45 personalLess60 personalLarger60 personalMale
+"""
 
 
 def test_subsets_in_the_order_of_the_official_table():

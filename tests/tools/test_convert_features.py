@@ -126,7 +126,12 @@ def test_convert_refuses(tmp_path, source):
     with pytest.raises(UsageError, match="this is a features file of amem"):
         convert(source, tmp_path / "x.npz", queries="3")
     with pytest.raises(UsageError, match=r"--dataset mine: .*mars\.h5 holds its data set's name\. Leave it out"):
-        convert(source, tmp_path / "x.npz", "mine")
+        convert(source, tmp_path / "x.parquet", "mine")
+    for suffix in (".npz", ".npy", ".mat"):
+        with pytest.raises(
+            UsageError, match=rf"--dataset mine: \{suffix} files do not hold the name of a data set\. Leave"
+        ):
+            convert(tmp_path / "x.pt", tmp_path / f"x{suffix}", "mine")
 
 
 def test_command_features_convert(tmp_path, capsys):

@@ -120,12 +120,18 @@ def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
         ({"query": "hall/3"}, "Did you mean hall/00"), ({"cameras": ("attic",)}, "no such camera"),
         ({"after": 900}, "no tracklet passes"), ({"gallery": ()}, "no features file"), ({"top": 0}, "at least 1"),
         ({"query": ""}, "nothing to search for"),
-        ({"model": tmp_path / "m"}, "--model: the query is a tracklet of the gallery"),
-        ({"boxes": ("motion",)}, "--boxes: the query is a tracklet of the gallery"),
-        ({"query": "", "with_": ("hat",), "model": tmp_path / "m"}, "--model: there is no query, only a description"),
     ]:  # fmt: skip
         with pytest.raises(AmemError, match=why):
             search(SearchOptions(**({"query": "hall/0003", "gallery": paths} | options)), Silent())
+
+
+def test_search_tracklet_names_options_without_effect(tmp_path: Path) -> None:
+    gallery, progress = write_gallery(tmp_path / "a.h5", unit_rows(3)), Silent()
+    given = {"model": tmp_path / "none", "boxes": ("motion",), "detector_weights": tmp_path / "none"}
+    found = search(SearchOptions(query="hall/0001", gallery=(gallery,), **given), progress).found
+    assert found == search(SearchOptions(query="hall/0001", gallery=(gallery,)), Silent()).found
+    why = "has no effect: the query is a tracklet of the gallery"
+    assert progress.warnings == [f"--{name} {why}" for name in ("model", "boxes", "detector-weights")]
 
 
 def test_search_same_name_in_two_files(tmp_path: Path) -> None:
@@ -271,9 +277,9 @@ def test_search_folder_and_video_by_their_features(tmp_path: Path) -> None:
     extracted = {"dataset": str(cut.manifest), "model": str(model), "image_size": "48x32", "device": "cpu"}
     (other,) = extract_features(ExtractFeaturesOptions(workspace=tmp_path / "w", **extracted), Silent())
     frames = str(tmp_path / "cut" / tracklets[0].name)
-    with pytest.raises(UsageError, match=r"--boxes: the query is a folder of frames, which are people already\. Leave"):
-        search(replace(options, query=frames), Silent())
-    (one,) = search(replace(options, query=frames, boxes=(), gallery=(other.artifact,)), Silent()).found
+    progress = Silent()
+    (one,) = search(replace(options, query=frames, gallery=(other.artifact,)), progress).found
+    assert progress.warnings == ["--boxes has no effect: the query is a folder of frames, which are people already"]
     assert one.hits[0].distance < 1e-5  # frames of the gallery's size, not the model's
     smaller = ExtractFeaturesOptions(workspace=tmp_path / "v", **extracted | {"image_size": "32x32"})
     (same,) = extract_features(smaller, Silent())

