@@ -87,7 +87,7 @@ class Chain:
 
         states = _states(self, deep, compared if deep else lambda state: state)
         if self.manifest.layout == "tracks":
-            return [_of_tracks(state) for state in states if state.stage not in ("train-amem", "evaluate")]
+            return [_of_tracks(state, self) for state in states if state.stage not in ("train-amem", "evaluate")]
         return states
 
     def command(self, stage: str) -> str:
@@ -108,11 +108,15 @@ class Chain:
                 progress.warn(f"{link.path} is stale: {link.why}. To update it: {link.command}")
 
 
-def _of_tracks(state: ArtifactState) -> ArtifactState:
-    if state.state == "missing" and state.stage != "extract-features":
-        needed_by = "train-amem" if state.stage == "train-tae" else "search --with"
-        return replace(state, state="unused", why=f"only amem {needed_by} needs it")
-    return state
+def _of_tracks(state: ArtifactState, of: Chain) -> ArtifactState:
+    if state.state != "missing":
+        return state
+    if state.stage != "extract-features":
+        return replace(state, state="unused", why="features by --model do not need it")
+    arm = Workspace(of.workspace).arm
+    model = shlex.quote(str(arm)) if arm.is_file() else "MODEL"
+    why = "MODEL: an amem-main of a data set with labelled people, or an amem-arm" if model == "MODEL" else ""
+    return replace(state, why=why, command=f"{state.command} --model {model}")
 
 
 def _compared_with_images(state: ArtifactState, dataset: Dataset, of: Chain) -> ArtifactState:

@@ -104,6 +104,8 @@ def _extract_split(
         shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
         make = partial(prepare, device=device, precision=precision, engine=engine_name, warn=progress.warn)
         shape = (config.clip_frames, *config.height_width)
+        if options.adapt_cameras:
+            warn_about_few_tracklets(seen.get("camera") or [one.camera_id for one in split.test], progress)
         columns = compute_columns(model, split.test, shards, options, make, shape, progress)
         if is_main:
             features.write(output, features_of(manifest.name, split, columns | seen, provenance), provenance)
@@ -130,7 +132,6 @@ def compute_columns(
     if not options.adapt_cameras:
         compute = partial(extract_tracklets, engine=make(model), **settings)
         return shards.compute(tracklets, clips, compute, progress, "clips")
-    warn_about_few_tracklets(tracklets, progress)
     order = np.argsort([tracklet.camera_id for tracklet in tracklets], kind="stable")
     compute = partial(extract_by_camera, engine_of=camera_engines(model, make, tracklets, **shape), **settings)
     ordered = [tracklets[row] for row in order.tolist()], [clips[row] for row in order.tolist()]
@@ -138,12 +139,12 @@ def compute_columns(
     return {name: values[np.argsort(order)] for name, values in columns.items()}
 
 
-def warn_about_few_tracklets(tracklets: Sequence[Tracklet], progress: Progress) -> None:
-    """Name the cameras whose tracklets are too few for statistics of their own."""
-    counts = Counter(tracklet.camera_id for tracklet in tracklets)
-    if few := [f"camera {camera}: {counts[camera]}" for camera in sorted(counts) if counts[camera] < FEW_TRACKLETS]:
+def warn_about_few_tracklets(cameras: Sequence[str | int], progress: Progress) -> None:
+    """Name the cameras with too few tracklets for statistics of their own; `cameras` has that of each tracklet."""
+    counts = sorted(Counter(cameras).items())
+    if few := [f"camera {camera}: {count}" for camera, count in counts if count < FEW_TRACKLETS]:
         why = f"--adapt-cameras: fewer than {FEW_TRACKLETS} tracklets say little about a camera ({listing(few)})"
-        progress.warn(f"{why}. As many people may be found without it")
+        progress.warn(f"{why}. Compare with features without this option")
 
 
 def camera_engines(

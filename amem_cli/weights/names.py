@@ -6,6 +6,7 @@ I3D are in a package only.
 
 import re
 import socket
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.options import NETWORKS_WITH
 
-DOWNLOAD_TIMEOUT = 30  # seconds without an answer
+DOWNLOAD_TIMEOUT = 30  # seconds without an answer, for each attempt
 GIVE_FILE = ", or give a file with --weights FILE"
 NAMES = tuple(NETWORKS_WITH)
 _TORCHVISION = {"imagenet": "IMAGENET1K_V1", "kinetics": "KINETICS400_V1"}  # torchvision's names of the weights
@@ -96,13 +97,17 @@ def _download(url: str, network: str, package: Package | None) -> Path:
         why = f"the package with weights of {network} is not installed"
         raise InputMissing("--weights", why=why, remedy=f"Either {ways[0]}{GIVE_FILE}")
     target, before = cache_path(url), socket.getdefaulttimeout()
+    ways.append(f"copy {url} to {target.parent}")
     digest = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torch sets none
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            ways[-1] = "set TORCH_HOME to a folder that can be written"
+            raise
         torch.hub.download_url_to_file(url, str(target), digest and digest[1], progress=False)
-    except (OSError, RuntimeError) as error:
-        ways.append(f"copy {url} to {target.parent}")
+    except (OSError, RuntimeError, HTTPException) as error:
         why = f"weights of {network} not found, and the download failed ({error})"
         raise InputMissing("--weights", target, why=why, remedy=f"Either {', or '.join(ways)}{GIVE_FILE}") from error
     finally:

@@ -40,21 +40,25 @@ def test_read_matlab_structs_cells_and_texts(tmp_path):
 @pytest.mark.slow
 def test_read_foreign_names_structs_cells_and_groups_that_it_does_not_use(tmp_path):
     arrays = {"f": np.eye(3), "pids": [1, 2, 1], "camids": [1, 1, 2]}
-    savemat(tmp_path / "a.mat", arrays | {"opt": {"lr": 0.1}, "mixed": cells(1, "a")})
+    savemat(tmp_path / "a.mat", arrays | {"opt": {"lr": 0.1}, "names": cells(1, "a"), "label": {"x": 1}})
     with h5py.File(tmp_path / "b.h5", "w") as file:
         for name, values in arrays.items():
             file[name] = values
-        file.create_group("opt")
-        file.create_group("#refs#")
-        file["mixed"] = h5py.ExternalLink("elsewhere.h5", "/x")
+        for name in ("opt", "label", "#refs#"):
+            file.create_group(name)
+        file["names"] = h5py.ExternalLink("elsewhere.h5", "/x")
     for name in ("a.mat", "b.h5"):
         table, notes = read_foreign(tmp_path / name, "mars", queries="1")
         np.testing.assert_array_equal(table.features, np.eye(3))
         (unused,) = [note for note in notes if note.startswith("not used: ")]
-        assert sorted(unused.removeprefix("not used: ").split("; ")) == ["mixed", "opt"]
+        assert sorted(unused.removeprefix("not used: ").split("; ")) == ["label", "names", "opt"]
     savemat(tmp_path / "c.mat", arrays | {"f": {"values": 1}})
-    with pytest.raises(BadData, match=r"features are .*not a matrix"):
+    with pytest.raises(BadData, match=r"no features in it, but pids; camids; f\."):
         read_foreign(tmp_path / "c.mat", "mars", queries="1")
+    with h5py.File(tmp_path / "vectors.h5", "w") as file:
+        file.create_group("opt")
+        file["0001_c1s1_1"], file["0002_c2s1_1"] = np.eye(2)
+    assert "not used: opt" in read_foreign(tmp_path / "vectors.h5", "mars", queries="1")[1]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -122,18 +123,26 @@ def test_stages_that_need_people_say_so(folder: Path, capsys: pytest.CaptureFixt
         assert "error: data set people: its tracks have no identities" in capsys.readouterr().err
 
 
+def test_status_of_tracks_needs_features_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    def status() -> dict[str, Any]:
+        assert run(["status", "--dataset", "people/people.toml", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    found = status()
+    assert {link["stage"]: link["state"] for link in found["chain"]} == {
+        "train-arm": "unused", "label-videos": "unused", "train-tae": "unused", "extract-features": "missing",
+    }  # fmt: skip
+    assert found["next"] == f"amem extract-features --dataset {folder / 'people.toml'} --model MODEL"
+    toys.write_arm(Path("workspace/arm/arm.safetensors"), ["upperBodyRed"])
+    assert status()["next"].endswith(" --model workspace/arm/arm.safetensors")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("tiny_backbone", "one_thread")
 def test_tracks_through_the_stages_and_tools(folder: Path, capsys: pytest.CaptureFixture) -> None:
     """Labels, TAE, features, a search by description, a picture of attributes, a report; what needs people says so."""
     toys.write_arm(Path("arm.safetensors"), ["upperBodyRed"])
     on = ["--dataset", "people/people.toml"]
-    assert run(["status", *on, "--json"]) == 0
-    status = json.loads(capsys.readouterr().out)
-    assert {link["stage"]: link["state"] for link in status["chain"]} == {
-        "train-arm": "unused", "label-videos": "unused", "train-tae": "unused", "extract-features": "missing",
-    }  # fmt: skip
-    assert status["next"].startswith("amem extract-features --dataset ")
     small = ["--image-size", "32x32", "--batch-size", "4", "--epochs", "1"]
     run_stage = [
         ["label-videos", *on, "--arm", "arm.safetensors"],

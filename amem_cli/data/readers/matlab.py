@@ -103,7 +103,10 @@ def _hdf5_arrays(content: bytes) -> dict[str, np.ndarray]:
         for name in values:
             if file[name].attrs.get("MATLAB_class") == b"char":  # rows of character codes
                 values[name] = np.array(["".join(map(chr, row)) for row in values[name]])
+    others = {
+        name: UNREAD for name in links if name not in values and not name.startswith("#")
+    }  # "#refs#" are MATLAB's
     shapes = {value.shape for value in values.values()}
     if len(values) > 1 and len(shapes) == 1 and len(shapes.pop()) == 1:
-        return {"features": np.stack(list(values.values())), "names": np.array(list(values))}
-    return {name: UNREAD for name in links if not name.startswith("#")} | values  # "#refs#" are MATLAB's own
+        values = {"features": np.stack(list(values.values())), "names": np.array(list(values))}
+    return others | values
