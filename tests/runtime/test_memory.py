@@ -92,3 +92,7 @@ def test_commands_make_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         __main__.main()
     assert sorted(calls[:2]) == ["memory", "threads"]
     assert calls[2] == "run"
+
+
+def test_the_settings_are_made_before_torch_is_loaded() -> None:
+    assert run("import sys, amem_cli.__main__; print('torch' in sys.modules)") == ["False"]
