@@ -147,10 +147,11 @@ def test_tracks_through_the_stages_and_tools(folder: Path, capsys: pytest.Captur
     run_stage = [
         ["label-videos", *on, "--arm", "arm.safetensors"],
         ["train-tae", *on, *small],
-        ["extract-features", *on, "--model", str(toys.write_main(Path("model.safetensors")))],
+        ["extract-features", *on, "--model", str(toys.write_main(Path("model.safetensors"))), "--adapt-cameras"],
     ]
     for command in run_stage:
         assert run([*command, "--device", "cpu", "--quiet"]) == 0
+    assert "say little about a camera (camera door: 2; camera hall: 1)" in capsys.readouterr().err
     labels = pseudo_labels.read(Path("workspace/labels/people.h5"))
     assert labels.tracklet == ["door/0001", "door/0002", "hall/0001"]
     assert not len(labels.person_id)

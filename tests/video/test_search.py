@@ -226,6 +226,8 @@ def test_search_by_description(tmp_path: Path) -> None:
     assert ([hit.tracklet for hit in late.found[0].hits], late.searched) == (["hall/0002", "hall/0003"], 2)
     late = search(SearchOptions(query="hall/0001", after=4.0, **(options | {"with_": ()})), Silent())
     assert ([hit.tracklet for hit in late.found[0].hits], late.searched) == (["hall/0003"], 1)
+    search(SearchOptions(model=gallery, **options), progress := Silent())
+    assert progress.warnings == ["--model has no effect: a description has no images"]
     with pytest.raises(UsageError, match="Did you mean upperBodyRed"):
         search(SearchOptions(**(options | {"with_": ("upperBodyRedd",)})), Silent())
 
