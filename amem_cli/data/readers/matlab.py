@@ -103,9 +103,8 @@ def _hdf5_arrays(content: bytes) -> dict[str, np.ndarray]:
         for name in values:
             if file[name].attrs.get("MATLAB_class") == b"char":  # rows of character codes
                 values[name] = np.array(["".join(map(chr, row)) for row in values[name]])
-    others = {
-        name: UNREAD for name in links if name not in values and not name.startswith("#")
-    }  # "#refs#" are MATLAB's
+    # "#refs#" and other names with # are MATLAB's own
+    others = {name: UNREAD for name in links if name not in values and not name.startswith("#")}
     shapes = {value.shape for value in values.values()}
     if len(values) > 1 and len(shapes) == 1 and len(shapes.pop()) == 1:
         values = {"features": np.stack(list(values.values())), "names": np.array(list(values))}
