@@ -32,8 +32,8 @@ class MainModel(nn.Module):
 
     Clips (B, 3, T, H, W), float in [0, 1] -> f_s (B, 512), not L2-normalised. Without `fused`, f_s uses f_B alone
     ("baseline after enhancement"). With `neck` (D) the test uses batch-normalised f_s, as the identity classifier does
-    in training (Luo et al., "Bag of Tricks", CVPRW 2019). With `mirror` (D) f_s of the test is the mean over the clip
-    and its mirror image. If `parts` is set (D), the test gives f_s of horizontal parts, (B, parts * 512), from the top:
+    in training (Luo et al., "Bag of Tricks", CVPRW 2019). f_s of the test is the mean over the `views` of a clip, with
+    `mirror` (D) one of them mirrored. If `parts` is set (D), the test gives f_s of horizontal parts, (B, parts * 512), from the top:
     the same layers after average pooling of each stripe (Sun et al., "Beyond Part Models", ECCV 2018, who train a layer
     for each). Before the neck their mean is f_s where the parts are equal.
     """
@@ -86,11 +86,22 @@ class MainModel(nn.Module):
         return self.similarity(torch.cat([pool_parts(feature, parts) for feature in fused], dim=1))
 
     def forward(self, clip: Tensor) -> Tensor:
-        clips = torch.cat((clip, clip.flip(-1))) if self.mirror else clip
-        feature = self.neck(self.similarity_feature(self.feature_maps(clips), self.parts))
+        views = self.views(clip)
+        feature = self.neck(self.similarity_feature(self.feature_maps(torch.cat(views)), self.parts))
         if self.parts > 1:
             feature = feature.unflatten(0, (-1, self.parts)).flatten(1)  # (B * parts, 512) -> (B, parts * 512)
-        return feature.unflatten(0, (2, -1)).mean(dim=0) if self.mirror else feature
+        return feature.unflatten(0, (len(views), -1)).mean(dim=0)
+
+    def views(self, clip: Tensor) -> list[Tensor]:
+        """The clips that the test averages over: the clip, and with `mirror` its mirror image. A backbone that makes maps
+        of every second frame alone would not see the others: for it the second clip is one frame later. So all frames
+        are seen, with `mirror` every second one mirrored."""
+        other = clip
+        if getattr(self.backbone, "skips_frames", False):
+            other = torch.cat((clip[:, :, 1:], clip[:, :, -2:][:, :, :1]), dim=2)  # the end is reflected
+        if self.mirror:
+            other = other.flip(-1)
+        return [clip] if other is clip else [clip, other]
 
     def for_inference(self) -> "MainModel":
         """This model without the parts that f_s does not use, with the same weight tensors."""

@@ -2,7 +2,8 @@
 
 A k x k convolution becomes 3 x k x k, with the image weights in the middle slice and zeros around it; 1x1 convolutions,
 pooling and BN act on each frame. So the maps of a clip equal those of the image network on single frames, until
-training uses the neighbouring frames. The first convolution has stride 2 in time, as in `I3D`. A clip (B, 3, T, H, W)
+training uses the neighbouring frames. The first convolution has stride 2 in time, as in `I3D`, whose kernel of 7 frames
+reads all of them; here every second frame is skipped. A clip (B, 3, T, H, W)
 gives `backbone_maps` (B, C, ceil(T/2), H/16, W/16), or H/32 and W/32 with strides="stock".
 """
 
@@ -21,7 +22,7 @@ from amem_cli.weights.normalisation import IMAGENET
 class InflatedMobileNetV2(nn.Module):
     """MobileNetV2 (Sandler et al., CVPR 2018), inflated: 1280 channels."""
 
-    out_channels, middle_channels, normalisation = OUT_CHANNELS["mobilenet_v2"], 32, IMAGENET
+    out_channels, middle_channels, normalisation, skips_frames = OUT_CHANNELS["mobilenet_v2"], 32, IMAGENET, True
     head_keys = ("classifier.1.weight", "classifier.1.bias")
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):
@@ -46,7 +47,7 @@ class InflatedMobileNetV2(nn.Module):
 class InflatedResNet50(nn.Module):
     """ResNet-50 (He et al., CVPR 2016), inflated as in AP3D (Gu et al., ECCV 2020): 2048 channels."""
 
-    out_channels, middle_channels, normalisation = OUT_CHANNELS["resnet50"], 512, IMAGENET
+    out_channels, middle_channels, normalisation, skips_frames = OUT_CHANNELS["resnet50"], 512, IMAGENET, True
     head_keys = ("fc.weight", "fc.bias")
 
     def __init__(self, strides: Literal["reid", "stock"] = "reid"):

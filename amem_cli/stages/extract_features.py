@@ -81,7 +81,7 @@ def _extract_split(
     config = replace(config, image_size=options.image_size or config.image_size)
     require_rows(options.parts, config)
     if options.flip and config.mirror:
-        progress.warn("--flip: the model averages over mirrored clips by itself, so both rows will be equal")
+        progress.warn("--flip: the model averages over mirrored clips by itself, so the rows will hardly differ")
     precision = resolve_precision(options.precision, device)
     engine_name = resolve_engine(options.engine, device, precision, clips=True)
     with output_slot("features", output, options, is_main=is_main) as slot:

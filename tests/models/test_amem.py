@@ -162,6 +162,32 @@ def test_mirror_averages_the_clip_and_its_mirror_image(modules: str) -> None:
     assert build_main_model(config(backbone="mobilenet_v2", mirror="on")).mirror
 
 
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet50"])
+def test_inflated_backbones_see_every_frame(backbone: str, mirror: bool) -> None:
+    """f_s of a clip depends on each of its frames: at first each map is of a single frame."""
+    main = build_main_model(config(backbone=backbone, modules="baseline", mirror="on" if mirror else "off")).eval()
+    for layer in main.backbone.modules():
+        if isinstance(layer, nn.Conv3d) and layer.kernel_size[0] == 3:
+            with torch.no_grad():
+                layer.weight[:, :, [0, 2]] = 0
+    clip = torch.rand(1, 3, 4, 64, 32, requires_grad=True)
+    main(clip).square().sum().backward()
+    seen = clip.grad.abs().amax(dim=(0, 1, 3, 4))
+    assert (seen > 0).all(), seen
+    with torch.no_grad():
+        one, still = clip[:, :, 1:2], clip[:, :, 1:2].expand(-1, -1, 4, -1, -1)
+        torch.testing.assert_close(main(one), main(still))
+
+
+def test_views_of_a_network_that_skips_frames() -> None:
+    clip = torch.arange(4.0).view(1, 1, 4, 1, 1)
+    main = build_main_model(config(backbone="mobilenet_v2", modules="baseline"))
+    assert [view.flatten().tolist() for view in main.views(clip)] == [[0, 1, 2, 3], [1, 2, 3, 2]]
+    assert [view.flatten().tolist() for view in main.views(clip[:, :, :1])] == [[0], [0]]
+    assert len(build_main_model(config(modules="baseline")).views(clip)) == 1  # I3D's first kernel sees seven frames
+
+
 def test_blocks_are_backbone_branches_and_mem() -> None:
     with torch.device("meta"):
         model = build_amem(config())
