@@ -35,11 +35,13 @@ OTHER_COMMANDS = {
 }  # fmt: skip
 
 
-def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", config: Path | None = None) -> Any:
+def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "", config: Path | None = None) -> Any:
     """The options of one run: flags override the config file, the environment and the preset, in this order.
 
-    A flag that is None was not given. Raises `UsageError` for an unknown preset, name or value.
+    A flag that is None was not given; without `preset` it is `preset_of` the file. Raises `UsageError` for an unknown
+    preset, name or value.
     """
+    preset = preset or preset_of(config)
     require_known("--preset", [preset], PRESETS)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -55,40 +57,61 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "paper", con
     return cls(**values)
 
 
+def preset_of(config: Path | None) -> str:
+    """The preset that a `--config` file names, by default the paper's."""
+    preset = _read_toml(config).get("preset", PRESETS[0]) if config else PRESETS[0]
+    require_known(f"--config {config}: preset", [str(preset)], PRESETS)
+    return str(preset)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # not at module top: the help does not need it
+
+    try:
+        return tomllib.loads(decode_text(Path(path).read_bytes()))
+    except FileNotFoundError as error:
+        remedy = "amem config show prints one"
+        raise InputMissing("--config", path, why="not found", remedy=remedy) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        remedy = "Save it in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
+        raise UsageError("--config", path, why=f"not a readable TOML file ({error})", remedy=remedy) from error
+
+
 def read_config(cls: type, path: Path) -> dict[str, Any]:
     """The values of a `--config` TOML file for the command of `cls`.
 
     Names are those of the command line, at the top level or in a table named like the command. Top-level names of
-    other commands' options are ignored; any other unknown name is a `UsageError`.
+    other commands' options are ignored, and `preset`, which `preset_of` reads; any other unknown name, also in the
+    table of another command, is a `UsageError`.
     """
-    import tomllib  # not at module top: the help does not need it
-
-    try:
-        document = tomllib.loads(decode_text(Path(path).read_bytes()))
-    except FileNotFoundError as error:
-        raise InputMissing("--config", path, why="not found") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        remedy = "Save it in UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise UsageError("--config", path, why=f"not a readable TOML file ({error})", remedy=remedy) from error
+    document = _read_toml(path)
     command = next(command for command, options in COMMANDS.items() if options is cls)
     tables = {name: value for name, value in document.items() if isinstance(value, dict)}
     require_known(f"--config {path}: table", tables, COMMANDS)
     own = tables.get(command, {})
-    entries = {name: value for name, value in document.items() if name not in tables} | own
-    elsewhere = {field.name for options in COMMANDS.values() for field in dataclasses.fields(options)}
-    known = {field.name for field in dataclasses.fields(cls)}
+    entries = {name: value for name, value in document.items() if name not in {*tables, "preset"}} | own
+    fields_of = {name: {field.name for field in dataclasses.fields(options)} for name, options in COMMANDS.items()}
+    elsewhere, known = set().union(*fields_of.values()), fields_of[command]
+    for name, table in tables.items():
+        _require_options(path, name, [key for key in table if key.replace("-", "_") not in {*fields_of[name], *COMMON}])
     values, unknown = {}, []
     for key, value in entries.items():
         name = key.replace("-", "_")
         if name in known:
             values[name] = convert(cls, name, value, f"--config {path}: {key}")
-        elif name not in COMMON and (key in own or name not in elsewhere):
+        elif name not in COMMON and name not in elsewhere:
             unknown.append(key)
+    _require_options(path, command, unknown)
+    return values
+
+
+def _require_options(path: Path, command: str, unknown: list[str]) -> None:
+    """Raise `UsageError` for names in the file that are no options of the command."""
     if unknown:
-        meant = "".join(suggestion(key, [flag_of(one)[2:] for one in known]) for key in unknown)
+        known = [flag_of(field.name)[2:] for field in dataclasses.fields(COMMANDS[command])]
+        meant = "".join(suggestion(key, known) for key in unknown)
         why = f"unknown {'options' if len(unknown) > 1 else 'option'} {', '.join(map(repr, unknown))}"
         raise UsageError("--config", path, why=why, remedy=f"{meant}See: amem config show {command}")
-    return values
 
 
 def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:

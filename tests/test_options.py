@@ -262,6 +262,22 @@ def test_parse_duration(text, seconds):
     assert module.parse_duration(text) == seconds
 
 
+def test_read_config_typo_in_the_table_of_another_command(config):
+    with pytest.raises(
+        UsageError, match=r"unknown option 'epoch'. Did you mean epochs\? See: amem config show train-arm"
+    ):
+        resolve(TrainAmemOptions, {}, config=config("[train-arm]\nepoch = 3"))
+
+
+def test_preset_of_a_file(config):
+    assert resolving.preset_of(None) == resolving.preset_of(config("seed = 1")) == "paper"
+    assert resolve(TrainArmOptions, {}, config=config('preset = "small"')).backbone == "mobilenet_v2"
+    with pytest.raises(UsageError, match=r"preset tiny: not found\. .*Available: paper, small"):
+        resolve(TrainArmOptions, {}, config=config('preset = "tiny"'))
+    with pytest.raises(UsageError, match="unknown option 'preset'"):
+        resolve(TrainArmOptions, {}, config=config('[train-arm]\npreset = "small"'))
+
+
 def test_resolve_unknown_preset():
     with pytest.raises(UsageError, match=r"--preset large: not found\. .*Available: paper, small"):
         resolve(TrainArmOptions, {}, preset="large")

@@ -24,6 +24,7 @@ COLUMNS: hdf5.Columns = {
     "features": ("float32", 2),
 }
 FLIPPED: hdf5.Columns = {"features_flip": ("float32", 2)}
+GENERATED_PEOPLE = "generated people"  # follows the data set that a model was trained on
 FEW_TRACKLETS = 8  # of a camera that is adapted to: fewer say more about these people than about the camera
 SEEN: hdf5.Columns = {"camera": ("str", 1), "first_seconds": ("float64", 1), "last_seconds": ("float64", 1)}
 

@@ -20,7 +20,7 @@ from amem_cli.cli import console, remedies
 from amem_cli.errors import AmemError, did_you_mean, listing
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
 from amem_cli.processes import rank
-from amem_cli.resolve import resolve
+from amem_cli.resolve import preset_of, resolve
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.text import toml_value
 
@@ -31,8 +31,8 @@ WITHOUT_EFFECT = {
 LEGEND = (
     "(P): the paper's choice. (D): our choice where the paper gives none. small, strong: the values of these presets."
 )
-CONFIG_HEAD = """amem {version}, preset {preset}. Use: amem COMMAND --config THIS_FILE. A line left out keeps the
-preset's value; flags win. (P): the paper's choice; (D): ours, where the paper gives none."""
+CONFIG_HEAD = """amem {version}. Use: amem COMMAND --config THIS_FILE. A line left out keeps the preset's value; flags
+win. (P): the paper's choice; (D): ours, where the paper gives none."""
 ABOUT = """Video-based person re-identification by Appearance and Motion Enhancement (AMEM, AAAI 2020).
 
 Six stages, each writes an artifact that later stages read: train-arm,
@@ -57,7 +57,7 @@ data_app = new_app(
     "Check or generate data sets.", "amem data walkers walkers", "amem data check mars --data-root walkers"
 )
 config_app = new_app(
-    "Write the options of all commands to a file.",
+    "Print the options of the stages as a file.",
     "amem config show > amem.toml",
     "amem config show train-amem --preset small",
 )
@@ -193,7 +193,7 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
             if others.get("files") and not others.get("compare"):  # of evaluate; with --compare they are results
                 given["features"] = [*(given["features"] or []), *others["files"]]
-            options = resolve(cls, given, preset=preset or PRESETS[0], config=config)
+            options = resolve(cls, given, preset=preset, config=config)
             if others.get("compare") and (idle := [flag_of(option) for option in given if given[option] is not None]):
                 progress.warn(f"with --compare, {' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect")
             _check_names(options, dry_run)
@@ -211,7 +211,7 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             try:
                 results = function(options, progress, **others)
             except AmemError as error:
-                error.remedy = remedies.for_stage(error.remedy, options, preset or PRESETS[0], config)
+                error.remedy = remedies.for_stage(error.remedy, options, preset or preset_of(config), config)
                 raise
             if results is not None and first_process():
                 console.print_stages(results, progress, as_json)
@@ -303,7 +303,7 @@ def _check_names(options: Any, dry_run: bool) -> None:
 
 def config_text(commands: list[str], preset: str) -> str:
     """The TOML file of `amem config show`, a table per command. Folders are comments: a file overrides AMEM_DATA."""
-    head = _comment(CONFIG_HEAD.format(version=__version__, preset=preset))
+    head = [*_comment(CONFIG_HEAD.format(version=__version__)), f"preset = {toml_value(preset)}"]
     return "\n".join([*head, "", *(_table(command, preset) for command in commands)])
 
 

@@ -277,7 +277,7 @@ def convert_features(
     output: flags.Output,
     source: Annotated[Path, Argument(help=".h5, .npz, .mat, .pt, .parquet, .npy (with .csv), or a folder of .npy")],
     out: Annotated[Path, Argument(help="output: .h5, .parquet, .npy (with .csv), .npz, .mat")],
-    dataset: Annotated[str, Option(help="data set's name, or its .toml, for another program's features [mars]")] = "",
+    dataset: Annotated[str, Option(help="data set, or its .toml, of another program's features; empty: mars")] = "",
     gallery: Annotated[Path | None, Option(help="file of the gallery, if SOURCE has the queries alone")] = None,
     queries: Annotated[str, Option(help="if SOURCE does not say it: the first N rows, or a file of names")] = "",
     force: Annotated[bool, Option("--force", help="replace an existing output")] = False,

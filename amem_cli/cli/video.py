@@ -35,7 +35,8 @@ def tracklets(output: flags.Output, options: TrackletOptions) -> None:
     print(f"tracklets: {result.folder} ({'reused' if result.reused else f'{result.pictures} pictures'})")
     print(f"  tracks: {cameras}; {result.dropped} with fewer than {options.min_frames} frames are left out")
     model = Workspace(Path(os.environ.get("AMEM_WORKSPACE") or FindOptions.workspace)).amem_main("mars", None)
-    print(f"  next: amem extract-features {shlex.join(['--dataset', str(result.manifest), '--model', str(model)])}")
+    use = shlex.quote(str(model)) if model.is_file() else "MODEL"
+    print(f"  next: amem extract-features --dataset {shlex.quote(str(result.manifest))} --model {use}")
 
 
 @command(

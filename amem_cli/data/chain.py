@@ -47,10 +47,24 @@ class _Link:
     parents: dict[str, Path]
     folders: str  # the flags; empty for the defaults
     split: int | None = None
+    arm: Path = Path()  # of the workspace
 
     def command(self, provenance: dict[str, Any], end: str = " --force") -> str:
         """The command that makes the artifact again with the options in its `provenance`."""
-        return f"amem {self.stage}{self.flags}{repeated_flags(self.stage, self.flags, provenance)}{self.folders}{end}"
+        flags = repeated_flags(self.stage, self.flags, provenance) + self._other_model(provenance)
+        return f"amem {self.stage}{self.flags}{flags}{self.folders}{end}"
+
+    def _other_model(self, provenance: dict[str, Any]) -> str:
+        """`--model` of features that were made by another model than the data set's: the workspace's ARM if it is the
+        recorded one, else the name of the file, whose folder is not recorded."""
+        made_by = provenance.get("parents", {}) if self.stage == "extract-features" else {}
+        main, recorded = made_by.get("amem-main"), made_by.get("amem-arm")
+        if main and main.get("dataset") not in (None, provenance["options"].get("dataset")):
+            recorded = main
+        if not recorded:
+            return ""
+        same = self.arm.is_file() and recorded.get("sha256") == atomic.sha256_file(self.arm)
+        return f" --model {shlex.quote(str(self.arm if same else recorded.get('name', 'MODEL')))}"
 
 
 @dataclass(frozen=True)
@@ -109,7 +123,7 @@ class Chain:
 
 
 def _of_tracks(state: ArtifactState, of: Chain) -> ArtifactState:
-    if state.state != "missing":
+    if state.state != "missing" or "--model" in state.command:
         return state
     if state.stage != "extract-features":
         return replace(state, state="unused", why="features by --model do not need it")
@@ -182,6 +196,7 @@ def _states(of: Chain, deep: bool, compared: Callable[[ArtifactState], ArtifactS
 
 def _links(of: Chain) -> list[_Link]:
     place, folders = Workspace(of.workspace), folder_flags(workspace=of.workspace, data_root=of.data_root)
+    arm = place.arm
     name, on = of.manifest.name, f" --dataset {shlex.quote(of.argument)}"
     protocol = protocol_of(of.manifest)
     numbers = protocol.numbers if of.split is None else [of.split]
@@ -189,11 +204,11 @@ def _links(of: Chain) -> list[_Link]:
     main = {number: {"amem-main": place.amem_main(name, number)} for number in numbers}
     labels, trained = place.labels(name), {"labels": place.labels(name), "tae": place.tae}
     return [
-        _Link("train-arm", place.arm, "", {}, folders),
-        _Link("label-videos", labels, on, {"arm": place.arm}, folders),
+        _Link("train-arm", arm, "", {}, folders),
+        _Link("label-videos", labels, on, {"arm": arm}, folders),
         _Link("train-tae", place.tae, "", {}, folders),
         *(_Link("train-amem", place.amem(name, n), flags[n], trained, folders, n) for n in numbers),
-        *(_Link("extract-features", place.features(name, n), flags[n], main[n], folders, n) for n in numbers),
+        *(_Link("extract-features", place.features(name, n), flags[n], main[n], folders, n, arm) for n in numbers),
         _Link(
             "evaluate",
             place.results(protocol.name),

@@ -17,11 +17,12 @@ from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest
 from amem_cli.data.readers import files
 from amem_cli.data.readers import folder as folder_reader
 from amem_cli.data.readers.files import BadRows, image_files
-from amem_cli.data.readers.splits import find_split_files
+from amem_cli.data.readers.splits import IN_ONE_CAMERA, find_split_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
 from amem_cli.text import toml_value
 
+ONE_SPLIT = "splits = 1  # one training; 10 for figures to compare\ntrain_fraction = 0.5\nseed = 0"
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
 
 
@@ -64,8 +65,9 @@ def check_dataset(
 ) -> CheckReport:
     """Compare a data set with its manifest: counts, tables, splits, hashes of metadata; `deep` decodes every image.
 
-    A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`. Raises
-    `InputMissing` for a missing folder and `DiskError` for what cannot be read or written.
+    A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`, or, if images
+    are damaged, their names and faults into `<name>-damaged.txt`. Raises `InputMissing` for a missing
+    folder and `DiskError` for what cannot be read or written.
     """
     root = existing_folder(manifest, data_root)
     problems: list[str] = []
@@ -92,8 +94,9 @@ def check_dataset(
     rows = _count_rows(manifest, counts, problems) + _metadata_rows(manifest, root, problems)
     if deep:
         image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
-        row, digests = _check_images(root, image_list, progress, problems, remarks)
+        row, digests, damaged = _check_images(root, image_list, progress, remarks)
         rows.append(row)
+        problems = damaged + problems
     else:
         digests = _digests_of_equal_starts(tracklets)
     problems += _repeated_images(tracklets, digests)
@@ -148,7 +151,8 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
     if layout == "folder" and "split" not in values.get("folders", "").split("/"):
         text += "# swap the levels in folders if people and cameras are mixed up\n"
         file = next(filter(Path.is_file, find_split_files(place)), None)
-        text += f"[protocol]\nfile = {toml_value(str(file))}\n" if file else ""
+        how = f"file = {toml_value(str(file))}" if file else ONE_SPLIT
+        text += f'\n[protocol]\nkind = "cross-camera-splits"\n{how}\n'
     return [FoundFolder(folder, layout, f"amem data check {name}.toml", text)]
 
 
@@ -173,8 +177,8 @@ def _other_images(root: Path) -> list[str]:
 
 
 def _remarks(dataset: Dataset) -> list[str]:
-    """The origin of the splits, and the notes about ignored folders."""
-    remarks = [note for note in dataset.notes if files.IGNORED in note]
+    """The origin of the splits, and the notes about ignored folders and people who are only in galleries."""
+    remarks = [note for note in dataset.notes if files.IGNORED in note or IN_ONE_CAMERA in note]
     if isinstance(dataset, VideoDataset):
         remarks.insert(0, f"splits: {', '.join(sorted({split.source for split in dataset.splits}))}")
     if isinstance(dataset, AttributeDataset) and dataset.partitions:
@@ -211,30 +215,45 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
 
 
 def _check_images(
-    root: Path, image_list: Path, progress: Callable[[int, int], None], problems: list[str], remarks: list[str]
-) -> tuple[CheckRow, dict[Path, str]]:
-    """Decode every image below `root` and write the list for `sha256sum -c`; also returns each image's SHA-256."""
+    root: Path, image_list: Path, progress: Callable[[int, int], None], remarks: list[str]
+) -> tuple[CheckRow, dict[Path, str], list[str]]:
+    """Decode every image below `root` and write the list for `sha256sum -c`, or that of damaged ones; returns the row,
+    each image's SHA-256, and a line for each damaged one."""
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
-    lines, damaged, digests = [], 0, dict[Path, str]()
+    lines, damaged, digests = [], list[str](), dict[Path, str]()
     results = in_threads(_hash_image, [image_list.parent / path for path in paths])
     for done, (path, (digest, fault)) in enumerate(zip(paths, results, strict=True), start=1):
         # as sha256sum writes it: a line with an escaped path begins with a backslash
         escaped = path.replace("\\", r"\\").replace("\n", r"\n").replace("\r", r"\r")
         lines.append(f"{chr(92) * (escaped != path)}{digest}  {escaped}\n")
-        damaged, digests[image_list.parent / path] = damaged + bool(fault), digest
-        problems += [f"{printable(path)}: {fault}"] if fault else []
+        damaged += [f"{printable(path)}: {fault}"] if fault else []
+        digests[image_list.parent / path] = digest
         progress(done, len(paths))
+    if damaged:
+        remarks.append(
+            _written(
+                image_list.with_name(f"{image_list.name.removesuffix('-images.sha256')}-damaged.txt"),
+                "\n".join(damaged) + "\n",
+                "damaged images",
+            )
+        )
     if image_list.exists():
         place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
         remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")
     elif not damaged:
-        try:
-            write_bytes(image_list, "".join(lines).encode("utf-8", "surrogateescape"))
-            remarks.append(f"list of images written to {image_list}")
-        except DiskError as error:
-            remarks.append(f"no list of images: {error}")
+        remarks.append(_written(image_list, "".join(lines), "images"))
     note = "every image file, also those that no stage reads"
-    return CheckRow("images decoded", len(paths), len(paths) - damaged, note, not damaged), digests
+    row = CheckRow("images decoded", len(paths), len(paths) - len(damaged), note, not damaged)
+    return row, digests, damaged
+
+
+def _written(path: Path, text: str, what: str) -> str:
+    """Write a list; the remark that says where it is, or why it could not be written."""
+    try:
+        write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    except DiskError as error:
+        return f"no list of {what}: {error}"
+    return f"list of {what} written to {path}"
 
 
 def _repeated_images(tracklets: list[Tracklet], digests: Mapping[Path, str]) -> list[str]:

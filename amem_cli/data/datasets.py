@@ -90,6 +90,11 @@ def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress, 
         progress.warn(f"{manifest.name}: {note}")
 
 
+def generated_people(manifest: Manifest, data_root: Path) -> dict[str, bool]:
+    """The entry of a training's provenance that says that its people are generated, for those of `data walkers`."""
+    return {"generated": True} if is_generated(manifest.folder(data_root).parent) else {}
+
+
 def split_numbers(dataset: VideoDataset, split: str) -> list[int | None]:
     """`choose_splits` of a data set that was read."""
     return choose_splits(dataset.name, list(range(len(dataset.splits))) if dataset.numbered else [None], split)

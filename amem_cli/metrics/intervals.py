@@ -8,12 +8,17 @@ from amem_cli.randomness import keyed_generator
 def bootstrap_interval(per_query_values: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
     """(low, high), 95 %, of the percentile bootstrap for the mean of `per_query_values` (Q,), of the queries with a
     match: the choice of queries varies, not the training. The draws are keyed by `seed`, so two measures over equally
-    many queries get the same.
+    many queries get the same. Where all values are 0, or all are 1, resampling cannot vary them: then it is the exact
+    interval of Clopper and Pearson (1934) for a fraction of Q.
 
-    >>> bootstrap_interval(np.array([1.0, 1.0]), seed=0, resamples=1000)
-    (1.0, 1.0)
+    >>> low, high = bootstrap_interval(np.ones(10), seed=0, resamples=1000)
+    >>> round(low, 3), high
+    (0.692, 1.0)
     """
     values = np.asarray(per_query_values, dtype=np.float64)
+    if (values == values[0]).all() and values[0] in (0, 1):
+        beyond = 1 - 0.025 ** (1 / len(values))
+        return (0.0, beyond) if values[0] == 0 else (1 - beyond, 1.0)
     generator = keyed_generator(seed, "bootstrap")
     means = [values[generator.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [0.025, 0.975])

@@ -33,9 +33,9 @@ class MainModel(nn.Module):
     Clips (B, 3, T, H, W), float in [0, 1] -> f_s (B, 512), not L2-normalised. Without `fused`, f_s uses f_B alone
     ("baseline after enhancement"). With `neck` (D) the test uses batch-normalised f_s, as the identity classifier does
     in training (Luo et al., "Bag of Tricks", CVPRW 2019). f_s of the test is the mean over the `views` of a clip, with
-    `mirror` (D) one of them mirrored. If `parts` is set (D), the test gives f_s of horizontal parts, (B, parts * 512), from the top:
-    the same layers after average pooling of each stripe (Sun et al., "Beyond Part Models", ECCV 2018, who train a layer
-    for each). Before the neck their mean is f_s where the parts are equal.
+    `mirror` (D) one of them mirrored. If `parts` is set (D), the test gives f_s of horizontal parts, (B, parts * 512),
+    from the top: the same layers after average pooling of each stripe (Sun et al., "Beyond Part Models", ECCV 2018, who
+    train a layer for each). Before the neck their mean is f_s where the parts are equal.
     """
 
     backbone: Any  # (B, 3, T, H, W) -> (B, C, T', H', W'), with out_channels and normalisation
@@ -93,9 +93,9 @@ class MainModel(nn.Module):
         return feature.unflatten(0, (len(views), -1)).mean(dim=0)
 
     def views(self, clip: Tensor) -> list[Tensor]:
-        """The clips that the test averages over: the clip, and with `mirror` its mirror image. A backbone that makes maps
-        of every second frame alone would not see the others: for it the second clip is one frame later. So all frames
-        are seen, with `mirror` every second one mirrored."""
+        """The clips that the test averages over: the clip, and with `mirror` its mirror image. A backbone that makes
+        maps of every second frame alone would not see the others: for it the second clip is one frame later. So all
+        frames are seen, with `mirror` every second one mirrored."""
         other = clip
         if getattr(self.backbone, "skips_frames", False):
             other = torch.cat((clip[:, :, 1:], clip[:, :, -2:][:, :, :1]), dim=2)  # the end is reflected

@@ -38,7 +38,7 @@ MOST_IGNORED = 5  # in a list
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A tracklet in a ranked list: its Euclidean `distance` to the query and its `rank`, None when it is ignored."""
+    """A tracklet in a ranked list: its squared Euclidean `distance` to the query and its `rank`, None when ignored."""
 
     tracklet: str
     person_id: int
@@ -83,7 +83,8 @@ def rank_answers(
     among them, which do not count, are shown, too.
     """
     rows = np.flatnonzero(gallery & (np.arange(len(gallery)) != query_row))
-    distances = np.linalg.norm(table.features[rows].astype(np.float64) - table.features[query_row], axis=1)
+    differences = table.features[rows].astype(np.float64) - table.features[query_row]
+    distances = np.square(differences).sum(axis=1)
     order = np.argsort(distances, kind="stable")
     rows, distances = rows[order], distances[order]
     same_person = table.person_id[rows] == table.person_id[query_row]
@@ -130,8 +131,8 @@ def choose_queries(average_precisions: np.ndarray, how_many: int, seed: int = 0)
 @styled
 def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames) -> Figure:
     """Rows of a query (three of its frames) and its first answers (their middle frame), with marks of `VERDICTS`, rank,
-    person, camera and distance d. `frames_of` maps a tracklet to its frames, in order. Raises `BadData` with every
-    frame that cannot be read."""
+    person, camera and squared distance. `frames_of` maps a tracklet to its frames, in order. Raises `BadData` with
+    every frame that cannot be read."""
     columns = min(MOST_ANSWERS, max(len(row.answers) for row in rows))
     height = 1.5 * len(rows) + 1.1 * (len(rows) - 1)
     figure = Figure(figsize=(0.95 * columns + 2.25, height))
@@ -147,7 +148,7 @@ def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames) -> Figure:
             mark, colour, _ = VERDICTS[answer.verdict]
             (frame,) = read_frames([frames_of[answer.tracklet][len(frames_of[answer.tracklet]) // 2]], FRAME_SIZE)
             above = mark if answer.rank is None else f"{answer.rank}  {mark}"
-            show_frame(each, frame, above, f"{_below(answer)}\nd = {answer.distance:.3f}", colour)
+            show_frame(each, frame, above, f"{_below(answer)}\nd² = {answer.distance:.3f}", colour)
     handles = [
         Line2D([], [], linestyle="", marker="s", color=colour, label=f"{mark} {meaning}")
         for mark, colour, meaning in VERDICTS.values()

@@ -96,6 +96,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         _refuse_incomplete(result, files, options)
         if result["incomplete"]:
             progress.warn(results.incomplete_of(result))
+        if (known := result.get("calibration")) and options.calibrate * known["impostor_pairs"] < 1:
+            why = f"{known['impostor_pairs']} pairs of different people are too few to measure this rate"
+            progress.warn(f"--calibrate {options.calibrate:g}: {why}: 1 of them is {1 / known['impostor_pairs']:.2g}")
         if own := list(dict.fromkeys(progress.all_warnings[earlier:])):
             result["warnings"] = own
         if "calibration" in result:
@@ -186,10 +189,9 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
     if single:
         return result | scores[0]
     sources = [str(table.provenance.get("options", {}).get("split_source", "not stated")) for table in tables]
-    result["choices"] |= {
-        "splits": f"splits: {'; '.join(sorted(set(sources)))}",
-        "standard_deviation": "standard deviations are over splits, with n - 1",
-    }
+    result["choices"] |= {"splits": f"splits: {'; '.join(sorted(set(sources)))}"}
+    if len(tables) > 1:
+        result["choices"] |= {"standard_deviation": "standard deviations are over splits, with n - 1"}
     return result | _over_splits(scores, options)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from amem_cli.artifacts import checkpoint, features
 from amem_cli.artifacts.atomic import sha256_lines
-from amem_cli.artifacts.features import FEW_TRACKLETS, Features
+from amem_cli.artifacts.features import FEW_TRACKLETS, GENERATED_PEOPLE, Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
@@ -86,7 +86,8 @@ def _extract_split(
     engine_name = resolve_engine(options.engine, device, precision, clips=True)
     with output_slot("features", output, options, is_main=is_main) as slot:
         described = checkpoint.read_description(model_file)
-        trained_on = str(described["provenance"]["options"].get("dataset", ""))
+        trained_with = described["provenance"]["options"]
+        trained_on = str(trained_with.get("dataset", "")) + f" ({GENERATED_PEOPLE})" * ("generated" in trained_with)
         readable = without_unreadable(split.test, options, output, processes, progress)
         split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in readable))
         seen = seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
@@ -229,7 +230,8 @@ def check_test_people(model_file: Path, dataset: VideoDataset, number: int | Non
         return
     common, remedy = trained_test_people(recorded, dataset, number), f"Use the model of split {number}"
     if common is None:
-        why = f"it was trained on split {trained_on} of other data than these, so its people may be test people here"
+        split = "" if trained_on is None else f"split {trained_on} of "
+        why = f"it was trained on {split}other data than these, so its people may be test people here"
         if trained_on != number:
             raise BadData("model", model_file, why=why, remedy=remedy)
         if recorded.get("data"):

@@ -18,7 +18,7 @@ from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, weights_parent
 from amem_cli.attributes import ATTRIBUTES
-from amem_cli.data.datasets import read_attributes, warn_about_counts
+from amem_cli.data.datasets import generated_people, read_attributes, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader, shuffled_images, training_loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
@@ -64,7 +64,9 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             precision = resolve_precision(options.precision, processes.device)
             provenance = Provenance(
                 command="train-arm",
-                options=options.fingerprint() | {"dataset": manifest.name, "precision": precision},
+                options=options.fingerprint()
+                | {"dataset": manifest.name, "precision": precision}
+                | generated_people(manifest, options.data_root),
                 parents=weights_parent(options.weights, weights),
                 data=attributes_digest(data, readable),
             )

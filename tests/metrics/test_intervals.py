@@ -12,6 +12,14 @@ def test_bootstrap_interval_normal_approximation():
     assert high == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
 
 
+def test_bootstrap_interval_where_all_values_are_equal():
+    """With these rates all of 10 queries are found, or none, with probability 0.025."""
+    low, high = bootstrap_interval(np.ones(10), 0, 1000)
+    assert (low**10, high) == (pytest.approx(0.025), 1)
+    assert bootstrap_interval(np.zeros(10), 0, 1000) == pytest.approx((0, 1 - low))
+    assert bootstrap_interval(np.full(10, 0.5), 0, 1000) == (0.5, 0.5)
+
+
 def test_bootstrap_interval_reproducible():
     values = np.random.default_rng(0).random(50)
     assert bootstrap_interval(values, 1, 1000) == pytest.approx((0.4560121201029447, 0.6029390618130784))

@@ -20,7 +20,7 @@ from amem_cli.pictures.ranked_lists import (
     ranked_lists_figure,
 )
 
-# One feature axis, the query at 0: the distance is the feature itself.
+# One feature axis, the query at 0: the squared distance is the square of the feature.
 #         name       person camera query feature
 ROWS = [
     ("query", 7, 1, True, 0.0),
@@ -51,7 +51,7 @@ def test_rank_answers_by_hand():
         ("other-same-camera", "wrong", 4),
         ("late-match", "right", 5),
     ]
-    assert [answer.distance for answer in row.answers] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
+    assert [answer.distance for answer in row.answers] == pytest.approx([0.01, 0.04, 0.09, 0.16, 0.25, 0.36, 0.49])
     assert (row.query.tracklet, row.query.person_id, row.query.camera_id) == ("query", 7, 1)
     assert [answer.person for answer in row.answers[1:5]] == ["junk", "person 8", "person 7", "distractor"]
     assert row.summary == "average precision 45.0 %, first right answer at rank 2"
@@ -117,7 +117,7 @@ def test_ranked_lists_figure_marks(tmp_path):
         mark, colour, _ = VERDICTS[answer.verdict]
         assert axes.get_title() == (f"{answer.rank}  {mark}" if answer.rank else mark)
         assert to_hex(axes.spines["left"].get_edgecolor()) == colour
-        assert axes.get_xlabel() == "person 7\ncamera 2\nd = 0.250"
+        assert axes.get_xlabel() == "person 7\ncamera 2\nd² = 0.250"
     assert len({mark for mark, _, _ in VERDICTS.values()}) == 3  # they differ without colour
     with pytest.raises(BadData, match=r"gone\.png \(not found"):
         ranked_lists_figure([row], frames_of | {"right": [Path("gone.png")]})

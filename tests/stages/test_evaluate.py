@@ -281,6 +281,13 @@ def test_evaluate_calibration_threshold_is_finite(tmp_path: Path) -> None:
     assert found["models"] == []  # the file does not say
 
 
+@pytest.mark.parametrize(("rate", "warned"), [(0.001, True), (0.5, False)])
+def test_evaluate_calibration_of_few_pairs(tmp_path: Path, rate: float, warned: bool) -> None:
+    found = evaluate(options(tmp_path, mars_like(tmp_path / "theirs.h5"), calibrate=rate), Silent()).metrics
+    text = "pairs of different people are too few to measure this rate"
+    assert any(text in warning for warning in found.get("warnings", [])) == warned
+
+
 def test_evaluate_calibration_names_its_models(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
     for model, path in zip("bab", files, strict=True):

@@ -163,3 +163,5 @@ def test_weight_file_of_i3d_is_in_a_package_only():
 def test_weight_file_unknown_network():
     with pytest.raises(UsageError, match="no imagenet weights of i3d, only of resnet18, resnet50, mobilenet_v2"):
         weight_file("imagenet", "i3d")
+    with pytest.raises(UsageError, match=r"Use --weights kinetics, a file, or \"\" to train from scratch"):
+        weight_file("imagenet", "i3d")

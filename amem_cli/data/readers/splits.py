@@ -22,6 +22,7 @@ from amem_cli.randomness import keyed_generator
 from amem_cli.text import decode_text
 
 MOST_SPLITS = 1000
+IN_ONE_CAMERA = "seen in one camera, in the galleries only"
 SPLITS_NAME = re.compile(
     r".*split.*|.*(?<![a-z])(?:(?:train(?:ing)?|test(?:ing)?|val(?:idation)?|query|probe|gallery)[ _-]?(?:sets?|ids?|"
     r"idx|ind(?:ex|ices)?|lists?|names?|people|persons?)?|partitions?|folds?|protocols?|ls_set)(?![a-z]).*\.(?:json|mat|txt|csv|tsv|lst|xlsx?|np[yz]|pkl|pickle|ya?ml)"
@@ -206,6 +207,6 @@ def numbered_splits(
             why = f"a split needs two people in two cameras, there are {len(pairs)}"
             raise BadData("data set", name, why=why, remedy='For train-tae alone use layout = "images"')
         people = draw_splits(pairs, protocol.splits, protocol.train_fraction, protocol.seed)
-        notes += note("people", alone, "seen in one camera, in the galleries only")
+        notes += note("people", alone, IN_ONE_CAMERA)
     splits = tuple(cross_camera_split(tracklets_of, split, alone, source) for split in people)
     return VideoDataset(name, splits, numbered=True, notes=notes)

@@ -13,7 +13,7 @@ from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent, weights_parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips
-from amem_cli.data.datasets import read_videos, split_numbers, warn_about_counts
+from amem_cli.data.datasets import generated_people, read_videos, split_numbers, warn_about_counts
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import check_people
@@ -88,7 +88,8 @@ def _train_split(
         precision = resolve_precision(options.precision, processes.device)
         weights = inputs.initial_weights(options, progress)
         files = inputs.module_files(options, manifest.name)
-        resolved = {"dataset": manifest.name, "precision": precision, "split": number}
+        resolved: dict[str, Any] = {"dataset": manifest.name, "precision": precision, "split": number}
+        resolved |= generated_people(manifest, options.data_root)
         if tracklets != list(split.train):
             resolved["all_images"] = tracklets_digest(split.train)  # with those that are left out
         provenance = Provenance(

@@ -14,7 +14,7 @@ from typing import Any
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.manifest import load_manifest, protocol_of
 from amem_cli.errors import UsageError, require_known
-from amem_cli.options import BACKBONES, COMMANDS, NETWORKS_WITH, PRESETS, TrainAmemOptions, flag_of, weights_by_name
+from amem_cli.options import BACKBONES, COMMANDS, NETWORKS_WITH, TrainAmemOptions, flag_of, weights_by_name
 from amem_cli.resolve import read_config, resolve
 from amem_cli.tools.reproduce.tables import TABLES, Request, Row, Table
 
@@ -165,7 +165,7 @@ def _run(request: Request, weights: dict[str, str], row: Row, dataset: str, seed
 
     def command(name: str, **flags: Any) -> Command:
         words = ["amem", name, *_words(flags)]
-        words += ["--preset", request.preset] if request.preset != PRESETS[0] else []
+        words += ["--preset", request.preset] if request.preset else []
         words += ["--config", str(request.config)] if request.config else []
         options = resolve(COMMANDS[name], flags, preset=request.preset, config=request.config)
         return Command(name, options, shlex.join(words))

@@ -18,6 +18,7 @@ from amem_cli.data.datasets import count_differences, read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import BadData, UsageError, counted
 from amem_cli.processes import world_size
+from amem_cli.resolve import preset_of
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages import run_stage
 from amem_cli.tools import paper
@@ -109,7 +110,11 @@ def new_table(plan: Plan, notes: list[str]) -> dict[str, Any]:
         }  # fmt: skip
     table = header(request.what, plan.file, plan.table.title)
     weights = sorted(f"{name}={start}" for (name, _), start in plan.trainings.items() if start)
-    table |= {"weights": weights, "preset": request.preset, "config": str(request.config or "")}
+    table |= {
+        "weights": weights,
+        "preset": request.preset or preset_of(request.config),
+        "config": str(request.config or ""),
+    }
     table |= {"datasets": list(plan.datasets), "seeds": request.seeds, "rows": list(rows.values())}
     table |= {"notes": [*plan.table.notes, *notes], "from_scratch": plan.from_scratch}
     if request.what == "table5":

@@ -95,7 +95,7 @@ class Request:
     weights: tuple[str, ...] = option(
         (), "NAME=FILE, of arm, tae or a backbone; a file, or imagenet or kinetics; repeatable"
     )
-    preset: str = option(PRESETS[0], " | ".join(PRESETS))
+    preset: str = option("", f"{' | '.join(PRESETS)}; empty: that of --config, else {PRESETS[0]}")
     config: Path | None = option(None, "TOML file as `amem config show` prints it")
     data_root: Path = data_root_option()
     workspace: Path = workspace_option()
