@@ -68,7 +68,7 @@ def write_labels(path: Path, names: list[str], attributes: tuple[str, ...] = ATT
     return pseudo_labels.write(path, table, Provenance("label-videos", {}))
 
 
-def write_arm(path: Path, positive: list[str]) -> Path:
+def write_arm(path: Path, positive: list[str], **trained_with: Any) -> Path:
     """An untrained ARM that is sure that everybody has these attributes and no others."""
     config = ArmConfig(backbone="mobilenet_v2", image_size="32x32")
     arm = ARM(config.backbone)
@@ -78,7 +78,7 @@ def write_arm(path: Path, positive: list[str]) -> Path:
         torch.nn.init.zeros_(head.weight)
         head.bias.data = torch.tensor([9.0 if name in positive else -9.0 for name in names])
         start += head.out_features
-    return save_arm(path, arm, config, Provenance("train-arm", {"dataset": "peta"}))
+    return save_arm(path, arm, config, Provenance("train-arm", {"dataset": "peta"} | trained_with))
 
 
 def write_main(path: Path) -> Path:

@@ -92,6 +92,13 @@ def test_warn_about_counts_shows_four():
     assert (empty["shortest"], empty["longest"]) == (0, 0)
 
 
+def test_generated_people(tmp_path):
+    """Known by the file that `data walkers` writes next to the data sets."""
+    assert datasets.generated_people(load_manifest("mars"), tmp_path) == {}
+    (tmp_path / GENERATED).touch()
+    assert datasets.generated_people(load_manifest("mars"), tmp_path) == {"generated": True}
+
+
 def test_split_numbers():
     assert datasets.split_numbers(video(False, 1), "") == [None]
     assert datasets.split_numbers(video(True, 3), "all") == [0, 1, 2]

@@ -100,6 +100,7 @@ def test_train_amem_records_its_inputs(walkers: Path, tmp_path: Path, monkeypatc
     assert set(recorded["parents"]) == {"labels", "tae"}
     assert recorded["data"] == tracklets_digest(list(tracklets))
     assert "all_images" not in recorded["options"]
+    assert recorded["options"]["generated"] is True
 
 
 @pytest.mark.slow

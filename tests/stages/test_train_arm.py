@@ -75,7 +75,9 @@ def test_train_arm_starts_from_the_weights(walkers: Path, tmp_path: Path, monkey
 @pytest.mark.slow
 def test_train_arm_measures_the_test_people(walkers: Path, tmp_path: Path) -> None:
     options = arm_options(walkers, tmp_path, partition="person", hold_out=0.5, batch_size=4)
-    metrics = checkpoint.read_description(train_arm.train_arm(options, Silent()).artifact)["metrics"]
+    description = checkpoint.read_description(train_arm.train_arm(options, Silent()).artifact)
+    assert description["provenance"]["options"]["generated"] is True
+    metrics = description["metrics"]
     people = read_attributes(load_manifest("peta"), walkers).person_ids
     assert metrics["train_images"] == metrics["held_out_images"] == len(people) / 2
     assert set(metrics["per_attribute"]) == set(ATTRIBUTES)

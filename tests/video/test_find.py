@@ -100,6 +100,10 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     assert table.features.shape == (1, 1280)
     assert table.provenance["parents"].keys() == {"amem-arm"}
     assert table.provenance["parents"]["amem-arm"]["dataset"] == "peta"
+    write_arm(Path("generated.safetensors"), ["upperBodyRed"], generated=True)
+    assert run(["find", "hall.mp4", *how, "generated.safetensors", "--out", "generated"]) == 0
+    assert "was trained on generated people: it does not know real ones" in capsys.readouterr().err
+    assert "trained on peta (generated people)" in Path("generated/index.html").read_text()
     search = ["search", "hall.mp4", "--gallery", str(gallery), *how]
     capsys.readouterr()
     assert run([*search, "arm.safetensors", "--json"]) == 0
@@ -196,7 +200,7 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", [crossing()], frames=3)
     assert run(["find", "a.mp4", "--out", "answer"]) == 66
-    wanted = "Give --model, an ARM if you have no labelled people; or run: amem train-amem --preset small"
+    wanted = "minutes: amem train-arm --preset small --partition none, then --model workspace/arm/arm.safetensors"
     assert wanted in capsys.readouterr().err
     write_tae(Path("tae.safetensors"))
     assert run(["find", "a.mp4", "--out", "answer", "--model", "tae.safetensors"]) == 65
