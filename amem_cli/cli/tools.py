@@ -11,12 +11,12 @@ from typer import Argument, Option
 
 from amem_cli.cli import console, flags, video
 from amem_cli.cli.flags import app, choice, command, config_app, data_app, features_app, weights_app
-from amem_cli.errors import AmemError, UsageError, counted
+from amem_cli.errors import AmemError, UsageError, counted, require_known
 from amem_cli.option_values import check_device
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.export_options import ExportOptions
-from amem_cli.tools.reproduce.tables import Request
+from amem_cli.tools.reproduce.tables import TABLES, Request
 from amem_cli.walkers import WalkerOptions
 
 if TYPE_CHECKING:
@@ -244,6 +244,7 @@ def reproduce(request: Request, output: flags.Output, dry_run: flags.DryRun = Fa
     """
     from amem_cli.tools.reproduce.plan import plan
 
+    require_known("table", [request.what], [*TABLES, "sizes"])
     results = request.workspace / "reproduce"
     if request.what == "sizes":
         from amem_cli.tools.reproduce.sizes import size_block, sizes

@@ -89,7 +89,7 @@ def print_hits(result: "SearchResult") -> None:
             table,
             title=f"{'fits' if found.described else 'nearest to'} {found.query}",
         )
-    print(f"{result.searched} tracklets searched in {result.seconds:.2f} s")
+    print(f"{counted(result.searched, 'tracklets')} searched in {result.seconds:.2f} s")
 
 
 @command(

@@ -112,7 +112,7 @@ class WeightFile:
 def read_weight_file(path: Path) -> WeightFile:
     """Read the state dict of a file, from the top level or from a training checkpoint. Raises `InputMissing` without
     the file, `BadData` if it is not a weight file, is damaged or needs code execution."""
-    content = read_bytes(path, "weights", remedy="Give the path of a weight file with --weights FILE")
+    content = read_bytes(path, "weights", remedy="Give the path of a weight file")
     if not content:
         raise _refused(path, "the file is empty")
     if content.startswith(CHECKSUM_MARK):
