@@ -164,7 +164,7 @@ def test_read_weight_file_refuses(content, why, tmp_path):
 
 
 def test_read_weight_file_missing(tmp_path):
-    with pytest.raises(InputMissing, match=r"not found.*--weights FILE"):
+    with pytest.raises(InputMissing, match=r"not found.*Give the path of a weight file"):
         read_weight_file(tmp_path / "w.pt")
     assert "folder" in refusal(tmp_path)
 
