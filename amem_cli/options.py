@@ -285,7 +285,7 @@ class TrainAmemOptions(Adversarial):
     learning_rate: float = option(1e-3, "Adam's learning rate (P)", small=3.5e-4, strong=3.5e-4)
     warmup_steps: int = option(0, "steps of linear learning rate warm-up (D)", small=20, strong=500)
     neck: Literal["none", "bn"] = option("none", "bn: f_s goes through batch norm (D)", small="bn", strong="bn")
-    mirror: Literal["off", "on"] = option("off", "on: the test averages each clip and its mirror image (D)", small="on")
+    mirror: Literal["off", "on"] = option("off", "on: the test also averages mirrored clips (D)", small="on")
     label_smoothing: float = option(0.0, "label smoothing of the identity loss (D)", small=0.1, strong=0.1)
     triplet: Literal["margin", "soft-margin"] = option(
         "margin", "triplet loss: hinge with --margin, eq. 7 (P), or softplus without a margin (D)",

@@ -38,17 +38,20 @@ OTHER_COMMANDS = {
 def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "", config: Path | None = None) -> Any:
     """The options of one run: flags override the config file, the environment and the preset, in this order.
 
-    A flag that is None was not given; without `preset` it is `preset_of` the file. Raises `UsageError` for an unknown
-    preset, name or value.
+    A flag that is None was not given; without `preset` it is that of the file, else the paper's. Raises `UsageError`
+    for an unknown preset, name or value.
     """
-    preset = preset or preset_of(config)
+    document = _read_toml(config) if config else {}  # once: it can be a pipe
+    named = str(document.get("preset", PRESETS[0]))
+    require_known(f"--config {config}: preset", [named], PRESETS)
+    preset = preset or named
     require_known("--preset", [preset], PRESETS)
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         values[field.name] = preset_value(field, preset)
         if field.metadata["env"] and os.environ.get(field.metadata["env"]):
             values[field.name] = Path(os.environ[field.metadata["env"]])
-    given = read_config(cls, config) if config is not None else {}
+    given = read_config(cls, config, document) if config else {}
     given |= {name: value for name, value in flags.items() if value is not None}
     values |= given
     with_imagenet = NETWORKS_WITH["imagenet"]
@@ -59,9 +62,7 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "", config: 
 
 def preset_of(config: Path | None) -> str:
     """The preset that a `--config` file names, by default the paper's."""
-    preset = _read_toml(config).get("preset", PRESETS[0]) if config else PRESETS[0]
-    require_known(f"--config {config}: preset", [str(preset)], PRESETS)
-    return str(preset)
+    return str(_read_toml(config).get("preset", PRESETS[0])) if config else PRESETS[0]
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -77,14 +78,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise UsageError("--config", path, why=f"not a readable TOML file ({error})", remedy=remedy) from error
 
 
-def read_config(cls: type, path: Path) -> dict[str, Any]:
-    """The values of a `--config` TOML file for the command of `cls`.
+def read_config(cls: type, path: Path, document: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The values of a `--config` TOML file, whose content can be given, for the command of `cls`.
 
     Names are those of the command line, at the top level or in a table named like the command. Top-level names of
     other commands' options are ignored, and `preset`, which `preset_of` reads; any other unknown name, also in the
     table of another command, is a `UsageError`.
     """
-    document = _read_toml(path)
+    document = _read_toml(path) if document is None else document
     command = next(command for command, options in COMMANDS.items() if options is cls)
     tables = {name: value for name, value in document.items() if isinstance(value, dict)}
     require_known(f"--config {path}: table", tables, COMMANDS)
@@ -92,26 +93,24 @@ def read_config(cls: type, path: Path) -> dict[str, Any]:
     entries = {name: value for name, value in document.items() if name not in {*tables, "preset"}} | own
     fields_of = {name: {field.name for field in dataclasses.fields(options)} for name, options in COMMANDS.items()}
     elsewhere, known = set().union(*fields_of.values()), fields_of[command]
-    for name, table in tables.items():
-        _require_options(path, name, [key for key in table if key.replace("-", "_") not in {*fields_of[name], *COMMON}])
-    values, unknown = {}, []
+    values: dict[str, Any] = {}
+    unknown = [(name, key) for name in tables for key in tables[name] if not _is_option(key, fields_of[name])]
     for key, value in entries.items():
         name = key.replace("-", "_")
         if name in known:
             values[name] = convert(cls, name, value, f"--config {path}: {key}")
         elif name not in COMMON and name not in elsewhere:
-            unknown.append(key)
-    _require_options(path, command, unknown)
+            unknown.append((command, key))
+    if unknown := list(dict.fromkeys(unknown)):
+        meant = "".join(suggestion(key, [flag_of(one)[2:] for one in fields_of[name]]) for name, key in unknown)
+        meant += "The preset stands at the top of the file. " * ("preset" in [key for _, key in unknown])
+        why = f"unknown {'options' if len(unknown) > 1 else 'option'} {', '.join(repr(key) for _, key in unknown)}"
+        raise UsageError("--config", path, why=why, remedy=f"{meant}See: amem config show {unknown[0][0]}")
     return values
 
 
-def _require_options(path: Path, command: str, unknown: list[str]) -> None:
-    """Raise `UsageError` for names in the file that are no options of the command."""
-    if unknown:
-        known = [flag_of(field.name)[2:] for field in dataclasses.fields(COMMANDS[command])]
-        meant = "".join(suggestion(key, known) for key in unknown)
-        why = f"unknown {'options' if len(unknown) > 1 else 'option'} {', '.join(map(repr, unknown))}"
-        raise UsageError("--config", path, why=why, remedy=f"{meant}See: amem config show {command}")
+def _is_option(key: str, fields: set[str]) -> bool:
+    return key.replace("-", "_") in {*fields, *COMMON}
 
 
 def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:

@@ -28,7 +28,7 @@ from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.metrics.ranking import evaluate_ranking
-from amem_cli.models.amem import MainModel
+from amem_cli.models.amem import FeatureMaps, MainModel
 from amem_cli.models.attention import neck_of
 from amem_cli.models.checkpoints import load_main_model
 from amem_cli.options import LabelVideosOptions, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
@@ -70,9 +70,12 @@ def parts_of(model: MainModel, clips: Tensor) -> dict[str, Tensor]:
     """f_s (B, 512) of uint8 clips (B, T, H, W, 3), and what each pooled feature contributes to it.
 
     f_s is linear in the pooled f_B, f_A and f_M, so it is the sum of these parts and the bias; the neck scales each
-    channel.
+    channel. All are means over the views of the test.
     """
-    maps = model.feature_maps(as_pixels(clips, device_of(model)))
+    views = [model.feature_maps(view) for view in model.views(as_pixels(clips, device_of(model)))]
+    maps = FeatureMaps(
+        *(None if each[0] is None else torch.stack(each).mean(dim=0) for each in zip(*views, strict=True))
+    )
     named = zip(("f_B", "f_A", "f_M"), maps[1:], strict=True)
     pooled = {name: feature.mean(dim=(2, 3)) for name, feature in named if feature is not None}
     widths = [feature.shape[1] for feature in pooled.values()]

@@ -180,20 +180,23 @@ def test_take_turns_in_separate_processes(load):
 
 @pytest.mark.usefixtures("one_thread", "tiny_backbone")
 def test_parts_of_sum_to_the_feature(load):
-    """f_s of two clips differs by the sum of the differences of its parts; the bias is common."""
+    """f_s of two clips, the model's, differs by the sum of the differences of its parts; the bias is common."""
     import torch
 
     from amem_cli.models.amem import build_main_model
     from amem_cli.models.config import model_config
     from amem_cli.options import TrainAmemOptions
+    from amem_cli.runtime.engine import as_pixels
 
     torch.manual_seed(0)
-    options = TrainAmemOptions(modules="amem", neck="bn", branch="conv2d", image_size="32x32")
+    options = TrainAmemOptions(modules="amem", neck="bn", branch="conv2d", image_size="32x32", mirror="on")
     model = build_main_model(model_config(options, 2)).eval()
     model.neck.running_var.uniform_(0.5, 2)
     model.neck.weight.data.uniform_(0.5, 2)
+    clips = torch.randint(256, (2, 8, 32, 32, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        parts = load("gait").parts_of(model, torch.randint(256, (2, 8, 32, 32, 3), dtype=torch.uint8))
+        parts = load("gait").parts_of(model, clips)
+        torch.testing.assert_close(parts["f_s"], model(as_pixels(clips, torch.device("cpu"))))
     assert set(parts) == {"f_s", "f_B", "f_A", "f_M"}
     differences = {name: rows[0] - rows[1] for name, rows in parts.items()}
     assert all(difference.abs().max() > 0 for difference in differences.values())

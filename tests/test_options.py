@@ -274,8 +274,16 @@ def test_preset_of_a_file(config):
     assert resolve(TrainArmOptions, {}, config=config('preset = "small"')).backbone == "mobilenet_v2"
     with pytest.raises(UsageError, match=r"preset tiny: not found\. .*Available: paper, small"):
         resolve(TrainArmOptions, {}, config=config('preset = "tiny"'))
-    with pytest.raises(UsageError, match="unknown option 'preset'"):
+    with pytest.raises(UsageError, match=r"unknown option 'preset'. .*The preset stands at the top of the file"):
         resolve(TrainArmOptions, {}, config=config('[train-arm]\npreset = "small"'))
+
+
+def test_resolve_reads_the_file_once(config, monkeypatch):
+    """It can be a pipe, as of `--config <(grep -v epochs amem.toml)`."""
+    contents = [{"preset": "small", "train-arm": {"seed": 3}}]
+    monkeypatch.setattr(resolving, "_read_toml", lambda path: contents.pop())
+    found = resolve(TrainArmOptions, {}, config=config(""))
+    assert (found.backbone, found.seed) == ("mobilenet_v2", 3)
 
 
 def test_resolve_unknown_preset():

@@ -81,10 +81,10 @@ def write_arm(path: Path, positive: list[str], **trained_with: Any) -> Path:
     return save_arm(path, arm, config, Provenance("train-arm", {"dataset": "peta"} | trained_with))
 
 
-def write_main(path: Path) -> Path:
+def write_main(path: Path, **more: Any) -> Path:
     """An untrained baseline with the BN statistics of one batch, so that its features differ."""
     torch.manual_seed(0)
-    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2)
+    options = TrainAmemOptions(modules="baseline", image_size="32x32", clip_frames=4, predict_frames=2, **more)
     config = model_config(options, people=4)
     model = as_trained(build_main_model(config), 8, 4, 32, 32)
     return save_main(path, model, config, Provenance("train-amem", {}))

@@ -24,7 +24,7 @@ COLUMNS: hdf5.Columns = {
     "features": ("float32", 2),
 }
 FLIPPED: hdf5.Columns = {"features_flip": ("float32", 2)}
-GENERATED_PEOPLE = "generated people"  # follows the data set that a model was trained on
+GENERATED_PEOPLE = "generated"
 FEW_TRACKLETS = 8  # of a camera that is adapted to: fewer say more about these people than about the camera
 SEEN: hdf5.Columns = {"camera": ("str", 1), "first_seconds": ("float64", 1), "last_seconds": ("float64", 1)}
 
@@ -81,7 +81,7 @@ class Features:
         return len(self.person_id) == len(self.tracklet)
 
     def model(self, what: str) -> str:
-        """The "name", "sha256" or "dataset" recorded of the model that made the features; empty if unknown."""
+        """The "name", "sha256", "dataset" or "people" of the model that made the features; empty if unknown."""
         parents = self.provenance.get("parents", {})
         value = parents.get("amem-main", parents.get("amem-arm", {})).get(what)
         return value if isinstance(value, str) else ""

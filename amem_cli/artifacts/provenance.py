@@ -20,14 +20,16 @@ from amem_cli.errors import BadData, InputMissing, OutputExists
 from amem_cli.options import COMMANDS
 
 SCHEMA = 1
+NOT_COMPARED = {"generated"}  # its people are generated, which the digest of the data implies
 _PACKAGES = ("torch", "torchvision", "numpy", "pillow", "h5py")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """`options` are those that affect the result; `parents` map a role to {"name", "sha256"}; `data` is the SHA-256
-    of the data set's listing. The inference `engine` ("openvino 2026.1.0") is recorded like a version, not compared:
-    all engines agree to 1e-5. Times and paths are left out: the same run gives the same bytes anywhere."""
+    """`options` are those that affect the result, and `NOT_COMPARED`; `parents` map a role to {"name", "sha256"};
+    `data` is the SHA-256 of the data set's listing. The inference `engine` ("openvino 2026.1.0") is recorded like a
+    version, not compared: all engines agree to 1e-5. Times and paths are left out: the same run gives the same bytes
+    anywhere."""
 
     command: str
     options: dict[str, Any]
@@ -51,9 +53,10 @@ class Provenance:
         recorded = {name: value for name, value in other.get("options", {}).items() if name not in no_effect}
         parents = other.get("parents", {})
         theirs = {field.name: field.default for field in known} | recorded  # an older version lacks newer options
+        compared = {*self.options, *recorded} - NOT_COMPARED
         differences = [
             f"{name}: {_short(theirs.get(name))} there, {_short(self.options.get(name))} now"
-            for name in sorted({*self.options, *recorded})
+            for name in sorted(compared)
             if self.options.get(name) != theirs.get(name)
         ]
         for role in sorted({*self.parents, *parents}):

@@ -20,7 +20,7 @@ from amem_cli.cli import console, remedies
 from amem_cli.errors import AmemError, did_you_mean, listing
 from amem_cli.options import COMMANDS, COMMON, PRESETS, TrainAmemOptions, flag_of, preset_value
 from amem_cli.processes import rank
-from amem_cli.resolve import preset_of, resolve
+from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.text import toml_value
 
@@ -193,7 +193,7 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
             if others.get("files") and not others.get("compare"):  # of evaluate; with --compare they are results
                 given["features"] = [*(given["features"] or []), *others["files"]]
-            options = resolve(cls, given, preset=preset, config=config)
+            options = resolve(cls, given, preset=preset or "", config=config)
             if others.get("compare") and (idle := [flag_of(option) for option in given if given[option] is not None]):
                 progress.warn(f"with --compare, {' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect")
             _check_names(options, dry_run)
@@ -211,7 +211,7 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             try:
                 results = function(options, progress, **others)
             except AmemError as error:
-                error.remedy = remedies.for_stage(error.remedy, options, preset or preset_of(config), config)
+                error.remedy = remedies.for_stage(error.remedy, options, preset or "", config)
                 raise
             if results is not None and first_process():
                 console.print_stages(results, progress, as_json)

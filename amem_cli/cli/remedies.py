@@ -58,7 +58,8 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
         return remedy
     cls, given = COMMANDS[match[1]], remedy.split()
     trains = match[1].startswith("train-")  # the other stages have the same values under every preset
-    words = ["--preset", preset] if trains and preset != PRESETS[0] and "--preset" not in given else []
+    typed = preset and (config or preset != PRESETS[0])  # a preset of the file is in the file
+    words = ["--preset", preset] if trains and typed and "--preset" not in given else []
     words += ["--config", str(config)] if config else []
     try:
         without = resolve(cls, {}, preset=preset, config=config)

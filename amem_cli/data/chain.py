@@ -55,16 +55,19 @@ class _Link:
         return f"amem {self.stage}{self.flags}{flags}{self.folders}{end}"
 
     def _other_model(self, provenance: dict[str, Any]) -> str:
-        """`--model` of features that were made by another model than the data set's: the workspace's ARM if it is the
-        recorded one, else the name of the file, whose folder is not recorded."""
-        made_by = provenance.get("parents", {}) if self.stage == "extract-features" else {}
-        main, recorded = made_by.get("amem-main"), made_by.get("amem-arm")
-        if main and main.get("dataset") not in (None, provenance["options"].get("dataset")):
-            recorded = main
-        if not recorded:
+        """`--model` of features that another model than the data set's `amem-main.safetensors` made: its path if it is
+        in the workspace, else the name of the file, whose folder is not recorded."""
+        if self.stage != "extract-features" or not (made_by := provenance.get("parents", {})):
             return ""
-        same = self.arm.is_file() and recorded.get("sha256") == atomic.sha256_file(self.arm)
-        return f" --model {shlex.quote(str(self.arm if same else recorded.get('name', 'MODEL')))}"
+        usual, main = self.parents["amem-main"], made_by.get("amem-main", {})
+        recorded = made_by.get("amem-arm", main)
+        own = main.get("dataset") in (None, provenance["options"].get("dataset"))
+        if not recorded or (recorded is main and own and main.get("name") == usual.name):
+            return ""
+        name = recorded.get("name", "MODEL")
+        there = (path for path in (self.arm, usual.with_name(name)) if path.is_file())
+        found = next((path for path in there if atomic.sha256_file(path) == recorded.get("sha256")), name)
+        return f" --model {shlex.quote(str(found))}"
 
 
 @dataclass(frozen=True)

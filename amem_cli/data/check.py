@@ -93,8 +93,7 @@ def check_dataset(
     looks_like = guess if guess not in (manifest.layout, "images") else None
     rows = _count_rows(manifest, counts, problems) + _metadata_rows(manifest, root, problems)
     if deep:
-        image_list = root.absolute().parent / f"{manifest.name}-images.sha256"
-        row, digests, damaged = _check_images(root, image_list, progress, remarks)
+        row, digests, damaged = _check_images(root, root.absolute().parent / manifest.name, progress, remarks)
         rows.append(row)
         problems = damaged + problems
     else:
@@ -215,10 +214,11 @@ def _metadata_rows(manifest: Manifest, root: Path, problems: list[str]) -> list[
 
 
 def _check_images(
-    root: Path, image_list: Path, progress: Callable[[int, int], None], remarks: list[str]
+    root: Path, place: Path, progress: Callable[[int, int], None], remarks: list[str]
 ) -> tuple[CheckRow, dict[Path, str], list[str]]:
     """Decode every image below `root` and write the list for `sha256sum -c`, or that of damaged ones; returns the row,
-    each image's SHA-256, and a line for each damaged one."""
+    each image's SHA-256, and a line for each damaged one. `place` is the beginning of both lists' paths."""
+    image_list, damaged_list = (place.with_name(f"{place.name}-{end}") for end in ("images.sha256", "damaged.txt"))
     paths = [f"{root.absolute().name}/{path}" for path in image_files(root)]
     lines, damaged, digests = [], list[str](), dict[Path, str]()
     results = in_threads(_hash_image, [image_list.parent / path for path in paths])
@@ -229,17 +229,13 @@ def _check_images(
         damaged += [f"{printable(path)}: {fault}"] if fault else []
         digests[image_list.parent / path] = digest
         progress(done, len(paths))
+    with contextlib.suppress(OSError):  # there is none, or the folder is read-only
+        damaged_list.unlink()
     if damaged:
-        remarks.append(
-            _written(
-                image_list.with_name(f"{image_list.name.removesuffix('-images.sha256')}-damaged.txt"),
-                "\n".join(damaged) + "\n",
-                "damaged images",
-            )
-        )
+        remarks.append(_written(damaged_list, "\n".join([*damaged, ""]), "damaged images"))
     if image_list.exists():
-        place, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
-        remarks.append(f"compare with the earlier list of images: cd {place} && sha256sum --quiet -c {name}")
+        folder, name = shlex.quote(str(image_list.parent)), shlex.quote(image_list.name)
+        remarks.append(f"compare with the earlier list of images: cd {folder} && sha256sum --quiet -c {name}")
     elif not damaged:
         remarks.append(_written(image_list, "".join(lines), "images"))
     note = "every image file, also those that no stage reads"

@@ -92,12 +92,17 @@ class MainModel(nn.Module):
             feature = feature.unflatten(0, (-1, self.parts)).flatten(1)  # (B * parts, 512) -> (B, parts * 512)
         return feature.unflatten(0, (len(views), -1)).mean(dim=0)
 
+    @property
+    def skips_frames(self) -> bool:
+        """Whether the maps are those of every second frame alone."""
+        return getattr(self.backbone, "skips_frames", False)
+
     def views(self, clip: Tensor) -> list[Tensor]:
         """The clips that the test averages over: the clip, and with `mirror` its mirror image. A backbone that makes
         maps of every second frame alone would not see the others: for it the second clip is one frame later. So all
-        frames are seen, with `mirror` every second one mirrored."""
+        frames are seen, with `mirror` every second one mirrored; of an odd number the last but one counts twice."""
         other = clip
-        if getattr(self.backbone, "skips_frames", False):
+        if self.skips_frames:
             other = torch.cat((clip[:, :, 1:], clip[:, :, -2:][:, :, :1]), dim=2)  # the end is reflected
         if self.mirror:
             other = other.flip(-1)

@@ -8,8 +8,8 @@ also after the batch norm of a neck, which is part of W_P and b here:
     A_P(x, y) = <f_s, W_P f_P(x, y)> / ||f_s||^2,     sum over P of mean(A_P) + <f_s, b> / ||f_s||^2 = 1.
 
 Grad-CAM (Selvaraju et al. 2017) gives the same maps. mean(A_P) is the *share* of P. f_B is the mean of BF over T', so
-the same formula with BF gives A_B(t', x, y). If the model averages over mirrored clips, f_s is that of the clip as it
-is.
+the same formula with BF gives A_B(t', x, y). If the test averages over several `views` of a clip, f_s is that
+of the first, the clip as it is.
 """
 
 from typing import NamedTuple

@@ -25,7 +25,7 @@ from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing
 from amem_cli.metrics.calibration import calibrate, fit_probability
 from amem_cli.metrics.chance import chance
 from amem_cli.metrics.conventions import count_by_conventions
-from amem_cli.metrics.intervals import bootstrap_interval
+from amem_cli.metrics.intervals import bootstrap_interval, query_interval
 from amem_cli.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from amem_cli.metrics.rerank import rerank, rerank_bytes
 from amem_cli.options import EvaluateOptions
@@ -97,7 +97,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if result["incomplete"]:
             progress.warn(results.incomplete_of(result))
         if (known := result.get("calibration")) and options.calibrate * known["impostor_pairs"] < 1:
-            why = f"{known['impostor_pairs']} pairs of different people are too few to measure this rate"
+            why = f"{known['impostor_pairs']:.0f} pairs of different people are too few to measure this rate"
             progress.warn(f"--calibrate {options.calibrate:g}: {why}: 1 of them is {1 / known['impostor_pairs']:.2g}")
         if own := list(dict.fromkeys(progress.all_warnings[earlier:])):
             result["warnings"] = own
@@ -265,7 +265,7 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
 
 
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
-    """A ranking as JSON: rates as fractions, 95 % bootstrap intervals over the queries."""
+    """A ranking as JSON: rates as fractions, 95 % intervals over the queries."""
     if not ranking.valid_queries:
         return {"queries": ranking.queries, "valid_queries": 0, "gallery": ranking.gallery}
     figures: dict[str, Any] = {
@@ -280,7 +280,8 @@ def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:
     }
     if options.bootstrap:
         valid = ranking.first_match_rank > 0
-        figures["interval"] = _interval(ranking.first_match_rank[valid] == 1, ranking.average_precision[valid], options)
+        values = ranking.first_match_rank[valid] == 1, ranking.average_precision[valid]
+        figures["interval"] = _interval(query_interval, *values, options)
     return figures
 
 
@@ -310,7 +311,7 @@ def _over_splits(scores: list[dict[str, Any]], options: EvaluateOptions) -> dict
         result["calibration"]["calibration_error"] = None if None in errors else float(np.mean(errors))
     if options.bootstrap and len(scores) > 1:
         rank_1, means = ([score["rank"]["1"] for score in scores], [score["mAP"] for score in scores])
-        result["interval"] = _interval(np.array(rank_1), np.array(means), options)
+        result["interval"] = _interval(bootstrap_interval, np.array(rank_1), np.array(means), options)
     elif "interval" in first:
         result["interval"] = first["interval"]
     return result | {"splits": scores}
@@ -323,10 +324,12 @@ def _over(rows: list[Any], summarise: Callable[..., Any]) -> Any:
     return summarise(rows, axis=0).tolist()
 
 
-def _interval(rank_1: np.ndarray, average_precision: np.ndarray, options: EvaluateOptions) -> dict[str, list[float]]:
-    """The 95 % bootstrap intervals of the means of both."""
-    figures = {"rank-1": rank_1, "mAP": average_precision}
-    return {name: list(bootstrap_interval(v, options.seed, options.bootstrap)) for name, v in figures.items()}
+def _interval(
+    of: Callable[..., tuple[float, float]], rank_1: np.ndarray, precisions: np.ndarray, options: EvaluateOptions
+) -> dict[str, list[float]]:
+    """The 95 % intervals `of` the means of both."""
+    figures = {"rank-1": rank_1, "mAP": precisions}
+    return {name: list(of(values, options.seed, options.bootstrap)) for name, values in figures.items()}
 
 
 def features_remedy(options: EvaluateOptions, manifest: Manifest, number: int) -> str:

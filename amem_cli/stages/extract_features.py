@@ -31,6 +31,7 @@ from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, kn
 from amem_cli.data.unreadable import without_unreadable
 from amem_cli.errors import BadData, UsageError, listing
 from amem_cli.models.adaptation import adapted_to_camera
+from amem_cli.models.amem import MainModel
 from amem_cli.models.checkpoints import load_feature_model
 from amem_cli.models.config import ArmConfig, ModelConfig
 from amem_cli.options import ExtractFeaturesOptions
@@ -87,15 +88,18 @@ def _extract_split(
     with output_slot("features", output, options, is_main=is_main) as slot:
         described = checkpoint.read_description(model_file)
         trained_with = described["provenance"]["options"]
-        trained_on = str(trained_with.get("dataset", "")) + f" ({GENERATED_PEOPLE})" * ("generated" in trained_with)
+        trained_on = {"dataset": str(trained_with.get("dataset", ""))}
+        trained_on |= {"people": GENERATED_PEOPLE} if "generated" in trained_with else {}
         readable = without_unreadable(split.test, options, output, processes, progress)
         split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in readable))
         seen = seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}
+        if isinstance(model, MainModel) and model.skips_frames:
+            resolved["every_frame"] = True  # features of earlier versions have every second one
         provenance = Provenance(
             command="extract-features",
             options=options.fingerprint() | resolved | {"split_source": split.source},
-            parents={described["kind"]: parent(model_file) | {"dataset": trained_on}},
+            parents={described["kind"]: parent(model_file) | trained_on},
             data=data_digest(split.test, seen),
             engine=engine_version(engine_name),
         )

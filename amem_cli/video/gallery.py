@@ -110,6 +110,16 @@ class Gallery:
         """The data set that the model was trained on, empty if the files do not say."""
         return next(filter(None, (table.model("dataset") for table in self.tables)), "")
 
+    @property
+    def of_generated_people(self) -> bool:
+        """Whether the model was trained on generated people."""
+        return any(table.model("people") == features.GENERATED_PEOPLE for table in self.tables)
+
+    @property
+    def training(self) -> str:
+        """What the model was trained on, as the pages say it; empty if the files do not say."""
+        return self.trained_on + " (generated people)" * self.of_generated_people
+
     def calibration(self, path: Path | None) -> Calibration | None:
         """`read_calibration` for these features; None without a result."""
         return read_calibration(path, self.model, self.extraction) if path else None

@@ -108,7 +108,7 @@ def write_search_page(result: SearchResult, out: Path, progress: Progress) -> No
     if missing:
         progress.warn(f"no pictures of the tracks of {listing(sorted(missing))}: their images are not there")
     used = [f"features: {path.name}" for path in result.gallery.paths]
-    used += [f"model trained on {result.gallery.trained_on}"] if result.gallery.trained_on else []
+    used += [f"model trained on {result.gallery.training}"] if result.gallery.training else []
     used += result.gallery.extracted_with
     used.append(f"calibration: {result.calibration.name}" if result.calibration else "no calibration")
     atomic.write_text(out, search_page(result, frames, used))

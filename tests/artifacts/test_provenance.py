@@ -57,6 +57,13 @@ def test_differences_option_that_had_an_effect_in_an_earlier_version():
         assert made.differences(made.as_json() | {"options": {"dataset": "mars", "seed": 3}}) == []
 
 
+def test_differences_generated_people_are_not_compared():
+    """Models of earlier versions do not say it."""
+    earlier = Provenance("train-arm", {"seed": 1}).as_json()
+    now = Provenance("train-arm", {"seed": 1, "generated": True})
+    assert now.differences(earlier) == Provenance("train-arm", {"seed": 1}).differences(now.as_json()) == []
+
+
 def test_differences_option_added_later():
     """An artifact of an older version was made with the later option's default."""
     older = there(options={"seed": 0, "margin": 0.2})

@@ -237,9 +237,14 @@ def test_chain_repeats_the_model_of_features(tmp_path):
     checkpoint.save(place.arm, "amem-arm", TENSORS, Provenance("train-arm", {}))
     arm = {"amem-arm": parent(place.arm)}
     elsewhere = {"amem-arm": {"name": "their arm", "sha256": "1"}}
-    other, same = ({"amem-main": {"name": "m.safetensors", "sha256": "1", "dataset": name}} for name in ("mars", "p"))
+    best = place.amem_main("p", 1).with_name("amem-main-best.safetensors")
+    checkpoint.save(best, "amem-main", TENSORS, Provenance("train-amem", {}))
+    name = "amem-main.safetensors"
+    other = {"amem-main": {"name": name, "sha256": "1", "dataset": "mars"}}
+    same = {"amem-main": {"name": name, "sha256": "1", "dataset": "p", "people": "generated"}}
     for parents, flag in ((arm, f" --model {place.arm}"), (elsewhere, " --model 'their arm'"),
-                          (other, " --model m.safetensors"), (same, ""), ({}, "")):  # fmt: skip
+                          (other, f" --model {name}"), (same, ""), ({}, ""),
+                          ({"amem-main": parent(best) | {"dataset": "p"}}, f" --model {best}")):  # fmt: skip
         made = Provenance("extract-features", {"dataset": "p", "split": 0, "parts": 4}, parents)
         features.write(place.features("p", 0), some_features(), made)
         command = Chain(manifest, tmp_path, 1).command("extract-features")

@@ -151,6 +151,9 @@ def test_check_dataset_deep_undecodable_image(shop, tmp_path):
     assert not (tmp_path / "shop-images.sha256").exists()
     row = report.rows[-1]
     assert (row.what, row.expected, row.found, row.ok) == ("images decoded", 17, 16, False)
+    (tmp_path / "shop" / "9.jpg").unlink()
+    assert check_dataset(shop, tmp_path, deep=True).ok
+    assert not (tmp_path / "shop-damaged.txt").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from amem_cli.metrics.intervals import bootstrap_interval
+from amem_cli.metrics.intervals import bootstrap_interval, query_interval
 
 
 def test_bootstrap_interval_normal_approximation():
@@ -12,12 +12,13 @@ def test_bootstrap_interval_normal_approximation():
     assert high == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
 
 
-def test_bootstrap_interval_where_all_values_are_equal():
+def test_query_interval_where_all_values_are_equal():
     """With these rates all of 10 queries are found, or none, with probability 0.025."""
-    low, high = bootstrap_interval(np.ones(10), 0, 1000)
+    low, high = query_interval(np.ones(10), 0, 1000)
     assert (low**10, high) == (pytest.approx(0.025), 1)
-    assert bootstrap_interval(np.zeros(10), 0, 1000) == pytest.approx((0, 1 - low))
-    assert bootstrap_interval(np.full(10, 0.5), 0, 1000) == (0.5, 0.5)
+    assert query_interval(np.zeros(10), 0, 1000) == pytest.approx((0, 1 - low))
+    for values in (np.full(10, 0.5), np.arange(10) / 10):
+        assert query_interval(values, 0, 1000) == bootstrap_interval(values, 0, 1000)
 
 
 def test_bootstrap_interval_reproducible():

@@ -93,7 +93,7 @@ def test_adapted_to_camera_every_batch_norm() -> None:
     """Backbone, branches and neck of preset small; mirrored clips are measured too."""
     options = resolve(TrainAmemOptions, {"image_size": "32x32"}, preset="small")
     model = build_main_model(model_config(options, people=2)).eval()
-    clips = torch.rand(3, 3, 1, 32, 32).expand(-1, -1, 4, -1, -1)  # every frame is mirrored or not, so all are alike
+    clips = torch.rand(3, 3, 1, 32, 32).expand(-1, -1, 4, -1, -1)  # equal frames: the second view is the first mirrored
     adapted = adapted_to_camera(model, [clips])
     means = [name for name in model.state_dict() if name.endswith("running_mean")]
     assert {name.split(".")[0] for name in means} == {"backbone", "appearance_branch", "motion_branch", "neck"}

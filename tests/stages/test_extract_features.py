@@ -109,6 +109,15 @@ def test_extract_features_reused_or_refused(walkers: Path, main_file: Path, extr
 
 
 @pytest.mark.slow
+def test_extract_features_of_every_frame_are_others(walkers: Path, extracted: Path, tmp_path: Path) -> None:
+    """Features of an inflated network from before the test saw every frame are not reused."""
+    assert "every_frame" not in features.read(extracted).provenance["options"]
+    inflated = write_main(tmp_path / "m.safetensors", backbone="mobilenet_v2")
+    (result,) = extract_features(options(walkers, inflated, tmp_path), Silent())
+    assert features.read(result.artifact).provenance["options"]["every_frame"] is True
+
+
+@pytest.mark.slow
 def test_extract_features_all_splits(walkers: Path, main_file: Path, tmp_path: Path) -> None:
     how = {"dataset": "ilids-vid", "split": "all"}
     results = extract_features(options(walkers, main_file, tmp_path, **how), Silent())

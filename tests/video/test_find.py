@@ -200,8 +200,11 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "a.mp4", [crossing()], frames=3)
     assert run(["find", "a.mp4", "--out", "answer"]) == 66
-    wanted = "minutes: amem train-arm --preset small --partition none, then --model workspace/arm/arm.safetensors"
-    assert wanted in capsys.readouterr().err
+    train = "its training on PETA takes minutes: amem train-arm --preset small --partition none, then "
+    assert f"{train}--model workspace/arm/arm.safetensors." in capsys.readouterr().err
+    write_arm(Path("workspace/arm/arm.safetensors"), ["upperBodyRed"])
+    assert run(["find", "a.mp4", "--out", "answer"]) == 66
+    assert "an attribute recogniser will do: --model workspace/arm/arm.safetensors." in capsys.readouterr().err
     write_tae(Path("tae.safetensors"))
     assert run(["find", "a.mp4", "--out", "answer", "--model", "tae.safetensors"]) == 65
     assert "tae.safetensors: is of kind amem-tae, not amem-main" in capsys.readouterr().err
