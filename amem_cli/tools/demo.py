@@ -33,7 +33,7 @@ WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta"
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
 TRIALS = 3  # training steps with each number of threads
 EPOCHS, MORE_EPOCHS = 14, 28  # of train-amem
-FAST = 0.32  # seconds of a training step of the backbone: the longer training still ends within four minutes
+FAST = 0.25  # seconds of a training step of the backbone: the longer training still ends within four minutes
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
