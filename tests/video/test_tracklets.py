@@ -333,13 +333,22 @@ def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
         cut(tmp_path / "out", video, video, cameras=("a", "b"), boxes=(str(tmp_path / "boxes.txt"),))
 
 
-def test_tracklets_prints_the_next_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_tracklets_prints_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
     found = Tracklets(Path("p"), Path("my p/p.toml"), {"hall": 3, "door": 1}, dropped=2, pictures=9, source="motion")
     monkeypatch.setattr(tracklets, "cut_tracklets", lambda *given: found)
     monkeypatch.setenv("AMEM_WORKSPACE", "runs")
     assert run(["tracklets", "a.mp4", "--out", "p"]) == 0
+    command = "  next: amem extract-features --dataset 'my p/p.toml' --model"
     assert capsys.readouterr().out.splitlines() == [
         "tracklets: p (9 pictures)",
         "  tracks: hall 3, door 1; 2 with fewer than 8 frames are left out",
-        "  next: amem extract-features --dataset 'my p/p.toml' --model runs/amem/mars/amem-main.safetensors",
+        f"{command} MODEL",
     ]
+    model = Path("runs/amem/mars/amem-main.safetensors")
+    model.parent.mkdir(parents=True)
+    model.touch()
+    assert run(["tracklets", "a.mp4", "--out", "p"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{command} {model}"
