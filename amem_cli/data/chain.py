@@ -61,7 +61,7 @@ class _Link:
             return ""
         usual, main = self.parents["amem-main"], made_by.get("amem-main", {})
         recorded = made_by.get("amem-arm", main)
-        own = main.get("dataset") in (None, provenance["options"].get("dataset"))
+        own = main.get("dataset") in (None, provenance.get("options", {}).get("dataset"))
         if not recorded or (recorded is main and own and main.get("name") == usual.name):
             return ""
         name = recorded.get("name", "MODEL")

@@ -66,8 +66,8 @@ def check_dataset(
     """Compare a data set with its manifest: counts, tables, splits, hashes of metadata; `deep` decodes every image.
 
     A deep check writes `<name>-images.sha256` next to the data set's folder, a list for `sha256sum -c`, or, if images
-    are damaged, their names and faults into `<name>-damaged.txt`. Raises `InputMissing` for a missing
-    folder and `DiskError` for what cannot be read or written.
+    are damaged, their names and faults into `<name>-damaged.txt`. Raises `InputMissing` for a missing folder and
+    `DiskError` for what cannot be read or written.
     """
     root = existing_folder(manifest, data_root)
     problems: list[str] = []

@@ -3,8 +3,8 @@
 To add one, write an `nn.Module` that maps a clip (B, 3, T, H, W) to (B, C, T', H', W') with the attributes
 `out_channels` (C), `normalisation` (the input it expects) and `head_keys` (keys of a classification head in its weight
 files, () if none), and add it to `BACKBONES` in `options.py`. If its maps are those of every second frame alone, set
-`skips_frames` (see `MainModel.views`). `--motion-maps middle` also needs `first_half` and
-`second_half`, between which the maps are (B, `middle_channels`, ceil(T/2), H/8, W/8), and an entry in `MIDDLE_MAPS`.
+`skips_frames` (see `MainModel.views`). `--motion-maps middle` also needs `first_half` and `second_half`, between which
+the maps are (B, `middle_channels`, ceil(T/2), H/8, W/8), and an entry in `MIDDLE_MAPS`.
 Weight files with its own keys then load; other keys need a function in `weights/key_mappings.py`, and weights by name
 an entry in `weights/names.py`.
 """

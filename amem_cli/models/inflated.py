@@ -3,8 +3,8 @@
 A k x k convolution becomes 3 x k x k, with the image weights in the middle slice and zeros around it; 1x1 convolutions,
 pooling and BN act on each frame. So the maps of a clip equal those of the image network on single frames, until
 training uses the neighbouring frames. The first convolution has stride 2 in time, as in `I3D`, whose kernel of 7 frames
-reads all of them; here every second frame is skipped. A clip (B, 3, T, H, W)
-gives `backbone_maps` (B, C, ceil(T/2), H/16, W/16), or H/32 and W/32 with strides="stock".
+reads all of them; here every second frame is skipped. A clip (B, 3, T, H, W) gives `backbone_maps`
+(B, C, ceil(T/2), H/16, W/16), or H/32 and W/32 with strides="stock".
 """
 
 from typing import Any, Literal
