@@ -52,7 +52,8 @@ def mars_like(path: Path, **changed: object) -> Path:
 
 
 def options(tmp_path: Path, *files: Path, protocol: str = "mars", **changed: object) -> EvaluateOptions:
-    return EvaluateOptions(protocol=protocol, features=files, workspace=tmp_path, bootstrap=0, **changed)  # type: ignore[arg-type]
+    how = {"bootstrap": 0} | changed
+    return EvaluateOptions(protocol=protocol, features=files, workspace=tmp_path, **how)  # type: ignore[arg-type]
 
 
 def split_file(path: Path, right: int, dataset: str = "ilids-vid", people: int = 4) -> Path:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from amem_cli.cli.app import run
 from amem_cli.cli.flags import config_text
+from amem_cli.cli.remedies import for_stage
 from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
 from amem_cli.resolve import resolve
 from amem_cli.text import toml_value
@@ -28,6 +29,14 @@ def test_config_text_reads_back_as_the_preset(preset: str, tmp_path: Path, monke
     file.write_text("\n".join(lines), "utf-8")  # a line left out keeps the preset's value
     assert resolve(TrainAmemOptions, {}, config=file).epochs == resolve(TrainAmemOptions, {}, preset=preset).epochs
     assert resolve(TrainAmemOptions, {}, preset="paper", config=file).epochs == 240  # the flag wins
+
+
+def test_remedy_keeps_a_preset_that_differs_from_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "small.toml"
+    file.write_text('preset = "small"\n')
+    options = resolve(TrainAmemOptions, {}, preset="paper", config=file)
+    for typed, words in (("paper", f" --preset paper --config {file}"), ("", f" --config {file}")):
+        assert for_stage("Run: amem train-tae", options, typed, file).startswith(f"Run: amem train-tae{words}")
 
 
 @pytest.mark.parametrize("coding", ["utf-8-sig", "utf-16", "latin-1"])

@@ -152,7 +152,7 @@ def test_evaluate_splits(tmp_path: Path) -> None:
     right = [4, 3, 1]
     for number, count in enumerate(right):
         split_file(tmp_path / "features" / f"own-split{number}.h5", count, "own")
-    figures = evaluate(options(tmp_path, protocol=three_splits(tmp_path)), Silent()).metrics
+    figures = evaluate(options(tmp_path, protocol=three_splits(tmp_path), bootstrap=9), Silent()).metrics
     rates = [count / 4 for count in right]
     assert figures["rank"]["1"] == pytest.approx(np.mean(rates))
     assert figures["standard_deviation"]["rank"]["1"] == pytest.approx(np.std(rates, ddof=1))
@@ -163,6 +163,8 @@ def test_evaluate_splits(tmp_path: Path) -> None:
     # one match a query: average precision is the reciprocal rank
     assert figures["splits"][0]["mAP"] == 1
     assert figures["choices"]["splits"] == "splits: drawn with seed 0"
+    assert "standard_deviation" in figures["choices"]
+    assert figures["splits"][0]["interval"]["rank-1"] == [pytest.approx(0.025 ** (1 / 4)), 1]  # 4 of 4 queries
     assert figures["chance"]["rank"]["1"] == pytest.approx(1 / 4)
 
 
@@ -271,6 +273,17 @@ def test_evaluate_file_of_another_split(tmp_path: Path) -> None:
             file.attrs["provenance"] = json.dumps({"options": {"split": recorded}})
     with pytest.raises(BadData, match=r"of-1\.h5: it has features of split 5, but is given for split 1"):
         evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent())
+
+
+def test_evaluate_equal_splits_and_one_split(tmp_path: Path) -> None:
+    """Splits are resampled, whose rates are equal here; the exact interval is for queries."""
+    for number in range(3):
+        split_file(tmp_path / "features" / f"own-split{number}.h5", 4, "own")
+    manifest = Path(three_splits(tmp_path))
+    given = options(tmp_path, protocol=str(manifest), bootstrap=9)
+    assert evaluate(given, Silent()).metrics["interval"]["rank-1"] == [1, 1]
+    manifest.write_text(manifest.read_text().replace("splits = 3", "splits = 1"))
+    assert "standard_deviation" not in evaluate(given, Silent()).metrics["choices"]
 
 
 def test_evaluate_calibration_threshold_is_finite(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -87,6 +88,17 @@ def test_plan_config_sets_what_rows_do_not(tmp_path):
     assert {(o.epochs, o.backbone, o.clip_frames, o.seed) for o in trained} == {(7, "r3d", 8, 0)}
     assert {o.modules for o in trained} == {"baseline", "aem", "mem", "after-enhancement", "amem"}
     assert [command.options.epochs for command in planned.shared if command.name == "train-tae"] == [3]
+
+
+def test_plan_preset_of_the_config(tmp_path):
+    config = tmp_path / "own.toml"
+    config.write_text('preset = "small"\n')
+    request = Request("table3", seeds=1, rows=("baseline",), config=config, workspace=tmp_path)
+    (run,) = plan(request).runs
+    assert run.commands[0].options.neck == "bn"
+    assert "--preset" not in run.commands[0].line
+    assert filled(request)["preset"] == "small"
+    assert filled(replace(request, preset="paper"))["preset"] == "paper"
 
 
 def test_plan_table3_rows():
