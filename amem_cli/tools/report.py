@@ -166,13 +166,14 @@ class Collector:
             if all(tracklet.name in rows for tracklet in tracklets):
                 means = {tracklet.name: labels.probabilities[rows[tracklet.name]] for tracklet in tracklets}
                 return labels.attributes, means, "the pseudo-labels of the attribute model, means over all frames"
+        label_all = self.source.label_all() + " --force" * labels_file.is_file()
         if isinstance(model, Missing):
             lack = "do not cover these tracklets" if labels_file.is_file() else "are missing"
-            return Missing(f"No attributes: the pseudo-labels {lack}", self.source.label_all())
+            return Missing(f"No attributes: the pseudo-labels {lack}", label_all)
         amem, config = model
         if amem.aem is None:
             why = f"No attributes: these tracklets have no pseudo-labels, and the model no AEM ({config.modules})"
-            return Missing(why, self.source.label_all() + " --force" * labels_file.is_file())
+            return Missing(why, label_all)
         probabilities = {one.name: predictions.attribute_probabilities(amem, config, one) for one in tracklets}
         most = predictions.CLIPS_FOR_ATTRIBUTES
         origin = f"the attribute heads (AEM) of the model, means over up to {most} clips of a tracklet"
