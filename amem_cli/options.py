@@ -359,7 +359,9 @@ class ExtractFeaturesOptions(DataOptions):
     image_size: str = option("", "height x width; empty: the size the model was trained at")
     flip: bool = option(False, "also average f_s over mirrored clips, for evaluate --flip")
     parts: int = option(1, "join f_s of this many horizontal parts of the maps (D); 1: f_s of whole maps (P)")
-    adapt_cameras: bool = option(False, "batch norm statistics of each camera's tracklets, without identities (D)")
+    adapt_cameras: bool = option(
+        False, "batch norm statistics of each camera's tracklets, without identities (D)", small=True
+    )
     clips: int = option(0, "at most this many clips of a tracklet, evenly spaced; 0: all")
 
 

@@ -1,7 +1,7 @@
 """Rank-1 of real people from PETA: the rows of Table 3 on TownCentre and CAVIAR.
 
     python benchmarks/real_people.py FOLDER --peta PETA [--rows baseline aem mem amem] [--seeds 3] [--preset small]
-        [--config options.toml] [--name small] [--people 50] [--new-cameras] [--adapt-cameras] [--parts 4]
+        [--config options.toml] [--name small] [--people 50] [--new-cameras] [--no-adapt-cameras] [--parts 4]
 
 PETA is the folder of its original layout. The archives of TownCentre (one camera) and CAVIAR (two cameras) number the
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
@@ -13,7 +13,7 @@ With `--new-cameras` all these people are trained on, and others are tested, in 
 first and the last image of each person of VIPeR, GRID, PRID and i-LID, one archive at a time. The recogniser is trained
 without these archives.
 
-`--adapt-cameras` and `--parts` score the same trainings by the features of `extract-features` with these options.
+`--no-adapt-cameras` and `--parts` score the same trainings by the features of `extract-features` with these options.
 
 The rows `pixels` (average pixels of a tracklet at 16 x 8, centred and normalised) and `recogniser` (its features) are
 not trained for identity. Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
@@ -181,7 +181,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def scored_as(arguments: argparse.Namespace) -> str:
-    """What stands before the name of a row whose features were extracted with other options than by default."""
+    """What stands before the name of a row: how its features were extracted."""
     return "adapted-" * arguments.adapt_cameras + f"parts{arguments.parts}-" * (arguments.parts > 1)
 
 
@@ -263,7 +263,9 @@ if __name__ == "__main__":
     parser.add_argument("--name", default="small", help="of these options, in the results")
     parser.add_argument("--people", type=int, help="to train on, of the 50 of a half or all 100")
     parser.add_argument("--new-cameras", action="store_true", help="test on archives that nothing was trained on")
-    parser.add_argument("--adapt-cameras", action="store_true", help="score features of extract-features with it")
+    parser.add_argument(
+        "--adapt-cameras", action=argparse.BooleanOptionalAction, default=True, help="as in the preset small"
+    )
     parser.add_argument("--parts", type=int, default=1, help="score features of extract-features with it")
     keep_freed_memory()  # as the commands do
     main(parser.parse_args())

@@ -187,7 +187,7 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             dry_run: DryRun = False,
             **given: Any,
         ) -> None:
-            progress = Progress(quiet) if first_process() else Silent()
+            progress = Progress(quiet) if rank() == 0 else Silent()
             others = {one.name: given.pop(one.name) for one in further}
             others |= {"as_json": as_json} if "as_json" in parameters else {}
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
@@ -207,13 +207,13 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
                 if place and given[one.name] is None and Path(place) != getattr(options, one.name):
                     progress.warn(f"{one.metadata['env']}={place} has no effect: {config} sets {flag_of(one.name)[2:]}")
             if dry_run:
-                return console.print_options(name, options, as_json) if first_process() else None
+                return console.print_options(name, options, as_json) if rank() == 0 else None
             try:
                 results = function(options, progress, **others)
             except AmemError as error:
                 error.remedy = remedies.for_stage(error.remedy, options, preset or "", config)
                 raise
-            if results is not None and first_process():
+            if results is not None and rank() == 0:
                 console.print_stages(results, progress, as_json)
 
         general = list(inspect.signature(call).parameters.values())[:-1]
@@ -244,11 +244,6 @@ def fixed_by_file(options: Any, preset: str, given: dict[str, Any]) -> list[str]
     return [flag_of(one.name)[2:] for one in fields if getattr(options, one.name) != preset_value(one, preset)]
 
 
-def first_process() -> bool:
-    """Whether this process prints: the only one, or the first under torchrun."""
-    return rank() == 0
-
-
 def _group_flags(group: Any) -> list[inspect.Parameter]:
     kinds, flags = typing.get_type_hints(group), []
     for field in dataclasses.fields(group):
@@ -267,6 +262,8 @@ def _flag(field: dataclasses.Field, kind: Any, panel: str, *, envvar: bool = Fal
     notes += [f"{preset}: {other}" for preset, other in field.metadata["presets"].items()] + [f"env: {env}"] * bool(env)
     help = field.metadata["help"] + (f" \\[{', '.join(notes)}]" if notes else "")  # escaped, else markup of Rich
     flag = field.metadata["flag"] or flag_of(field.name)
+    if kind is bool and field.metadata["presets"]:
+        flag += f"/--no-{flag[2:]}"
     if typing.get_origin(kind) is typing.Literal:
         return Annotated[str | None, choice(*typing.get_args(kind), flag=flag, help=help, rich_help_panel=panel)]
     if typing.get_origin(kind) is tuple:

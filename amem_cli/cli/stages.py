@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from amem_cli.cli import console
-from amem_cli.cli.flags import first_process, stage_command
+from amem_cli.cli.flags import stage_command
 from amem_cli.options import EvaluateOptions
+from amem_cli.processes import rank
 from amem_cli.runtime.progress import Progress
 from amem_cli.stages import run_stage
 
@@ -48,7 +49,7 @@ def evaluate(
     from amem_cli.artifacts import results
     from amem_cli.stages import evaluate as stage
 
-    if not first_process():
+    if rank() > 0:
         return
     if compare:
         console.print_comparison(results.compare(files or []), as_json, paper)

@@ -78,10 +78,11 @@ def report(
     """
     from amem_cli.tools.report import report
 
-    page = report(out, where.source(), Progress(output.quiet), queries=queries, seed=seed)
+    page = report(out, where.source(), progress := Progress(output.quiet), queries=queries, seed=seed)
     megabytes = page.stat().st_size / 1e6
     if output.as_json:
-        return console.print_json({"report": page, "megabytes": round(megabytes, 3)})
+        figures = {"report": page, "megabytes": round(megabytes, 3), "warnings": progress.warnings}
+        return console.print_json(figures)
     print(f"report: {page} ({megabytes:.1f} MB), open it in a browser")
 
 
@@ -105,9 +106,9 @@ def show(
     wanted.check(kind, source.manifest)
     from amem_cli.tools.show import show  # after the check: it imports torch and matplotlib
 
-    picture, figures = show(kind, wanted, source, Progress(quiet=as_json))
+    picture, figures = show(kind, wanted, source, progress := Progress(quiet=as_json))
     if as_json:
-        return console.print_json({"picture": picture, **figures})
+        return console.print_json({"picture": picture, **figures, "warnings": progress.warnings})
     if kind == "frames":
         console.print_prediction(figures)
     elif kind == "attention":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
+from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.cli import console, flags
 from amem_cli.cli.flags import app, command
@@ -50,6 +51,8 @@ def search(
     """Find the tracklets that are nearest to a person, or that fit a description."""
     from amem_cli.video.search import search
 
+    if out is not None:
+        atomic.require_writable(out)  # before a long video is processed
     result = search(options, progress := Progress(output.quiet))
     if out is not None:
         from amem_cli.video.page import write_search_page

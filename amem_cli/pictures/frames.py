@@ -12,11 +12,11 @@ from amem_cli.errors import BadData, listing
 from amem_cli.pictures.style import RULE, SOFT
 
 
-def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> np.ndarray:
+def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int], *, damaged: bool = False) -> np.ndarray:
     """Frames as (N, H, W, 3) uint8 of one size (H, W), from image files or (h, w, 3) uint8 arrays.
 
     The aspect ratio is not kept: the networks see frames like this. Raises `BadData` with every file that cannot be
-    read.
+    read; if some may be `damaged`, these are left out, and it raises only if there are no others.
     """
     height, width = size
     pictures, unreadable = [], []
@@ -26,7 +26,7 @@ def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> n
             pictures.append(np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS)))
         except BadData as error:
             unreadable.append(f"{frame} ({error.why})")
-    if unreadable:
+    if unreadable and not (damaged and pictures):
         remedy = "Replace them; amem data check NAME --deep lists all such files"
         raise BadData("frames", why=listing(unreadable), remedy=remedy)
     return np.stack(pictures)

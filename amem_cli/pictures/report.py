@@ -148,7 +148,7 @@ class Report:
 def report_page(report: Report, frames_per_tracklet: int = 32) -> str:
     """The page, as HTML text. `frames_per_tracklet` is the number of frames in the dialog of a tracklet.
 
-    Raises `BadData` when a frame cannot be read.
+    Raises `BadData` for a tracklet of which no frame can be read.
     """
     helpers: list[Any] = [percent, decimals, clock, address, missing, result_rows, queries_of, cmc, camera_table]
     helpers += [comparison_chart, charts, samples, side_by_side, read_frames, heat_over_frames]
@@ -171,13 +171,15 @@ class _Tracklets:
 
     def strip(self, name: str, shown: int) -> dict[str, Any]:
         """Some frames side by side, how many they are, and the key of the tracklet's sheet."""
-        pixels = read_frames(evenly_spaced(self._frames_of[name], shown), THUMBNAIL)
+        pixels = read_frames(evenly_spaced(self._frames_of[name], shown), THUMBNAIL, damaged=True)
         return {"key": self._key_of[name], "pixels": side_by_side(pixels, len(pixels), 0), "frames": len(pixels)}
 
     def _sheet(self, name: str, most: int) -> dict[str, str]:
         paths = self._frames_of[name]
-        frames = read_frames(evenly_spaced(paths, most), THUMBNAIL)
-        count = f"{len(frames)} of {len(paths)} frames, evenly spaced" if len(frames) < len(paths) else "all frames"
+        chosen = evenly_spaced(paths, most)
+        frames = read_frames(chosen, THUMBNAIL, damaged=True)
+        count = f"{len(chosen)} of {len(paths)} frames, evenly spaced" if len(chosen) < len(paths) else "all frames"
+        count += f", without {len(chosen) - len(frames)} that cannot be read" * (len(frames) < len(chosen))
         return {"tracklet": name, "frames": count, "source": address(side_by_side(frames, SHEET_COLUMNS, 2, paper=128))}
 
 

@@ -104,6 +104,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if "calibration" in result:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
             result["calibration"]["extraction"] = asdict(tables[0].extraction)
+            result["calibration"]["image_size"] = tables[0].image_size
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None and differs:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
@@ -177,6 +178,9 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
         if table.extraction != tables[0].extraction:
             why = f"was extracted with {table.extraction}, {names[0]} with {tables[0].extraction}"
             raise BadData("features", name, why=why, remedy="Extract all splits alike")
+        if len({table.image_size, tables[0].image_size} - {""}) > 1:
+            why = f"is of images of {table.image_size} pixels, {names[0]} of {tables[0].image_size}"
+            raise BadData("features", name, why=why, remedy="Extract all splits with one --image-size")
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
     result["choices"] = CHOICES | {"gallery": GALLERY[protocol.kind]} | _extraction_choices(tables)

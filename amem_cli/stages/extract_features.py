@@ -149,7 +149,7 @@ def warn_about_few_tracklets(cameras: Sequence[str | int], progress: Progress) -
     counts = sorted(Counter(cameras).items())
     if few := [f"camera {camera}: {count}" for camera, count in counts if count < FEW_TRACKLETS]:
         why = f"--adapt-cameras: fewer than {FEW_TRACKLETS} tracklets say little about a camera ({listing(few)})"
-        progress.warn(f"{why}. Compare with features without this option")
+        progress.warn(f"{why}. Compare with --no-adapt-cameras")
 
 
 def camera_engines(

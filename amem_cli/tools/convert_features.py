@@ -42,11 +42,14 @@ def convert(
             raise OutputExists("OUT", path, why="it exists", remedy="Choose another name, or --force to replace it")
         atomic.require_writable(path)
     table, notes = _read(source, dataset, gallery, queries, kind)
+    recorded = table.provenance
     if kind == ".h5":
         files = [path for path in (source, gallery) if path is not None and path.is_file()]
         parents = {f"features {number}": parent(path) for number, path in enumerate(files)}
-        options = {"dataset": table.dataset, "notes": notes} | table.provenance.get("options", {})
-        features.write(out, table, Provenance("features convert", options, parents))
+        options = {"dataset": table.dataset, "notes": notes} | recorded.get("options", {})
+        command = str(recorded.get("command", "features convert"))
+        data = str(recorded.get("data", ""))
+        features.write(out, table, Provenance(command, options, recorded.get("parents", {}) | parents, data))
     elif kind == ".parquet":
         _write_parquet(out, table)
     elif kind == ".npy":
@@ -59,8 +62,10 @@ def convert(
             raise
     else:
         _write_two_sets(out, table)
+    if kind not in (".h5", ".parquet") and recorded.get("parents"):
+        notes.append(f"{kind} files do not say which model made the features, nor with which options")
     counts = {"rows": len(table.tracklet), "queries": int(table.is_query.sum()), "dimensions": table.features.shape[1]}
-    numbered = table.provenance.get("options", {}) if source.suffix.lower() not in HDF5 else {}
+    numbered = {} if "command" in recorded else recorded.get("options", {})
     return {"out": [str(path) for path in outputs], **counts, "notes": notes, "numbered": numbered}
 
 
@@ -74,7 +79,10 @@ def _read(source: Path, dataset: str, gallery: Path | None, queries: str, kind: 
             if dataset:
                 raise UsageError("--dataset", dataset, why=f"{source} holds its data set's name", remedy="Leave it out")
             return features.read(source, people=False), []
-    return read_foreign(source, dataset or DataOptions.dataset, gallery=gallery, queries=queries)
+    table, notes = read_foreign(source, dataset or DataOptions.dataset, gallery=gallery, queries=queries)
+    if dataset and table.dataset != dataset:
+        raise UsageError("--dataset", dataset, why=f"{source} holds its data set's name", remedy="Leave it out")
+    return table, notes
 
 
 def _columns(table: Features) -> dict[str, Any]:
@@ -95,6 +103,7 @@ def _write_parquet(out: Path, table: Features) -> None:
     dimensions = table.features.shape[1]
     fields = [(name, column.type) for name, column in columns.items()]
     metadata = {"dataset": table.dataset, "provenance": json.dumps(table.provenance, sort_keys=True)}
+    metadata |= {"folder": table.folder} if table.folder else {}
     schema = arrow.schema([*fields, ("features", arrow.list_(arrow.float32(), dimensions))], metadata=metadata)
 
     def write(file: BinaryIO) -> None:

@@ -22,7 +22,7 @@ from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, known_people
-from amem_cli.errors import AmemError, BadData, InputMissing, is_installed
+from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, is_installed
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.checkpoints import load_arm, load_main_model
 from amem_cli.models.from_frames import INPUT, OUTPUTS, FromFrames, trace
@@ -94,6 +94,11 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
             rates = [mean_ap(one, clips.split, clips.official, subject, progress) for one in (run, small)]
             description["int8"] |= {"mAP_before": rates[0], "mAP_after": rates[1]}
     files = built.files(json.dumps(description))
+    for path in map(options.out.with_suffix, files):
+        if path.exists() and not options.out.exists():
+            why = "it exists and is not known to be of an earlier export"
+            raise OutputExists("--out", path, why=why, remedy="Choose another name, or move it away")
+        atomic.require_writable(path)
     if len(files) > 1:
         options.out.unlink(missing_ok=True)  # written last: while it exists, all files are of one export
     for suffix, content in files.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.artifacts.atomic import sha256_file, sha256_lines
+from amem_cli.artifacts.atomic import open_input, sha256_file, sha256_lines
 from amem_cli.data.readers.files import BadRows, read_text
 from amem_cli.errors import BadData, InputMissing, UsageError, did_you_mean, require_known
 from amem_cli.video.decode import Camera, Picture
@@ -143,11 +143,13 @@ def _mot_rows(path: Path) -> list[list[float]]:
 
 def _detector(model: str, weights: Path | None, device: str) -> Boxes:
     require_known("--boxes torchvision", [model], DETECTORS, "no detector of this name")
+    if weights is not None:
+        open_input(weights, "detector weights").close()
     path = weights or _cached_weights(model)
-    if path is None or not path.is_file():
-        where = "not found" if path else "its weights are not on this machine"
+    if path is None:
+        where = "its weights are not on this machine"
         remedy = "Download them with torchvision on a machine with a network and give --detector-weights FILE"
-        raise InputMissing("detector", path or model, why=where, remedy=f"{remedy}, or use --boxes motion")
+        raise InputMissing("detector", model, why=where, remedy=f"{remedy}, or use --boxes motion")
     identity = f"torchvision {model} {sha256_file(path)[:16]}"
     return Boxes(f"torchvision's {model}", identity, lambda _, pictures: _detect(_load(model, path, device), pictures))
 

@@ -47,11 +47,12 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     _, config = load_feature_model(model, remedy=remedy)  # everything before the long part
     choose_device(options.device)
     require_own(out, (camera.name for camera in cameras_of(options)))
-    how, known = _extraction(options, model, calibration, progress)
+    how, known = _extraction(options, model, config.image_size, calibration, progress)
     require_rows(how.parts, config)
     arm = options.arm or home.arm
     if options.arm or arm.is_file():
         load_arm(arm, remedy="Check --arm" if options.arm else "Give another one with --arm")
+    atomic.require_writable(out / PAGE)
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
     common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace"}
     common |= {"force": options.force, "device": options.device}
@@ -83,19 +84,23 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
 
 
 def _extraction(
-    options: FindOptions, model: Path, calibration: Path | None, progress: Progress
+    options: FindOptions, model: Path, image_size: str, calibration: Path | None, progress: Progress
 ) -> tuple[Extraction, Calibration | None]:
     """How to extract the features, and the calibration if it is of features that were extracted so. Without
-    `--adapt-cameras` and `--parts` the calibration says how."""
+    `--adapt-cameras` and `--parts` the calibration says how. `image_size` is that of the model."""
     how = Extraction(options.adapt_cameras, options.parts)
     if calibration is None:
         return how, None
     known = read_calibration(calibration, atomic.sha256_file(model))
-    if how in (Extraction(), known.extraction):
+    if known.image_size not in ("", image_size):
+        why = f"its features are of images of {known.image_size} pixels, those of the model of {image_size}"
+        remedy = "Evaluate features that were extracted without --image-size"
+    elif how in (Extraction(), known.extraction):
         return known.extraction, known
-    why = f"its features were extracted with {known.extraction}, not with {how}"
-    if options.calibration:
+    else:
+        why = f"its features were extracted with {known.extraction}, not with {how}"
         remedy = "Leave --adapt-cameras and --parts out: they are as in the calibration"
+    if options.calibration:
         raise UsageError("--calibration", calibration, why=why, remedy=remedy)
     progress.warn(f"{calibration} is not used: {why}")
     return how, None

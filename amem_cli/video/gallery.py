@@ -22,7 +22,7 @@ BLOCK_ROWS = 65536
 class Calibration:
     """What a result of `amem evaluate --calibrate` says about distances: the probability, and the threshold below which
     two tracklets are one person. `models` are the SHA-256 of the models that it was measured with, if they are known,
-    `extraction` is that of the features.
+    `extraction` is that of the features, `image_size` that of their images, empty if unknown.
     """
 
     probability: Probability
@@ -31,11 +31,15 @@ class Calibration:
     name: str
     models: tuple[str, ...] = ()
     extraction: Extraction = Extraction()
+    image_size: str = ""
 
 
-def read_calibration(path: Path, model: str = "", extraction: Extraction | None = None) -> Calibration:
+def read_calibration(
+    path: Path, model: str = "", extraction: Extraction | None = None, image_size: str = ""
+) -> Calibration:
     """The calibration of a result; `BadData` for a result without one. `UsageError` for one of another model than the
-    `model` of this SHA-256, if both are known, and of features of another `extraction`, if it is given."""
+    `model` of this SHA-256 or of images of another size, if both are known, and of features of another `extraction`, if
+    it is given."""
     result = results.read(path)
     found = result.get("calibration")
     numbers = ("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate")
@@ -51,14 +55,19 @@ def read_calibration(path: Path, model: str = "", extraction: Extraction | None 
     if extraction not in (None, recorded):
         why = f"its features were extracted with {recorded}, those to compare with {extraction}"
         raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")
-    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models, recorded)
+    size = str(found.get("image_size", ""))
+    if image_size and size and image_size != size:
+        why = f"its features are of images of {size} pixels, those to compare of {image_size}"
+        raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")
+    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models, recorded, size)
 
 
 class Gallery:
     """The tracklets of several features files, in order. Row i is row `i - starts[k]` of file k.
 
     Data sets of one name with cameras of one name, as of two `amem find`, become tracks-1, tracks-2. Raises
-    `UsageError` when two files have features of different models, image sizes or extractions.
+    `UsageError` when two files have features of different models, image sizes or extractions, and `BadData` for files
+    without tracklets.
     """
 
     def __init__(self, paths: Sequence[Path]):
@@ -82,6 +91,8 @@ class Gallery:
             if len({table.image_size, self.image_size} - {""}) > 1:
                 why = f"its features are of {table.image_size} pixels, those before of {self.image_size}"
                 raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
+        if not len(self):
+            raise BadData("gallery", listing(map(str, self.paths), 3), why="it has no tracklets")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -122,7 +133,7 @@ class Gallery:
 
     def calibration(self, path: Path | None) -> Calibration | None:
         """`read_calibration` for these features; None without a result."""
-        return read_calibration(path, self.model, self.extraction) if path else None
+        return read_calibration(path, self.model, self.extraction, self.image_size) if path else None
 
     @cached_property
     def tracklets(self) -> list[str]:

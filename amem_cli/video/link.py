@@ -3,7 +3,7 @@
 import csv
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ import numpy as np
 from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import locked
 from amem_cli.data.readers.tracks import read_boxes
-from amem_cli.errors import OutputExists, listing
+from amem_cli.errors import OutputExists, UsageError, listing
 from amem_cli.runtime.memory import free_memory, require_memory
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.gallery import Calibration, Gallery
@@ -179,9 +179,14 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
 
 
 def require_own(out: Path, cameras: Iterable[str]) -> None:
-    """Raise `OutputExists` if `out` has a file with the name of a camera's MOTChallenge file that is of no answer."""
-    answered = (out / "identities.csv").exists()
-    files = [out / f"{file_name(camera)}.txt" for camera in sorted(set(cameras))]
+    """Raise `OutputExists` if `out` has a file with the name of a camera's MOTChallenge file that is of no answer, and
+    `UsageError` if two cameras have files of one name, or one none."""
+    answered, different = (out / "identities.csv").exists(), sorted(set(cameras))
+    named = Counter(map(file_name, different))
+    if bad := [camera for camera in different if named[file_name(camera)] > 1 or not file_name(camera)]:
+        why = "their boxes would be in files of the same name, or without one"
+        raise UsageError("cameras", listing(map(repr, bad)), why=why, remedy="Rename them")
+    files = [out / f"{file_name(camera)}.txt" for camera in different]
     if foreign := [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]:
         why = "it exists and is not known to be of an earlier answer"
         raise OutputExists("--out", listing(foreign, 3), why=why, remedy="Choose another folder, or move it away")

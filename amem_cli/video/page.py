@@ -1,5 +1,6 @@
 """The page of `amem find`: people as rows, a timeline per camera, clips, attributes. One HTML file, no network."""
 
+import contextlib
 import itertools
 import math
 import re
@@ -19,7 +20,7 @@ from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.images import open_rgb
 from amem_cli.data.readers.files import frames_in_order, list_folder
-from amem_cli.errors import counted, listing
+from amem_cli.errors import BadData, counted, listing
 from amem_cli.pictures.frames import side_by_side
 from amem_cli.pictures.html import clock, render, webp
 from amem_cli.runtime.progress import Progress
@@ -286,8 +287,13 @@ def _clip(key: str, name: str, camera: str, seconds: np.ndarray, frames: Sequenc
     """A track with its frames side by side; `seconds` (2,) are NaN if unknown."""
     first, last = seconds.tolist()
     when, length = ("", None) if np.isnan(seconds).any() else (period(first, last), last - first)
-    if not frames:
+    pictures = []
+    for path in frames:
+        with contextlib.suppress(BadData):  # the features are without it, too
+            pictures.append(ImageOps.pad(open_rgb(path), FRAME, Image.Resampling.BILINEAR, color=GREY))
+    if len(pictures) < len(frames):
+        note = "; ".join(filter(None, [note, f"without {counted(len(frames) - len(pictures), 'damaged frames')}"]))
+    if not pictures:
         return Clip(key, name, camera, when, length, 0, "", note)
-    pictures = [ImageOps.pad(open_rgb(path), FRAME, Image.Resampling.BILINEAR, color=GREY) for path in frames]
-    sheet = Image.fromarray(side_by_side(np.stack([*map(np.asarray, pictures)]), len(frames), 0))
-    return Clip(key, name, camera, when, length, len(frames), webp(sheet, quality=55), note)
+    sheet = Image.fromarray(side_by_side(np.stack([*map(np.asarray, pictures)]), len(pictures), 0))
+    return Clip(key, name, camera, when, length, len(pictures), webp(sheet, quality=55), note)

@@ -14,12 +14,13 @@ import numpy as np
 
 from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.atomic import sha256_file
-from amem_cli.artifacts.features import FEW_TRACKLETS
+from amem_cli.artifacts.features import FEW_TRACKLETS, Features
 from amem_cli.artifacts.paths import Workspace
+from amem_cli.data.images import open_rgb
 from amem_cli.data.manifest import SHIPPED
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Tracklet
-from amem_cli.errors import BadData, InputMissing, UsageError, listing, require_known
+from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing, require_known
 from amem_cli.options import flag_of
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
@@ -74,7 +75,15 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     gallery = Gallery(options.gallery)
     calibration = gallery.calibration(options.calibration)
     keep = _filter(gallery, options)
-    fits = description(gallery, options) if options.with_ or options.without else None
+    fits = None
+    if options.with_ or options.without:
+        fits = description(gallery, options)
+        if unlabelled := int(np.isnan(fits[keep]).sum()):
+            progress.warn(f"{unlabelled} of {counted(int(keep.sum()), 'tracklets')} have no labels, they are left out")
+            keep &= ~np.isnan(fits)
+        if not keep.any():
+            why, remedy = "no tracklet that passes the filters has labels", "Widen them, or label these tracklets"
+            raise BadData("gallery", why=why, remedy=remedy)
     if not options.query:
         _warn_about_unused(options, progress, *OF_IMAGES, why="a description has no images")
         began = time.perf_counter()
@@ -86,10 +95,12 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
         return SearchResult([Found(words, hits, described=True)], gallery, None, len(kept), time.perf_counter() - began)
     if fits is not None:
         keep &= fits >= 0.5
+        if not keep.any():
+            raise BadData("gallery", why="no tracklet fits the description", remedy="Leave attributes out")
     names, rows, own = _queries(gallery, options, progress)
     if own is None and gallery.extraction.adapt_cameras and len(rows) < FEW_TRACKLETS:
         why = f"the gallery is adapted to its cameras, and the query's camera has too few tracks for that ({len(rows)})"
-        progress.warn(f"{why}. For such queries extract the gallery without --adapt-cameras")
+        progress.warn(f"{why}. For such queries extract the gallery with --no-adapt-cameras")
         calibration = None  # it is of pairs that are both adapted
     began, found = time.perf_counter(), []
     for start in range(0, len(rows), BATCH):
@@ -134,15 +145,14 @@ def _filter(gallery: Gallery, options: SearchOptions) -> np.ndarray:
 
 
 def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
-    """(N,) the probability that a tracklet fits: the geometric mean over the attributes, 0 without labels.
+    """(N,) the probability that a tracklet fits: the geometric mean over the attributes, NaN without labels.
 
-    Raises `UsageError` for unknown attributes, `InputMissing` without a labels file.
+    Raises `UsageError` for unknown attributes, `InputMissing` without a labels file, `BadData` if it has none of them.
     """
     if gallery.renamed:
         raise UsageError("--gallery", why="two files are of data sets with one name", remedy="Search in one at a time")
     files = options.labels or tuple(
-        _labels_of(path, table.dataset, options.workspace)
-        for path, table in zip(gallery.paths, gallery.tables, strict=True)
+        _labels_of(path, table, options.workspace) for path, table in zip(gallery.paths, gallery.tables, strict=True)
     )
     first = gallery.tables[0]
     name = first.dataset if first.dataset in SHIPPED else Path(first.folder, f"{first.dataset}.toml")
@@ -157,16 +167,17 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
         columns[:, len(options.with_) :] = 1 - columns[:, len(options.with_) :]
         fits = np.exp(np.log(columns.clip(1e-9)).mean(axis=1))
         of_tracklet |= {(table.dataset, name): value for name, value in zip(table.tracklet, fits, strict=True)}
-    values = [of_tracklet.get((t.dataset, name), 0.0) for t in gallery.tables for name in t.tracklet]
-    if not any(values):
+    values = np.array([of_tracklet.get((t.dataset, name), np.nan) for t in gallery.tables for name in t.tracklet])
+    if np.isnan(values).all():
         raise BadData("labels", listing(map(str, files)), why="none of the gallery's tracklets", remedy=remedy)
-    return np.array(values)
+    return values
 
 
-def _labels_of(features_file: Path, dataset: str, workspace: Path) -> Path:
-    """The labels next to a features file, as `amem find` leaves them, or else those of the workspace."""
-    own = Workspace(features_file.absolute().parent.parent).labels(dataset)
-    return own if own.is_file() else Workspace(workspace).labels(dataset)
+def _labels_of(file: Path, table: Features, workspace: Path) -> Path:
+    """The labels next to a features file, as `amem find` leaves them, or else those of the workspace; not for tracks,
+    because those of two `amem find` have the same names."""
+    own = Workspace(file.absolute().parent.parent).labels(table.dataset)
+    return own if own.is_file() or table.folder else Workspace(workspace).labels(table.dataset)
 
 
 # -- queries -----------------------------------------------------------------------------------------------------------
@@ -188,7 +199,20 @@ def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Qu
     _warn_about_unused(
         options, progress, *OF_IMAGES[1:], why="the query is a folder of frames, which are people already"
     )
-    return [path.name], embed([folder_tracklet("query", path)], gallery, options, progress), None
+    tracklet = folder_tracklet("query", path)
+    readable = tuple(file for file in tracklet.files if _is_readable(Path(tracklet.folder, file), progress))
+    tracklet = replace(tracklet, files=readable or tracklet.files)  # without a readable one `embed` reports the fault
+    return [path.name], embed([tracklet], gallery, options, progress), None
+
+
+def _is_readable(frame: Path, progress: Progress) -> bool:
+    """Whether a frame can be decoded; a warning if not."""
+    try:
+        open_rgb(frame)
+    except BadData as error:
+        progress.warn(f"{frame} is left out: {error.why}")
+        return False
+    return True
 
 
 def _warn_about_unused(options: SearchOptions, progress: Progress, *names: str, why: str) -> None:

@@ -24,7 +24,7 @@ from amem_cli.artifacts.provenance import Provenance, check_provenance
 from amem_cli.data.readers.files import is_system_folder
 from amem_cli.data.readers.splits import is_plain_name
 from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
-from amem_cli.errors import BadData, OutputExists, UsageError, listing, printable
+from amem_cli.errors import BadData, OutputExists, UsageError, counted, listing, printable
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.boxes import PART, Boxes, boxes_from, detects, part_of
 from amem_cli.video.crops import coloured, cut_crops, inside, split_at_edges, split_at_gaps
@@ -34,12 +34,14 @@ from amem_cli.video.tracks import Tracker
 
 SAMPLED_BYTES = 1 << 20  # at both ends of a video, for its identity
 MOST_OUTSIDE = 0.5  # of the boxes of a file; more: it belongs to another video
+OWN_FILES = ("tracks.csv", "boxes.csv", "provenance.json", GENERATED)
 
 
 @dataclass(frozen=True)
 class Tracklets:
     """What was cut: the data set's folder and manifest, `tracks` per camera, tracks that were `dropped` as too short,
-    the `source` of the boxes, what could not be decoded (`faults`), and whether the folder existed already."""
+    the `source` of the boxes, what could not be decoded (`faults`), whether the folder existed already, and the
+    `warnings` of the run that made it."""
 
     folder: Path
     manifest: Path
@@ -64,8 +66,8 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
         raise UsageError("--out", out, why="a mount point cannot be replaced", remedy="Use a folder inside it")
     with locked(out):
         if done := _existing(out, provenance, options.force):
-            for fault in done.faults:
-                progress.warn(fault)
+            for warning in done.warnings or done.faults:  # an earlier version stored these alone
+                progress.warn(warning)
             return done
         work = out.parent / f".{out.name}.parts" / provenance.fingerprint()
         try:
@@ -83,7 +85,7 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
             shutil.rmtree(work.parent)
         except OSError as error:
             raise atomic.disk_error(out, error, "tracklets") from error
-    return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", warnings=progress.warnings, **result)
+    return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", **result)
 
 
 def manifest_name(folder: Path) -> str:
@@ -153,7 +155,7 @@ def _provenance(options: TrackletOptions, cameras: list[Camera], sources: dict[s
 
 def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | None:
     """The data set in `out` if it has this provenance; None if there is none, or with `force` another one. Raises
-    `OutputExists` for anything else in its place, and for another one without `force`."""
+    `OutputExists` for anything else in its place or in it, and for another one without `force`."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     file, usual = out / "provenance.json", out / f"{manifest_name(out)}.toml"
@@ -166,6 +168,10 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
         # also with --force: it would remove files of others
         raise OutputExists("--out", out, why="it exists and is not from amem tracklets", remedy="Choose another folder")
     if force:
+        own = {*document["result"].get("tracks", ()), *OWN_FILES, *(path.name for path in manifests)}
+        if foreign := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
+            why = f"it also has {listing(foreign)}, which --force would remove"
+            raise OutputExists("--out", out, why=why, remedy="Move that away, or choose another folder")
         return None
     videos = (document.get("parents", {}), provenance.parents)
     then, now = ([str(one.get("name")) for one in parents.values()] for parents in videos)
@@ -187,7 +193,7 @@ def _cut(
     progress: Progress,
 ) -> dict[str, Any]:
     """Everything in `work`/data, the data set `name`; returns the figures of `Tracklets`."""
-    data, dropped, pictures = work / "data", 0, 0
+    data, dropped, pictures, earlier = work / "data", 0, 0, len(progress.all_warnings)
     tracks: dict[str, dict[str, np.ndarray]] = {}
     tables: dict[str, BoxTable] = {}
     empty = []
@@ -203,15 +209,15 @@ def _cut(
         given = sources[camera.name].given
         beyond = sum(frame > table.last for frame in given)
         _leave_out(beyond, len(given), f"after the last picture ({table.last})", camera, progress)
-        motion = sources[camera.name].identity == "motion"
-        found, short = _tracks(camera, table, options, progress, split_crossings=motion)
+        found, short = _tracks(camera, sources[camera.name], table, options, progress)
         tracks[camera.name] = found
         dropped += short
         empty += [] if found else [f"camera {camera.name}: no person in {options.min_frames} pictures or more"]
         _crops(camera, found, data / camera.name, work / f"{number}-crops.json", progress)
     if not any(tracks.values()):
-        why = f"no person was seen in {options.min_frames} pictures or more"
-        remedy = "Try --boxes torchvision, a MOTChallenge file, or a lower --min-frames"
+        why = f"no person was seen in {counted(options.min_frames, 'pictures')} or more"
+        lower = ", or a lower --min-frames" if options.min_frames > 1 else ""
+        remedy = f"Try --boxes torchvision or a MOTChallenge file{lower}"
         raise BadData("videos", listing(str(v) for v in options.videos), why=why, remedy=remedy)
     _write_tables(data, cameras, tables, tracks, name)
     counts = {name: len(found) for name, found in tracks.items()}
@@ -219,7 +225,8 @@ def _cut(
         progress.warn(each)
     faults = [fault for table in tables.values() for fault in table.faults] + empty
     named = "; ".join(sorted({source.name for source in sources.values()}))
-    return {"tracks": counts, "dropped": dropped, "pictures": pictures, "source": named, "faults": faults}
+    figures: dict[str, Any] = {"tracks": counts, "dropped": dropped, "pictures": pictures, "source": named}
+    return figures | {"faults": faults, "warnings": list(dict.fromkeys(progress.all_warnings[earlier:]))}
 
 
 @dataclass(frozen=True)
@@ -279,13 +286,15 @@ def _leave_out(number: int, of: int, where: str, camera: Camera, progress: Progr
 
 
 def _tracks(
-    camera: Camera, table: BoxTable, options: TrackletOptions, progress: Progress, *, split_crossings: bool
+    camera: Camera, source: Boxes, table: BoxTable, options: TrackletOptions, progress: Progress
 ) -> tuple[dict[str, np.ndarray], int]:
     """The tracks (n, 7) with enough frames by their names, and the number of those that are too short."""
     rows = table.rows
     place = np.searchsorted(table.numbers, rows[:, 0])
     visible = inside(rows, table.sizes[place]) if len(rows) else np.zeros(0, bool)
-    _leave_out(int((~visible).sum()), len(rows), "outside the picture", camera, progress)
+    if source.given:
+        outside = "outside the picture or smaller than 4 pixels"
+        _leave_out(int((~visible).sum()), len(rows), outside, camera, progress)
     rows = rows[visible]
     if len(rows) and rows[:, 7].max() >= 0:
         people = [int(person) for person in np.unique(rows[:, 7]) if person >= 0]
@@ -293,7 +302,7 @@ def _tracks(
         _warn_about_jumps(camera, given, progress)
         kept = {name: track for name, track in given.items() if len(track) >= options.min_frames}
         return kept, len(given) - len(kept)
-    tracker, bounds = Tracker(split_crossings), np.searchsorted(rows[:, 0], table.numbers)
+    tracker, bounds = Tracker(split_crossings=source.identity == "motion"), np.searchsorted(rows[:, 0], table.numbers)
     for number, seconds, boxes in zip(table.numbers, table.seconds, np.split(rows[:, 2:], bounds[1:]), strict=True):
         tracker.step(int(number), float(seconds), np.delete(boxes, 5, axis=1))
     widths = dict(zip(table.numbers.tolist(), table.sizes[:, 1].tolist(), strict=True))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from amem_cli.data.chain import ArtifactState
+from amem_cli.errors import BadData
 from amem_cli.pictures import report as report_module
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.predicted_frames import PredictedClip
@@ -249,6 +250,18 @@ def write_page(folder: Path, name: str = NAME) -> Path:
     page = folder / "report.html"
     page.write_text(report_page(make_report(folder / "frames", name)), "utf-8")
     return page
+
+
+def test_report_leaves_out_damaged_frames(tmp_path: Path) -> None:
+    report = make_report(tmp_path / "frames", NAME)
+    frames = next(iter(report.ranked_lists.frames_of.values()))
+    Path(frames[0]).write_bytes(b"no image")
+    page = report_page(report)
+    assert "without 1 that cannot be read" in page
+    for frame in frames:
+        Path(frame).write_bytes(b"no image")
+    with pytest.raises(BadData, match="cannot be decoded"):
+        report_page(report)
 
 
 @needs_chromium

@@ -322,10 +322,7 @@ def extracted_with(path: Path, options_: dict[str, object]) -> Path:
     [
         ({}, "the defaults", (False, 1)),
         ({"adapt_cameras": True, "parts": 4}, "--adapt-cameras --parts 4", (True, 4)),
-        *(
-            ({"adapt_cameras": 1, "parts": parts}, "the defaults", (False, 1))
-            for parts in (0, -3, True, 10**40, "4", 2.0)
-        ),
+        *(({"adapt_cameras": 1, "parts": odd}, "the defaults", (False, 1)) for odd in (0, -3, True, 10**40, "4", 2.0)),
     ],
 )
 def test_evaluate_says_how_features_were_extracted(
@@ -336,14 +333,17 @@ def test_evaluate_says_how_features_were_extracted(
     assert found["calibration"]["extraction"] == dict(zip(("adapt_cameras", "parts"), extraction, strict=True))
     assert type(found["calibration"]["extraction"]["parts"]) is int  # true is no number
     assert found["choices"]["extraction"] == f"extracted with {text}"
+    assert found["calibration"]["image_size"] == ""
 
 
 def test_evaluate_refuses_splits_of_different_extractions(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
-    extracted_with(files[2], {"parts": 2})
-    message = r"of-2.h5: was extracted with --parts 2, \S*of-0.h5 with the defaults. Extract all splits alike"
-    with pytest.raises(BadData, match=message):
-        evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent())
+    extracted_with(files[0], {"image_size": "16x8"})
+    parts, size = r"with --parts 2, \S*of-0.h5 with the defaults", r"of images of 8x4 pixels, \S*of-0.h5 of 16x8"
+    for recorded, why in (({"parts": 2}, parts), ({"image_size": "8x4"}, size)):
+        extracted_with(files[2], recorded)
+        with pytest.raises(BadData, match=rf"of-2.h5: .*{why}. Extract all splits"):
+            evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent())
 
 
 def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[float, float, int]:

@@ -129,13 +129,6 @@ def test_extract_features_all_splits(walkers: Path, main_file: Path, tmp_path: P
     assert one.reused  # of --split all
 
 
-def test_extract_features_missing_split(walkers: Path, main_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="one official split"):
-        extract_features(options(walkers, main_file, tmp_path, split="0"), Silent())
-    with pytest.raises(UsageError, match="0 to 9"):
-        extract_features(options(walkers, main_file, tmp_path, dataset="ilids-vid", split="10"), Silent())
-
-
 def test_extract_features_without_model(walkers: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="amem train-amem"):
         extract_features(ExtractFeaturesOptions(data_root=walkers, workspace=tmp_path, device="cpu"), Silent())

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,8 +49,27 @@ def test_convert_there_and_back(tmp_path, source, table, suffix):
     assert_same_rows(found, table, names=suffix != ".npz")
     assert told["notes"] == []
     assert (told["rows"], told["queries"], told["dimensions"]) == (4, 1, 5)
-    assert found.provenance["command"] == "features convert"
+    assert found.provenance["command"] == ("extract-features" if suffix == ".parquet" else "features convert")
     assert found.provenance["parents"]["features 0"]["name"] == f"out{suffix}"
+
+
+def test_convert_parquet_keeps_the_record(tmp_path, table):
+    """Without it features of other models, options or data sets could be compared."""
+    made = {"parts": 4, "image_size": "64x32"}
+    provenance = Provenance("extract-features", made, {"amem-main": {"name": "m", "sha256": "0" * 64}}, "digest")
+    tracks = replace(table, dataset="people", folder="/people")
+    source = features.write(tmp_path / "people.h5", tracks, provenance)
+    convert(source, tmp_path / "x.parquet")
+    told = convert(tmp_path / "x.parquet", tmp_path / "back.h5")
+    assert (told["notes"], told["numbered"]) == ([], {})
+    found = features.read(tmp_path / "back.h5")
+    assert (found.dataset, found.folder, found.extraction.parts, found.image_size) == ("people", "/people", 4, "64x32")
+    assert (found.model("sha256"), found.provenance["data"]) == ("0" * 64, "digest")
+    with pytest.raises(UsageError, match=r"--dataset mars: \S*x\.parquet holds its data set's name"):
+        convert(tmp_path / "x.parquet", tmp_path / "y.h5", "mars")
+    assert convert(source, tmp_path / "x.npy")["notes"] == [
+        ".npy files do not say which model made the features, nor with which options"
+    ]
 
 
 @pytest.mark.slow

@@ -230,6 +230,33 @@ def test_export_refuses(
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+def test_export_keeps_files_of_others(main_file: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """OpenVINO's two files; their content does not matter here."""
+
+    class Files:
+        def __init__(self, program: Any, outputs: Any) -> None:
+            self.load = lambda files: None
+
+        def files(self, description: str) -> dict[str, bytes]:
+            return {".bin": b"weights", ".xml": b"network"}
+
+    monkeypatch.setitem(FORMATS, "openvino", Files)
+    monkeypatch.setattr("amem_cli.tools.export.require_packages", lambda *_: {})
+    monkeypatch.setattr("amem_cli.tools.export.distance", lambda *_: 0.0)
+    mine, command = tmp_path / "a.bin", ["export", str(main_file), "--out", str(tmp_path / "a.xml"), "--quiet"]
+    mine.write_bytes(b"mine")
+    assert run(command) == 73
+    assert "a.bin: it exists and is not known to be of an earlier export" in capsys.readouterr().err
+    assert (mine.read_bytes(), sorted(path.name for path in tmp_path.iterdir())) == (b"mine", ["a.bin"])
+    mine.unlink()
+    assert run(command) == run(command) == 0
+    assert mine.read_bytes() == b"weights"
+    mine.unlink()
+    mine.mkdir()
+    assert run(command) == 74
+    assert (tmp_path / "a.xml").read_bytes() == b"network"  # the earlier one
+
+
 def test_export_other_models(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["export", str(tmp_path / "none"), "--out", str(tmp_path / "a.pt2")]) == 66
     assert "amem train-amem and amem train-arm write such files" in capsys.readouterr().err

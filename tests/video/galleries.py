@@ -23,7 +23,7 @@ def write_gallery(path: Path, rows: np.ndarray, *, dataset: str = "people", came
     first = more.pop("first_seconds", np.arange(count) * 2.0)
     last = more.pop("last_seconds", None if first is None else first + 1.0)
     model = {"amem-main": {"name": "m", "sha256": more.pop("model", "")}}
-    made = asdict(more.pop("extraction", Extraction()))
+    made = asdict(more.pop("extraction", Extraction())) | {"image_size": more.pop("image_size", "")}
     table = Features(
         dataset, [f"{camera}/{row + 1:04d}" for row in range(count)], np.zeros(0, np.int64),
         np.ones(count, np.int64), np.zeros(count, bool), np.ascontiguousarray(rows, np.float32), {},

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from amem_cli.errors import BadData
-from amem_cli.video.boxes import read_mot
+from amem_cli.errors import BadData, InputMissing
+from amem_cli.video.boxes import boxes_from, read_mot
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,13 @@ def test_read_mot_ground_truth_keeps_visible_pedestrians(tmp_path: Path) -> None
     old = "1,1,5,6,10,20,1,-1,-1,-1\n1,2,5,6,10,20,0,4.5,0.1,0\n"  # ten columns: the last three are of the world
     assert read(tmp_path, old) == ({1: [[5, 6, 10, 20, 1, 1]]}, 1)
     assert read(tmp_path, "1,2,5,6,10,20,0,4.5,0.1,0\n") == ({1: [[5, 6, 10, 20, 1, 2]]}, 0)  # no flags, no scores
+
+
+def test_detector_weights_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"detector weights .*: this is a folder, not a file"):
+        boxes_from("torchvision", tmp_path, "cpu")
+    with pytest.raises(InputMissing, match=r"detector weights .*: not found"):
+        boxes_from("torchvision", tmp_path / "none", "cpu")
 
 
 def test_read_mot_detections_and_scores(tmp_path: Path) -> None:

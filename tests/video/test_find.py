@@ -291,10 +291,13 @@ def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: py
         (["--adapt-cameras", "--parts", "4"], True, (True, 4)),
         (["--parts", "2"], False, (False, 2)),  # and no calibration
         (["--parts", "2"], True, None),
+        ([], False, (False, 1)),
+        ([], True, None),
     ],
+    ids=("given", "found", "alike", "others", "given-others", "found-size", "given-size"),
 )
 def test_find_extracts_as_its_calibration_says(
-    flags: list[str], given: bool, asked: tuple[bool, int] | None, tmp_path: Path, monkeypatch, capsys
+    flags: list[str], given: bool, asked: tuple[bool, int] | None, tmp_path: Path, monkeypatch, capsys, request
 ) -> None:
     extracted: list[Any] = []
 
@@ -305,6 +308,7 @@ def test_find_extracts_as_its_calibration_says(
     numbers = ("intercept", "slope", "threshold_squared_distance", "threshold_cosine", "wanted_false_match_rate")
     found = dict.fromkeys((*numbers, "true_match_rate", "false_match_rate"), 0.5)
     found["extraction"] = {"adapt_cameras": True, "parts": 4, "later": 1}  # a later version may have more
+    found["image_size"] = "64x32" if (other_size := "size" in request.node.name) else "256x128"
     result = results.write(tmp_path / "r.json", some_result(calibration=found), Provenance("evaluate", {}))
     monkeypatch.setattr(find_module, "calibration_of", lambda *_: None if given else result)
     monkeypatch.setattr("amem_cli.stages.extract_features.extract_features", first)
@@ -320,9 +324,9 @@ def test_find_extracts_as_its_calibration_says(
     assert run(["find", "a.mp4", "--out", "o", "--model", "main", "--device", "cpu", *more, *flags]) == 2
     error = capsys.readouterr().err
     assert extracted == ([asked] if asked else [])
-    not_used = "is not used: its features were extracted with --adapt-cameras --parts 4" in error
-    assert not_used == (asked == (False, 2))
-    assert ("Leave --adapt-cameras and --parts out" in error) == (asked is None)
+    assert ("is not used: its features " in error) == (asked in ((False, 2), (False, 1)))
+    assert ("are of images of 64x32 pixels, those of the model of 256x128" in error) == other_size
+    assert ("Leave --adapt-cameras and --parts out" in error) == (asked is None and not other_size)
 
 
 def test_write_videos_same_seed_same_frames_and_true_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -293,6 +293,21 @@ def test_calibration_of_another_extraction(tmp_path: Path) -> None:
                 search(SearchOptions(query="hall/0001", gallery=(gallery,), calibration=path), Silent())
 
 
+def test_calibration_of_another_image_size(tmp_path: Path) -> None:
+    found = dict.fromkeys(("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate"), 0.5)
+    found |= dict.fromkeys(("true_match_rate", "false_match_rate", "threshold_cosine"), 0.5)
+    result = some_result() | {"calibration": found | {"image_size": "64x32"}}
+    path = results.write(tmp_path / "r.json", result, Provenance("x", {}))
+    for size in ("64x32", "", "128x64"):
+        gallery = write_gallery(tmp_path / "a.h5", unit_rows(2), image_size=size)
+        options = LinkOptions(files=(gallery,), out=tmp_path / "out", calibration=path)
+        if size != "128x64":
+            assert link(options, Silent()).threshold == 0.5
+            continue
+        with pytest.raises(UsageError, match="of images of 64x32 pixels, those to compare of 128x64"):
+            link(options, Silent())
+
+
 def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "boxes.csv").write_text("tracklet,frame,seconds,left,top,width,height\n")  # of other tracks
     monkeypatch.chdir(tmp_path)

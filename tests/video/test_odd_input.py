@@ -21,7 +21,7 @@ from amem_cli.video import decode, page
 from amem_cli.video import find as find_module
 from amem_cli.video.decode import Camera
 from amem_cli.video.gallery import Gallery
-from amem_cli.video.link import Linked, write_links
+from amem_cli.video.link import Linked, require_own, write_links
 from amem_cli.video.options import SearchOptions
 from amem_cli.video.page import next_person, search_page
 from amem_cli.video.search import Found, SearchResult, search
@@ -271,6 +271,22 @@ def test_gallery_whose_first_file_does_not_name_its_model(tmp_path: Path) -> Non
     other = write_gallery(tmp_path / "b.h5", unit_rows(2), model="b")
     with pytest.raises(UsageError, match=r"b\.h5: its features are of another model"):
         Gallery([converted, one, other])
+
+
+def test_gallery_without_tracklets(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"g\.h5: it has no tracklets"):
+        Gallery([write_gallery(tmp_path / "g.h5", unit_rows(0))])
+
+
+def test_link_cameras_whose_files_would_have_one_name(tmp_path: Path) -> None:
+    galleries = [
+        write_gallery(tmp_path / f"{n}.h5", unit_rows(2), camera=camera) for n, camera in enumerate(("a/b", "a-b"))
+    ]
+    assert run(["link", *map(str, galleries), "--threshold", "0.5", "--out", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out/identities.csv").exists()
+    require_own(tmp_path, ["a/b", "c"])
+    with pytest.raises(UsageError, match=r"''.*or without one"):
+        require_own(tmp_path, ["", "a"])
 
 
 def test_features_of_a_folder_that_cannot_be_stored(hall: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,6 @@
 """Exact search over features files, by features and by description, against brute force."""
 
 import json
-import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from amem_cli.api import embed
 from amem_cli.artifacts import features
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.features import Extraction
-from amem_cli.artifacts.paths import GENERATED, Workspace
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.data.clips import inference_clips
@@ -34,7 +33,6 @@ from amem_cli.stages.extract_features import extract_features
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.link import link_tracks
 from amem_cli.video.options import TrackletOptions
-from amem_cli.video.page import search_page
 from amem_cli.video.search import SearchOptions, search
 from amem_cli.video.tracklets import cut_tracklets
 from tests.toys import write_main
@@ -158,12 +156,6 @@ def test_gallery_of_two_files_of_data_sets_with_one_name(tmp_path: Path) -> None
         search(SearchOptions(with_=("upperBodyRed",), gallery=paths), Silent())
 
 
-def test_gallery_of_two_models(tmp_path: Path) -> None:
-    paths = [write_gallery(tmp_path / f"{m}.h5", unit_rows(2), model=m) for m in ("a", "b")]
-    with pytest.raises(UsageError, match="of another model"):
-        Gallery(paths)
-
-
 @pytest.mark.parametrize("other", [Extraction(adapt_cameras=True), Extraction(parts=2)])
 def test_gallery_of_two_extractions(other: Extraction, tmp_path: Path) -> None:
     plain = write_gallery(tmp_path / "a.h5", unit_rows(2))
@@ -230,6 +222,21 @@ def test_search_by_description(tmp_path: Path) -> None:
     assert progress.warnings == ["--model has no effect: a description has no images"]
     with pytest.raises(UsageError, match="Did you mean upperBodyRed"):
         search(SearchOptions(**(options | {"with_": ("upperBodyRedd",)})), Silent())
+    with pytest.raises(BadData, match="no tracklet fits the description"):
+        search(SearchOptions(query="hall/0001", **options | {"with_": ("personalMale",)}), Silent())
+
+
+def test_search_by_description_leaves_out_tracklets_without_labels(tmp_path: Path) -> None:
+    gallery = write_gallery(tmp_path / "a.h5", unit_rows(3))
+    labels = write_attributes(tmp_path / "l.h5", ["hall/0001", "hall/0002"], np.array([[0.9], [0.2]]), ("hat",))
+    options = SearchOptions(gallery=(gallery,), labels=(labels,), without=("hat",))
+    result = search(options, progress := Silent())
+    assert ([hit.tracklet for hit in result.found[0].hits], result.searched) == (["hall/0002", "hall/0001"], 2)
+    assert progress.warnings == ["1 of 3 tracklets have no labels, they are left out"]
+    search(replace(options, before=2.5), progress := Silent())
+    assert progress.warnings == []
+    with pytest.raises(BadData, match="no tracklet that passes the filters has labels"):
+        search(replace(options, after=3.5), Silent())
 
 
 def test_search_by_description_equal_fits_keep_the_gallery_order(tmp_path: Path) -> None:
@@ -309,6 +316,11 @@ def test_search_by_description_takes_the_labels_next_to_the_features(tmp_path: P
         write_attributes(workspace.labels("people"), names, np.array(fits)[:, None], ("a",))
     options = SearchOptions(with_=("a",), gallery=(gallery,), workspace=tmp_path / "other")
     assert [hit.tracklet for hit in search(options, Silent()).found[0].hits] == names[::-1]
+    moved = write_gallery(tmp_path / "moved/features/people.h5", unit_rows(2))
+    assert [hit.tracklet for hit in search(replace(options, gallery=(moved,)), Silent()).found[0].hits] == names
+    tracks = write_gallery(tmp_path / "answer2/features/people.h5", unit_rows(2), folder="/answer2/tracks")
+    with pytest.raises(InputMissing, match=r"answer2/labels/people\.h5: not found"):  # not those of other tracks
+        search(replace(options, gallery=(tracks,)), Silent())
 
 
 class Counting(Silent):
@@ -339,16 +351,6 @@ def test_search_command_json_and_table(tmp_path: Path, capsys: pytest.CaptureFix
     assert ("same person" in table, table.count("> 99 %"), "100 %" in table) == (True, 1, False)
 
 
-def test_search_folder_needs_the_gallery_model(tmp_path: Path) -> None:
-    from PIL import Image
-
-    gallery = write_gallery(tmp_path / "a.h5", unit_rows(5), model="0" * 64)
-    (tmp_path / "him").mkdir()
-    Image.new("RGB", (8, 16)).save(tmp_path / "him/1.jpg")
-    with pytest.raises(AmemError, match="images can only be compared through a model"):
-        search(SearchOptions(query=str(tmp_path / "him"), gallery=(gallery,)), Silent())
-
-
 def test_read_calibration_without_one(tmp_path: Path) -> None:
     from amem_cli.artifacts import results
 
@@ -358,37 +360,3 @@ def test_read_calibration_without_one(tmp_path: Path) -> None:
     workspace = shlex.quote(str(tmp_path / "my work"))
     command = f"amem evaluate --protocol {some_result()['protocol']} --calibrate 0.001 --workspace {workspace}"
     assert raised.value.remedy == f"{command} writes one"
-
-
-def test_search_page_shows_the_query_and_its_hits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    for name in ("0001", "0002"):  # the images of the third track are not there
-        (tmp_path / "people/hall" / name).mkdir(parents=True)
-        Image.new("RGB", (10, 20)).save(tmp_path / "people/hall" / name / "000001.jpg")
-    gallery = write_gallery(tmp_path / "a.h5", unit_rows(3), folder=str(tmp_path / "people"))
-    command = ["search", "hall/0001", "--gallery", str(gallery), "--out", str(tmp_path / "page.html")]
-    assert run(command) == 0
-    page = (tmp_path / "page.html").read_text()
-    clips = re.findall(r'data-name="([^"]*)" data-about="([^"]*)"[^>]*?( disabled)?>', page)
-    assert clips[0][0] == "hall/0001"
-    assert sorted(name for name, _, _ in clips[1:]) == ["hall/0002", "hall/0003"]
-    assert clips[0][1] == "hall, looked for"
-    assert ["1. squared distance" in clips[1][1], "2. squared distance" in clips[2][1]] == [True, True]
-    assert {name for name, _, disabled in clips if disabled} == {"hall/0003"}
-    assert "no pictures of the tracks of" in capsys.readouterr().err
-    assert "This page shows people" in page
-    (tmp_path / "people" / GENERATED).touch()
-    assert run(command) == 0
-    assert "These people are generated" in (tmp_path / "page.html").read_text()
-    found = search(SearchOptions(query="hall/0001", gallery=(gallery,)), Silent())
-    from_outside = replace(found, found=[replace(found.found[0], row=None)])  # a video may show a real person
-    assert "This page shows people" in search_page(from_outside, {}, [])
-
-
-def test_search_page_pictures_of_galleries_with_equal_names(tmp_path: Path) -> None:
-    galleries = [write_gallery(tmp_path / f"{one}.h5", unit_rows(2), folder=str(tmp_path / one)) for one in "ab"]
-    (tmp_path / "b/hall/0001").mkdir(parents=True)
-    Image.new("RGB", (10, 20)).save(tmp_path / "b/hall/0001/000001.jpg")
-    options = ["--gallery", str(galleries[0]), "--gallery", str(galleries[1]), "--out", str(tmp_path / "page.html")]
-    assert run(["search", "people-1:hall/0002", *options]) == 0
-    clips = re.findall(r'data-name="hall/0001" [^>]*?( disabled)?>', (tmp_path / "page.html").read_text())
-    assert sorted(clips) == ["", " disabled"]

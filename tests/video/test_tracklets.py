@@ -228,6 +228,10 @@ def test_cut_tracklets_reused_and_refused(video: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputExists, match=r"made from other videos \(hall.mp4 there, hall.mp4; other.mp4 now\)"):
         cut(tmp_path / "out", video, other)
     assert not cut(tmp_path / "out", video, min_frames=9, force=True).reused
+    (tmp_path / "out/notes.txt").write_text("keep")
+    with pytest.raises(OutputExists, match=r"it also has notes\.txt, which --force would remove"):
+        cut(tmp_path / "out", video, force=True)
+    (tmp_path / "out/notes.txt").unlink()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("keep")
     with pytest.raises(OutputExists, match="not from amem tracklets"):
@@ -310,9 +314,11 @@ def test_cut_tracklets_outside_boxes_and_jumps_are_told(video: Path, tmp_path: P
     (tmp_path / "boxes.txt").write_text(lines)
     result = cut(tmp_path / "out", video, boxes=(str(tmp_path / "boxes.txt"),))
     assert result.warnings == [
-        "camera hall: 1 of 100 boxes are outside the picture, they are left out",
+        "camera hall: 1 of 100 boxes are outside the picture or smaller than 4 pixels, they are left out",
         "camera hall: ids that jump across the picture: 8 in frame 20",
     ]
+    again = cut(tmp_path / "out", video, boxes=(str(tmp_path / "boxes.txt"),))
+    assert (again.reused, again.warnings) == (True, result.warnings)
 
 
 def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from amem_cli.artifacts import atomic, features
 from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.provenance import check_provenance
 from amem_cli.data.readers.files import read_text, whole_numbers
 from amem_cli.data.readers.matlab import UNREAD, read_arrays
 from amem_cli.errors import AmemError, BadData, UsageError, listing, require_package
@@ -67,7 +69,8 @@ def read_foreign(
 
     For files that do not say it themselves, `gallery` is the file of the gallery, and `queries` says which rows are
     queries: the number of rows at the beginning, or a text file of names, one a line. Rows become float32 of unit
-    length. Text ids are numbered; `provenance` has the numbers. A query that is also in the gallery is kept once.
+    length. Text ids are numbered; `provenance` has the numbers. A query that is also in the gallery is kept once. A
+    Parquet file of amem keeps its data set and its provenance.
     Raises `InputMissing`, `BadData` for damage and missing columns, `UsageError` when nothing says what is a query.
     """
     notes: list[str] = []
@@ -90,7 +93,8 @@ def read_foreign(
         number = rows.pop("queries", ())
         _same_length(path, rows, notes)
         is_query = _queries(path, rows, queries, number, notes, dataset)
-    return _table(path, dataset, rows, is_query, notes), notes
+    table = _table(path, dataset, rows, is_query, notes)
+    return replace(table, **_recorded(path)) if path.suffix.lower() == ".parquet" else table, notes
 
 
 # -- from a file to columns --------------------------------------------------------------------------------------------
@@ -214,6 +218,17 @@ def _read_parquet(path: Path) -> dict[str, Any]:
         else:
             values[name] = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
     return values
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """What a Parquet file of amem says about its features besides the columns; empty for one of another program."""
+    from pyarrow import parquet
+
+    metadata = parquet.read_schema(path).metadata or {}
+    found = {name: metadata.get(name.encode(), b"").decode("utf-8", "replace") for name in ("dataset", "folder")}
+    if not found["dataset"] or not (provenance := metadata.get(b"provenance")):
+        return {}
+    return found | {"provenance": check_provenance(provenance, WHAT, path)}
 
 
 # -- from columns to a table -------------------------------------------------------------------------------------------
