@@ -17,11 +17,9 @@ def reflect(positions: np.ndarray, length: int) -> np.ndarray:
     >>> reflect(np.arange(7), 3).tolist()
     [0, 1, 2, 1, 0, 1, 2]
     """
-    if length == 1:
-        return np.zeros_like(positions)
-    period = 2 * (length - 1)
+    period = max(2 * (length - 1), 1)
     folded = positions % period
-    return np.where(folded < length, folded, period - folded)
+    return np.minimum(folded, period - folded)
 
 
 def training_clip(length: int, frames: int, generator: np.random.Generator) -> np.ndarray:

@@ -4,9 +4,8 @@ The data sets have different people but common cameras: MARS and Market-1501 use
 PRID-2011 with PETA's subsets i-LID and PRID.
 """
 
-import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -43,28 +42,46 @@ def write_walkers(
     `UsageError` when OUT has other content, `OutputExists` if that is walkers of other options, `Locked` when another
     run writes it, `Interrupted` and `DiskError`.
     """
-    out, options = Path(out), options or WalkerOptions()
-    mark = f"These people are generated: amem data walkers, {options}\n"
+    out, chosen = Path(out), options or WalkerOptions()
+
+    def write(folder: Path) -> None:
+        world = World(chosen)
+        for data_set in chosen.data_sets:
+            PLANS[data_set](world)
+        _write(world, folder, progress, processes)
+
+    write_whole(out, f"These people are generated: amem data walkers, {chosen}\n", write)
+    return out
+
+
+def write_whole(out: Path, mark: str, write: Callable[[Path], None]) -> None:
+    """Make the folder `out` of what `write` puts into an empty one, with `mark` in `GENERATED`; one with this mark is
+    kept. What a killed run left is completed or removed. Raises as `write_walkers`."""
     if read_mark(out) == mark:
-        return out
+        return
     parent = out if out.is_dir() else out.parent  # it may be a mount point or the current directory: keep it
     work = parent / f".walkers-{out.absolute().name}"
+    data = work / "data"
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with working_folder(work, out):
-            if read_mark(work / "data") != mark:
+        work.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(work / "lock", timeout=0):
+            if read_mark(data) != mark:
                 require_empty(out, work)
-                shutil.rmtree(work / "data", ignore_errors=True)
-                world = World(options)
-                for data_set in options.data_sets:
-                    PLANS[data_set](world)
-                _write(world, work / "data", progress, processes)
-                atomic.write_text(work / "data" / GENERATED, mark)
-            move_into_place(work / "data", out)
+                shutil.rmtree(data, ignore_errors=True)
+                data.mkdir()
+                write(data)
+                atomic.write_text(data / GENERATED, mark)
+            move_into_place(data, out)
             atomic.sync_folder(parent)
-    except OSError as error:
-        raise atomic.disk_error(out, error, "walkers") from error
-    return out
+            shutil.rmtree(work)
+    except filelock.Timeout as error:  # an OSError, too
+        remedy = "Wait for it, or choose another folder"
+        raise Locked("walkers", out, why="another run is writing it", remedy=remedy) from error
+    except BaseException as error:
+        shutil.rmtree(work, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise atomic.disk_error(out, error, "walkers") from error
+        raise
 
 
 def move_into_place(folder: Path, out: Path) -> None:
@@ -84,22 +101,6 @@ def require_empty(out: Path, *own: Path) -> None:
     if out.exists() and (not out.is_dir() or {*out.iterdir()} - {*own}):
         why = "the folder is not empty" if out.is_dir() else "this is a file, not a folder"
         raise UsageError("walkers", out, why=why, remedy="Choose a new or an empty folder")
-
-
-@contextlib.contextmanager
-def working_folder(work: Path, out: Path) -> Iterator[None]:
-    """Hold the lock on the folder `work`; afterwards it is removed, unless the process was killed."""
-    work.mkdir(exist_ok=True)
-    try:
-        with filelock.FileLock(work / "lock", timeout=0):
-            yield
-            shutil.rmtree(work)
-    except filelock.Timeout as error:
-        remedy = "Wait for it, or choose another folder"
-        raise Locked("walkers", out, why="another run is writing it", remedy=remedy) from error
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
 
 
 def read_mark(folder: Path) -> str:

@@ -4,7 +4,6 @@ The same people pass both cameras, and their numbers are the same in both MOTCha
 """
 
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-from amem_cli.artifacts import atomic
-from amem_cli.artifacts.paths import GENERATED
 from amem_cli.errors import UsageError
 from amem_cli.randomness import keyed_generator
 from amem_cli.walkers.cameras import build_camera
 from amem_cli.walkers.canvas import View
 from amem_cli.walkers.figure import paint_figure
 from amem_cli.walkers.gait import stride_length
-from amem_cli.walkers.layouts import move_into_place, read_mark, require_empty, working_folder
+from amem_cli.walkers.layouts import write_whole
 from amem_cli.walkers.people import Walker, draw_person
 from amem_cli.walkers.scenery import draw_scenery
 
@@ -59,11 +56,6 @@ def write_videos(
     if people < 1:
         raise UsageError("walkers", why=f"{people} people for the videos", remedy="Raise --people")
     mark = f"These people are generated: amem data walkers --videos, {people} people, seed {seed}\n"
-    if read_mark(out) == mark:
-        return videos
-    parent = out if out.is_dir() else out.parent  # it may be a mount point or the current directory: keep it
-    work = parent / f".walkers-{out.absolute().name}"
-    require_empty(out, work)
     scenes = [_crossings(seed, camera, people) for camera in range(CAMERAS)]
     total, done = sum(max(one.end for one in scene) for scene in scenes), 0
 
@@ -73,19 +65,11 @@ def write_videos(
         if progress is not None:
             progress(done, total)
 
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with working_folder(work, out):
-            folder = work / "videos"
-            shutil.rmtree(folder, ignore_errors=True)  # of a killed run
-            folder.mkdir()
-            for camera, scene in enumerate(scenes):
-                _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)
-            atomic.write_text(folder / GENERATED, mark)
-            move_into_place(folder, out)
-        atomic.sync_folder(parent)
-    except OSError as error:
-        raise atomic.disk_error(out, error, "walkers") from error
+    def write(folder: Path) -> None:
+        for camera, scene in enumerate(scenes):
+            _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)
+
+    write_whole(out, mark, write)
     return videos
 
 
