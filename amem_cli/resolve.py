@@ -118,11 +118,14 @@ def suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
 
     >>> suggestion("lr", ["learning-rate", "lr-step"], "--"), suggestion("batch_size", ["people-per-batch"])
     ('Did you mean --learning-rate? ', 'Did you mean people-per-batch? ')
+    >>> suggestion("no-adapt-camera", ["adapt-cameras", "no-adapt-cameras"])
+    'Did you mean no-adapt-cameras? '
     """
     word, known = word.lower().replace("_", "-"), list(known)
     ours = [name for name in OTHER_NAMES.get(word.replace("-", ""), "").split() if name in known]
     parts = {part.rstrip("s") for part in word.split("-")}  # of "max-epoch"
-    ours += [name for name in known if {part.rstrip("s") for part in name.split("-")} <= parts]
+    of_parts = [name for name in known if {part.rstrip("s") for part in name.split("-")} <= parts]
+    ours += sorted(of_parts, key=lambda name: -name.count("-"))
     if ours or len(word) == 1:
         return f"Did you mean {prefix}{ours[0]}? " if ours else ""
     return did_you_mean(word, known, prefix, 0.75)

@@ -54,7 +54,12 @@ def subcommands(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str
 
 
 EVERY = dict(subcommands((), typer.main.get_command(app)))
-OPTIONS = {name for command in EVERY.values() for parameter in command.params for name in parameter.opts}
+OPTIONS = {
+    name
+    for command in EVERY.values()
+    for parameter in command.params
+    for name in (*parameter.opts, *parameter.secondary_opts)
+}
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:

@@ -98,7 +98,7 @@ def usage_error(error: Any, arguments: Sequence[str] = ()) -> str:
     """
     message, meant = error.format_message(), ""
     shown = error.ctx.command.get_params(error.ctx) if error.ctx else []
-    visible = [name for one in shown if not getattr(one, "hidden", False) for name in one.opts]
+    visible = [name for one in shown if not getattr(one, "hidden", False) for name in (*one.opts, *one.secondary_opts)]
     flags = [name.lstrip("-") for name in visible if name.startswith("-")]  # not the arguments
     if hasattr(error, "possibilities"):  # an unknown option
         message, typed = error.message, error.option_name

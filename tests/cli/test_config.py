@@ -1,6 +1,7 @@
 """`amem config show` prints a file that `--config` reads back."""
 
 import dataclasses
+import json
 import tomllib
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def test_config_text_reads_back_as_the_preset(preset: str, tmp_path: Path, monke
     file.write_text("\n".join(lines), "utf-8")  # a line left out keeps the preset's value
     assert resolve(TrainAmemOptions, {}, config=file).epochs == resolve(TrainAmemOptions, {}, preset=preset).epochs
     assert resolve(TrainAmemOptions, {}, preset="paper", config=file).epochs == 240  # the flag wins
+
+
+@pytest.mark.parametrize(
+    ("typed", "adapts"),
+    [([], False), (["--adapt-cameras"], True), (["--preset", "small"], True),
+     (["--preset", "small", "--no-adapt-cameras"], False)],
+)  # fmt: skip
+def test_a_preset_turns_a_flag_on(typed: list[str], adapts: bool, capsys: pytest.CaptureFixture) -> None:
+    assert run(["extract-features", "--dry-run", "--json", *typed]) == 0
+    assert json.loads(capsys.readouterr().out)["options"]["adapt_cameras"] == adapts
 
 
 def test_remedy_keeps_a_preset_that_differs_from_the_file(tmp_path: Path) -> None:
