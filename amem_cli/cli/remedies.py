@@ -1,5 +1,6 @@
 """Remedies in errors as the user's own command line, changed where it must be."""
 
+import dataclasses
 import re
 import shlex
 from collections.abc import Mapping
@@ -57,9 +58,9 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
     if not match or match[1] not in COMMANDS:
         return remedy
     cls, given = COMMANDS[match[1]], remedy.split()
-    trains = match[1].startswith("train-")  # the other stages have the same values under every preset
+    differs = any(field.metadata["presets"] for field in dataclasses.fields(cls))  # under a preset
     typed = preset and (config or preset != PRESETS[0])  # a preset of the file is in the file
-    words = ["--preset", preset] if trains and typed and "--preset" not in given else []
+    words = ["--preset", preset] if differs and typed and "--preset" not in given else []
     words += ["--config", str(config)] if config else []
     try:
         without = resolve(cls, {}, preset=preset, config=config)

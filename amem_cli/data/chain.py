@@ -332,5 +332,8 @@ def _flags_under(preset: str, stage: str, given: str, provenance: dict[str, Any]
         value = recorded.get(field.name, default)
         empty = value is None or (value == "" and field.name != "weights")
         if value != default and not empty and flag_of(field.name) not in given.split():
-            words += [flag_of(field.name)] if value is True else [flag_of(field.name), str(value)]
+            if isinstance(value, bool):
+                words.append(flag_of(field.name) if value else f"--no-{flag_of(field.name)[2:]}")
+            else:
+                words += [flag_of(field.name), str(value)]
     return words

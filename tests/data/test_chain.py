@@ -222,6 +222,7 @@ def test_chain_features_of_another_program(finished):
         ("train-tae", {"image_size": "128x64", "warmup_steps": 50, "validate_epochs": 2, "adversarial_weight": 0.0,
                        "epochs": 2, "batch_size": 16, "learning_rate": 2e-3, "seed": 5}, " --preset small --seed 5"),
         ("extract-features", {"split": None, "image_size": "256x128", "precision": "bf16"}, " --precision bf16"),
+        ("extract-features", {"adapt_cameras": True}, " --adapt-cameras"),
         ("evaluate", {"image_size": "", "protocol": "mars", "rerank": True}, " --rerank"),
         ("train-amem", {}, ""),
     ],
@@ -229,6 +230,12 @@ def test_chain_features_of_another_program(finished):
 def test_repeated_flags(stage, options, flags):
     given = {"train-amem": " --dataset mars --split 3", "evaluate": " --protocol mars"}.get(stage, "")
     assert chains.repeated_flags(stage, given, {"options": options}) == flags
+
+
+def test_repeated_flags_of_a_flag_that_the_preset_sets():
+    for adapts, flags in ((True, ""), (False, " --no-adapt-cameras")):
+        found = chains.repeated_flags("extract-features", "", {"options": {"adapt_cameras": adapts}, "preset": "small"})
+        assert found == f" --preset small{flags}"
 
 
 def test_chain_repeats_the_model_of_features(tmp_path):
