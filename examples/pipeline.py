@@ -41,7 +41,7 @@ def pipeline(data_root: Path, workspace: Path, preset: str, common: dict[str, An
     train_tae(resolve(TrainTaeOptions, places | common, preset=preset), progress)
     (trained,) = train_amem(resolve(TrainAmemOptions, places | common | amem, preset=preset), progress)
     print(f"model: {trained.artifact}")
-    (extracted,) = extract_features(ExtractFeaturesOptions(**places, dataset="mars"), progress)
+    (extracted,) = extract_features(resolve(ExtractFeaturesOptions, places, preset=preset), progress)
     print(f"features: {extracted.artifact}")
     return evaluate(EvaluateOptions(workspace=workspace, protocol="mars"), progress).metrics
 
