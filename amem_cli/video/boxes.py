@@ -142,7 +142,8 @@ def _mot_rows(path: Path) -> list[list[float]]:
 
 
 def _detector(model: str, weights: Path | None, device: str) -> Boxes:
-    require_known("--boxes torchvision", [model], DETECTORS, "no detector of this name")
+    known = [f"torchvision:{name}" for name in DETECTORS]
+    require_known("--boxes", [f"torchvision:{model}"], known, "no detector of this name")
     if weights is not None:
         open_input(weights, "detector weights").close()
     path = weights or _cached_weights(model)

@@ -84,15 +84,15 @@ class Gallery:
             models = {table.model("sha256"), self.model} - {""}
             if len(models) < 2 and table.extraction != first.extraction:
                 why = f"it was extracted with {table.extraction}, {self.paths[0]} with {first.extraction}"
-                raise UsageError("--gallery", path, why=why, remedy="Extract both alike")
+                raise UsageError("features", path, why=why, remedy="Extract both alike")
             if table.features.shape[1] != first.features.shape[1] or len(models) > 1:
                 why = "its features are of another model than those before"
-                raise UsageError("--gallery", path, why=why, remedy="Extract both with one model")
+                raise UsageError("features", path, why=why, remedy="Extract both with one model")
             if len({table.image_size, self.image_size} - {""}) > 1:
                 why = f"its features are of {table.image_size} pixels, those before of {self.image_size}"
-                raise UsageError("--gallery", path, why=why, remedy="Extract both with one --image-size")
+                raise UsageError("features", path, why=why, remedy="Extract both with one --image-size")
         if not len(self):
-            raise BadData("gallery", listing(map(str, self.paths), 3), why="it has no tracklets")
+            raise BadData("features", listing(map(str, self.paths), 3), why="it has no tracklets")
 
     def __len__(self) -> int:
         return int(self.starts[-1])
