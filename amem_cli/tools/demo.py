@@ -71,7 +71,8 @@ def demo(
     clips["epochs"] = choose_epochs(folder / "epochs.txt", progress)
     middle = {"motion_maps": "middle"}  # the last maps learn where the legs are in half an hour only
     train_amem(options("train-amem", **clips, **middle, **frames, **motion, **whole, **size), progress)
-    extract_features(options("extract-features"), progress)
+    # not adapted to the cameras, so that a single picture can be the query, as in the notebook
+    extract_features(options("extract-features", adapt_cameras=False), progress)
     result = evaluate(EvaluateOptions(protocol="mars", workspace=workspace, seed=seed), progress)
     source = Source("mars", data, Workspace(workspace))
     pictures, errors = show_all(folder / "pictures", source, progress)
