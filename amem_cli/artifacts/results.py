@@ -19,7 +19,7 @@ _Row = TypedDict("_Row", {"count": str, "expected": int, "found": int})  # noqa:
 _Extraction = TypedDict("_Extraction", {"adapt_cameras": bool, "parts": int})  # noqa: UP013
 _Pairs = TypedDict("_Pairs", {  # noqa: UP013
     "true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float, "models": NotRequired[list[str]],
-    "extraction": NotRequired[_Extraction],
+    "extraction": NotRequired[_Extraction], "image_size": NotRequired[str],
 })  # fmt: skip
 _Rates = TypedDict("_Rates", {  # noqa: UP013
     "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],

@@ -58,7 +58,8 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
     if not match or match[1] not in COMMANDS:
         return remedy
     cls, given = COMMANDS[match[1]], remedy.split()
-    differs = any(field.metadata["presets"] for field in dataclasses.fields(cls))  # under a preset
+    changed = {name for field in dataclasses.fields(cls) for name in field.metadata["presets"]}
+    differs = bool(changed) if preset == PRESETS[0] else preset in changed
     typed = preset and (config or preset != PRESETS[0])  # a preset of the file is in the file
     words = ["--preset", preset] if differs and typed and "--preset" not in given else []
     words += ["--config", str(config)] if config else []

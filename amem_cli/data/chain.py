@@ -323,7 +323,7 @@ def _flags_under(preset: str, stage: str, given: str, provenance: dict[str, Any]
     if recorded and "parents" in provenance:
         name = str(provenance["parents"].get("weights", {}).get("name", ""))
         recorded["weights"] = re.sub(r"^(imagenet|kinetics|auto) \(.*\)$", r"\1", name)
-    matters = preset != PRESETS[0] and any(field.metadata["presets"] for field in fields)
+    matters = any(preset in field.metadata["presets"] for field in fields)
     words = ["--preset", preset] if matters else []
     for field in fields:
         default = preset_value(field, preset)

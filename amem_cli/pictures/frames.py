@@ -12,11 +12,11 @@ from amem_cli.errors import BadData, listing
 from amem_cli.pictures.style import RULE, SOFT
 
 
-def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int], *, damaged: bool = False) -> np.ndarray:
+def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """Frames as (N, H, W, 3) uint8 of one size (H, W), from image files or (h, w, 3) uint8 arrays.
 
-    The aspect ratio is not kept: the networks see frames like this. Raises `BadData` with every file that cannot be
-    read; if some may be `damaged`, these are left out, and it raises only if there are no others.
+    The aspect ratio is not kept: the networks see frames like this. Files that cannot be read are left out: features
+    exist only if `--on-bad-image skip` has reported them. Raises `BadData` with all of them if there are no others.
     """
     height, width = size
     pictures, unreadable = [], []
@@ -26,7 +26,7 @@ def read_frames(frames: Sequence[Path | np.ndarray], size: tuple[int, int], *, d
             pictures.append(np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS)))
         except BadData as error:
             unreadable.append(f"{frame} ({error.why})")
-    if unreadable and not (damaged and pictures):
+    if not pictures:
         remedy = "Replace them; amem data check NAME --deep lists all such files"
         raise BadData("frames", why=listing(unreadable), remedy=remedy)
     return np.stack(pictures)

@@ -4,6 +4,7 @@ The rules are those of the evaluation: junk (person -1) is ignored, and so is th
 camera; all other tracklets count, distractors (person 0) too.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,8 +147,8 @@ def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames) -> Figure:
         _draw_query(axes[0], row, frames_of)
         for answer, each in zip(row.answers, axes[1:], strict=False):
             mark, colour, _ = VERDICTS[answer.verdict]
-            (frame,) = read_frames([frames_of[answer.tracklet][len(frames_of[answer.tracklet]) // 2]], FRAME_SIZE)
             above = mark if answer.rank is None else f"{answer.rank}  {mark}"
+            frame = _middle_frame(frames_of[answer.tracklet])
             show_frame(each, frame, above, f"{_below(answer)}\nd² = {answer.distance:.3f}", colour)
     handles = [
         Line2D([], [], linestyle="", marker="s", color=colour, label=f"{mark} {meaning}")
@@ -155,6 +156,15 @@ def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames) -> Figure:
     ]
     figure.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.7 / height), ncols=3, borderpad=0)
     return figure
+
+
+def _middle_frame(frames: Sequence[Path]) -> np.ndarray:
+    """The frame in the middle of a tracklet, or the first after it that can be read; (H, W, 3)."""
+    middle = len(frames) // 2
+    for frame in (*frames[middle:], *frames[:middle]):
+        with contextlib.suppress(BadData):
+            return read_frames([frame], FRAME_SIZE)[0]
+    return read_frames(frames, FRAME_SIZE)[0]  # raises, with all of them
 
 
 def _draw_query(axes: Axes, row: RankedRow, frames_of: Frames) -> None:

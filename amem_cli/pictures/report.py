@@ -171,13 +171,13 @@ class _Tracklets:
 
     def strip(self, name: str, shown: int) -> dict[str, Any]:
         """Some frames side by side, how many they are, and the key of the tracklet's sheet."""
-        pixels = read_frames(evenly_spaced(self._frames_of[name], shown), THUMBNAIL, damaged=True)
+        pixels = read_frames(evenly_spaced(self._frames_of[name], shown), THUMBNAIL)
         return {"key": self._key_of[name], "pixels": side_by_side(pixels, len(pixels), 0), "frames": len(pixels)}
 
     def _sheet(self, name: str, most: int) -> dict[str, str]:
         paths = self._frames_of[name]
         chosen = evenly_spaced(paths, most)
-        frames = read_frames(chosen, THUMBNAIL, damaged=True)
+        frames = read_frames(chosen, THUMBNAIL)
         count = f"{len(chosen)} of {len(paths)} frames, evenly spaced" if len(chosen) < len(paths) else "all frames"
         count += f", without {len(chosen) - len(frames)} that cannot be read" * (len(frames) < len(chosen))
         return {"tracklet": name, "frames": count, "source": address(side_by_side(frames, SHEET_COLUMNS, 2, paper=128))}

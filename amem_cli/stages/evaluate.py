@@ -79,7 +79,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         exists = output.is_file() and not options.force
         before = results.read(output, remedy="Use --force to make it again") if exists else None
         differs = before is not None and bool(provenance.differences(before["provenance"]))
-        if before and not differs and "incomplete" in before and options.resume != "never":
+        reusable = before is not None and not differs and "incomplete" in before
+        reusable &= not options.calibrate or "image_size" in (before or {}).get("calibration", {})  # not so earlier
+        if before and reusable and options.resume != "never":
             _refuse_incomplete(before, files, options)
             return StageResult("evaluate", output, True, before)
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
@@ -104,7 +106,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if "calibration" in result:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
             result["calibration"]["extraction"] = asdict(tables[0].extraction)
-            result["calibration"]["image_size"] = tables[0].image_size
+            result["calibration"]["image_size"] = known_image_size(tables)
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None and differs:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
@@ -178,8 +180,8 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
         if table.extraction != tables[0].extraction:
             why = f"was extracted with {table.extraction}, {names[0]} with {tables[0].extraction}"
             raise BadData("features", name, why=why, remedy="Extract all splits alike")
-        if len({table.image_size, tables[0].image_size} - {""}) > 1:
-            why = f"is of images of {table.image_size} pixels, {names[0]} of {tables[0].image_size}"
+        if table.image_size not in ("", size := known_image_size(tables)):
+            why = f"is of images of {table.image_size} pixels, a file before it of {size}"
             raise BadData("features", name, why=why, remedy="Extract all splits with one --image-size")
     scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
@@ -197,6 +199,11 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
     if len(tables) > 1:
         result["choices"] |= {"standard_deviation": "standard deviations are over splits, with n - 1"}
     return result | _over_splits(scores, options)
+
+
+def known_image_size(tables: list[Features]) -> str:
+    """The size of the images of several features files, as in "256x128"; empty if none says it."""
+    return next((table.image_size for table in tables if table.image_size), "")
 
 
 def _extraction_choices(tables: list[Features]) -> dict[str, str]:

@@ -149,7 +149,7 @@ def warn_about_few_tracklets(cameras: Sequence[str | int], progress: Progress) -
     counts = sorted(Counter(cameras).items())
     if few := [f"camera {camera}: {count}" for camera, count in counts if count < FEW_TRACKLETS]:
         why = f"--adapt-cameras: fewer than {FEW_TRACKLETS} tracklets say little about a camera ({listing(few)})"
-        progress.warn(f"{why}. Compare with --no-adapt-cameras")
+        progress.warn(f"{why}. Features that are not adapted may be better")
 
 
 def camera_engines(
@@ -172,7 +172,7 @@ def camera_engines(
             return make(adapted_to_camera(model.to(device), pixels))
         except torch.OutOfMemoryError as error:
             why = f"{ADAPTATION_BATCH} clips do not fit into memory together ({error})"
-            raise UsageError("--adapt-cameras", why=why, remedy="Use --device cpu, or leave it out") from error
+            raise UsageError("--adapt-cameras", why=why, remedy="Use --device cpu, or do not adapt") from error
 
     return engine_of
 

@@ -70,7 +70,11 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
     description = describe(subject, options, versions)
     if dry_run:
         return description
-    atomic.require_writable(options.out)
+    for path in map(options.out.with_suffix, FORMATS[options.format].suffixes):
+        if path.exists() and not options.out.exists():
+            why = "it exists and is not known to be of an earlier export"
+            raise OutputExists("--out", path, why=why, remedy="Choose another name, or move it away")
+        atomic.require_writable(path)
     progress.log("export: tracing the network")
     program, fewest = trace(FromFrames(subject.network, subject.kind, subject.config.height_width), subject.frames)
     if subject.frames:
@@ -94,11 +98,7 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
             rates = [mean_ap(one, clips.split, clips.official, subject, progress) for one in (run, small)]
             description["int8"] |= {"mAP_before": rates[0], "mAP_after": rates[1]}
     files = built.files(json.dumps(description))
-    for path in map(options.out.with_suffix, files):
-        if path.exists() and not options.out.exists():
-            why = "it exists and is not known to be of an earlier export"
-            raise OutputExists("--out", path, why=why, remedy="Choose another name, or move it away")
-        atomic.require_writable(path)
+    atomic.require_free_space(options.out.parent, sum(map(len, files.values())))
     if len(files) > 1:
         options.out.unlink(missing_ok=True)  # written last: while it exists, all files are of one export
     for suffix, content in files.items():
@@ -218,6 +218,7 @@ class TorchExport:
     """.pt2; the description is an extra file."""
 
     packages: tuple[str, ...] = ("torch",)
+    suffixes: tuple[str, ...] = (".pt2",)
 
     def __init__(self, program: torch.export.ExportedProgram, outputs: Sequence[str]):
         self.program = program
@@ -236,6 +237,7 @@ class Onnx:
     """ONNX with the weights inside; the description is an entry of `metadata_props`."""
 
     packages = ("onnx", "onnxscript", "onnxruntime")
+    suffixes = (".onnx",)
 
     def __init__(self, program: torch.export.ExportedProgram, outputs: Sequence[str]):
         names: dict[str, Any] = {"input_names": [INPUT], "output_names": list(outputs)}
@@ -260,6 +262,7 @@ class OpenVino:
     """OpenVINO IR in float32; the description is runtime information of the model."""
 
     packages = ("openvino",)
+    suffixes = (".bin", ".xml")
 
     def __init__(self, program: torch.export.ExportedProgram, outputs: Sequence[str]):
         import openvino

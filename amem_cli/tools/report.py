@@ -137,7 +137,8 @@ class Collector:
         compared = [_answers_to_compare(row) for row in rows]
         wanted = {row.query.tracklet for row in rows} | {name for pairs in compared for _, name in pairs}
         model = self._section(lambda: self.model)
-        attributes = self._attributes([tracklets[name] for name in sorted(wanted)], model)
+        compared_ones = [tracklets[name] for name in sorted(wanted)]
+        attributes = self._section(lambda: self._attributes(compared_ones, model))
         lists = []
         for (why, _), row, pairs in zip(chosen, rows, compared, strict=True):
             query = row.query.tracklet
@@ -146,7 +147,8 @@ class Collector:
                 names, values, _ = attributes
                 comparisons = [content.Comparison(answer, names, values[query], values[name]) for answer, name in pairs]
             if not isinstance(model, Missing):
-                attention, _ = predictions.attention_of(model[0].main, model[1], tracklets[query])
+                found = self._section(partial(predictions.attention_of, model[0].main, model[1], tracklets[query]))
+                attention = None if isinstance(found, Missing) else found[0]
             lists.append(content.RankedQuery(why, row, comparisons, attention))
         seen = sorted({answer.tracklet for row in rows for answer in (row.query, *row.answers)})
         return content.RankedLists(

@@ -94,7 +94,7 @@ def _extraction(
     known = read_calibration(calibration, atomic.sha256_file(model))
     if known.image_size not in ("", image_size):
         why = f"its features are of images of {known.image_size} pixels, those of the model of {image_size}"
-        remedy = "Evaluate features that were extracted without --image-size"
+        remedy = "Extract features without --image-size and run amem evaluate --calibrate again"
     elif how in (Extraction(), known.extraction):
         return known.extraction, known
     else:

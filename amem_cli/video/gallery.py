@@ -55,7 +55,7 @@ def read_calibration(
     if extraction not in (None, recorded):
         why = f"its features were extracted with {recorded}, those to compare with {extraction}"
         raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")
-    size = str(found.get("image_size", ""))
+    size = found.get("image_size", "")
     if image_size and size and image_size != size:
         why = f"its features are of images of {size} pixels, those to compare of {image_size}"
         raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")

@@ -136,6 +136,8 @@ def overlapping(cameras: list[str], seconds: np.ndarray) -> np.ndarray:
 def link(options: LinkOptions, progress: Progress) -> Linked:
     """Link the tracks of features files and write OUT/identities.csv and OUT/<camera>.txt (MOTChallenge)."""
     gallery = Gallery(options.files)
+    require_own(options.out, gallery.cameras)
+    atomic.require_writable(options.out / "identities.csv")
     known = gallery.calibration(options.calibration)
     linked = link_tracks(gallery, known.threshold if known else options.threshold, known)
     folders = tuple(path.absolute() for path in options.tracks)
@@ -166,6 +168,10 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
         for tracklet, rows in read_boxes(folder, features.tracklet).items():
             row = start + features.tracklet.index(tracklet)
             boxes[gallery.cameras[row]] += [(int(box[0]), int(linked.person[row]), box[2:]) for box in rows]
+    named = Counter(map(file_name, boxes))
+    if bad := [camera for camera in boxes if named[file_name(camera)] > 1 or not file_name(camera)]:
+        why = f"the boxes of {listing(map(repr, bad))} would be in {file_name(bad[0])}.txt"
+        raise UsageError("cameras", why=why, remedy="Give the cameras other names, with --camera of amem tracklets")
     earlier = _camera_files(out)
     atomic.write_csv(out / "identities.csv", COLUMNS, lines)  # first: it says that the other files are of an answer
     for camera, found in boxes.items():
@@ -179,14 +185,9 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
 
 
 def require_own(out: Path, cameras: Iterable[str]) -> None:
-    """Raise `OutputExists` if `out` has a file with the name of a camera's MOTChallenge file that is of no answer, and
-    `UsageError` if two cameras have files of one name, or one none."""
-    answered, different = (out / "identities.csv").exists(), sorted(set(cameras))
-    named = Counter(map(file_name, different))
-    if bad := [camera for camera in different if named[file_name(camera)] > 1 or not file_name(camera)]:
-        why = "their boxes would be in files of the same name, or without one"
-        raise UsageError("cameras", listing(map(repr, bad)), why=why, remedy="Rename them")
-    files = [out / f"{file_name(camera)}.txt" for camera in different]
+    """Raise `OutputExists` if `out` has a file with the name of a camera's MOTChallenge file that is of no answer."""
+    answered = (out / "identities.csv").exists()
+    files = [out / f"{file_name(camera)}.txt" for camera in sorted(set(cameras))]
     if foreign := [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]:
         why = "it exists and is not known to be of an earlier answer"
         raise OutputExists("--out", listing(foreign, 3), why=why, remedy="Choose another folder, or move it away")

@@ -82,8 +82,8 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
             progress.warn(f"{unlabelled} of {counted(int(keep.sum()), 'tracklets')} have no labels, they are left out")
             keep &= ~np.isnan(fits)
         if not keep.any():
-            why, remedy = "no tracklet that passes the filters has labels", "Widen them, or label these tracklets"
-            raise BadData("gallery", why=why, remedy=remedy)
+            why = "no tracklet that passes the filters has labels"
+            raise BadData("gallery", why=why, remedy="Widen them, or run amem label-videos --subset all")
     if not options.query:
         _warn_about_unused(options, progress, *OF_IMAGES, why="a description has no images")
         began = time.perf_counter()

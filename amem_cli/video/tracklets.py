@@ -34,6 +34,7 @@ from amem_cli.video.tracks import Tracker
 
 SAMPLED_BYTES = 1 << 20  # at both ends of a video, for its identity
 MOST_OUTSIDE = 0.5  # of the boxes of a file; more: it belongs to another video
+SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")
 OWN_FILES = ("tracks.csv", "boxes.csv", "provenance.json", GENERATED)
 
 
@@ -169,7 +170,8 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
         raise OutputExists("--out", out, why="it exists and is not from amem tracklets", remedy="Choose another folder")
     if force:
         own = {*document["result"].get("tracks", ()), *OWN_FILES, *(path.name for path in manifests)}
-        if foreign := sorted(entry.name for entry in out.iterdir() if entry.name not in own):
+        names = sorted(entry.name for entry in out.iterdir() if not is_system_folder(entry.name))
+        if foreign := [name for name in names if name not in own and name not in SYSTEM_FILES]:
             why = f"it also has {listing(foreign)}, which --force would remove"
             raise OutputExists("--out", out, why=why, remedy="Move that away, or choose another folder")
         return None

@@ -61,8 +61,10 @@ def test_read_frames_size_and_faults(tmp_path):
     Image.fromarray(FRAMES[0]).save(tmp_path / "a.png")
     assert (read_frames([tmp_path / "a.png", FRAMES[1]], (32, 16)) == FRAMES[:2]).all()
     assert read_frames([FRAMES[0]], (8, 6)).shape == (1, 8, 6, 3)
+    b, c = tmp_path / "b.png", tmp_path / "c.png"
+    assert (read_frames([b, tmp_path / "a.png", c], (32, 16)) == FRAMES[:1]).all()
     with pytest.raises(BadData, match=r"b\.png.*c\.png"):
-        read_frames([tmp_path / "b.png", tmp_path / "a.png", tmp_path / "c.png"], (8, 8))
+        read_frames([b, c], (8, 8))
 
 
 def test_side_by_side_reading_order():

@@ -119,5 +119,7 @@ def test_ranked_lists_figure_marks(tmp_path):
         assert to_hex(axes.spines["left"].get_edgecolor()) == colour
         assert axes.get_xlabel() == "person 7\ncamera 2\nd² = 0.250"
     assert len({mark for mark, _, _ in VERDICTS.values()}) == 3  # they differ without colour
+    gone = Path("gone.png")
+    ranked_lists_figure([row], frames_of | {"right": [path, gone, gone], "wrong": [gone, gone, path]})
     with pytest.raises(BadData, match=r"gone\.png \(not found"):
-        ranked_lists_figure([row], frames_of | {"right": [Path("gone.png")]})
+        ranked_lists_figure([row], frames_of | {"right": [gone, gone]})

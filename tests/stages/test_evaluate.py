@@ -338,10 +338,10 @@ def test_evaluate_says_how_features_were_extracted(
 
 def test_evaluate_refuses_splits_of_different_extractions(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
-    extracted_with(files[0], {"image_size": "16x8"})
-    parts, size = r"with --parts 2, \S*of-0.h5 with the defaults", r"of images of 8x4 pixels, \S*of-0.h5 of 16x8"
-    for recorded, why in (({"parts": 2}, parts), ({"image_size": "8x4"}, size)):
-        extracted_with(files[2], recorded)
+    parts, size = r"with --parts 2, \S*of-0.h5 with the defaults", "of images of 8x4 pixels, a file before it of 16x8"
+    for first, last, why in (({}, {"parts": 2}, parts), ({"image_size": "16x8"}, {"image_size": "8x4"}, size)):
+        extracted_with(files[1], first)  # the first file says nothing
+        extracted_with(files[2], last)
         with pytest.raises(BadData, match=rf"of-2.h5: .*{why}. Extract all splits"):
             evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent())
 

@@ -67,6 +67,19 @@ def test_convert_parquet_keeps_the_record(tmp_path, table):
     assert (found.model("sha256"), found.provenance["data"]) == ("0" * 64, "digest")
     with pytest.raises(UsageError, match=r"--dataset mars: \S*x\.parquet holds its data set's name"):
         convert(tmp_path / "x.parquet", tmp_path / "y.h5", "mars")
+    from pyarrow import parquet
+
+    ours = parquet.read_table(tmp_path / "x.parquet")
+    record = {key.decode(): value.decode() for key, value in ours.schema.metadata.items()}
+    for provenance in ("our cluster", "[1]", "{}"):  # of another program
+        theirs = ours.replace_schema_metadata(record | {"provenance": provenance})
+        parquet.write_table(theirs, tmp_path / "y.parquet")
+        assert convert(tmp_path / "y.parquet", tmp_path / "y.h5", "own", force=True)["notes"] == []
+        assert features.read(tmp_path / "y.h5").dataset == "own"
+    for changed, why in (({"folder": "a\0b"}, "NUL"), ({"provenance": '{"command": "x", "parents": 1}'}, "malformed")):
+        parquet.write_table(ours.replace_schema_metadata(record | changed), tmp_path / "y.parquet")
+        with pytest.raises(BadData, match=why):
+            convert(tmp_path / "y.parquet", tmp_path / "y.h5", force=True)
     assert convert(source, tmp_path / "x.npy")["notes"] == [
         ".npy files do not say which model made the features, nor with which options"
     ]

@@ -237,6 +237,8 @@ def test_export_keeps_files_of_others(main_file: Path, tmp_path: Path, monkeypat
         def __init__(self, program: Any, outputs: Any) -> None:
             self.load = lambda files: None
 
+        suffixes = (".bin", ".xml")
+
         def files(self, description: str) -> dict[str, bytes]:
             return {".bin": b"weights", ".xml": b"network"}
 
@@ -253,6 +255,9 @@ def test_export_keeps_files_of_others(main_file: Path, tmp_path: Path, monkeypat
     assert mine.read_bytes() == b"weights"
     mine.unlink()
     mine.mkdir()
+    assert run(command) == 74
+    mine.rmdir()
+    monkeypatch.setattr("amem_cli.artifacts.atomic.shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     assert run(command) == 74
     assert (tmp_path / "a.xml").read_bytes() == b"network"  # the earlier one
 

@@ -21,7 +21,7 @@ from amem_cli.video import decode, page
 from amem_cli.video import find as find_module
 from amem_cli.video.decode import Camera
 from amem_cli.video.gallery import Gallery
-from amem_cli.video.link import Linked, require_own, write_links
+from amem_cli.video.link import Linked, write_links
 from amem_cli.video.options import SearchOptions
 from amem_cli.video.page import next_person, search_page
 from amem_cli.video.search import Found, SearchResult, search
@@ -278,15 +278,22 @@ def test_gallery_without_tracklets(tmp_path: Path) -> None:
         Gallery([write_gallery(tmp_path / "g.h5", unit_rows(0))])
 
 
-def test_link_cameras_whose_files_would_have_one_name(tmp_path: Path) -> None:
+def test_link_cameras_whose_files_would_have_one_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     galleries = [
         write_gallery(tmp_path / f"{n}.h5", unit_rows(2), camera=camera) for n, camera in enumerate(("a/b", "a-b"))
     ]
-    assert run(["link", *map(str, galleries), "--threshold", "0.5", "--out", str(tmp_path / "out")]) == 2
+    command = ["link", *map(str, galleries), "--threshold", "0.5", "--out", str(tmp_path / "out")]
+    assert run(command) == 0  # their boxes are not known
+    (tmp_path / "out/identities.csv").unlink()
+    for camera in ("a/b", "a-b"):
+        folder = tmp_path / camera.replace("/", "")
+        folder.mkdir()
+        (folder / "boxes.csv").write_text(f"tracklet,frame,seconds,left,top,width,height\n{camera}/0001,1,0,1,1,9,9\n")
+        command += ["--tracks", str(folder)]
+    capsys.readouterr()
+    assert run(command) == 2
+    assert "the boxes of 'a/b'; 'a-b' would be in a-b.txt. Give the cameras other names" in capsys.readouterr().err
     assert not (tmp_path / "out/identities.csv").exists()
-    require_own(tmp_path, ["a/b", "c"])
-    with pytest.raises(UsageError, match=r"''.*or without one"):
-        require_own(tmp_path, ["", "a"])
 
 
 def test_features_of_a_folder_that_cannot_be_stored(hall: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,6 +232,7 @@ def test_cut_tracklets_reused_and_refused(video: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputExists, match=r"it also has notes\.txt, which --force would remove"):
         cut(tmp_path / "out", video, force=True)
     (tmp_path / "out/notes.txt").unlink()
+    (tmp_path / "out/.DS_Store").touch()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/letter.txt").write_text("keep")
     with pytest.raises(OutputExists, match="not from amem tracklets"):

@@ -7,6 +7,7 @@ evaluation use. Nothing in a file is executed: no pickle is loaded, HDF5 and MAT
 import csv
 import io
 import itertools
+import json
 import re
 import shlex
 import zipfile
@@ -225,9 +226,15 @@ def _recorded(path: Path) -> dict[str, Any]:
     from pyarrow import parquet
 
     metadata = parquet.read_schema(path).metadata or {}
-    found = {name: metadata.get(name.encode(), b"").decode("utf-8", "replace") for name in ("dataset", "folder")}
-    if not found["dataset"] or not (provenance := metadata.get(b"provenance")):
+    try:
+        provenance = json.loads(metadata.get(b"provenance", b""))
+    except ValueError:
         return {}
+    found = {name: metadata.get(name.encode(), b"").decode("utf-8", "replace") for name in ("dataset", "folder")}
+    if not isinstance(provenance, dict) or "command" not in provenance or not found["dataset"]:
+        return {}
+    if "\0" in "".join(found.values()):
+        raise BadData(WHAT, path, why="the name of its data set or folder contains a NUL character")
     return found | {"provenance": check_provenance(provenance, WHAT, path)}
 
 
