@@ -70,3 +70,10 @@ def split_file(path: Path, right: int, dataset: str = "ilids-vid", people: int =
         dataset,
         provenance=json.dumps({"options": {"split_source": "drawn with seed 0"}}),
     )
+
+
+def three_splits(folder: Path) -> str:
+    """A manifest like that of iLIDS-VID, with three splits."""
+    protocol = 'kind = "cross-camera-splits"\nsplits = 3\n'
+    (folder / "own.toml").write_text(f'name = "own"\nlayout = "folder"\n[protocol]\n{protocol}')
+    return str(folder / "own.toml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from evaluations import mars_like, options, split_file, write_features
+from evaluations import mars_like, options, split_file, three_splits, write_features
 from writers import some_result
 
 from amem_cli.artifacts import features, results
@@ -138,13 +138,6 @@ def test_evaluate_rerank(tmp_path: Path) -> None:
 
 
 # -- splits ------------------------------------------------------------------------------------------------------------
-
-
-def three_splits(folder: Path) -> str:
-    """A manifest like that of iLIDS-VID, with three splits."""
-    protocol = 'kind = "cross-camera-splits"\nsplits = 3\n'
-    (folder / "own.toml").write_text(f'name = "own"\nlayout = "folder"\n[protocol]\n{protocol}')
-    return str(folder / "own.toml")
 
 
 @pytest.mark.slow
@@ -308,42 +301,6 @@ def test_evaluate_calibration_names_its_models(tmp_path: Path) -> None:
             file.attrs["provenance"] = json.dumps({"parents": {"amem-main": {"sha256": model * 64}}})
     given = options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1)
     assert evaluate(given, Silent()).metrics["calibration"]["models"] == ["a" * 64, "b" * 64]
-
-
-def extracted_with(path: Path, options_: dict[str, object]) -> Path:
-    made = {"command": "extract-features", "options": options_}
-    with h5py.File(path, "r+") as file:
-        file.attrs["provenance"] = json.dumps(made | {"parents": {"amem-main": {"name": "m", "sha256": "a" * 64}}})
-    return path
-
-
-@pytest.mark.parametrize(
-    ("recorded", "text", "extraction"),
-    [
-        ({}, "the defaults", (False, 1)),
-        ({"adapt_cameras": True, "parts": 4}, "--adapt-cameras --parts 4", (True, 4)),
-        *(({"adapt_cameras": 1, "parts": odd}, "the defaults", (False, 1)) for odd in (0, -3, True, 10**40, "4", 2.0)),
-    ],
-)
-def test_evaluate_says_how_features_were_extracted(
-    recorded: dict, text: str, extraction: tuple, tmp_path: Path
-) -> None:
-    files = [extracted_with(split_file(tmp_path / "of-0.h5", 4, "own"), recorded)] * 3
-    found = evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1), Silent()).metrics
-    assert found["calibration"]["extraction"] == dict(zip(("adapt_cameras", "parts"), extraction, strict=True))
-    assert type(found["calibration"]["extraction"]["parts"]) is int  # true is no number
-    assert found["choices"]["extraction"] == f"extracted with {text}"
-    assert found["calibration"]["image_size"] == ""
-
-
-def test_evaluate_refuses_splits_of_different_extractions(tmp_path: Path) -> None:
-    files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
-    parts, size = r"with --parts 2, \S*of-0.h5 with the defaults", "of images of 8x4 pixels, a file before it of 16x8"
-    for first, last, why in (({}, {"parts": 2}, parts), ({"image_size": "16x8"}, {"image_size": "8x4"}, size)):
-        extracted_with(files[1], first)  # the first file says nothing
-        extracted_with(files[2], last)
-        with pytest.raises(BadData, match=rf"of-2.h5: .*{why}. Extract all splits"):
-            evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent())
 
 
 def official(distances: np.ndarray, match: np.ndarray, ignored: np.ndarray) -> tuple[float, float, int]:
