@@ -163,6 +163,10 @@ def test_answer_keeps_the_boxes_of_the_user(hall: Path, monkeypatch: pytest.Monk
     Path("workspace/arm/arm.safetensors").write_text("damaged")
     assert run(["find", "hall.mp4", "--out", "o", "--model", "m", "--device", "cpu"]) == 65
     assert "arm.safetensors" in capsys.readouterr().err
+    Path("workspace/arm/arm.safetensors").unlink()
+    Path("p/index.html").mkdir(parents=True)
+    assert run(["find", "hall.mp4", "--out", "p", "--model", "m", "--device", "cpu"]) == 74
+    assert "p/index.html" in capsys.readouterr().err
     linked = Linked(Gallery([write_gallery(Path("g.h5"), unit_rows(1))]), np.ones(1, int), np.zeros(1), 0.5, 0, None)
     own = "1,1,5.0,5.0,9.0,9.0,1,-1,-1,-1\n"
     for boxes, answered in ((before, False), (own, False), (before, True)):
@@ -283,6 +287,9 @@ def test_link_cameras_whose_files_would_have_one_name(tmp_path: Path, capsys: py
         write_gallery(tmp_path / f"{n}.h5", unit_rows(2), camera=camera) for n, camera in enumerate(("a/b", "a-b"))
     ]
     command = ["link", *map(str, galleries), "--threshold", "0.5", "--out", str(tmp_path / "out")]
+    (tmp_path / "out/identities.csv").mkdir(parents=True)
+    assert run(command) == 74
+    (tmp_path / "out/identities.csv").rmdir()
     assert run(command) == 0  # their boxes are not known
     (tmp_path / "out/identities.csv").unlink()
     for camera in ("a/b", "a-b"):

@@ -3,6 +3,7 @@
 import csv
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,9 @@ from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, UsageError
 from amem_cli.runtime.progress import Silent
 from amem_cli.video import tracklets
+from amem_cli.video.boxes import Boxes
 from amem_cli.video.crops import coloured, split_at_edges, split_at_gaps
+from amem_cli.video.decode import Camera, Picture
 from amem_cli.video.options import FindOptions
 from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 from tests.videos import FIGURE, WIDTH, crossing, mot_lines, write_video
@@ -318,8 +321,28 @@ def test_cut_tracklets_outside_boxes_and_jumps_are_told(video: Path, tmp_path: P
         "camera hall: 1 of 100 boxes are outside the picture or smaller than 4 pixels, they are left out",
         "camera hall: ids that jump across the picture: 8 in frame 20",
     ]
-    again = cut(tmp_path / "out", video, boxes=(str(tmp_path / "boxes.txt"),))
-    assert (again.reused, again.warnings) == (True, result.warnings)
+    options = TrackletOptions(videos=(video,), out=tmp_path / "out", boxes=(str(tmp_path / "boxes.txt"),))
+    again = cut_tracklets(options, progress := Silent())
+    assert (again.reused, again.warnings, progress.warnings) == (True, result.warnings, result.warnings)
+
+
+def test_cut_tracklets_small_boxes_of_its_own(video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are left out without a word: nobody has given them."""
+
+    def find(camera: Camera, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, np.ndarray]]:
+        for picture in pictures:
+            yield picture, np.array([[20, 10, 18, 50, 1, -1], [1, 1, 2, 2, 1, -1]][small:])
+
+    small = 0
+    monkeypatch.setattr(tracklets, "boxes_from", lambda *_: Boxes("motion", "motion", find))
+    progress = Silent()
+    progress.warn("of an earlier step")
+    found = cut_tracklets(TrackletOptions(videos=(video,), out=tmp_path / "out"), progress)
+    assert (found.tracks, found.warnings) == ({"hall": 1}, [])
+    small = 1
+    why = r"no person was seen in 1 picture or more\. Try --boxes \S+ or a MOTChallenge file$"
+    with pytest.raises(BadData, match=why):
+        cut(tmp_path / "none", video, min_frames=1, boxes=())
 
 
 def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
