@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from amem_cli.cli.tools import PICTURES
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import middle_clip
 from amem_cli.data.manifest import load_manifest
-from amem_cli.errors import InputMissing, UsageError
+from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.models.amem import build_amem
 from amem_cli.models.checkpoints import load_amem, save_amem
@@ -238,6 +239,20 @@ def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert(1)" not in text
     assert "<code>amem train-arm" in text  # it is missing
+
+
+def test_report_of_queries_with_damaged_frames(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part that needs the frame says so; the others stay."""
+
+    def damaged(*_: Any) -> None:
+        raise BadData("image", "x.jpg", why="cannot be decoded")
+
+    for name in ("middle_clip", "attribute_probabilities", "predict_clips"):
+        monkeypatch.setattr(f"amem_cli.tools.predictions.{name}", damaged)
+    text = report(tmp_path / "r.html", source, progress := Silent(), queries=3, seed=0).read_text("utf-8")
+    assert text.count('<article class="query"') == 3
+    assert text.count("image x.jpg: cannot be decoded") == 2  # attributes, predicted frames
+    assert progress.warnings == ["image x.jpg: cannot be decoded."]
 
 
 def test_report_of_an_empty_workspace(walkers: Path, tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_cut_tracklets_small_boxes_of_its_own(video: Path, tmp_path: Path, monke
     found = cut_tracklets(TrackletOptions(videos=(video,), out=tmp_path / "out"), progress)
     assert (found.tracks, found.warnings) == ({"hall": 1}, [])
     small = 1
-    why = r"no person was seen in 1 picture or more\. Try --boxes \S+ or a MOTChallenge file$"
+    why = r"no person was seen in 1 picture or more\. Try --boxes \S+ or a MOTChallenge file\.$"
     with pytest.raises(BadData, match=why):
         cut(tmp_path / "none", video, min_frames=1, boxes=())
 
