@@ -159,12 +159,11 @@ def ranked_lists_figure(rows: Sequence[RankedRow], frames_of: Frames) -> Figure:
 
 
 def _middle_frame(frames: Sequence[Path]) -> np.ndarray:
-    """The frame in the middle of a tracklet, or the first after it that can be read; (H, W, 3)."""
-    middle = len(frames) // 2
-    for frame in (*frames[middle:], *frames[:middle]):
+    """The frame in the middle of a tracklet, or the next that can be read; (H, W, 3)."""
+    for frame in frames[len(frames) // 2 :]:
         with contextlib.suppress(BadData):
             return read_frames([frame], FRAME_SIZE)[0]
-    return read_frames(frames, FRAME_SIZE)[0]  # raises, with all of them
+    return read_frames(frames, FRAME_SIZE)[0]
 
 
 def _draw_query(axes: Axes, row: RankedRow, frames_of: Frames) -> None:

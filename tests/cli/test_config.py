@@ -42,6 +42,15 @@ def test_a_preset_turns_a_flag_on(typed: list[str], adapts: bool, capsys: pytest
     assert json.loads(capsys.readouterr().out)["options"]["adapt_cameras"] == adapts
 
 
+@pytest.mark.parametrize(
+    ("preset", "command", "kept"),
+    [("small", "extract-features", True), ("strong", "extract-features", False), ("small", "label-videos", False)],
+)
+def test_remedy_keeps_a_preset_that_changes_the_stage(preset: str, command: str, kept: bool) -> None:
+    remedy = for_stage(f"Run: amem {command}", resolve(TrainAmemOptions, {}, preset=preset), preset, None)
+    assert (f"--preset {preset}" in remedy) == kept
+
+
 def test_remedy_keeps_a_preset_that_differs_from_the_file(tmp_path: Path) -> None:
     file = tmp_path / "small.toml"
     file.write_text('preset = "small"\n')

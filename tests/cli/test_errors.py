@@ -62,6 +62,7 @@ def usage_line(typed: list[str], capsys: pytest.CaptureFixture) -> str:
         ("train-amem --max-epoch 4", "--epochs"),
         ("train-amem --tracker wandb", "--log-to"),
         ("train-amem --epochs=3 --sead 4", "--seed"),
+        ("extract-features --no-adapt-camera", "--no-adapt-cameras"),
         ("train-amem mars", "--dataset mars"),
         ("train-amem epochs=3", "--epochs=3"),
         ("find a.mp4 -o x", "--out"),
