@@ -43,6 +43,7 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
     assert pictures == [tmp_path / "pictures"]
     assert [name for name, _ in calls] == ["walkers", *names]
     assert {options.seed for _, options in calls} == {3}
+    assert not dict(calls)["extract_features"].adapt_cameras  # a single picture can be the query
     for _, options in calls[1:]:
         assert options.workspace == tmp_path / "workspace"
         assert getattr(options, "data_root", tmp_path / "data") == tmp_path / "data"

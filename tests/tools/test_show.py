@@ -1,6 +1,7 @@
 """`amem show` and `amem report` on walkers and an untrained model: pictures, sections, rejected arguments."""
 
 import copy
+import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.metrics_log import append_metrics
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.cli.app import run
 from amem_cli.cli.tools import PICTURES
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import middle_clip
@@ -29,7 +31,7 @@ from amem_cli.models.checkpoints import load_amem, save_amem
 from amem_cli.models.config import model_config
 from amem_cli.options import EvaluateOptions, TrainAmemOptions
 from amem_cli.pictures.predicted_frames import PredictedClip
-from amem_cli.runtime.progress import Silent
+from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages.evaluate import evaluate
 from amem_cli.tools import report as report_module
 from amem_cli.tools.predictions import predict_clips
@@ -239,6 +241,22 @@ def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert(1)" not in text
     assert "<code>amem train-arm" in text  # it is missing
+
+
+@pytest.mark.parametrize("command", [["report", "--queries", "3"], ["show", "cmc"]])
+def test_pictures_as_json_have_the_warnings(
+    command: list[str], workspace: Workspace, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def warned(*arguments: Any, **more: Any) -> Any:
+        next(one for one in arguments if isinstance(one, Progress)).warn("look here")
+        return original(*arguments, **more)
+
+    target = f"amem_cli.tools.{command[0]}.{command[0]}"
+    original = getattr(importlib.import_module(f"amem_cli.tools.{command[0]}"), command[0])
+    monkeypatch.setattr(target, warned)
+    where = ["--workspace", str(workspace.root), "--data-root", str(walkers), "--out", str(tmp_path / "x.png")]
+    assert run([*command, *where, "--json"]) == 0
+    assert "look here" in json.loads(capsys.readouterr().out)["warnings"]
 
 
 def test_report_of_queries_with_damaged_frames(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
