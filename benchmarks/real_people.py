@@ -157,6 +157,9 @@ def rank1_of(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> dic
 
 def main(arguments: argparse.Namespace) -> None:
     folder, progress = arguments.folder.resolve(), Progress()
+    if arguments.adapt_cameras is None:
+        usual = resolve(ExtractFeaturesOptions, {}, preset=arguments.preset, config=arguments.config)
+        arguments.adapt_cameras = usual.adapt_cameras
     results = folder / "results.json"
     figures: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
     parts = ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]
@@ -263,9 +266,7 @@ if __name__ == "__main__":
     parser.add_argument("--name", default="small", help="of these options, in the results")
     parser.add_argument("--people", type=int, help="to train on, of the 50 of a half or all 100")
     parser.add_argument("--new-cameras", action="store_true", help="test on archives that nothing was trained on")
-    parser.add_argument(
-        "--adapt-cameras", action=argparse.BooleanOptionalAction, default=True, help="as in the preset small"
-    )
+    parser.add_argument("--adapt-cameras", action=argparse.BooleanOptionalAction, help="default: as the preset says")
     parser.add_argument("--parts", type=int, default=1, help="score features of extract-features with it")
     keep_freed_memory()  # as the commands do
     main(parser.parse_args())
