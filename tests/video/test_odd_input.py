@@ -282,14 +282,22 @@ def test_gallery_without_tracklets(tmp_path: Path) -> None:
         Gallery([write_gallery(tmp_path / "g.h5", unit_rows(0))])
 
 
+def test_link_checks_the_places_of_its_files_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amem_cli.video.link.link_tracks", lambda *_: pytest.fail("linked"))
+    gallery, out = write_gallery(tmp_path / "g.h5", unit_rows(2)), tmp_path / "out"
+    command = ["link", str(gallery), "--threshold", "0.5", "--out", str(out)]
+    (out / "identities.csv").mkdir(parents=True)
+    assert run(command) == 74
+    (out / "identities.csv").rmdir()
+    (out / "hall.txt").write_text("mine")
+    assert run(command) == 73
+
+
 def test_link_cameras_whose_files_would_have_one_name(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     galleries = [
         write_gallery(tmp_path / f"{n}.h5", unit_rows(2), camera=camera) for n, camera in enumerate(("a/b", "a-b"))
     ]
     command = ["link", *map(str, galleries), "--threshold", "0.5", "--out", str(tmp_path / "out")]
-    (tmp_path / "out/identities.csv").mkdir(parents=True)
-    assert run(command) == 74
-    (tmp_path / "out/identities.csv").rmdir()
     assert run(command) == 0  # their boxes are not known
     (tmp_path / "out/identities.csv").unlink()
     for camera in ("a/b", "a-b"):
