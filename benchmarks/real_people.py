@@ -2,6 +2,7 @@
 
     python benchmarks/real_people.py FOLDER --peta PETA [--rows baseline aem mem amem] [--seeds 3] [--preset small]
         [--config options.toml] [--name small] [--people 50] [--new-cameras] [--no-adapt-cameras] [--parts 4]
+        [--large-galleries] [--minus small/baseline]
 
 PETA is the folder of its original layout. The archives of TownCentre (one camera) and CAVIAR (two cameras) number the
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
@@ -13,7 +14,9 @@ With `--new-cameras` all these people are trained on, and others are tested, in 
 first and the last image of each person of VIPeR, GRID, PRID and i-LID, one archive at a time. The recogniser is trained
 without these archives.
 
-`--no-adapt-cameras` and `--parts` score the same trainings by the features of `extract-features` with these options.
+`--no-adapt-cameras` and `--parts` score the same trainings by the features of `extract-features` with these options,
+`--large-galleries` with the training people of the test's archives in the galleries, too. `--minus ROW` prints all
+results minus those of a row, with 95 % bootstrap intervals over people (means over the seeds).
 
 The rows `pixels` (average pixels of a tracklet at 16 x 8, centred and normalised) and `recogniser` (its features) are
 not trained for identity. Finished work is kept, so the command continues; the figures are in FOLDER/results.json.
@@ -23,7 +26,7 @@ import argparse
 import json
 import re
 import shutil
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -35,6 +38,7 @@ from amem_cli.artifacts import features
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
+from amem_cli.metrics.intervals import bootstrap_interval
 from amem_cli.metrics.ranking import evaluate_ranking
 from amem_cli.options import COMMANDS, ExtractFeaturesOptions, TrainAmemOptions, TrainArmOptions
 from amem_cli.resolve import resolve
@@ -53,6 +57,7 @@ IMAGES = {"VIPeR": 3000, "GRID": 4000, "PRID": 5000, "i-LID": 6000}
 ARCHIVES = VIDEOS | IMAGES
 FOLDERS = {archive: archive for archive in ARCHIVES} | {"CAVIAR": "CAVIAR4REID"}
 PART = 0.45  # of a walk in TownCentre, at its start and at its end
+Hits = dict[str, dict[str, list[int]]]  # by archive and person: 1 for each query that is found, else 0
 MANIFEST = 'name = "people"\nlayout = "folder"\nroot = "people"\nfolders = "split/person/camera"\n'
 
 
@@ -117,6 +122,22 @@ def write_peta(peta: Path, folder: Path, held_out: Callable[[Path], bool]) -> No
     (folder / "people.toml").write_text(MANIFEST)
 
 
+def large_galleries(manifest: Path) -> Path:
+    """The manifest of a data set whose test people are the training and the test people of another. A data set needs
+    training people, and nobody may be both, so one of them is also there as person 9000, who is not used."""
+    name = f"large-{manifest.stem}"
+    people = manifest.parent / manifest.stem
+    links = {manifest.parent / name / "test" / path.name: path for path in people.glob("*/*")}
+    links |= {manifest.parent / name / "train/9000": next((people / "train").iterdir())}
+    for link, path in links.items():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(path.resolve())
+    large = manifest.with_name(f"{name}.toml")
+    large.write_text(MANIFEST.replace('"people"', f'"{name}"'))
+    return large
+
+
 def few_people(here: Path, count: int) -> Path:
     """The manifest of a half with `count` of its training people, evenly spaced, and all test people."""
     ids = sorted(int(path.name) for path in (here / "people/train").iterdir())
@@ -133,26 +154,24 @@ def few_people(here: Path, count: int) -> Path:
     return manifest
 
 
-def rank1_of(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> dict[str, tuple[int, int]]:
-    """By archive: the queries whose nearest tracklet in the other camera is of the same person, and all queries.
+def hits_of(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> Hits:
+    """By archive and person: for each query, whether its nearest tracklet in the other camera is of the same person.
 
     `values` (N, D) are the features of the test tracklets; the cameras of an archive are an odd number and the next.
     Both are queries, one after the other.
     """
-    rates = {}
+    hits: Hits = defaultdict(lambda: defaultdict(list))
     for archive, first in ARCHIVES.items():
-        if not np.any(people // 1000 == first // 1000):
-            continue
-        found = queries = 0
+        own = people // 1000 == first // 1000
         for camera in (1, 2):
-            own = people // 1000 == first // 1000
             query, gallery = own & (cameras % 2 == camera % 2), own & (cameras % 2 != camera % 2)
+            if not query.any():
+                continue
             pairs = [(each[query], each[gallery]) for each in (values, people, cameras)]
-            ranking = evaluate_ranking(*pairs[0], *pairs[1], *pairs[2])
-            found += round(ranking.cmc[0] * ranking.valid_queries)
-            queries += ranking.valid_queries
-        rates[archive] = found, queries
-    return rates
+            ranks = evaluate_ranking(*pairs[0], *pairs[1], *pairs[2]).first_match_rank
+            for person, rank in zip(people[query], ranks, strict=True):
+                hits[archive][str(person)] += [int(rank == 1)]
+    return hits
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -175,22 +194,21 @@ def main(arguments: argparse.Namespace) -> None:
             key = scored_as(arguments) + name
             if key not in figures and (seed == 0 or row not in UNTRAINED):
                 scores = [scores_of(folder / part, row, name, seed, arguments, progress) for part in parts]
-                figures[key] = {
-                    archive: np.sum([one[archive] for one in scores], axis=0).tolist() for archive in scores[0]
-                }
-                results.write_text(json.dumps(figures, indent=1))
-                print(key, figures[key], flush=True)
+                figures[key] = {archive: dict(ChainMap(*(one[archive] for one in scores))) for archive in scores[0]}
+                results.write_text(json.dumps(figures))
+                print(key, {archive: rate(hits) for archive, hits in figures[key].items()}, flush=True)
     print_table(figures)
+    if arguments.minus:
+        print_differences(figures, arguments.minus)
 
 
 def scored_as(arguments: argparse.Namespace) -> str:
     """What stands before the name of a row: how its features were extracted."""
-    return "adapted-" * arguments.adapt_cameras + f"parts{arguments.parts}-" * (arguments.parts > 1)
+    how = "adapted-" * arguments.adapt_cameras + f"parts{arguments.parts}-" * (arguments.parts > 1)
+    return "large-" * arguments.large_galleries + how
 
 
-def scores_of(
-    here: Path, row: str, name: str, seed: int, arguments: argparse.Namespace, progress: Progress
-) -> dict[str, tuple[int, int]]:
+def scores_of(here: Path, row: str, name: str, seed: int, arguments: argparse.Namespace, progress: Progress) -> Hits:
     """Train a row on one part, after the recogniser, labels and TAE that all rows share, and score its test people."""
 
     def options(command: str, **values: Any) -> Any:
@@ -198,17 +216,24 @@ def scores_of(
         return resolve(COMMANDS[command], flags, preset=arguments.preset, config=arguments.config)
 
     manifest = few_people(here, arguments.people) if arguments.people else here / "people.toml"
+    tested = large_galleries(manifest) if arguments.large_galleries else manifest
+    test_people = {path.name for path in (here / "people/test").iterdir()}
+
+    def score(values: np.ndarray, people: np.ndarray, cameras: np.ndarray) -> Hits:
+        hits = hits_of(values, people, cameras)
+        return {archive: {one: by[one] for one in by if one in test_people} for archive, by in hits.items()}
+
     if row == "pixels":
-        return rank1_of(*average_pixels(manifest))
+        return score(*average_pixels(tested))
     video = {"dataset": str(manifest)}
     shared = video | {"workspace": here / manifest.stem.replace("people", "workspace")}
     own = video | {"workspace": here / name}
-    scored = video | {"workspace": here / f"{scored_as(arguments)}{name}"}
+    scored = {"dataset": str(tested), "workspace": here / f"{scored_as(arguments)}{name}"}
     scored |= {"adapt_cameras": arguments.adapt_cameras, "parts": arguments.parts}
     recogniser: TrainArmOptions = options("train-arm", partition="none")
     if row == "recogniser":
         arm = train_arm(recogniser, progress).artifact
-        return extracted(options("extract-features", model=str(arm), **scored), progress)
+        return score(*extracted(options("extract-features", model=str(arm), **scored), progress))
     given: TrainAmemOptions = options("train-amem", modules=row, **video)
     from_recogniser = given.weights == "auto" and given.backbone == recogniser.backbone
     parts = {}
@@ -221,14 +246,14 @@ def scores_of(
         parts["tae"] = str(train_tae(options("train-tae", **shared), progress).artifact)
     (trained,) = train_amem(options("train-amem", modules=row, seed=seed, **parts, **own), progress)
     model = str(trained.artifact.with_name("amem-main.safetensors"))
-    return extracted(options("extract-features", model=model, **scored), progress)
+    return score(*extracted(options("extract-features", model=model, **scored), progress))
 
 
-def extracted(options: ExtractFeaturesOptions, progress: Progress) -> dict[str, tuple[int, int]]:
-    """Rank-1 of the features that these options compute."""
+def extracted(options: ExtractFeaturesOptions, progress: Progress) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The features that these options compute, person ids and cameras."""
     (result,) = extract_features(options, progress)
     found = features.read(result.artifact)
-    return rank1_of(found.features, found.person_id, found.camera_id)
+    return found.features, found.person_id, found.camera_id
 
 
 def average_pixels(manifest: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -242,17 +267,43 @@ def average_pixels(manifest: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return centred / np.linalg.norm(centred, axis=1, keepdims=True), ids, cameras
 
 
-def print_table(figures: dict[str, Any]) -> None:
-    """Rank-1 of each row in per cent: the seeds and their mean."""
-    rows: dict[str, list[dict[str, list[int]]]] = defaultdict(list)
-    for name, found in figures.items():
-        rows[name.rpartition("/")[0]].append(found)
+def rate(hits: dict[str, list[int]]) -> str:
+    """Rank-1 of some people."""
+    found = [hit for person in hits.values() for hit in person]
+    return f"{sum(found)} of {len(found)} ({100 * np.mean(found):.1f} %)"
+
+
+def rows_of(figures: dict[str, Hits]) -> dict[str, list[Hits]]:
+    """The seeds of each row."""
+    rows: dict[str, list[Hits]] = defaultdict(list)
+    for name, hits in figures.items():
+        rows[name.rpartition("/")[0]].append(hits)
+    return rows
+
+
+def print_table(figures: dict[str, Hits]) -> None:
+    """The queries that each row finds, by archive and seed."""
+    for row, seeds in rows_of(figures).items():
+        print(row)
+        for archive in seeds[0]:
+            print(f"    {archive}: {', '.join(rate(one[archive]) for one in seeds)}")
+
+
+def print_differences(figures: dict[str, Hits], minus: str) -> None:
+    """Points of rank-1 of each row minus those of row `minus`, with 95 % intervals over the people of an archive."""
+    rows = rows_of(figures)
     for row, seeds in rows.items():
         cells = []
-        for archive in seeds[0]:
-            rates = [100 * found / queries for found, queries in (one[archive] for one in seeds)]
-            cells.append(f"{archive} {np.mean(rates):.1f} ({', '.join(f'{rate:.1f}' for rate in rates)})")
-        print(f"{row}: {'; '.join(cells)}")
+        for archive, people in seeds[0].items():
+            if row != minus and people.keys() == rows[minus][0].get(archive, {}).keys():
+                rates = [
+                    np.mean([[np.mean(one[archive][person]) for person in people] for one in each], axis=0)
+                    for each in (seeds, rows[minus])
+                ]
+                low, high = bootstrap_interval(100 * (rates[0] - rates[1]), seed=0, resamples=10000)
+                cells.append(f"{archive} {100 * np.mean(rates[0] - rates[1]):+.1f} ({low:.1f} to {high:.1f})")
+        if cells:
+            print(f"{row} minus {minus}: {'; '.join(cells)}")
 
 
 if __name__ == "__main__":
@@ -268,5 +319,7 @@ if __name__ == "__main__":
     parser.add_argument("--new-cameras", action="store_true", help="test on archives that nothing was trained on")
     parser.add_argument("--adapt-cameras", action=argparse.BooleanOptionalAction, help="default: as the preset says")
     parser.add_argument("--parts", type=int, default=1, help="score features of extract-features with it")
+    parser.add_argument("--large-galleries", action="store_true", help="training people in the galleries, too")
+    parser.add_argument("--minus", default="", help="a row of the results, as small/baseline or adapted-small/baseline")
     keep_freed_memory()  # as the commands do
     main(parser.parse_args())

@@ -9,13 +9,15 @@ several `--seconds` the features are scored at each of these times of one traini
 README: single images, mirrored at random, in batches of 32; Adam at 3e-4; cross-entropy with label smoothing, and with
 --loss triplet also triplets of 8 people x 4. The feature of a tracklet is the mean over all its frames. The time counts
 training steps, not the start. `--imagenet` starts mobilenetv2_x1_0 from the weights that `amem --weights imagenet`
-uses. Each training is scored twice: by its features, and by those of the network adapted to each camera.
+uses. Each training is scored twice: by its features, and by those of the network adapted to each camera. The results
+are added to FOLDER/results.json.
 """
 
 import argparse
 import itertools
+import json
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import torch
 import torch.nn.functional as F
 import torchreid
 from PIL import Image
-from real_people import ARCHIVES, rank1_of
+from real_people import Hits, hits_of, print_table, rate
 from torch import Tensor
 
 from amem_cli.data.clips import evenly_spaced
@@ -70,8 +72,8 @@ def start_from_imagenet(network: Any) -> None:
     assert difference.abs().max() < TOLERANCE, difference.abs().max()
 
 
-def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, list[dict[str, tuple[int, int]]]]]:
-    """At each of the given seconds of training: the steps so far, and rank-1 by archive, plain and adapted."""
+def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, list[Hits]]]:
+    """At each of the given seconds of training: the steps so far, and the queries found, plain and adapted."""
     data = torchreid.data.ImageDataManager(
         root=str(half), sources="people", height=HEIGHT_WIDTH[0], width=HEIGHT_WIDTH[1], use_gpu=False, workers=0,
         train_sampler="RandomIdentitySampler" if arguments.loss == "triplet" else "RandomSampler",
@@ -91,7 +93,7 @@ def rates(half: Path, arguments: argparse.Namespace) -> Iterator[tuple[int, list
             engine.forward_backward(next(batches))
             steps += 1
         network.eval()
-        yield steps, [rank1_of(*features_of(half, network, data.transform_te, adapt)) for adapt in (False, True)]
+        yield steps, [hits_of(*features_of(half, network, data.transform_te, adapt)) for adapt in (False, True)]
         network.train()
 
 
@@ -119,20 +121,22 @@ def features_of(half: Path, network: Any, transform: Any, adapt: bool) -> tuple[
 
 def main(arguments: argparse.Namespace) -> None:
     torchreid.data.register_image_dataset("people", People)
-    found: dict[tuple[float, str], Counter] = defaultdict(Counter)
+    results = arguments.folder / "results.json"
+    found: dict[str, Hits] = defaultdict(lambda: defaultdict(dict))
     times = sorted(set(arguments.seconds))
     for part in ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]:
         torch.manual_seed(arguments.seed)
         for seconds, (steps, both) in zip(times, rates(arguments.folder / part, arguments), strict=True):
-            for how, scores in zip(("", ", adapted"), both, strict=True):
-                for archive, (hits, queries) in scores.items():
-                    found[seconds, how].update({archive: hits, f"queries of {archive}": queries})
-                print(part, f"{seconds:.0f} s, {steps} steps{how}", scores, flush=True)
-    for (seconds, how), count in sorted(found.items()):
-        queries = {name: count[f"queries of {name}"] for name in ARCHIVES}
-        shown = [f"{name} {100 * count[name] / known:.1f}" for name, known in queries.items() if known]
-        row = f"{arguments.network} {arguments.loss} imagenet={arguments.imagenet} {seconds:.0f} s{how}"
-        print(f"{row}: {', '.join(shown)}")
+            for how, hits in zip(("", "adapted-"), both, strict=True):
+                where, start = "new-cameras-" * arguments.new_cameras, "-imagenet" * arguments.imagenet
+                row = f"{how}{where}torchreid/{arguments.network}-{arguments.loss}{start}-{seconds:.0f}s"
+                for archive, people in hits.items():
+                    found[f"{row}/seed{arguments.seed}"][archive] |= people
+                shown = {archive: rate(people) for archive, people in hits.items()}
+                print(part, f"{row}, {steps} steps:", shown, flush=True)
+    figures = json.loads(results.read_text()) if results.is_file() else {}
+    results.write_text(json.dumps(figures | found))
+    print_table(found)
 
 
 if __name__ == "__main__":

@@ -294,4 +294,36 @@ def test_real_people_rank1_between_cameras(load):
     values = np.stack([np.cos(degrees), np.sin(degrees)], axis=1).astype(np.float32)
     people, cameras = np.array([1001, 1001, 1002, 1002, 2001, 2001]), np.array([1, 2, 1, 2, 3, 4])
     # from camera 1 to 2: 0 -> 20 right, 5 -> 20 wrong; from 2 to 1: 20 -> 5 wrong, 60 -> 5 right
-    assert load("real_people").rank1_of(values, people, cameras) == {"TownCentre": (2, 4), "CAVIAR": (2, 2)}
+    module = load("real_people")
+    hits = module.hits_of(values, people, cameras)
+    assert hits == {"TownCentre": {"1001": [1, 0], "1002": [0, 1]}, "CAVIAR": {"2001": [1, 1]}}
+    assert module.rate(hits["TownCentre"]) == "2 of 4 (50.0 %)"
+
+
+def test_real_people_differences(load, capsys):
+    """Means over the seeds of each row; rows of other people are left out."""
+    people = {str(person): [0, 1] for person in range(50)}
+    better = people | {str(person): [1, 1] for person in range(25)}
+    figures = {"small/baseline/seed0": people, "small/amem/seed0": people, "small/amem/seed1": better}
+    figures = {name: {"CAVIAR": hits} for name, hits in figures.items()} | {"other/amem/seed0": {"GRID": better}}
+    load("real_people").print_differences(figures, "small/baseline")
+    (line,) = capsys.readouterr().out.splitlines()
+    start, _, interval = line.partition(" (")
+    assert start == "small/amem minus small/baseline: CAVIAR +12.5"
+    # half of the people gain 25 points: the standard error is 12.5 / sqrt(50) = 1.77
+    low, high = (float(each) for each in interval.strip(")").split(" to "))
+    assert (low, high) == pytest.approx((12.5 - 1.96 * 1.77, 12.5 + 1.96 * 1.77), abs=0.6)
+
+
+def test_real_people_in_large_galleries(load, tmp_path):
+    """The training people are test people, too; what is kept of a killed run stays."""
+    for place in ("train/1001/1", "train/1001/2", "test/1002/1", "test/1002/2"):
+        frame = tmp_path / "people" / place / "00001.png"
+        frame.parent.mkdir(parents=True)
+        frame.write_text("")
+    module = load("real_people")
+    (tmp_path / "people.toml").write_text(module.MANIFEST)
+    for _ in range(2):
+        manifest = module.large_galleries(tmp_path / "people.toml")
+        (split,) = read_videos(load_manifest(str(manifest)), tmp_path).splits
+        assert sorted(tracklet.person_id for tracklet in split.test) == [1001, 1001, 1002, 1002]

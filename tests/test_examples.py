@@ -91,9 +91,9 @@ def test_demo_trains_longer_on_a_fast_machine_and_keeps_its_choice(tmp_path, mon
         monkeypatch.setattr(demo, "training_seconds", lambda counts: {1: seconds * demo.TRIALS})
         return [demo.choose_epochs(tmp_path / f"{name}.txt", Silent()) for name in (seconds, "kept")]
 
-    assert trial(0.1) == [28, 28]
-    assert trial(0.9) == [14, 28]
-    assert trial(0.1) == [28, 28]
+    assert trial(0.1) == [24, 24]
+    assert trial(0.9) == [16, 24]
+    assert trial(0.1) == [24, 24]
 
 
 def test_demo_trial_of_threads(monkeypatch, one_thread):

@@ -18,7 +18,7 @@ from amem_cli.pictures.style import styled
 class PredictedClip:
     """A clip with MEM's predictions: `current` is frame t, (H, W, 3) uint8; `true` and `predicted` are the frames
     t+1 ... t+c, (c, H, W, 3) uint8, and so are `by_other_motion`, predicted from the f_M of another clip, and
-    `reconstructed`: the true frames through MEM's encoder and decoder, the best that a prediction can be."""
+    `reconstructed`: the true frames through MEM's encoder and decoder, the best that MEM can draw."""
 
     title: str
     current: np.ndarray
@@ -64,7 +64,7 @@ def predicted_frames_figure(clips: Sequence[PredictedClip]) -> Figure:
 
     PSNR and SSIM against the true frame are below each frame that is not true.
     """
-    columns = min(2, len(clips))
+    columns = min(4 if len(clips[0].true) == 1 else 2, len(clips))
     lines = -(-len(clips) // columns)
     width, height = 1.2 + 0.87 * (len(clips[0].true) + 1), 0.6 + 1.75 * len(clips[0].rows)  # of one clip, in inches
     figure = Figure(figsize=(columns * width, lines * height))
