@@ -20,7 +20,7 @@ from torchvision import transforms
 from amem_cli.data.transforms import read_image
 from amem_cli.models.backbones import normalise
 from amem_cli.runtime.engine import as_pixels
-from amem_cli.walkers import write_clips
+from amem_cli.walkers.layouts import write_clips
 from amem_cli.weights.normalisation import IMAGENET
 
 SIZES = ((256, 128), (128, 64))

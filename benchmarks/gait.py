@@ -40,7 +40,8 @@ from amem_cli.stages.label_videos import label_videos
 from amem_cli.stages.train_amem import train_amem
 from amem_cli.stages.train_arm import train_arm
 from amem_cli.stages.train_tae import train_tae
-from amem_cli.walkers import WalkerOptions, write_walkers
+from amem_cli.walkers.layouts import write_walkers
+from amem_cli.walkers.options import WalkerOptions
 
 ROWS: dict[str, dict[str, Any]] = {
     "baseline": {"modules": "baseline"},

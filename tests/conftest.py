@@ -52,7 +52,8 @@ def without_gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data root with four generated people per data set, in boxes of 64 x 32 pixels; read-only."""
-    from amem_cli.walkers import WalkerOptions, write_walkers
+    from amem_cli.walkers.layouts import write_walkers
+    from amem_cli.walkers.options import WalkerOptions
 
     options = WalkerOptions(people=4, frames=(6, 12), images_per_person=3, height=64, width=32)
     return write_walkers(tmp_path_factory.mktemp("walkers"), options)

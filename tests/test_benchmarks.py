@@ -83,7 +83,7 @@ def test_page_matches_the_figures_in_docs(load):
 
 
 def test_decoding_methods_agree(load, tmp_path):
-    from amem_cli.walkers import write_clips
+    from amem_cli.walkers.layouts import write_clips
 
     decoding = load("decoding")
     files = write_clips(tmp_path, people=1, frames=2, height=128, width=64)

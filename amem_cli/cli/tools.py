@@ -17,7 +17,7 @@ from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions
 from amem_cli.runtime.progress import Progress
 from amem_cli.tools.export_options import ExportOptions
 from amem_cli.tools.reproduce.tables import TABLES, Request
-from amem_cli.walkers import WalkerOptions
+from amem_cli.walkers.options import WalkerOptions
 
 if TYPE_CHECKING:
     from amem_cli.tools.source import Source
@@ -191,7 +191,7 @@ def walkers(
 ) -> None:
     """Generate walking people in the original layouts of the five data sets, or as videos."""
     from amem_cli.tools.doctor import available_cores
-    from amem_cli.walkers import write_walkers
+    from amem_cli.walkers.layouts import write_walkers
 
     progress = Progress(quiet)
     if videos:

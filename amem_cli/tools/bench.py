@@ -32,7 +32,7 @@ from amem_cli.runtime.progress import Progress
 from amem_cli.stages.train_amem import Batch, build_networks, train_step
 from amem_cli.tools import paper
 from amem_cli.tools.doctor import available_cores
-from amem_cli.walkers import write_clips
+from amem_cli.walkers.layouts import write_clips
 
 SIZE = (256, 128)  # the paper's
 CLIP_FRAMES = 8

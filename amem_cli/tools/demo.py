@@ -26,7 +26,8 @@ from amem_cli.tools.doctor import available_cores
 from amem_cli.tools.show import show_all
 from amem_cli.tools.source import Source
 from amem_cli.video.search import SearchOptions, SearchResult, search
-from amem_cli.walkers import WalkerOptions, write_walkers
+from amem_cli.walkers.layouts import write_walkers
+from amem_cli.walkers.options import WalkerOptions
 from amem_cli.weights.names import GIVE_FILE, weight_file
 
 WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta", "market1501", "mars"))
@@ -113,8 +114,8 @@ def choose_threads(progress: Progress) -> None:
 
 
 def choose_epochs(chosen: Path, progress: Progress) -> int:
-    """The epochs of `train-amem`: half as many again on a fast machine, for sharper predictions. The file `chosen` has the
-    choice, so that a rerun keeps it."""
+    """The epochs of `train-amem`: half as many again on a fast machine, for sharper predictions. The file `chosen`
+    has the choice, so that a rerun keeps it."""
     if not chosen.is_file():
         threads = torch.get_num_threads()
         on_gpu = torch.cuda.is_available()

@@ -21,6 +21,7 @@ from amem_cli.data.chain import ArtifactState
 from amem_cli.errors import (
     SAME_COMMAND,
     BadData,
+    DiskError,
     InputMissing,
     Interrupted,
     Locked,
@@ -122,6 +123,7 @@ def test_flag_without_effect_is_hidden_and_warns(
         (InputMissing("labels", why="no", remedy="Run: amem x"), 66, "labels: no. Run: amem x."),
         (OutputExists("labels", why="no"), 73, "labels: no."),
         (Locked("labels", why="no"), 75, "labels: no."),
+        (DiskError("labels", why="no"), 74, "labels: no."),
         (Interrupted(15, why="no"), 143, "interrupted: no."),
         (OSError(errno.ENOSPC, "No space", "w/a.h5"), 74, "file w/a.h5: no space. Check the disk or the folder."),
         (KeyboardInterrupt(), 130, "interrupted: "),
@@ -294,7 +296,7 @@ def test_only_the_first_process_evaluates(monkeypatch: pytest.MonkeyPatch) -> No
         (["show", "cmc", "x"], "over all queries"),
         (["show", "attributes", "a", "b", "c"], "3 were named"),
         (["show", "frames", "--dataset", "people.toml"], "its tracks have no identities"),
-        (["report", "--queries", "0"], "--queries"),
+        (["report", "--queries", "0"], "Invalid value for '--queries': greater than or equal to 1 is needed, not '0'."),
     ],
 )
 def test_show_and_report_refuse_before_imports(
@@ -331,11 +333,6 @@ def test_evaluate_dry_run_names_the_files(capsys: pytest.CaptureFixture) -> None
 def test_evaluate_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert run(["evaluate", str(tmp_path / "x.h5"), "--workspace", str(tmp_path)]) == 66
     assert f"features {tmp_path / 'x.h5'}: not found. Check the path." in capsys.readouterr().err
-
-
-def test_value_out_of_range(capsys: pytest.CaptureFixture) -> None:
-    assert run(["report", "--queries", "0"]) == 2
-    assert "Invalid value for '--queries': greater than or equal to 1 is needed, not '0'." in capsys.readouterr().err
 
 
 def test_interrupted_command_continues_without_resume_never(monkeypatch, tmp_path, capsys) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from amem_cli.cli import console
 from amem_cli.cli.app import run
 from amem_cli.runtime.distributed import choose_device
 
@@ -36,11 +35,6 @@ def test_refused(typed: str, message: str, capsys: pytest.CaptureFixture) -> Non
     error = printed(typed, capsys, 2)
     assert error.startswith("error: ")
     assert message in error
-
-
-def test_infinite_number_in_a_config(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / "k.toml").write_text("[train-amem]\nlambda-a = inf\n")
-    assert "--lambda-a inf" in printed(f"train-amem --config {tmp_path / 'k.toml'} --dry-run", capsys, 2)
 
 
 def test_compare_warns_about_options_without_effect(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -101,12 +95,6 @@ def test_closed_standard_error_does_not_reach_standard_output(tmp_path: Path) ->
     script = f"{shlex.quote(sys.executable)} -m amem_cli status --verify --json --data-root nope 2>&-"  # it warns
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=120)
     assert json.loads(done.stdout)["next"]
-
-
-def test_paper_rates_as_printed() -> None:
-    rows = console.paper_rows("mars")
-    assert rows["paper: AMEM"]["rank-1"] == 0.867
-    assert all(len(str(value)) <= 6 for row in rows.values() for value in row.values())
 
 
 def test_status_says_that_images_are_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

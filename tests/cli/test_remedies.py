@@ -376,7 +376,7 @@ def test_for_command(remedy: str, places: list[str], force: bool, said: str) -> 
         ("demo", "amem_cli.tools.demo.demo", "FOLDER"),
         ("report", "amem_cli.tools.report.report", "--out"),
         ("doctor", "amem_cli.tools.doctor.examine", "--workspace"),
-        ("data walkers w", "amem_cli.walkers.write_walkers", "OUT"),
+        ("data walkers w", "amem_cli.walkers.layouts.write_walkers", "OUT"),
         ("link a.h5 --out x --threshold 1", "amem_cli.video.link.link", "--out"),
     ],
 )

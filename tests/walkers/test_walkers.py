@@ -17,9 +17,11 @@ from amem_cli.attributes import ATTRIBUTES, COLOURS
 from amem_cli.data.datasets import dataset_counts, read_dataset
 from amem_cli.data.manifest import SHIPPED, load_manifest
 from amem_cli.errors import DiskError, Interrupted, Locked, OutputExists, UsageError
-from amem_cli.walkers import WalkerOptions, layouts, painting, videos, write_clips, write_walkers
+from amem_cli.walkers import layouts, painting, videos
 from amem_cli.walkers.cameras import build_camera, draw_passage, draw_scene, draw_walker, straight_passage
 from amem_cli.walkers.gait import pose_at, stride_length
+from amem_cli.walkers.layouts import write_clips, write_walkers
+from amem_cli.walkers.options import WalkerOptions
 from amem_cli.walkers.people import draw_people, draw_person
 from amem_cli.walkers.video_sets import plan_mars
 from amem_cli.walkers.world import World
