@@ -67,37 +67,19 @@ def mean_losses(batches: list[dict[str, torch.Tensor]]) -> dict[str, float]:
     return means
 
 
-def saved_bytes(
-    network: nn.Module, forward: Callable[[Any, torch.Tensor], Any], *shape: int, cuda: bool = False, bf16: bool = False
-) -> int:
-    """The bytes that autograd keeps of `forward(network, pixels)` for the backward pass, by a run without values.
-
-    `pixels` have this shape; parameters do not count. On CUDA amem's max pooling keeps one byte per window, where
-    torch keeps eight.
-    """
+def saved_bytes(network: nn.Module, forward: Callable[[Any, torch.Tensor], Any], *shape: int) -> int:
+    """The bytes that autograd keeps of `forward(network, pixels)` in float32 for the backward pass, by a run without
+    values. `pixels` have this shape; parameters do not count."""
     empty = copy.deepcopy(network).to("meta")
-    for layer in empty.modules():
-        if isinstance(layer, nn.SyncBatchNorm):  # in training mode it takes tensors of a GPU only
-            layer.eval()
     parameters = {each.untyped_storage()._cdata for each in empty.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}  # held until the end, so that each has its own key
-    indices = set()  # of max pooling
 
     def keep(tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in parameters:
-            kept[storage._cdata] = storage
-            if tensor.dtype == torch.int64:
-                indices.add(storage._cdata)
-
-    def size(key: int, storage: torch.UntypedStorage) -> int:
-        if key in indices:
-            return storage.nbytes() // 8 if cuda else storage.nbytes()
-        return storage.nbytes() // 2 if bf16 else storage.nbytes()
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         forward(empty, torch.empty(shape, device="meta"))
-    return sum(size(key, storage) for key, storage in kept.items())
+    return sum(storage.nbytes() for key, storage in kept.items() if key not in parameters)
 
 
 def require_batch_memory(
@@ -108,17 +90,18 @@ def require_batch_memory(
     precision: str,
     forward: Callable[[Any, torch.Tensor], Any] = nn.Module.__call__,
 ) -> None:
-    """Raise `UsageError` for batches, of the product of the options `factors`, whose activations do not fit."""
+    """Raise `UsageError` on a CPU for batches, of the product of the options `factors`, whose activations do not fit.
+    On CUDA the first step says so."""
+    if processes.device.type == "cuda":
+        return
     clips = hasattr(options, "clip_frames")
     two = (2, 3, *([options.clip_frames] if clips else []), *options.height_width)
     items = math.prod(getattr(options, name) for name in factors) // processes.world_size
-    cuda = processes.device.type == "cuda"
-    needed = items * saved_bytes(network, forward, *two, cuda=cuda, bf16=precision == "bf16") // 2
-    needed *= 1 if cuda else local_world_size()  # processes on a CPU share its memory
-    free = torch.cuda.mem_get_info(processes.device)[0] if cuda else free_memory()
+    needed = items * saved_bytes(network, forward, *two) // (4 if precision == "bf16" else 2)
+    needed *= local_world_size()  # the processes of a machine share its memory
     flag = "clip_frames" if clips else factors[0]
     remedy = "Lower it" + f", {flag_of(factors[0])}" * clips + " or --image-size; --accumulate adds batches up"
-    require_memory(flag_of(flag), str(getattr(options, flag)), needed, free, remedy)
+    require_memory(flag_of(flag), str(getattr(options, flag)), needed, free_memory(), remedy)
 
 
 def log_batch_size(
