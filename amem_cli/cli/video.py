@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from amem_cli.artifacts import atomic
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.cli import console, flags
 from amem_cli.cli.flags import app, command
@@ -52,7 +51,9 @@ def search(
     from amem_cli.video.search import search
 
     if out is not None:
-        atomic.require_writable(out)  # before a long video is processed
+        from amem_cli.pictures.html import require_page
+
+        require_page(out)  # before a long video is processed
     result = search(options, progress := Progress(output.quiet))
     if out is not None:
         from amem_cli.video.page import write_search_page

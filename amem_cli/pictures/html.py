@@ -5,6 +5,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterable
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
@@ -12,6 +13,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from amem_cli import __version__
+from amem_cli.artifacts import atomic
+from amem_cli.errors import OutputExists, UsageError
+
+MARK = b'<meta name="generator" content="amem">'  # in the first lines of every page
 
 
 def render(package: str, page: str, helpers: Iterable[Callable[..., Any]], **content: Any) -> str:
@@ -29,6 +34,20 @@ def render(package: str, page: str, helpers: Iterable[Callable[..., Any]], **con
     inside = {"style": Markup(style), "script": Markup(script), "script_hash": digest, "version": __version__}
     text = environment.from_string(template).render(**inside, **content)
     return text.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
+
+
+def require_page(out: Path) -> None:
+    """Raise `UsageError` unless `out` is the name of an HTML file, `OutputExists` if another program or person wrote
+    the file in its place, and as `atomic.require_writable`."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError("--out", out, why="its suffix is neither .html nor .htm", remedy="Name an HTML file")
+    atomic.require_writable(out)
+    if not out.exists():
+        return
+    with atomic.open_input(out, "--out") as file:
+        if MARK not in file.read(1000):
+            why = "it exists and is not known to be a page of amem"
+            raise OutputExists("--out", out, why=why, remedy="Choose another place, or move it away")
 
 
 def webp(picture: Image.Image, quality: int) -> str:

@@ -25,6 +25,7 @@ from amem_cli.models.amem import AMEM
 from amem_cli.models.checkpoints import load_amem
 from amem_cli.models.config import ModelConfig
 from amem_cli.pictures import report as content
+from amem_cli.pictures.html import require_page
 from amem_cli.pictures.ranked_lists import RankedRow
 from amem_cli.pictures.report import Curves, Missing, report_page
 from amem_cli.runtime.progress import Progress
@@ -57,7 +58,7 @@ def report(out: Path, source: Source, progress: Progress, *, queries: int, seed:
     A section that cannot be made shows the reason and a command. Raises `UsageError` for so many queries that the page
     would exceed 15 MB.
     """
-    atomic.require_writable(out)
+    require_page(out)
     collected = Collector(source, progress).report(queries, seed)
     sections = (collected.result, collected.ranked_lists, collected.predictions, *collected.curves)
     tracks = [one for one in collected.artifacts if one.sha256 and source.manifest.layout == "tracks"]

@@ -30,6 +30,7 @@ from amem_cli.models.amem import build_amem
 from amem_cli.models.checkpoints import load_amem, save_amem
 from amem_cli.models.config import model_config
 from amem_cli.options import EvaluateOptions, TrainAmemOptions
+from amem_cli.pictures.html import require_page
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.runtime.progress import Progress, Silent
 from amem_cli.stages.evaluate import evaluate
@@ -231,6 +232,7 @@ def test_predict_clips_refuses(trained, split) -> None:
 
 def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
     out = report(tmp_path / "r.html", source, Silent(), queries=3, seed=0)
+    require_page(out)  # does not refuse to replace it
     text = out.read_text("utf-8")
     assert out.stat().st_size < 15_000_000
     assert text.count('<article class="query"') == 3
@@ -243,7 +245,7 @@ def test_report_of_a_workspace(source: Source, tmp_path: Path) -> None:
     assert "<code>amem train-arm" in text  # it is missing
 
 
-@pytest.mark.parametrize("command", [["report", "--queries", "3"], ["show", "cmc"]])
+@pytest.mark.parametrize("command", [["report", "--out", "x.html"], ["show", "cmc", "--out", "x.png"]])
 def test_pictures_as_json_have_the_warnings(
     command: list[str], workspace: Workspace, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
@@ -254,7 +256,8 @@ def test_pictures_as_json_have_the_warnings(
     target = f"amem_cli.tools.{command[0]}.{command[0]}"
     original = getattr(importlib.import_module(f"amem_cli.tools.{command[0]}"), command[0])
     monkeypatch.setattr(target, warned)
-    where = ["--workspace", str(workspace.root), "--data-root", str(walkers), "--out", str(tmp_path / "x.png")]
+    monkeypatch.chdir(tmp_path)
+    where = ["--workspace", str(workspace.root), "--data-root", str(walkers)]
     assert run([*command, *where, "--json"]) == 0
     assert "look here" in json.loads(capsys.readouterr().out)["warnings"]
 

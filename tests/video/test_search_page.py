@@ -67,6 +67,14 @@ def test_search_page_checks_its_place_first(tmp_path: Path, monkeypatch, capsys:
     command = ["search", "a.mp4", "--gallery", "g.h5", "--out", str(tmp_path / "page.html")]
     assert run(command) == 74
     assert "page.html" in capsys.readouterr().err
+    command[-1] = str(tmp_path / "hall.mp4")
+    assert run(command) == 2
+    assert "hall.mp4: its suffix is neither .html nor .htm. Name an HTML file." in capsys.readouterr().err
+    command[-1] = str(tmp_path / "thesis.html")
+    (tmp_path / "thesis.html").write_text("<html>my own")
+    assert run(command) == 73
+    assert "thesis.html: it exists and is not known to be a page of amem." in capsys.readouterr().err
+    assert (tmp_path / "thesis.html").read_text() == "<html>my own"
 
 
 def test_search_page_pictures_of_galleries_with_equal_names(tmp_path: Path) -> None:
