@@ -41,6 +41,7 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     )
     remedy = "Check --model" if options.model else f"Give --model. {without}"
     from amem_cli.models.checkpoints import load_arm, load_feature_model
+    from amem_cli.pictures.html import require_page
     from amem_cli.runtime.distributed import choose_device
     from amem_cli.stages.extract_features import extract_features, require_rows
 
@@ -52,7 +53,7 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
     arm = options.arm or home.arm
     if options.arm or arm.is_file():
         load_arm(arm, remedy="Check --arm" if options.arm else "Give another one with --arm")
-    atomic.require_writable(out / PAGE)
+    require_page(out / PAGE)
     cut = cut_tracklets(replace(options, out=out / "tracks"), progress)
     common: dict[str, Any] = {"dataset": str(cut.manifest), "workspace": out / "workspace"}
     common |= {"force": options.force, "device": options.device}

@@ -1,5 +1,6 @@
 """`amem link`: one number for one person over all cameras, by agglomerative clustering under constraints."""
 
+import codecs
 import csv
 import os
 import re
@@ -185,10 +186,14 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
 
 
 def require_own(out: Path, cameras: Iterable[str]) -> None:
-    """Raise `OutputExists` if `out` has a file with the name of a camera's MOTChallenge file that is of no answer."""
-    answered = (out / "identities.csv").exists()
+    """Raise `OutputExists` if `out` has an identities.csv, or a file of the name of a camera's MOTChallenge file, that
+    is of no answer."""
+    table = out / "identities.csv"
+    head = table.read_bytes().split(b"\n")[0] if table.is_file() else b""
+    answered = head.removeprefix(codecs.BOM_UTF8).strip() == ",".join(COLUMNS).encode()
     files = [out / f"{file_name(camera)}.txt" for camera in sorted(set(cameras))]
-    if foreign := [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]:
+    foreign = [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]
+    if foreign := [str(table)] * (table.is_file() and not answered) + foreign:
         why = "it exists and is not known to be of an earlier answer"
         raise OutputExists("--out", listing(foreign, 3), why=why, remedy="Choose another folder, or move it away")
 

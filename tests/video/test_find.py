@@ -209,6 +209,11 @@ def test_find_needs_a_model_first(tmp_path: Path, monkeypatch, capsys: pytest.Ca
     assert run(["find", "a.mp4", "--out", "answer", "--model", "tae.safetensors"]) == 65
     assert "tae.safetensors: is of kind amem-tae, not amem-main" in capsys.readouterr().err
     assert not (tmp_path / "answer/tracks").exists()
+    write_arm(Path("arm.safetensors"), ["upperBodyRed"])
+    Path("index.html").write_text("<html>my own")
+    assert run(["find", "a.mp4", "--out", ".", "--model", "arm.safetensors", "--device", "cpu"]) == 73
+    assert "index.html: it exists and is not known to be a page of amem. Choose an" in capsys.readouterr().err
+    assert not Path("tracks").exists()
     own = 'name = "mine"\nlayout = "folder"\nroot = "."\n[protocol]\nkind = "cross-camera-splits"\n'
     (tmp_path / "mine.toml").write_text(f"{own}splits = 1\ntrain_fraction = 0.5\nseed = 0\n")
     assert run(["find", "a.mp4", "--out", "answer", "--dataset", "mine.toml"]) == 66

@@ -11,11 +11,11 @@ from writers import some_result
 from amem_cli.artifacts import results
 from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.provenance import Provenance
-from amem_cli.errors import AmemError, UsageError
+from amem_cli.errors import AmemError, OutputExists, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
-from amem_cli.video.link import Linked, file_name, limits_of, link, link_tracks, overlapping
+from amem_cli.video.link import COLUMNS, Linked, file_name, limits_of, link, link_tracks, overlapping
 from amem_cli.video.options import LinkOptions, SearchOptions
 from amem_cli.video.page import next_person, seen_by, sureness
 from amem_cli.video.search import search
@@ -233,13 +233,18 @@ def test_link_removes_the_files_of_cameras_of_the_earlier_answer(tmp_path: Path)
     (out / "notes.txt").write_text("mine")
     link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
     assert sorted(path.name for path in out.glob("[!.]*")) == ["hall.txt", "identities.csv", "notes.txt"]
-    (out / "identities.csv").write_text("camera\nhall\ndoor\n")
+    (out / "identities.csv").write_text(",".join(COLUMNS) + "\n,,hall\n,,door\n")
     (out / "door.txt").write_text("1,-1,5.0,5.0,9.0,9.0,0.9,-1,-1,-1\n")  # the user's detections
     link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
     assert (out / "door.txt").is_file()
-    (out / "identities.csv").write_bytes(b"camera\n\xff\x00\n")
+    (out / "identities.csv").write_bytes(",".join(COLUMNS).encode() + b"\n\xff\x00\n")
     link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
     assert (out / "hall.txt").is_file()
+    for foreign in (b"name,born\nAda,1815\n", b"", b"camera\n\xff\x00\n"):
+        (out / "identities.csv").write_bytes(foreign)
+        with pytest.raises(OutputExists, match=r"identities\.csv; \S*hall\.txt: it exists and is not known"):
+            link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
+        assert (out / "identities.csv").read_bytes() == foreign
     assert file_name("../../a:b") == "..-..-a-b"
 
 

@@ -21,7 +21,7 @@ from amem_cli.video import decode, page
 from amem_cli.video import find as find_module
 from amem_cli.video.decode import Camera
 from amem_cli.video.gallery import Gallery
-from amem_cli.video.link import Linked, write_links
+from amem_cli.video.link import COLUMNS, Linked, write_links
 from amem_cli.video.options import SearchOptions
 from amem_cli.video.page import next_person, search_page
 from amem_cli.video.search import Found, SearchResult, search
@@ -172,7 +172,7 @@ def test_answer_keeps_the_boxes_of_the_user(hall: Path, monkeypatch: pytest.Monk
     for boxes, answered in ((before, False), (own, False), (before, True)):
         Path("hall.txt").write_text(boxes)
         if answered:
-            Path("identities.csv").write_text("camera\nhall\n")
+            Path("identities.csv").write_text(",".join(COLUMNS))
         with pytest.raises(OutputExists, match=r"hall\.txt"):
             write_links(linked, Path("."), (Path("none"),), Silent())
         assert Path("hall.txt").read_text() == boxes
