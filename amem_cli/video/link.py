@@ -26,6 +26,7 @@ APART = 1e9  # distance of two tracks that cannot be one person
 MOT_ROW = re.compile(rb"\d+,[1-9]\d*(,-?\d+\.\d){4},1,-1,-1,-1\n")
 BELOW = 1 - 1e-6  # a calibrated threshold is the distance of two different people, here with other rounding
 PART, LIMITS, UNKNOWN = 0.5, (0.25, 0.7), 0.6  # of `limits_of`
+WRITTEN = ".identities.csv.sha256"  # of identities.csv as it was written, without later changes
 COLUMNS = ("tracklet", "dataset", "camera", "person", "first_seconds", "last_seconds", "distance", "probability")
 
 
@@ -174,7 +175,9 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
         why = f"the boxes of {listing(map(repr, bad))} would be in {file_name(bad[0])}.txt"
         raise UsageError("cameras", why=why, remedy="Give the cameras other names, with --camera of amem tracklets")
     earlier = _camera_files(out)
+    _keep_edited(out / "identities.csv", progress)
     atomic.write_csv(out / "identities.csv", COLUMNS, lines)  # first: it says that the other files are of an answer
+    atomic.write_text(out / WRITTEN, atomic.sha256_file(out / "identities.csv"))
     for camera, found in boxes.items():
         text = "".join(
             f"{frame},{person},{','.join(f'{value:.1f}' for value in box)},1,-1,-1,-1\n"
@@ -196,6 +199,17 @@ def require_own(out: Path, cameras: Iterable[str]) -> None:
     if foreign := [str(table)] * (table.is_file() and not answered) + foreign:
         why = "it exists and is not known to be of an earlier answer"
         raise OutputExists("--out", listing(foreign, 3), why=why, remedy="Choose another folder, or move it away")
+
+
+def _keep_edited(table: Path, progress: Progress) -> None:
+    """Copy an identities.csv that was changed since `write_links` wrote it, and warn."""
+    written = table.with_name(WRITTEN)
+    if not table.is_file() or (written.is_file() and written.read_text() == atomic.sha256_file(table)):
+        return
+    numbers = ("", *map("-{}".format, range(2, 1000)))
+    kept = next(path for n in numbers if not (path := table.with_name(f"identities-edited{n}.csv")).exists())
+    atomic.write_bytes(kept, table.read_bytes())
+    progress.warn(f"{table} was edited, or written by an earlier version: a copy of it is kept in {kept}")
 
 
 def _camera_files(out: Path) -> set[Path]:

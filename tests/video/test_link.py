@@ -248,6 +248,24 @@ def test_link_removes_the_files_of_cameras_of_the_earlier_answer(tmp_path: Path)
     assert file_name("../../a:b") == "..-..-a-b"
 
 
+def test_link_keeps_an_edited_table(tmp_path: Path) -> None:
+    out, progress = tmp_path / "out", Silent()
+    options = LinkOptions(files=tuple(three_people(tmp_path)), out=out, threshold=0.5)
+    for one in (options, replace(options, threshold=0.0), options):
+        link(one, progress)
+    table = (out / "identities.csv").read_text()
+    for edit, name in (("7", "identities-edited.csv"), ("8", "identities-edited-2.csv")):
+        (out / "identities.csv").write_text(table.replace(",1,", f",{edit},"))
+        assert not (out / name).exists()
+        link(options, progress)
+        assert (out / name).read_text() == table.replace(",1,", f",{edit},")
+        assert (out / "identities.csv").read_text() == table
+        assert progress.warnings[-1].endswith(
+            f"was edited, or written by an earlier version: a copy of it is kept in {out / name}"
+        )
+    assert (out / "identities-edited.csv").read_text() == table.replace(",1,", ",7,")
+
+
 def test_link_below_the_calibrated_threshold(tmp_path: Path) -> None:
     """The threshold is the distance of two different people, which another rounding must not join."""
     rows = unit_rows(2, 64, seed=3)
