@@ -1,6 +1,7 @@
 """The options of the commands from videos to an answer, from which their flags are made. Imports nothing heavy."""
 
 import math
+import os
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -48,6 +49,10 @@ class TrackletOptions:
             if len(values) not in (0, 1, len(self.videos)):
                 why = f"{len(values)} given for {counted(len(self.videos), 'videos')}"
                 raise UsageError(flag, why=why, remedy="Give one for all, or one for each in their order")
+            one = "".join(values) if len(values) < len(self.videos) else ""
+            if "," in one and not os.path.exists(one):
+                remedy = f"Repeat the option: {' '.join(f'{flag} {part}' for part in one.split(','))}"
+                raise UsageError(flag, one, why="one value with a comma for several videos", remedy=remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

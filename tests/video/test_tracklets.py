@@ -349,6 +349,8 @@ def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
     cases = [
         ({"fps": -1}, "--fps"), ({"fps": math.nan}, "--fps"), ({"min_frames": 0}, "--min-frames"),
         ({"cameras": ("a/b",)}, "plain name"),
+        ({"cameras": ("a,b",)}, "a,b: one value with a comma for several videos. Repeat the"),
+        ({"boxes": ("a.txt,b.txt",)}, "option: --boxes a.txt --boxes b.txt"),
         ({"cameras": ("a", "b", "c")}, "3 given for 2 videos"), ({"boxes": ("moton",)}, "Did you mean motion"),
         ({"boxes": ("torchvision:yolo",)}, "no detector of this name"), ({}, "several videos are called"),
         ({"boxes": ("absent.txt",)}, "not found"),
