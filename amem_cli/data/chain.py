@@ -17,7 +17,7 @@ from amem_cli.artifacts.output import newer_images, read_provenance, verify
 from amem_cli.artifacts.paths import Workspace, features_role
 from amem_cli.data import tracklets
 from amem_cli.data.datasets import Dataset, read_dataset
-from amem_cli.data.manifest import Manifest, load_manifest, protocol_of
+from amem_cli.data.manifest import SHIPPED, Manifest, load_manifest, protocol_of
 from amem_cli.errors import AmemError, DiskError, counted, listing
 from amem_cli.options import COMMANDS, PRESETS, DataOptions, Schedule, TrainAmemOptions, flag_of, preset_value
 from amem_cli.resolve import folder_flags
@@ -41,18 +41,22 @@ class ArtifactState:
 class _Link:
     """One stage of the chain: `flags` select its data set and split, `parents` are paths by role."""
 
+    of: "Chain"
     stage: str
     path: Path
     flags: str
     parents: dict[str, Path]
     folders: str  # the flags; empty for the defaults
     split: int | None = None
-    arm: Path = Path()  # of the workspace
 
     def command(self, provenance: dict[str, Any], end: str = " --force") -> str:
-        """The command that makes the artifact again with the options in its `provenance`."""
-        flags = repeated_flags(self.stage, self.flags, provenance) + self._other_model(provenance)
-        return f"amem {self.stage}{self.flags}{flags}{self.folders}{end}"
+        """The command that makes the artifact again with the options in its `provenance`. Of the user's own data sets
+        only the names are recorded: one that is not the chain's is taken to be in NAME.toml."""
+        options = dict(provenance.get("options", {}))
+        if (name := options.get("dataset", "")) and name not in SHIPPED:
+            options["dataset"] = self.of.argument if name == self.of.manifest.name else f"{name}.toml"
+        flags = repeated_flags(self.stage, self.flags, provenance | {"options": options})
+        return f"amem {self.stage}{self.flags}{flags}{self._other_model(provenance)}{self.folders}{end}"
 
     def _other_model(self, provenance: dict[str, Any]) -> str:
         """`--model` of features that another model than the data set's `amem-main.safetensors` made: its path if it is
@@ -65,7 +69,7 @@ class _Link:
         if not recorded or (recorded is main and own and main.get("name") == usual.name):
             return ""
         name = recorded.get("name", "MODEL")
-        there = (path for path in (self.arm, usual.with_name(name)) if path.is_file())
+        there = (path for path in (Workspace(self.of.workspace).arm, usual.with_name(name)) if path.is_file())
         found = next((path for path in there if atomic.sha256_file(path) == recorded.get("sha256")), name)
         return f" --model {shlex.quote(str(found))}"
 
@@ -207,12 +211,13 @@ def _links(of: Chain) -> list[_Link]:
     main = {number: {"amem-main": place.amem_main(name, number)} for number in numbers}
     labels, trained = place.labels(name), {"labels": place.labels(name), "tae": place.tae}
     return [
-        _Link("train-arm", arm, "", {}, folders),
-        _Link("label-videos", labels, on, {"arm": arm}, folders),
-        _Link("train-tae", place.tae, "", {}, folders),
-        *(_Link("train-amem", place.amem(name, n), flags[n], trained, folders, n) for n in numbers),
-        *(_Link("extract-features", place.features(name, n), flags[n], main[n], folders, n, arm) for n in numbers),
+        _Link(of, "train-arm", arm, "", {}, folders),
+        _Link(of, "label-videos", labels, on, {"arm": arm}, folders),
+        _Link(of, "train-tae", place.tae, "", {}, folders),
+        *(_Link(of, "train-amem", place.amem(name, n), flags[n], trained, folders, n) for n in numbers),
+        *(_Link(of, "extract-features", place.features(name, n), flags[n], main[n], folders, n) for n in numbers),
         _Link(
+            of,
             "evaluate",
             place.results(protocol.name),
             f" --protocol {shlex.quote(protocol.name if of.manifest.shipped else of.argument)}",

@@ -238,6 +238,18 @@ def test_repeated_flags_of_a_flag_that_the_preset_sets():
         assert found == f" --preset small{flags}"
 
 
+def test_chain_names_own_data_sets_by_their_files(tmp_path):
+    """The ARM and the TAE can be of other data than the chain's; only their names are recorded."""
+    place, manifest = paths.Workspace(tmp_path), own("sets/p.toml", "p", 2)
+    for path, name in ((place.arm, "MY PETA"), (place.tae, "p")):
+        state = path.with_name("state-00000001.safetensors")
+        stage = f"train-{path.stem}"
+        checkpoint.save(state, "amem-state", TENSORS, Provenance(stage, {"dataset": name}), position={"step": 1})
+    found = {one.stage: one.command for one in Chain(manifest, tmp_path).states()}
+    assert found["train-arm"] == f"amem train-arm --dataset 'MY PETA.toml' --workspace {tmp_path}"
+    assert found["train-tae"] == f"amem train-tae --dataset sets/p.toml --workspace {tmp_path}"
+
+
 def test_chain_repeats_the_model_of_features(tmp_path):
     """Those of the other splits, made by the workspace's ARM or by a model of other data."""
     place, manifest = paths.Workspace(tmp_path), own("p.toml", "p", 2)
