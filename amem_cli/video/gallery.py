@@ -2,6 +2,7 @@
 
 import itertools
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,10 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from amem_cli.artifacts import features, results
-from amem_cli.artifacts.features import Extraction
+from amem_cli.artifacts.features import FEW_TRACKLETS, Extraction
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
 from amem_cli.resolve import folder_flags
+from amem_cli.runtime.progress import Silent
 
 BLOCK_ROWS = 65536
 
@@ -156,6 +158,24 @@ class Gallery:
             for table in self.tables
         ]
         return np.concatenate(parts)
+
+    @cached_property
+    def uncertain(self) -> np.ndarray:
+        """(N,) bool: a track of a camera that was adapted to with fewer than `FEW_TRACKLETS` of them, for whose
+        distances a calibration does not hold."""
+        if not self.extraction.adapt_cameras:
+            return np.zeros(len(self), bool)
+        counts = Counter(self.cameras)
+        return np.array([counts[camera] < FEW_TRACKLETS for camera in self.cameras])
+
+    def doubts(self, calibration: Calibration | None) -> list[str]:
+        """What to say about `uncertain` tracks, if there are some."""
+        if not self.uncertain.any():
+            return []
+        from amem_cli.stages.extract_features import warn_about_few_tracklets
+
+        warn_about_few_tracklets(self.cameras, said := Silent())
+        return said.warnings + ["no per cents for the tracks of these cameras"] * (calibration is not None)
 
     def file_of(self, row: int) -> int:
         return int(np.searchsorted(self.starts, row, side="right")) - 1

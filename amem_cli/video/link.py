@@ -52,7 +52,12 @@ class Linked:
         """(N,) that a track is the same person as the person's other tracks, NaN if unknown."""
         if self.calibration is None:
             return np.full(len(self.person), np.nan)
-        return self.calibration.probability(self.distance)
+        return np.where(np.isin(self.person, [*self.uncertain]), np.nan, self.calibration.probability(self.distance))
+
+    @cached_property
+    def uncertain(self) -> set[int]:
+        """People with a track of which the calibration says nothing."""
+        return {*self.person[self.gallery.uncertain].tolist()}
 
     @cached_property
     def _means(self) -> np.ndarray:
@@ -153,6 +158,8 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
     gallery = linked.gallery
     if np.isnan(gallery.seconds).any():
         progress.warn("some tracks have no times, so two of them that overlap can become one person")
+    for line in gallery.doubts(linked.calibration):
+        progress.warn(line)
     lines = []
     for row, (name, camera) in enumerate(zip(gallery.tracklets, gallery.cameras, strict=True)):
         numbers = [*gallery.seconds[row], linked.distance[row], linked.probability[row]]

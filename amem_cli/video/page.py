@@ -89,8 +89,8 @@ def find_page(linked: Linked, tracklets: Tracklets, labels: PseudoLabels | None,
     ]  # fmt: skip
     return _page(
         title="Who is where", facts=facts, people=people, tags=every, used=used, clips=clips,
-        timelines=timelines(linked), faults=tracklets.faults, generated=is_generated(tracklets.folder),
-        calibrated=linked.calibration is not None,
+        timelines=timelines(linked), generated=is_generated(tracklets.folder),
+        faults=tracklets.faults + gallery.doubts(linked.calibration), calibrated=linked.calibration is not None,
     )  # fmt: skip
 
 
@@ -140,10 +140,11 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
     generated = from_gallery and all(
         table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
     )
+    doubts = [] if any(found.described for found in result.found) else result.gallery.doubts(result.calibration)
     facts = [counted(len(people), "queries"), f"{result.searched} tracklets searched", *without_pictures(len(lacking))]
     return _page(
-        title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[], faults=[],
-        generated=generated, calibrated=True,
+        title="Search", facts=facts, people=people, tags=[], used=used, clips=clips, timelines=[],
+        faults=doubts, generated=generated, calibrated=True,
     )  # fmt: skip
 
 
@@ -195,7 +196,7 @@ def next_person(linked: Linked, person: int) -> tuple[str, bool]:
         return "", False
     if linked.together(person, other):
         return f"Most similar is person {other}, in view at the same time: another person.", False
-    if linked.calibration is not None:
+    if linked.calibration is not None and not linked.uncertain & {person, other}:
         chance = float(linked.calibration.probability(np.array(far)))
         return f"Most similar is person {other}: {in_words(chance)}.", chance > 1 - DOUBTFUL_BELOW
     part = far / max(linked.threshold, 1e-9)

@@ -102,6 +102,9 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
         why = f"the gallery is adapted to its cameras, and the query's camera has too few tracks for that ({len(rows)})"
         progress.warn(f"{why}. For such queries extract the gallery with --no-adapt-cameras")
         calibration = None  # it is of pairs that are both adapted
+    for line in gallery.doubts(calibration):
+        progress.warn(line)
+    known = None if own is not None and gallery.uncertain[own] else calibration
     began, found = time.perf_counter(), []
     for start in range(0, len(rows), BATCH):
         part = slice(start, start + BATCH)
@@ -109,7 +112,7 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
         for name, near, far in zip(names[part], nearest, distances, strict=True):
             pairs = [(row, d) for row, d in zip(near.tolist(), far.tolist(), strict=True) if row != own]
             ranked = enumerate(pairs[: options.top], start=1)
-            hits = [_hit(gallery, rank, row, d, calibration, fits) for rank, (row, d) in ranked]
+            hits = [_hit(gallery, rank, row, d, known, fits) for rank, (row, d) in ranked]
             found.append(Found(name, hits, own))
     return SearchResult(found, gallery, calibration, int(keep.sum()), time.perf_counter() - began)
 
@@ -118,7 +121,8 @@ def _hit(
     gallery: Gallery, rank: int, row: int, distance: float | None, calibration: Calibration | None, fits: Any
 ) -> Hit:
     first, last = (None if np.isnan(value) else round(float(value), 3) for value in gallery.seconds[row])
-    sure = None if calibration is None or distance is None else float(calibration.probability(np.array(distance)))
+    known = calibration if distance is not None and not gallery.uncertain[row] else None
+    sure = float(known.probability(np.array(distance))) if known else None
     table = gallery.tables[gallery.file_of(row)]
     return Hit(
         rank, gallery.tracklets[row], table.dataset, gallery.cameras[row], first, last, distance,

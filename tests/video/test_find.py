@@ -120,6 +120,11 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     assert "the query's camera has too few tracks for that (1)" in error
     assert "features: --adapt-cameras --parts 2" in Path("page.html").read_text()
     assert "features: --adapt-cameras --parts 2" in Path("adapted/index.html").read_text()
+    few = "fewer than 8 tracklets say little about a camera (camera hall: 1)"
+    assert few in Path("adapted/index.html").read_text()
+    capsys.readouterr()
+    assert run(["find", "hall.mp4", *how, "arm.safetensors", *kind, "--out", "adapted", "--json"]) == 0  # reused
+    assert sum(few in line for line in json.loads(capsys.readouterr().out)["warnings"]) == 1
     assert "features: -" not in page
     assert features.read(adapted, people=False).features.shape == (1, 2 * 1280)
     capsys.readouterr()

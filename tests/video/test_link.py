@@ -361,6 +361,21 @@ def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch:
     assert any("some tracks have no times" in line for line in progress.warnings)
 
 
+def test_link_no_probability_for_cameras_of_few_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
+    monkeypatch.setattr("amem_cli.video.gallery.read_calibration", lambda *_, **__: known)
+    rows, adapted = unit_rows(9, 32), Extraction(adapt_cameras=True)
+    hall = write_gallery(tmp_path / "a.h5", rows[[0, 1, 1, 2, 3, 4, 5, 6]], extraction=adapted)
+    door = write_gallery(tmp_path / "b.h5", rows[[0, 8]], camera="door", extraction=adapted)
+    linked = link(LinkOptions(files=(hall, door), out=tmp_path, calibration=Path("x")), progress := Silent())
+    assert linked.person.tolist() == [1, 2, 2, 3, 4, 5, 6, 7, 1, 8]
+    assert np.flatnonzero(~np.isnan(linked.probability)).tolist() == [1, 2]  # not the first, with a track at the door
+    assert "fewer than 8 tracklets say little about a camera (camera door: 2)" in progress.warnings[0]
+    assert progress.warnings[1] == "no per cents for the tracks of these cameras"
+    assert sureness(linked, [0, 8])[0].startswith("The 2 tracks look very much alike")
+    assert ["%)" in next_person(linked, person)[0] for person in (2, 8)] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

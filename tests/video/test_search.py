@@ -33,6 +33,7 @@ from amem_cli.stages.extract_features import extract_features
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.link import link_tracks
 from amem_cli.video.options import TrackletOptions
+from amem_cli.video.page import search_page
 from amem_cli.video.search import SearchOptions, search
 from amem_cli.video.tracklets import cut_tracklets
 from tests.toys import write_main
@@ -178,7 +179,7 @@ def test_search_few_tracks_in_an_adapted_gallery_have_no_probability(
     (tmp_path / "photos").mkdir()
     monkeypatch.setattr("amem_cli.video.gallery.read_calibration", lambda *_: known)
     for adapt, queries in ((True, 7), (True, 8), (False, 1)):
-        gallery = write_gallery(tmp_path / "g.h5", unit_rows(4), extraction=Extraction(adapt))
+        gallery = write_gallery(tmp_path / "g.h5", unit_rows(8), extraction=Extraction(adapt))
         found = [*"abcdefgh"][:queries], rows[:queries], None
         monkeypatch.setattr("amem_cli.video.search._queries", lambda *_, found=found: found)
         options = SearchOptions(query=str(tmp_path / "photos"), gallery=(gallery,), calibration=tmp_path)
@@ -186,6 +187,24 @@ def test_search_few_tracks_in_an_adapted_gallery_have_no_probability(
         few = queries == 7
         assert all((hit.probability is None) == few for one in result.found for hit in one.hits)
         assert any("too few tracks for that (7)" in text for text in progress.warnings) == few
+
+
+def test_search_no_probability_for_cameras_of_few_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known, adapted = Calibration(Probability(5.0, -5.0, 0.02), 0.5, 0.001, "mars.json"), Extraction(True)
+    monkeypatch.setattr("amem_cli.video.gallery.read_calibration", lambda *_: known)
+    paths = [write_gallery(tmp_path / f"{camera}.h5", unit_rows(count), camera=camera, extraction=adapted)
+             for camera, count in (("hall", 8), ("door", 7))]  # fmt: skip
+    for query, certain in (("hall/0001", {"hall"}), ("door/0001", set())):
+        options = SearchOptions(query=query, gallery=tuple(paths), calibration=tmp_path, top=20)
+        result = search(options, progress := Silent())
+        assert {hit.camera for hit in result.found[0].hits if hit.probability is not None} == certain
+        few = "fewer than 8 tracklets say little about a camera (camera door: 7)"
+        assert [few in progress.warnings[0], *progress.warnings[1:]] == [
+            True, "no per cents for the tracks of these cameras",
+        ]  # fmt: skip
+        assert few in search_page(result, {}, [])
+    search(replace(options, query="hall/0001", gallery=tuple(paths[:1])), progress := Silent())
+    assert progress.warnings == []
 
 
 def test_search_model_of_other_rows(tmp_path: Path) -> None:
