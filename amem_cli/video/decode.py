@@ -18,6 +18,7 @@ MOST_PIXELS = 50_000_000  # of one picture
 LEAST_STEP = 1e-3  # seconds between pictures whose stored times do not increase
 RESTART = 1.0  # seconds back: the clock began again, as in files that were joined
 MISSING, SHORT = 5, 0.12  # mean steps between pictures, seconds; more time without a picture is reported
+CUT_OUT = "Cut the person out of it, into a folder: a folder of one image works as a query of amem search"
 INSTALL = "Run: python -m pip install av"
 
 
@@ -204,6 +205,8 @@ def _head(file: Path) -> tuple[int, str]:
             kinds = sorted({stream.type for stream in container.streams}) or ["no stream"]
             why = f"it has no pictures that can be decoded ({printable(', '.join(kinds))} only)"
             raise BadData("video", file, why=why, remedy="Give a video")
+        if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+            raise BadData("video", file, why="it is one picture", remedy=CUT_OUT)
         stream = container.streams.video[0]
         if stream.codec_context.width * stream.codec_context.height > MOST_PIXELS:
             raise _too_large(file, stream.codec_context)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from amem_cli.errors import BadData, InputMissing
 from amem_cli.runtime.progress import Silent
@@ -46,12 +47,16 @@ def test_camera_files_that_are_no_videos(tmp_path: Path) -> None:
     (tmp_path / "folder.mp4").mkdir()
     os.mkfifo(tmp_path / "pipe.mp4")
     write_sound(tmp_path / "sound.mp4")
+    for name in ("a.png", "a.jpg"):
+        Image.new("RGB", (32, 64)).save(tmp_path / name)
     faults = {
         "empty.mp4": (BadData, "it is empty"),
         "noise.mp4": (BadData, "cannot be decoded"),
         "folder.mp4": (BadData, "is a directory"),
         "pipe.mp4": (BadData, "pipe, a device or a socket"),
         "sound.mp4": (BadData, "it has no pictures that can be decoded .audio only."),
+        "a.png": (BadData, "it is one picture. Cut the person out of it, into a folder"),
+        "a.jpg": (BadData, "it is one picture"),
         "absent.mp4": (InputMissing, "not found"),
     }
     for name, (kind, why) in faults.items():
