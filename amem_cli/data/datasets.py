@@ -1,5 +1,6 @@
 """From a manifest and a data root to a data set and its counts; `READERS` has one reader for each `layout`."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -75,8 +76,14 @@ def existing_folder(manifest: Manifest, data_root: str | Path) -> Path:
         raise BadData(f"{manifest.title} folder", root, why="not a folder")
     if not manifest.shipped:
         raise InputMissing(f"{manifest.name} folder", root, why="not found", remedy=f"Check root in {manifest.path}")
-    remedy = f"Ask for the data: {manifest.request}; or generate people: amem data walkers OUT, then --data-root OUT"
-    raise InputMissing(f"{manifest.title} folder", root, why="not found", remedy=remedy)
+    own = f"If you have it: --data-root FOLDER that contains {root.name}/"
+    with contextlib.suppress(OSError):  # there is no such data root
+        alike = (one for one in sorted(root.parent.iterdir()) if one.name.lower() == root.name and one.is_dir())
+        own = next((f"Rename {one} to {root.name}" for one in alike), own)
+    asked = (
+        f"Else ask for the data: {manifest.request}; or generate people: amem data walkers OUT, then --data-root OUT"
+    )
+    raise InputMissing(f"{manifest.title} folder", root, why="not found", remedy=f"{own}. {asked}")
 
 
 def warn_about_counts(manifest: Manifest, dataset: Dataset, progress: Progress, data_root: Path) -> None:

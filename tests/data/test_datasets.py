@@ -23,7 +23,12 @@ def video(numbered: bool, splits: int) -> VideoDataset:
 
 
 def test_read_dataset_missing_folder(tmp_path):
-    with pytest.raises(InputMissing, match=r"mars: not found\. Ask for the data: .*amem data walkers OUT"):
+    asked = r"Else ask for the data: .*amem data walkers OUT"
+    for root in (tmp_path, tmp_path / "none"):
+        with pytest.raises(InputMissing, match=rf"have it: --data-root FOLDER that contains mars/\. {asked}"):
+            datasets.read_videos(load_manifest("mars"), root)
+    (tmp_path / "MARS").mkdir()
+    with pytest.raises(InputMissing, match=rf"mars: not found\. Rename {tmp_path / 'MARS'} to mars\. {asked}"):
         datasets.read_videos(load_manifest("mars"), tmp_path)
     (tmp_path / "own.toml").write_text('name = "own"\nlayout = "folder"\n')
     with pytest.raises(InputMissing, match="Check root in"):
