@@ -123,7 +123,11 @@ class FoundFolder:
 
 
 def find_datasets(folder: Path) -> list[FoundFolder]:
-    """The data sets in a data root, or the one that `folder` itself is. Raises `BadData` when no layout fits."""
+    """The data sets in a data root, or the one that `folder` itself is, of `amem tracklets` and `amem find` by their
+    .toml. Raises `BadData` when no layout fits."""
+    for place in (folder, folder / "tracks"):
+        for manifest in sorted(place.glob("*.toml")) if (place / "provenance.json").is_file() else ():
+            return [FoundFolder(place, "tracks", f"amem data check {shlex.quote(str(manifest))}")]
     shipped = {manifest.root: manifest for manifest in map(load_manifest, SHIPPED)}
 
     def as_shipped(place: Path, data_root: Path) -> FoundFolder:

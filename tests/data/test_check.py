@@ -290,6 +290,16 @@ def test_find_datasets_names_the_split_file(tmp_path, content, ok):
         load_manifest(tmp_path / "new.toml")
 
 
+def test_find_datasets_of_cut_tracks(tmp_path):
+    """A folder of `amem tracklets`, as it is in an answer of `amem find`."""
+    tracks = tmp_path / "my answer" / "tracks"
+    image(tracks / "hall" / "0001" / "000001.jpg")
+    (tracks / "provenance.json").touch()
+    (tracks / "tracks.toml").touch()
+    for folder in (tracks, tracks.parent):
+        assert find_datasets(folder) == [FoundFolder(tracks, "tracks", f"amem data check '{tracks}/tracks.toml'")]
+
+
 def test_find_datasets_leaves_test_images_out(tmp_path):
     for name in ("pytorch/train/0001/0001_c1_1.jpg", "pytorch/train/0001/0001_c2_1.jpg", "pytorch/query/0002/a.jpg"):
         image(tmp_path / "new" / name)
