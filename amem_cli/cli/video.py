@@ -132,8 +132,11 @@ def find(output: flags.Output, options: FindOptions) -> None:
     page, linked, used = find(options, progress)
     figures = {"tracks": len(linked.person), "people": linked.people, "in_several_cameras": linked.in_several_cameras()}
     if output.as_json:
-        return console.print_json({"page": page, **figures, "used": used, "warnings": progress.warnings})
+        made = {"page": page, "features": linked.gallery.paths[0]}
+        return console.print_json(made | figures | {"used": used, "warnings": progress.warnings})
     print(f"find: {page}, open it in a browser")
     several = figures["in_several_cameras"]
     tracks = counted(len(linked.person), "tracks")
     print(f"  {counted(linked.people, 'people')} in {tracks}, {several} in several cameras")
+    names = shlex.quote(linked.gallery.tracklets[0]), shlex.quote(str(linked.gallery.paths[0]))
+    print(f"  to search in them: amem search {names[0]} --gallery {names[1]}")

@@ -16,6 +16,7 @@ from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Silent
+from amem_cli.video.options import suggested_features
 
 BLOCK_ROWS = 65536
 
@@ -74,7 +75,7 @@ class Gallery:
 
     def __init__(self, paths: Sequence[Path]):
         self.paths = list(paths)
-        self.tables = [features.read(path, people=False) for path in self.paths]
+        self.tables = [features.read(path, people=False, remedy=_remedy(path)) for path in self.paths]
         self._cameras = [one.camera or [str(camera) for camera in one.camera_id.tolist()] for one in self.tables]
         self._doubled = any(set(one) & set(other) for one, other in itertools.combinations(self._cameras, 2))
         self.renamed = self._doubled and len({table.dataset for table in self.tables}) < len(self.tables)
@@ -225,6 +226,12 @@ class Gallery:
                 best, rows = _merge(best, rows, similarity, at, top)
         count = min(top, int(keep.sum()) if keep is not None else len(self))
         return rows[:, :count], np.maximum(2 - 2 * best[:, :count].astype(np.float64), 0)
+
+
+def _remedy(path: Path) -> str:
+    """What to do if there is no features file at `path`."""
+    suggested = "" if path.is_file() else suggested_features(path if path.is_dir() else path.parent)
+    return suggested + features.WRITERS
 
 
 def _merge(

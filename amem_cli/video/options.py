@@ -2,6 +2,7 @@
 
 import math
 import os
+import shlex
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 
@@ -16,6 +17,14 @@ BOXES = (
 DETECTOR_WEIGHTS = "file of torchvision's weights for --boxes torchvision"
 THRESHOLD = "squared distance (0 to 4) up to which tracks are one person"
 CALIBRATION = "result of amem evaluate --calibrate"
+
+
+def suggested_features(*folders: Path) -> str:
+    """`Did you mean FILE? ` with the first features file of answers of `amem find`, or of workspaces, in these folders;
+    empty if there is none."""
+    places = ("*.h5", "features/*.h5", "workspace/features/*.h5")
+    found = (file for folder in folders for place in places for file in sorted(folder.glob(place)))
+    return next((f"Did you mean {shlex.quote(str(file))}? " for file in found), "")
 
 
 def _check_threshold(threshold: float | None) -> None:
@@ -124,7 +133,9 @@ class SearchOptions:
             given = ",".join(getattr(self, name)).split(",")
             object.__setattr__(self, name, tuple(filter(None, given)))
         if not self.gallery:
-            raise UsageError("--gallery", why="no features file given", remedy="Give workspace/features/NAME.h5")
+            answers = sorted(path.parent for path in Path().glob("*/workspace"))
+            remedy = f"{suggested_features(self.workspace, *answers)}Give workspace/features/NAME.h5"
+            raise UsageError("--gallery", why="no features file given", remedy=remedy)
         described = bool(self.with_ or self.without)
         if not (self.query or described):
             raise UsageError("query", why="nothing to search for", remedy="Give a tracklet, folder, video or --with")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -90,7 +91,9 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
         write_arm(Path(f"{name}.safetensors"), ["upperBodyRed"])
     how = ["--boxes", "hall.txt", "--device", "cpu", "--model"]
     assert run(["find", "hall.mp4", *how, "arm.safetensors", "--out", "answer"]) == 0
-    assert "was trained on" not in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "was trained on" not in said.err
+    search_again = said.out.partition("to search in them: ")[2]
     page = Path("answer/index.html").read_text()
     assert re.search(r"model: arm.safetensors \(\w{8}\), trained on peta", page)
     assert "Seen once." in page
@@ -108,6 +111,8 @@ def test_find_and_search_with_features_of_the_arm(tmp_path: Path, one_thread: No
     capsys.readouterr()
     assert run([*search, "arm.safetensors", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["trained_on"] == "peta"
+    assert run(shlex.split(search_again)[1:]) == 0
+    capsys.readouterr()
     assert run([*search, "other.safetensors"]) == 2
     assert "the gallery's features are of another model" in capsys.readouterr().err
 

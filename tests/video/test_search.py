@@ -124,6 +124,18 @@ def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
             search(SearchOptions(**({"query": "hall/0003", "gallery": paths} | options)), Silent())
 
 
+def test_gallery_suggests_features_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_gallery(Path("my answer/workspace/features/tracks.h5"), unit_rows(2))
+    for folder in (Path("my answer"), Path("my answer/workspace"), file.parent, Path("my answer/tracks.h5")):
+        with pytest.raises(AmemError, match=r"Did you mean 'my answer/workspace/features/tracks\.h5'\? amem extract"):
+            Gallery([folder])
+    with pytest.raises(UsageError, match=r"Did you mean 'my answer/workspace/features/tracks\.h5'\? Give workspace"):
+        SearchOptions(query="hall/0001")
+    with pytest.raises(AmemError, match=r"none\.h5: not found\. amem extract"):
+        Gallery([Path("none.h5")])
+
+
 def test_search_tracklet_names_options_without_effect(tmp_path: Path) -> None:
     gallery, progress = write_gallery(tmp_path / "a.h5", unit_rows(3)), Silent()
     given = {"model": tmp_path / "none", "boxes": ("motion",), "detector_weights": tmp_path / "none"}
