@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ MOST_PIXELS = 50_000_000  # of one picture
 LEAST_STEP = 1e-3  # seconds between pictures whose stored times do not increase
 RESTART = 1.0  # seconds back: the clock began again, as in files that were joined
 MISSING, SHORT = 5, 0.12  # mean steps between pictures, seconds; more time without a picture is reported
+VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".wmv")  # to suggest them
 CUT_OUT = "Cut the person out of it, into a folder: a folder of one image works as a query of amem search"
 INSTALL = "Run: python -m pip install av"
 
@@ -189,7 +191,12 @@ def _open(file: Path) -> Any:
             why = "the recording stopped before its index (moov) was written, and without it no picture can be decoded"
             raise BadData("video", file, why=why, remedy="Copy it again from the camera, or repair it") from error
         raise BadData("video", file, why=why, remedy="Check that a player shows it") from error
-    except (IsADirectoryError, UnicodeError) as error:
+    except IsADirectoryError as error:
+        videos = [shlex.quote(str(one)) for one in sorted(file.iterdir()) if one.suffix.lower() in VIDEOS]
+        remedy = f"Give its videos: {listing(videos, 3)}" if videos else ""
+        remedy = remedy or f"Give videos; for folders of frames run: amem data check {shlex.quote(str(file))}"
+        raise BadData("video", file, why="it is a folder", remedy=remedy) from error
+    except UnicodeError as error:
         raise BadData("video", file, why=_reason(error)) from error
     except OSError as error:
         raise input_error(file, error, "video") from error

@@ -45,6 +45,8 @@ def test_camera_files_that_are_no_videos(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a b.MP4").touch()
     os.mkfifo(tmp_path / "pipe.mp4")
     write_sound(tmp_path / "sound.mp4")
     for name in ("a.png", "a.jpg"):
@@ -52,7 +54,8 @@ def test_camera_files_that_are_no_videos(tmp_path: Path) -> None:
     faults = {
         "empty.mp4": (BadData, "it is empty"),
         "noise.mp4": (BadData, "cannot be decoded"),
-        "folder.mp4": (BadData, "is a directory"),
+        "folder.mp4": (BadData, "it is a folder. Give videos; for folders of frames run: amem data check"),
+        "videos": (BadData, r"it is a folder. Give its videos: '\S*/a b\.MP4'\.$"),
         "pipe.mp4": (BadData, "pipe, a device or a socket"),
         "sound.mp4": (BadData, "it has no pictures that can be decoded .audio only."),
         "a.png": (BadData, "it is one picture. Cut the person out of it, into a folder"),
