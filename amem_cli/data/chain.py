@@ -194,6 +194,11 @@ def _states(of: Chain, deep: bool, compared: Callable[[ArtifactState], ArtifactS
         role = {"train-arm": "labels", "label-videos": "labels", "train-tae": "tae"}.get(state.stage, "")
         if role and role not in needed and state.state == "missing":
             found[place] = replace(state, state="unused", why="the model was trained without it")
+    made = [state.provenance.get("parents", {}) for state in found if state.stage == "extract-features"]
+    by_arm = any(made) and all("amem-arm" in parents for parents in made if parents)
+    for place, state in enumerate(found) if by_arm else ():
+        if state.state == "missing" and state.stage not in ("extract-features", "evaluate"):
+            found[place] = replace(state, state="unused", why="the features of an attribute recogniser do not need it")
     several = Counter(state.stage for state in found if state.state == "missing")
     for place, state in enumerate(found):
         if state.state == "missing" and several[state.stage] > 1:

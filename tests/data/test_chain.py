@@ -238,6 +238,15 @@ def test_repeated_flags_of_a_flag_that_the_preset_sets():
         assert found == f" --preset small{flags}"
 
 
+def test_chain_features_of_a_recogniser_need_no_earlier_stage(tmp_path):
+    place = paths.Workspace(tmp_path)
+    made = Provenance("extract-features", {"dataset": "mars"}, {"amem-arm": {"name": "arm.safetensors", "sha256": "1"}})
+    features.write(place.features("mars", None), some_features(), made)
+    found = states(place)
+    assert {found[stage].state for stage in STAGES[:4]} == {"unused"}
+    assert [found[stage].state for stage in STAGES[4:]] == ["ready", "missing"]
+
+
 def test_chain_names_own_data_sets_by_their_files(tmp_path):
     """The ARM and the TAE can be of other data than the chain's; only their names are recorded."""
     place, manifest = paths.Workspace(tmp_path), own("sets/p.toml", "p", 2)
