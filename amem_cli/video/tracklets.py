@@ -86,6 +86,11 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
             shutil.rmtree(work.parent)
         except OSError as error:
             raise atomic.disk_error(out, error, "tracklets") from error
+        except BadData:  # the same again, or other videos and options, which have other parts
+            shutil.rmtree(work, ignore_errors=True)
+            with contextlib.suppress(OSError):  # those of other options are in it
+                work.parent.rmdir()
+            raise
     return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", **result)
 
 

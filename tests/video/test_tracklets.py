@@ -343,6 +343,7 @@ def test_cut_tracklets_small_boxes_of_its_own(video: Path, tmp_path: Path, monke
     why = r"no person was seen in 1 picture or more\. Try --boxes \S+ or a MOTChallenge file\.$"
     with pytest.raises(BadData, match=why):
         cut(tmp_path / "none", video, min_frames=1, boxes=())
+    assert not (tmp_path / ".none.parts").exists()
 
 
 def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
