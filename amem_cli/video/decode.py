@@ -1,8 +1,10 @@
 """Decodes the videos of one camera as a stream of pictures with their presentation times."""
 
+import contextlib
 import itertools
 import math
 import os
+import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from amem_cli.artifacts.atomic import input_error, open_regular
-from amem_cli.errors import BadData, InputMissing, listing, printable
+from amem_cli.errors import BadData, InputMissing, did_you_mean, listing, printable
 
 MOST_PIXELS = 50_000_000  # of one picture
 LEAST_STEP = 1e-3  # seconds between pictures whose stored times do not increase
@@ -184,7 +186,7 @@ def _open(file: Path) -> Any:
         path = "file:" + os.path.abspath(file)
         return av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except FileNotFoundError as error:
-        raise InputMissing("video", file, why="not found") from error
+        raise InputMissing("video", file, why="not found", remedy=_remedy_for_missing(file)) from error
     except av.FFmpegError as error:
         why = "it is empty" if not file.stat().st_size else f"cannot be decoded ({_reason(error)})"
         if _lacks_index(file):
@@ -192,7 +194,7 @@ def _open(file: Path) -> Any:
             raise BadData("video", file, why=why, remedy="Copy it again from the camera, or repair it") from error
         raise BadData("video", file, why=why, remedy="Check that a player shows it") from error
     except IsADirectoryError as error:
-        videos = [shlex.quote(str(one)) for one in sorted(file.iterdir()) if one.suffix.lower() in VIDEOS]
+        videos = [shlex.quote(str(one)) for one in _videos_in(file)]
         remedy = f"Give its videos: {listing(videos, 3)}" if videos else ""
         remedy = remedy or f"Give videos; for folders of frames run: amem data check {shlex.quote(str(file))}"
         raise BadData("video", file, why="it is a folder", remedy=remedy) from error
@@ -202,6 +204,20 @@ def _open(file: Path) -> Any:
         raise input_error(file, error, "video") from error
     except ValueError as error:
         raise BadData("video", file, why=str(error), remedy="Copy it to a file first") from error
+
+
+def _videos_in(folder: Path) -> list[Path]:
+    return [one for one in sorted(folder.iterdir()) if one.suffix.lower() in VIDEOS]
+
+
+def _remedy_for_missing(file: Path) -> str:
+    if re.match(r"\w\w+:/", str(file)):
+        return "Addresses are not read: download the video and give the file"
+    near = ""
+    with contextlib.suppress(OSError):
+        prefix = "" if file.parent == Path() else f"{file.parent}/"
+        near = did_you_mean(file.name, [one.name for one in _videos_in(file.parent)], prefix, 0.8)
+    return f"{near}Check the path"
 
 
 def _head(file: Path) -> tuple[int, str]:

@@ -60,7 +60,9 @@ def test_camera_files_that_are_no_videos(tmp_path: Path) -> None:
         "sound.mp4": (BadData, "it has no pictures that can be decoded .audio only."),
         "a.png": (BadData, "it is one picture. Cut the person out of it, into a folder"),
         "a.jpg": (BadData, "it is one picture"),
-        "absent.mp4": (InputMissing, "not found"),
+        "absent.mp4": (InputMissing, r"not found\. Check the path\.$"),
+        "nois.mp4": (InputMissing, rf"not found\. Did you mean {tmp_path}/noise\.mp4\? Check the path\.$"),
+        "no folder/a.mp4": (InputMissing, r"not found\. Check the path\.$"),
     }
     for name, (kind, why) in faults.items():
         with pytest.raises(kind, match=why) as caught:
@@ -68,6 +70,8 @@ def test_camera_files_that_are_no_videos(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(BadData, match="pipe, a device"):
         Camera("a", [Path("/dev/zero")])
+    with pytest.raises(InputMissing, match="Addresses are not read: download the video"):
+        Camera("a", [Path("https://example.org/a.mp4")])
 
 
 def test_pictures_damaged_in_the_middle_rest_is_kept(tmp_path: Path, video: Path) -> None:
