@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from amem_cli.data.readers.files import BadRows, image_files
 from amem_cli.data.readers.splits import IN_ONE_CAMERA, find_split_files
 from amem_cli.data.tracklets import AttributeDataset, Tracklet, VideoDataset
 from amem_cli.errors import AmemError, BadData, DiskError, InputMissing, counted, listing, printable
-from amem_cli.text import toml_value
+from amem_cli.text import ascii_name, toml_value
 
 ONE_SPLIT = "splits = 1  # one training; 10 for figures to compare\ntrain_fraction = 0.5\nseed = 0"
 MOST_PROBLEMS = 20  # in the report; `problem_count` is the total
@@ -144,7 +143,7 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
     place = folder.absolute()
     if place.name in shipped and shipped[place.name].layout == layout:
         return [as_shipped(folder, place.parent)]
-    name = re.sub(r"[^A-Za-z0-9._-]", "-", place.name).strip("._-")[:100] or "own"
+    name = ascii_name(place.name) or "own"
     values = {"name": name, "layout": layout, "root": str(place)}
     if layout == "images":
         values["root"] = str(files.find_named(place, "train") or files.find_named(place, "bounding_box_train") or place)

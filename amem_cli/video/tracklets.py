@@ -26,6 +26,7 @@ from amem_cli.data.readers.splits import is_plain_name
 from amem_cli.data.readers.tracks import BOX_COLUMNS, TRACK_COLUMNS
 from amem_cli.errors import BadData, OutputExists, UsageError, counted, listing, printable
 from amem_cli.runtime.progress import Progress
+from amem_cli.text import ascii_name
 from amem_cli.video.boxes import PART, Boxes, boxes_from, detects, part_of
 from amem_cli.video.crops import coloured, cut_crops, inside, split_at_edges, split_at_gaps
 from amem_cli.video.decode import Camera, import_av, sampled
@@ -96,7 +97,7 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
 
 def manifest_name(folder: Path) -> str:
     """The data set's name: the folder's, as far as a name can be."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", folder.name).strip("._-")[:100] or "tracks"
+    return ascii_name(folder.name) or "tracks"
 
 
 def cameras_of(options: TrackletOptions) -> list[Camera]:
