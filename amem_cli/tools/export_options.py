@@ -24,13 +24,13 @@ class ExportOptions:
     int8: bool = option(False, "OpenVINO in 8 bits, calibrated on --dataset; prints the mAP")
 
     def __post_init__(self) -> None:
-        if self.format == "auto":
-            named = {suffix: name for name, suffix in SUFFIXES.items()}
-            object.__setattr__(self, "format", named.get(self.out.suffix, "onnx"))
-        if self.out.suffix != SUFFIXES[self.format]:
+        named = {suffix: name for name, suffix in SUFFIXES.items()}
+        wanted = named.get(self.out.suffix, "") if self.format == "auto" else self.format
+        if self.out.suffix != SUFFIXES.get(wanted):
             remedy = "Name a file that ends in .onnx (ONNX), .xml (OpenVINO) or .pt2 (torch.export)"
-            why = f"--format {self.format} writes {SUFFIXES[self.format]} files"
+            why = f"--format {wanted} writes {SUFFIXES[wanted]} files" if wanted else "its suffix is of no format"
             raise UsageError("--out", self.out, why=why, remedy=remedy)
+        object.__setattr__(self, "format", wanted)
         if self.int8 and (self.format != "openvino" or not self.dataset):
             why, remedy = "it needs OpenVINO and clips to calibrate on", "Use --format openvino and --dataset NAME"
             raise UsageError("--int8", why=why, remedy=remedy)
