@@ -99,7 +99,7 @@ class LinkOptions:
         if (self.threshold is None) == (self.calibration is None):
             why = "give either --threshold or --calibration" if self.threshold is None else "both are given"
             result = "a result of amem evaluate --calibrate on the model's data set"
-            remedy = f"--calibration is {result}; --threshold is a squared distance, 0 to 4"
+            remedy = f"--calibration is {result}; --threshold is a squared distance, 0 to 4; 0.6 is a start"
             raise UsageError("threshold", why=why, remedy=remedy)
         _check_threshold(self.threshold)
         if self.tracks and len(self.tracks) != len(self.files):

@@ -379,7 +379,7 @@ def test_link_no_probability_for_cameras_of_few_tracks(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({}, "give either --threshold or --calibration"), ({"threshold": 5.0}, "from 0 to 4"),
+        ({}, "give either --threshold or --calibration.*; 0.6 is a start"), ({"threshold": 5.0}, "from 0 to 4"),
         ({"threshold": -0.1}, "from 0 to 4"),
         ({"threshold": 0.5, "calibration": Path("x")}, "both are given"),
         ({"threshold": 0.5, "tracks": (Path(),)}, "1 folder for"),
