@@ -138,7 +138,9 @@ def print_result(result: dict[str, Any], path: Path) -> None:
         counts = (calibration.get(f"{kind}_pairs") for kind in ("genuine", "impostor"))
         pairs = ["" if count is None else f"{count:.0f} " for count in counts]
         accepts = f"accepts {true:.1f} % of {pairs[0]}true pairs and {false:.3g} % of {pairs[1]}false pairs"
-        print_wrapped(f"same person if the cosine similarity exceeds {calibration['threshold_cosine']:.4f}: {accepts}")
+        cosine = calibration["threshold_cosine"]
+        squared = f"(squared distance below {2 - 2 * cosine:.4g})"
+        print_wrapped(f"same person if the cosine similarity exceeds {cosine:.4f} {squared}: {accepts}")
         if (error := calibration.get("calibration_error")) is not None:
             off = f"off by {100 * error:.1f} % on people it was not fitted on"
             print_wrapped(f"the probability for amem search is {off}")
@@ -210,7 +212,8 @@ def print_check(report: "CheckReport") -> None:
     """The table of `amem data check`, its problems and notes."""
     rows = []
     for row in report.rows:
-        mark = "?" if row.found is None else "ok" if row.ok else "NO"
+        compared = "" if row.expected is None else "ok"
+        mark = "?" if row.found is None else compared if row.ok else "NO"
         figures = ["" if value is None else str(value) for value in (row.expected, row.found)]
         rows.append([mark, row.what, *figures, row.note])
     print_table(("", "what", "expected", "found", "note"), rows, title=f"{report.title} in {report.folder}")

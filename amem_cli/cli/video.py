@@ -33,7 +33,7 @@ def tracklets(output: flags.Output, options: TrackletOptions) -> None:
         return console.print_json(result)
     cameras = ", ".join(f"{name} {count}" for name, count in result.tracks.items())
     print(f"tracklets: {result.folder} ({'reused' if result.reused else f'{result.pictures} pictures'})")
-    print(f"  tracks: {cameras}; {result.dropped} with fewer than {options.min_frames} frames are left out")
+    print(f"  tracks: {cameras}; left out: {result.dropped} with fewer than {options.min_frames} frames")
     model = Workspace(Path(os.environ.get("AMEM_WORKSPACE") or FindOptions.workspace)).amem_main("mars", None)
     use = shlex.quote(str(model)) if model.is_file() else "MODEL"
     print(f"  next: amem extract-features --dataset {shlex.quote(str(result.manifest))} --model {use}")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ EXPECTED = {
         "1980 queries, gallery",
         "queries: 1840 queries with a match, of 1980",
         "90.0 % of 57 true",
+        "0.5000 (squared distance",
         "deviation",
         "re-ranked",
         "87.6",
@@ -90,6 +92,17 @@ def test_output(name: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.Mo
         assert "\x1b" not in text
     for part in EXPECTED[name]:
         assert part in text
+
+
+def test_print_check_marks_what_is_compared(capsys: pytest.CaptureFixture) -> None:
+    rows = (
+        CheckRow("people", None, 3, "", True),
+        CheckRow("images", 4, 4, "", True),
+        CheckRow("x", None, None, "", True),
+    )
+    console.print_check(replace(REPORT, rows=rows, problems=(), problem_count=0))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [["people", "3"] in lines, ["ok", "images", "4", "4"] in lines, ["?", "x"] in lines] == [True] * 3
 
 
 def test_print_wrapped_keeps_commands_whole(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -377,7 +377,7 @@ def test_tracklets_prints_the_next_command(
     command = "  next: amem extract-features --dataset 'my p/p.toml' --model"
     assert capsys.readouterr().out.splitlines() == [
         "tracklets: p (9 pictures)",
-        "  tracks: hall 3, door 1; 2 with fewer than 8 frames are left out",
+        "  tracks: hall 3, door 1; left out: 2 with fewer than 8 frames",
         f"{command} MODEL",
     ]
     model = Path("runs/amem/mars/amem-main.safetensors")
