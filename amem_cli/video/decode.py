@@ -186,7 +186,7 @@ def _open(file: Path) -> Any:
         path = "file:" + os.path.abspath(file)
         return av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except FileNotFoundError as error:
-        raise InputMissing("video", file, why="not found", remedy=_remedy_for_missing(file)) from error
+        raise missing(file) from error
     except av.FFmpegError as error:
         why = "it is empty" if not file.stat().st_size else f"cannot be decoded ({_reason(error)})"
         if _lacks_index(file):
@@ -210,14 +210,16 @@ def _videos_in(folder: Path) -> list[Path]:
     return [one for one in sorted(folder.iterdir()) if one.suffix.lower() in VIDEOS]
 
 
-def _remedy_for_missing(file: Path) -> str:
+def missing(file: Path) -> InputMissing:
+    """The error for a video that does not exist."""
     if re.match(r"\w\w+:/", str(file)):
-        return "Addresses are not read: download the video and give the file"
+        remedy = "Addresses are not read: download the video and give the file"
+        return InputMissing("video", file, why="not found", remedy=remedy)
     near = ""
     with contextlib.suppress(OSError):
         prefix = "" if file.parent == Path() else f"{file.parent}/"
         near = did_you_mean(file.name, [one.name for one in _videos_in(file.parent)], prefix, 0.8)
-    return f"{near}Check the path"
+    return InputMissing("video", file, why="not found", remedy=f"{near}Check the path")
 
 
 def _head(file: Path) -> tuple[int, str]:

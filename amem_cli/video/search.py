@@ -24,6 +24,7 @@ from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing,
 from amem_cli.options import flag_of
 from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
+from amem_cli.video.decode import VIDEOS, missing
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.options import SearchOptions
 
@@ -192,11 +193,13 @@ Queries = tuple[list[str], np.ndarray, int | None]
 def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
     """Names, features (Q, D), the query's own row in the gallery: of a tracklet, or else of a folder or a video."""
     is_folder, is_file = os.path.isdir(options.query), os.path.isfile(options.query)
-    if gallery.rows_of(options.query) or not (is_folder or is_file):
+    known, path = bool(gallery.rows_of(options.query)), Path(options.query)
+    if not (known or os.path.exists(path)) and ("://" in options.query or path.suffix.lower() in VIDEOS):
+        raise missing(path)
+    if known or not (is_folder or is_file):
         row = gallery.row_of(options.query)
         _warn_about_unused(options, progress, *OF_IMAGES, why="the query is a tracklet of the gallery")
         return [options.query], gallery.row(row)[None], row
-    path = Path(options.query)
     check_model(options.model, gallery)  # before a long video is processed
     if is_file:
         return _video_queries(path, gallery, options, progress)

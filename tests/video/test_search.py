@@ -118,7 +118,8 @@ def test_search_tracklet_without_itself_and_filters(tmp_path: Path) -> None:
     for options, why in [
         ({"query": "hall/3"}, "Did you mean hall/00"), ({"cameras": ("attic",)}, "no such camera"),
         ({"after": 900}, "no tracklet passes"), ({"gallery": ()}, "no features file"), ({"top": 0}, "at least 1"),
-        ({"query": ""}, "nothing to search for"),
+        ({"query": ""}, "nothing to search for"), ({"query": "rtsp://hall"}, "Addresses are not read"),
+        ({"query": "hall.mp4"}, r"video hall\.mp4: not found\. Check the path"),
     ]:  # fmt: skip
         with pytest.raises(AmemError, match=why):
             search(SearchOptions(**({"query": "hall/0003", "gallery": paths} | options)), Silent())
