@@ -183,7 +183,12 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
         if table.image_size not in ("", size := known_image_size(tables)):
             why = f"is of images of {table.image_size} pixels, a file before it of {size}"
             raise BadData("features", name, why=why, remedy="Extract all splits with one --image-size")
-    scores = [_score(table, name, options, manifest) for table, name in zip(tables, names, strict=True)]
+    device = None
+    if options.device.startswith("cuda"):  # only then: starting CUDA takes longer than ranking
+        from amem_cli.runtime.distributed import choose_device
+
+        device = str(choose_device(options.device))  # without a process group: other processes of torchrun have ended
+    scores = [_score(table, name, options, manifest, device) for table, name in zip(tables, names, strict=True)]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
     result["choices"] = CHOICES | {"gallery": GALLERY[protocol.kind]} | _extraction_choices(tables)
     single = protocol.kind == "single-split"
@@ -223,7 +228,9 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
     }
 
 
-def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Manifest) -> dict[str, Any]:
+def _score(
+    table: Features, path: Path, options: EvaluateOptions, manifest: Manifest, device: str | None
+) -> dict[str, Any]:
     query = np.flatnonzero(table.is_query)
     single = protocol_of(manifest).kind == "single-split"
     gallery = np.full(len(table.is_query), True) if single else ~table.is_query
@@ -233,12 +240,6 @@ def _score(table: Features, path: Path, options: EvaluateOptions, manifest: Mani
     people = np.where(gallery, table.person_id, JUNK)  # the matrix on the disk stays whole: other rows are junk
     labels = (table.person_id[query], people, table.camera_id[query], table.camera_id)
     also_queries = table.is_query if single else None
-    device = None
-    if options.device.startswith("cuda"):  # only then: starting CUDA takes longer than ranking
-        from amem_cli.runtime.distributed import process_group
-
-        with process_group(options.device) as processes:
-            device = str(processes.device)
 
     def rank(rows: np.ndarray) -> Ranking:
         return evaluate_ranking(rows[query], rows, *labels, gallery_is_query=also_queries, device=device)

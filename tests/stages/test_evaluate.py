@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from evaluations import mars_like, options, split_file, three_splits, write_features
 from writers import some_result
 
@@ -18,6 +19,7 @@ from amem_cli.artifacts.results import compare
 from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.metrics import ranking
 from amem_cli.options import EvaluateOptions
+from amem_cli.runtime import distributed
 from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
 
@@ -162,6 +164,19 @@ def test_evaluate_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_evaluate_chooses_a_gpu_once_and_without_a_process_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the processes of torchrun only the first evaluates: it would wait for the others."""
+    chosen: list[str] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "choose_device", lambda device: chosen.append(device) or torch.device("cpu"))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *given, **more: pytest.fail("joins a group"))
+    files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
+    evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), device="cuda"), Silent())
+    assert chosen == ["cuda"]
+
+
 def test_evaluate_files_in_order_of_split(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"mine-split{number}.h5", number, "own") for number in range(3)]
     figures = evaluate(options(tmp_path, *files[::-1], protocol=three_splits(tmp_path)), Silent()).metrics
