@@ -76,6 +76,9 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     )
     output = Workspace(options.workspace).results(protocol.name)
     with output_slot("result", output, options):
+        if not options.features:
+            for number in protocol.numbers:
+                Chain(manifest, options.workspace, number).warn_about_stale("evaluate", progress)
         exists = output.is_file() and not options.force
         before = results.read(output, remedy="Use --force to make it again") if exists else None
         differs = before is not None and bool(provenance.differences(before["provenance"]))
@@ -87,9 +90,6 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
         if len(set(hashes)) < len(hashes):
             progress.warn("several splits have the same features file")
-        if not options.features:
-            for number in protocol.numbers:
-                Chain(manifest, options.workspace, number).warn_about_stale("evaluate", progress)
         tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
         if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
             needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)

@@ -12,8 +12,9 @@ import torch
 from evaluations import mars_like, options, split_file, three_splits, write_features
 from writers import some_result
 
-from amem_cli.artifacts import features, results
+from amem_cli.artifacts import atomic, features, results
 from amem_cli.artifacts.features import Features
+from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.results import compare
 from amem_cli.errors import BadData, InputMissing, UsageError
@@ -95,6 +96,17 @@ def test_evaluate_intervals_contain_the_figures(tmp_path: Path) -> None:
 def test_evaluate_default_features(tmp_path: Path) -> None:
     mars_like(tmp_path / "features" / "mars.h5")
     assert evaluate(options(tmp_path), Silent()).metrics["mAP"] == pytest.approx(0.35)
+
+
+def test_evaluate_warns_of_stale_features_also_with_the_old_result(tmp_path: Path) -> None:
+    place = Workspace(tmp_path)
+    made = {"command": "extract-features", "parents": {"amem-main": {"name": "m", "sha256": "a" * 64}}}
+    mars_like(place.features("mars", None), provenance=json.dumps(made))
+    atomic.write_text(place.amem_main("mars", None), "trained again")
+    for reused in (False, True):
+        progress = Silent()
+        assert evaluate(options(tmp_path), progress).reused == reused
+        assert any(f"{place.features('mars', None)} is stale" in warning for warning in progress.warnings)
 
 
 def test_evaluate_other_data_set(tmp_path: Path) -> None:
