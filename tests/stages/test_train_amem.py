@@ -5,13 +5,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toys import CPU, amem_options, write_labels, write_tae
 
-from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.chain import Chain
+from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, trained_test_people
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import tracklets_digest
@@ -132,6 +134,34 @@ def test_train_amem_warns_about_a_tae_of_test_people(
     several = {"dataset": "ilids-vid", "split": "all", "modules": "mem", "tae": str(tae)}
     stage.train_amem(amem_options(walkers, tmp_path, **several), progress)
     assert any("on images of test people of split 1, 2" in warning for warning in progress.warnings)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "changed", "warned"),
+    [
+        ({}, {}, False),
+        ({"frames": 2}, {}, False),
+        ({}, {"files": ("1.jpg",)}, True),
+        ({}, {"person_id": 9}, True),
+        ({"on_bad_image": "skip"}, {"files": ("1.jpg",)}, False),
+        ({"on_bad_image": "skip"}, {"person_id": 9}, True),
+    ],
+)
+def test_train_amem_warns_about_labels_of_other_data(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: dict, changed: dict, warned: bool
+) -> None:
+    now = list(read_videos(load_manifest("mars"), walkers).splits[0].train)
+    then = [dataclasses.replace(now[0], **changed), *now[1:]]
+    path = write_labels(tmp_path / "labels.h5", [tracklet.name for tracklet in then])
+    ids = {name: np.array([getattr(one, name) for one in then]) for name in ("person_id", "camera_id")}
+    data = tracklets_digest([shortened(one, 1, recorded.get("frames", 0)) for one in then])
+    labels = dataclasses.replace(pseudo_labels.read(path), **ids)
+    pseudo_labels.write(path, labels, Provenance("label-videos", recorded, data=data))
+    monkeypatch.setattr(stage, "_train_split", lambda *given: None)
+    progress = Silent()
+    stage.train_amem(amem_options(walkers, tmp_path, modules="aem", labels=str(path)), progress)
+    why = f"{path}: it was made from other people or images than these. Check --labels"
+    assert (why in progress.warnings) == warned
 
 
 @pytest.mark.slow

@@ -15,11 +15,12 @@ from amem_cli.artifacts import checkpoint, pseudo_labels
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.chain import Chain
+from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import trained_test_people
 from amem_cli.data.loading import ClipBatches, training_loader
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.sampling import check_people, hold_out_people, people_clips_batches
-from amem_cli.data.tracklets import Tracklet, VideoDataset, people
+from amem_cli.data.tracklets import Tracklet, VideoDataset, people, tracklets_digest
 from amem_cli.errors import AmemError, BadData, UsageError, listing
 from amem_cli.models.amem import AMEM, build_amem
 from amem_cli.models.checkpoints import TaeParts, load_tae
@@ -103,6 +104,25 @@ def warn_about_tae(
     if tested:
         why = f"was trained on split {trained_on}, on images of test people of split {', '.join(tested)}"
         progress.warn(f"{path} {why}. A TAE of another data set has none: train-tae --dataset market1501")
+
+
+def warn_about_labels(options: TrainAmemOptions, dataset: VideoDataset, progress: Progress) -> None:
+    """One warning if AEM's pseudo-labels were made from other people or images than the data set has. Labels without
+    unreadable images do not record which were left out: only their people and cameras are compared."""
+    if not options.uses_aem:
+        return
+    path = module_files(options, dataset.name)["labels"]
+    labels, now = pseudo_labels.read(path), {tracklet.name: tracklet for tracklet in dataset.tracklets}
+    recorded, found = labels.provenance.get("options", {}), [now[name] for name in labels.tracklet if name in now]
+    if labels.provenance.get("data") and recorded.get("on_bad_image") != "skip":
+        seen = [shortened(tracklet, 1, recorded.get("frames", 0)) for tracklet in found]
+        same = tracklets_digest(seen) == labels.provenance["data"]
+    else:
+        same = labels.person_id.tolist() in ([], [tracklet.person_id for tracklet in found])
+        same &= labels.camera_id.tolist() == [tracklet.camera_id for tracklet in found]
+    if not same:
+        remedy = "Check --labels" if options.labels else f"{run_before('label-videos', options)} --force"
+        progress.warn(f"{path}: it was made from other people or images than these. {remedy}")
 
 
 def module_files(options: TrainAmemOptions, dataset: str) -> dict[str, Path]:

@@ -65,6 +65,8 @@ def train_amem(options: TrainAmemOptions, progress: Progress) -> list[StageResul
             check_people(split.train, options.people_per_batch, options.clip_frames)
             inputs.refuse_other_split(options.weights, dataset, number, progress)
         inputs.initial_tae(options, manifest.name)
+        if processes.is_main:
+            inputs.warn_about_labels(options, dataset, progress)
         results = []
         for number, split in progress.repeated(splits, "splits"):
             results.append(_train_split(options, manifest, number, split, processes, progress))
