@@ -3,8 +3,10 @@
 Two artifacts with the same provenance (versions aside) are interchangeable, so a second run reuses the first one's.
 """
 
+import contextlib
 import dataclasses
 import json
+import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ import msgspec
 
 from amem_cli import __version__
 from amem_cli.artifacts.atomic import sha256_file, sha256_lines
-from amem_cli.errors import BadData, InputMissing, OutputExists
+from amem_cli.errors import SAME_COMMAND, BadData, InputMissing, OutputExists
 from amem_cli.options import COMMANDS
 
 SCHEMA = 1
@@ -79,6 +81,24 @@ class Provenance:
 def parent(path: Path) -> dict[str, str]:
     """The entry of a file in `Provenance.parents`."""
     return {"name": Path(path).name, "sha256": sha256_file(path)}
+
+
+def identities(*paths: Path | None) -> dict[Path, tuple[int, ...]]:
+    """What changes of each file when it is replaced, for `require_same`; of one that does not exist it is empty."""
+    found: dict[Path, tuple[int, ...]] = dict.fromkeys(filter(None, paths), ())
+    for path in found:
+        with contextlib.suppress(OSError):  # whoever loads it raises the error
+            status = os.stat(path)
+            found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+    return found
+
+
+def require_same(before: dict[Path, tuple[int, ...]]) -> None:
+    """Raise `BadData` for a file that was replaced since its `identities` were taken: the one that was loaded and the
+    one in `Provenance.parents` can differ."""
+    for path in before:
+        if identities(path)[path] != before[path]:
+            raise BadData("input", path, why="it was replaced while this run read it", remedy=SAME_COMMAND)
 
 
 def weights_parent(weights: str, path: Path | None) -> dict[str, dict[str, str]]:

@@ -16,7 +16,7 @@ from amem_cli.artifacts import atomic, results
 from amem_cli.artifacts.features import Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace, features_role, metrics_path
-from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.artifacts.provenance import Provenance, identities, parent, require_same
 from amem_cli.data.chain import Chain
 from amem_cli.data.datasets import missing_tracklets, protocol_counts
 from amem_cli.data.manifest import Manifest, load_manifest, manifest_of_protocol, protocol_of
@@ -68,7 +68,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     protocol = protocol_of(manifest)
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
         raise UsageError("--dataset", options.dataset, why=f"the protocol is for {manifest.name}")
-    files = features_files(options, manifest)
+    before_reading = identities(*(files := features_files(options, manifest)))
     provenance = Provenance(
         command="evaluate",
         options=options.fingerprint() | {"protocol": protocol.name},
@@ -91,6 +91,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if len(set(hashes)) < len(hashes):
             progress.warn("several splits have the same features file")
         tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
+        require_same(before_reading)
         if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
             needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
             require_memory("--rerank", None, needed, free_memory(), "Leave it out")
@@ -101,8 +102,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if (known := result.get("calibration")) and options.calibrate * known["impostor_pairs"] < 1:
             why = f"{known['impostor_pairs']:.0f} pairs of different people are too few to measure this rate"
             progress.warn(f"--calibrate {options.calibrate:g}: {why}: 1 of them is {1 / known['impostor_pairs']:.2g}")
-        if own := list(dict.fromkeys(progress.all_warnings[earlier:])):
-            result["warnings"] = own
+        result |= {"warnings": own} if (own := list(dict.fromkeys(progress.all_warnings[earlier:]))) else {}
         if "calibration" in result:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
             result["calibration"]["extraction"] = asdict(tables[0].extraction)

@@ -20,7 +20,7 @@ from amem_cli.artifacts.atomic import sha256_lines
 from amem_cli.artifacts.features import FEW_TRACKLETS, GENERATED_PEOPLE, Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.artifacts.provenance import Provenance, identities, parent, require_same
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import evenly_spaced, inference_clips, shortened
 from amem_cli.data.datasets import read_videos, split_numbers, trained_test_people, warn_about_counts
@@ -70,10 +70,9 @@ def _extract_split(
     model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
     chain = Chain(manifest, options.workspace, number, options.data_root)
     tracks = manifest.layout == "tracks"  # their people are unknown
-    remedy = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
-    if not tracks:
-        remedy = chain.remedy("train-amem")
-    remedy = "Check --model" if options.model else remedy
+    give = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
+    remedy = "Check --model" if options.model else give if tracks else chain.remedy("train-amem")
+    before = identities(model_file)
     model, config = load_feature_model(model_file, parts=options.parts, remedy=remedy)
     if not options.model and is_main:
         chain.warn_about_stale("extract-features", progress)
@@ -103,6 +102,7 @@ def _extract_split(
             data=data_digest(split.test, seen),
             engine=engine_version(engine_name),
         )
+        require_same(before)
         if slot.is_current(provenance, frames_of(split.test), progress.warn):
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
         fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * options.parts * len(split.test)

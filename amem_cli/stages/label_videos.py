@@ -13,7 +13,7 @@ import torch
 from amem_cli.artifacts import pseudo_labels
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.artifacts.provenance import Provenance, identities, parent, require_same
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import shortened
@@ -42,6 +42,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         arm_file = Path(options.arm) if options.arm else workspace.arm
         manifest = load_manifest(options.dataset)
         chain = Chain(manifest, options.workspace, None, options.data_root)
+        before = identities(arm_file)
         arm, config = load_arm(arm_file, remedy="Check --arm" if options.arm else chain.remedy("train-arm"))
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress, options.data_root)
@@ -60,6 +61,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                 data=tracklets_digest(tracklets),
                 engine=engine_version(engine_name),
             )
+            require_same(before)
             if slot.is_current(provenance, frames_of(tracklets), progress.warn):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
             fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * len(tracklets)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import Provenance, weights_parent
+from amem_cli.artifacts.provenance import Provenance, identities, require_same, weights_parent
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.datasets import generated_people, read_attributes, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader, shuffled_images, training_loader
@@ -61,7 +61,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         with output_slot("ARM checkpoint", output, options, is_main=processes.is_main) as slot:
             readable = readable_rows(data.paths, options, output, processes, progress)
             train, validation, test = split_rows(data, options, readable)
-            precision = resolve_precision(options.precision, processes.device)
+            precision, before = resolve_precision(options.precision, processes.device), identities(weights)
             provenance = Provenance(
                 command="train-arm",
                 options=options.fingerprint()
@@ -76,6 +76,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
             config = ArmConfig(backbone=options.backbone, image_size=options.image_size)
             model = ARM(config.backbone, weights=options.weights).to(processes.device)
+            require_same(before)
             log_pretrained(model, progress.log)
             schedule.require_batch_memory(options, ("batch_size",), processes, model, precision)
             if options.sync_batchnorm:

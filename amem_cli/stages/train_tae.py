@@ -18,7 +18,7 @@ from torch import Tensor
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import Provenance, weights_parent
+from amem_cli.artifacts.provenance import Provenance, identities, require_same, weights_parent
 from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.datasets import read_dataset, warn_about_counts
 from amem_cli.data.loading import ImageBatches, loader, shuffled_images, training_loader
@@ -80,7 +80,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             if len(paths) < 2:
                 raise BadData("training images", manifest.name, why=f"{len(paths)} found, at least 2 are needed")
             precision = resolve_precision(options.precision, device)
-            resolved = {"dataset": manifest.name, "precision": precision} | split
+            resolved, before = {"dataset": manifest.name, "precision": precision} | split, identities(weights)
             provenance = Provenance(
                 command="train-tae",
                 options=options.fingerprint() | resolved,
@@ -93,6 +93,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
             config = TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
             tae = TAE(config.encoder, options.initial_weights).to(device)
+            require_same(before)
             log_pretrained(tae, progress.log)
             if config.encoder == "patches":
                 start_from_patches(tae, patch_moments(_some_images(paths, options, device)))

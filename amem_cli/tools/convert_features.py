@@ -8,7 +8,7 @@ import numpy as np
 
 from amem_cli.artifacts import atomic, features, hdf5
 from amem_cli.artifacts.features import Features
-from amem_cli.artifacts.provenance import Provenance, parent
+from amem_cli.artifacts.provenance import Provenance, identities, parent, require_same
 from amem_cli.data.readers.features import read_foreign
 from amem_cli.errors import BadData, DiskError, OutputExists, UsageError, require_package
 from amem_cli.options import DataOptions
@@ -41,11 +41,12 @@ def convert(
         if path.exists() and not force:
             raise OutputExists("OUT", path, why="it exists", remedy="Choose another name, or --force to replace it")
         atomic.require_writable(path)
+    before = identities(*(files := [path for path in (source, gallery) if path is not None and path.is_file()]))
     table, notes = _read(source, dataset, gallery, queries, kind)
     recorded = table.provenance
     if kind == ".h5":
-        files = [path for path in (source, gallery) if path is not None and path.is_file()]
         parents = {f"features {number}": parent(path) for number, path in enumerate(files)}
+        require_same(before)
         options = {"dataset": table.dataset, "notes": notes} | recorded.get("options", {})
         command = str(recorded.get("command", "features convert"))
         data = str(recorded.get("data", ""))

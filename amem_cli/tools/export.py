@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from amem_cli.artifacts import atomic, checkpoint
-from amem_cli.artifacts.provenance import Provenance, head_of, parent
+from amem_cli.artifacts.provenance import Provenance, head_of, identities, parent, require_same
 from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.datasets import read_dataset, split_numbers, warn_about_counts
 from amem_cli.data.loading import middle_clip
@@ -66,8 +66,10 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
     Raises `AmemError`, exit code 70, for an export that differs from the original: nothing is written then.
     """
     versions = require_packages(options.format, options.int8)
+    before = identities(options.model)
     subject, clips = load_subject(options.model), read_clips(options, progress)
     description = describe(subject, options, versions)
+    require_same(before)
     if dry_run:
         return description
     for path in map(options.out.with_suffix, FORMATS[options.format].suffixes):

@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from amem_cli.artifacts.atomic import sha256_file
-from amem_cli.artifacts.provenance import Provenance, check_provenance, parent, parse_json_object, weights_parent
+from amem_cli.artifacts.atomic import sha256_file, write_bytes
+from amem_cli.artifacts.provenance import (
+    Provenance,
+    check_provenance,
+    identities,
+    parent,
+    parse_json_object,
+    require_same,
+    weights_parent,
+)
 from amem_cli.errors import BadData, InputMissing, OutputExists
 
 HERE = Provenance(
@@ -93,6 +101,21 @@ def test_parent(tmp_path, monkeypatch):
     assert weights_parent("", None) == {}
     with pytest.raises(InputMissing, match=r"--weights none.pt: not found\."):
         weights_parent("none.pt", Path("none.pt"))
+
+
+def test_require_same(tmp_path):
+    path, missing = tmp_path / "arm.safetensors", tmp_path / "none"
+    write_bytes(path, b"weights")
+    before = identities(path, missing, None)
+    require_same(before)
+    for content in (b"weights", b"others!"):  # the time alone differs, too
+        write_bytes(path, content)
+        with pytest.raises(BadData, match=r"arm\.safetensors: it was replaced while this run read it\. Run the same"):
+            require_same(before)
+    before = identities(path)
+    path.unlink()
+    with pytest.raises(BadData):
+        require_same(before)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", 3, None, b"\xff", "[" * 100_000])

@@ -22,6 +22,7 @@ from amem_cli.metrics import ranking
 from amem_cli.options import EvaluateOptions
 from amem_cli.runtime import distributed
 from amem_cli.runtime.progress import Silent
+from amem_cli.stages import evaluate as stage
 from amem_cli.stages.evaluate import evaluate
 
 
@@ -107,6 +108,13 @@ def test_evaluate_warns_of_stale_features_also_with_the_old_result(tmp_path: Pat
         progress = Silent()
         assert evaluate(options(tmp_path), progress).reused == reused
         assert any(f"{place.features('mars', None)} is stale" in warning for warning in progress.warnings)
+
+
+def test_evaluate_features_replaced_after_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = mars_like(tmp_path / "f.h5")
+    monkeypatch.setattr(stage, "read_features", lambda *given: atomic.write_bytes(path, path.read_bytes()))
+    with pytest.raises(BadData, match="it was replaced while this run read it"):
+        evaluate(options(tmp_path, path), Silent())
 
 
 def test_evaluate_other_data_set(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import write_main
 
-from amem_cli.artifacts import features
+from amem_cli.artifacts import atomic, features
 from amem_cli.artifacts.features import Extraction
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.clips import evenly_spaced, inference_clips, shortened
@@ -106,6 +106,17 @@ def test_extract_features_reused_or_refused(walkers: Path, main_file: Path, extr
     assert again.reused
     with pytest.raises(OutputExists, match='image_size: "32x32" there, "64x32" now'):
         extract_features(options(walkers, main_file, workspace, image_size="64x32"), Silent())
+
+
+def test_extract_features_model_replaced_after_it_was_loaded(
+    walkers: Path, main_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "amem-main.safetensors"
+    atomic.write_bytes(model, main_file.read_bytes())
+    again = model.read_bytes()
+    monkeypatch.setattr(stage, "require_rows", lambda *given: atomic.write_bytes(model, again))
+    with pytest.raises(BadData, match="it was replaced while this run read it"):
+        extract_features(options(walkers, model, tmp_path), Silent())
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from amem_cli.artifacts import checkpoint, pseudo_labels
+from amem_cli.artifacts import atomic, checkpoint, pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES, GROUP_SIZES
 from amem_cli.data.clips import shortened
@@ -14,7 +14,7 @@ from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import read_image
-from amem_cli.errors import InputMissing, OutputExists
+from amem_cli.errors import BadData, InputMissing, OutputExists
 from amem_cli.models.arm import ARM
 from amem_cli.models.checkpoints import load_arm
 from amem_cli.options import LabelVideosOptions
@@ -137,6 +137,16 @@ def test_select_tracklets_several_splits(walkers: Path, arm_file: Path, tmp_path
 def test_label_videos_without_arm(walkers: Path, tmp_path: Path) -> None:
     with pytest.raises(InputMissing, match="amem train-arm"):
         label_videos(LabelVideosOptions(data_root=walkers, workspace=tmp_path, device="cpu"), Silent())
+
+
+def test_label_videos_arm_replaced_after_it_was_loaded(
+    walkers: Path, arm_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arm = tmp_path / "arm.safetensors"
+    atomic.write_bytes(arm, arm_file.read_bytes())
+    monkeypatch.setattr(stage, "warn_about_counts", lambda *given: atomic.write_bytes(arm, b"of another training"))
+    with pytest.raises(BadData, match="it was replaced while this run read it"):
+        label_videos(options(walkers, arm, tmp_path), Silent())
 
 
 def test_select_tracklets_subsets(walkers: Path) -> None:

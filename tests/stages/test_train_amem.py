@@ -10,14 +10,14 @@ import pytest
 import torch
 from toys import CPU, amem_options, write_labels, write_tae
 
-from amem_cli.artifacts import checkpoint, pseudo_labels
+from amem_cli.artifacts import atomic, checkpoint, pseudo_labels
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import shortened
 from amem_cli.data.datasets import read_videos, trained_test_people
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import tracklets_digest
-from amem_cli.errors import InputMissing, UsageError
+from amem_cli.errors import BadData, InputMissing, UsageError
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Loop, Progress, Silent
 from amem_cli.stages.train_amem import inputs, stage
@@ -103,6 +103,16 @@ def test_train_amem_records_its_inputs(walkers: Path, tmp_path: Path, monkeypatc
     assert recorded["data"] == tracklets_digest(list(tracklets))
     assert "all_images" not in recorded["options"]
     assert recorded["options"]["generated"] is True
+
+
+def test_train_amem_tae_replaced_after_its_digest(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tae, config = write_tae(tmp_path / "tae.safetensors"), stage.model_config
+    replacing = lambda *given: atomic.write_bytes(tae, tae.read_bytes()) and config(*given)  # noqa: E731
+    monkeypatch.setattr(stage, "model_config", replacing)
+    with pytest.raises(BadData, match="it was replaced while this run read it"):
+        stage.train_amem(amem_options(walkers, tmp_path, modules="mem", tae=str(tae)), Silent())
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 import torch
 from toys import arm_options, write_image_weights
 
-from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.attributes import ATTRIBUTES
 from amem_cli.data.datasets import read_attributes
 from amem_cli.data.manifest import load_manifest
@@ -115,3 +115,12 @@ def test_train_arm_refuses_other_attributes(walkers: Path, tmp_path: Path, monke
     monkeypatch.setattr(train_arm, "read_attributes", lambda *given: other)
     with pytest.raises(BadData, match="they are not PETA's 105"):
         train_arm.train_arm(arm_options(walkers, tmp_path), Silent())
+
+
+def test_train_arm_weights_replaced_while_they_are_read(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, _ = write_image_weights(tmp_path / "image.pth")
+    monkeypatch.setattr(train_arm, "ARM", lambda name, weights: atomic.write_bytes(Path(weights), b"") and ARM(name))
+    with pytest.raises(BadData, match="it was replaced while this run read it"):
+        train_arm.train_arm(arm_options(walkers, tmp_path, weights=str(weights)), Silent())

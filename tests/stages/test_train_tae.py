@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from toys import tae_options, write_image_weights
 
-from amem_cli.artifacts import checkpoint
+from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.data.loading import ImageBatches
 from amem_cli.data.manifest import load_manifest
 from amem_cli.data.tracklets import images_digest
@@ -61,6 +61,15 @@ def test_train_tae_patches(walkers: Path, tmp_path: Path, monkeypatch: pytest.Mo
     images = as_pixels(pixels, torch.device("cpu"))
     assert F.mse_loss(parts.decoder(parts.encoder(images)), images) < 0.002
     assert (parts.decoder.layers[1].running_mean == 0).all()
+
+
+def test_train_tae_weights_replaced_while_they_are_read(
+    walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, _ = write_image_weights(tmp_path / "image.pth")
+    monkeypatch.setattr(train_tae, "TAE", lambda *given: atomic.write_bytes(weights, b"") and TAE(given[0]))
+    with pytest.raises(BadData, match="it was replaced while this run read it"):
+        train_tae.train_tae(tae_options(walkers, tmp_path, weights=str(weights)), Silent())
 
 
 def test_train_tae_needs_two_images(walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from writers import some_features
 
-from amem_cli.artifacts import features
+from amem_cli.artifacts import atomic, features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.cli.app import run
 from amem_cli.errors import BadData, DiskError, InputMissing, OutputExists, UsageError
+from amem_cli.tools import convert_features
 from amem_cli.tools.convert_features import convert
 
 
@@ -51,6 +52,15 @@ def test_convert_there_and_back(tmp_path, source, table, suffix):
     assert (told["rows"], told["queries"], told["dimensions"]) == (4, 1, 5)
     assert found.provenance["command"] == ("extract-features" if suffix == ".parquet" else "features convert")
     assert found.provenance["parents"]["features 0"]["name"] == f"out{suffix}"
+
+
+def test_convert_source_replaced_after_it_was_read(tmp_path, source, monkeypatch):
+    convert(source, tmp_path / "x.parquet")
+    read, path = convert_features._read, tmp_path / "x.parquet"
+    replaced = lambda *given: (read(*given), atomic.write_bytes(path, b""))[0]  # noqa: E731
+    monkeypatch.setattr(convert_features, "_read", replaced)
+    with pytest.raises(BadData, match=r"x\.parquet: it was replaced while this run read it"):
+        convert(path, tmp_path / "back.h5")
 
 
 def test_convert_parquet_keeps_the_record(tmp_path, table):

@@ -16,6 +16,7 @@ import torch
 from toys import as_trained
 
 import amem_cli as amem
+from amem_cli.artifacts import atomic
 from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.attributes import ATTRIBUTES
@@ -279,6 +280,13 @@ def test_export_package_missing(main_file, monkeypatch, capsys):
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.13.1+cpu"))
     assert run(["export", str(main_file), "--out", "a.onnx"]) == 66
     assert "torch 2.13.1+cpu is too old for it. Run: python -m pip install 'torch>=2.14'" in capsys.readouterr().err
+
+
+def test_export_model_replaced_after_it_was_loaded(main_file: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    model = atomic.write_bytes(tmp_path / "m.safetensors", content := main_file.read_bytes())
+    monkeypatch.setattr("amem_cli.tools.export.read_clips", lambda *_: atomic.write_bytes(model, content))
+    assert run(["export", str(model), "--out", str(tmp_path / "amem.pt2"), "--dry-run"]) == 65
+    assert "it was replaced while this run read it" in capsys.readouterr().err
 
 
 def test_export_dry_run(main_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from amem_cli.artifacts import checkpoint
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
-from amem_cli.artifacts.provenance import Provenance, parent, weights_parent
+from amem_cli.artifacts.provenance import Provenance, identities, parent, require_same, weights_parent
 from amem_cli.data.chain import Chain
 from amem_cli.data.clips import inference_clips
 from amem_cli.data.datasets import generated_people, read_videos, split_numbers, warn_about_counts
@@ -84,12 +84,13 @@ def _train_split(
     output = Workspace(options.workspace).amem(manifest.name, number)
     with output_slot("AMEM checkpoint", output, options, is_main=processes.is_main) as slot:
         tracklets = without_unreadable(split.train, options, output, processes, progress)
+        files = inputs.module_files(options, manifest.name)
+        before = identities(*files.values())
         data = inputs.training_data(options, manifest.name, tracklets)
         if options.uses_aem and not options.labels and processes.is_main:
             Chain(manifest, options.workspace, number, options.data_root).warn_about_stale("train-tae", progress)
         precision = resolve_precision(options.precision, processes.device)
-        weights = inputs.initial_weights(options, progress)
-        files = inputs.module_files(options, manifest.name)
+        before |= identities(weights := inputs.initial_weights(options, progress))
         resolved: dict[str, Any] = {"dataset": manifest.name, "precision": precision, "split": number}
         resolved |= generated_people(manifest, options.data_root)
         if tracklets != list(split.train):
@@ -109,6 +110,7 @@ def _train_split(
         tae = inputs.initial_tae(options, manifest.name)
         config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
         networks = inputs.build_networks(config, options, processes, tae, weights)
+        require_same(before)
         log_pretrained(networks.amem, progress.log)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
