@@ -9,6 +9,7 @@ from typing import Any
 from amem_cli.errors import UsageError
 
 LARGEST_SIDE = 2048  # pixels
+LONGEST_CLIP = 1000  # frames
 MOST_PARTS = LARGEST_SIDE // 16  # rows of the maps
 RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be: its test, the names of the options
     "must be positive": (
@@ -24,7 +25,7 @@ RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {  # what a value must be
     "must be -1 or more": (lambda value: value >= -1, "workers"),
     "must be at least 1": (lambda value: value >= 1, "predict_stride"),
     "must be at least 2": (lambda value: value >= 2, "people_per_batch clips_per_person"),
-    "must be at least 4": (lambda value: value >= 4, "clip_frames"),
+    f"must be from 4 to {LONGEST_CLIP}": (lambda value: 4 <= value <= LONGEST_CLIP, "clip_frames"),
     "must be below 1": (lambda value: value < 1, "learning_rate"),
     "must be between 0 and 1": (lambda value: 0 < value < 1, "hold_out threshold"),
     "must be from 0 to 1": (lambda value: 0 <= value <= 1, "flip crop erase jitter freeze_bn"),

@@ -7,10 +7,9 @@ from typing import Any, Literal
 import msgspec
 
 from amem_cli.attributes import ATTRIBUTES
+from amem_cli.option_values import LONGEST_CLIP
 from amem_cli.options import MIDDLE_MAPS, TrainAmemOptions, parse_image_size
 from amem_cli.weights.normalisation import Normalisation
-
-LONGEST_CLIP = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
