@@ -195,11 +195,12 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
                 given["features"] = [*(given["features"] or []), *others["files"]]
             options = resolve(cls, given, preset=preset or "", config=config)
             if others.get("compare") and (idle := [flag_of(option) for option in given if given[option] is not None]):
-                progress.warn(f"with --compare, {' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect")
+                progress.warn(f"with --compare, {_no_effect(idle)}")
             _check_names(options, dry_run)
             if unused:
-                verb = "has" if len(unused) == 1 else "have"
-                progress.warn(f"{WITHOUT_EFFECT[name]}, {' and '.join(unused)} {verb} no effect")
+                progress.warn(f"{WITHOUT_EFFECT[name]}, {_no_effect(unused)}")
+            if of_last_maps := _flags_of_last_maps(options, given):
+                progress.warn(f"with --motion-maps middle, {_no_effect(of_last_maps)} on the motion branch")
             if preset and config and (fixed := fixed_by_file(options, preset, given)):
                 progress.warn(f"--preset {preset} has no effect on what {config} sets: {listing(fixed, 5)}")
             for one in dataclasses.fields(options) if config else ():
@@ -236,6 +237,16 @@ def _stage_flags(cls: type, command: str) -> list[inspect.Parameter]:
         flags.append(_parameter(field.name, _flag(field, kinds[field.name], panel)))
     hidden = {name: Annotated[str | None, typer.Option(flag_of(name), hidden=True)] for name in COMMON}
     return flags + [_parameter(name, hidden[name]) for name in COMMON if name not in kinds]
+
+
+def _no_effect(flags: list[str]) -> str:
+    return f"{' and '.join(flags)} {'has' if len(flags) == 1 else 'have'} no effect"
+
+
+def _flags_of_last_maps(options: Any, given: dict[str, Any]) -> list[str]:
+    """The given flags that design branches on the backbone's last maps, if the motion branch reads middle maps."""
+    middle = isinstance(options, TrainAmemOptions) and options.uses_mem and options.motion_maps == "middle"
+    return [flag_of(name) for name in ("branch", "branch_kernel") if middle and given[name] is not None]
 
 
 def fixed_by_file(options: Any, preset: str, given: dict[str, Any]) -> list[str]:

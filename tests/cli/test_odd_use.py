@@ -42,6 +42,15 @@ def test_compare_warns_about_options_without_effect(tmp_path: Path, capsys: pyte
     assert "warning: with --compare, --protocol and --rerank have no effect" in error
 
 
+def test_middle_maps_warn_about_the_design_of_the_other_branch(capsys: pytest.CaptureFixture) -> None:
+    typed = "train-amem --preset small --branch conv3d --branch-kernel 3x3x3 --dry-run"
+    why = "with --motion-maps middle, --branch and --branch-kernel have no effect on the motion branch"
+    assert why in printed(f"{typed} --motion-maps middle", capsys)
+    assert not printed(f"{typed} --motion-maps middle --modules aem", capsys)
+    assert not printed(typed, capsys)
+    assert not printed("train-amem --preset small --motion-maps middle --dry-run", capsys)  # the preset's kernel
+
+
 @pytest.mark.parametrize("flag", ["--features ", ""])
 def test_evaluate_file_wins_over_the_config(
     flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
