@@ -36,16 +36,39 @@ class StageResult:
 
 @dataclass(frozen=True)
 class OutputSlot:
-    """The place of an artifact, locked by this run."""
+    """The place of an artifact, locked by this run. `unreadable` are the lines about images that this run leaves
+    out."""
 
     kind: str
     path: Path
     options: Options
+    is_main: bool = True
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def unreadable_list(self) -> Path:
+        """The file next to the artifact that has the lines `unreadable`; without any there is no such file."""
+        return self.path.with_suffix(".unreadable.txt")
 
     def is_current(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
         """True if the artifact exists with this provenance, so that the stage has nothing to do; false with `--force`
-        and `--resume never`. Warns if some of its `images` were replaced since. Raises `OutputExists` with every
-        difference from another provenance, and `BadData` if the artifact is damaged."""
+        and `--resume never`. Then this run will write it, and the main process the list of unreadable images. Warns if
+        some of its `images` were replaced since. Raises `OutputExists` with every difference from another provenance,
+        and `BadData` if the artifact is damaged."""
+        if self._is_there(provenance, images, warn):
+            return True
+        self.list_unreadable()
+        return False
+
+    def list_unreadable(self) -> None:
+        """Write the list of unreadable images, or remove that of an earlier run, in the main process."""
+        if self.is_main and self.unreadable:
+            atomic.write_text(self.unreadable_list, "".join(f"{line}\n" for line in self.unreadable))
+        elif self.is_main:
+            with contextlib.suppress(OSError):  # there is none; or the artifact cannot be written, either
+                self.unreadable_list.unlink()
+
+    def _is_there(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
         if not self.path.is_file() or self.options.force:
             return False
         verify(self.path, self.kind, "Use --force to make it again")
@@ -117,7 +140,7 @@ def output_slot(kind: str, path: Path, options: Options, *, is_main: bool = True
     if path.is_dir():  # the replacing at the end would fail
         raise DiskError(kind, path, why="a folder is in its place", remedy="Move it away")
     with locked(path, owner=is_main):
-        yield OutputSlot(kind, path, options)
+        yield OutputSlot(kind, path, options, is_main)
 
 
 def read_provenance(path: Path) -> dict[str, Any]:

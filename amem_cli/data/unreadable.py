@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from amem_cli.artifacts import atomic
+from amem_cli.artifacts.output import OutputSlot
 from amem_cli.data.images import in_threads, open_rgb
 from amem_cli.data.tracklets import Tracklet, frames_of
-from amem_cli.errors import BadData, listing
+from amem_cli.errors import BadData, counted, listing
 from amem_cli.options import DataOptions
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Progress
@@ -21,16 +21,16 @@ MOST_SKIPPED = 0.01  # of all images; more indicate a broken copy of the data se
 
 
 def readable_rows(
-    paths: Sequence[Path], options: DataOptions, output: Path, processes: Processes, progress: Progress
+    paths: Sequence[Path], options: DataOptions, slot: OutputSlot, processes: Processes, progress: Progress
 ) -> np.ndarray:
     """The rows of `paths` to use, (n,) int64, sorted: all, or with `--on-bad-image skip` those that can be decoded.
 
-    The others are written to OUTPUT.unreadable.txt, a line each; without any there is no such file. Each image is
-    decoded once, by one of the processes. Raises `BadData` when more than one image in a hundred is unreadable.
+    `slot` lists the others when it accepts the run. Each image is decoded once, by one of the processes. Raises
+    `BadData` when more than one image in a hundred is unreadable; the list is then written at once.
     """
     if options.on_bad_image == "stop":
         return np.arange(len(paths))
-    list_file, mine = output.with_suffix(".unreadable.txt"), processes.shard(range(len(paths)))
+    mine = processes.shard(range(len(paths)))
     faults: dict[int, str] = {}
     with progress.loop("looking for unreadable images", len(mine), unit="images") as loop:
         for row, fault in zip(mine, in_threads(_fault, [paths[row] for row in mine]), strict=True):
@@ -38,14 +38,14 @@ def readable_rows(
                 faults[row] = fault
             loop.advance()
     bad = {row: fault for shard in processes.gather(faults) for row, fault in shard.items()}
-    if processes.is_main:
-        if bad:
-            atomic.write_text(list_file, "".join(f"{bad[row]}\n" for row in sorted(bad)))
-            progress.warn(f"{len(bad)} unreadable images are left out; they are listed in {list_file}")
-        else:
-            list_file.unlink(missing_ok=True)
+    slot.unreadable[:] = [bad[row] for row in sorted(bad)]
     if len(bad) > MOST_SKIPPED * len(paths):
-        raise BadData("images", why=f"{len(bad)} of {len(paths)} cannot be decoded", remedy=f"See {list_file}")
+        slot.list_unreadable()
+        why = f"{len(bad)} of {len(paths)} cannot be decoded"
+        raise BadData("images", why=why, remedy=f"See {slot.unreadable_list}")
+    if bad:
+        left_out = f"{counted(len(bad), 'unreadable images')} {'is' if len(bad) == 1 else 'are'} left out"
+        progress.warn(f"{left_out}; see {slot.unreadable_list}")
     return np.array([row for row in range(len(paths)) if row not in bad], dtype=np.int64)
 
 
@@ -58,13 +58,13 @@ def _fault(path: Path) -> str:
 
 
 def without_unreadable(
-    tracklets: Sequence[Tracklet], options: DataOptions, output: Path, processes: Processes, progress: Progress
+    tracklets: Sequence[Tracklet], options: DataOptions, slot: OutputSlot, processes: Processes, progress: Progress
 ) -> list[Tracklet]:
     """The tracklets without the frames that `readable_rows` leaves out; the frames around a gap become neighbours.
     Raises as it does, and `BadData` if a tracklet has no readable frame."""
     if options.on_bad_image == "stop":
         return list(tracklets)
-    rows = readable_rows([*frames_of(tracklets)], options, output, processes, progress)
+    rows = readable_rows([*frames_of(tracklets)], options, slot, processes, progress)
     readable, kept, first = set(rows.tolist()), [], 0
     for tracklet in tracklets:
         files = tuple(file for row, file in enumerate(tracklet.files, start=first) if row in readable)

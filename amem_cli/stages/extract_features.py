@@ -89,7 +89,7 @@ def _extract_split(
         trained_with = described["provenance"]["options"]
         trained_on = {"dataset": str(trained_with.get("dataset", ""))}
         trained_on |= {"people": GENERATED_PEOPLE} if "generated" in trained_with else {}
-        readable = without_unreadable(split.test, options, output, processes, progress)
+        readable = without_unreadable(split.test, options, slot, processes, progress)
         split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in readable))
         seen = seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
         resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size, "split": number}

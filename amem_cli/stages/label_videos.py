@@ -51,7 +51,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         precision = resolve_precision(options.precision, device)
         engine_name = resolve_engine(options.engine, device, precision, clips=False)
         with output_slot("pseudo-labels", output, options, is_main=is_main) as slot:
-            tracklets = without_unreadable(tracklets, options, output, processes, progress)
+            tracklets = without_unreadable(tracklets, options, slot, processes, progress)
             tracklets = [shortened(tracklet, 1, options.frames) for tracklet in tracklets]
             resolved = {"dataset": manifest.name, "precision": precision, "image_size": config.image_size}
             provenance = Provenance(

@@ -59,7 +59,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         weights = weight_file(options.weights, options.backbone)
         output = Workspace(options.workspace).arm
         with output_slot("ARM checkpoint", output, options, is_main=processes.is_main) as slot:
-            readable = readable_rows(data.paths, options, output, processes, progress)
+            readable = readable_rows(data.paths, options, slot, processes, progress)
             train, validation, test = split_rows(data, options, readable)
             precision, before = resolve_precision(options.precision, processes.device), identities(weights)
             provenance = Provenance(

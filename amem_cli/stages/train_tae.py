@@ -73,7 +73,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
         weights = weight_file(options.initial_weights, options.tae_encoder)
         output = Workspace(options.workspace).tae
         with output_slot("TAE checkpoint", output, options, is_main=is_main) as slot:
-            rows = readable_rows(every_path, options, output, processes, progress)
+            rows = readable_rows(every_path, options, slot, processes, progress)
             every_path, person_ids = [every_path[row] for row in rows], [person_ids[row] for row in rows]
             train, validation = hold_out_people(person_ids, options.validate, options.seed)
             paths, validation_paths = [every_path[row] for row in train], [every_path[row] for row in validation]

@@ -1,5 +1,6 @@
 """`--on-bad-image skip`: unreadable frames are left out and listed, up to one in a hundred."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,14 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from writers import write_features
 
+from amem_cli.artifacts.output import OutputSlot
+from amem_cli.artifacts.provenance import Provenance
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.unreadable import without_unreadable
-from amem_cli.errors import BadData
+from amem_cli.errors import BadData, OutputExists
 from amem_cli.options import DataOptions
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.progress import Silent
 
+MADE = Provenance("extract-features", {"on_bad_image": "skip"})
 ALONE = Processes(0, 1, torch.device("cpu"))
 
 
@@ -35,12 +40,18 @@ def tracklets(tmp_path: Path) -> list[Tracklet]:
 
 def find(tracklets: list[Tracklet], output: Path, processes: Processes = ALONE) -> tuple[list[Tracklet], list[str]]:
     progress, options = Silent(), DataOptions(on_bad_image="skip")
-    return without_unreadable(tracklets, options, output, processes, progress), progress.warnings
+    slot = OutputSlot("features", output, options, processes.is_main)
+    kept = without_unreadable(tracklets, options, slot, processes, progress)
+    assert not slot.is_current(MADE, [], print)
+    return kept, progress.warnings
 
 
 def test_without_unreadable_keeps_all_with_stop(tracklets: list[Tracklet], tmp_path: Path) -> None:
     tracklets[0].frames[0].write_bytes(b"")
-    assert without_unreadable(tracklets, DataOptions(), tmp_path / "mars.h5", ALONE, Silent()) == tracklets
+    assert (
+        without_unreadable(tracklets, DataOptions(), OutputSlot("x", tmp_path, DataOptions()), ALONE, Silent())
+        == tracklets
+    )
 
 
 def test_without_unreadable_good_frames_remove_an_old_list(tracklets: list[Tracklet], tmp_path: Path) -> None:
@@ -64,7 +75,25 @@ def test_without_unreadable_leaves_out_and_lists(tracklets: list[Tracklet], tmp_
     lines = list_file.read_text().splitlines()
     assert len(lines) == 2
     assert all(str(path) in line for path, line in zip(broken, lines, strict=True))
-    assert warnings == [f"2 unreadable images are left out; they are listed in {list_file}"]
+    assert warnings == [f"2 unreadable images are left out; see {list_file}"]
+
+
+def test_without_unreadable_lists_for_the_run_that_writes(tracklets: list[Tracklet], tmp_path: Path) -> None:
+    """A refused run leaves the list of the artifact that is there; a run that stops at bad images removes it."""
+    tracklets[0].frames[0].write_bytes(b"")
+    output, list_file = tmp_path / "mars.h5", tmp_path / "mars.unreadable.txt"
+    write_features(output, 1, Provenance("extract-features", {"on_bad_image": "stop"}))
+    with pytest.raises(OutputExists):
+        find(tracklets, output)
+    assert not list_file.exists()
+    output.unlink()
+    assert find(tracklets, output)[1] == [f"1 unreadable image is left out; see {list_file}"]
+    write_features(output, 1, MADE)
+    stopping = Provenance("extract-features", {"on_bad_image": "stop"})
+    for options, exists in ((DataOptions(), True), (DataOptions(force=True), False)):
+        with contextlib.suppress(OutputExists):
+            OutputSlot("features", output, options).is_current(stopping, [], print)
+        assert list_file.exists() == exists
 
 
 def test_without_unreadable_one_in_a_hundred(tracklets: list[Tracklet], tmp_path: Path) -> None:

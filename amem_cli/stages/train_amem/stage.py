@@ -83,7 +83,7 @@ def _train_split(
 ) -> StageResult:
     output = Workspace(options.workspace).amem(manifest.name, number)
     with output_slot("AMEM checkpoint", output, options, is_main=processes.is_main) as slot:
-        tracklets = without_unreadable(split.train, options, output, processes, progress)
+        tracklets = without_unreadable(split.train, options, slot, processes, progress)
         files = inputs.module_files(options, manifest.name)
         before = identities(*files.values())
         data = inputs.training_data(options, manifest.name, tracklets)
