@@ -217,6 +217,9 @@ def test_plan_from_scratch():
     assert "Trained from scratch: tae, r3d, p3d." in planned.advice()
     for start in ("rgb.pt", "kinetics"):
         assert plan(Request("table3", rows=("baseline",), weights=(f"i3d={start}",))).advice() == ""
+    small = plan(Request("table3", seeds=1, preset="small", weights=("i3d=rgb.pt",)))
+    assert ("tae", "patches") in small.trainings
+    assert (small.from_scratch, small.advice()) == ([], "")
 
 
 def test_dry_run_without_torch(tmp_path):

@@ -89,8 +89,8 @@ class Plan:
 
     @property
     def from_scratch(self) -> list[str]:
-        """The networks that are trained without weights."""
-        return [name for (name, _), weights in self.trainings.items() if not weights]
+        """The networks that are trained without weights, but for a TAE of patches, of which there are none."""
+        return [name for (name, network), weights in self.trainings.items() if not weights and network != "patches"]
 
     def advice(self) -> str:
         """A warning about networks that are trained from scratch, or nothing."""
