@@ -63,7 +63,7 @@ def test_plan_printed_commands_resolve_to_the_options_that_run(what, tmp_path, c
     config = tmp_path / "my options.toml"
     config.write_text(TINY + 'backbone = "r3d"\nmodules = "aem"\n')  # a row's own options win
     places = {"data_root": tmp_path / "my data", "workspace": tmp_path / "work space"}
-    weights = ("i3d=rgb imagenet.pt", "r3d=r3d.pth")
+    weights = ("r3d=of kinetics.pth",)
     planned = plan(Request(what, seeds=1, preset="small", weights=weights, config=config, **places))
     stop, *printed = [line for line in planned.script().splitlines() if line and not line.startswith("#")]
     document = planned.as_json()
@@ -174,12 +174,22 @@ def test_plan_seeds():
         ({"weights": ("arm=kinetics",)}, "no kinetics weights of arm"),
         ({"weights": ("i3d=imagenet",)}, "no imagenet weights of i3d"),
         ({"weights": ("i3d=a.pt", "i3d=b.pt")}, "each once"),
+        ({"weights": ("i3d=a.pt", "r3d=none.pt")}, "no row of table3 starts r3d from weights. Use NAME=FILE with arm,"),
+        ({"what": "figure4", "weights": ("arm=none.pth",)}, "arm=...: no row of figure4 starts arm from weights"),
+        ({"preset": "small", "weights": ("tae=w.pth",)}, "tae=...: no row of table3 starts tae from weights"),
     ],
 )
 def test_plan_refuses(request_, message):
     with pytest.raises(UsageError) as caught:
         plan(Request(**{"what": "table3"} | request_))
     assert message in str(caught.value)
+
+
+def test_plan_takes_weights_of_rows_that_are_not_chosen():
+    """An array job gives all weights to each row."""
+    weights = ("arm=a.pth", "tae=t.pth", "i3d=i.pt", "r3d=r.pth")
+    planned = plan(Request("table4", rows=("baseline",), seeds=1, weights=weights))
+    assert planned.trainings == {("i3d", "i3d"): "i.pt"}
 
 
 def test_plan_refuses_a_config_with_places(tmp_path):
@@ -199,7 +209,9 @@ def test_plan_of_another_backbone(tmp_path):
     assert planned.runs[0].title == "Baseline (I3D), mobilenet_v2 for I3D"
     assert "# Baseline (I3D), mobilenet_v2 for I3D on mars" in planned.script()
     assert "mobilenet_v2=imagenet" in new_table(planned, [])["weights"]
-    with pytest.raises(UsageError, match=r"--weights i3d=\.\.\.: the rows are of mobilenet_v2"):
+    with pytest.raises(
+        UsageError, match=r"--weights i3d=\.\.\.: no row of table3 starts i3d .* with arm, mobilenet_v2\.$"
+    ):
         plan(dataclasses.replace(request, weights=("i3d=rgb.pt",)))
     given = plan(dataclasses.replace(request, weights=("mobilenet_v2=own.pt",)))
     assert [command.options.weights for command in given.commands if command.name == "train-amem"] == ["own.pt"] * 2

@@ -136,13 +136,27 @@ def plan(request: Request) -> Plan:
         raise UsageError("--dataset", ", ".join(datasets), why=f"{request.what} is about one data set")
     names = [load_manifest(dataset).name for dataset in datasets if datasets != table.datasets]
     rows = [row for row in table.rows if not request.rows or row.name in request.rows]
-    backbones = {row.options.get("backbone") or given.get("backbone", row.backbone) for row in rows}
-    if (ours := {*weights} & {*BACKBONES}) and not ours & backbones:
-        why = f"the rows are of {', '.join(sorted(backbones))}"
-        raise UsageError("--weights", f"{min(ours)}=...", why=why, remedy=f"Use {min(backbones)}=FILE")
+    known = _starting(request, given)
+    if unused := [name for name in weights if name not in known]:
+        why = f"no row of {request.what} starts {unused[0]} from weights"
+        raise UsageError("--weights", f"{unused[0]}=...", why=why, remedy=f"Use NAME=FILE with {', '.join(known)}")
     order = [(row, dataset, seed) for seed in range(request.seeds) for dataset in datasets for row in rows]
     file = "-".join([request.what, *names, *dict.fromkeys(request.rows)])
     return Plan(request, table, datasets, file, [_run(request, weights, *one) for one in order])
+
+
+def _starting(request: Request, given: dict[str, Any]) -> list[str]:
+    """The networks that rows of the table start from weights, also rows that are not chosen: array jobs give all
+    weights to each row. `given` is in the configuration file."""
+    rows = TABLES[request.what].rows
+    uses = [TrainAmemOptions(modules=row.options["modules"]) for row in rows]
+    names = {row.options.get("backbone") or given.get("backbone", row.backbone) for row in rows}
+    if any(one.uses_aem for one in uses):
+        names.add("arm")
+    tae = resolve(COMMANDS["train-tae"], {}, preset=request.preset, config=request.config)
+    if any(one.uses_mem for one in uses) and tae.tae_encoder != "patches":  # which has no weights
+        names.add("tae")
+    return sorted(names)
 
 
 def parse_weights(texts: tuple[str, ...]) -> dict[str, str]:
