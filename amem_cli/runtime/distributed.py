@@ -16,7 +16,7 @@ import torch
 import torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from amem_cli.errors import SAME_COMMAND, Interrupted, UsageError
+from amem_cli.errors import SAME_COMMAND, BadData, Interrupted, UsageError
 from amem_cli.processes import local_rank, local_world_size, world_size
 
 Item = TypeVar("Item")
@@ -45,6 +45,14 @@ class Processes:
             why = f"cannot be divided among {self.world_size} processes with at least {least} each"
             remedy = f"Use a multiple of {self.world_size}, at least {least * self.world_size}"
             raise UsageError(flag, str(count), why=why, remedy=remedy)
+
+    def require_images(self, count: int, dataset: str) -> None:
+        """Raise `BadData` for fewer than two training images, or for a process without one."""
+        if count < (least := max(2, self.world_size)):
+            why, remedy = f"{count} found, at least {least} are needed", ""
+            if self.world_size > 1:
+                why, remedy = f"{why} for {self.world_size} processes", "Start fewer processes, or add images"
+            raise BadData("training images", dataset, why=why, remedy=remedy)
 
     def barrier(self) -> None:
         """Wait for all processes."""

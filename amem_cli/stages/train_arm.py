@@ -61,6 +61,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
         with output_slot("ARM checkpoint", output, options, is_main=processes.is_main) as slot:
             readable = readable_rows(data.paths, options, slot, processes, progress)
             train, validation, test = split_rows(data, options, readable)
+            processes.require_images(len(train), manifest.name)
             precision, before = resolve_precision(options.precision, processes.device), identities(weights)
             provenance = Provenance(
                 command="train-arm",

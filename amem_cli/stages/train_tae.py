@@ -26,7 +26,6 @@ from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.sampling import hold_out_people, shuffled_batches
 from amem_cli.data.tracklets import VideoDataset, frames_of, images_digest
 from amem_cli.data.unreadable import readable_rows
-from amem_cli.errors import BadData
 from amem_cli.losses import discriminator_loss, tae_loss
 from amem_cli.models.checkpoints import save_tae
 from amem_cli.models.config import TaeConfig
@@ -77,8 +76,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             every_path, person_ids = [every_path[row] for row in rows], [person_ids[row] for row in rows]
             train, validation = hold_out_people(person_ids, options.validate, options.seed)
             paths, validation_paths = [every_path[row] for row in train], [every_path[row] for row in validation]
-            if len(paths) < 2:
-                raise BadData("training images", manifest.name, why=f"{len(paths)} found, at least 2 are needed")
+            processes.require_images(len(paths), manifest.name)
             precision = resolve_precision(options.precision, device)
             resolved, before = {"dataset": manifest.name, "precision": precision} | split, identities(weights)
             provenance = Provenance(

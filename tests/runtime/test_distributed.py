@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from amem_cli.errors import UsageError
+from amem_cli.errors import BadData, UsageError
 from amem_cli.runtime import distributed
 from amem_cli.runtime.distributed import Processes, gradient_sync, process_group, unwrapped
 
@@ -37,6 +37,20 @@ def test_require_divisible() -> None:
     for count in (3, 2):
         with pytest.raises(UsageError, match="Use a multiple of 2, at least 4"):
             two.require_divisible("--batch-size", count, least=2)
+
+
+@pytest.mark.parametrize(
+    ("processes", "count", "why"),
+    [(1, 2, ""), (1, 1, "1 found, at least 2 are needed."), (3, 3, ""),
+     (3, 2, "2 found, at least 3 are needed for 3 processes. Start fewer processes, or add images.")],
+)  # fmt: skip
+def test_require_images(processes: int, count: int, why: str) -> None:
+    group = Processes(0, processes, torch.device("cpu"))
+    if not why:
+        return group.require_images(count, "peta")
+    with pytest.raises(BadData) as caught:
+        group.require_images(count, "peta")
+    assert str(caught.value) == f"training images peta: {why}"
 
 
 def test_process_group_one_process() -> None:

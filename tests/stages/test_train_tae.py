@@ -1,12 +1,13 @@
 """The TAE stage around its loop: initial weights, too few images."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from toys import tae_options, write_image_weights
+from toys import arm_options, tae_options, write_image_weights
 
 from amem_cli.artifacts import atomic, checkpoint
 from amem_cli.data.loading import ImageBatches
@@ -18,7 +19,7 @@ from amem_cli.models.tae import TAE, Discriminator
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.engine import as_pixels
 from amem_cli.runtime.progress import Silent
-from amem_cli.stages import train_tae
+from amem_cli.stages import run_stage, train_arm, train_tae
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,3 +77,14 @@ def test_train_tae_needs_two_images(walkers: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(train_tae, "training_images", lambda *given: ([walkers / "one.jpg"], [1], {}))
     with pytest.raises(BadData, match="1 found, at least 2 are needed"):
         train_tae.train_tae(tae_options(walkers, tmp_path), Silent())
+
+
+@pytest.mark.parametrize("stage", ["train-arm", "train-tae"])
+def test_training_of_fewer_images_than_processes(
+    stage: str, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, make = {"train-arm": (train_arm, arm_options), "train-tae": (train_tae, tae_options)}[stage]
+    several = Processes(0, 1000, torch.device("cpu"))
+    monkeypatch.setattr(module, "process_group", lambda device: nullcontext(several))
+    with pytest.raises(BadData, match="are needed for 1000 processes"):
+        run_stage(stage, make(walkers, tmp_path, batch_size=1000), Silent())
