@@ -82,6 +82,9 @@ class OutputSlot:
             warn(
                 f"best weights, samples and metrics of {self.path} are in {aside}; those next to it are of a later run"
             )
+        if self.options.resume != "auto":  # the path of a state, which is kept
+            warn(f"--resume {self.options.resume} has no effect: {self.path} is complete. --force trains again from it")
+            return True
         with contextlib.suppress(OSError):  # of a disk that is read-only
             self._sweep(provenance)
         return True

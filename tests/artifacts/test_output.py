@@ -11,7 +11,7 @@ from amem_cli.artifacts import atomic, checkpoint, output
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, DiskError, Locked, OutputExists
-from amem_cli.options import Options
+from amem_cli.options import Options, TrainArmOptions
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.sharding import Shards
 
@@ -125,6 +125,16 @@ def test_is_current_names_the_files_of_a_training_that_another_was_to_replace(tm
         assert slot.is_current(MADE, [], warnings.append)
         assert len(warnings) == expected
     assert f"best weights, samples and metrics of {path} are in {tmp_path / 'previous'}" in warnings[0]
+
+
+def test_is_current_does_not_continue_from_a_state(tmp_path):
+    path, state, warnings = tmp_path / "arm.safetensors", tmp_path / "state-00000003.safetensors", []
+    checkpoint.save(path, "amem-arm", {}, MADE)
+    checkpoint.save(state, "amem-state", {}, MADE)
+    slot = output.OutputSlot("thing", path, TrainArmOptions(resume=str(state)))
+    assert slot.is_current(MADE, [], warnings.append)
+    assert warnings == [f"--resume {state} has no effect: {path} is complete. --force trains again from it"]
+    assert state.exists()
 
 
 @pytest.mark.parametrize("provenance", [[], "text", {"options": []}, {"parents": {"tae": 1}}])
