@@ -54,9 +54,9 @@ def resolve(cls: type[Any], flags: dict[str, Any], *, preset: str = "", config: 
     given = read_config(cls, config, document) if config else {}
     given |= {name: value for name, value in flags.items() if value is not None}
     values |= given
-    with_imagenet = NETWORKS_WITH["imagenet"]
-    if "weights" not in given and values.get("backbone", with_imagenet[0]) not in with_imagenet:
-        values |= {"weights": ""} if "weights" in values else {}  # the preset's are for image networks
+    by_name = {network for networks in NETWORKS_WITH.values() for network in networks}
+    if {"weights", "backbone"} <= values.keys() and "weights" not in given and values["backbone"] not in by_name:
+        values["weights"] = ""  # the preset's are found by name, and there are none of this network
     return cls(**values)
 
 

@@ -13,7 +13,7 @@ from amem_cli import options as module
 from amem_cli import resolve as resolving
 from amem_cli.errors import InputMissing, UsageError
 from amem_cli.option_values import RANGES
-from amem_cli.options import COMMANDS, PRESETS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
+from amem_cli.options import BACKBONES, COMMANDS, PRESETS, TrainAmemOptions, TrainArmOptions, TrainTaeOptions
 from amem_cli.resolve import resolve
 
 ALL = sorted(COMMANDS)
@@ -62,6 +62,14 @@ def test_tae_initial_weights() -> None:
     assert resolve(TrainTaeOptions, {"weights": "w.pth"}).initial_weights == "w.pth"
     with pytest.raises(UsageError, match="there are no pretrained weights of --tae-encoder patches"):
         resolve(TrainTaeOptions, {"weights": "imagenet", "tae_encoder": "patches"})
+
+
+@pytest.mark.parametrize("preset", ["small", "strong"])
+def test_preset_weights_are_found_by_name(preset):
+    for backbone in BACKBONES:
+        wanted = "" if backbone in ("r3d", "p3d") else "auto"  # of these there are none
+        assert resolve(TrainAmemOptions, {"backbone": backbone}, preset=preset).weights == wanted
+    assert resolve(TrainAmemOptions, {"backbone": "r3d", "weights": "r.pth"}, preset=preset).weights == "r.pth"
 
 
 @pytest.mark.parametrize("command", ALL)

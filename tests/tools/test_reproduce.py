@@ -20,6 +20,7 @@ from amem_cli.tools import paper
 from amem_cli.tools.reproduce.plan import plan
 from amem_cli.tools.reproduce.run import add_run, as_markdown, new_table, write
 from amem_cli.tools.reproduce.tables import TABLES, Request
+from amem_cli.weights.names import PACKAGES
 
 TINY = """
 image-size = "32x32"
@@ -350,6 +351,16 @@ def test_run_checks_weights_first(walkers, tmp_path, monkeypatch):
             module.run(plan(dataclasses.replace(request, weights=(f"p3d={file}",))), Silent())
 
 
+def test_run_finds_weights_by_name_first(walkers, tmp_path, monkeypatch):
+    from amem_cli.tools.reproduce import run as module
+
+    monkeypatch.setattr(module, "run_command", lambda *_: pytest.fail("a command ran"))
+    monkeypatch.setitem(PACKAGES, ("kinetics", "i3d"), PACKAGES["kinetics", "i3d"]._replace(name="not-installed"))
+    request = Request("table3", rows=("baseline",), seeds=1, preset="small", data_root=walkers, workspace=tmp_path)
+    with pytest.raises(InputMissing, match="the package with weights of i3d is not installed"):
+        module.run(plan(request), Silent())
+
+
 @pytest.mark.parametrize(("reused", "written"), [(True, [3]), (False, [1, 2, 3])])
 def test_run_keeps_the_table_until_something_is_new(reused, written, walkers, tmp_path, monkeypatch):
     from amem_cli.tools.reproduce import run as module
@@ -372,7 +383,7 @@ def test_run_losses_then_reuse(walkers, tmp_path, tiny_backbone, capsys, monkeyp
     monkeypatch.setattr("amem_cli.tools.show.CLIPS_DRAWN", 2)
     places = {"data_root": walkers, "workspace": tmp_path}
     config = tmp_path / "tiny.toml"
-    config.write_text(TINY)
+    config.write_text(f'{TINY}weights = ""\n')  # I3D is the tiny one
     planned = plan(Request("losses", rows=("amem",), seeds=1, preset="small", config=config, **places))
     table = run(planned, Silent())
     assert (table["runs_done"], table["runs"], table["complete"]) == (1, 1, True)

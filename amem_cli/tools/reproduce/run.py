@@ -24,7 +24,7 @@ from amem_cli.stages import run_stage
 from amem_cli.tools import paper
 from amem_cli.tools.inspect_weights import check_weights
 from amem_cli.tools.reproduce.plan import Command, Plan, Run
-from amem_cli.weights.names import NAMES
+from amem_cli.weights.names import NAMES, weight_file
 
 SCORES = ("rank-1", "rank-5", "rank-20", "mAP")
 PREDICTIONS = ("psnr", "ssim", "mse_ratio", "other_motion_ratio")
@@ -40,7 +40,9 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     if world_size() > 1:
         raise UsageError("reproduce", why="runs in one process", remedy="Start each command of --dry-run with torchrun")
     for (_, network), weights in plan.trainings.items():
-        if weights not in ("", "auto", *NAMES):  # those by name are found or downloaded
+        if weights in NAMES:
+            weight_file(weights, network)  # found or downloaded
+        elif weights not in ("", "auto"):
             check_weights(network, weights)
     if advice := plan.advice():
         progress.warn(advice)
