@@ -83,6 +83,8 @@ def queries_of(result: Mapping[str, Any]) -> str:
 
     >>> queries_of({"queries": 80, "valid_queries": 11}), queries_of({"splits": [{"queries": 8}, {"queries": 9}]})
     ('11 queries with a match, of 80', '8 to 9 queries')
+    >>> queries_of({"queries": 1}), queries_of({"queries": 4, "valid_queries": 1})
+    ('1 query', '1 query with a match, of 4')
     """
     rows = result.get("splits") or [result]
 
@@ -91,7 +93,8 @@ def queries_of(result: Mapping[str, Any]) -> str:
         return " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
 
     every, valid = number("queries"), number("valid_queries")
-    return f"{every} queries" if every == valid else f"{valid} queries with a match, of {every}"
+    queries = f"{valid} {'query' if valid == '1' else 'queries'}"
+    return queries if every == valid else f"{queries} with a match, of {every}"
 
 
 def incomplete_of(result: Mapping[str, Any]) -> str:

@@ -188,7 +188,8 @@ def score(tables: list[Features], names: list[Path], options: EvaluateOptions, m
         from amem_cli.runtime.distributed import choose_device
 
         device = str(choose_device(options.device))  # without a process group: other processes of torchrun have ended
-    scores = [_score(table, name, options, manifest, device) for table, name in zip(tables, names, strict=True)]
+    numbered = enumerate(zip(tables, names, strict=True))
+    scores = [_score(table, name, number, options, manifest, device) for number, (table, name) in numbered]
     result: dict[str, Any] = {"protocol": protocol.name, "dataset": manifest.name}
     result["choices"] = CHOICES | {"gallery": GALLERY[protocol.kind]} | _extraction_choices(tables)
     single = protocol.kind == "single-split"
@@ -229,7 +230,7 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
 
 
 def _score(
-    table: Features, path: Path, options: EvaluateOptions, manifest: Manifest, device: str | None
+    table: Features, path: Path, number: int, options: EvaluateOptions, manifest: Manifest, device: str | None
 ) -> dict[str, Any]:
     query = np.flatnonzero(table.is_query)
     single = protocol_of(manifest).kind == "single-split"
@@ -255,7 +256,7 @@ def _score(
         scores["gallery_without_queries"] = _figures(ranking.without_queries, options)
     if options.flip:
         if table.features_flip is None:
-            remedy = features_remedy(options, manifest, int(table.provenance.get("options", {}).get("split") or 0))
+            remedy = features_remedy(options, manifest, number)
             remedy = "amem extract-features --flip writes them" if options.features else f"{remedy} --flip --force"
             raise InputMissing("features", path, why="mirrored clips are missing", remedy=remedy)
         scores["flipped"] = _figures(rank(table.features_flip), options)
@@ -267,13 +268,20 @@ def _score(
         columns = (table.features, table.person_id, table.camera_id, table.is_query)
         scores["conventions"] = count_by_conventions(*columns, mars=single, device=device)
     if options.calibrate:
-        rows = table.features[query], table.features
-        found = asdict(calibrate(*rows, *labels, false_match_rate=options.calibrate))
-        threshold = found.pop("threshold")
-        squared = {"threshold_squared_distance": threshold, "threshold_cosine": 1 - threshold / 2}
-        wanted = {"wanted_false_match_rate": options.calibrate}
-        scores["calibration"] = wanted | squared | found | asdict(fit_probability(*rows, *labels))
+        try:
+            scores["calibration"] = _calibration((table.features[query], table.features, *labels), options.calibrate)
+        except BadData as error:
+            why = f"{'' if single else f'split {number} '}cannot be calibrated: {error.why}"
+            raise BadData("features", path, why=why, remedy="Leave --calibrate out") from error
     return scores
+
+
+def _calibration(rows: tuple[Any, ...], rate: float) -> dict[str, Any]:
+    """The threshold for a false-match `rate`, and the curve of the probability; `rows` as `calibrate` takes them."""
+    found = asdict(calibrate(*rows, false_match_rate=rate))
+    threshold = found.pop("threshold")
+    squared = {"threshold_squared_distance": threshold, "threshold_cosine": 1 - threshold / 2}
+    return {"wanted_false_match_rate": rate} | squared | found | asdict(fit_probability(*rows))
 
 
 def _figures(ranking: Ranking, options: EvaluateOptions) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from evaluations import mars_like, options, split_file
+from evaluations import mars_like, options, split_file, three_splits
 
 from amem_cli.artifacts import features, results
 from amem_cli.artifacts.provenance import Provenance
@@ -138,3 +138,18 @@ def test_evaluate_result_of_an_earlier_version(tmp_path: Path) -> None:
     assert not again.reused
     assert again.metrics["incomplete"]
     assert evaluate(options(tmp_path, path), Silent()).reused
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_evaluate_calibration_of_one_person(tmp_path: Path, numbered: bool) -> None:
+    one, why = split_file(tmp_path / "one.h5", 1, "own", people=1), "no pair of different people"
+    if numbered:
+        files = [split_file(tmp_path / f"f{number}.h5", 4, "own") for number in range(2)] + [one]
+        given = options(tmp_path, *files, protocol=three_splits(tmp_path), calibrate=0.1)
+    else:
+        given = options(tmp_path, one, calibrate=0.1)
+    where = "split 2 cannot" if numbered else "cannot"
+    with pytest.raises(
+        BadData, match=rf"features \S*one\.h5: {where} be calibrated: {why}.*\. Leave --calibrate out\."
+    ):
+        evaluate(given, Silent())
