@@ -15,6 +15,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +25,8 @@ from amem_cli.errors import SAME_COMMAND, BadData, DiskError, InputMissing
 CHECKSUM_MARK = b"amem-seal-sha256:"
 CHECKSUM_BLANK = CHECKSUM_MARK + b"0" * 64  # a writer puts this into its content once; `fill_checksum` replaces it
 TEMPORARY_SUFFIX = ".amem-tmp"
+OLD = 24 * 3600.0  # seconds
+OF_TRAININGS = (".safetensors", ".png")  # files that trainings alone write: weights and states, samples
 # of a file system that cannot flush folders, or of a folder that may be written to but not read
 NOT_FLUSHED = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
 _CHECKSUM = re.compile(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}")
@@ -98,15 +101,26 @@ def lock_path(output: Path) -> Path:
 
 
 def sweep_temporaries(output: Path) -> None:
-    """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`. The
-    temporary files of other outputs that have a lock file, and of files named after them (mars.h5, mars.log), are kept:
-    another run may be writing them."""
+    """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`.
+
+    Those of other files are kept for a day, because commands without a lock (export, features convert, report) may be
+    writing them; but only a training writes files like its own. Those of other outputs that have a lock file, and of
+    files named after them (mars.h5, mars.log), are kept for longer."""
     locked = [path.name[1:].removesuffix(".lock") for path in output.parent.glob(".*.lock")]
     others = [f"{Path(name).stem}." for name in locked if name != output.name]
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
         target = output.with_name(path.name[1 : -len(TEMPORARY_SUFFIX)].rpartition(".")[0])
-        if target.name == output.name or not target.name.startswith(tuple(others)):
+        own = target.name == output.name or target.suffix == output.suffix in OF_TRAININGS
+        if own or (not target.name.startswith(tuple(others)) and _is_old(path)):
             path.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    """Whether a file was not written to for a day."""
+    try:
+        return time.time() - path.stat().st_mtime > OLD
+    except FileNotFoundError:  # its writer has finished
+        return False
 
 
 def require_writable(path: Path) -> None:

@@ -113,10 +113,11 @@ def test_sweep_temporaries_keeps_those_of_locked_outputs(tmp_path):
         ".mars.h5.abcd1234",
         ".ilids-vid-split0.h5.abcd1234",
         ".ilids-vid-split0.txt.abcd1234",
-        ".state-00000001.safetensors.abcd1234",
+        ".prid2011.h5.abcd1234",
         "notes",
     ):
         (tmp_path / (name + atomic.TEMPORARY_SUFFIX)).touch()
+        os.utime(tmp_path / (name + atomic.TEMPORARY_SUFFIX), (1, 1))
     atomic.sweep_temporaries(mine)
     theirs = [".ilids-vid-split0.h5.abcd1234.amem-tmp", ".ilids-vid-split0.txt.abcd1234.amem-tmp"]
     assert [path.name for path in temporaries(tmp_path)] == [*theirs, "notes.amem-tmp"]
@@ -130,6 +131,24 @@ def test_sweep_temporaries_keeps_those_of_locked_outputs(tmp_path):
     atomic.sweep_temporaries(other)
     assert [path.name for path in temporaries(tmp_path)] == ["notes.amem-tmp"]
     atomic.sweep_temporaries(tmp_path / "nowhere" / "x")
+
+
+def test_sweep_temporaries_keeps_those_of_writers_without_a_lock(tmp_path):
+    for output, name, kept in (
+        ("mars.h5", ".prid2011.h5", True),  # features convert
+        ("mars.h5", ".mars.parquet", True),
+        ("amem.safetensors", ".amem.onnx", True),
+        ("amem.safetensors", ".state-00000003.safetensors", False),
+        ("mars.h5", ".mars.h5", False),
+    ):
+        path = tmp_path / f"{name}.abcd1234{atomic.TEMPORARY_SUFFIX}"
+        path.touch()
+        atomic.sweep_temporaries(tmp_path / output)
+        assert path.exists() == kept
+        path.touch()
+        os.utime(path, (1, 1))
+        atomic.sweep_temporaries(tmp_path / output)
+        assert not path.exists()
 
 
 def test_require_free_space(tmp_path, monkeypatch):
