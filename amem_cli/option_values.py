@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from amem_cli.errors import UsageError
+from amem_cli.processes import has_loader_processes
 
 LARGEST_SIDE = 2048  # pixels
 LONGEST_CLIP = 1000  # frames
@@ -52,6 +53,9 @@ def check_values(options: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(flag_of(field.name), str(value), why="must be a finite number")
     check_device(options.device)
+    if getattr(options, "workers", 0) > 0 and not has_loader_processes():
+        why = "Windows has no fork server, which starts them"
+        raise UsageError("--workers", str(options.workers), why=why, remedy="Use --workers 0, or Linux (WSL)")
     check_parts(getattr(options, "parts", 1))
     if not re.fullmatch(r"|all|\d{1,3}", split := getattr(options, "split", "")):
         raise UsageError("--split", split, why="not a split", remedy="Use a number such as 0, or all")

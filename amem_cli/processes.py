@@ -1,11 +1,17 @@
-"""The cores that this process may use, and the end of its child processes. Imports nothing heavy."""
+"""The cores and child processes that this process may use, and their end. Imports nothing heavy."""
 
 import os
+import signal
 
 
 def affinity() -> int:
     """The cores that the system may run this process on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_loader_processes() -> bool:
+    """Whether the system can start loader processes: from a fork server that blocks signals, which Windows has not."""
+    return hasattr(signal, "pthread_sigmask")
 
 
 def end_with_main() -> None:

@@ -21,7 +21,7 @@ from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import FULL_IMAGE, Box, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import AmemError
 from amem_cli.options import TrainAmemOptions, TrainArmOptions, TrainTaeOptions
-from amem_cli.processes import affinity, end_with_main
+from amem_cli.processes import affinity, end_with_main, has_loader_processes
 from amem_cli.randomness import keyed_generator
 
 
@@ -229,7 +229,7 @@ def _started(batches: DataLoader[Any]) -> Iterator[Any]:
 
 def default_workers(device: str) -> int:
     """The processes of `--workers -1` for a kind of device, "cpu" or "cuda"."""
-    return min(8, affinity()) if device == "cuda" else 0
+    return min(8, affinity()) if device == "cuda" and has_loader_processes() else 0
 
 
 def _batch_or_error(make: Callable[[Any], Any], place: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,7 +35,7 @@ from amem_cli.data.sampling import shuffled_batches
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.data.transforms import read_image
 from amem_cli.errors import BadData, UsageError
-from amem_cli.options import TrainAmemOptions, TrainArmOptions
+from amem_cli.options import DataOptions, TrainAmemOptions, TrainArmOptions
 
 CPU = torch.device("cpu")
 SIZE = (32, 32)
@@ -141,6 +142,14 @@ def test_loader_workers_and_pinned_memory(tracklets, monkeypatch):
     for workers, device, expected in ((-1, "cpu", 0), (-1, "cuda", min(8, os.cpu_count() or 1)), (0, "cuda", 0)):
         list(loader(clips(tracklets), workers, torch.device(device)))
         assert (made["num_workers"], made["pin_memory"]) == (expected, device == "cuda")
+
+
+def test_no_loader_processes_on_windows(monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    assert loading.default_workers("cuda") == 0
+    assert DataOptions(workers=0).workers == 0
+    with pytest.raises(UsageError, match=r"--workers 2: Windows has no fork server, .*Use --workers 0"):
+        DataOptions(workers=2)
 
 
 def test_image_batches_without_augmentation(tracklets):
