@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ FLIPPED: hdf5.Columns = {"features_flip": ("float32", 2)}
 GENERATED_PEOPLE = "generated"
 FEW_TRACKLETS = 8  # of a camera that is adapted to: fewer say more about these people than about the camera
 SEEN: hdf5.Columns = {"camera": ("str", 1), "first_seconds": ("float64", 1), "last_seconds": ("float64", 1)}
+
+
+def few_tracklets(cameras: Sequence[str | int]) -> str:
+    """A warning that names the cameras with too few tracklets for statistics of their own; empty if there are none.
+    `cameras` has that of each tracklet."""
+    counts = sorted(Counter(cameras).items())
+    few = [f"camera {camera}: {count}" for camera, count in counts if count < FEW_TRACKLETS]
+    why = f"--adapt-cameras: fewer than {FEW_TRACKLETS} tracklets say little about a camera ({listing(few)})"
+    return f"{why}. Features that are not adapted may be better" if few else ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ Features: work in shards that a second run does not repeat, several processes (t
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -17,7 +16,7 @@ from torch import nn
 
 from amem_cli.artifacts import checkpoint, features
 from amem_cli.artifacts.atomic import sha256_lines
-from amem_cli.artifacts.features import FEW_TRACKLETS, GENERATED_PEOPLE, Features
+from amem_cli.artifacts.features import GENERATED_PEOPLE, Features
 from amem_cli.artifacts.output import StageResult, output_slot
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.artifacts.provenance import Provenance, identities, parent, require_same
@@ -29,7 +28,7 @@ from amem_cli.data.manifest import Manifest, load_manifest
 from amem_cli.data.readers.tracks import read_times
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset, frames_of, known_people, tracklets_digest
 from amem_cli.data.unreadable import without_unreadable
-from amem_cli.errors import BadData, UsageError, listing
+from amem_cli.errors import BadData, UsageError
 from amem_cli.models.adaptation import adapted_to_camera
 from amem_cli.models.amem import MainModel
 from amem_cli.models.checkpoints import load_feature_model
@@ -109,8 +108,9 @@ def _extract_split(
         shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
         make = partial(prepare, device=device, precision=precision, engine=engine_name, warn=progress.warn)
         shape = (config.clip_frames, *config.height_width)
-        if options.adapt_cameras:
-            warn_about_few_tracklets(seen.get("camera") or [one.camera_id for one in split.test], progress)
+        few = features.few_tracklets(seen.get("camera") or [one.camera_id for one in split.test])
+        if options.adapt_cameras and few:
+            progress.warn(few)
         columns = compute_columns(model, split.test, shards, options, make, shape, progress)
         if is_main:
             features.write(output, features_of(manifest.name, split, columns | seen, provenance), provenance)
@@ -142,14 +142,6 @@ def compute_columns(
     ordered = [tracklets[row] for row in order.tolist()], [clips[row] for row in order.tolist()]
     columns = shards.compute(*ordered, compute, progress, "clips")
     return {name: values[np.argsort(order)] for name, values in columns.items()}
-
-
-def warn_about_few_tracklets(cameras: Sequence[str | int], progress: Progress) -> None:
-    """Name the cameras with too few tracklets for statistics of their own; `cameras` has that of each tracklet."""
-    counts = sorted(Counter(cameras).items())
-    if few := [f"camera {camera}: {count}" for camera, count in counts if count < FEW_TRACKLETS]:
-        why = f"--adapt-cameras: fewer than {FEW_TRACKLETS} tracklets say little about a camera ({listing(few)})"
-        progress.warn(f"{why}. Features that are not adapted may be better")
 
 
 def camera_engines(

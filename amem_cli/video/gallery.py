@@ -15,7 +15,6 @@ from amem_cli.artifacts.features import FEW_TRACKLETS, Extraction
 from amem_cli.errors import BadData, UsageError, did_you_mean, listing
 from amem_cli.metrics.calibration import Probability
 from amem_cli.resolve import folder_flags
-from amem_cli.runtime.progress import Silent
 from amem_cli.video.options import suggested_features
 
 BLOCK_ROWS = 65536
@@ -173,10 +172,8 @@ class Gallery:
         """What to say about `uncertain` tracks, if there are some."""
         if not self.uncertain.any():
             return []
-        from amem_cli.stages.extract_features import warn_about_few_tracklets
-
-        warn_about_few_tracklets(self.cameras, said := Silent())
-        return said.warnings + ["no per cents for the tracks of these cameras"] * (calibration is not None)
+        lines = (features.few_tracklets(self.cameras), "no per cents for the tracks of these cameras")
+        return list(lines if calibration else lines[:1])
 
     def file_of(self, row: int) -> int:
         return int(np.searchsorted(self.starts, row, side="right")) - 1

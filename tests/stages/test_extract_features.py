@@ -250,14 +250,11 @@ def test_extract_features_adapt_cameras(
         extract_features(options(walkers, main_file, tmp_path, flip=True), Silent())
 
 
-def test_adapt_cameras_names_cameras_with_few_tracklets() -> None:
-    progress = Silent()
-    stage.warn_about_few_tracklets([2] * 9 + [1] * 8, progress)
-    assert progress.warnings == []
-    stage.warn_about_few_tracklets(["hall"] + ["yard"] * 8 + ["door"] * 7, progress)
-    (warning,) = progress.warnings
+def test_few_tracklets_of_a_camera() -> None:
+    assert features.few_tracklets([2] * 9 + [1] * 8) == ""
     few = "fewer than 8 tracklets say little about a camera (camera door: 7; camera hall: 1)"
-    assert f"{few}. Features that are not adapted may be better" in warning
+    expected = f"--adapt-cameras: {few}. Features that are not adapted may be better"
+    assert features.few_tracklets(["hall"] + ["yard"] * 8 + ["door"] * 7) == expected
 
 
 def test_extract_features_parts(walkers: Path, main_file: Path, extracted: Path, tmp_path: Path) -> None:
