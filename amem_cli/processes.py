@@ -1,4 +1,4 @@
-"""The cores and child processes that this process may use, and their end. Imports nothing heavy."""
+"""The cores of this process, and the processes that it belongs to or starts. Imports nothing heavy."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ def affinity() -> int:
 
 
 def has_loader_processes() -> bool:
-    """Whether the system can start loader processes: from a fork server that blocks signals, which Windows has not."""
+    """Whether the system can start loader processes: from a fork server that blocks signals, which Windows lacks."""
     return hasattr(signal, "pthread_sigmask")
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/real_people.py FOLDER --peta PETA [--rows baseline aem mem amem] [--seeds 3] [--preset small]
         [--config options.toml] [--name small] [--people 50] [--new-cameras] [--no-adapt-cameras] [--parts 4]
-        [--large-galleries] [--minus small/baseline]
+        [--large-galleries] [--minus adapted-small/baseline]
 
 PETA is the folder of its original layout. The archives of TownCentre (one camera) and CAVIAR (two cameras) number the
 frames of each person. The first and the last 45 % of a walk in TownCentre are two tracklets, and so are the ten frames
@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from amem_cli.artifacts import features
+from amem_cli.artifacts import atomic, features
 from amem_cli.data.datasets import read_videos
 from amem_cli.data.loading import read_frames
 from amem_cli.data.manifest import load_manifest
@@ -179,8 +179,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.adapt_cameras is None:
         usual = resolve(ExtractFeaturesOptions, {}, preset=arguments.preset, config=arguments.config)
         arguments.adapt_cameras = usual.adapt_cameras
-    results = folder / "results.json"
-    figures: dict[str, Any] = json.loads(results.read_text()) if results.is_file() else {}
+    figures = read_results(folder)
     parts = ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]
     for half, part in enumerate(parts):
         if not (folder / part / "people.toml").is_file():
@@ -194,12 +193,26 @@ def main(arguments: argparse.Namespace) -> None:
             key = scored_as(arguments) + name
             if key not in figures and (seed == 0 or row not in UNTRAINED):
                 scores = [scores_of(folder / part, row, name, seed, arguments, progress) for part in parts]
-                figures[key] = {archive: dict(ChainMap(*(one[archive] for one in scores))) for archive in scores[0]}
-                results.write_text(json.dumps(figures))
+                own = {archive: dict(ChainMap(*(one[archive] for one in scores))) for archive in scores[0]}
+                figures = add_results(folder, {key: own})
                 print(key, {archive: rate(hits) for archive, hits in figures[key].items()}, flush=True)
     print_table(figures)
     if arguments.minus:
         print_differences(figures, arguments.minus)
+
+
+def read_results(folder: Path) -> dict[str, Hits]:
+    """The hits by row and seed. Those of an earlier version, which kept only their numbers, are left out."""
+    path = folder / "results.json"
+    figures = json.loads(path.read_text()) if path.is_file() else {}
+    return {name: hits for name, hits in figures.items() if all(isinstance(one, dict) for one in hits.values())}
+
+
+def add_results(folder: Path, new: dict[str, Hits]) -> dict[str, Hits]:
+    """All hits, after adding some; another run may have added others since they were read."""
+    figures = read_results(folder) | new
+    atomic.write_text(folder / "results.json", json.dumps(figures))
+    return figures
 
 
 def scored_as(arguments: argparse.Namespace) -> str:
@@ -278,7 +291,7 @@ def rows_of(figures: dict[str, Hits]) -> dict[str, list[Hits]]:
     rows: dict[str, list[Hits]] = defaultdict(list)
     for name, hits in figures.items():
         rows[name.rpartition("/")[0]].append(hits)
-    return rows
+    return dict(rows)
 
 
 def print_table(figures: dict[str, Hits]) -> None:
@@ -292,6 +305,8 @@ def print_table(figures: dict[str, Hits]) -> None:
 def print_differences(figures: dict[str, Hits], minus: str) -> None:
     """Points of rank-1 of each row minus those of row `minus`, with 95 % intervals over the people of an archive."""
     rows = rows_of(figures)
+    if minus not in rows:
+        raise SystemExit(f"--minus {minus}: not among the results: {', '.join(rows)}")
     for row, seeds in rows.items():
         cells = []
         for archive, people in seeds[0].items():

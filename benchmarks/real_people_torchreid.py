@@ -15,7 +15,6 @@ are added to FOLDER/results.json.
 
 import argparse
 import itertools
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,7 +26,7 @@ import torch
 import torch.nn.functional as F
 import torchreid
 from PIL import Image
-from real_people import Hits, hits_of, print_table, rate
+from real_people import Hits, add_results, hits_of, print_table, rate
 from torch import Tensor
 
 from amem_cli.data.clips import evenly_spaced
@@ -121,7 +120,6 @@ def features_of(half: Path, network: Any, transform: Any, adapt: bool) -> tuple[
 
 def main(arguments: argparse.Namespace) -> None:
     torchreid.data.register_image_dataset("people", People)
-    results = arguments.folder / "results.json"
     found: dict[str, Hits] = defaultdict(lambda: defaultdict(dict))
     times = sorted(set(arguments.seconds))
     for part in ["new-cameras"] if arguments.new_cameras else ["half0", "half1"]:
@@ -134,8 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
                     found[f"{row}/seed{arguments.seed}"][archive] |= people
                 shown = {archive: rate(people) for archive, people in hits.items()}
                 print(part, f"{row}, {steps} steps:", shown, flush=True)
-    figures = json.loads(results.read_text()) if results.is_file() else {}
-    results.write_text(json.dumps(figures | found))
+    add_results(arguments.folder, found)
     print_table(found)
 
 

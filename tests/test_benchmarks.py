@@ -315,6 +315,16 @@ def test_real_people_differences(load, capsys):
     assert (low, high) == pytest.approx((12.5 - 1.96 * 1.77, 12.5 + 1.96 * 1.77), abs=0.6)
 
 
+def test_real_people_results_of_several_runs(load, tmp_path):
+    module = load("real_people")
+    (tmp_path / "results.json").write_text('{"small/amem/seed0": {"CAVIAR": [3, 4]}}')  # of an earlier version
+    hits = {"CAVIAR": {"2001": [1, 0]}}
+    assert module.add_results(tmp_path, {"small/aem/seed0": hits}) == {"small/aem/seed0": hits}
+    assert module.add_results(tmp_path, {"small/mem/seed0": hits}).keys() == {"small/aem/seed0", "small/mem/seed0"}
+    with pytest.raises(SystemExit, match="--minus amem: not among the results: small/aem, small/mem"):
+        module.print_differences(module.read_results(tmp_path), "amem")
+
+
 def test_real_people_in_large_galleries(load, tmp_path):
     """The training people are test people, too; what is kept of a killed run stays."""
     for place in ("train/1001/1", "train/1001/2", "test/1002/1", "test/1002/2"):

@@ -26,7 +26,7 @@ CHECKSUM_MARK = b"amem-seal-sha256:"
 CHECKSUM_BLANK = CHECKSUM_MARK + b"0" * 64  # a writer puts this into its content once; `fill_checksum` replaces it
 TEMPORARY_SUFFIX = ".amem-tmp"
 OLD = 24 * 3600.0  # seconds
-OF_TRAININGS = (".safetensors", ".png")  # files that trainings alone write: weights and states, samples
+OF_TRAININGS = (".safetensors", ".png")  # of weights and states, and of sample pictures in their own folder
 # of a file system that cannot flush folders, or of a folder that may be written to but not read
 NOT_FLUSHED = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EACCES)
 _CHECKSUM = re.compile(re.escape(CHECKSUM_MARK) + b"[0-9a-f]{64}")
@@ -73,11 +73,15 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8"))
 
 
-def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
-    """`write_text` for a table with a head line."""
+def csv_text(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table with a head line."""
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    return write_text(path, text.getvalue())
+    return text.getvalue()
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Path:
+    return write_text(path, csv_text(columns, rows))
 
 
 def sync_folder(folder: Path) -> None:
@@ -104,8 +108,8 @@ def sweep_temporaries(output: Path) -> None:
     """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`.
 
     Those of other files are kept for a day, because commands without a lock (export, features convert, report) may be
-    writing them; but only a training writes files like its own. Those of other outputs that have a lock file, and of
-    files named after them (mars.h5, mars.log), are kept for longer."""
+    writing them; but only a training writes files like its own. Those of other outputs that
+    have a lock file, and of files named after them (mars.h5, mars.log), are always kept."""
     locked = [path.name[1:].removesuffix(".lock") for path in output.parent.glob(".*.lock")]
     others = [f"{Path(name).stem}." for name in locked if name != output.name]
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):

@@ -58,6 +58,8 @@ class OutputSlot:
         if self._is_there(provenance, images, warn):
             return True
         self.list_unreadable()
+        if self.unreadable:
+            warn(f"unreadable images are listed in {self.unreadable_list}")
         return False
 
     def list_unreadable(self) -> None:

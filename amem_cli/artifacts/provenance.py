@@ -89,7 +89,7 @@ def identities(*paths: Path | None) -> dict[Path, tuple[int, ...]]:
     for path in found:
         with contextlib.suppress(OSError):  # whoever loads it raises the error
             status = os.stat(path)
-            found[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
+            found[path] = (status.st_size, status.st_mtime_ns)
     return found
 
 

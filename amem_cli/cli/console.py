@@ -212,8 +212,9 @@ def print_check(report: "CheckReport") -> None:
     """The table of `amem data check`, its problems and notes."""
     rows = []
     for row in report.rows:
-        compared = "" if row.expected is None else "ok"
-        mark = "?" if row.found is None else compared if row.ok else "NO"
+        mark = "" if row.expected is None else "ok"
+        if row.found is None or not row.ok:
+            mark = "?" if row.found is None else "NO"
         figures = ["" if value is None else str(value) for value in (row.expected, row.found)]
         rows.append([mark, row.what, *figures, row.note])
     print_table(("", "what", "expected", "found", "note"), rows, title=f"{report.title} in {report.folder}")

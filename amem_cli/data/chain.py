@@ -197,7 +197,7 @@ def _states(of: Chain, deep: bool, compared: Callable[[ArtifactState], ArtifactS
     made = [state.provenance.get("parents", {}) for state in found if state.stage == "extract-features"]
     by_arm = any(made) and all("amem-arm" in parents for parents in made if parents)
     for place, state in enumerate(found) if by_arm else ():
-        if state.state == "missing" and state.stage not in ("extract-features", "evaluate"):
+        if state.state == "missing" and state.stage in ("label-videos", "train-tae", "train-amem"):
             found[place] = replace(state, state="unused", why="the features of an attribute recogniser do not need it")
     several = Counter(state.stage for state in found if state.state == "missing")
     for place, state in enumerate(found):

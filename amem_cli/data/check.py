@@ -125,8 +125,9 @@ def find_datasets(folder: Path) -> list[FoundFolder]:
     """The data sets in a data root, or the one that `folder` itself is, of `amem tracklets` and `amem find` by their
     .toml. Raises `BadData` when no layout fits."""
     for place in (folder, folder / "tracks"):
-        for manifest in sorted(place.glob("*.toml")) if (place / "provenance.json").is_file() else ():
-            return [FoundFolder(place, "tracks", f"amem data check {shlex.quote(str(manifest))}")]
+        manifests = sorted(place.glob("*.toml"))
+        if manifests and (place / "provenance.json").is_file():
+            return [FoundFolder(place, "tracks", f"amem data check {shlex.quote(str(manifests[0]))}")]
     shipped = {manifest.root: manifest for manifest in map(load_manifest, SHIPPED)}
 
     def as_shipped(place: Path, data_root: Path) -> FoundFolder:

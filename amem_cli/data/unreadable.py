@@ -44,8 +44,7 @@ def readable_rows(
         why = f"{len(bad)} of {len(paths)} cannot be decoded"
         raise BadData("images", why=why, remedy=f"See {slot.unreadable_list}")
     if bad:
-        left_out = f"{counted(len(bad), 'unreadable images')} {'is' if len(bad) == 1 else 'are'} left out"
-        progress.warn(f"{left_out}; see {slot.unreadable_list}")
+        progress.warn(f"{counted(len(bad), 'unreadable images')} {'is' if len(bad) == 1 else 'are'} left out")
     return np.array([row for row in range(len(paths)) if row not in bad], dtype=np.int64)
 
 

@@ -68,7 +68,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
     protocol = protocol_of(manifest)
     if options.dataset and load_manifest(options.dataset).name != manifest.name:
         raise UsageError("--dataset", options.dataset, why=f"the protocol is for {manifest.name}")
-    before_reading = identities(*(files := features_files(options, manifest)))
+    files = features_files(options, manifest)
+    as_read = identities(*files)
     provenance = Provenance(
         command="evaluate",
         options=options.fingerprint() | {"protocol": protocol.name},
@@ -82,16 +83,14 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         exists = output.is_file() and not options.force
         before = results.read(output, remedy="Use --force to make it again") if exists else None
         differs = before is not None and bool(provenance.differences(before["provenance"]))
-        reusable = before is not None and not differs and "incomplete" in before
-        reusable &= not options.calibrate or "image_size" in (before or {}).get("calibration", {})  # not so earlier
-        if before and reusable and options.resume != "never":
+        if before and not differs and options.resume != "never" and _is_complete(before, options):
             _refuse_incomplete(before, files, options)
             return StageResult("evaluate", output, True, before)
         hashes = [entry["sha256"] for entry in provenance.parents.values()]
         if len(set(hashes)) < len(hashes):
             progress.warn("several splits have the same features file")
         tables = [read_features(path, number, options, manifest, progress) for number, path in enumerate(files)]
-        require_same(before_reading)
+        require_same(as_read)
         if options.rerank:  # before the work: when memory runs out later, the plain figures are lost too
             needed = max(rerank_bytes(int(table.is_query.sum()), *table.features.shape) for table in tables)
             require_memory("--rerank", None, needed, free_memory(), "Leave it out")
@@ -102,7 +101,8 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         if (known := result.get("calibration")) and options.calibrate * known["impostor_pairs"] < 1:
             why = f"{known['impostor_pairs']:.0f} pairs of different people are too few to measure this rate"
             progress.warn(f"--calibrate {options.calibrate:g}: {why}: 1 of them is {1 / known['impostor_pairs']:.2g}")
-        result |= {"warnings": own} if (own := list(dict.fromkeys(progress.all_warnings[earlier:]))) else {}
+        if own := list(dict.fromkeys(progress.all_warnings[earlier:])):
+            result["warnings"] = own
         if "calibration" in result:
             result["calibration"]["models"] = sorted({table.model("sha256") for table in tables} - {""})
             result["calibration"]["extraction"] = asdict(tables[0].extraction)
@@ -164,6 +164,12 @@ def read_features(
         why = f"it has features of split {recorded}, but is given for split {number}"
         raise BadData("features", path, why=why, remedy="Give one per split, in their order")
     return table
+
+
+def _is_complete(result: dict[str, Any], options: EvaluateOptions) -> bool:
+    """Whether a result of the same options has all that this version writes."""
+    calibrated = not options.calibrate or "image_size" in result.get("calibration", {})
+    return "incomplete" in result and calibrated
 
 
 def _refuse_incomplete(result: dict[str, Any], files: list[Path], options: EvaluateOptions) -> None:

@@ -64,14 +64,13 @@ def _extract_split(
     progress: Progress,
 ) -> StageResult:
     device, is_main, split = processes.device, processes.is_main, dataset.splits[number or 0]
-    workspace = Workspace(options.workspace)
-    output = workspace.features(manifest.name, number)
-    model_file = Path(options.model) if options.model else workspace.amem_main(manifest.name, number)
+    output = Workspace(options.workspace).features(manifest.name, number)
+    model_file = Path(options.model or Workspace(options.workspace).amem_main(manifest.name, number))
     chain = Chain(manifest, options.workspace, number, options.data_root)
     tracks = manifest.layout == "tracks"  # their people are unknown
     give = "Give --model: the amem-main of a data set with labelled people, or an amem-arm"
     remedy = "Check --model" if options.model else give if tracks else chain.remedy("train-amem")
-    before = identities(model_file)
+    as_read = identities(model_file)
     model, config = load_feature_model(model_file, parts=options.parts, remedy=remedy)
     if not options.model and is_main:
         chain.warn_about_stale("extract-features", progress)
@@ -101,15 +100,15 @@ def _extract_split(
             data=data_digest(split.test, seen),
             engine=engine_version(engine_name),
         )
-        require_same(before)
+        require_same(as_read)
         if slot.is_current(provenance, frames_of(split.test), progress.warn):
             return StageResult("extract-features", output, True, summary(features.read(output, people=False)))
         fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * options.parts * len(split.test)
         shards = Shards(output, provenance, processes, fresh=fresh, needed=needed)
         make = partial(prepare, device=device, precision=precision, engine=engine_name, warn=progress.warn)
         shape = (config.clip_frames, *config.height_width)
-        few = features.few_tracklets(seen.get("camera") or [one.camera_id for one in split.test])
-        if options.adapt_cameras and few:
+        cameras = seen.get("camera") or [one.camera_id for one in split.test]
+        if options.adapt_cameras and (few := features.few_tracklets(cameras)):
             progress.warn(few)
         columns = compute_columns(model, split.test, shards, options, make, shape, progress)
         if is_main:

@@ -42,7 +42,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
         arm_file = Path(options.arm) if options.arm else workspace.arm
         manifest = load_manifest(options.dataset)
         chain = Chain(manifest, options.workspace, None, options.data_root)
-        before = identities(arm_file)
+        as_read = identities(arm_file)
         arm, config = load_arm(arm_file, remedy="Check --arm" if options.arm else chain.remedy("train-arm"))
         dataset = read_videos(manifest, options.data_root)
         warn_about_counts(manifest, dataset, progress, options.data_root)
@@ -61,7 +61,7 @@ def label_videos(options: LabelVideosOptions, progress: Progress) -> StageResult
                 data=tracklets_digest(tracklets),
                 engine=engine_version(engine_name),
             )
-            require_same(before)
+            require_same(as_read)
             if slot.is_current(provenance, frames_of(tracklets), progress.warn):
                 return StageResult("label-videos", output, True, summary(pseudo_labels.read(output)))
             fresh, needed = options.resume == "never", BYTES_PER_TRACKLET * len(tracklets)

@@ -62,7 +62,8 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             readable = readable_rows(data.paths, options, slot, processes, progress)
             train, validation, test = split_rows(data, options, readable)
             processes.require_images(len(train), manifest.name)
-            precision, before = resolve_precision(options.precision, processes.device), identities(weights)
+            precision = resolve_precision(options.precision, processes.device)
+            as_read = identities(weights)
             provenance = Provenance(
                 command="train-arm",
                 options=options.fingerprint()
@@ -77,7 +78,7 @@ def train_arm(options: TrainArmOptions, progress: Progress) -> StageResult:
             torch.manual_seed(keyed_seed(options.seed, "weights of the ARM"))
             config = ArmConfig(backbone=options.backbone, image_size=options.image_size)
             model = ARM(config.backbone, weights=options.weights).to(processes.device)
-            require_same(before)
+            require_same(as_read)
             log_pretrained(model, progress.log)
             schedule.require_batch_memory(options, ("batch_size",), processes, model, precision)
             if options.sync_batchnorm:

@@ -78,7 +78,8 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             paths, validation_paths = [every_path[row] for row in train], [every_path[row] for row in validation]
             processes.require_images(len(paths), manifest.name)
             precision = resolve_precision(options.precision, device)
-            resolved, before = {"dataset": manifest.name, "precision": precision} | split, identities(weights)
+            resolved = {"dataset": manifest.name, "precision": precision} | split
+            as_read = identities(weights)
             provenance = Provenance(
                 command="train-tae",
                 options=options.fingerprint() | resolved,
@@ -91,7 +92,7 @@ def train_tae(options: TrainTaeOptions, progress: Progress) -> StageResult:
             torch.manual_seed(keyed_seed(options.seed, "weights of the TAE"))
             config = TaeConfig(image_size=options.image_size, encoder=options.tae_encoder)
             tae = TAE(config.encoder, options.initial_weights).to(device)
-            require_same(before)
+            require_same(as_read)
             log_pretrained(tae, progress.log)
             if config.encoder == "patches":
                 start_from_patches(tae, patch_moments(_some_images(paths, options, device)))

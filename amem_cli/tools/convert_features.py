@@ -41,12 +41,13 @@ def convert(
         if path.exists() and not force:
             raise OutputExists("OUT", path, why="it exists", remedy="Choose another name, or --force to replace it")
         atomic.require_writable(path)
-    before = identities(*(files := [path for path in (source, gallery) if path is not None and path.is_file()]))
+    files = [path for path in (source, gallery) if path is not None and path.is_file()]
+    as_read = identities(*files)
     table, notes = _read(source, dataset, gallery, queries, kind)
     recorded = table.provenance
     if kind == ".h5":
         parents = {f"features {number}": parent(path) for number, path in enumerate(files)}
-        require_same(before)
+        require_same(as_read)
         options = {"dataset": table.dataset, "notes": notes} | recorded.get("options", {})
         command = str(recorded.get("command", "features convert"))
         data = str(recorded.get("data", ""))

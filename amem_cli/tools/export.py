@@ -66,10 +66,10 @@ def export(options: ExportOptions, progress: Progress, *, dry_run: bool = False)
     Raises `AmemError`, exit code 70, for an export that differs from the original: nothing is written then.
     """
     versions = require_packages(options.format, options.int8)
-    before = identities(options.model)
+    as_read = identities(options.model)
     subject, clips = load_subject(options.model), read_clips(options, progress)
     description = describe(subject, options, versions)
-    require_same(before)
+    require_same(as_read)
     if dry_run:
         return description
     for path in map(options.out.with_suffix, FORMATS[options.format].suffixes):

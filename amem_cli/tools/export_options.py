@@ -28,7 +28,7 @@ class ExportOptions:
         wanted = named.get(self.out.suffix, "") if self.format == "auto" else self.format
         if self.out.suffix != SUFFIXES.get(wanted):
             remedy = "Name a file that ends in .onnx (ONNX), .xml (OpenVINO) or .pt2 (torch.export)"
-            why = f"--format {wanted} writes {SUFFIXES[wanted]} files" if wanted else "its suffix is of no format"
+            why = f"--format {wanted} writes {SUFFIXES[wanted]} files" if wanted else "no format has this suffix"
             raise UsageError("--out", self.out, why=why, remedy=remedy)
         object.__setattr__(self, "format", wanted)
         if self.int8 and (self.format != "openvino" or not self.dataset):

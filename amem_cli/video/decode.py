@@ -207,18 +207,19 @@ def _open(file: Path) -> Any:
 
 
 def _videos_in(folder: Path) -> list[Path]:
-    return [one for one in sorted(folder.iterdir()) if one.suffix.lower() in VIDEOS]
+    with contextlib.suppress(OSError):
+        return [one for one in sorted(folder.iterdir()) if one.suffix.lower() in VIDEOS]
+    return []
 
 
 def missing(file: Path) -> InputMissing:
     """The error for a video that does not exist."""
     if re.match(r"\w\w+:/", str(file)):
         remedy = "Addresses are not read: download the video and give the file"
-        return InputMissing("video", file, why="not found", remedy=remedy)
-    near = ""
-    with contextlib.suppress(OSError):
-        prefix = "" if file.parent == Path() else f"{file.parent}/"
-        near = did_you_mean(file.name, [one.name for one in _videos_in(file.parent)], prefix, 0.8)
+        address = str(file).replace(":/", "://", 1)  # a Path has one slash
+        return InputMissing("video", address, why="not found", remedy=remedy)
+    prefix = "" if file.parent == Path() else f"{file.parent}/"
+    near = did_you_mean(file.name, [one.name for one in _videos_in(file.parent)], prefix, 0.8)
     return InputMissing("video", file, why="not found", remedy=f"{near}Check the path")
 
 

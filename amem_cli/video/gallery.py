@@ -172,7 +172,7 @@ class Gallery:
         """What to say about `uncertain` tracks, if there are some."""
         if not self.uncertain.any():
             return []
-        lines = (features.few_tracklets(self.cameras), "no per cents for the tracks of these cameras")
+        lines = (features.few_tracklets(self.cameras), "no probabilities for the tracks of these cameras")
         return list(lines if calibration else lines[:1])
 
     def file_of(self, row: int) -> int:

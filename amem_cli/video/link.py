@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +184,9 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
         raise UsageError("cameras", why=why, remedy="Give the cameras other names, with --camera of amem tracklets")
     earlier = _camera_files(out)
     _keep_edited(out / "identities.csv", progress)
-    atomic.write_csv(out / "identities.csv", COLUMNS, lines)  # first: it says that the other files are of an answer
-    atomic.write_text(out / WRITTEN, atomic.sha256_file(out / "identities.csv"))
+    text = atomic.csv_text(COLUMNS, lines)
+    atomic.write_text(out / WRITTEN, sha256(text.encode()).hexdigest())
+    atomic.write_text(out / "identities.csv", text)  # before the others: it says that they are of an answer
     for camera, found in boxes.items():
         text = "".join(
             f"{frame},{person},{','.join(f'{value:.1f}' for value in box)},1,-1,-1,-1\n"
@@ -200,7 +202,8 @@ def require_own(out: Path, cameras: Iterable[str]) -> None:
     is of no answer."""
     table = out / "identities.csv"
     head = table.read_bytes().split(b"\n")[0] if table.is_file() else b""
-    answered = head.removeprefix(codecs.BOM_UTF8).strip() == ",".join(COLUMNS).encode()
+    own_head = head.removeprefix(codecs.BOM_UTF8).strip() == ",".join(COLUMNS).encode()
+    answered = own_head or (out / WRITTEN).is_file()  # edited, with other columns
     files = [out / f"{file_name(camera)}.txt" for camera in sorted(set(cameras))]
     foreign = [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]
     if foreign := [str(table)] * (table.is_file() and not answered) + foreign:
@@ -211,7 +214,7 @@ def require_own(out: Path, cameras: Iterable[str]) -> None:
 def _keep_edited(table: Path, progress: Progress) -> None:
     """Copy an identities.csv that was changed since `write_links` wrote it, and warn."""
     written = table.with_name(WRITTEN)
-    if not table.is_file() or (written.is_file() and written.read_text() == atomic.sha256_file(table)):
+    if not table.is_file() or (written.is_file() and written.read_bytes() == atomic.sha256_file(table).encode()):
         return
     numbers = ("", *map("-{}".format, range(2, 1000)))
     kept = next(path for n in numbers if not (path := table.with_name(f"identities-edited{n}.csv")).exists())

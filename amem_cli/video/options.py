@@ -23,7 +23,8 @@ def suggested_features(*folders: Path) -> str:
     """`Did you mean FILE? ` with the first features file of answers of `amem find`, or of workspaces, in these folders;
     empty if there is none."""
     places = ("*.h5", "features/*.h5", "workspace/features/*.h5")
-    found = (file for folder in folders for place in places for file in sorted(folder.glob(place)))
+    features = [folder for folder in folders if folder.name != "labels"]
+    found = (file for folder in features for place in places for file in sorted(folder.glob(place)))
     return next((f"Did you mean {shlex.quote(str(file))}? " for file in found), "")
 
 
@@ -58,10 +59,10 @@ class TrackletOptions:
             if len(values) not in (0, 1, len(self.videos)):
                 why = f"{len(values)} given for {counted(len(self.videos), 'videos')}"
                 raise UsageError(flag, why=why, remedy="Give one for all, or one for each in their order")
-            one = "".join(values) if len(values) < len(self.videos) else ""
-            if "," in one and not os.path.exists(one):
-                remedy = f"Repeat the option: {' '.join(f'{flag} {part}' for part in one.split(','))}"
-                raise UsageError(flag, one, why="one value with a comma for several videos", remedy=remedy)
+            parts = "".join(values).split(",")
+            if len(values) == 1 < len(parts) == len(self.videos) and not os.path.exists(values[0]):
+                remedy = f"Repeat the option: {' '.join(f'{flag} {shlex.quote(part.strip())}' for part in parts)}"
+                raise UsageError(flag, values[0], why="one value with a comma for several videos", remedy=remedy)
 
 
 @dataclass(frozen=True, kw_only=True)

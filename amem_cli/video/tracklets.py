@@ -87,11 +87,6 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
             shutil.rmtree(work.parent)
         except OSError as error:
             raise atomic.disk_error(out, error, "tracklets") from error
-        except BadData:  # the same again, or other videos and options, which have other parts
-            shutil.rmtree(work, ignore_errors=True)
-            with contextlib.suppress(OSError):  # those of other options are in it
-                work.parent.rmdir()
-            raise
     return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", **result)
 
 
@@ -226,6 +221,9 @@ def _cut(
         why = f"no person was seen in {counted(options.min_frames, 'pictures')} or more"
         lower = ", or a lower --min-frames" if options.min_frames > 1 else ""
         remedy = f"Try --boxes torchvision or a MOTChallenge file{lower}"
+        shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):  # parts of other options are in it
+            work.parent.rmdir()
         raise BadData("videos", listing(str(v) for v in options.videos), why=why, remedy=remedy)
     _write_tables(data, cameras, tables, tracks, name)
     counts = {name: len(found) for name, found in tracks.items()}

@@ -42,7 +42,7 @@ def find(tracklets: list[Tracklet], output: Path, processes: Processes = ALONE) 
     progress, options = Silent(), DataOptions(on_bad_image="skip")
     slot = OutputSlot("features", output, options, processes.is_main)
     kept = without_unreadable(tracklets, options, slot, processes, progress)
-    assert not slot.is_current(MADE, [], print)
+    assert not slot.is_current(MADE, [], progress.warn)
     return kept, progress.warnings
 
 
@@ -75,7 +75,8 @@ def test_without_unreadable_leaves_out_and_lists(tracklets: list[Tracklet], tmp_
     lines = list_file.read_text().splitlines()
     assert len(lines) == 2
     assert all(str(path) in line for path, line in zip(broken, lines, strict=True))
-    assert warnings == [f"2 unreadable images are left out; see {list_file}"]
+    listed = f"unreadable images are listed in {list_file}"
+    assert warnings == ["2 unreadable images are left out", listed]
 
 
 def test_without_unreadable_lists_for_the_run_that_writes(tracklets: list[Tracklet], tmp_path: Path) -> None:
@@ -87,7 +88,8 @@ def test_without_unreadable_lists_for_the_run_that_writes(tracklets: list[Trackl
         find(tracklets, output)
     assert not list_file.exists()
     output.unlink()
-    assert find(tracklets, output)[1] == [f"1 unreadable image is left out; see {list_file}"]
+    listed = f"unreadable images are listed in {list_file}"
+    assert find(tracklets, output)[1] == ["1 unreadable image is left out", listed]
     write_features(output, 1, MADE)
     stopping = Provenance("extract-features", {"on_bad_image": "stop"})
     for options, exists in ((DataOptions(), True), (DataOptions(force=True), False)):

@@ -220,7 +220,7 @@ def test_extract_features_adapt_cameras(
     monkeypatch.setattr(sharding, "FRAMES_PER_SHARD", 60)
     monkeypatch.setattr(stage, "ADAPTATION_CLIPS", most)
     monkeypatch.setattr(stage, "ADAPTATION_BATCH", 4)
-    monkeypatch.setattr(stage, "FEW_TRACKLETS", 99)
+    monkeypatch.setattr(features, "FEW_TRACKLETS", 99)
     progress = Silent()
     (result,) = extract_features(options(walkers, main_file, tmp_path, adapt_cameras=True, flip=True), progress)
     assert any("say little about a camera" in warning for warning in progress.warnings)

@@ -210,7 +210,7 @@ def test_export_differs_writes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--out", "a.bin"], 2, "a.bin: its suffix is of no format. Name a file that ends in .onnx (ONNX), .xml"),
+        (["--out", "a.bin"], 2, "a.bin: no format has this suffix. Name a file that ends in .onnx (ONNX), .xml"),
         (["--out", "a.onnx", "--format", "openvino"], 2, "--format openvino writes .xml files"),
         (["--out", "a.onnx", "--int8", "--dataset", "mars"], 2, "Use --format openvino and --dataset NAME"),
         (["--out", "a.xml", "--int8"], 2, "Use --format openvino and --dataset NAME"),

@@ -15,7 +15,7 @@ from amem_cli.errors import AmemError, OutputExists, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
 from amem_cli.video.gallery import Calibration, Gallery, read_calibration
-from amem_cli.video.link import COLUMNS, Linked, file_name, limits_of, link, link_tracks, overlapping
+from amem_cli.video.link import COLUMNS, WRITTEN, Linked, file_name, limits_of, link, link_tracks, overlapping
 from amem_cli.video.options import LinkOptions, SearchOptions
 from amem_cli.video.page import next_person, seen_by, sureness
 from amem_cli.video.search import search
@@ -240,6 +240,7 @@ def test_link_removes_the_files_of_cameras_of_the_earlier_answer(tmp_path: Path)
     (out / "identities.csv").write_bytes(",".join(COLUMNS).encode() + b"\n\xff\x00\n")
     link(LinkOptions(files=(hall,), out=out, threshold=0.5), Silent())
     assert (out / "hall.txt").is_file()
+    (out / WRITTEN).unlink()
     for foreign in (b"name,born\nAda,1815\n", b"", b"camera\n\xff\x00\n"):
         (out / "identities.csv").write_bytes(foreign)
         with pytest.raises(OutputExists, match=r"identities\.csv; \S*hall\.txt: it exists and is not known"):
@@ -264,6 +265,9 @@ def test_link_keeps_an_edited_table(tmp_path: Path) -> None:
             f"was edited, or written by an earlier version: a copy of it is kept in {out / name}"
         )
     assert (out / "identities-edited.csv").read_text() == table.replace(",1,", ",7,")
+    (out / "identities.csv").write_text(semicolons := table.replace(",", ";"))  # saved by a spreadsheet
+    link(options, progress)
+    assert (out / "identities-edited-3.csv").read_text() == semicolons
 
 
 def test_link_below_the_calibrated_threshold(tmp_path: Path) -> None:
@@ -371,7 +375,7 @@ def test_link_no_probability_for_cameras_of_few_tracks(tmp_path: Path, monkeypat
     assert linked.person.tolist() == [1, 2, 2, 3, 4, 5, 6, 7, 1, 8]
     assert np.flatnonzero(~np.isnan(linked.probability)).tolist() == [1, 2]  # not the first, with a track at the door
     assert "fewer than 8 tracklets say little about a camera (camera door: 2)" in progress.warnings[0]
-    assert progress.warnings[1] == "no per cents for the tracks of these cameras"
+    assert progress.warnings[1] == "no probabilities for the tracks of these cameras"
     assert sureness(linked, [0, 8])[0].startswith("The 2 tracks look very much alike")
     assert ["%)" in next_person(linked, person)[0] for person in (2, 8)] == [True, False]
 

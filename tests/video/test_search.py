@@ -213,7 +213,7 @@ def test_search_no_probability_for_cameras_of_few_tracks(tmp_path: Path, monkeyp
         assert {hit.camera for hit in result.found[0].hits if hit.probability is not None} == certain
         few = "fewer than 8 tracklets say little about a camera (camera door: 7)"
         assert [few in progress.warnings[0], *progress.warnings[1:]] == [
-            True, "no per cents for the tracks of these cameras",
+            True, "no probabilities for the tracks of these cameras",
         ]  # fmt: skip
         assert few in search_page(result, {}, [])
     search(replace(options, query="hall/0001", gallery=tuple(paths[:1])), progress := Silent())

@@ -85,12 +85,13 @@ def _train_split(
     with output_slot("AMEM checkpoint", output, options, is_main=processes.is_main) as slot:
         tracklets = without_unreadable(split.train, options, slot, processes, progress)
         files = inputs.module_files(options, manifest.name)
-        before = identities(*files.values())
+        as_read = identities(*files.values())
         data = inputs.training_data(options, manifest.name, tracklets)
         if options.uses_aem and not options.labels and processes.is_main:
             Chain(manifest, options.workspace, number, options.data_root).warn_about_stale("train-tae", progress)
         precision = resolve_precision(options.precision, processes.device)
-        before |= identities(weights := inputs.initial_weights(options, progress))
+        weights = inputs.initial_weights(options, progress)
+        as_read |= identities(weights)
         resolved: dict[str, Any] = {"dataset": manifest.name, "precision": precision, "split": number}
         resolved |= generated_people(manifest, options.data_root)
         if tracklets != list(split.train):
@@ -110,7 +111,7 @@ def _train_split(
         tae = inputs.initial_tae(options, manifest.name)
         config = model_config(options, len(people(data.tracklets)), tae.config if tae else None)
         networks = inputs.build_networks(config, options, processes, tae, weights)
-        require_same(before)
+        require_same(as_read)
         log_pretrained(networks.amem, progress.log)
         if options.checkpoint_activations:
             recompute_activations(*networks.amem.blocks(), *filter(None, [networks.discriminator]))
