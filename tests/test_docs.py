@@ -352,6 +352,8 @@ def test_python_blocks_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_notebook_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     import matplotlib.pyplot as plt
 
+    from amem_cli.tools.demo import CLIP_FRAMES
+
     monkeypatch.setenv("MPLBACKEND", "Agg")
     _extract(folder, monkeypatch)
     tracklets = read_features(folder / "workspace/features/mars.h5").tracklet
@@ -366,6 +368,7 @@ def test_notebook_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), f"notebook.ipynb cell {number}", "exec"), names)
     plt.close("all")
+    assert names["clip"].shape[0] == CLIP_FRAMES  # the demo's model takes no others
     assert shown == [8, 7, 7, 1]  # frames, answers by picture and by words, the curve
     assert names["features"].features[names["row"]] @ names["seen"] > 0.95  # the query and its own features
     assert {hit.fits for hit in names["hits"]} == {1.0}
