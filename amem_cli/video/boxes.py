@@ -148,21 +148,25 @@ def _detector(model: str, weights: Path | None, device: str) -> Boxes:
         open_input(weights, "detector weights").close()
     path = weights or _cached_weights(model)
     if path is None:
-        where = "its weights are not on this machine"
-        remedy = "Download them with torchvision on a machine with a network and give --detector-weights FILE"
-        raise InputMissing("detector", model, why=where, remedy=f"{remedy}, or use --boxes motion")
+        remedy = f"Download {_address_of_weights(model)} and give it as --detector-weights FILE, or use --boxes motion"
+        raise InputMissing("detector", model, why="its weights are not on this machine", remedy=remedy)
     identity = f"torchvision {model} {sha256_file(path)[:16]}"
     return Boxes(f"torchvision's {model}", identity, lambda _, pictures: _detect(_load(model, path, device), pictures))
 
 
 def _cached_weights(model: str) -> Path | None:
     """The file of torchvision's weights in torch's hub cache, if it is there."""
-    import torchvision
-
     from amem_cli.weights.names import cache_path
 
-    path = cache_path(torchvision.models.get_model_weights(model).DEFAULT.url)
+    path = cache_path(_address_of_weights(model))
     return path if path.is_file() else None
+
+
+def _address_of_weights(model: str) -> str:
+    """Where torchvision downloads its weights from."""
+    import torchvision
+
+    return str(torchvision.models.get_model_weights(model).DEFAULT.url)
 
 
 def _load(model: str, path: Path, device: str) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:

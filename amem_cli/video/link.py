@@ -1,6 +1,5 @@
 """`amem link`: one number for one person over all cameras, by agglomerative clustering under constraints."""
 
-import codecs
 import csv
 import os
 import re
@@ -202,7 +201,7 @@ def require_own(out: Path, cameras: Iterable[str]) -> None:
     is of no answer."""
     table = out / "identities.csv"
     head = table.read_bytes().split(b"\n")[0] if table.is_file() else b""
-    own_head = head.removeprefix(codecs.BOM_UTF8).strip() == ",".join(COLUMNS).encode()
+    own_head = head.strip() == ",".join(COLUMNS).encode()
     answered = own_head or (out / WRITTEN).is_file()  # edited, with other columns
     files = [out / f"{file_name(camera)}.txt" for camera in sorted(set(cameras))]
     foreign = [str(path) for path in files if os.path.lexists(path) and not (answered and _is_mot_file(path))]

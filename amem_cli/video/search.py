@@ -101,7 +101,7 @@ def search(options: SearchOptions, progress: Progress) -> SearchResult:
     names, rows, own = _queries(gallery, options, progress)
     if own is None and gallery.extraction.adapt_cameras and len(rows) < FEW_TRACKLETS:
         why = f"the gallery is adapted to its cameras, and the query's camera has too few tracks for that ({len(rows)})"
-        progress.warn(f"{why}. For such queries extract the gallery with --no-adapt-cameras")
+        progress.warn(f"{why}. For such queries make the gallery by amem extract-features --no-adapt-cameras")
         calibration = None  # it is of pairs that are both adapted
     for line in gallery.doubts(calibration):
         progress.warn(line)

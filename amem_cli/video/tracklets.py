@@ -79,7 +79,8 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
             atomic.write_text(work / "data" / "provenance.json", json.dumps(document, indent=1))
             if all(is_generated(video.parent) for video in options.videos):
                 atomic.write_text(work / "data" / GENERATED, "These people are generated\n")
-            os.sync()  # the crops were written without
+            if hasattr(os, "sync"):  # not on Windows
+                os.sync()  # the crops were written without
             if out.exists():
                 shutil.rmtree(out) if out.is_dir() else out.unlink()
             (work / "data").rename(out)

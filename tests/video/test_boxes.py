@@ -70,3 +70,10 @@ def test_read_mot_detections_and_scores(tmp_path: Path) -> None:
 )
 def test_read_mot_dialects(text: str, tmp_path: Path) -> None:
     assert read(tmp_path, text) == ({1: [[-5.5, 6, 10, 20, 1, 1]]}, 0)
+
+
+def test_boxes_from_a_detector_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = r"https://\S+/fasterrcnn_mobilenet_v3_large_320_fpn\S+\.pth"
+    with pytest.raises(InputMissing, match=f"not on this machine. Download {file} and give it as --detector-weights"):
+        boxes_from("torchvision:fasterrcnn_mobilenet_v3_large_320_fpn", None, "cpu")
