@@ -356,6 +356,9 @@ def test_tracklet_options_and_names(video: Path, tmp_path: Path) -> None:
         ({"boxes": ("torchvision:yolo",)}, "no detector of this name"), ({}, "several videos are called"),
         ({"boxes": ("absent.txt",)}, "not found"),
     ]  # fmt: skip
+    (tmp_path / "a,b.txt").touch()
+    for accepted in ({"cameras": ("Main St, north, 2",)}, {"boxes": (str(tmp_path / "a,b.txt"),)}):
+        TrackletOptions(videos=(video, video), out=tmp_path / "x", **accepted)
     with pytest.raises(UsageError, match="--threshold 5: not a squared distance"):
         FindOptions(videos=(video,), out=tmp_path, threshold=5.0)
     for options, why in cases:
