@@ -32,7 +32,7 @@ from amem_cli.runtime.progress import Silent
 from amem_cli.stages.extract_features import extract_features
 from amem_cli.video.gallery import Calibration, Gallery
 from amem_cli.video.link import link_tracks
-from amem_cli.video.options import TrackletOptions
+from amem_cli.video.options import TrackletOptions, suggested_features
 from amem_cli.video.page import search_page
 from amem_cli.video.search import SearchOptions, search
 from amem_cli.video.tracklets import cut_tracklets
@@ -133,6 +133,9 @@ def test_gallery_suggests_features_files(tmp_path: Path, monkeypatch: pytest.Mon
             Gallery([folder])
     with pytest.raises(UsageError, match=r"Did you mean 'my answer/workspace/features/tracks\.h5'\? Give workspace"):
         SearchOptions(query="hall/0001")
+    Path("labels").mkdir()
+    Path("labels/mars.h5").touch()
+    assert suggested_features(Path("labels")) == ""  # of pseudo-labels
     with pytest.raises(AmemError, match=r"none\.h5: not found\. amem extract"):
         Gallery([Path("none.h5")])
 
