@@ -231,7 +231,7 @@ def _head(file: Path) -> tuple[int, str]:
             kinds = sorted({stream.type for stream in container.streams}) or ["no stream"]
             why = f"it has no pictures that can be decoded ({printable(', '.join(kinds))} only)"
             raise BadData("video", file, why=why, remedy="Give a video")
-        if container.format.name == "image2" or container.format.name.endswith("_pipe"):
+        if container.format.name.endswith("_pipe"):  # png_pipe, jpeg_pipe, ...
             raise BadData("video", file, why="it is one picture", remedy=CUT_OUT)
         stream = container.streams.video[0]
         if stream.codec_context.width * stream.codec_context.height > MOST_PIXELS:
