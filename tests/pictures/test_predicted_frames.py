@@ -39,6 +39,8 @@ def test_predicted_frames_figure_rows():
 
 def test_predicted_frames_figure_several_clips():
     assert len(predicted_frames_figure([CLIP] * 3).subfigs) == 4  # two columns, one place left empty
+    one = replace(CLIP, true=CLIP.true[:1], predicted=CLIP.predicted[:1])
+    assert len(predicted_frames_figure([one] * 5).subfigs) == 8  # four columns of clips with one predicted frame
 
 
 def small_figure() -> Figure:

@@ -78,6 +78,7 @@ def test_cut_tracklets_moved_data_set_keeps_its_manifest(hall: Path) -> None:
     found = cut("people2", hall)
     assert (found.reused, found.manifest.name, found.manifest.is_file()) == (True, "people.toml", True)
     assert cut("Büro", hall).manifest.name == "Buro.toml"
+    assert cut("Straße", hall).manifest.name == "Strasse.toml"
 
 
 # -- cameras -----------------------------------------------------------------------------------------------------------
