@@ -108,8 +108,8 @@ def sweep_temporaries(output: Path) -> None:
     """Remove the temporary files that crashed writers left next to `output`; the caller holds the lock on `output`.
 
     Those of other files are kept for a day, because commands without a lock (export, features convert, report) may be
-    writing them; but only a training writes files like its own. Those of other outputs that
-    have a lock file, and of files named after them (mars.h5, mars.log), are always kept."""
+    writing them; but only a training writes files like its own. Those of other outputs that have a lock file, and of
+    files named after them (mars.h5, mars.log), are always kept."""
     locked = [path.name[1:].removesuffix(".lock") for path in output.parent.glob(".*.lock")]
     others = [f"{Path(name).stem}." for name in locked if name != output.name]
     for path in sorted(output.parent.glob(f".*{TEMPORARY_SUFFIX}")):
