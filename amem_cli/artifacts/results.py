@@ -20,6 +20,7 @@ _Extraction = TypedDict("_Extraction", {"adapt_cameras": bool, "parts": int})  #
 _Pairs = TypedDict("_Pairs", {  # noqa: UP013
     "true_match_rate": Rate, "false_match_rate": Rate, "threshold_cosine": float, "models": NotRequired[list[str]],
     "extraction": NotRequired[_Extraction], "image_size": NotRequired[str],
+    "genuine_pairs": NotRequired[float],
 })  # fmt: skip
 _Rates = TypedDict("_Rates", {  # noqa: UP013
     "rank": _Ranks, "mAP": Rate, "mAP_official": NotRequired[Rate], "cmc": NotRequired[list[Rate]],

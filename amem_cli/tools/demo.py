@@ -1,18 +1,13 @@
 """`amem demo`: the pipeline on generated walking people."""
 
 import os
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from amem_cli.artifacts import atomic
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import InputMissing
-from amem_cli.models.backbones import build_backbone
 from amem_cli.options import COMMANDS, EvaluateOptions
 from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress
@@ -32,10 +27,6 @@ from amem_cli.weights.names import GIVE_FILE, weight_file
 
 WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta", "market1501", "mars"))
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
-TRIALS = 3  # training steps with each number of threads
-CLIP_FRAMES = 6
-EPOCHS, MORE_EPOCHS = 16, 24  # of train-amem
-FAST = 0.32  # seconds of a training step of the backbone: the longer training still ends within four minutes
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
@@ -47,7 +38,7 @@ def demo(
     A rerun keeps what is finished. Returns the evaluation, the pictures, the errors of the predicted frames, and a
     search by picture and one by description.
     """
-    choose_threads(progress)
+    warn_if_busy(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
@@ -63,14 +54,13 @@ def demo(
     label_videos(options("label-videos", subset="all"), progress)
     train_tae(options("train-tae", epochs=1, **size), progress)
     # one prediction, of frame t+4, so that f_M has to say one thing; t is always 1, so that f_M need not know t
-    frames = {"clip_frames": CLIP_FRAMES, "predict_frames": 1, "predict_stride": 4}
+    frames = {"clip_frames": 6, "predict_frames": 1, "predict_stride": 4}
     # prediction is the main task: at lower weights and rates MEM does not learn to use f_M in minutes. The decoder is
     # good already
     motion = {"lambda_m": 1000.0, "learning_rate": 1e-3, "mem_lr_factor": 2.0, "decoder_lr_factor": 0.05}
     whole = {"flip": 0.0, "crop": 0.0, "erase": 0.0}  # people and scene stay in their places: easier to predict
     # MEM predicts from the maps of the trained backbone
-    clips = {"people_per_batch": 4, "clips_per_person": 2, "average_initial": 0.0}
-    clips["epochs"] = choose_epochs(folder / "epochs.txt", progress)
+    clips = {"epochs": 16, "people_per_batch": 4, "clips_per_person": 2, "average_initial": 0.0}
     middle = {"motion_maps": "middle"}  # the last maps learn where the legs are in half an hour only
     train_amem(options("train-amem", **clips, **middle, **frames, **motion, **whole, **size), progress)
     # not adapted to the cameras, so that a single picture can be the query, as in the notebook
@@ -91,54 +81,13 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
     return [search(options, progress) for options in (by_picture, by_description)]
 
 
-def choose_threads(progress: Progress) -> None:
-    """If other programs use all cores: a warning, and half of the threads where a trial says that they are faster.
-
-    Threads that wait for one another make the training slow then, on some processors. A user's OMP_NUM_THREADS is kept.
-    """
+def warn_if_busy(progress: Progress) -> None:
+    """Say that the demo takes longer if other programs use all cores."""
     average = getattr(os, "getloadavg", lambda: (0.0,))  # Windows has none
     load, cores = average()[0], os.cpu_count() or 1
-    if load < cores:
-        return
-    found, threads = "", torch.get_num_threads()
-    if threads > 1 and "OMP_NUM_THREADS" not in os.environ:
-        half = threads // 2
-        seconds = training_seconds((threads, half))
-        if faster := seconds[half] < seconds[threads]:
-            torch.set_num_threads(half)
-        trial = f"a trial took {seconds[threads]:.1f} s with {threads} and {seconds[half]:.1f} s with {half}"
-        found = f" Threads: {half if faster else threads} ({trial})"
-    progress.warn(
-        f"other programs use the processor (load {load:.1f}, {cores} cores), so the demo takes longer.{found}"
-    )
-
-
-def choose_epochs(chosen: Path, progress: Progress) -> int:
-    """The epochs of `train-amem`: half as many again on a fast machine, for sharper predictions. The file `chosen`
-    has the choice, so that a rerun keeps it."""
-    if not chosen.is_file():
-        threads = torch.get_num_threads()
-        on_gpu = torch.cuda.is_available()
-        seconds = 0.0 if on_gpu else training_seconds((threads,))[threads] / TRIALS
-        epochs = MORE_EPOCHS if seconds < FAST else EPOCHS
-        why = "on a GPU" if on_gpu else f"{seconds:.2f} s for a step of its backbone"
-        progress.log(f"train-amem: {epochs} epochs ({why})")
-        atomic.write_text(chosen, f"{epochs}\n")
-    return int(chosen.read_text())
-
-
-def training_seconds(counts: tuple[int, ...]) -> dict[int, float]:
-    """Seconds of training steps of the demo's backbone with each number of threads, in turn."""
-    before, seconds = torch.get_num_threads(), dict.fromkeys(counts, 0.0)
-    backbone, clips = build_backbone("mobilenet_v2"), torch.zeros(8, 3, CLIP_FRAMES, 96, 48)
-    for round_ in range(1 + TRIALS):
-        for threads in counts:
-            torch.set_num_threads(threads)
-            began = time.perf_counter()
-            backbone(clips).mean().backward()
-            seconds[threads] += (time.perf_counter() - began) * (round_ > 0)  # the first starts the threads
-    torch.set_num_threads(before)
-    return seconds
+    if load >= cores:
+        why = f"other programs use the processor (load {load:.1f}, {cores} cores), so the demo takes longer"
+        progress.warn(f"{why}. On some processors OMP_NUM_THREADS=1 helps")
 
 
 def weights_or_warning(progress: Progress) -> str:

@@ -18,13 +18,15 @@ from amem_cli.resolve import folder_flags
 from amem_cli.video.options import suggested_features
 
 BLOCK_ROWS = 65536
+FEW_PAIRS = 20  # of one person in two cameras: with fewer a rate of true matches is uncertain by more than 20 points
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What a result of `amem evaluate --calibrate` says about distances: the probability, and the threshold below which
     two tracklets are one person. `models` are the SHA-256 of the models that it was measured with, if they are known,
-    `extraction` is that of the features, `image_size` that of their images, empty if unknown.
+    `extraction` is that of the features, `image_size` that of their images, empty if unknown; `genuine_pairs` are the
+    pairs of one person, infinite if unknown.
     """
 
     probability: Probability
@@ -34,6 +36,7 @@ class Calibration:
     models: tuple[str, ...] = ()
     extraction: Extraction = Extraction()
     image_size: str = ""
+    genuine_pairs: float = float("inf")
 
 
 def read_calibration(
@@ -61,7 +64,8 @@ def read_calibration(
     if image_size and size and image_size != size:
         why = f"its features are of images of {size} pixels, those to compare of {image_size}"
         raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")
-    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models, recorded, size)
+    pairs = found.get("genuine_pairs", float("inf"))
+    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models, recorded, size, pairs)
 
 
 class Gallery:
@@ -169,11 +173,15 @@ class Gallery:
         return np.array([counts[camera] < FEW_TRACKLETS for camera in self.cameras])
 
     def doubts(self, calibration: Calibration | None) -> list[str]:
-        """What to say about `uncertain` tracks, if there are some."""
-        if not self.uncertain.any():
-            return []
-        lines = (features.few_tracklets(self.cameras), "no probabilities for the tracks of these cameras")
-        return list(lines if calibration else lines[:1])
+        """What to say about `uncertain` tracks, and about a calibration with few pairs."""
+        lines = []
+        if self.uncertain.any():
+            lines.append(features.few_tracklets(self.cameras))
+            lines += ["no probabilities for the tracks of these cameras"] if calibration else []
+        if calibration and calibration.genuine_pairs < FEW_PAIRS:
+            pairs = f"only {calibration.genuine_pairs:.0f} pairs of one person"
+            lines.append(f"the calibration {calibration.name} is of {pairs}: threshold and probabilities are rough")
+        return lines
 
     def file_of(self, row: int) -> int:
         return int(np.searchsorted(self.starts, row, side="right")) - 1

@@ -303,10 +303,11 @@ def test_calibration_of_another_extraction(tmp_path: Path) -> None:
     pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75}
     kinds = (Extraction(), Extraction(adapt_cameras=True), Extraction(True, 4))
     for kind in kinds:
-        recorded = {"extraction": asdict(kind)} if kind != Extraction() else {}  # an older result does not say
+        recorded = {"extraction": asdict(kind), "genuine_pairs": 3} if kind != Extraction() else {}  # older: neither
         result = some_result() | {"calibration": numbers | pairs | recorded}
         path = results.write(tmp_path / "r.json", result, Provenance("x", {}))
-        assert read_calibration(path).extraction == kind
+        known = read_calibration(path)
+        assert (known.extraction, known.genuine_pairs) == (kind, 3 if recorded else float("inf"))
         for other in kinds:
             gallery = write_gallery(tmp_path / "a.h5", unit_rows(2), extraction=other)
             options = LinkOptions(files=(gallery,), out=tmp_path / "out", calibration=path)
@@ -347,7 +348,7 @@ def test_link_without_boxes_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x")
+    known = Calibration(Probability(6.0, -10.0, None), 0.5, 0.001, "x", genuine_pairs=19)
     monkeypatch.setattr("amem_cli.video.gallery.read_calibration", lambda *_, **__: known)
     rows = np.array([[1, 0], [0.8, 0.6], [-1, 0]], np.float32)  # the first two are at 2 - 2 * 0.8
     paths = (
@@ -362,7 +363,11 @@ def test_link_with_calibration_writes_what_is_known(tmp_path: Path, monkeypatch:
         "hall/0002,people,hall,1,2.000,3.000,0.4,0.8808",
         "yard/0001,people,yard,2,,,,",
     ]
-    assert any("some tracks have no times" in line for line in progress.warnings)
+    few = "the calibration x is of only 19 pairs of one person: threshold and probabilities are rough"
+    assert progress.warnings[:2] == [
+        "some tracks have no times, so two of them that overlap can become one person", few,
+    ]  # fmt: skip
+    assert not Gallery(paths).doubts(replace(known, genuine_pairs=20))
 
 
 def test_link_no_probability_for_cameras_of_few_tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
