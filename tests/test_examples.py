@@ -2,8 +2,10 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from amem_cli.errors import InputMissing
 from amem_cli.runtime.progress import Silent
@@ -53,22 +55,44 @@ def test_demo_calls_the_stages_in_order(tmp_path, monkeypatch):
     assert training.clip_frames - frames == 2  # 0 < t < 2: MEM always starts at the second frame
 
 
-def test_demo_warns_on_a_busy_machine(monkeypatch):
+@pytest.mark.parametrize(
+    ("load", "given", "half_is_faster", "threads"),
+    [(7.5, None, True, 2), (7.5, None, False, 4), (7.5, "4", True, 4), (3.9, None, True, 4)],
+)
+def test_demo_on_a_busy_machine_computes_with_the_faster_number_of_threads(
+    monkeypatch, one_thread, load, given, half_is_faster, threads
+):
     from amem_cli.tools import demo
 
+    progress, times = Silent(), {4: 2.0, 2: 1.5 if half_is_faster else 2.5}
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.setattr("os.cpu_count", lambda: 4)
-    warnings = {}
-    for load in (3.9, 7.5):
-        progress = Silent()
-        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
-        demo.warn_if_busy(progress)
-        warnings[load] = progress.warnings
-    assert warnings[3.9] == []
-    (warning,) = warnings[7.5]
-    assert "load 7.5, 4 cores" in warning
+    monkeypatch.setattr(demo, "training_seconds", lambda counts: {count: times[count] for count in counts})
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    torch.set_num_threads(4)
+    demo.choose_threads(progress)
+    assert torch.get_num_threads() == threads
+    expected = "other programs use the processor (load 7.5, 4 cores), so the demo takes longer."
+    if given is None:
+        expected += f" Threads: {threads} (a trial took 2.0 s with 4 and {times[2]} s with 2)"
+    assert progress.warnings == [expected] * (load > 4)
     monkeypatch.delattr("os.getloadavg")  # as on Windows
-    demo.warn_if_busy(progress := Silent())
-    assert not progress.warnings
+    demo.choose_threads(progress)
+    assert len(progress.warnings) == (load > 4)
+
+
+def test_demo_trial_of_threads(monkeypatch, one_thread):
+    from amem_cli.tools import demo
+
+    clock, used = iter(range(100)), []
+    ticks = SimpleNamespace(perf_counter=lambda: float(next(clock)) * torch.get_num_threads())
+    monkeypatch.setattr(demo, "time", ticks)
+    set_threads = torch.set_num_threads
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: used.append(count) or set_threads(count))
+    assert demo.training_seconds((2, 1)) == {2: 6.0, 1: 3.0}  # the first of the four rounds is not counted
+    assert used == [2, 1] * 4 + [1]
 
 
 def test_demo_without_weights_warns_and_trains_from_scratch(monkeypatch):

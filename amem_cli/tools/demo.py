@@ -1,13 +1,17 @@
 """`amem demo`: the pipeline on generated walking people."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from amem_cli.artifacts.output import StageResult
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.errors import InputMissing
+from amem_cli.models.backbones import build_backbone
 from amem_cli.options import COMMANDS, EvaluateOptions
 from amem_cli.resolve import resolve
 from amem_cli.runtime.progress import Progress
@@ -27,6 +31,8 @@ from amem_cli.weights.names import GIVE_FILE, weight_file
 
 WALKERS = WalkerOptions(people=24, frames=(16, 22), twins=0.1, data_sets=("peta", "market1501", "mars"))
 IMAGE_SIZE = "96x48"  # minutes on two CPU cores
+TRIALS = 3  # training steps with each number of threads
+CLIP_FRAMES = 6
 DESCRIPTION = "upperBodyRed"  # searched without a picture
 
 
@@ -38,7 +44,7 @@ def demo(
     A rerun keeps what is finished. Returns the evaluation, the pictures, the errors of the predicted frames, and a
     search by picture and one by description.
     """
-    warn_if_busy(progress)
+    choose_threads(progress)
     data, workspace = folder / "data", folder / "workspace"
     if not data.is_dir():
         with progress.loop("walkers", 1, unit="images") as loop:
@@ -54,7 +60,7 @@ def demo(
     label_videos(options("label-videos", subset="all"), progress)
     train_tae(options("train-tae", epochs=1, **size), progress)
     # one prediction, of frame t+4, so that f_M has to say one thing; t is always 1, so that f_M need not know t
-    frames = {"clip_frames": 6, "predict_frames": 1, "predict_stride": 4}
+    frames = {"clip_frames": CLIP_FRAMES, "predict_frames": 1, "predict_stride": 4}
     # prediction is the main task: at lower weights and rates MEM does not learn to use f_M in minutes. The decoder is
     # good already
     motion = {"lambda_m": 1000.0, "learning_rate": 1e-3, "mem_lr_factor": 2.0, "decoder_lr_factor": 0.05}
@@ -81,13 +87,40 @@ def example_searches(source: Source, progress: Progress) -> list[SearchResult]:
     return [search(options, progress) for options in (by_picture, by_description)]
 
 
-def warn_if_busy(progress: Progress) -> None:
-    """Say that the demo takes longer if other programs use all cores."""
+def choose_threads(progress: Progress) -> None:
+    """If other programs use all cores: a warning, and half of the threads where a trial says that they are faster.
+
+    Threads that wait for one another make the training slow then, on some processors. A user's OMP_NUM_THREADS is kept.
+    """
     average = getattr(os, "getloadavg", lambda: (0.0,))  # Windows has none
     load, cores = average()[0], os.cpu_count() or 1
-    if load >= cores:
-        why = f"other programs use the processor (load {load:.1f}, {cores} cores), so the demo takes longer"
-        progress.warn(f"{why}. On some processors OMP_NUM_THREADS=1 helps")
+    if load < cores:
+        return
+    found, threads = "", torch.get_num_threads()
+    if threads > 1 and "OMP_NUM_THREADS" not in os.environ:
+        half = threads // 2
+        seconds = training_seconds((threads, half))
+        if faster := seconds[half] < seconds[threads]:
+            torch.set_num_threads(half)
+        trial = f"a trial took {seconds[threads]:.1f} s with {threads} and {seconds[half]:.1f} s with {half}"
+        found = f" Threads: {half if faster else threads} ({trial})"
+    progress.warn(
+        f"other programs use the processor (load {load:.1f}, {cores} cores), so the demo takes longer.{found}"
+    )
+
+
+def training_seconds(counts: tuple[int, ...]) -> dict[int, float]:
+    """Seconds of training steps of the demo's backbone with each number of threads, in turn."""
+    before, seconds = torch.get_num_threads(), dict.fromkeys(counts, 0.0)
+    backbone, clips = build_backbone("mobilenet_v2"), torch.zeros(8, 3, CLIP_FRAMES, 96, 48)
+    for round_ in range(1 + TRIALS):
+        for threads in counts:
+            torch.set_num_threads(threads)
+            began = time.perf_counter()
+            backbone(clips).mean().backward()
+            seconds[threads] += (time.perf_counter() - began) * (round_ > 0)  # the first starts the threads
+    torch.set_num_threads(before)
+    return seconds
 
 
 def weights_or_warning(progress: Progress) -> str:
