@@ -55,6 +55,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "middle": {"modules": "mem", "predict_frames": 1, "motion_maps": "middle"},
     "middle-branch": {"modules": "mem", "predict_frames": 1, "motion_maps": "middle", "lambda_m": 0.0},
     "used": {"modules": "mem", **USED},
+    "used-light": {"modules": "mem", **USED, "lambda_m": 100.0},
     "used-branch": {"modules": "mem", **USED, "lambda_m": 0.0},
     "mem-stride-strong": {
         "modules": "mem", "predict_frames": 2, "predict_stride": 3, "mem_lr_factor": 1.0, "lambda_m": 100.0,

@@ -91,7 +91,8 @@ class Features:
         return len(self.person_id) == len(self.tracklet)
 
     def model(self, what: str) -> str:
-        """The "name", "sha256", "dataset" or "people" of the model that made the features; empty if unknown."""
+        """The "name", "sha256", "dataset", "people" (generated), "epoch" (best) or "mirror" (on) of the model that made
+        the features; empty if unknown."""
         parents = self.provenance.get("parents", {})
         value = parents.get("amem-main", parents.get("amem-arm", {})).get(what)
         return value if isinstance(value, str) else ""

@@ -182,7 +182,7 @@ def print_comparison(results: list[tuple[str, dict[str, Any]]], as_json: bool, p
     for incomplete in sorted({incomplete_of(result) for _, result in results} - {""}):
         print_wrapped(incomplete)
     for name, result in results:
-        if "--" in (how := result["choices"].get("extraction", "")):
+        if "--" in (how := result["choices"].get("extraction", "")) or "mirror" in how:
             print_wrapped(f"{name}: {how}")
 
 

@@ -28,6 +28,7 @@ WITHOUT_EFFECT = {
     "evaluate": "evaluate reads features only",
     "label-videos": "label-videos resizes frames to the size that the ARM was trained at",
 }
+NO = "no_"  # the start of the name of a hidden flag that turns a switch off
 LEGEND = (
     "(P): the paper's choice. (D): our choice where the paper gives none. small, strong: the values of these presets."
 )
@@ -190,6 +191,9 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             progress = Progress(quiet) if rank() == 0 else Silent()
             others = {one.name: given.pop(one.name) for one in further}
             others |= {"as_json": as_json} if "as_json" in parameters else {}
+            for negated in [name for name in given if name.startswith(NO)]:
+                if given.pop(negated):
+                    given[negated.removeprefix(NO)] = False
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
             if others.get("files") and not others.get("compare"):  # of evaluate; with --compare they are results
                 given["features"] = [*(given["features"] or []), *others["files"]]
@@ -235,8 +239,16 @@ def _stage_flags(cls: type, command: str) -> list[inspect.Parameter]:
     for field in sorted(dataclasses.fields(cls), key=lambda field: groups.index(group_of[field.name])):
         panel = vars(group_of[field.name]).get("panel", command)
         flags.append(_parameter(field.name, _flag(field, kinds[field.name], panel)))
-    hidden = {name: Annotated[str | None, typer.Option(flag_of(name), hidden=True)] for name in COMMON}
-    return flags + [_parameter(name, hidden[name]) for name in COMMON if name not in kinds]
+    flags += [
+        _parameter(name, Annotated[str | None, typer.Option(flag_of(name), hidden=True)])
+        for name in COMMON
+        if name not in kinds
+    ]
+    switches = [one.name for one in dataclasses.fields(cls) if kinds[one.name] is bool and not one.metadata["presets"]]
+    return flags + [  # hidden: they turn off what a --config file turns on
+        _parameter(NO + name, Annotated[bool, typer.Option(flag_of(NO + name), hidden=True)], False)
+        for name in switches
+    ]
 
 
 def _no_effect(flags: list[str]) -> str:

@@ -43,7 +43,7 @@ CHOICES = {
     "denominator": "ranks and mAP are over queries that have a match, mAP official is over all queries",
     "ignored": "junk and the query's person in the query's own camera are ignored",
     "kept": "distractors and other people of that camera stay",
-    "separate": "re-ranking and mirrored clips are separate rows",
+    "separate": "re-ranking and the mirrored clips of --flip are separate rows",
 }
 GALLERY = {
     "single-split": "the queries stay in the gallery (official); without them: a separate row",
@@ -113,6 +113,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             os.replace(output, kept := output.with_name(f"{output.stem}-{digest}.json"))
             progress.log(f"the existing result has other features or options, it is renamed to {kept}")
         results.write(output, result, provenance)
+        result = results.read(output)
         took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
         atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
     return StageResult("evaluate", output, False, result)
@@ -224,14 +225,15 @@ def _extraction_choices(tables: list[Features]) -> dict[str, str]:
         about = {"frames": "frames and pooling", "epoch": "epoch", "extra_data": "training data"}
         about["extraction"] = "extraction"
         return {name: f"{text} not stated by the features file" for name, text in about.items()}
-    best = any(table.model("name").endswith("-best.safetensors") for table in tables)
+    best = any(table.model("epoch") or table.model("name").endswith("-best.safetensors") for table in tables)
+    mirrored = ", each clip averaged with its mirror image" if any(table.model("mirror") for table in tables) else ""
     most = max(table.provenance.get("options", {}).get("clips", 0) for table in tables)
     frames = f"up to {most} clips of a tracklet" if most else "all frames in consecutive clips"
     return {
         "frames": f"{frames}, f_s averaged over clips, then L2-normalised",
         "epoch": f"{'the epoch with the best validation' if best else 'the last epoch'}, no choice on test people",
         "extra_data": "training people and initial weights are those in the provenance of the model",
-        "extraction": f"extracted with {tables[0].extraction}",
+        "extraction": f"extracted with {tables[0].extraction}{mirrored}",
     }
 
 

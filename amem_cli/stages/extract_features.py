@@ -87,6 +87,8 @@ def _extract_split(
         trained_with = described["provenance"]["options"]
         trained_on = {"dataset": str(trained_with.get("dataset", ""))}
         trained_on |= {"people": GENERATED_PEOPLE} if "generated" in trained_with else {}
+        trained_on |= {"epoch": "best"} if described.get("validation") else {}
+        trained_on |= {"mirror": "on"} if config.mirror else {}
         readable = without_unreadable(split.test, options, slot, processes, progress)
         split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in readable))
         seen = seen_in(manifest.folder(options.data_root), split.test) if tracks else {}

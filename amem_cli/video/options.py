@@ -51,6 +51,10 @@ class TrackletOptions:
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        names = tuple(str(path) for path in self.videos if self.cameras and not (path.suffix or path.exists()))
+        if names and len(self.videos) - len(names) == len(self.cameras) + len(names):  # --camera hall door
+            object.__setattr__(self, "videos", tuple(path for path in self.videos if str(path) not in names))
+            object.__setattr__(self, "cameras", self.cameras + names)
         if not 0 <= self.fps < float("inf"):
             raise UsageError("--fps", f"{self.fps:g}", why="must be a number from 0")
         if self.min_frames < 1:
@@ -113,6 +117,7 @@ class SearchOptions:
     """`amem search`; `query` is empty for a search by description alone. Raises `UsageError`."""
 
     query: str = option("", "tracklet of the gallery, folder of frames, or video; empty with --with", argument=True)
+    more: tuple[Path, ...] = option((), "further features files, after --gallery FILE.h5", argument=True)
     gallery: tuple[Path, ...] = option((), "features file, at least one; repeatable")
     top: int = option(10, "tracklets to list")
     calibration: Path | None = option(None, CALIBRATION)
@@ -130,6 +135,14 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        words = [self.query, *map(str, self.more)]
+        files = [word for word in words if self.gallery and word.lower().endswith(".h5")]
+        words = [word for word in words if word not in files]
+        if len(words) > 1:
+            raise UsageError("query", words[1], why="there is one already", remedy=f"Search {words[0]} first")
+        object.__setattr__(self, "query", "".join(words))
+        object.__setattr__(self, "gallery", (*self.gallery, *map(Path, files)))
+        object.__setattr__(self, "more", ())  # so that `replace` does not add them again
         for name in ("with_", "without"):
             given = ",".join(getattr(self, name)).split(",")
             object.__setattr__(self, name, tuple(filter(None, given)))

@@ -42,6 +42,24 @@ def test_a_preset_turns_a_flag_on(typed: list[str], adapts: bool, capsys: pytest
     assert json.loads(capsys.readouterr().out)["options"]["adapt_cameras"] == adapts
 
 
+def test_a_flag_turns_off_what_a_file_turns_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text("force = true\n[evaluate]\nrerank = true\n")
+    for typed, expected in (([], (True, True)), (["--no-rerank", "--no-force"], (False, False))):
+        assert run(["evaluate", "--config", str(file), "--dry-run", "--json", *typed]) == 0
+        found = json.loads(capsys.readouterr().out)["options"]
+        assert (found["rerank"], found["force"]) == expected
+
+
+def test_a_number_in_a_file_is_a_split(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "options.toml"
+    file.write_text("split = 3\n")
+    assert resolve(TrainAmemOptions, {"dataset": "prid2011"}, config=file).split == "3"
+    file.write_text("flip = 0.3\n")
+    assert run(["extract-features", "--config", str(file), "--dry-run"]) == 2
+    assert "flip: expected `bool`, got `float`: 0.3. Write it into the table of its command" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("preset", "command", "kept"),
     [("small", "extract-features", True), ("strong", "extract-features", False), ("small", "label-videos", False)],

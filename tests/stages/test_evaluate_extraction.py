@@ -14,11 +14,34 @@ from amem_cli.runtime.progress import Silent
 from amem_cli.stages.evaluate import evaluate
 
 
-def extracted_with(path: Path, options_: dict[str, object]) -> Path:
+def extracted_with(path: Path, options_: dict[str, object], **model: str) -> Path:
     made = {"command": "extract-features", "options": options_}
+    parents = {"amem-main": {"name": "m", "sha256": "a" * 64} | model}
     with h5py.File(path, "r+") as file:
-        file.attrs["provenance"] = json.dumps(made | {"parents": {"amem-main": {"name": "m", "sha256": "a" * 64}}})
+        file.attrs["provenance"] = json.dumps(made | {"parents": parents})
     return path
+
+
+def test_evaluate_says_what_the_model_does(tmp_path: Path) -> None:
+    """Mirrored clips in the plain row, and the epoch of a renamed checkpoint."""
+    of = tmp_path / "of-0.h5"
+    for model, epoch, mirrored in (
+        ({}, "the last epoch", False), ({"epoch": "best"}, "the epoch with the best validation", False),
+        ({"name": "x-best.safetensors"}, "the epoch with the best validation", False),
+        ({"mirror": "on"}, "the last epoch", True),
+    ):  # fmt: skip
+        files = [extracted_with(split_file(of, 4, "own"), {}, **model)] * 3
+        given = options(tmp_path, *files, protocol=three_splits(tmp_path), force=True)
+        choices = evaluate(given, Silent()).metrics["choices"]
+        assert choices["epoch"] == f"{epoch}, no choice on test people"
+        assert choices["extraction"].endswith(", each clip averaged with its mirror image") == mirrored
+
+
+def test_evaluate_returns_the_same_document_again(tmp_path: Path) -> None:
+    files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
+    first, again = (evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent()) for _ in range(2))
+    assert (first.reused, again.reused) == (False, True)
+    assert first.metrics == again.metrics
 
 
 @pytest.mark.parametrize(

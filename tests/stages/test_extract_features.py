@@ -123,9 +123,22 @@ def test_extract_features_model_replaced_after_it_was_loaded(
 def test_extract_features_of_every_frame_are_others(walkers: Path, extracted: Path, tmp_path: Path) -> None:
     """Features of an inflated network from before the test saw every frame are not reused."""
     assert "every_frame" not in features.read(extracted).provenance["options"]
-    inflated = write_main(tmp_path / "m.safetensors", backbone="mobilenet_v2")
+    inflated = write_main(tmp_path / "m.safetensors", backbone="mobilenet_v2", mirror="on")
     (result,) = extract_features(options(walkers, inflated, tmp_path), Silent())
-    assert features.read(result.artifact).provenance["options"]["every_frame"] is True
+    found = features.read(result.artifact)
+    assert found.provenance["options"]["every_frame"] is True
+    assert [found.model("mirror"), features.read(extracted).model("mirror")] == ["on", ""]
+
+
+@pytest.mark.slow
+def test_extract_features_records_the_best_epoch(
+    walkers: Path, main_file: Path, extracted: Path, tmp_path: Path
+) -> None:
+    best = save_main(
+        tmp_path / "m.safetensors", *load_main_model(main_file), Provenance("x", {}), validation={"mAP": 1}
+    )
+    (result,) = extract_features(options(walkers, best, tmp_path), Silent())
+    assert [features.read(path).model("epoch") for path in (result.artifact, extracted)] == ["best", ""]
 
 
 @pytest.mark.slow

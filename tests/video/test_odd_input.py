@@ -320,3 +320,33 @@ def test_features_of_a_folder_that_cannot_be_stored(hall: Path, monkeypatch: pyt
     (Path("p\udce9") / "tracks.csv").write_text("tracklet,camera,first_seconds,last_seconds\n")
     assert seen_in(Path("p\udce9"), ())["folder"] == ""
     assert seen_in(Path("."), ())["folder"] == str(Path.cwd())
+
+
+# -- several values after one flag -------------------------------------------------------------------------------------
+
+
+def test_search_galleries_after_one_flag(tmp_path: Path) -> None:
+    hall, door = Path("hall.h5"), Path("door.H5")
+    for words in (("q", door), (str(door), Path("q"))):  # the query before the option, and after its values
+        options = SearchOptions(query=words[0], more=(Path(words[1]),), gallery=(hall,))
+        assert (options.query, options.gallery, options.more) == ("q", (hall, door), ())
+    assert SearchOptions(query="", more=(door,), gallery=(hall,), with_=("upperBodyRed",)).gallery == (hall, door)
+    with pytest.raises(UsageError, match=r"query people: there is one already"):
+        SearchOptions(query="q", more=(Path("people"),), gallery=(hall,))
+    with pytest.raises(UsageError, match="no features file given"):
+        SearchOptions(query="q.h5")
+
+
+def test_tracklets_cameras_after_one_flag(hall: Path, tmp_path: Path) -> None:
+    door = tmp_path / "door.mp4"
+    door.touch()
+
+    def cameras(*words: str, given: tuple[str, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        options = TrackletOptions(videos=tuple(map(Path, words)), out=tmp_path, cameras=given)
+        return options.videos, options.cameras
+
+    both = (hall, door)
+    assert cameras("hall.mp4", str(door), "b", given=("a",)) == (both, ("a", "b"))
+    assert cameras("hall.mp4", str(door), given=("a",)) == (both, ("a",))
+    three = ("hall.mp4", str(door), "missing.mp4")  # an error later, no camera
+    assert cameras(*three, given=("a",)) == (tuple(map(Path, three)), ("a",))
