@@ -68,6 +68,14 @@ def write_stream(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     return path
 
 
+def rename(path: Path, other: Path) -> None:
+    """Rename a file. Raises `DiskError` where that is not possible."""
+    try:
+        os.replace(path, other)
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
 def write_text(path: Path, text: str) -> Path:
     """`write_bytes` for UTF-8 text."""
     return write_bytes(path, text.encode("utf-8"))

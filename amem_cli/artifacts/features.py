@@ -1,5 +1,6 @@
 """The features file: one f_s per tracklet. Files of other programs in this format can be evaluated too."""
 
+import json
 import re
 import shlex
 from collections import Counter
@@ -91,11 +92,20 @@ class Features:
         return len(self.person_id) == len(self.tracklet)
 
     def model(self, what: str) -> str:
-        """The "name", "sha256", "dataset", "people" (generated), "epoch" (best) or "mirror" (on) of the model that made
-        the features; empty if unknown."""
+        """Of the model that made the features "name", "sha256", "dataset", "people" (generated), "epoch" (best),
+        "mirror" (on) or "training" (JSON: its options, and the SHA-256 of its parents, by name); empty if unknown."""
         parents = self.provenance.get("parents", {})
         value = parents.get("amem-main", parents.get("amem-arm", {})).get(what)
         return value if isinstance(value, str) else ""
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The options of the model's training and the SHA-256 of its parents, by name; empty if unknown."""
+        try:
+            found = json.loads(self.model("training") or "{}")
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def image_size(self) -> str:

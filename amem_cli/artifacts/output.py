@@ -51,10 +51,10 @@ class OutputSlot:
         return self.path.with_suffix(".unreadable.txt")
 
     def is_current(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
-        """True if the artifact exists with this provenance, so that the stage has nothing to do; false with `--force`
-        and `--resume never`. Then this run will write it, and the main process the list of unreadable images. Warns if
-        some of its `images` were replaced since. Raises `OutputExists` with every difference from another provenance,
-        and `BadData` if the artifact is damaged."""
+        """True if the artifact exists with this provenance, so that the stage has nothing to do. False with `--resume
+        never`, and with `--force` but for finished splits of `--split all`. Then this run will write it, and the main
+        process the list of unreadable images. Warns if some of its `images` were replaced since. Raises `OutputExists`
+        with every difference from another provenance, and `BadData` if the artifact is damaged."""
         if self._is_there(provenance, images, warn):
             return True
         self.list_unreadable()
@@ -71,14 +71,14 @@ class OutputSlot:
                 self.unreadable_list.unlink()
 
     def _is_there(self, provenance: Provenance, images: Iterable[Path], warn: Callable[[str], None]) -> bool:
-        if not self.path.is_file() or self.options.force:
+        if not self.path.is_file() or (self.options.force and not self._is_forced_already(provenance)):
             return False
         verify(self.path, self.kind, "Use --force to make it again")
         provenance.check_same(self.kind, self.path, read_provenance(self.path))
         if self.options.resume == "never":
             return False
         if newer := newer_images(images, self.path):
-            warn(f"{newer}. If their content changed, --force makes it again")
+            warn(f"{newer}. If their content changed, --resume never makes it again")
         aside = self.path.parent / PREVIOUS
         if aside.is_dir() and aside.stat().st_mtime > self.path.stat().st_mtime:
             warn(
@@ -90,6 +90,15 @@ class OutputSlot:
         with contextlib.suppress(OSError):  # of a disk that is read-only
             self._sweep(provenance)
         return True
+
+    def _is_forced_already(self, provenance: Provenance) -> bool:
+        """True for a split of `--split all --force` that is finished: the command that an interrupted one names would
+        else begin with the first split again, every time."""
+        return (
+            getattr(self.options, "split", "") == "all"
+            and is_complete(self.path)
+            and not provenance.differences(read_provenance(self.path))
+        )
 
     def _sweep(self, provenance: Provenance) -> None:
         """Remove the shards and states that a run left which was killed after it had written the artifact."""

@@ -75,6 +75,11 @@ class Provenance:
         if differences := self.differences(other):
             why = f"made with other options or inputs ({'; '.join(differences)})"
             remedy = "Use another --workspace, the same options, or --force to overwrite it"
+            recorded, weights = other.get("options", {}).get("precision"), other.get("parents", {}).get("weights", {})
+            if any(line.startswith("precision:") for line in differences):  # `auto` on another machine
+                remedy = f"Give --precision {recorded} to continue with it. {remedy}"
+            if "another weights" in differences and "name" in weights:  # `auto`, and a recogniser that is new
+                remedy = f"It started from {weights['name']}: give it as --weights to continue. {remedy}"
             raise OutputExists(kind, path, why=why, remedy=remedy)
 
 

@@ -3,6 +3,7 @@
 Stages are imported inside the commands, so that `amem --help` does not import torch.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -52,8 +53,11 @@ def _run(arguments: list[str], debug: bool) -> int:
         again = continuing(arguments, saved=isinstance(error, Interrupted))
         error.remedy = error.remedy.replace(SAME_COMMAND, f"Run: {command_line(again)}")
         return _fail(str(error), error.exit_code)
-    except typer.Abort:
-        raise
+    except typer.Abort as error:
+        if not isinstance(error.__context__, EOFError):  # Typer makes one of that, too: of a process that ended early
+            raise
+        traceback.print_exc()
+        return _fail("this is a bug in amem. Please report the lines above.", 70)
     except SystemExit as error:  # Typer exits when the reader of a pipe has closed it, as in `amem status | head`
         return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except OSError as error:
@@ -87,7 +91,8 @@ def _execute(arguments: list[str]) -> int:
 
 def _fail(message: str, exit_code: int) -> int:
     process = f"process {os.environ.get('RANK')} of {world_size()}: " if world_size() > 1 else ""
-    print(f"error: {process}{message}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the reader of standard error has ended, or its disk is full
+        print(f"error: {process}{message}", file=sys.stderr, flush=True)
     return exit_code
 
 

@@ -166,8 +166,7 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
 
 
 def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], Callable]:
-    """Add the decorated function as command `name` with the help `text`, and a flag for every field of the stage's
-    options dataclass.
+    """Add the decorated function as command `name` with this help `text` and a flag for every option of the stage.
 
     It gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags. The
     results that it returns are printed.
@@ -191,9 +190,7 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             progress = Progress(quiet) if rank() == 0 else Silent()
             others = {one.name: given.pop(one.name) for one in further}
             others |= {"as_json": as_json} if "as_json" in parameters else {}
-            for negated in [name for name in given if name.startswith(NO)]:
-                if given.pop(negated):
-                    given[negated.removeprefix(NO)] = False
+            _switch_off(given)
             unused = [flag_of(option) for option in options_of_others if given.pop(option) is not None]
             if others.get("files") and not others.get("compare"):  # of evaluate; with --compare they are results
                 given["features"] = [*(given["features"] or []), *others["files"]]
@@ -249,6 +246,13 @@ def _stage_flags(cls: type, command: str) -> list[inspect.Parameter]:
         _parameter(NO + name, Annotated[bool, typer.Option(flag_of(NO + name), hidden=True)], False)
         for name in switches
     ]
+
+
+def _switch_off(given: dict[str, Any]) -> None:
+    """Take the flags --no-NAME out of `given`, and give the options NAME the value false."""
+    for negated in [name for name in given if name.startswith(NO)]:
+        if given.pop(negated):
+            given[negated.removeprefix(NO)] = False
 
 
 def _no_effect(flags: list[str]) -> str:

@@ -1,6 +1,5 @@
 """Remedies in errors as the user's own command line, changed where it must be."""
 
-import dataclasses
 import re
 import shlex
 from collections.abc import Mapping
@@ -58,10 +57,9 @@ def for_stage(remedy: str, options: Any, preset: str, config: Path | None) -> st
     if not match or match[1] not in COMMANDS:
         return remedy
     cls, given = COMMANDS[match[1]], remedy.split()
-    changed = {name for field in dataclasses.fields(cls) for name in field.metadata["presets"]}
-    differs = bool(changed) if preset == PRESETS[0] else preset in changed
     typed = preset and (config or preset != PRESETS[0])  # a preset of the file is in the file
-    words = ["--preset", preset] if differs and typed and "--preset" not in given else []
+    # also for a stage without values of presets: it may name one that has some
+    words = ["--preset", preset] if typed and "--preset" not in given else []
     words += ["--config", str(config)] if config else []
     try:
         without = resolve(cls, {}, preset=preset, config=config)

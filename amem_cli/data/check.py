@@ -252,7 +252,7 @@ def _written(path: Path, text: str, what: str) -> str:
     try:
         write_bytes(path, text.encode("utf-8", "surrogateescape"))
     except DiskError as error:
-        return f"no list of {what}: {error}"
+        return f"no list of {what}: {path}: {error.why}"
     return f"list of {what} written to {path}"
 
 

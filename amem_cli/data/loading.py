@@ -243,15 +243,17 @@ def _batch_or_error(make: Callable[[Any], Any], place: Any) -> Any:
 def _start_fork_server() -> None:
     """Start the process that loader workers are forked from, unless it runs; it imports torch once for all of them.
 
-    It and the workers ignore SIGINT and SIGTERM, which a terminal, a batch queue and torchrun send to every process:
-    the main process needs their next batch to finish its step, and then ends the workers.
+    It, the workers and the tracker of shared memory ignore SIGINT, SIGTERM and SIGHUP, which a terminal, a batch queue
+    and torchrun send to every process: the main process needs their next batch to finish its step, and then ends the
+    workers.
     """
     atexit.unregister(_kill_workers)
     atexit.register(_kill_workers)
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # otherwise the fork server starts it and unblocks the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))  # the tracker ignores the others by itself
     try:
+        resource_tracker.ensure_running()  # otherwise the fork server starts it and unblocks the signals
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         forkserver.ensure_running()  # inherits the mask, as do its children
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -11,13 +11,15 @@ from amem_cli.errors import SAME_COMMAND, Interrupted, Terminated
 from amem_cli.options import Schedule, parse_duration
 from amem_cli.runtime.distributed import Processes
 
+REPEATED = 1.0  # seconds: a queue and a script's trap, or a terminal and `timeout`, send one signal twice
 HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # the terminal was closed; Windows has no such signal
 
 
 class StopRequest:
     """A context around a training loop that handles signals and the time limit, which counts from `began`, else now.
 
-    A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once.
+    A second signal, or one during `interruptible` work, raises KeyboardInterrupt or `Terminated` at once. The same
+    signal again within `REPEATED` seconds is no second one.
     """
 
     def __init__(self, options: Schedule, processes: Processes, began: float | None = None):
@@ -26,7 +28,7 @@ class StopRequest:
         self._mark = time.monotonic()
         self._began = self._mark if began is None else began
         self._slowest: dict[str, float] = {"step": 0.0, "save": 0.0, "validation": 0.0}
-        self._signal, self._interruptible = 0, False
+        self._signal, self._signalled, self._interruptible = 0, 0.0, False
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -42,8 +44,10 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        again = self._signal or self._interruptible
-        self._signal = signal.SIGTERM if number == HANGUP else number
+        now, meant = time.monotonic(), signal.SIGTERM if number == HANGUP else number
+        repeated = self._signal == meant and now - self._signalled < REPEATED
+        again = (self._signal and not repeated) or self._interruptible
+        self._signal, self._signalled = meant, now if not repeated else self._signalled
         if again:
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 

@@ -1,7 +1,6 @@
 """Stage 6: CMC and mAP under a protocol. The result lists every convention that the figures depend on."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -96,6 +95,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             require_memory("--rerank", None, needed, free_memory(), "Leave it out")
         result = score(tables, files, options, manifest)
         _refuse_incomplete(result, files, options)
+        warn_about_trainings(tables, progress)
         if result["incomplete"]:
             progress.warn(results.incomplete_of(result))
         if (known := result.get("calibration")) and options.calibrate * known["impostor_pairs"] < 1:
@@ -110,13 +110,20 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
         result["features"] = hashes[0] if protocol.kind == "single-split" else hashes
         if before is not None and differs:
             digest = atomic.sha256_lines([json.dumps(before["provenance"], sort_keys=True)])[:8]
-            os.replace(output, kept := output.with_name(f"{output.stem}-{digest}.json"))
+            atomic.rename(output, kept := output.with_name(f"{output.stem}-{digest}.json"))
             progress.log(f"the existing result has other features or options, it is renamed to {kept}")
         results.write(output, result, provenance)
-        result = results.read(output)
-        took = {"step": 1, "seconds": round(time.monotonic() - began, 3)}
-        atomic.write_text(metrics_path(output), json.dumps(took) + "\n")
-    return StageResult("evaluate", output, False, result)
+        atomic.write_text(metrics_path(output), f'{{"step": 1, "seconds": {time.monotonic() - began:.3f}}}\n')
+    return StageResult("evaluate", output, False, results.read(output))  # as a second run returns it
+
+
+def warn_about_trainings(tables: list[Features], progress: Progress) -> None:
+    """Warn if the models of the splits were trained with different options or from different files."""
+    known = [table.training for table in tables if table.training]
+    names = sorted({name for one in known for name in one if any(one[name] != other.get(name) for other in known)})
+    if names:
+        different = f"trained differently ({listing(names)})"
+        progress.warn(f"the models of the splits were {different}: the mean is of no one model")
 
 
 def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:

@@ -4,6 +4,7 @@ Features: work in shards that a second run does not repeat, several processes (t
 """
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -84,11 +85,6 @@ def _extract_split(
     engine_name = resolve_engine(options.engine, device, precision, clips=True)
     with output_slot("features", output, options, is_main=is_main) as slot:
         described = checkpoint.read_description(model_file)
-        trained_with = described["provenance"]["options"]
-        trained_on = {"dataset": str(trained_with.get("dataset", ""))}
-        trained_on |= {"people": GENERATED_PEOPLE} if "generated" in trained_with else {}
-        trained_on |= {"epoch": "best"} if described.get("validation") else {}
-        trained_on |= {"mirror": "on"} if config.mirror else {}
         readable = without_unreadable(split.test, options, slot, processes, progress)
         split = replace(split, test=tuple(shortened(one, config.clip_frames, options.clips) for one in readable))
         seen = seen_in(manifest.folder(options.data_root), split.test) if tracks else {}
@@ -98,7 +94,7 @@ def _extract_split(
         provenance = Provenance(
             command="extract-features",
             options=options.fingerprint() | resolved | {"split_source": split.source},
-            parents={described["kind"]: parent(model_file) | trained_on},
+            parents={described["kind"]: parent(model_file) | facts_of_model(described, config)},
             data=data_digest(split.test, seen),
             engine=engine_version(engine_name),
         )
@@ -117,6 +113,17 @@ def _extract_split(
             features.write(output, features_of(manifest.name, split, columns | seen, provenance), provenance)
         shards.remove()
         return StageResult("extract-features", output, False, summary(features.read(output, people=False)))
+
+
+def facts_of_model(described: dict[str, Any], config: ModelConfig | ArmConfig) -> dict[str, str]:
+    """What the features record about a model with this description; see `Features.model`."""
+    trained = described["provenance"]
+    same = {name: value for name, value in trained["options"].items() if name not in ("split", "split_source")}
+    same |= {name: entry["sha256"] for name, entry in trained.get("parents", {}).items()}
+    facts = {"dataset": str(same.get("dataset", "")), "training": json.dumps(same, sort_keys=True)}
+    facts |= {"people": GENERATED_PEOPLE} if "generated" in same else {}
+    facts |= {"epoch": "best"} if described.get("validation") else {}
+    return facts | ({"mirror": "on"} if config.mirror else {})
 
 
 def require_rows(parts: int, config: ModelConfig | ArmConfig) -> None:

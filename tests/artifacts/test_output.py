@@ -11,7 +11,7 @@ from amem_cli.artifacts import atomic, checkpoint, output
 from amem_cli.artifacts.output import locked
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import BadData, DiskError, Locked, OutputExists
-from amem_cli.options import Options, TrainArmOptions
+from amem_cli.options import Options, TrainAmemOptions, TrainArmOptions
 from amem_cli.runtime.distributed import Processes
 from amem_cli.runtime.sharding import Shards
 
@@ -36,7 +36,7 @@ def test_is_current(tmp_path, name):
     os.utime(image, (path.stat().st_mtime + 1,) * 2)
     assert made() is True
     same = "but names and sizes are the same, as in a copy of the data set"
-    again = "If their content changed, --force makes it again"
+    again = "If their content changed, --resume never makes it again"
     assert warnings == [f"{path} is older than 1 of its images, {same}. {again}"]
     image.unlink()
     assert made() is True
@@ -51,6 +51,23 @@ def test_is_current(tmp_path, name):
     with pytest.raises(BadData, match=r"damaged.*--force"):
         made()
     assert made(force=True) is False
+
+
+def test_is_current_forced_splits_continue(tmp_path):
+    """`--split all --force`, interrupted, keeps the splits that it has finished."""
+    path = tmp_path / "labels.h5"
+
+    def made(provenance, **changed):
+        forced = TrainAmemOptions(**{"split": "all", "force": True} | changed)
+        with output.output_slot("thing", path, forced) as slot:
+            return slot.is_current(provenance, [], print)
+
+    assert made(MADE) is False
+    write(path, provenance=MADE)
+    assert made(MADE) is True
+    assert [made(MADE, split="0"), made(MADE, resume="never"), made(OTHER)] == [False] * 3
+    flip_bit(path)
+    assert made(MADE) is False
 
 
 @pytest.mark.parametrize("name", ["result.json", "arm.safetensors"])

@@ -59,6 +59,21 @@ def test_differences_every_kind(tmp_path):
         HERE.check_same("checkpoint", tmp_path, other)
 
 
+def test_check_same_says_how_to_continue_on_another_machine(tmp_path):
+    def refusal(now, before):
+        with pytest.raises(OutputExists) as refused:
+            now.check_same("checkpoint", tmp_path, before.as_json())
+        return refused.value.remedy
+
+    usual = refusal(Provenance("train-arm", {"seed": 1}), Provenance("train-arm", {"seed": 2}))
+    here, there_ = (Provenance("train-arm", {"precision": precision}) for precision in ("fp32", "bf16"))
+    assert refusal(here, there_) == f"Give --precision bf16 to continue with it. {usual}"
+    here, there_ = (
+        Provenance("train-amem", {}, {"weights": {"name": name, "sha256": name}}) for name in ("arm", "imagenet")
+    )
+    assert refusal(here, there_) == f"It started from imagenet: give it as --weights to continue. {usual}"
+
+
 def test_differences_option_that_had_an_effect_in_an_earlier_version():
     for command in ("label-videos", "extract-features"):
         made = Provenance(command, {"dataset": "mars"})

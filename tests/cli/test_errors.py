@@ -1,6 +1,7 @@
 """Usage errors are one line with exit code 2, and suggest the nearest name."""
 
 import errno
+import io
 import os
 import shlex
 from pathlib import Path
@@ -208,6 +209,26 @@ def test_run_out_of_memory(error: Exception, code: int, monkeypatch: pytest.Monk
     err = capsys.readouterr().err
     assert err.startswith("error: memory: not enough (") is (code == 2)
     assert (err.count("\n") == 1) is (code == 2)
+
+
+def test_run_end_of_a_process_is_no_interrupt(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Typer takes an `EOFError` for the end of a prompt."""
+
+    def fail(*arguments: object) -> None:
+        raise EOFError("the other process has ended")
+
+    monkeypatch.setattr("amem_cli.tools.doctor.examine", fail)
+    assert run(["doctor"]) == 70
+    assert "the other process has ended" in capsys.readouterr().err
+
+
+def test_run_keeps_the_exit_code_if_standard_error_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    assert run(["config", "show", "nothing"]) == 2
 
 
 def test_load_manifest_named_as_a_folder(capsys: pytest.CaptureFixture) -> None:

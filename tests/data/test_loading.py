@@ -328,6 +328,16 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells which signals a process blocks")
+def test_fork_server_and_tracker_ignore_a_closed_terminal():
+    script = """from multiprocessing import forkserver, resource_tracker
+from amem_cli.data import loading
+loading._start_fork_server()
+for pid in ("self", resource_tracker._resource_tracker._pid, forkserver._forkserver._forkserver_pid):
+    print(int(open(f"/proc/{pid}/status").read().partition("SigBlk:")[2].split()[0], 16) & 1)"""  # SIGHUP is 1
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).split() == ["0", "1", "1"]
+
+
 @pytest.mark.slow
 def test_loader_workers_end_with_a_killed_run(tmp_path):
     """The parent of a worker is the fork server, which continues after a kill -9 of the run."""

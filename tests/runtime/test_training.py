@@ -27,7 +27,7 @@ from amem_cli.runtime.schedule import (
     learning_rate,
     set_learning_rate,
 )
-from amem_cli.runtime.stop import StopRequest
+from amem_cli.runtime.stop import REPEATED, StopRequest
 from amem_cli.runtime.train_log import TrainLog, finish_step
 from amem_cli.runtime.train_state import Run, TrainState, load_state, remove_states, save_state
 
@@ -136,7 +136,14 @@ def test_second_signal_or_interruptible_work_raises_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
     with StopRequest(options(), ALONE) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # as by a queue and by the trap of its script
         assert stop.requested()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        stop._signalled -= REPEATED
+        with pytest.raises(Terminated):
+            os.kill(os.getpid(), signal.SIGTERM)
+        stop._signalled -= REPEATED
         with pytest.raises(Terminated):
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted, match="after step 3"), stop.interruptible(3):

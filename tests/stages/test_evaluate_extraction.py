@@ -37,6 +37,19 @@ def test_evaluate_says_what_the_model_does(tmp_path: Path) -> None:
         assert choices["extraction"].endswith(", each clip averaged with its mirror image") == mirrored
 
 
+def test_evaluate_warns_of_splits_that_were_trained_differently(tmp_path: Path) -> None:
+    same, other = json.dumps({"seed": 1, "weights": "a"}), json.dumps({"seed": 2, "weights": "a", "neck": "bn"})
+    for last, names in ((same, ""), (other, "neck; seed"), ("[]", ""), ("no JSON", "")):
+        files = [
+            extracted_with(split_file(tmp_path / f"of-{number}.h5", 4, "own"), {}, training=text)
+            for number, text in enumerate((same, same, last))
+        ]
+        evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), force=True), progress := Silent())
+        found = [line for line in progress.warnings if "trained differently" in line]
+        line = f"the models of the splits were trained differently ({names}): the mean is of no one model"
+        assert found == ([line] if names else [])
+
+
 def test_evaluate_returns_the_same_document_again(tmp_path: Path) -> None:
     files = [split_file(tmp_path / f"of-{number}.h5", 4, "own") for number in range(3)]
     first, again = (evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path)), Silent()) for _ in range(2))
