@@ -32,8 +32,8 @@ class View:
     heading: float
     foot: tuple[float, float]
     size: float
-    pitch: float = 0.12
-    light: float = -1.0
+    pitch: float
+    light: float
 
 
 class Canvas:
@@ -41,7 +41,7 @@ class Canvas:
 
     def __init__(self, image: Image.Image, walker: Walker, phase: float, view: View):
         self.draw = ImageDraw.Draw(image)
-        self.walker, self.body, self.clothes = walker, walker.body, walker.clothes
+        self.body, self.clothes = walker.body, walker.clothes
         self.pose: Pose = pose_at(walker, phase)
         self.heading, self.foot, self.size, self.light = view.heading, view.foot, view.size, view.light
         self.cos, self.sin = math.cos(view.heading), math.sin(view.heading)  # facing right, facing the viewer
@@ -83,10 +83,7 @@ class Canvas:
 
     def tube(self, joints: Sequence[tuple[Point, float]], colour: RGB) -> None:
         """A limb through joints, each with its radius, with a shaded and a lit side."""
-        spine = []
-        for point, radius in joints:
-            u, v = self.at(point)
-            spine.append((u, v, radius * self.size))
+        spine = [(*self.at(point), radius * self.size) for point, radius in joints]
         shift = self.light * 0.26
         for scale, aside, tone in ((1.0, 0.0, 0.76), (0.76, shift, 1.0), (0.34, 1.7 * shift, 1.12)):
             line = [(u + aside * r, v, scale * r) for u, v, r in spine]
@@ -94,13 +91,7 @@ class Canvas:
 
     def flat_capsule(self, p: Point, q: Point, r: float, s: float, colour: RGB) -> None:
         """A tapered limb without shading."""
-        (pu, pv), (qu, qv) = self.at(p), self.at(q)
-        length = math.hypot(qu - pu, qv - pv) or 1e-6
-        du, dv = (qu - pu) / length, (qv - pv) / length
-        r, s = r * self.size, s * self.size
-        points = [(pu + r * (c * du - n * dv), pv + r * (c * dv + n * du)) for c, n in _ARC]
-        points += [(qu - s * (c * du - n * dv), qv - s * (c * dv + n * du)) for c, n in _ARC]
-        self.draw.polygon(points, fill=colour)
+        self.draw.polygon(_outline([(*self.at(p), r * self.size), (*self.at(q), s * self.size)]), fill=colour)
 
     def band(self, p: Point, q: Point, start: float, r: float, colour: RGB) -> None:
         """A stripe around a limb, an eighth of its length, from the fraction `start` on."""

@@ -142,7 +142,7 @@ def _skirt(canvas: Canvas, edges: list[Edge]) -> list[Edge]:
     long = canvas.clothes.lower == "LongSkirt"
     rows = list(edges)
     for down in (0.35, 0.7, 1.0):
-        us, vs = [], []
+        points = []
         for leg in canvas.pose.legs:
             if not long:
                 point = between(leg.hip, leg.knee, down * 0.85)
@@ -150,9 +150,8 @@ def _skirt(canvas: Canvas, edges: list[Edge]) -> list[Edge]:
                 point = between(leg.hip, leg.knee, down * 2.0)
             else:
                 point = between(leg.knee, leg.ankle, (down - 0.5) * 1.5)
-            u, v = canvas.at(point)
-            us.append(u)
-            vs.append(v)
+            points.append(canvas.at(point))
+        us, vs = zip(*points, strict=True)
         room = canvas.size * (0.05 + (0.012 if long else 0.022) * down)
         rows.append((min(us) - room, max(us) + room, max(sum(vs) / 2, rows[-1][2] + 1.0)))
     return rows
