@@ -31,7 +31,7 @@ PLANS: dict[str, Callable[[World], None]] = {
 
 
 def write_walkers(
-    out: Path, options: WalkerOptions | None = None, progress: Callable[[int, int], None] | None = None,
+    out: Path, options: WalkerOptions, progress: Callable[[int, int], None] = lambda done, total: None,
     processes: int = 1,
 ) -> Path:  # fmt: skip
     """Write OUT/DATA-SET with generated people for each of `options.data_sets`; returns OUT.
@@ -42,15 +42,18 @@ def write_walkers(
     `UsageError` when OUT has other content, `OutputExists` if that is walkers of other options, `Locked` when another
     run writes it, `Interrupted` and `DiskError`.
     """
-    out, chosen = Path(out), options or WalkerOptions()
 
-    def write(folder: Path) -> None:
-        world = World(chosen)
-        for data_set in chosen.data_sets:
+    def write(root: Path) -> None:
+        world = World(options)
+        for data_set in options.data_sets:
             PLANS[data_set](world)
-        _write(world, folder, progress, processes)
+        for folder in {(root / path).parent for path in (*world.files, *(shot.path for shot in world.shots))}:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, content in world.files.items():
+            (root / name).write_bytes(content)
+        write_images(world, root, progress, processes)
 
-    write_whole(out, f"These people are generated: amem data walkers, {chosen}\n", write)
+    write_whole(out, f"These people are generated: amem data walkers, {options}\n", write)
     return out
 
 
@@ -71,7 +74,11 @@ def write_whole(out: Path, mark: str, write: Callable[[Path], None]) -> None:
                 data.mkdir()
                 write(data)
                 atomic.write_text(data / GENERATED, mark)
-            move_into_place(data, out)
+            if not out.is_dir():
+                data.rename(out)
+            else:
+                for path in sorted(data.iterdir(), key=lambda path: (path.name == GENERATED, path.name)):
+                    path.rename(out / path.name)  # the mark last
             atomic.sync_folder(parent)
             shutil.rmtree(work)
     except filelock.Timeout as error:  # an OSError, too
@@ -84,21 +91,12 @@ def write_whole(out: Path, mark: str, write: Callable[[Path], None]) -> None:
         raise
 
 
-def move_into_place(folder: Path, out: Path) -> None:
-    """Move what is in `folder` into `out`, if that is a folder, the mark last; else rename `folder`."""
-    if not out.is_dir():
-        folder.rename(out)
-        return
-    for path in sorted(folder.iterdir(), key=lambda path: (path.name == GENERATED, path.name)):
-        path.rename(out / path.name)
-
-
-def require_empty(out: Path, *own: Path) -> None:
+def require_empty(out: Path, own: Path) -> None:
     """Raise `UsageError` if `out` exists and is no folder, or contains more than `own`; `OutputExists` for walkers."""
     if (out / GENERATED).is_file():
         why, remedy = "made with other options", "Choose a new or an empty folder, the same options, or delete it"
         raise OutputExists("walkers", out, why=why, remedy=remedy)
-    if out.exists() and (not out.is_dir() or {*out.iterdir()} - {*own}):
+    if out.exists() and (not out.is_dir() or {*out.iterdir()} - {own}):
         why = "the folder is not empty" if out.is_dir() else "this is a file, not a folder"
         raise UsageError("walkers", out, why=why, remedy="Choose a new or an empty folder")
 
@@ -113,17 +111,9 @@ def write_clips(folder: Path, *, people: int = 8, frames: int = 8, height: int =
     """JPEG files of `frames` consecutive frames of each of some generated people, person by person."""
     camera = build_camera(0, 0, height=height, width=width)
     files = []
-    for person, walker in enumerate(draw_people(0, "bench", people)[0]):
+    for person, walker in enumerate(draw_people(0, "bench", people)):
         passage = straight_passage(camera)
         for frame in range(frames):
             files.append(folder / f"{person}-{frame}.jpg")
             draw_walker(walker, camera, frame, passage).save(files[-1], quality=90)
     return files
-
-
-def _write(world: World, root: Path, progress: Callable[[int, int], None] | None, processes: int) -> None:
-    for folder in sorted({str(Path(path).parent) for path in (*world.files, *(shot.path for shot in world.shots))}):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    for name, content in world.files.items():
-        (root / name).write_bytes(content)
-    write_images(world, root, progress, processes)

@@ -1,14 +1,12 @@
 """Paints the images of a plan and writes them, in this process or in several."""
 
-import contextlib
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -20,45 +18,31 @@ from amem_cli.walkers.world import Shot, World
 
 IMAGES_PER_TASK = 32
 IMAGES_PER_PROCESS = 500  # for fewer it is not worth starting one
-IMAGE_FORMATS: dict[str, dict[str, Any]] = {
-    ".jpg": {"format": "JPEG", "quality": 92},
-    ".jpeg": {"format": "JPEG", "quality": 92},
-    ".png": {"format": "PNG", "compress_level": 1},
-    ".bmp": {"format": "BMP"},
-}
 
 
-def write_images(
-    world: World, root: Path, progress: Callable[[int, int], None] | None = None, processes: int = 1
-) -> None:
+def write_images(world: World, root: Path, progress: Callable[[int, int], None], processes: int) -> None:
     """Write every image of the plan below `root`, whose folders exist. The bytes do not depend on `processes`.
 
     Raises `Interrupted` when one of several processes is killed.
     """
-    processes = min(processes, len(world.shots) // IMAGES_PER_PROCESS)
-    with contextlib.ExitStack() as stack:
-        if processes > 1:
-            run = stack.enter_context(_pool(processes))
-            written = run(partial(_write_in_child, world.options, root), world.shots)
-        else:
-            written = map(partial(_write_image, world, root), world.shots)
+
+    def report(written: Iterable[None]) -> None:
         for done, _ in enumerate(written, 1):
-            if progress is not None:
-                progress(done, len(world.shots))
+            progress(done, len(world.shots))
 
-
-@contextlib.contextmanager
-def _pool(processes: int) -> Iterator[Callable[..., Iterator[None]]]:
-    """`map` over several processes; an exception in the body drops the images that are not begun."""
+    processes = min(processes, len(world.shots) // IMAGES_PER_PROCESS)
+    if processes < 2:
+        report(map(partial(_write_image, world, root), world.shots))
+        return
     context = multiprocessing.get_context("spawn")  # the fork server is kept for the loader: it has torch imported
     with ProcessPoolExecutor(processes, context, _begin_child) as pool:
         try:
-            yield partial(pool.map, chunksize=IMAGES_PER_TASK)
+            report(pool.map(partial(_write_in_child, world.options, root), world.shots, chunksize=IMAGES_PER_TASK))
         except BrokenProcessPool as error:
             why = "a process that paints images was killed"
             raise Interrupted(signal.SIGTERM, why=why, remedy=SAME_COMMAND) from error
         finally:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)  # after a failure those that are not begun are dropped
 
 
 def _begin_child() -> None:
@@ -68,9 +52,7 @@ def _begin_child() -> None:
     end_with_main()
 
 
-@lru_cache(maxsize=1)
-def _world_of_child(options: WalkerOptions) -> World:
-    return World(options)  # without a plan: its cameras are built once
+_world_of_child = lru_cache(maxsize=1)(World)  # without a plan: its cameras are built once
 
 
 def _write_in_child(options: WalkerOptions, root: Path, shot: Shot) -> None:
@@ -78,8 +60,7 @@ def _write_in_child(options: WalkerOptions, root: Path, shot: Shot) -> None:
 
 
 def _write_image(world: World, root: Path, shot: Shot) -> None:
-    path = root / shot.path
-    paint(world, shot).save(path, **IMAGE_FORMATS[path.suffix])
+    paint(world, shot).save(root / shot.path, quality=92, compress_level=1)  # of a JPEG, of a PNG
 
 
 def paint(world: World, shot: Shot) -> Image.Image:

@@ -130,24 +130,18 @@ def gait_at(units: np.ndarray) -> Gait:
     return Gait(**{name: low + (high - low) * unit for (name, (low, high)), unit in pairs})
 
 
-def draw_people(
-    seed: int, data_set: str, count: int, twins: float = 0.25
-) -> tuple[list[Walker], list[tuple[int, int]]]:
-    """`count` people of a data set, and the pairs (i, j) of them that differ in gait alone.
+def draw_people(seed: int, data_set: str, count: int, twins: float = 0.25) -> list[Walker]:
+    """`count` people of a data set; the last ones are pairs that differ in gait alone.
 
     About the fraction `twins` of the people, and at least two, belong to a pair. The gaits of a pair differ by half the
     range in every parameter.
     """
     people = [draw_person(seed, data_set, index) for index in range(count)]
-    pairs = [(count - 2 * k - 2, count - 2 * k - 1) for k in range(_pairs(count, twins))]
-    for first, second in pairs:
+    pairs = min(count // 2, max(1, round(count * twins / 2))) if twins else 0
+    for first in range(count - 2 * pairs, count, 2):
         units = keyed_generator(seed, "walker", "gait", data_set, first).random(len(GAIT_RANGES))
-        people[second] = replace(people[first], gait=gait_at((units + 0.5) % 1.0))
-    return people, pairs
-
-
-def _pairs(count: int, twins: float) -> int:
-    return min(count // 2, max(1, round(count * twins / 2))) if twins else 0
+        people[first + 1] = replace(people[first], gait=gait_at((units + 0.5) % 1.0))
+    return people
 
 
 def draw_person(seed: int, data_set: str, index: int) -> Walker:

@@ -3,6 +3,7 @@
 The same people pass both cameras, and their numbers are the same in both MOTChallenge files.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,29 +46,23 @@ class Crossing:
 
 
 def write_videos(
-    out: Path, *, seed: int = 0, people: int = 6, progress: Callable[[int, int], None] | None = None
+    out: Path, *, seed: int = 0, people: int = 6, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> list[Path]:
     """Write OUT/camera{1,2}.mp4 and the true boxes OUT/camera{1,2}.txt; returns the videos. Needs PyAV.
 
     OUT is complete or absent; a complete one of the same options is kept. Raises as `write_walkers`, and `UsageError`
     when `people` is below 1.
     """
-    out, videos = Path(out), [Path(out) / f"camera{camera + 1}.mp4" for camera in range(CAMERAS)]
+    videos = [out / f"camera{camera + 1}.mp4" for camera in range(CAMERAS)]
     if people < 1:
         raise UsageError("walkers", why=f"{people} people for the videos", remedy="Raise --people")
     mark = f"These people are generated: amem data walkers --videos, {people} people, seed {seed}\n"
     scenes = [_crossings(seed, camera, people) for camera in range(CAMERAS)]
-    total, done = sum(max(one.end for one in scene) for scene in scenes), 0
-
-    def report() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
+    total, done = sum(max(one.end for one in scene) for scene in scenes), itertools.count(1)
 
     def write(folder: Path) -> None:
-        for camera, scene in enumerate(scenes):
-            _write_video(folder / f"camera{camera + 1}.mp4", seed, camera, scene, report)
+        for camera, video in enumerate(videos):
+            _write_video(folder / video.name, seed, camera, scenes[camera], lambda: progress(next(done), total))
 
     write_whole(out, mark, write)
     return videos

@@ -52,7 +52,7 @@ class World:
     def people(self, data_set: str, count: int) -> list[Walker]:
         """The people of a data set, or of one of its parts. With `alike`, those of MARS, iLIDS-VID and PRID-2011 have
         the body, the clothes and the attributes of one person, and differ in gait alone."""
-        people = draw_people(self.options.seed, data_set, count, self.options.twins)[0]
+        people = draw_people(self.options.seed, data_set, count, self.options.twins)
         if self.options.alike and data_set.startswith(("mars-", "ilids", "prid")) and "passers" not in data_set:
             one = draw_person(self.options.seed, "alike", 0)
             return [replace(one, gait=person.gait) for person in people]
