@@ -21,7 +21,7 @@ from amem_cli.data.clips import evenly_spaced
 from amem_cli.data.images import open_rgb
 from amem_cli.pictures.attention import Attention, heat_over_frames
 from amem_cli.pictures.attributes import THRESHOLD, AttributedTracklet, comparison_figure
-from amem_cli.pictures.cmc import draw_cmc
+from amem_cli.pictures.cmc import MOST_RANKS, draw_cmc
 from amem_cli.pictures.frames import read_frames, side_by_side
 from amem_cli.pictures.html import clock, render, webp
 from amem_cli.pictures.predicted_frames import PredictedClip
@@ -204,15 +204,24 @@ def result_rows(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     return cells
 
 
+@styled
 def cmc(report: Report) -> Markup:
-    """The chart of CMC curves of the result."""
+    """The chart of the result's CMC curves with chance, each split as a thin line, and the 95 % interval of rank-1."""
     result: Any = report.result
     curves = {report.model: result["cmc"]}
     for key, name in (("gallery_without_queries", "without queries in the gallery"), ("reranked", "re-ranked")):
         if "cmc" in (result.get(key) or {}):
             curves[name] = result[key]["cmc"]
-    splits = [split["cmc"] for split in result.get("splits") or ()]
-    return cmc_chart(curves, result["chance"].get("cmc"), splits, (result.get("interval") or {}).get("rank-1"))
+    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
+    axes = figure.add_subplot()
+    for split in result.get("splits") or ():
+        shown = 100 * np.array(split["cmc"][:MOST_RANKS])
+        axes.plot(np.arange(1, len(shown) + 1), shown, color=SOFT, linewidth=0.6, alpha=0.5)
+    draw_cmc(axes, curves, result["chance"].get("cmc"))
+    if interval := (result.get("interval") or {}).get("rank-1"):
+        axes.plot([1, 1], 100 * np.array(interval), color=COLOURS[0], marker="_", linewidth=1.2)
+    figure.legend(loc="outside lower left", title="rank-1 in brackets", alignment="left")
+    return inline_svg(figure, "cmc", "Cumulative matching characteristic; the table above has the rates at some ranks")
 
 
 def camera_table(pairs: Sequence[CameraPair]) -> dict[str, Any]:
@@ -291,26 +300,6 @@ def lines_chart(identifier: str, title: str, lines: Lines, rates: bool = False) 
     figure.legend(loc="outside lower left", ncols=2)
     last = ", ".join(f"{name} {number(values[-1])}" for name, (_, values) in lines.items())
     return inline_svg(figure, identifier, f"{title}; last values: {last}")
-
-
-@styled
-def cmc_chart(
-    curves: Mapping[str, Sequence[float]],
-    chance: Sequence[float] | None,
-    splits: Sequence[Sequence[float]],
-    interval: Sequence[float] | None,
-) -> Markup:
-    """CMC curves with chance, each split as a thin line, and the 95 % interval of rank-1 of the first curve."""
-    figure = Figure(figsize=(5.2, 3.9), layout="constrained")
-    axes = figure.add_subplot()
-    for split in splits:
-        ranks = np.arange(1, len(split) + 1)
-        axes.plot(ranks[:50], 100 * np.array(split[:50]), color=SOFT, linewidth=0.6, alpha=0.5)
-    draw_cmc(axes, curves, chance)
-    if interval:
-        axes.plot([1, 1], 100 * np.array(interval), color=COLOURS[0], marker="_", linewidth=1.2)
-    figure.legend(loc="outside lower left", title="rank-1 in brackets", alignment="left")
-    return inline_svg(figure, "cmc", "Cumulative matching characteristic; the table above has the rates at some ranks")
 
 
 def inline_svg(figure: Figure, identifier: str, description: str) -> Markup:

@@ -14,7 +14,6 @@ from PIL import Image
 
 from amem_cli.data.chain import ArtifactState
 from amem_cli.errors import BadData
-from amem_cli.pictures import report as report_module
 from amem_cli.pictures.attention import Attention, HeatRow
 from amem_cli.pictures.predicted_frames import PredictedClip
 from amem_cli.pictures.ranked_lists import Answer, RankedRow
@@ -28,6 +27,7 @@ from amem_cli.pictures.report import (
     RankedLists,
     RankedQuery,
     Report,
+    cmc,
     lines_chart,
     report_page,
 )
@@ -201,13 +201,12 @@ def test_report_page_splits(content: Report) -> None:
     assert "standard deviation" not in report_page(replace(content, result=over, **rest))
 
 
-def test_report_chart_has_the_separate_rows(content: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    charts: list[dict[str, list[float]]] = []
-    monkeypatch.setattr(report_module, "cmc_chart", lambda curves, *_: charts.append(curves))
+def test_report_chart_has_the_separate_rows(content: Report) -> None:
     curve = [0.4, 0.5, 0.6]
     rows = {"reranked": {"cmc": curve}, "flipped": {"cmc": curve}}
-    report_module.cmc(replace(content, result={**content.result, **rows}))
-    assert list(charts[0]) == ["AMEM", "without queries in the gallery", "re-ranked"]
+    chart = cmc(replace(content, result={**content.result, **rows}))
+    shown = re.findall(r"<text[^>]*>([^<]+) \([\d.]+\)</text>", chart)
+    assert shown == ["AMEM", "without queries in the gallery", "re-ranked", "chance"]
 
 
 def test_report_page_samples_and_frames(content: Report, text: str) -> None:
