@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -72,9 +71,9 @@ def read_times(root: Path) -> dict[str, Seen]:
     if not path.is_file():
         return {}
     seen, bad = {}, []
-    lines = csv.reader(io.StringIO(files.read_text(path, "tracks table")), strict=True)
-    head = next(_rows(lines, "tracks table", path), [])
-    for number, values in enumerate(_rows(lines, "tracks table", path), start=2):
+    rows = _rows(path, "tracks table")
+    head = next(rows, [])
+    for number, values in enumerate(rows, start=2):
         row = dict(zip(head, values, strict=False))
         try:
             first, last = float(row["first_seconds"]), float(row["last_seconds"])
@@ -84,36 +83,35 @@ def read_times(root: Path) -> dict[str, Seen]:
         except (KeyError, TypeError, ValueError):
             bad.append(f"line {number}")
     if bad:
-        raise BadRows(
-            "tracks table", path, why=f"rows without {', '.join(TRACK_COLUMNS[:7])}, or with impossible times", rows=bad
-        )
+        why = f"rows without {', '.join(TRACK_COLUMNS[:7])}, or with impossible times"
+        raise BadRows("tracks table", path, why=why, rows=bad)
     return seen
 
 
 def read_boxes(root: Path, tracklets: Iterable[str]) -> dict[str, np.ndarray]:
     """The boxes (n, 6) of tracks, from boxes.csv: frame, seconds, left, top, width, height."""
     path, wanted = root / "boxes.csv", set(tracklets)
-    rows: dict[str, list[list[float]]] = {}
+    found: dict[str, list[list[float]]] = {}
     bad = []
-    lines = csv.reader(io.StringIO(files.read_text(path, "boxes table", MOST_BOX_BYTES)), strict=True)
-    next(_rows(lines, "boxes table", path), None)
-    for number, row in enumerate(_rows(lines, "boxes table", path), start=2):
+    rows = _rows(path, "boxes table", MOST_BOX_BYTES)
+    next(rows, None)
+    for number, (tracklet, *values) in enumerate(rows, start=2):
         try:
-            tracklet, *values = row
             if tracklet in wanted:
-                frame, seconds, left, top, width, height = map(float, values)
-                if not all(map(math.isfinite, (frame, seconds, left, top, width, height))) or frame != int(frame):
+                box = [float(value) for value in values]
+                if len(box) != 6 or not all(map(math.isfinite, box)) or box[0] != int(box[0]):
                     raise ValueError
-                rows.setdefault(tracklet, []).append([frame, seconds, left, top, width, height])
+                found.setdefault(tracklet, []).append(box)
         except ValueError:
             bad.append(f"line {number}")
     if bad:
         raise BadRows("boxes table", path, why=f"rows other than {', '.join(BOX_COLUMNS)}", rows=bad)
-    return {tracklet: np.array(values) for tracklet, values in rows.items()}
+    return {tracklet: np.array(values) for tracklet, values in found.items()}
 
 
-def _rows(lines: Any, what: str, path: Path) -> Iterator[list[str]]:
-    """The rows of a CSV reader that are not empty; `BadData` for a quote that does not end."""
+def _rows(path: Path, what: str, most: int = files.MOST_BYTES_OF_METADATA) -> Iterator[list[str]]:
+    """The rows of a CSV file that are not empty; `BadData` for a quote that does not end."""
+    lines = csv.reader(io.StringIO(files.read_text(path, what, most)), strict=True)
     try:
         yield from filter(None, lines)
     except csv.Error as error:
