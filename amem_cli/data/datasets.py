@@ -189,15 +189,13 @@ def protocol_counts(person_ids: np.ndarray, camera_ids: np.ndarray, is_query: np
 def missing_tracklets(manifest: Manifest, counts: dict[str, int]) -> list[dict[str, Any]]:
     """The `protocol_counts` of features that differ from the manifest's, as {"count", "expected", "found"}. Junk is
     left out: no figure depends on it, and many programs drop it."""
-    return [row for row in _differing(manifest, counts) if row["count"] != "junk_tracklets"]
-
-
-def _differing(manifest: Manifest, counts: dict[str, int]) -> list[dict[str, Any]]:
-    expected = {key: number for key, number in manifest.counts.items() if counts.get(key, number) != number}
-    return [{"count": key, "expected": number, "found": counts[key]} for key, number in expected.items()]
+    expected = {key: number for key, number in manifest.counts.items() if key != "junk_tracklets"}
+    differing = {key: number for key, number in expected.items() if counts.get(key, number) != number}
+    return [{"count": key, "expected": number, "found": counts[key]} for key, number in differing.items()]
 
 
 def count_differences(manifest: Manifest, dataset: Dataset) -> list[str]:
     """The counts that differ from the manifest's, one line each ("train_tracklets: 300 instead of 8298")."""
-    rows = _differing(manifest, dataset_counts(dataset))
-    return [f"{row['count']}: {row['found']} instead of {row['expected']}" for row in rows]
+    counts = dataset_counts(dataset)
+    expected = {key: number for key, number in manifest.counts.items() if counts.get(key, number) != number}
+    return [f"{key}: {counts[key]} instead of {number}" for key, number in expected.items()]
