@@ -94,11 +94,6 @@ def note(what: str, rows: Collection[str], after: str = "") -> tuple[str, ...]:
     return (f"{counted(len(rows), what)} {after}: {listing(rows, 5)}",) if rows else ()
 
 
-def ignored_note(folders: list[str]) -> tuple[str, ...]:
-    """A note about folders that the reader ignored."""
-    return note("folders", folders, IGNORED)
-
-
 def is_image_name(name: str) -> bool:
     """Whether a file name has an image's suffix and is not hidden.
 
@@ -163,20 +158,22 @@ def _refuse(error: OSError) -> None:
     raise input_error(error.filename, error, "folder") from error
 
 
-def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
-    """The first folder for which `accept` is true: `root` itself, then its subfolders level by level, each sorted.
-    Archives often unpack into one or two folders, so the data may be up to `depth` levels below `root`."""
+def folders_in(root: Path, depth: int) -> Iterator[Path]:
+    """`root` itself, then its subfolders up to `depth` levels below it, level by level, each sorted."""
     queue = deque([(root, depth)])
     for _ in range(MOST_FOLDERS_SEARCHED):
         if not queue:
-            break
+            return
         folder, remaining = queue.popleft()
-        if accept(folder):
-            return folder
+        yield folder
         if remaining:
             with contextlib.suppress(BadData, InputMissing):
                 queue += [(folder / name, remaining - 1) for name in list_folder(folder)[1]]
-    return None
+
+
+def find_folder(root: Path, accept: Callable[[Path], bool], depth: int = 3) -> Path | None:
+    """The first of `folders_in` for which `accept` is true: archives often unpack into one or two folders."""
+    return next(filter(accept, folders_in(root, depth)), None)
 
 
 def find_named(root: Path, name: str) -> Path | None:
@@ -307,7 +304,8 @@ def frame_notes(place: Path, folders: dict[str, list[str]], ignored: list[str], 
     above = {str(one) for name in folders for one in PurePosixPath(name).parents[:-1]}.union(list_folder(place)[1])
     outside = sorted(one for one in above if list_folder(place / one)[0])
     deeper = [one for one in ignored if not is_system_folder(Path(one).name) and any(image_files(place / one))]
-    notes = ignored_note([one for one in ignored if one not in deeper]) + copies_note(folders) + order_note(folders)
+    notes = note("folders", [one for one in ignored if one not in deeper], IGNORED)
+    notes += copies_note(folders) + order_note(folders)
     return notes + note("folders", outside + deeper, f"with images left out, not in <{levels.replace('/', '>/<')}>")
 
 

@@ -35,7 +35,7 @@ def read(root: Path, name: str) -> ImageDataset:
 def image_dataset(name: str, folder: Path, person_of: Mapping[str, int], ignored: list[str]) -> ImageDataset:
     """The images of `folder` (path in it -> person) without junk; notes about junk, copies and ignored folders."""
     kept = {image: person for image, person in person_of.items() if person != JUNK}
-    notes = files.ignored_note(ignored) + files.copies_note({folder.name: kept})
+    notes = files.note("folders", ignored, files.IGNORED) + files.copies_note({folder.name: kept})
     if junk := len(person_of) - len(kept):
         notes += (f"{counted(junk, 'junk images')} (person -1) left out",)
     return ImageDataset(name, tuple(folder / image for image in kept), tuple(kept.values()), notes)

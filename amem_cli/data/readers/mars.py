@@ -146,7 +146,7 @@ def _names(folder: Path, name_file: Path, rows: np.ndarray) -> tuple[list[str | 
     None for each of their images in the table.
     """
     folders, ignored = files.image_folders(folder)
-    notes = files.ignored_note([f"{folder.name}/{name}" for name in ignored])
+    notes = files.note("folders", [f"{folder.name}/{name}" for name in ignored], files.IGNORED)
     if name_file.is_file():
         lines = read_text(name_file, "MARS image list").splitlines()
         listed = [re.split(r"[/\\]", line.strip(" \t\"'"))[-1] for line in lines if line.strip()]

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from amem_cli.artifacts.atomic import read_bytes
-from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA, BadRows, find_folder, image_files, list_folder, note
+from amem_cli.data.readers.files import MOST_BYTES_OF_METADATA, BadRows, folders_in, image_files, list_folder, note
 from amem_cli.data.tracklets import Split, Tracklet, VideoDataset
 from amem_cli.errors import BadData, listing
 from amem_cli.randomness import keyed_generator
@@ -110,15 +110,8 @@ def looks_like_splits(path: Path) -> bool:
 
 def find_split_files(root: Path) -> list[Path]:
     """What looks like splits in `root` and up to four levels down, outside of folders of images."""
-    found: list[Path] = []
-
-    def collect(folder: Path) -> bool:
-        if folder == root or not list_folder(folder)[0]:
-            found.extend(sorted(filter(looks_like_splits, folder.iterdir())))
-        return False
-
-    find_folder(root, collect, depth=4)
-    return found
+    places = (folder for folder in folders_in(root, 4) if folder == root or not list_folder(folder)[0])
+    return [path for place in places for path in sorted(filter(looks_like_splits, place.iterdir()))]
 
 
 def is_plain_name(name: str) -> bool:
