@@ -24,16 +24,14 @@ FEW_PAIRS = 20  # of one person in two cameras: with fewer a rate of true matche
 @dataclass(frozen=True)
 class Calibration:
     """What a result of `amem evaluate --calibrate` says about distances: the probability, and the threshold below which
-    two tracklets are one person. `models` are the SHA-256 of the models that it was measured with, if they are known,
-    `extraction` is that of the features, `image_size` that of their images, empty if unknown; `genuine_pairs` are the
-    pairs of one person, infinite if unknown.
+    two tracklets are one person. `extraction` is that of the features, `image_size` that of their images, empty if
+    unknown; `genuine_pairs` are the pairs of one person, infinite if unknown.
     """
 
     probability: Probability
     threshold: float
     false_match_rate: float
     name: str
-    models: tuple[str, ...] = ()
     extraction: Extraction = Extraction()
     image_size: str = ""
     genuine_pairs: float = float("inf")
@@ -53,19 +51,20 @@ def read_calibration(
         remedy = f"amem evaluate --protocol {shlex.quote(result['protocol'])} --calibrate 0.001{folder_flags(**home)}"
         raise BadData("calibration", path, why="this result has none", remedy=f"{remedy} writes one")
     curve = Probability(found["intercept"], found["slope"], found.get("calibration_error"))
-    models, recorded = tuple(found.get("models", ())), Extraction.of(found.get("extraction", {}))
+    models, size = found.get("models"), found.get("image_size", "")
+    recorded = Extraction.of(found.get("extraction", {}))
+    why, remedy = "", "Give a result of features that were extracted alike"
     if model and models and model not in models:
         why = "it was measured with another model than the one that is used here"
-        raise UsageError("--calibration", path, why=why, remedy="Evaluate that model with --calibrate 0.001")
-    if extraction not in (None, recorded):
+        remedy = "Evaluate that model with --calibrate 0.001"
+    elif extraction not in (None, recorded):
         why = f"its features were extracted with {recorded}, those to compare with {extraction}"
-        raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")
-    size = found.get("image_size", "")
-    if image_size and size and image_size != size:
+    elif image_size and size and image_size != size:
         why = f"its features are of images of {size} pixels, those to compare of {image_size}"
-        raise UsageError("--calibration", path, why=why, remedy="Give a result of features that were extracted alike")
+    if why:
+        raise UsageError("--calibration", path, why=why, remedy=remedy)
     pairs = found.get("genuine_pairs", float("inf"))
-    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, models, recorded, size, pairs)
+    return Calibration(curve, found[numbers[2]], found[numbers[3]], path.name, recorded, size, pairs)
 
 
 class Gallery:
