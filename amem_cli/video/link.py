@@ -81,10 +81,8 @@ class Linked:
         return bool(apart.any())
 
     def in_several_cameras(self) -> int:
-        cameras = defaultdict(set)
-        for person, camera in zip(self.person.tolist(), self.gallery.cameras, strict=True):
-            cameras[person].add(camera)
-        return sum(len(seen) > 1 for seen in cameras.values())
+        seen = set(zip(self.person.tolist(), self.gallery.cameras, strict=True))
+        return sum(cameras > 1 for cameras in Counter(person for person, _ in seen).values())
 
 
 def link_tracks(gallery: Gallery, threshold: float | None, calibration: Calibration | None) -> Linked:
