@@ -17,7 +17,7 @@ from amem_cli.artifacts.atomic import sha256_file
 from amem_cli.artifacts.features import FEW_TRACKLETS, Features
 from amem_cli.artifacts.paths import Workspace
 from amem_cli.data.images import open_rgb
-from amem_cli.data.manifest import SHIPPED
+from amem_cli.data.manifest import SHIPPED, load_manifest
 from amem_cli.data.readers.files import folder_tracklet
 from amem_cli.data.tracklets import Tracklet
 from amem_cli.errors import BadData, InputMissing, UsageError, counted, listing, require_known
@@ -26,7 +26,7 @@ from amem_cli.resolve import folder_flags
 from amem_cli.runtime.progress import Progress
 from amem_cli.video.decode import VIDEOS, missing
 from amem_cli.video.gallery import Calibration, Gallery
-from amem_cli.video.options import SearchOptions
+from amem_cli.video.options import SearchOptions, TrackletOptions
 
 BATCH = 64  # queries searched together
 OF_IMAGES = ("model", "boxes", "detector_weights")  # options for queries from outside the gallery
@@ -230,8 +230,7 @@ def _warn_about_unused(options: SearchOptions, progress: Progress, *names: str, 
 
 def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progress: Progress) -> Queries:
     from amem_cli.data.datasets import read_videos
-    from amem_cli.data.manifest import load_manifest
-    from amem_cli.video.tracklets import TrackletOptions, cut_tracklets
+    from amem_cli.video.tracklets import cut_tracklets
 
     with tempfile.TemporaryDirectory(prefix="amem-query-") as folder:
         cut = cut_tracklets(
