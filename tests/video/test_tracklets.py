@@ -19,10 +19,11 @@ from amem_cli.data.datasets import read_videos
 from amem_cli.data.manifest import load_manifest
 from amem_cli.errors import AmemError, BadData, InputMissing, OutputExists, UsageError
 from amem_cli.runtime.progress import Silent
-from amem_cli.video import tracklets
+from amem_cli.video import crops, tracklets
 from amem_cli.video.boxes import Boxes
 from amem_cli.video.crops import coloured, split_at_edges, split_at_gaps
 from amem_cli.video.decode import Camera, Picture
+from amem_cli.video.motion import MotionBoxes
 from amem_cli.video.options import FindOptions
 from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 from tests.videos import FIGURE, WIDTH, crossing, mot_lines, write_video
@@ -189,19 +190,11 @@ def test_cut_tracklets_two_runs_and_resume_same_bytes(video, tmp_path, monkeypat
     class Stop(Exception):
         pass
 
-    stops = iter([("amem_cli.video.motion.MotionBoxes.__call__", 45), ("amem_cli.video.crops._jpeg", 30)])
-    for target, calls in stops:
-        module, _, name = target.rpartition(".")
-        owner = __import__(module.rpartition(".")[0], fromlist=["x"]) if name != "__call__" else None
-        from amem_cli.video import crops, motion
+    for owner, name, calls in ((MotionBoxes, "__call__", 45), (crops, "_jpeg", 30)):
+        original, left = getattr(owner, name), iter(range(calls))
 
-        owner, name = (motion.MotionBoxes, "__call__") if name == "__call__" else (crops, "_jpeg")
-        original, count = getattr(owner, name), 0
-
-        def stopping(*arguments, original=original, calls=calls):
-            nonlocal count
-            count += 1
-            if count > calls:
+        def stopping(*arguments, original=original, left=left):
+            if next(left, None) is None:
                 raise Stop
             return original(*arguments)
 
@@ -214,7 +207,7 @@ def test_cut_tracklets_two_runs_and_resume_same_bytes(video, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         original = crops._jpeg
         patch.setattr(crops, "_jpeg", lambda *arguments: seen.append(1) or original(*arguments))
-        patch.setattr(motion.MotionBoxes, "__call__", lambda *arguments: pytest.fail("boxes are found again"))
+        patch.setattr(MotionBoxes, "__call__", lambda *arguments: pytest.fail("boxes are found again"))
         again = cut(tmp_path / "b/out", video).folder
     assert 0 < len(seen) < 45
     assert content_of(again) == content_of(whole)
