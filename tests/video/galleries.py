@@ -1,14 +1,17 @@
-"""Features and labels files of tracks, for tests."""
+"""Files of tracks for tests: features, labels, calibrations; and models that are not loaded."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pytest
+from writers import some_result
 
-from amem_cli.artifacts import features, pseudo_labels
+from amem_cli.artifacts import features, pseudo_labels, results
 from amem_cli.artifacts.features import Extraction, Features
 from amem_cli.artifacts.provenance import Provenance
 from amem_cli.artifacts.pseudo_labels import PseudoLabels
+from amem_cli.models.config import ArmConfig
 
 
 def unit_rows(rows: int, width: int = 8, seed: int = 0) -> np.ndarray:
@@ -40,3 +43,19 @@ def write_attributes(path: Path, names: list[str], probabilities: np.ndarray, at
         (values > 0.5).astype(np.uint8), attributes, 0.5, {},
     )  # fmt: skip
     return pseudo_labels.write(path, table, Provenance("label-videos", {}))
+
+
+def write_calibration(path: Path, parents: dict[str, dict[str, str]] | None = None, **more: object) -> Path:
+    """A result with a calibration, whose numbers are 0.5 unless others are given."""
+    names = ("intercept", "slope", "threshold_squared_distance", "threshold_cosine", "wanted_false_match_rate")
+    found = dict.fromkeys((*names, "true_match_rate", "false_match_rate"), 0.5) | more
+    return results.write(path, some_result(calibration=found), Provenance("evaluate", {}, parents or {}))
+
+
+def load_no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let any file be a model of images of 256 x 128 pixels."""
+    for loader in ("load_feature_model", "load_arm"):
+        monkeypatch.setattr(
+            f"amem_cli.models.checkpoints.{loader}",
+            lambda *given, **named: (None, ArmConfig(backbone="resnet18", image_size="256x128")),
+        )

@@ -20,7 +20,6 @@ from amem_cli.artifacts.provenance import Provenance, parent
 from amem_cli.cli.app import run
 from amem_cli.errors import UsageError
 from amem_cli.metrics.calibration import Probability
-from amem_cli.models.config import ArmConfig
 from amem_cli.runtime.progress import Progress
 from amem_cli.video import find as find_module
 from amem_cli.video.gallery import Calibration, Gallery
@@ -29,7 +28,7 @@ from amem_cli.video.page import clock, find_page, in_words, marks, period, reada
 from amem_cli.video.tracklets import Tracklets
 from tests.browser import Browser, needs_chromium
 from tests.toys import write_arm, write_main, write_tae
-from tests.video.galleries import unit_rows, write_gallery
+from tests.video.galleries import load_no_models, unit_rows, write_calibration, write_gallery
 from tests.videos import crossing, mot_lines, write_video
 from tests.walkers_videos import write_small_videos
 
@@ -239,10 +238,7 @@ def test_detector_options_reach_the_detector(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("amem_cli.video.tracklets.boxes_from", boxes_from)
-    monkeypatch.setattr(
-        "amem_cli.models.checkpoints.load_feature_model",
-        lambda *given, **named: (None, ArmConfig(backbone="resnet18", image_size="256x128")),
-    )
+    load_no_models(monkeypatch)
     write_gallery(Path("g.h5"), unit_rows(2))
     write_video(Path("a.mp4"), [crossing()], frames=3)
     Path("m").touch()
@@ -257,15 +253,10 @@ def test_calibration_of_the_model_that_made_the_features(tmp_path: Path) -> None
     model.write_bytes(b"m")
     other.write_bytes(b"o")
     table = write_gallery(tmp_path / "a.h5", unit_rows(2), model=sha256_file(model))
-    names = ("intercept", "slope", "threshold_squared_distance", "threshold_cosine", "wanted_false_match_rate")
-    numbers = dict.fromkeys((*names, "true_match_rate", "false_match_rate"), 0.5)
-    content = some_result(calibration=numbers)
-    result, of_others, without = (
-        results.write(tmp_path / name, made, Provenance("evaluate", {}, {"features": parent(source)}))
-        for name, made, source in (
-            ("a.json", content, table), ("b.json", content, other), ("c.json", some_result(), table)
-        )
-    )  # fmt: skip
+    result = write_calibration(tmp_path / "a.json", {"features": parent(table)})
+    of_others = write_calibration(tmp_path / "b.json", {"features": parent(other)})
+    made = Provenance("evaluate", {}, {"features": parent(table)})
+    without = results.write(tmp_path / "c.json", some_result(), made)
     assert find_module.calibration_of(model, table, result) == result
     assert find_module.calibration_of(other, table, result) is None
     assert [find_module.calibration_of(model, table, one) for one in (of_others, without)] == [None, None]
@@ -281,11 +272,7 @@ def test_find_options_reach_its_steps(step: str, tmp_path: Path, monkeypatch: py
         raise UsageError("find", why="far enough")
 
     monkeypatch.setattr(f"amem_cli.stages.{step}.{step}", first)  # imports the stage, with the true loaders
-    for loader in ("load_feature_model", "load_arm"):
-        monkeypatch.setattr(
-            f"amem_cli.models.checkpoints.{loader}",
-            lambda *given, **named: (None, ArmConfig(backbone="resnet18", image_size="256x128")),
-        )
+    load_no_models(monkeypatch)
     monkeypatch.setattr(find_module, "cameras_of", lambda options: [])
     monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
     monkeypatch.chdir(tmp_path)
@@ -320,17 +307,12 @@ def test_find_extracts_as_its_calibration_says(
         extracted.append((options.adapt_cameras, options.parts))
         raise UsageError("find", why="far enough")
 
-    numbers = ("intercept", "slope", "threshold_squared_distance", "threshold_cosine", "wanted_false_match_rate")
-    found = dict.fromkeys((*numbers, "true_match_rate", "false_match_rate"), 0.5)
-    found["extraction"] = {"adapt_cameras": True, "parts": 4, "later": 1}  # a later version may have more
-    found["image_size"] = "64x32" if (other_size := "size" in request.node.name) else "256x128"
-    result = results.write(tmp_path / "r.json", some_result(calibration=found), Provenance("evaluate", {}))
+    extraction = {"adapt_cameras": True, "parts": 4, "later": 1}  # a later version may have more
+    size = "64x32" if (other_size := "size" in request.node.name) else "256x128"
+    result = write_calibration(tmp_path / "r.json", extraction=extraction, image_size=size)
     monkeypatch.setattr(find_module, "calibration_of", lambda *_: None if given else result)
     monkeypatch.setattr("amem_cli.stages.extract_features.extract_features", first)
-    monkeypatch.setattr(
-        "amem_cli.models.checkpoints.load_feature_model",
-        lambda *given, **named: (None, ArmConfig(backbone="resnet18", image_size="256x128")),
-    )
+    load_no_models(monkeypatch)
     monkeypatch.setattr(find_module, "cameras_of", lambda options: [])
     monkeypatch.setattr(find_module, "cut_tracklets", lambda *given: SimpleNamespace(manifest=Path("t.toml")))
     monkeypatch.chdir(tmp_path)

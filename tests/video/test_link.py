@@ -6,11 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from writers import some_result
 
-from amem_cli.artifacts import results
 from amem_cli.artifacts.features import Extraction
-from amem_cli.artifacts.provenance import Provenance
 from amem_cli.errors import AmemError, OutputExists, UsageError
 from amem_cli.metrics.calibration import Probability
 from amem_cli.runtime.progress import Silent
@@ -19,7 +16,7 @@ from amem_cli.video.link import COLUMNS, WRITTEN, Linked, file_name, limits_of, 
 from amem_cli.video.options import LinkOptions, SearchOptions
 from amem_cli.video.page import next_person, seen_by, sureness
 from amem_cli.video.search import search
-from tests.video.galleries import unit_rows, write_gallery
+from tests.video.galleries import unit_rows, write_calibration, write_gallery
 
 
 def three_people(place: Path, **more) -> list[Path]:
@@ -282,10 +279,8 @@ def test_link_below_the_calibrated_threshold(tmp_path: Path) -> None:
 
 
 def test_calibration_of_another_model(tmp_path: Path) -> None:
-    numbers = {"intercept": 1.0, "slope": -1.0, "threshold_squared_distance": 0.5, "wanted_false_match_rate": 0.01}
     for models, fits in ((["1" * 64, "2" * 64], True), ([], True), (["2" * 64], False)):
-        pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75, "models": models}
-        path = results.write(tmp_path / "r.json", some_result() | {"calibration": numbers | pairs}, Provenance("x", {}))
+        path = write_calibration(tmp_path / "r.json", models=models)
         if fits:
             assert read_calibration(path, "1" * 64).threshold == 0.5
         else:
@@ -298,13 +293,10 @@ def test_calibration_of_another_model(tmp_path: Path) -> None:
 
 
 def test_calibration_of_another_extraction(tmp_path: Path) -> None:
-    numbers = {"intercept": 1.0, "slope": -1.0, "threshold_squared_distance": 0.5, "wanted_false_match_rate": 0.01}
-    pairs = {"true_match_rate": 0.5, "false_match_rate": 0.0, "threshold_cosine": 0.75}
     kinds = (Extraction(), Extraction(adapt_cameras=True), Extraction(True, 4))
     for kind in kinds:
         recorded = {"extraction": asdict(kind), "genuine_pairs": 3} if kind != Extraction() else {}  # older: neither
-        result = some_result() | {"calibration": numbers | pairs | recorded}
-        path = results.write(tmp_path / "r.json", result, Provenance("x", {}))
+        path = write_calibration(tmp_path / "r.json", **recorded)
         known = read_calibration(path)
         assert (known.extraction, known.genuine_pairs) == (kind, 3 if recorded else float("inf"))
         for other in kinds:
@@ -321,10 +313,7 @@ def test_calibration_of_another_extraction(tmp_path: Path) -> None:
 
 
 def test_calibration_of_another_image_size(tmp_path: Path) -> None:
-    found = dict.fromkeys(("intercept", "slope", "threshold_squared_distance", "wanted_false_match_rate"), 0.5)
-    found |= dict.fromkeys(("true_match_rate", "false_match_rate", "threshold_cosine"), 0.5)
-    result = some_result() | {"calibration": found | {"image_size": "64x32"}}
-    path = results.write(tmp_path / "r.json", result, Provenance("x", {}))
+    path = write_calibration(tmp_path / "r.json", image_size="64x32")
     for size in ("64x32", "", "128x64"):
         gallery = write_gallery(tmp_path / "a.h5", unit_rows(2), image_size=size)
         options = LinkOptions(files=(gallery,), out=tmp_path / "out", calibration=path)
