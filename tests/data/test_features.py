@@ -153,14 +153,11 @@ def test_read_foreign_people_from_zero(tmp_path):
     assert "numbered from 0" in notes[0]
 
 
-def test_read_foreign_normalises(tmp_path):
+def test_read_foreign_unit_length_up_to_rounding(tmp_path):
     arrays = TORCHREID | {"qf": QUERIES.astype(np.float64) * 7, "g_pids": np.array(PEOPLE[1], np.float64)}
     table, notes = read(npz(tmp_path / "x.npz", **arrays))
     assert_is_the_table(table)
     assert "not L2-normalised" in notes[0]
-
-
-def test_read_foreign_unit_length_up_to_rounding(tmp_path):
     for length, changed in ((1.0009, False), (1.0011, True)):
         table, notes = read(npz(tmp_path / "x.npz", **TORCHREID | {"gf": GALLERY * np.float32(length)}))
         assert (len(notes), np.linalg.norm(table.features[2])) == (changed, pytest.approx(1 if changed else length))

@@ -307,14 +307,10 @@ def test_read_real_part(tmp_path):
     assert 0.98 < sexes.mean() < 1.02
 
 
-def test_find_table_in_other_letters(root):
-    assert peta.find_table(root, root) is None
-    (root / "peta.MAT").touch()
-    assert peta.find_table(root, root) == root / "peta.MAT"
-
-
-def test_read_labels_in_other_letters(root):
+def test_read_labels_and_table_in_other_letters(root):
     labels = len(peta.read(root, "peta").labels)
     for path in root.rglob("Label.txt"):
         path.rename(path.with_name("label.TXT"))
     assert len(peta.read(root, "peta").labels) == labels
+    (root / "peta.MAT").touch()
+    assert peta.find_table(root, root) == root / "peta.MAT"

@@ -23,7 +23,7 @@ from amem_cli.video.decode import Camera
 from amem_cli.video.gallery import Gallery
 from amem_cli.video.link import COLUMNS, Linked, write_links
 from amem_cli.video.options import SearchOptions
-from amem_cli.video.page import next_person, search_page
+from amem_cli.video.page import search_page
 from amem_cli.video.search import Found, SearchResult, search
 from amem_cli.video.tracklets import TrackletOptions, Tracklets, cut_tracklets
 from tests.video.galleries import unit_rows, write_gallery
@@ -181,16 +181,6 @@ def test_answer_keeps_the_boxes_of_the_user(hall: Path, monkeypatch: pytest.Monk
         assert Path("identities.csv").exists() == answered
     Path("hall.txt").write_text(own)
     write_links(linked, Path("."), (Path("none"),), Silent())
-
-
-def test_next_person_who_is_never_in_view_together(tmp_path: Path) -> None:
-    """The most similar one is in view at the same time; a less similar one may still be the same person."""
-    rows = np.array([[1.0, 0], [0.9, 0.4359], [0.7, 0.7141]])
-    gallery = Gallery([write_gallery(tmp_path / "a.h5", rows, first_seconds=np.array([0.0, 0.5, 9]))])
-    linked = Linked(gallery, np.array([1, 2, 3]), np.full(3, np.nan), 0.6, 0, None)
-    assert linked.most_similar(1) == (3, pytest.approx(0.6))
-    text, doubtful = next_person(linked, 1)
-    assert ("person 3, who could be the same" in text, doubtful) == (True, True)
 
 
 def test_page_of_many_tracks_says_how_many_have_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
