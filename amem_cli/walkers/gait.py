@@ -6,7 +6,7 @@ swing, the heel strikes first and the toe leaves last.
 """
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from amem_cli.walkers.people import Gait, Walker
 
@@ -20,8 +20,7 @@ CYCLE = 2.0 * math.pi
 Point = tuple[float, float, float]
 
 
-@dataclass(frozen=True, slots=True)
-class Leg:
+class Leg(NamedTuple):
     """Joints of one leg, each (x, y, z)."""
 
     hip: Point
@@ -31,8 +30,7 @@ class Leg:
     toe: Point
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
+class Arm(NamedTuple):
     """Joints of one arm, each (x, y, z)."""
 
     shoulder: Point
@@ -41,12 +39,11 @@ class Arm:
     hand: Point
 
 
-@dataclass(frozen=True, slots=True)
-class Pose:
+class Pose(NamedTuple):
     """All joints at one moment; index 0 of `legs` and `arms` is the left side."""
 
-    legs: tuple[Leg, Leg]
-    arms: tuple[Arm, Arm]
+    legs: tuple[Leg, ...]
+    arms: tuple[Arm, ...]
     pelvis: float  # z of the hips
     neck: Point
     head: Point
@@ -83,7 +80,8 @@ def pose_at(walker: Walker, phase: float) -> Pose:
     tall = HEAD * body.head
     head = (neck[0] + 0.4 * (0.03 + tall) * math.sin(lean), 0.0, neck[2] + 0.022 + tall)
     arms = _arm(walker, phase + 0.5, 1.0, neck, lean), _arm(walker, phase, -1.0, neck, lean)
-    return Pose((_raised(legs[0], pelvis), _raised(legs[1], pelvis)), arms, pelvis, neck, head)
+    raised = tuple(Leg(*((x, y, z + pelvis) for x, y, z in leg)) for leg in legs)
+    return Pose(raised, arms, pelvis, neck, head)
 
 
 def _leg(gait: Gait, phase: float, side: float) -> Leg:
@@ -124,7 +122,3 @@ def _arm(walker: Walker, phase: float, side: float, neck: Point, lean: float) ->
     elbow = _down(shoulder, UPPER_ARM, angle, aside)
     wrist = _down(elbow, FOREARM, angle + bend, aside * 0.2)
     return Arm(shoulder, elbow, wrist, _down(wrist, HAND, angle + bend + 0.1))
-
-
-def _raised(leg: Leg, height: float) -> Leg:
-    return Leg(*((x, y, z + height) for x, y, z in (leg.hip, leg.knee, leg.ankle, leg.heel, leg.toe)))
