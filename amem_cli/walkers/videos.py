@@ -94,7 +94,12 @@ def _write_video(path: Path, seed: int, number: int, scene: list[Crossing], repo
     import av
 
     camera = build_camera(seed, number)
-    background = _background(seed, number)
+    high = HEIGHT * OVERSAMPLING
+    horizon = int(high * HORIZON)
+    wall, ground = draw_scenery(keyed_generator(seed, "walker", "scene", number), number, high, horizon, 1)
+    background = Image.new("RGB", (WIDTH * OVERSAMPLING, high))
+    background.paste(wall, (0, 0))
+    background.paste(ground, (0, horizon))
     grain = keyed_generator(seed, "walker", "video grain", number).normal(0, 2.0, (4, HEIGHT, WIDTH, 1)).round()
     rows = []
     with av.open(str(path), "w") as container:
@@ -113,17 +118,6 @@ def _write_video(path: Path, seed: int, number: int, scene: list[Crossing], repo
         container.mux(stream.encode())
     lines = [f"{frame},{person},{','.join(f'{side:.1f}' for side in box)},1,1,1\n" for frame, person, box in rows]
     path.with_suffix(".txt").write_text("".join(lines))
-
-
-def _background(seed: int, number: int) -> Image.Image:
-    """The empty scene, at the painted size."""
-    high, wide = HEIGHT * OVERSAMPLING, WIDTH * OVERSAMPLING
-    horizon = int(high * HORIZON)
-    wall, ground = draw_scenery(keyed_generator(seed, "walker", "scene", number), number, high, horizon, 1)
-    image = Image.new("RGB", (wide, high))
-    image.paste(wall.crop((0, 0, wide, horizon)), (0, 0))
-    image.paste(ground.crop((0, 0, wide, high - horizon)), (0, horizon))
-    return image
 
 
 def _paint(
