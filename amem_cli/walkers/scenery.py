@@ -20,10 +20,8 @@ def draw_scenery(
 
 
 def _repeat(image: Image.Image, more: int) -> Image.Image:
-    out = Image.new("RGB", (image.width + more, image.height))
-    out.paste(image, (0, 0))
-    out.paste(image.crop((0, 0, more, image.height)), (image.width, 0))
-    return out
+    pixels = np.asarray(image)
+    return Image.fromarray(np.concatenate([pixels, pixels[:, :more]], axis=1))
 
 
 def _mottle(
