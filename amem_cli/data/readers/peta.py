@@ -69,8 +69,9 @@ def read(root: Path, name: str) -> AttributeDataset:
     base = find(root)
     if base is None:
         raise BadData(WHAT, root, why=files.why_missing(root, "<subset>/archive"), remedy=f"Expected {LAYOUT}")
-    if not _has_subset(base):
-        return _read_processed(root, base, name)
+    table_path = find_table(root, base)
+    if table_path and not _has_subset(base):
+        return _read_processed(table_path, base, name)
     paths, rows, people, unlabelled = [], [], [], []
     number_of: dict[tuple[str, str], int] = {}
     notes: tuple[str, ...] = ()
@@ -94,8 +95,7 @@ def read(root: Path, name: str) -> AttributeDataset:
     notes += files.note("images", unlabelled, "without a label left out")
     partitions: tuple[dict[str, np.ndarray], ...] = ()
     evaluated = tuple(map(ATTRIBUTES.index, USUAL_35))
-    table_path = find_table(root, base)
-    if table_path is not None:
+    if table_path:
         table = read_peta_mat(table_path)
         evaluated = table.evaluated
         subsets = [subset for subset, _ in number_of]  # of each person
@@ -108,10 +108,8 @@ def read(root: Path, name: str) -> AttributeDataset:
     return AttributeDataset(name, tuple(paths), person_ids, labels, ATTRIBUTES, partitions, evaluated, notes)
 
 
-def _read_processed(root: Path, base: Path, name: str) -> AttributeDataset:
+def _read_processed(table_path: Path, base: Path, name: str) -> AttributeDataset:
     """The images `images/00001.png` ..., each with the row of PETA.mat that its name counts from 1."""
-    table_path = find_table(root, base)
-    assert table_path is not None  # by `find`
     table, folder = read_peta_mat(table_path), base.absolute()
     images: dict[int, str] = {}
     bad, total = [], len(table.labels)

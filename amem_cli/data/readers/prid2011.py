@@ -30,14 +30,14 @@ def read(root: Path, name: str, protocol: Protocol) -> VideoDataset:
     by_rule = people_by_rule(shared)
     file = two_cameras.find_split_file(root, multi_shot)
     listed = two_cameras.read_official_splits(file, by_rule) if file else ()
+    kept = listed_people(listed) if file else set(by_rule)
     if file:
-        different = sorted((listed_people(listed) & set(shared)) ^ set(by_rule))
+        different = sorted((kept & set(shared)) ^ set(by_rule))
         notes += note("people", different, f"in {file.name} or of the {FEWEST_FRAMES}-frame rule, not both")
-    if not file and not by_rule:
+    elif not kept:
         why = f"no person up to {IN_BOTH_CAMERAS} has {FEWEST_FRAMES} frames in both cameras"
         remedy = 'Add its split file; for own cameras use layout = "folder", folders = "camera/person"'
         raise BadData(WHAT, multi_shot, why=why, remedy=remedy)
-    kept = listed_people(listed) if file else set(by_rule)
     shared = {person: pair for person, pair in shared.items() if person in kept}
     return numbered_splits(name, shared, protocol, notes, file, listed)
 
