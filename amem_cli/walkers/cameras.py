@@ -144,7 +144,7 @@ def draw_scene(camera: Camera, place: float) -> Image.Image:
     """The box without a person, for distractors: scenery `place` box heights along."""
     image = Image.new("RGB", (camera.width * camera.oversampling, camera.height * camera.oversampling))
     _paste_scenery(image, camera, place)
-    return _record(image, camera, int(place * 97))
+    return record(image, camera, int(place * 97))
 
 
 def draw_walker(walker: Walker, camera: Camera, frame: int, passage: Passage) -> Image.Image:
@@ -166,7 +166,7 @@ def draw_walker(walker: Walker, camera: Camera, frame: int, passage: Passage) ->
         _paint_post(image, wide * 0.5 + travelled * high, passage.post_width * high, camera.light)
     if passage.passer is not None:
         _paint_passer(image, passage.passer, passage, frame, camera.fill, step, view)
-    return _record(image, camera, frame)
+    return record(image, camera, frame)
 
 
 def _paste_scenery(image: Image.Image, camera: Camera, place: float) -> None:
@@ -218,7 +218,7 @@ def _paint_passer(
         paint_figure(image, other, phase, View(heading, foot, view.size * 1.06, view.pitch, view.light))
 
 
-def _record(image: Image.Image, camera: Camera, frame: int) -> Image.Image:
+def record(image: Image.Image, camera: Camera, frame: int) -> Image.Image:
     """Average the painted image down, then apply the camera's colours, blur and grain."""
     small = image.reduce(camera.oversampling).point(camera.tone)
     if camera.blur:

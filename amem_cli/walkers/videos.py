@@ -6,7 +6,7 @@ The same people pass both cameras, and their numbers are the same in both MOTCha
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 
 from amem_cli.errors import UsageError
 from amem_cli.randomness import keyed_generator
-from amem_cli.walkers.cameras import build_camera
+from amem_cli.walkers.cameras import build_camera, record
 from amem_cli.walkers.canvas import View
 from amem_cli.walkers.figure import paint_figure
 from amem_cli.walkers.gait import stride_length
@@ -93,14 +93,14 @@ def _write_video(path: Path, seed: int, number: int, scene: list[Crossing], repo
     """One video and, next to it, its boxes: `frame,id,left,top,width,height,1,1,1`."""
     import av
 
-    camera = build_camera(seed, number)
+    grain = keyed_generator(seed, "walker", "video grain", number).normal(0, 2.0, (4, HEIGHT, WIDTH, 1)).round()
+    camera = replace(build_camera(seed, number), oversampling=OVERSAMPLING, blur=0.0, grain=grain.astype(np.int16))
     high = HEIGHT * OVERSAMPLING
     horizon = int(high * HORIZON)
     wall, ground = draw_scenery(keyed_generator(seed, "walker", "scene", number), number, high, horizon, 1)
     background = Image.new("RGB", (WIDTH * OVERSAMPLING, high))
     background.paste(wall, (0, 0))
     background.paste(ground, (0, horizon))
-    grain = keyed_generator(seed, "walker", "video grain", number).normal(0, 2.0, (4, HEIGHT, WIDTH, 1)).round()
     rows = []
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options=ENCODER)
@@ -111,8 +111,7 @@ def _write_video(path: Path, seed: int, number: int, scene: list[Crossing], repo
             for one in sorted(scene, key=lambda one: one.foot[1]):
                 if one.begin <= frame < one.end and (box := _paint(image, one, frame, camera.pitch, camera.light)):
                     rows.append((frame + 1, one.person, box))
-            small = image.reduce(OVERSAMPLING).point(camera.tone)
-            pixels = np.clip(np.asarray(small, np.int16) + grain[frame % 4].astype(np.int16), 0, 255).astype(np.uint8)
+            pixels = np.asarray(record(image, camera, frame))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
             report()
         container.mux(stream.encode())
