@@ -191,37 +191,16 @@ def _draw_body(rng: np.random.Generator) -> tuple[Body, list[str]]:
     return body, names + ([] if hair == "Bald" else [f"hair{colour}"])
 
 
-class _Upper(NamedTuple):
-    kind: str
-    pattern: str
-    colour: str
-    second: str
-    formal: bool
-
-    @property
-    def sleeve(self) -> str:
-        return {"Tshirt": "Short", "VNeck": "Short", "Top": "No"}.get(self.kind, "Long")
-
-    @property
-    def attributes(self) -> set[str]:
-        kind = self.kind if self.kind in ("Tshirt", "VNeck", "Suit", "Sweater", "Jacket") else "Other"
-        words = {kind, self.colour, f"{self.sleeve}Sleeve", "Formal" if self.formal else "Casual"}
-        words |= {self.pattern} if self.pattern else set()
-        if self.kind == "Jacket" or self.pattern in ("ThickStripes", "ThinStripes", "Plaid"):
-            words.add(self.second)
-        return {f"upperBody{word}" for word in words}
-
-
-class _Lower(NamedTuple):
+class _Garment(NamedTuple):
     kind: str
     pattern: str
     colour: str
     formal: bool
+    second: str = ""  # colour of an upper garment
 
     @property
-    def attributes(self) -> set[str]:
-        words = {self.kind, self.colour, "Formal" if self.formal else "Casual", *filter(None, [self.pattern])}
-        return {f"lowerBody{word}" for word in words}
+    def words(self) -> set[str]:
+        return {self.kind, self.colour, "Formal" if self.formal else "Casual", *filter(None, [self.pattern])}
 
 
 def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, set[str]]:
@@ -235,10 +214,11 @@ def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, set[st
     if lower.kind != "Suits":
         denim = (lower.kind, lower.colour) == ("Jeans", "Blue")
         lower_rgb = _tint(rng, DENIM if denim else PALETTE[lower.colour])
+    sleeve = {"Tshirt": "Short", "VNeck": "Short", "Top": "No"}.get(upper.kind, "Long")
     clothes = Clothes(
         upper=upper.kind,
         pattern=upper.pattern,
-        sleeve=upper.sleeve,
+        sleeve=sleeve,
         upper_colour=upper_rgb,
         second=second,
         lower=lower.kind,
@@ -251,11 +231,17 @@ def _draw_clothes(rng: np.random.Generator, body: Body) -> tuple[Clothes, set[st
         carrying=carrying,
         bag_colour=_tint(rng, PALETTE[bag]),
     )
-    others = {f"footwear{footwear}", f"footwear{shoe_colour}", f"accessory{accessory}", f"carrying{carrying}"}
-    return clothes, upper.attributes | lower.attributes | others
+    above = upper.words | {f"{sleeve}Sleeve"}
+    if upper.kind in ("Top", "Shirt"):
+        above = above - {upper.kind} | {"Other"}
+    if upper.kind == "Jacket" or upper.pattern in ("ThickStripes", "ThinStripes", "Plaid"):
+        above.add(upper.second)
+    names = {f"upperBody{word}" for word in above} | {f"lowerBody{word}" for word in lower.words}
+    names |= {f"footwear{footwear}", f"footwear{shoe_colour}", f"accessory{accessory}", f"carrying{carrying}"}
+    return clothes, names
 
 
-def _draw_upper(rng: np.random.Generator, body: Body) -> _Upper:
+def _draw_upper(rng: np.random.Generator, body: Body) -> _Garment:
     female, child = body.sex == "Female", body.age == "Less15"
     kinds = {"Tshirt": 5, "VNeck": 2, "Top": 3 * female, "Shirt": 3, "Sweater": 4, "Jacket": 5, "Suit": 3 * (not child)}
     kind = _pick(rng, kinds)
@@ -269,10 +255,10 @@ def _draw_upper(rng: np.random.Generator, body: Body) -> _Upper:
     first = np.array(PALETTE[colour])  # the second colour differs clearly from it
     far = {name: w for name, w in UPPER_WEIGHTS.items() if np.abs(first - np.array(PALETTE[name])).sum() > 150}
     formal = kind == "Suit" or (kind == "Shirt" and not pattern and not child)
-    return _Upper(kind, pattern, colour, _pick(rng, far), formal)
+    return _Garment(kind, pattern, colour, formal, _pick(rng, far))
 
 
-def _draw_lower(rng: np.random.Generator, body: Body, upper: _Upper) -> _Lower:
+def _draw_lower(rng: np.random.Generator, body: Body, upper: _Garment) -> _Garment:
     female = body.sex == "Female"
     kinds = {"Trousers": 5, "Jeans": 5, "Shorts": 3, "Capri": 2}
     kinds |= {"ShortSkirt": 4, "LongSkirt": 3, "HotPants": 2} if female else {}
@@ -289,10 +275,10 @@ def _draw_lower(rng: np.random.Generator, body: Body, upper: _Upper) -> _Lower:
     if kind != "Suits":
         colour = _pick(rng, {"Blue": 6, "Black": 2, "Grey": 2} if kind == "Jeans" else LOWER_WEIGHTS)
     formal = kind == "Suits" or (upper.formal and kind in ("Trousers", "LongSkirt"))
-    return _Lower(kind, pattern, colour, formal)
+    return _Garment(kind, pattern, colour, formal)
 
 
-def _draw_footwear(rng: np.random.Generator, body: Body, lower: _Lower) -> tuple[str, str]:
+def _draw_footwear(rng: np.random.Generator, body: Body, lower: _Garment) -> tuple[str, str]:
     """Footwear and its colour."""
     female = body.sex == "Female"
     bare = lower.kind in ("Shorts", "Capri", "HotPants", "ShortSkirt", "LongSkirt")
