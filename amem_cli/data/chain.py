@@ -114,7 +114,7 @@ class Chain:
     def command(self, stage: str) -> str:
         """The command that makes the artifact of a stage, with the options of what was made before it."""
         link = next(link for link in _links(self) if link.stage == stage)
-        return link.command(_options_to_repeat(link, self), end="")
+        return link.command(_options_to_repeat(link), end="")
 
     def remedy(self, stage: str) -> str:
         """The remedy for a missing artifact of a stage."""
@@ -177,7 +177,7 @@ def _images_of(state: ArtifactState, dataset: Dataset) -> tuple[str, Iterable[Pa
 def _states(of: Chain, deep: bool, compared: Callable[[ArtifactState], ArtifactState]) -> list[ArtifactState]:
     links, states = _links(of), dict[Path, ArtifactState]()
     for link in links:
-        state = compared(_state(link, of, deep))
+        state = compared(_state(link, deep))
         used = [path for role, path in link.parents.items() if role in state.provenance.get("parents", {})]
         stale = [states[path].stage for path in used if path in states and states[path].state == "stale"]
         if state.state == "ready" and stale:
@@ -232,15 +232,14 @@ def _links(of: Chain) -> list[_Link]:
     ]
 
 
-def _state(link: _Link, of: Chain, deep: bool) -> ArtifactState:
+def _state(link: _Link, deep: bool) -> ArtifactState:
     """The state of one artifact, compared with its parents; `deep` verifies it and the weights next to it."""
     path, state = link.path, ArtifactState(link.stage, link.path, "ready", split=link.split)
-    if os.path.lexists(path) and not path.is_file():
-        command = link.command(_options_to_repeat(link, of), end="")
-        why = f"{path} is {'a folder' if path.is_dir() else 'a pipe or a broken link'}: move it away"
-        return replace(state, state="damaged", why=why, command=command)
     if not path.is_file():
-        state = replace(state, state="missing", command=link.command(_options_to_repeat(link, of), end=""))
+        state = replace(state, state="missing", command=link.command(_options_to_repeat(link), end=""))
+        if os.path.lexists(path):
+            why = f"{path} is {'a folder' if path.is_dir() else 'a pipe or a broken link'}: move it away"
+            return replace(state, state="damaged", why=why)
         done, provenance = _unfinished(path), _intact_provenance(_parts(path), verified=False)
         return replace(state, state="unfinished", why=done, provenance=provenance) if done else state
     files = [path, *sorted(path.parent.glob("*.safetensors"))] if path.suffix == ".safetensors" else [path]
@@ -251,7 +250,7 @@ def _state(link: _Link, of: Chain, deep: bool) -> ArtifactState:
     except DiskError:
         raise
     except (AmemError, OSError, ValueError) as error:
-        provenance = _intact_provenance(files) or _options_to_repeat(link, of)
+        provenance = _intact_provenance(files) or _options_to_repeat(link)
         return replace(state, state="damaged", why=str(error), command=link.command(provenance))
     for role, parent in link.parents.items():
         recorded = state.provenance.get("parents", {}).get(role)
@@ -278,10 +277,10 @@ def _unfinished(path: Path) -> str:
     return f"{counted(len(parts), 'parts')} finished" if parts else ""
 
 
-def _options_to_repeat(link: _Link, of: Chain) -> dict[str, Any]:
+def _options_to_repeat(link: _Link) -> dict[str, Any]:
     """The provenance whose options a missing artifact should have: of its unfinished run, else of another split, else
     preset, image size and seed of another training."""
-    links = _links(replace(of, split=None))
+    links = _links(replace(link.of, split=None))
     for one in (link, *(other for other in links if other.stage == link.stage)):
         if provenance := _intact_provenance([one.path, *_parts(one.path)], verified=False):
             return provenance
