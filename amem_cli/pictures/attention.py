@@ -44,9 +44,8 @@ def attention_figure(clips: Sequence[Attention]) -> Figure:
     """
     rows = [len(clip.rows) + 1 for clip in clips]
     figure = Figure(figsize=(0.62 * max(len(clip.frames) for clip in clips) + 0.6, 1.4 * sum(rows)))
-    for part, clip in zip(
-        np.ravel(figure.subfigures(len(clips), 1, squeeze=False, height_ratios=rows)), clips, strict=True
-    ):
+    parts = np.ravel(figure.subfigures(len(clips), 1, squeeze=False, height_ratios=rows))
+    for part, clip in zip(parts, clips, strict=True):
         _draw_clip(part, clip, top=1 - 0.6 / (1.4 * (len(clip.rows) + 1)))
     return figure
 

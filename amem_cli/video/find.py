@@ -36,10 +36,8 @@ def find(options: FindOptions, progress: Progress) -> tuple[Path, Linked, list[s
         calibration = calibration_of(model, home.features(manifest.name, split), home.results(protocol.name))
     train = f"amem train-arm --preset small --partition none{folder_flags(workspace=options.workspace)}, then "
     made = "" if home.arm.is_file() else f"; its training on PETA takes minutes: {train}"
-    without = (
-        f"Without labelled people an attribute recogniser will do{made or ': '}--model {shlex.quote(str(home.arm))}"
-    )
-    remedy = "Check --model" if options.model else f"Give --model. {without}"
+    without = f"Give --model. Without labelled people an attribute recogniser will do{made or ': '}"
+    remedy = "Check --model" if options.model else f"{without}--model {shlex.quote(str(home.arm))}"
     from amem_cli.models.checkpoints import load_arm, load_feature_model
     from amem_cli.pictures.html import require_page
     from amem_cli.runtime.distributed import choose_device

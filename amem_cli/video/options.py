@@ -157,9 +157,8 @@ class SearchOptions:
             why = "a search by description alone has no distances"
             raise UsageError("--calibration", why=why, remedy="Leave it out, or give a query")
         if self.labels and not described:
-            raise UsageError(
-                "--labels", why="no attribute is given", remedy="Leave it out, or give --with or --without"
-            )
+            remedy = "Leave it out, or give --with or --without"
+            raise UsageError("--labels", why="no attribute is given", remedy=remedy)
         for flag, value in (("--after", self.after), ("--before", self.before)):
             if value is not None and math.isnan(value):
                 raise UsageError(flag, "nan", why="must be a number of seconds")

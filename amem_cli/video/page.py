@@ -137,9 +137,8 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
         people.append({"number": number, "heading": heading(found), "about": [], "doubtful": False,
                        "clips": shown, "tags": []})  # fmt: skip
     from_gallery = all(found.row is not None for found in result.found)  # a video or a folder may show real people
-    generated = from_gallery and all(
-        table.folder and is_generated(Path(table.folder)) for table in result.gallery.tables
-    )
+    folders = [table.folder for table in result.gallery.tables]
+    generated = from_gallery and all(folder and is_generated(Path(folder)) for folder in folders)
     doubts = [] if any(found.described for found in result.found) else result.gallery.doubts(result.calibration)
     facts = [counted(len(people), "queries"), f"{result.searched} tracklets searched", *without_pictures(len(lacking))]
     return _page(

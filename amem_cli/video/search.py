@@ -156,9 +156,8 @@ def description(gallery: Gallery, options: SearchOptions) -> np.ndarray:
     """
     if gallery.renamed:
         raise UsageError("--gallery", why="two files are of data sets with one name", remedy="Search in one at a time")
-    files = options.labels or tuple(
-        _labels_of(path, table, options.workspace) for path, table in zip(gallery.paths, gallery.tables, strict=True)
-    )
+    pairs = zip(gallery.paths, gallery.tables, strict=True)
+    files = options.labels or tuple(_labels_of(path, table, options.workspace) for path, table in pairs)
     first = gallery.tables[0]
     name = first.dataset if first.dataset in SHIPPED else Path(first.folder, f"{first.dataset}.toml")
     at = f"{shlex.quote(str(name))}{folder_flags(workspace=options.workspace)}"
@@ -203,9 +202,8 @@ def _queries(gallery: Gallery, options: SearchOptions, progress: Progress) -> Qu
     check_model(options.model, gallery)  # before a long video is processed
     if is_file:
         return _video_queries(path, gallery, options, progress)
-    _warn_about_unused(
-        options, progress, *OF_IMAGES[1:], why="the query is a folder of frames, which are people already"
-    )
+    why = "the query is a folder of frames, which are people already"
+    _warn_about_unused(options, progress, *OF_IMAGES[1:], why=why)
     tracklet = folder_tracklet("query", path)
     readable = tuple(file for file in tracklet.files if _is_readable(Path(tracklet.folder, file), progress))
     tracklet = replace(tracklet, files=readable or tracklet.files)  # without a readable one `embed` reports the fault

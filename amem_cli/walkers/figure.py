@@ -54,9 +54,8 @@ def _torso(canvas: Canvas) -> None:
     if canvas.sin > -0.1 and clothes.pattern == "Logo":
         canvas.front_patch(((0.76, 0.038), (0.76, -0.038), (0.56, -0.038), (0.56, 0.038)), clothes.second)
     if clothes.upper == "Shirt" and front and not clothes.pattern:
-        canvas.front_patch(
-            ((1.0, 0.007), (1.0, -0.007), (0.0, -0.007), (0.0, 0.007)), shade(clothes.upper_colour, 0.82)
-        )
+        buttons = ((1.0, 0.007), (1.0, -0.007), (0.0, -0.007), (0.0, 0.007))
+        canvas.front_patch(buttons, shade(clothes.upper_colour, 0.82))
     if clothes.upper in ("Sweater", "Tshirt"):  # ribbed hem, collar
         canvas.draw.polygon(ring(edges[-2:], 0.0, 1.0), fill=shade(clothes.upper_colour, 0.88))
 
