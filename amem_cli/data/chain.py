@@ -208,27 +208,21 @@ def _states(of: Chain, deep: bool, compared: Callable[[ArtifactState], ArtifactS
 
 def _links(of: Chain) -> list[_Link]:
     place, folders = Workspace(of.workspace), folder_flags(workspace=of.workspace, data_root=of.data_root)
-    arm = place.arm
     name, on = of.manifest.name, f" --dataset {shlex.quote(of.argument)}"
     protocol = protocol_of(of.manifest)
     numbers = protocol.numbers if of.split is None else [of.split]
     flags = {number: on if number is None else f"{on} --split {number}" for number in numbers}
     main = {number: {"amem-main": place.amem_main(name, number)} for number in numbers}
     labels, trained = place.labels(name), {"labels": place.labels(name), "tae": place.tae}
+    rated = f" --protocol {shlex.quote(protocol.name if of.manifest.shipped else of.argument)}"
+    features = {features_role(number): place.features(name, number) for number in protocol.numbers}
     return [
-        _Link(of, "train-arm", arm, "", {}, folders),
-        _Link(of, "label-videos", labels, on, {"arm": arm}, folders),
+        _Link(of, "train-arm", place.arm, "", {}, folders),
+        _Link(of, "label-videos", labels, on, {"arm": place.arm}, folders),
         _Link(of, "train-tae", place.tae, "", {}, folders),
         *(_Link(of, "train-amem", place.amem(name, n), flags[n], trained, folders, n) for n in numbers),
         *(_Link(of, "extract-features", place.features(name, n), flags[n], main[n], folders, n) for n in numbers),
-        _Link(
-            of,
-            "evaluate",
-            place.results(protocol.name),
-            f" --protocol {shlex.quote(protocol.name if of.manifest.shipped else of.argument)}",
-            {features_role(number): place.features(name, number) for number in protocol.numbers},
-            folder_flags(workspace=of.workspace),
-        ),
+        _Link(of, "evaluate", place.results(protocol.name), rated, features, folder_flags(workspace=of.workspace)),
     ]
 
 
