@@ -89,11 +89,8 @@ def check_people(tracklets: Sequence[Tracklet], people_per_batch: int, clip_fram
         why = f"there are {len(frames)}, and a batch needs {people_per_batch}"
         enough = f"Use --people-per-batch {len(frames)} or less"
         raise BadData("training people", why=why, remedy=enough if len(frames) > 1 else "Two are the least: add people")
-    poor = [
-        f"person {person} has one tracklet of {lengths[0]} frames"
-        for person, lengths in sorted(frames.items())
-        if len(lengths) == 1 and lengths[0] <= clip_frames
-    ]
-    if poor:
+    alone = {person: lengths[0] for person, lengths in sorted(frames.items()) if len(lengths) == 1}
+    short = {person: length for person, length in alone.items() if length <= clip_frames}
+    if poor := [f"person {person} has one tracklet of {length} frames" for person, length in short.items()]:
         why = f"too few clips to compare a person with themselves ({listing(poor)})"
         raise BadData("training people", why=why, remedy="Give them a second tracklet or leave them out")

@@ -54,8 +54,5 @@ def save_picture(figure: Figure, path: Path) -> Path:
 
 def line_style(place: int) -> dict[str, Any]:
     """Colour and dashes of the line at `place` of a chart; 18 lines differ."""
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "linestyle": DASHES[(place + place // len(COLOURS)) % len(DASHES)],
-        "linewidth": 1.8,
-    }
+    dashes = DASHES[(place + place // len(COLOURS)) % len(DASHES)]
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": dashes, "linewidth": 1.8}

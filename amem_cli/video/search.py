@@ -231,13 +231,11 @@ def _video_queries(path: Path, gallery: Gallery, options: SearchOptions, progres
     from amem_cli.video.tracklets import cut_tracklets
 
     with tempfile.TemporaryDirectory(prefix="amem-query-") as folder:
-        cut = cut_tracklets(
-            TrackletOptions(
-                videos=(path,), out=Path(folder, "query"), boxes=options.boxes, device=options.device,
-                detector_weights=options.detector_weights, min_frames=1,
-            ),
-            progress,
+        cutting = TrackletOptions(
+            videos=(path,), out=Path(folder, "query"), boxes=options.boxes, device=options.device,
+            detector_weights=options.detector_weights, min_frames=1,
         )  # fmt: skip
+        cut = cut_tracklets(cutting, progress)
         tracklets = list(read_videos(load_manifest(str(cut.manifest)), folder).splits[0].test)
         rows = embed(tracklets, gallery, options, progress)
     return [tracklet.name for tracklet in tracklets], rows, None

@@ -123,10 +123,7 @@ def _sources(options: TrackletOptions, cameras: list[Camera]) -> dict[str, Boxes
     if weights and not any(map(detects, choices)):
         why = f"{listing(dict.fromkeys(choices), 3)} uses none"
         raise UsageError("--detector-weights", why=why, remedy="Leave it out, or use --boxes torchvision")
-    made = {
-        choice: boxes_from(choice, weights if detects(choice) else None, options.device)
-        for choice in dict.fromkeys(choices)
-    }
+    made = {one: boxes_from(one, weights if detects(one) else None, options.device) for one in dict.fromkeys(choices)}
     if len(choices) == 1:
         if made[choices[0]].identity.startswith("mot ") and len(cameras) > 1:
             why = f"one file of boxes for {len(cameras)} cameras"

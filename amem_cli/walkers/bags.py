@@ -57,10 +57,8 @@ def paint_straps(canvas: Canvas) -> None:
         for side in (1.0, -1.0):
             if side * canvas.cos > 0.5:  # on the far side of the chest
                 continue
-            line = [
-                canvas.at(canvas.trunk_point(s, f, side * 0.064))
-                for s, f in ((0.95, -0.02), (0.84, 0.05), (0.5, 0.04), (0.42, -0.05))
-            ]
+            stations = ((0.95, -0.02), (0.84, 0.05), (0.5, 0.04), (0.42, -0.05))
+            line = [canvas.at(canvas.trunk_point(s, f, side * 0.064)) for s, f in stations]
             canvas.draw.line(line, fill=strap, width=width, joint="curve")
     if clothes.carrying not in ("MessengerBag", "Other"):
         return

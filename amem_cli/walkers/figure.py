@@ -105,10 +105,8 @@ def _opening(canvas: Canvas) -> None:
         canvas.front_patch(((1.02, 0.036), (1.02, -0.036), (0.55, 0.0)), clothes.second)
         canvas.front_patch(((1.0, 0.009), (1.0, -0.009), (0.6, 0.0)), (120, 30, 40))
     else:
-        canvas.front_patch(
-            ((1.01, 0.03), (1.01, -0.03), (0.6, -0.018), (-0.2, -0.032), (-0.2, 0.032), (0.6, 0.018)),
-            clothes.second,
-        )
+        shirt = ((1.01, 0.03), (1.01, -0.03), (0.6, -0.018), (-0.2, -0.032), (-0.2, 0.032), (0.6, 0.018))
+        canvas.front_patch(shirt, clothes.second)
 
 
 def _pelvis(canvas: Canvas) -> None:

@@ -91,11 +91,8 @@ def parse_info(
     test = _parse_table("test", test_names, test_rows, bad)
     queries = Counter(query_rows.tolist())
     people = {row for row, person in enumerate(test_rows[:, 2].tolist(), start=1) if person > 0}
-    bad += [
-        f"query row {row} is listed twice, or is not a row of the test table that shows a person"
-        for row, times in queries.items()
-        if times > 1 or row not in people
-    ]
+    odd = [row for row, times in queries.items() if times > 1 or row not in people]
+    bad += [f"query row {row} is listed twice, or is not a row of the test table that shows a person" for row in odd]
     if bad:
         raise BadRows("MARS tables", path, why=counted(len(bad), "bad rows"), rows=bad, remedy=REMEDY)
     return Split(train, test, tuple(row in queries for row in range(1, len(test) + 1)), "official")

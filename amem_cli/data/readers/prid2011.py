@@ -49,11 +49,8 @@ def find(root: Path) -> Path | None:
 
 def people_by_rule(tracklets_of: dict[str, list[Tracklet]]) -> list[str]:
     """The people with ids up to 200 and at least 27 frames in both cameras, sorted."""
-    return sorted(
-        person
-        for person, pair in tracklets_of.items()
-        if pair[0].person_id <= IN_BOTH_CAMERAS and min(map(len, pair)) >= FEWEST_FRAMES
-    )
+    long = {person: pair[0].person_id for person, pair in tracklets_of.items() if min(map(len, pair)) >= FEWEST_FRAMES}
+    return sorted(person for person, number in long.items() if number <= IN_BOTH_CAMERAS)
 
 
 def extra_counts(root: Path) -> dict[str, int]:
