@@ -71,10 +71,12 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
             for warning in done.warnings or done.faults:  # an earlier version stored these alone
                 progress.warn(warning)
             return done
-        work = out.parent / f".{out.name}.parts" / provenance.fingerprint()
+        work, name = out.parent / f".{out.name}.parts" / provenance.fingerprint(), manifest_name(out)
         try:
             (work / "data").mkdir(parents=True, exist_ok=True)
-            result = _cut(options, cameras, sources, work, manifest_name(out), progress)
+            result = _cut(options, cameras, sources, work, progress)
+            manifest = f'name = {json.dumps(name)}\nlayout = "tracks"\nroot = "."\n'
+            atomic.write_text(work / "data" / f"{name}.toml", manifest)
             document = provenance.as_json() | {"result": result}
             atomic.write_text(work / "data" / "provenance.json", json.dumps(document, indent=1))
             if all(is_generated(video.parent) for video in options.videos):
@@ -88,7 +90,7 @@ def cut_tracklets(options: TrackletOptions, progress: Progress) -> Tracklets:
             shutil.rmtree(work.parent)
         except OSError as error:
             raise atomic.disk_error(out, error, "tracklets") from error
-    return Tracklets(folder=out, manifest=out / f"{manifest_name(out)}.toml", **result)
+    return Tracklets(folder=out, manifest=out / f"{name}.toml", **result)
 
 
 def manifest_name(folder: Path) -> str:
@@ -186,14 +188,9 @@ def _existing(out: Path, provenance: Provenance, force: bool) -> Tracklets | Non
 
 
 def _cut(
-    options: TrackletOptions,
-    cameras: list[Camera],
-    sources: dict[str, Boxes],
-    work: Path,
-    name: str,
-    progress: Progress,
+    options: TrackletOptions, cameras: list[Camera], sources: dict[str, Boxes], work: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Everything in `work`/data, the data set `name`; returns the figures of `Tracklets`."""
+    """The crops and tables in `work`/data; returns the figures of `Tracklets`."""
     data, dropped, pictures, earlier = work / "data", 0, 0, len(progress.all_warnings)
     tracks: dict[str, dict[str, np.ndarray]] = {}
     tables: dict[str, BoxTable] = {}
@@ -223,7 +220,7 @@ def _cut(
         with contextlib.suppress(OSError):  # parts of other options are in it
             work.parent.rmdir()
         raise BadData("videos", listing(str(v) for v in options.videos), why=why, remedy=remedy)
-    _write_tables(data, cameras, tables, tracks, name)
+    _write_tables(data, cameras, tables, tracks)
     counts = {name: len(found) for name, found in tracks.items()}
     for each in empty:
         progress.warn(each)
@@ -345,9 +342,9 @@ def _crops(camera: Camera, tracks: dict[str, np.ndarray], folder: Path, marker: 
 
 
 def _write_tables(
-    data: Path, cameras: list[Camera], tables: dict[str, BoxTable], tracks: dict[str, dict[str, np.ndarray]], name: str
+    data: Path, cameras: list[Camera], tables: dict[str, BoxTable], tracks: dict[str, dict[str, np.ndarray]]
 ) -> None:
-    """tracks.csv, boxes.csv and the manifest."""
+    """tracks.csv and boxes.csv."""
     summary, boxes = [], []
     for camera in cameras:
         for track, rows in tracks[camera.name].items():
@@ -359,4 +356,3 @@ def _write_tables(
             boxes += [[tracklet, int(row[0]), f"{row[1]:.3f}", *(f"{v:.1f}" for v in row[2:6])] for row in rows]
     atomic.write_csv(data / "tracks.csv", TRACK_COLUMNS, summary)
     atomic.write_csv(data / "boxes.csv", BOX_COLUMNS, boxes)
-    atomic.write_text(data / f"{name}.toml", f'name = {json.dumps(name)}\nlayout = "tracks"\nroot = "."\n')
