@@ -223,9 +223,8 @@ def test_check_dataset_repeated_images(shop, tmp_path):
     for name in ("1", "2", "3"):
         content = image(tmp_path / "shop" / "1" / "1" / f"{name}.png", colour=100 + int(name)).read_bytes()
         (tmp_path / "shop" / "1" / "1" / f"{name}7.png").write_bytes(content)
-    assert (
-        "1/1: every image is there 2 times, under different names" in check_dataset(shop, tmp_path, deep=True).problems
-    )
+    twice = "1/1: every image is there 2 times, under different names"
+    assert twice in check_dataset(shop, tmp_path, deep=True).problems
 
 
 def test_check_dataset_images_of_two_people(shop, tmp_path):

@@ -384,9 +384,8 @@ def test_read_foreign_damaged(tmp_path, suffix):
     torch.save({"qf": torch.tensor(QUERIES)}, tmp_path / "good.pt")
     from pyarrow import parquet, table
 
-    parquet.write_table(
-        table({"features": FAST_REID["feats"].tolist(), "pids": FAST_REID["pids"]}), tmp_path / "good.parquet"
-    )
+    columns = {"features": FAST_REID["feats"].tolist(), "pids": FAST_REID["pids"]}
+    parquet.write_table(table(columns), tmp_path / "good.parquet")
     (tmp_path / "x.csv").write_text("person_id,camera_id\n1,1\n")
     content = (tmp_path / f"good{suffix}").read_bytes()
     for end in (0, 9, len(content) // 2, len(content) - 5):

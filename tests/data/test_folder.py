@@ -191,9 +191,8 @@ def test_read_levels(form, levels):
 
 def test_read_several_tracklets_in_a_camera(tree):
     names = [f"{person}/{camera}/{number}/1.jpg" for person in "12" for camera in "12" for number in ("2", "10")]
-    dataset = folder.read(
-        tree(*names, "3/1/1/1.jpg", "3/1/2/1.jpg"), "own", Protocol(splits=1), "person/camera/tracklet"
-    )
+    root = tree(*names, "3/1/1/1.jpg", "3/1/2/1.jpg")
+    dataset = folder.read(root, "own", Protocol(splits=1), "person/camera/tracklet")
     (split,) = dataset.splits
     assert [t.name.split("/", 1)[1] for t in split.test[:4]] == ["1/2", "1/10", "2/2", "2/10"]
     assert split.is_query == (True, True, False, False, False, False)
@@ -305,9 +304,8 @@ def test_read_split_file_in_other_unicode(people, tmp_path):
 def test_images_of_any_tree(tree):
     flat = images.read(tree("b.jpg", "a.png", below="flat") / "flat", "own")
     assert ([path.name for path in flat.paths], flat.person_ids) == (["a.png", "b.jpg"], (1, 2))
-    people = images.read(
-        tree("x/ann/1.jpg", "y/bob/1.jpg", "x/ann/2.jpg", "@eaDir/1.jpg", below="tree") / "tree", "own"
-    )
+    root = tree("x/ann/1.jpg", "y/bob/1.jpg", "x/ann/2.jpg", "@eaDir/1.jpg", below="tree")
+    people = images.read(root / "tree", "own")
     assert people.person_ids == (1, 1, 2)
     names = images.read(tree("q/0002_c1s1_1.jpg", "g/0002C3T1F1.jpg", "-1_c1.jpg", below="m") / "m", "own")
     assert (names.person_ids, names.notes) == ((2, 2), ("1 junk image (person -1) left out",))

@@ -13,13 +13,7 @@ from PIL import Image
 
 from amem_cli.data import images
 from amem_cli.data.images import open_image, open_rgb
-from amem_cli.data.transforms import (
-    FULL_IMAGE,
-    jitter_pixels,
-    random_box,
-    random_rectangle,
-    read_image,
-)
+from amem_cli.data.transforms import FULL_IMAGE, jitter_pixels, random_box, random_rectangle, read_image
 from amem_cli.errors import BadData
 from amem_cli.randomness import keyed_generator
 from amem_cli.runtime.engine import as_pixels
@@ -116,9 +110,8 @@ def test_random_box():
     assert cropped[:, :2].min(axis=0) == pytest.approx(0, abs=0.002)
     assert abs(np.corrcoef(cropped[:, 0], cropped[:, 1])[0, 1]) < 0.2
     assert random_box(0, Drawn(0.0)) == FULL_IMAGE
-    assert random_box(1, keyed_generator(0, "clip")) == pytest.approx(
-        (0.000222, 0.019579, 0.889111, 0.908468), abs=1e-6
-    )
+    box = (0.000222, 0.019579, 0.889111, 0.908468)
+    assert random_box(1, keyed_generator(0, "clip")) == pytest.approx(box, abs=1e-6)
 
 
 def huge_png(width: int, height: int) -> bytes:

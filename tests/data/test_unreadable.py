@@ -48,10 +48,8 @@ def find(tracklets: list[Tracklet], output: Path, processes: Processes = ALONE) 
 
 def test_without_unreadable_keeps_all_with_stop(tracklets: list[Tracklet], tmp_path: Path) -> None:
     tracklets[0].frames[0].write_bytes(b"")
-    assert (
-        without_unreadable(tracklets, DataOptions(), OutputSlot("x", tmp_path, DataOptions()), ALONE, Silent())
-        == tracklets
-    )
+    slot = OutputSlot("x", tmp_path, DataOptions())
+    assert without_unreadable(tracklets, DataOptions(), slot, ALONE, Silent()) == tracklets
 
 
 def test_without_unreadable_good_frames_remove_an_old_list(tracklets: list[Tracklet], tmp_path: Path) -> None:

@@ -171,13 +171,14 @@ def test_words() -> None:
         "almost certainly one person (more than 99 %)", "almost certainly one person (97 %)",
         "perhaps one person (50 %)", "probably another person (70 %)", "almost certainly another person (98 %)",
     ]  # fmt: skip
-    assert [readable(name) for name in ("personalLess30", "accessoryNothing", "accessoryHat")] == [
-        "under 30", "no accessory", "hat",
-    ]  # fmt: skip
+    words = {"personalLess30": "under 30", "personalLarger60": "over 60", "carryingNothing": "carrying nothing"}
+    words |= {
+        "accessoryNothing": "no accessory",
+        "accessoryHat": "hat",
+        "upperBodyLongSleeve": "upper body long sleeve",
+    }
+    assert {name: readable(name) for name in words} == words
     assert (clock(75.4), clock(3725)) == ("1:15", "1:02:05")
-    assert [readable(name) for name in ("personalLarger60", "upperBodyLongSleeve", "carryingNothing")] == [
-        "over 60", "upper body long sleeve", "carrying nothing",
-    ]  # fmt: skip
     assert (period(12.1, 12.9), period(12.1, 13.0)) == ("0:12", "0:12 to 0:13")
 
 

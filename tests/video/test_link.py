@@ -202,10 +202,8 @@ def test_link_writes_numbers_and_mot_files(told: bool, tmp_path: Path, monkeypat
     (tmp_path / "people").mkdir()
     names = [f"{camera}/{n:04d}" for camera in ("hall", "door") for n in (1, 2, 3)]
     lines = [f"{name},{frame},0.0,{frame},{name[-1]},3.0,4.0" for name in names for frame in (2, 1)]
-    (tmp_path / "people/boxes.csv").write_text(
-        "\n".join(["tracklet,frame,seconds,left,top,width,height", *lines]) + "\n"
-    )
     people = tmp_path / "people"
+    (people / "boxes.csv").write_text("\n".join(["tracklet,frame,seconds,left,top,width,height", *lines]) + "\n")
     files = tuple(three_people(tmp_path, folder="" if told else str(people)))
     monkeypatch.chdir(people)
     tracks = (people, Path()) if told else ()
@@ -258,9 +256,8 @@ def test_link_keeps_an_edited_table(tmp_path: Path) -> None:
         link(options, progress)
         assert (out / name).read_text() == table.replace(",1,", f",{edit},")
         assert (out / "identities.csv").read_text() == table
-        assert progress.warnings[-1].endswith(
-            f"was edited, or written by an earlier version: a copy of it is kept in {out / name}"
-        )
+        why = "was edited, or written by an earlier version"
+        assert progress.warnings[-1].endswith(f"{why}: a copy of it is kept in {out / name}")
     assert (out / "identities-edited.csv").read_text() == table.replace(",1,", ",7,")
     (out / "identities.csv").write_text(semicolons := table.replace(",", ";"))  # saved by a spreadsheet
     link(options, progress)
