@@ -172,11 +172,7 @@ def test_words() -> None:
         "perhaps one person (50 %)", "probably another person (70 %)", "almost certainly another person (98 %)",
     ]  # fmt: skip
     words = {"personalLess30": "under 30", "personalLarger60": "over 60", "carryingNothing": "carrying nothing"}
-    words |= {
-        "accessoryNothing": "no accessory",
-        "accessoryHat": "hat",
-        "upperBodyLongSleeve": "upper body long sleeve",
-    }
+    words |= {"accessoryNothing": "no accessory", "upperBodyLongSleeve": "upper body long sleeve"}
     assert {name: readable(name) for name in words} == words
     assert (clock(75.4), clock(3725)) == ("1:15", "1:02:05")
     assert (period(12.1, 12.9), period(12.1, 13.0)) == ("0:12", "0:12 to 0:13")
