@@ -82,9 +82,8 @@ def _peta_names(
             return [(f"{number}_{start + 9 * k}.jpg", 0, 9 * k, None) for k in range(images)]
         case "VIPeR":
             return [(f"{number:03d}_{angle}_{c + 1}.bmp", c, 0, None) for c, angle in enumerate((45, 90))]
-        case "i-LID":
+        case _:  # i-LID
             return [(f"{number:04d}_{k + 1:03d}.jpg", k % 2, 0, None) for k in range(4)]
-    raise ValueError(subset)
 
 
 def plan_market(world: World) -> None:
