@@ -1,7 +1,6 @@
 """The page of `amem find`: people as rows, a timeline per camera, clips, attributes. One HTML file, no network."""
 
 import contextlib
-import itertools
 import math
 import re
 from collections import defaultdict
@@ -125,7 +124,7 @@ def search_page(result: SearchResult, frames_of: Mapping[int, Sequence[Path]], u
     lacking = {row for row, own in zip(hits, chosen[len(asked) :], strict=True) if not own}
     for number, found in enumerate(result.found, start=1):
         shown = []
-        for hit, own in zip(found.hits, itertools.islice(frames, len(found.hits)), strict=True):
+        for hit, own in zip(found.hits, frames, strict=False):
             times = np.array([hit.first_seconds, hit.last_seconds], float)
             note = f"{hit.rank}. {_note(hit)}"
             shown.append(_clip(f"q{number}-{hit.rank}", hit.tracklet, hit.camera, times, own, note))
