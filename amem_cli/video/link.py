@@ -158,12 +158,10 @@ def write_links(linked: Linked, out: Path, folders: tuple[Path, ...], progress: 
         progress.warn("some tracks have no times, so two of them that overlap can become one person")
     for line in gallery.doubts(linked.calibration):
         progress.warn(line)
-    lines = []
-    for row, (name, camera) in enumerate(zip(gallery.tracklets, gallery.cameras, strict=True)):
-        numbers = [*gallery.seconds[row], linked.distance[row], linked.probability[row]]
-        forms = zip(numbers, (".3f", ".3f", ".4g", ".4g"), strict=True)
-        texts = ["" if np.isnan(value) else format(value, form) for value, form in forms]
-        lines.append([name, gallery.tables[gallery.file_of(row)].dataset, camera, linked.person[row], *texts])
+    numbers = zip((*gallery.seconds.T, linked.distance, linked.probability), (".3f", ".3f", ".4g", ".4g"), strict=True)
+    texts = [["" if np.isnan(value) else format(value, form) for value in column] for column, form in numbers]
+    datasets = [table.dataset for table in gallery.tables for _ in table.tracklet]
+    lines = zip(gallery.tracklets, datasets, gallery.cameras, linked.person, *texts, strict=True)
     require_own(out, gallery.cameras)
     boxes: dict[str, list[tuple[int, int, np.ndarray]]] = defaultdict(list)
     for file, (features, folder) in enumerate(zip(gallery.tables, folders, strict=True)):
