@@ -188,7 +188,8 @@ def _open(file: Path) -> Any:
     except FileNotFoundError as error:
         raise missing(file) from error
     except av.FFmpegError as error:
-        why = "it is empty" if not file.stat().st_size else f"cannot be decoded ({_reason(error)})"
+        reason = (error.strerror or str(error) or type(error).__name__).lower()
+        why = "it is empty" if not file.stat().st_size else f"cannot be decoded ({reason})"
         if _lacks_index(file):
             why = "the recording stopped before its index (moov) was written, and without it no picture can be decoded"
             raise BadData("video", file, why=why, remedy="Copy it again from the camera, or repair it") from error
@@ -198,8 +199,6 @@ def _open(file: Path) -> Any:
         remedy = f"Give its videos: {listing(videos, 3)}" if videos else ""
         remedy = remedy or f"Give videos; for folders of frames run: amem data check {shlex.quote(str(file))}"
         raise BadData("video", file, why="it is a folder", remedy=remedy) from error
-    except UnicodeError as error:
-        raise BadData("video", file, why=_reason(error)) from error
     except OSError as error:
         raise input_error(file, error, "video") from error
     except ValueError as error:
@@ -258,10 +257,6 @@ def _lacks_index(file: Path) -> bool:
 def _too_large(file: Path, picture: Any) -> BadData:
     why = f"pictures of {picture.width} x {picture.height}, more than {MOST_PIXELS // 10**6} megapixels"
     return BadData("video", file, why=why, remedy="Make it smaller")
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def sampled(pictures: Iterator[Picture], fps: float) -> Iterator[Picture]:
