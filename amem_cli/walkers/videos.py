@@ -132,10 +132,8 @@ def _paint(
     before = part.copy()
     view = View(one.heading, (foot[0] - left, foot[1] - top), size, pitch, light)
     paint_figure(part, one.walker, one.phase + passed / one.walker.gait.period, view)
-    changed = ImageChops.difference(part, before).getbbox()
+    changed = ImageChops.difference(part, before).getbbox() or (0, 0, 0, 0)
     image.paste(part, (left, top))
-    if changed is None:
-        return None
     a, b, c, d = (side / OVERSAMPLING for side in changed)
     x, y = left / OVERSAMPLING + a, top / OVERSAMPLING + b
     width, height = c - a, d - b
