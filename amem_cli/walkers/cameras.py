@@ -73,9 +73,8 @@ def build_camera(seed: int, index: int, *, height: int = 128, width: int = 64) -
     oversampling = min(4, max(2, round(360 / height)))
     gain = rng.uniform(0.8, 1.12)
     contrast = rng.uniform(0.84, 1.08)
-    cast = (
-        1.0 + rng.choice([-1.0, 1.0]) * rng.uniform(0.02, 0.1) * np.array([1.0, 0.1, -1.0]) + rng.normal(0.0, 0.015, 3)
-    )
+    warmth = rng.choice([-1.0, 1.0]) * rng.uniform(0.02, 0.1)
+    cast = 1.0 + warmth * np.array([1.0, 0.1, -1.0]) + rng.normal(0.0, 0.015, 3)
     levels = np.arange(256) / 255.0
     gamma = rng.uniform(0.85, 1.18)
     tone = [np.clip(255 * ((levels**gamma - 0.45) * contrast + 0.45) * gain * channel, 0, 255) for channel in cast]

@@ -172,10 +172,8 @@ def _draw_body(rng: np.random.Generator) -> tuple[Body, list[str]]:
     colours = {"Black": 4, "Brown": 4, "Yellow": 2, "Orange": 1}
     if age in ("Less60", "Larger60"):
         colours = {"Grey": 3, "White": 2} if age == "Larger60" else {"Grey": 3, "Brown": 2, "Black": 2}
-    if sex == "Female":
-        hair = _pick(rng, {"Long": 7, "Short": 3})
-    else:
-        hair = _pick(rng, {"Short": 8, "Long": 1, "Bald": 3 if age in ("Less45", "Less60", "Larger60") else 0})
+    male = {"Short": 8, "Long": 1, "Bald": 3 if age in ("Less45", "Less60", "Larger60") else 0}
+    hair = _pick(rng, {"Long": 7, "Short": 3} if sex == "Female" else male)
     colour = _pick(rng, colours)
     body = Body(
         sex=sex,
