@@ -73,9 +73,8 @@ def heat_over_frames(frames: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     The colours go from 0 to the largest value of `heat`; heat is spread smoothly over the pixels.
     """
-    maps = np.broadcast_to(heat, (len(frames), *heat.shape)) if heat.ndim == 2 else (
-        heat[np.arange(len(frames)) * len(heat) // len(frames)]
-    )  # fmt: skip
+    times = heat.reshape(-1, *heat.shape[-2:])  # (T', H', W'), also of one map
+    maps = times[np.arange(len(frames)) * len(times) // len(frames)]
     largest = float(heat.max())
     return np.stack([_overlay(frame, each, largest) for frame, each in zip(frames, maps, strict=True)])
 

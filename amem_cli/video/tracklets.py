@@ -290,14 +290,12 @@ def _tracks(
     camera: Camera, source: Boxes, table: BoxTable, options: TrackletOptions, progress: Progress
 ) -> tuple[dict[str, np.ndarray], int]:
     """The tracks (n, 7) with enough frames by their names, and the number of those that are too short."""
-    rows = table.rows
-    place = np.searchsorted(table.numbers, rows[:, 0])
-    visible = inside(rows, table.sizes[place]) if len(rows) else np.zeros(0, bool)
+    visible = inside(table.rows, table.sizes[np.searchsorted(table.numbers, table.rows[:, 0])])
     if source.given:
         outside = "outside the picture or smaller than 4 pixels"
-        _leave_out(int((~visible).sum()), len(rows), outside, camera, progress)
-    rows = rows[visible]
-    if len(rows) and rows[:, 7].max() >= 0:
+        _leave_out(int((~visible).sum()), len(visible), outside, camera, progress)
+    rows = table.rows[visible]
+    if (rows[:, 7] >= 0).any():
         people = [int(person) for person in np.unique(rows[:, 7]) if person >= 0]
         given = {f"{person:04d}": rows[rows[:, 7] == person, :7] for person in people}
         _warn_about_jumps(camera, given, progress)

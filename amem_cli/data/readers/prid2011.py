@@ -55,9 +55,7 @@ def people_by_rule(tracklets_of: dict[str, list[Tracklet]]) -> list[str]:
 
 def extra_counts(root: Path) -> dict[str, int]:
     """The number of people in each camera, and of those that the 27-frame rule selects."""
-    multi_shot = two_cameras.find_cameras(root, CAMERAS)
-    if multi_shot is None:
-        return {}
+    multi_shot = two_cameras.find_cameras(root, CAMERAS) or root  # `read` has found them
     tracklets_of, _, _ = two_cameras.two_camera_tracklets(multi_shot, CAMERAS, WHAT)
     return {
         "people_in_cam_a": len(image_folders(multi_shot / "cam_a")[0]),
