@@ -136,15 +136,13 @@ def convert(cls: type, name: str, value: Any, where: str) -> Any:
     import msgspec  # not at module top: the help does not need it
 
     kind = typing.get_type_hints(cls)[name]
-    if kind is str and type(value) is int:  # split = 0
+    if name == "split" and type(value) is int:
         value = str(value)
     try:
         return msgspec.convert(value, kind, dec_hook=lambda to, given: to(given))
     except (msgspec.ValidationError, TypeError) as error:
         choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
         remedy = f"{did_you_mean(str(value), choices)}Available: {', '.join(choices)}" if choices else ""
-        if where.startswith("--config") and name == "flip":  # of train-amem a rate, of others a switch
-            remedy = "Write it into the table of its command, as [train-amem]"
         why = f"{value!r} is not available" if choices else f"{str(error).lower()}: {value!r}"
         raise UsageError(where, why=why, remedy=remedy) from error
 

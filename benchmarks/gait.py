@@ -43,7 +43,7 @@ from amem_cli.stages.train_tae import train_tae
 from amem_cli.walkers.layouts import write_walkers
 from amem_cli.walkers.options import WalkerOptions
 
-# prediction as the main task, of one frame six later, so that t is always the first or second: MEM learns to use f_M
+# prediction as the main task, of one frame six later, so that t is always the second frame: MEM learns to use f_M
 USED = {
     "predict_frames": 1, "predict_stride": 6, "lambda_m": 1000.0, "mem_lr_factor": 2.0, "decoder_lr_factor": 0.05,
     "texture_loss": "none", "flip": 0.0, "crop": 0.0,

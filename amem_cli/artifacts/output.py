@@ -77,8 +77,10 @@ class OutputSlot:
         provenance.check_same(self.kind, self.path, read_provenance(self.path))
         if self.options.resume == "never":
             return False
+        if self.options.force:
+            warn(f"--force: {self.path} is finished with these options and kept. To make it again: --resume never")
         if newer := newer_images(images, self.path):
-            warn(f"{newer}. If their content changed, --resume never makes it again")
+            warn(f"{newer}. If their content changed, make it again (--force, for all splits --resume never)")
         aside = self.path.parent / PREVIOUS
         if aside.is_dir() and aside.stat().st_mtime > self.path.stat().st_mtime:
             warn(

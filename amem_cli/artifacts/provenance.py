@@ -8,6 +8,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -75,11 +76,12 @@ class Provenance:
         if differences := self.differences(other):
             why = f"made with other options or inputs ({'; '.join(differences)})"
             remedy = "Use another --workspace, the same options, or --force to overwrite it"
-            recorded, weights = other.get("options", {}).get("precision"), other.get("parents", {}).get("weights", {})
-            if any(line.startswith("precision:") for line in differences):  # `auto` on another machine
+            recorded = other.get("options", {}).get("precision")
+            found = re.fullmatch(r"auto \((.+)\)", other.get("parents", {}).get("weights", {}).get("name", ""))
+            if recorded and [line.partition(":")[0] for line in differences] == ["precision"]:  # of another machine
                 remedy = f"Give --precision {recorded} to continue with it. {remedy}"
-            if "another weights" in differences and "name" in weights:  # `auto`, and a recogniser that is new
-                remedy = f"It started from {weights['name']}: give it as --weights to continue. {remedy}"
+            if differences == ["another weights"] and found and found[1] != "arm.safetensors":  # the recogniser is new
+                remedy = f"It started from {found[1]}: --weights imagenet or kinetics continues it. {remedy}"
             raise OutputExists(kind, path, why=why, remedy=remedy)
 
 

@@ -168,8 +168,7 @@ def command(app: typer.Typer, name: str, *examples: str, note: str = "") -> Call
 def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], Callable]:
     """Add the decorated function as command `name` with this help `text` and a flag for every option of the stage.
 
-    It gets (options, progress) and, if it has such a parameter, as_json; its further parameters become flags. The
-    results that it returns are printed.
+    It gets (options, progress), and as_json if it takes that; further parameters become flags. Its results are printed.
     """
     cls = COMMANDS[name]
     flags = _stage_flags(cls, name)
@@ -195,7 +194,8 @@ def stage_command(name: str, text: str, *examples: str) -> Callable[[Callable], 
             if others.get("files") and not others.get("compare"):  # of evaluate; with --compare they are results
                 given["features"] = [*(given["features"] or []), *others["files"]]
             options = resolve(cls, given, preset=preset or "", config=config)
-            if others.get("compare") and (idle := [flag_of(option) for option in given if given[option] is not None]):
+            idle = [flag_of(option) for option, value in given.items() if value not in (None, False)]
+            if idle and others.get("compare"):
                 progress.warn(f"with --compare, {_no_effect(idle)}")
             _check_names(options, dry_run)
             if unused:

@@ -114,7 +114,7 @@ def evaluate(options: EvaluateOptions, progress: Progress) -> StageResult:
             progress.log(f"the existing result has other features or options, it is renamed to {kept}")
         results.write(output, result, provenance)
         atomic.write_text(metrics_path(output), f'{{"step": 1, "seconds": {time.monotonic() - began:.3f}}}\n')
-    return StageResult("evaluate", output, False, results.read(output))  # as a second run returns it
+        return StageResult("evaluate", output, False, results.read(output))  # as a second run returns it
 
 
 def warn_about_trainings(tables: list[Features], progress: Progress) -> None:
@@ -123,7 +123,7 @@ def warn_about_trainings(tables: list[Features], progress: Progress) -> None:
     names = sorted({name for one in known for name in one if any(one[name] != other.get(name) for other in known)})
     if names:
         different = f"trained differently ({listing(names)})"
-        progress.warn(f"the models of the splits were {different}: the mean is of no one model")
+        progress.warn(f"the models of the splits were {different}: the mean mixes them")
 
 
 def features_files(options: EvaluateOptions, manifest: Manifest) -> list[Path]:

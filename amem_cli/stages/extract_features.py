@@ -119,7 +119,7 @@ def facts_of_model(described: dict[str, Any], config: ModelConfig | ArmConfig) -
     """What the features record about a model with this description; see `Features.model`."""
     trained = described["provenance"]
     same = {name: value for name, value in trained["options"].items() if name not in ("split", "split_source")}
-    same |= {name: entry["sha256"] for name, entry in trained.get("parents", {}).items()}
+    same |= {name: entry.get("sha256", "") for name, entry in trained.get("parents", {}).items()}
     facts = {"dataset": str(same.get("dataset", "")), "training": json.dumps(same, sort_keys=True)}
     facts |= {"people": GENERATED_PEOPLE} if "generated" in same else {}
     facts |= {"epoch": "best"} if described.get("validation") else {}

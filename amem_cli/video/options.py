@@ -51,7 +51,7 @@ class TrackletOptions:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        names = tuple(str(path) for path in self.videos if self.cameras and not (path.suffix or path.exists()))
+        names = tuple(str(path) for path in self.videos if self.cameras and not (path.suffix or os.path.exists(path)))
         if names and len(self.videos) - len(names) == len(self.cameras) + len(names):  # --camera hall door
             object.__setattr__(self, "videos", tuple(path for path in self.videos if str(path) not in names))
             object.__setattr__(self, "cameras", self.cameras + names)
@@ -117,7 +117,7 @@ class SearchOptions:
     """`amem search`; `query` is empty for a search by description alone. Raises `UsageError`."""
 
     query: str = option("", "tracklet of the gallery, folder of frames, or video; empty with --with", argument=True)
-    more: tuple[Path, ...] = option((), "further features files, after --gallery FILE.h5", argument=True)
+    more: tuple[str, ...] = option((), "further features files, after --gallery FILE.h5", argument=True)
     gallery: tuple[Path, ...] = option((), "features file, at least one; repeatable")
     top: int = option(10, "tracklets to list")
     calibration: Path | None = option(None, CALIBRATION)
@@ -135,7 +135,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        words = [self.query, *map(str, self.more)]
+        words = [self.query, *self.more]
         files = [word for word in words if self.gallery and word.lower().endswith(".h5")]
         words = [word for word in words if word not in files]
         if len(words) > 1:

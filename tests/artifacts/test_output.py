@@ -36,7 +36,7 @@ def test_is_current(tmp_path, name):
     os.utime(image, (path.stat().st_mtime + 1,) * 2)
     assert made() is True
     same = "but names and sizes are the same, as in a copy of the data set"
-    again = "If their content changed, --resume never makes it again"
+    again = "If their content changed, make it again (--force, for all splits --resume never)"
     assert warnings == [f"{path} is older than 1 of its images, {same}. {again}"]
     image.unlink()
     assert made() is True
@@ -57,14 +57,18 @@ def test_is_current_forced_splits_continue(tmp_path):
     """`--split all --force`, interrupted, keeps the splits that it has finished."""
     path = tmp_path / "labels.h5"
 
+    warnings = []
+
     def made(provenance, **changed):
         forced = TrainAmemOptions(**{"split": "all", "force": True} | changed)
         with output.output_slot("thing", path, forced) as slot:
-            return slot.is_current(provenance, [], print)
+            return slot.is_current(provenance, [], warnings.append)
 
     assert made(MADE) is False
     write(path, provenance=MADE)
     assert made(MADE) is True
+    kept = f"--force: {path} is finished with these options and kept. To make it again: --resume never"
+    assert warnings == [kept]
     assert [made(MADE, split="0"), made(MADE, resume="never"), made(OTHER)] == [False] * 3
     flip_bit(path)
     assert made(MADE) is False

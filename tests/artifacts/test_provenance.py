@@ -68,10 +68,14 @@ def test_check_same_says_how_to_continue_on_another_machine(tmp_path):
     usual = refusal(Provenance("train-arm", {"seed": 1}), Provenance("train-arm", {"seed": 2}))
     here, there_ = (Provenance("train-arm", {"precision": precision}) for precision in ("fp32", "bf16"))
     assert refusal(here, there_) == f"Give --precision bf16 to continue with it. {usual}"
-    here, there_ = (
-        Provenance("train-amem", {}, {"weights": {"name": name, "sha256": name}}) for name in ("arm", "imagenet")
-    )
-    assert refusal(here, there_) == f"It started from imagenet: give it as --weights to continue. {usual}"
+    assert refusal(Provenance("train-arm", {"precision": "fp32"}), Provenance("train-arm", {})) == usual
+    files = [tmp_path / name for name in ("arm.safetensors", "wts.pt")]
+    for file in files:
+        file.write_text(file.name)
+    recogniser, imagenet = (Provenance("train-amem", {}, weights_parent("auto", file)) for file in files)
+    by_name = "It started from wts.pt: --weights imagenet or kinetics continues it."
+    assert refusal(recogniser, imagenet) == f"{by_name} {usual}"
+    assert refusal(imagenet, recogniser) == usual
 
 
 def test_differences_option_that_had_an_effect_in_an_earlier_version():

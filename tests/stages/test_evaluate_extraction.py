@@ -46,7 +46,7 @@ def test_evaluate_warns_of_splits_that_were_trained_differently(tmp_path: Path) 
         ]
         evaluate(options(tmp_path, *files, protocol=three_splits(tmp_path), force=True), progress := Silent())
         found = [line for line in progress.warnings if "trained differently" in line]
-        line = f"the models of the splits were trained differently ({names}): the mean is of no one model"
+        line = f"the models of the splits were trained differently ({names}): the mean mixes them"
         assert found == ([line] if names else [])
 
 

@@ -316,12 +316,12 @@ def test_features_of_a_folder_that_cannot_be_stored(hall: Path, monkeypatch: pyt
 
 def test_search_galleries_after_one_flag(tmp_path: Path) -> None:
     hall, door = Path("hall.h5"), Path("door.H5")
-    for words in (("q", door), (str(door), Path("q"))):  # the query before the option, and after its values
-        options = SearchOptions(query=words[0], more=(Path(words[1]),), gallery=(hall,))
-        assert (options.query, options.gallery, options.more) == ("q", (hall, door), ())
-    assert SearchOptions(query="", more=(door,), gallery=(hall,), with_=("upperBodyRed",)).gallery == (hall, door)
+    for words in (("./q", str(door)), (str(door), "./q")):  # the query before the option, and after its values
+        options = SearchOptions(query=words[0], more=words[1:], gallery=(hall,))
+        assert (options.query, options.gallery, options.more) == ("./q", (hall, door), ())
+    assert SearchOptions(query="", more=(str(door),), gallery=(hall,), with_=("upperBodyRed",)).gallery == (hall, door)
     with pytest.raises(UsageError, match=r"query people: there is one already"):
-        SearchOptions(query="q", more=(Path("people"),), gallery=(hall,))
+        SearchOptions(query="q", more=("people",), gallery=(hall,))
     with pytest.raises(UsageError, match="no features file given"):
         SearchOptions(query="q.h5")
 
