@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -314,7 +315,7 @@ def test_features_of_a_folder_that_cannot_be_stored(hall: Path, monkeypatch: pyt
 # -- several values after one flag -------------------------------------------------------------------------------------
 
 
-def test_search_galleries_after_one_flag(tmp_path: Path) -> None:
+def test_search_galleries_after_one_flag(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     hall, door = Path("hall.h5"), Path("door.H5")
     for words in (("./q", str(door)), (str(door), "./q")):  # the query before the option, and after its values
         options = SearchOptions(query=words[0], more=words[1:], gallery=(hall,))
@@ -324,6 +325,10 @@ def test_search_galleries_after_one_flag(tmp_path: Path) -> None:
         SearchOptions(query="q", more=("people",), gallery=(hall,))
     with pytest.raises(UsageError, match="no features file given"):
         SearchOptions(query="q.h5")
+    rows = unit_rows(2)
+    typed = [str(write_gallery(tmp_path / name, rows, model="m")) for name in ("a.h5", "b.h5")]
+    assert run(["search", "people-2:hall/0001", "--gallery", *typed, "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["searched"] == 4
 
 
 def test_tracklets_cameras_after_one_flag(hall: Path, tmp_path: Path) -> None:
